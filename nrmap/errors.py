@@ -1,0 +1,31 @@
+"""Errors that a user can act on: one line, the value, what was expected, the nearest choice."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class NrmapError(Exception):
+    """A mistake in the input. Entry points print it as one line and exit with status 2."""
+
+
+def unknown_choice(kind: str, value: object, choices: Iterable[str]) -> NrmapError:
+    """The error for a `value` that is none of `choices`, naming the nearest ones.
+
+    `kind` says what was asked for ("game", "method", ...). At most five choices are listed,
+    nearest first; with no near one the message lists the first five in their given order.
+    """
+    options = list(choices)
+    folded = {option.lower(): option for option in options}
+    near = [folded[key] for key in difflib.get_close_matches(str(value).lower(), folded, n=5)]
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    else:
+        more = ", …" if len(options) > 5 else ""
+        hint = f"choose one of {', '.join(options[:5])}{more}"
+    return NrmapError(f"unknown {kind} {value!r}: {hint}")
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise NrmapError(`message`) unless `condition` holds."""
+    if not condition:
+        raise NrmapError(message)

@@ -1,0 +1,123 @@
+"""The Q-network: Nature CNN, plain or with dueling heads (Wang et al. 2016)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nrmap.errors import check
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """One convolution without padding, followed by a ReLU; sizes in channels and pixels."""
+
+    channels: int
+    kernel: int
+    stride: int
+
+
+NATURE_CONVS = (ConvSpec(32, 8, 4), ConvSpec(64, 4, 2), ConvSpec(64, 3, 1))
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A Q-network's shape: states [N, in_channels, height, width] to Q-values [N, actions]."""
+
+    in_channels: int
+    height: int
+    width: int
+    actions: int
+    dueling: bool = True
+    convs: tuple[ConvSpec, ...] = NATURE_CONVS
+    hidden: int = 512
+
+    def __post_init__(self) -> None:
+        sides = (self.in_channels, self.height, self.width, self.actions, self.hidden)
+        check(min(sides) > 0, f"network sizes {sides}: expected all > 0")
+        check(min(self.feature_sides) > 0, f"a {self.height}×{self.width} screen is too small for the convolutions")
+
+    @property
+    def feature_sides(self) -> tuple[int, int]:
+        """Height and width of the last convolution's output."""
+        height, width = self.height, self.width
+        for conv in self.convs:
+            height = (height - conv.kernel) // conv.stride + 1
+            width = (width - conv.kernel) // conv.stride + 1
+        return height, width
+
+
+class QNetwork(nn.Module):
+    """States in [0, 1], float [N, C, H, W], to Q-values [N, A].
+
+    With `dueling`, Q(s, a) = V(s) + A(s, a) − mean_a A(s, a), where value and advantage each
+    have a hidden layer of their own; otherwise one hidden layer leads to Q.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        layers: list[nn.Module] = []
+        channels = spec.in_channels
+        for conv in spec.convs:
+            layers += [nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride), nn.ReLU()]
+            channels = conv.channels
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        height, width = spec.feature_sides
+        self.advantage = _head(channels * height * width, spec.hidden, spec.actions)
+        self.value = _head(channels * height * width, spec.hidden, 1) if spec.dueling else None
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Q-values [N, A] of `states` [N, C, H, W]."""
+        features = self.features(states)  # [N, F]
+        advantage = self.advantage(features)  # [N, A]
+        if self.value is None:
+            return advantage
+        return self.value(features) + advantage - advantage.mean(dim=1, keepdim=True)
+
+
+def _head(features: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+def frozen(network: QNetwork) -> Callable[[Tensor], Tensor]:
+    """`network` as a function of its input alone, made for cheap input gradients.
+
+    The parameters are detached, so no gradient of theirs is computed or accumulated. Where the
+    first stride divides its kernel and the screen, the first convolution is re-parameterised
+    exactly: space-to-depth by the stride, then a convolution of stride 1. Its input gradient,
+    the dearest step of an attack on a CPU, then costs a fifth. The function sees later in-place
+    changes of all parameters but the first convolution's: make a new one after each update.
+    """
+    parameters = {name: tensor.detach() for name, tensor in network.named_parameters()}
+    first = network.spec.convs[0]
+    unshuffles = first.stride > 1 and not any(
+        side % first.stride for side in (network.spec.height, network.spec.width, first.kernel)
+    )
+    if unshuffles:
+        weight = parameters["features.0.weight"]
+        parameters["features.0.weight"] = functional.pixel_unshuffle(weight, first.stride)
+
+    def q_values(states: Tensor) -> Tensor:
+        x = states
+        for index, conv in enumerate(network.spec.convs):
+            step = conv.stride
+            if index == 0 and unshuffles:
+                x, step = functional.pixel_unshuffle(x, first.stride), 1
+                x = x.contiguous(memory_format=torch.channels_last)
+            weight, bias = parameters[f"features.{2 * index}.weight"], parameters[f"features.{2 * index}.bias"]
+            x = functional.relu(functional.conv2d(x, weight, bias, stride=step))
+        x = x.flatten(1)  # [N, F]
+        advantage = _frozen_head(x, parameters, "advantage")
+        if not network.spec.dueling:
+            return advantage
+        return _frozen_head(x, parameters, "value") + advantage - advantage.mean(dim=1, keepdim=True)
+
+    return q_values
+
+
+def _frozen_head(features: Tensor, parameters: dict[str, Tensor], name: str) -> Tensor:
+    hidden = functional.linear(features, parameters[f"{name}.0.weight"], parameters[f"{name}.0.bias"])
+    return functional.linear(functional.relu(hidden), parameters[f"{name}.2.weight"], parameters[f"{name}.2.bias"])
