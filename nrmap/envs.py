@@ -87,8 +87,8 @@ class SeededVectorEnv:
     an environment whose episode has ended must be begun again before the next `send`.
     """
 
-    def __init__(self, spec: EnvSpec, num_envs: int, num_threads: int = 0) -> None:
-        """`num_threads`: emulator threads; 0 takes one for each core."""
+    def __init__(self, spec: EnvSpec, num_envs: int, num_threads: int = 0, *, colour: bool = False) -> None:
+        """`num_threads`: emulator threads; 0 takes one for each core. `colour` gives RGB states [E, C, H, W, 3]."""
         self.spec = spec
         self.num_envs = num_envs
         self._env = AtariVectorEnv(
@@ -98,9 +98,10 @@ class SeededVectorEnv:
             img_height=spec.height,
             img_width=spec.width,
             stack_num=spec.frame_stack,
+            grayscale=not colour,
             frameskip=spec.frame_skip,
             noop_max=spec.noop_max,
-            # The emulator counts the no-ops in, and its limit is in frames.
+            # This limit is in frames; the no-ops before the episode do not count.
             max_num_frames_per_episode=spec.max_agent_steps * spec.frame_skip,
             repeat_action_probability=spec.sticky_actions,
             full_action_space=spec.full_action_space,
@@ -113,7 +114,7 @@ class SeededVectorEnv:
     @property
     def num_actions(self) -> int:
         """A, the size of the action set."""
-        return int(self._env.single_action_space.n)
+        return len(self.action_names)
 
     @property
     def action_names(self) -> tuple[str, ...]:
@@ -126,10 +127,10 @@ class SeededVectorEnv:
         The others are left as they are. Returns the states [E, C, H, W] and lives [E] of all.
         """
         seeds_array = np.asarray(seeds, dtype=np.int32)
-        if not self._begun:
+        if not self._begun and not np.all(mask):
             # A partial reset needs a full one before it.
             self._env.reset(seed=np.zeros(self.num_envs, dtype=np.int32))
-            self._begun = True
+        self._begun = True
         states, info = self._env.reset(seed=seeds_array, options={"reset_mask": np.asarray(mask, dtype=bool)})
         self._running |= mask
         return states, info["lives"]

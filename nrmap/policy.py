@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nrmap.envs import EnvSpec
 from nrmap.errors import NrmapError, check
 from nrmap.files import atomic_path, sha256_of_file
-from nrmap.network import ConvSpec, NetworkSpec, QNetwork
+from nrmap.network import STATE_SCALE, ConvSpec, NetworkSpec, QNetwork
 
 FORMAT_VERSION = 1
 METADATA_KEY = "nrmap"
@@ -60,11 +60,10 @@ class Policy(nn.Module):
         self.env = env
         self.card = card
         self.sha256 = sha256
-        self.scale = 1 / 255
 
     def forward(self, states: Tensor) -> Tensor:
         """uint8 states [N, C, H, W] in [0, 255] to Q-values [N, A]."""
-        return self.network(states.float() * self.scale)
+        return self.network(states.float() * STATE_SCALE)
 
     @property
     def label(self) -> str:
@@ -120,7 +119,7 @@ def load_policy(path: Path, device: str | torch.device = "cpu") -> Policy:
         if not torch.isfinite(tensor).all():
             raise NrmapError(f"{path}: weight {name} holds NaN or infinite values")
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    network.to(device=torch.device(device), memory_format=torch.channels_last).eval().requires_grad_(False)
+    network.to(torch.device(device)).requires_grad_(False)
     policy = Policy(network, env, PolicyCard(**metadata["card"]), sha256=sha256_of_file(path))
     return policy.eval()
 

@@ -1,0 +1,57 @@
+# Everything runs in .venv, which the first target that needs it creates.
+PYTHON ?= python3
+GAMES ?= Freeway
+SEEDS ?= 0
+SCALE ?= quick
+ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+comma := ,
+space := $(subst ,, )
+LIST = $(subst $(space),$(comma),$(strip $(1)))
+
+.PHONY: help install reproduce maps report test test-slow lint format bench-maps bench-train clean
+
+help: ## list every target
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+install: $(INSTALLED) ## create .venv with the pinned dependencies
+
+reproduce: $(INSTALLED) ## train, map and report: GAMES="Freeway" SEEDS="0" SCALE=quick
+	$(BIN)/python -m train -m env=$(call LIST,$(GAMES)) method=ddqn,sa_ddqn seed=$(call LIST,$(SEEDS)) scale=$(SCALE) $(ARGS)
+	$(BIN)/python -m analyze -m env=$(call LIST,$(GAMES)) method=ddqn,sa_ddqn seed=$(call LIST,$(SEEDS)) scale=$(SCALE) states_from=own,pool $(ARGS)
+	$(BIN)/python -m analyze.report
+
+report: $(INSTALLED) ## build outputs/report/index.html from what lies under outputs/
+	$(BIN)/python -m analyze.report
+
+test: $(INSTALLED) ## the fast tests
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED) ## the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-maps: $(INSTALLED) ## time the ablation engine against its rivals
+	$(BIN)/python -m bench.maps
+
+bench-train: $(INSTALLED) ## time training against its rivals
+	$(BIN)/python -m bench.train
+
+clean: ## remove .venv and caches, keep outputs/
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

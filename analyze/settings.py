@@ -1,0 +1,97 @@
+"""What an analysis depends on, as frozen values read once from the configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nrmap.ablation import AblationSpec
+from nrmap.errors import check
+from nrmap.evaluation import AttackRun, EvaluationSettings
+from nrmap.learning.settings import build
+
+
+@dataclass(frozen=True)
+class StatesSettings:
+    """Which states: N = `num_states` out of `episodes` greedy episodes of each policy they come from.
+
+    `states_from` is "own", "pool" or the path of a states file; `run_seed` seeds the episodes.
+    """
+
+    num_states: int
+    episodes: int
+    run_seed: int
+    states_from: str
+
+    def __post_init__(self) -> None:
+        check(self.num_states >= 1, f"num_states={self.num_states}: expected at least 1")
+        check(self.episodes >= 1, f"episodes={self.episodes}: expected at least 1")
+
+    @property
+    def from_file(self) -> Path | None:
+        """The states file that was named, if one was."""
+        return None if self.states_from in ("own", "pool") else Path(self.states_from)
+
+    @property
+    def label(self) -> str:
+        """What records say of where the states are from: own, pool or the file's name."""
+        return self.states_from if self.from_file is None else self.from_file.name
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """Which maps: temperatures T > 0, the ablation, and at which smaller N the maps are kept as well."""
+
+    temperatures: tuple[float, ...]
+    ablation: AblationSpec
+    prefix_sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check(len(self.temperatures) > 0, "no temperature given: expected at least one")
+        for temperature in self.temperatures:
+            check(temperature > 0, f"temperature={temperature}: expected a number > 0")
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """Everything that decides the results of one analysis, besides the policies."""
+
+    states: StatesSettings
+    evaluation: EvaluationSettings
+    maps: MapSettings
+
+
+@dataclass(frozen=True)
+class Resources:
+    """How the work is done; no result depends on it but for rounding."""
+
+    engine: Literal["auto", "incremental", "dense"]
+    disk_budget: int  # bytes
+
+
+def analysis_settings(config: Mapping[str, Any]) -> AnalysisSettings:
+    """The settings in the nodes of conf/analyze.yaml; NrmapError for a value out of range."""
+    sizes = config["scale"]["analysis"]
+    temperature = config["temperature"]
+    temperatures = temperature if isinstance(temperature, list) else [temperature]
+    for value in temperatures:
+        check(isinstance(value, int | float), f"temperature={value!r}: expected a number > 0")
+    num_states = sizes["num_states"]
+    return AnalysisSettings(
+        states=StatesSettings(
+            num_states=num_states,
+            episodes=sizes["state_episodes"],
+            run_seed=config["evaluation_seed"],
+            states_from=config["states_from"],
+        ),
+        evaluation=EvaluationSettings(
+            episodes=sizes["evaluation_episodes"],
+            run_seed=config["evaluation_seed"],
+            attack_runs=tuple(build(AttackRun, run, "scale.analysis.attack_runs") for run in sizes["attack_runs"]),
+        ),
+        maps=MapSettings(
+            temperatures=tuple(sorted({float(value) for value in temperatures})),
+            ablation=AblationSpec(value=config["ablated_value"], channels=config["channels"]),
+            prefix_sizes=tuple(size for size in sizes["prefix_sizes"] if size < num_states),
+        ),
+    )

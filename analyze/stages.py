@@ -1,0 +1,205 @@
+"""The stages of an analysis, each a file that is made once: states, evaluation, maps.
+
+A stage's folder is named by the hash of its settings and of its input files. A finished one is
+not run again; a changed setting or input leads to another folder.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+from nrmap.ablation.store import ablated_q_values
+
+from analyze.measure import map_records
+from analyze.settings import MapSettings, Resources, StatesSettings
+from nrmap.ablation import AblatedChunk, make_engine
+from nrmap.envs import EnvSpec
+from nrmap.episode_maps import EpisodeMaps, load_maps, save_maps
+from nrmap.errors import NrmapError
+from nrmap.evaluation import BASELINE_METHOD, EvaluationProgress, EvaluationSettings, evaluate, evaluate_baselines
+from nrmap.files import identity_of, sha256_of_file
+from nrmap.layout import METRICS_FILE, Layout
+from nrmap.maps import sweep_maps
+from nrmap.policy import Policy
+from nrmap.progress import Progress
+from nrmap.records import Record, read_records, write_records
+from nrmap.runtime import provenance
+from nrmap.states import RolloutStates, check_same_game, collect_states, pool_states
+from nrmap.states_file import load_states, save_states
+
+log = logging.getLogger(__name__)
+
+PARALLEL_EPISODES = 16
+MAPS_FILE = "maps.npz"
+
+
+@dataclass(frozen=True)
+class StatesFile:
+    """A file of states and its content."""
+
+    path: Path
+    sha256: str
+    states: RolloutStates
+
+
+@dataclass(frozen=True)
+class MapsResult:
+    """The maps of one policy on one set of states, and what was measured on them."""
+
+    folder: Path
+    maps: EpisodeMaps
+    records: list[Record]
+
+
+def ensure_states(
+    policies: Sequence[Policy], settings: StatesSettings, *, layout: Layout, device: torch.device
+) -> StatesFile:
+    """The states of `policies`' greedy episodes, pooled when there are several; or those of the file named."""
+    game = policies[0].env.game
+    if settings.from_file is not None:
+        return _states_file(settings.from_file, policies[0].env)
+    parts = [_ensure_own_states(policy, settings, layout=layout, device=device) for policy in policies]
+    if len(parts) == 1:
+        return parts[0]
+    identity = identity_of({"stage": "pool", "states_sha256": [part.sha256 for part in parts]})
+    path = layout.states(game=game, identity=identity)
+    _once(path, lambda: save_states(path, pool_states([part.states for part in parts])))
+    return _states_file(path, policies[0].env)
+
+
+def _ensure_own_states(policy: Policy, settings: StatesSettings, *, layout: Layout, device: torch.device) -> StatesFile:
+    what = {"num_states": settings.num_states, "episodes": settings.episodes, "run_seed": settings.run_seed}
+    identity = identity_of({"stage": "states", "policy_sha256": policy.sha256, **what})
+    path = layout.states(game=policy.env.game, identity=identity)
+
+    def make() -> None:
+        with Progress(f"{policy.label}: roll-out", unit="steps") as progress:
+            states = collect_states(
+                policy, **what, num_envs=PARALLEL_EPISODES, device=device, progress=progress.update
+            )  # fmt: skip
+        save_states(path, states)
+
+    _once(path, make)
+    return _states_file(path, policy.env)
+
+
+def _states_file(path: Path, env: EnvSpec) -> StatesFile:
+    states = load_states(path)
+    check_same_game(states, env)
+    return StatesFile(path, sha256_of_file(path), states)
+
+
+def ensure_evaluation(
+    policy: Policy, settings: EvaluationSettings, *, layout: Layout, device: torch.device
+) -> list[Record]:
+    """The returns, actions and flips of `policy`, clean and under every attack of `settings`."""
+    identity = identity_of({"stage": "evaluation", "policy_sha256": policy.sha256, "settings": asdict(settings)})
+    folder = layout.evaluation(
+        game=policy.env.game, method=policy.card.method, seed=policy.card.seed, identity=identity
+    )
+
+    def make() -> None:
+        with Progress(f"{policy.label}: evaluation", unit="steps") as progress:
+            records = evaluate(
+                policy, settings, num_envs=settings.episodes, device=device, progress=_show_part(progress)
+            )
+        inputs = {"policy_sha256": policy.sha256}
+        _write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=inputs)
+
+    _once(folder / METRICS_FILE, make)
+    return read_records(folder / METRICS_FILE)
+
+
+def ensure_baselines(env: EnvSpec, settings: EvaluationSettings, *, layout: Layout) -> list[Record]:
+    """The returns of every constant action and of a random policy on the same episodes."""
+    what = {"episodes": settings.episodes, "run_seed": settings.run_seed, "stream": settings.stream}
+    identity = identity_of({"stage": "baselines", "env": asdict(env), **what})
+    path = layout.baselines(game=env.game, identity=identity) / METRICS_FILE
+
+    def make() -> None:
+        with Progress(f"{env.game}: {BASELINE_METHOD}s", unit="steps") as progress:
+            records = evaluate_baselines(env, **what, num_envs=settings.episodes, progress=_show_part(progress))
+        _write_metrics(path, records, settings={"env": asdict(env), **what}, inputs={})
+
+    _once(path, make)
+    return read_records(path)
+
+
+def ensure_maps(
+    policy: Policy,
+    states: StatesFile,
+    settings: MapSettings,
+    *,
+    states_from: str,
+    resources: Resources,
+    layout: Layout,
+) -> MapsResult:
+    """All maps of `policy` on `states`; the ablated Q-values are kept, so another temperature comes cheap."""
+    inputs = {"policy_sha256": policy.sha256, "states_sha256": states.sha256}
+    ablation = {"stage": "ablation", **inputs, **asdict(settings.ablation)}
+    identity = identity_of({**ablation, "stage": "maps", "settings": asdict(settings), "states_from": states_from})
+    folder = layout.maps(game=policy.env.game, method=policy.card.method, seed=policy.card.seed, identity=identity)
+
+    def make() -> None:
+        engine = make_engine(policy, spec=settings.ablation, engine=resources.engine)
+        rows = torch.from_numpy(states.states.states)  # [N, C, H, W]
+        kept = layout.ablated(game=policy.env.game, identity=identity_of(ablation))
+        with Progress(f"{policy.label}: maps on {states_from} states", unit="states") as progress:
+            chunks = ablated_q_values(kept, engine, rows, key=ablation, disk_budget=resources.disk_budget)
+            maps = sweep_maps(
+                _shown(chunks, progress, total=len(rows)),
+                episode_ids=states.states.episode_ids,
+                temperatures=settings.temperatures,
+                rounding_floor=engine.rounding_floor,
+                prefix_sizes=settings.prefix_sizes,
+            )
+        save_maps(folder / MAPS_FILE, maps, {"policy": policy.label, **inputs})
+        records = map_records(
+            maps,
+            game=policy.env.game,
+            method=policy.card.method,
+            seed=policy.card.seed,
+            states_from=states_from,
+            policy_sha256=policy.sha256,
+        )
+        context = {"states_path": _relative(states.path, layout.outputs), **inputs}
+        _write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=context)
+
+    _once(folder / METRICS_FILE, make)
+    maps, _ = load_maps(folder / MAPS_FILE)
+    return MapsResult(folder, maps, read_records(folder / METRICS_FILE))
+
+
+def _show_part(progress: Progress) -> EvaluationProgress:
+    return lambda part, done, total: progress.update(done, total, part)
+
+
+def _shown(chunks: Iterable[AblatedChunk], progress: Progress, *, total: int) -> Iterator[AblatedChunk]:
+    for chunk in chunks:
+        yield chunk
+        progress.update(chunk.start + len(chunk.q_values), total)
+
+
+def _write_metrics(path: Path, records: list[Record], *, settings: dict[str, Any], inputs: dict[str, Any]) -> None:
+    write_records(path, records, settings=settings, inputs=inputs, provenance=provenance())
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
+
+
+def _once(path: Path, make: Callable[[], None]) -> None:
+    """Call `make`, which writes `path`, unless it is there; of several processes one makes it, the others wait."""
+    if path.is_file():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.is_file():
+                make()
+    except OSError as error:
+        raise NrmapError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,23 @@
+"""Which YAML files a group of the configuration has."""
+
+from importlib import resources
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from nrmap.errors import unknown_choice
+
+
+def group_options(group: str) -> list[str]:
+    """The options of `group` that have a YAML file, sorted; files that others build on are left out."""
+    names = [file.name for file in resources.files("conf").joinpath(group).iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml") and name != "base.yaml")
+
+
+def read_option(group: str, name: str) -> dict[str, Any]:
+    """The content of one YAML file that builds on no other; NrmapError for an unknown name."""
+    if name not in group_options(group):
+        raise unknown_choice(group, name, group_options(group))
+    content = OmegaConf.to_container(OmegaConf.load(str(resources.files("conf") / group / f"{name}.yaml")))
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}

@@ -1,0 +1,147 @@
+"""95% intervals over episodes: the episode is the independent unit, the policy is fixed.
+
+All are jackknife intervals, value ± t(E−1)·se, where se comes from leaving out one episode at a
+time. What they cover is the expected value of the statistic for fresh episodes of *this* policy
+at the same number of episodes and states; the spread over training seeds is another matter.
+
+Why not the bootstrap. S of a sum of maps grows with the number of different episodes in it, and
+a bootstrap resample of E episodes has only about 0.63·E different ones: its S is too small. On
+synthetic maps (tests/test_intervals.py; 16 episodes of 400 pixels; 600 data sets each) the 95%
+intervals for S covered the true expected S at this number of states with these frequencies:
+
+    pixels of the map                              percentile    BCa   jackknife
+    many flips of each pixel in every episode            0.89   0.83        0.93
+    rates over four orders of magnitude                  0.84   0.68        0.94
+    few common pixels, many rare ones                    0.52   0.30        0.97
+    all rare: S still grows as √N                        0.10   0.00        0.97
+    blocks of pixels, episodes of unequal weight         0.93   0.82        0.90
+    rare, heights of a heavy tail (log-normal, 1.5)      0.72   0.38        0.85
+
+BCa corrects a bias by its size in the resamples and so doubles this one; where every resample
+has a smaller S it has no answer at all. The jackknife never repeats an episode. For the mean it
+is Student's interval, which covered better than BCa at 8 to 50 episodes in the same tests.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from nrmap.errors import check
+from nrmap.sparsity import sparsity_of_rows
+
+LEVEL = 0.95
+MIN_EPISODES_OF_MAPS = 16
+MIN_EPISODES = 8
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95% interval and the `method` that made it, or None, None and the `reason` why there is none."""
+
+    low: float | None
+    high: float | None
+    method: str
+    reason: str | None = None
+
+
+def interval_of_sum(
+    maps: ArrayLike,
+    statistic: Callable[[FloatArray], FloatArray],
+    *,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    min_episodes: int = MIN_EPISODES_OF_MAPS,
+) -> Interval:
+    """The interval of a statistic of the sum of the episodes' `maps` [E, …].
+
+    `statistic` takes several maps [R, …] and gives [R] values, NaN where undefined; it may be any
+    smooth function, also of several kinds of maps stacked along a later axis, such as the
+    difference in S of two policies on the same episodes. The interval is cut to `bounds`, the
+    values that the statistic can take. There is none for fewer than `min_episodes` episodes, nor
+    when one episode alone makes the statistic defined.
+    """
+    by_episode = np.asarray(maps, dtype=np.float64)
+    check(by_episode.ndim > 1, f"maps of shape {by_episode.shape}: expected [episodes, …]")
+    episodes = len(by_episode)
+    # Sums of what is left, not differences from the total: a pixel seen in one episode only must become exactly 0.
+    kept = 1 - np.eye(episodes)  # [E, E]
+    left_out = (kept @ by_episode.reshape(episodes, -1)).reshape(by_episode.shape)
+    value = float(statistic(by_episode.sum(axis=0)[None])[0])
+    return _jackknife(value, statistic(left_out), bounds, min_episodes)
+
+
+def sparsity_interval(maps: ArrayLike) -> Interval:
+    """The interval of S (equation 9) of the sum of the episodes' maps [E, …], within [1, √pixels]."""
+    by_episode = np.asarray(maps, dtype=np.float64)
+    pixels = by_episode.size // max(len(by_episode), 1)
+    return interval_of_sum(by_episode, sparsity_of_rows, bounds=(1.0, pixels**0.5))
+
+
+def mean_interval(values: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Interval:
+    """The interval of the mean of one value per episode [E], such as its return: Student's t.
+
+    There is none for fewer than `min_episodes` values, nor when all are equal.
+    """
+    each = np.asarray(values, dtype=np.float64)
+    check(each.ndim == 1 and len(each) > 0, f"values of shape {each.shape}: expected [episodes]")
+    if len(each) == 1:
+        return _too_few(1, min_episodes)
+    left_out = (each.sum() - each) / (len(each) - 1)
+    return _jackknife(float(each.mean()), left_out, (-np.inf, np.inf), min_episodes)
+
+
+def rate_interval(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Interval:
+    """The interval of a share of states, from counts in each episode [E]: Wilson's, for clustered trials.
+
+    States of one episode are alike, so the number of trials is replaced by the effective one,
+    that of independent trials with the same variance (Korn and Graubard 1998), and the normal
+    quantile by Student's. Where every trial or none succeeds the variance says nothing, and each
+    episode counts as one trial. Raises NrmapError unless 0 ≤ successes ≤ trials, trials > 0.
+    """
+    wins, tries = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
+    check(wins.shape == tries.shape == (wins.size,), f"successes {wins.shape}, trials {tries.shape}: expected [E] both")
+    valid = len(wins) > 0 and (wins >= 0).all() and (wins <= tries).all() and (tries > 0).all()
+    check(bool(valid), "a rate needs at least one episode and 0 ≤ successes ≤ trials, trials > 0, in each")
+    episodes, total = len(wins), tries.sum()
+    if episodes < max(min_episodes, 2):
+        return _too_few(episodes, min_episodes)
+    rate = wins.sum() / total
+    if 0 < rate < 1:
+        variance = episodes / (episodes - 1) * np.square(wins - rate * tries).sum() / total**2
+        size = min(total, rate * (1 - rate) / variance) if variance > 0 else total
+    else:
+        size = float(episodes)
+    t2 = stats.t.ppf((1 + LEVEL) / 2, episodes - 1) ** 2
+    centre = (rate + t2 / (2 * size)) / (1 + t2 / size)
+    half = np.sqrt(t2 * (rate * (1 - rate) / size + t2 / (4 * size**2))) / (1 + t2 / size)
+    low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    return Interval(low, high, f"wilson, clustered, over {episodes} episodes, for this policy")
+
+
+def _jackknife(value: float, left_out: FloatArray, bounds: tuple[float, float], min_episodes: int) -> Interval:
+    """value ± t·se from the values [E] with one episode left out each (Efron and Tibshirani 1993, chapter 11)."""
+    episodes = len(left_out)
+    if episodes < max(min_episodes, 2):
+        return _too_few(episodes, min_episodes)
+    if np.isnan(value):
+        return _none("the value is undefined")
+    if np.isnan(left_out).any():
+        return _none(f"undefined without the episode at place {int(np.isnan(left_out).argmax())}")
+    deviations = left_out - left_out.mean()
+    error = float(np.sqrt((episodes - 1) / episodes * np.square(deviations).sum()))
+    if error <= 1e-12 * abs(value):
+        return _none(f"the {episodes} episodes do not differ, which does not say how others might")
+    half = float(stats.t.ppf((1 + LEVEL) / 2, episodes - 1)) * error
+    low, high = max(value - half, bounds[0]), min(value + half, bounds[1])
+    return Interval(low, high, f"jackknife over {episodes} episodes, for this policy")
+
+
+def _too_few(episodes: int, min_episodes: int) -> Interval:
+    return _none(f"an interval needs at least {max(min_episodes, 2)} episodes, found {episodes}")
+
+
+def _none(reason: str) -> Interval:
+    return Interval(None, None, "none", reason)

@@ -1,0 +1,46 @@
+"""Where results lie under the outputs folder; the only place that spells these paths."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+POLICY_FILE = "policy.safetensors"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+CURVES_FILE = "curves.json"
+METRICS_FILE = "metrics.json"
+REFERENCE_FOLDER = "reference"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders under `outputs`. Every stage has its own, each result one named by its identity."""
+
+    outputs: Path
+
+    def training(self, *, game: str, method: str, seed: int, identity: str) -> Path:
+        """One training run: checkpoint, curves and, once finished, the policy."""
+        return self.outputs / "train" / game / method / f"seed{seed}" / identity
+
+    def states(self, *, game: str, identity: str) -> Path:
+        """The states file of one roll-out or pool."""
+        return self.outputs / "states" / game / f"{identity}.npz"
+
+    def evaluation(self, *, game: str, method: str, seed: int, identity: str) -> Path:
+        """One evaluation: its metrics."""
+        return self.outputs / "evaluation" / game / method / f"seed{seed}" / identity
+
+    def baselines(self, *, game: str, identity: str) -> Path:
+        """The players that do not look at the screen: their metrics."""
+        return self.outputs / "evaluation" / game / "baseline" / identity
+
+    def ablated(self, *, game: str, identity: str) -> Path:
+        """The ablated Q-values of one policy on one set of states."""
+        return self.outputs / "ablated" / game / identity
+
+    def maps(self, *, game: str, method: str, seed: int, identity: str) -> Path:
+        """Maps, their metrics and their figures."""
+        return self.outputs / "maps" / game / method / f"seed{seed}" / identity
+
+    @property
+    def report(self) -> Path:
+        """The page and the tables over everything under `outputs`."""
+        return self.outputs / "report"

@@ -1,0 +1,167 @@
+"""One update of DDQN and of SA-DDQN; the difference between them is the middle of `update`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nrmap.errors import check
+from nrmap.learning.double_dqn import double_q_targets, q_learning_targets, td_loss
+from nrmap.learning.replay import Batch
+from nrmap.learning.schedules import Linear, SmoothRamp
+from nrmap.learning.state_adversarial import RegulariserSpec, adversarial_states, hinge_loss
+from nrmap.network import STATE_SCALE, QNetwork
+from nrmap.perturbations import other_action_margin
+
+
+@dataclass(frozen=True)
+class LearnerSpec:
+    """The optimiser and the target network. Steps are agent steps but for `target_update_period`.
+
+    Adam's learning rate is `learning_rate` until the share `decay_from` of the training, then
+    falls linearly to `learning_rate_final`. Every `target_update_period` updates the target
+    network becomes the online network. `double_q` off takes the max of the target network.
+    """
+
+    batch_size: int
+    learning_rate: float
+    learning_rate_final: float
+    decay_from: float
+    adam_epsilon: float
+    gradient_clip: float
+    target_update_period: int
+    double_q: bool
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "target_update_period"):
+            check(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: expected at least 1")
+        for name in ("learning_rate", "learning_rate_final", "adam_epsilon"):
+            check(getattr(self, name) >= 0, f"{name}={getattr(self, name)}: expected at least 0")
+        check(0 <= self.decay_from <= 1, f"decay_from={self.decay_from}: expected a share of the training, 0 to 1")
+        check(self.gradient_clip >= 0, f"gradient_clip={self.gradient_clip}: expected at least 0 (no clipping)")
+
+
+class Learner:
+    """The online and the target network, and how a batch changes them."""
+
+    def __init__(
+        self,
+        *,
+        online: QNetwork,
+        spec: LearnerSpec,
+        regulariser: RegulariserSpec | None,
+        total_steps: int,
+        generator: torch.Generator,
+    ) -> None:
+        """`regulariser` None is DDQN; `generator` draws the random starts of PGD."""
+        self.spec = spec
+        self.regulariser = regulariser
+        self.generator = generator
+        self.online = online
+        self.device = next(online.parameters()).device
+        self.target_network = QNetwork(online.spec).to(self.device)
+        self.target_network.load_state_dict(online.state_dict())
+        self.target_network.requires_grad_(False)
+        self.optimiser = torch.optim.Adam(online.parameters(), lr=spec.learning_rate, eps=spec.adam_epsilon, fused=True)
+        decay_begin = int(spec.decay_from * total_steps)
+        self.learning_rate = Linear(
+            spec.learning_rate, spec.learning_rate_final, decay_begin, max(total_steps - decay_begin, 1)
+        )
+        self.attack_epsilon = (
+            SmoothRamp(regulariser.attack_epsilon, regulariser.ramp_begin, regulariser.ramp_steps)
+            if regulariser
+            else SmoothRamp(0.0, 0, 1)
+        )
+        self.updates = 0
+
+    def update(self, batch: Batch, agent_step: int) -> dict[str, Tensor]:
+        """Learn from one batch; returns the TD errors [B] and scalar diagnostics, all on the device."""
+        s_tm1, s_t = self._scaled(batch.s_tm1), self._scaled(batch.s_t)  # [B, C, H, W] in [0, 1]
+        a_tm1, r_t, discount_t, weights = (
+            tensor.to(self.device) for tensor in (batch.a_tm1, batch.r_t, batch.discount_t, batch.weights)
+        )
+        targets = self._targets(s_t, r_t, discount_t)  # [B]
+
+        attack_epsilon = self.attack_epsilon(agent_step)
+        if self.regulariser is None or attack_epsilon == 0:
+            q_tm1 = self.online(s_tm1)  # [B, A]
+            loss, td_errors = td_loss(q_tm1=q_tm1, a_tm1=a_tm1, targets=targets, weights=weights)
+            metrics = {"loss": loss}
+        else:  # SA-DDQN: TD + κ R, eq. 7
+            with torch.no_grad():
+                a_star = self.online(s_tm1).argmax(dim=1)  # [B]
+            s_adversarial = adversarial_states(
+                self.online,
+                s_tm1,
+                a_star,
+                attack_epsilon=attack_epsilon,
+                steps=self.regulariser.pgd_steps,
+                step_size=attack_epsilon * self.regulariser.pgd_step_fraction,
+                generator=self.generator,
+            )  # [B, C, H, W]
+            q_tm1, q_adversarial = self.online(torch.cat([s_tm1, s_adversarial])).chunk(2)  # [B, A] each
+            loss, td_errors = td_loss(q_tm1=q_tm1, a_tm1=a_tm1, targets=targets, weights=weights)
+            margins = other_action_margin(q_adversarial, a_star)  # [B]
+            robust_loss = hinge_loss(margins, hinge=self.regulariser.hinge, reduction=self.regulariser.hinge_reduction)
+            loss = loss + self.regulariser.kappa * robust_loss
+            metrics = {"loss": loss, "robust_loss": robust_loss, "adversarial_flips": (margins > 0).float().mean()}
+
+        self.optimiser.zero_grad()
+        loss.backward()
+        if self.spec.gradient_clip > 0:
+            torch.nn.utils.clip_grad_norm_(self.online.parameters(), self.spec.gradient_clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate(agent_step)
+        self.optimiser.step()
+        self.updates += 1
+        if self.updates % self.spec.target_update_period == 0:
+            self.target_network.load_state_dict(self.online.state_dict())
+        return {"td_errors": td_errors, "q_mean": q_tm1.mean(), **metrics}
+
+    def _scaled(self, states: Tensor) -> Tensor:
+        return states.to(self.device).to(torch.float32, memory_format=torch.channels_last) * STATE_SCALE
+
+    def _targets(self, s_t: Tensor, r_t: Tensor, discount_t: Tensor) -> Tensor:
+        if not self.spec.double_q:
+            return q_learning_targets(target_network=self.target_network, s_t=s_t, r_t=r_t, discount_t=discount_t)
+        return double_q_targets(
+            online=self.online, target_network=self.target_network, s_t=s_t, r_t=r_t, discount_t=discount_t
+        )
+
+    @torch.no_grad()
+    def greedy_actions(self, states: Tensor) -> Tensor:
+        """argmax_a Q(s, a), [E] on the CPU, of uint8 `states` [E, C, H, W]."""
+        return self.online(self._scaled(states)).argmax(dim=1).cpu()
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything an update depends on besides the batch."""
+        return {
+            "online": self.online.state_dict(),
+            "target_network": self.target_network.state_dict(),
+            "optimiser": [self.optimiser.state[parameter] for parameter in self.online.parameters()],
+            "generator": self.generator.get_state(),
+            "updates": self.updates,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `get_state` gave."""
+        self.online.load_state_dict(state["online"])
+        self.target_network.load_state_dict(state["target_network"])
+        if state["updates"]:
+            moments = zip(self.online.parameters(), state["optimiser"], strict=True)
+            adam = {
+                "state": {index: _laid_out_as(parameter, kept) for index, (parameter, kept) in enumerate(moments)},
+                "param_groups": self.optimiser.state_dict()["param_groups"],
+            }
+            self.optimiser.load_state_dict(adam)
+        self.generator.set_state(state["generator"])
+        self.updates = state["updates"]
+
+
+def _laid_out_as(parameter: Tensor, moments: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Adam's `moments` in the memory layout of their parameter: fused Adam pairs elements by address, not by index."""
+    return {
+        name: torch.empty_like(parameter).copy_(moment) if moment.shape == parameter.shape else moment
+        for name, moment in moments.items()
+    }

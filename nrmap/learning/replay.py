@@ -1,0 +1,201 @@
+"""Experience replay: a ring of frames for each environment, n-step returns cut when sampled.
+
+One slot holds a frame and what followed it: the action, its reward, whether the return ends
+there. The last frame of an episode has a slot of its own without an action, so a truncated
+episode can bootstrap from it and no transition ever leads from one episode into the next. There
+is no n-step queue: a slot may be sampled once the n slots after it are written.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nrmap.errors import check
+from nrmap.learning.sum_tree import SumTree
+
+
+@dataclass(frozen=True)
+class ReplaySpec:
+    """`capacity` in frames over all environments, `discount` γ per agent step.
+
+    Slot i is drawn with probability p_i^α / Σ p^α, p_i = |TD error| + `priority_floor`, α =
+    `priority_exponent`; 0 makes the replay uniform. The importance exponent β goes from
+    `importance_initial` to 1 over the training (Schaul et al. 2016).
+    """
+
+    capacity: int
+    n_step: int
+    discount: float
+    priority_exponent: float
+    importance_initial: float = 0.4
+    priority_floor: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check(self.n_step >= 1, f"n_step={self.n_step}: expected at least 1")
+        check(0 <= self.discount <= 1, f"discount={self.discount}: expected 0 ≤ γ ≤ 1")
+        check(self.priority_exponent >= 0, f"priority_exponent={self.priority_exponent}: expected at least 0 (uniform)")
+        check(0 <= self.importance_initial <= 1, f"importance_initial={self.importance_initial}: expected 0 ≤ β ≤ 1")
+        check(self.priority_floor > 0, f"priority_floor={self.priority_floor}: expected more than 0")
+
+    def smallest_ring(self, frame_stack: int) -> int:
+        """The slots an environment needs for two complete transitions, of which an episode's end takes at most one."""
+        return self.n_step + frame_stack + 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B transitions, t − n → t; C, H, W the shape of a state."""
+
+    s_tm1: Tensor  # [B, C, H, W] uint8
+    a_tm1: Tensor  # [B] int64
+    r_t: Tensor  # [B] float32, Σ_k γ^k r over the steps between
+    discount_t: Tensor  # [B] float32, γ^n, or γ^k where an episode was truncated, or 0 where it terminated
+    s_t: Tensor  # [B, C, H, W] uint8
+    weights: Tensor  # [B] float32, importance weights, the largest is 1
+    indices: NDArray[np.int64]  # [B], for `update_priorities`
+
+
+class Replay:
+    """The newest transitions of E environments, each environment in a ring of its own."""
+
+    def __init__(self, spec: ReplaySpec, *, num_envs: int, state_shape: tuple[int, int, int]) -> None:
+        """`state_shape` (frame_stack, height, width); single frames are kept and stacked when sampled."""
+        self.spec = spec
+        self.num_envs = num_envs
+        self.frame_stack, height, width = state_shape
+        self.slots = spec.capacity // num_envs
+        if self.slots < spec.smallest_ring(self.frame_stack):
+            raise ValueError(f"capacity {spec.capacity} over {num_envs} environments is less than one n-step window")
+        shape = (num_envs, self.slots)
+        self._frames = np.zeros((*shape, height, width), dtype=np.uint8)
+        self._actions = np.zeros(shape, dtype=np.int64)
+        self._rewards = np.zeros(shape, dtype=np.float32)
+        self._terminal = np.zeros(shape, dtype=bool)  # the return ends with this slot's action
+        self._final = np.zeros(shape, dtype=bool)  # the last frame of an episode: no action follows
+        self._age = np.zeros(shape, dtype=np.int32)  # agent steps since the episode began
+        self.newest = np.full(num_envs, -1, dtype=np.int64)  # absolute number of each ring's newest slot
+        self.max_priority = 1.0
+        self.priorities = SumTree(num_envs * self.slots)
+
+    def __len__(self) -> int:
+        """The number of slots that hold a frame."""
+        return int(np.minimum(self.newest + 1, self.slots).sum())
+
+    def begin_episodes(self, envs: NDArray[np.int64], states: NDArray[np.uint8]) -> None:
+        """Write the first frames of new episodes of `envs` [K], from their `states` [K, C, H, W]."""
+        self._write_frames(envs, states[:, -1], age=np.zeros(len(envs), dtype=np.int32))
+
+    def append(
+        self,
+        envs: NDArray[np.int64],
+        *,
+        actions: NDArray[np.integer],
+        rewards: NDArray[np.float32],
+        terminal: NDArray[np.bool_],
+        ended: NDArray[np.bool_],
+        next_states: NDArray[np.uint8],
+    ) -> None:
+        """Write one agent step of `envs` [K]: what followed their newest frames, and the next ones.
+
+        `terminal`: the return ends here (game over, or a lost life in training). `ended`: the
+        episode is over, call `begin_episodes` before the next `append`. All [K], `next_states` [K, C, H, W].
+        """
+        slot = self.newest[envs] % self.slots
+        self._actions[envs, slot] = actions
+        self._rewards[envs, slot] = rewards
+        self._terminal[envs, slot] = terminal
+        self._write_frames(envs, next_states[:, -1], age=self._age[envs, slot] + 1)
+        self._final[envs, self.newest[envs] % self.slots] = ended
+
+    def _write_frames(self, envs: NDArray[np.int64], frames: NDArray[np.uint8], age: NDArray[np.int32]) -> None:
+        self.newest[envs] += 1
+        newest = self.newest[envs]
+        slot = newest % self.slots
+        self._frames[envs, slot] = frames
+        self._age[envs, slot] = age
+        self._terminal[envs, slot] = False
+        self._final[envs, slot] = False
+        # The new frame replaces the oldest one, on which the stacks of the next few still drew.
+        for ahead in range(self.frame_stack):
+            self.priorities[self._flat(envs, newest + ahead)] = 0.0
+        complete = newest - self.spec.n_step
+        ready = (complete >= 0) & ~self._final[envs, complete % self.slots]
+        weight = self.max_priority**self.spec.priority_exponent
+        self.priorities[self._flat(envs[ready], complete[ready])] = weight
+
+    def _flat(self, envs: NDArray[np.int64], absolute_slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        return envs * self.slots + absolute_slots % self.slots
+
+    def sample(self, batch_size: int, *, importance: float, rng: np.random.Generator) -> Batch:
+        """B transitions, one from each of B equal shares of the total priority; `importance` is β.
+
+        Raises ValueError while no transition is complete.
+        """
+        total = self.priorities.total
+        if total <= 0:
+            raise ValueError("the replay holds no complete transition yet")
+        shares = (np.arange(batch_size) + rng.random(batch_size)) / batch_size
+        indices = self.priorities.find(shares * total)
+        envs, slots = np.divmod(indices, self.slots)
+        rewards, discounts, steps = self._returns(envs, slots)
+        # Probabilities relative to a uniform draw would scale all weights alike: the largest is made 1.
+        weights = self.priorities[indices] ** -importance
+        return Batch(
+            s_tm1=torch.from_numpy(self._states(envs, slots)),
+            a_tm1=torch.from_numpy(self._actions[envs, slots]),
+            r_t=torch.from_numpy(rewards),
+            discount_t=torch.from_numpy(discounts),
+            s_t=torch.from_numpy(self._states(envs, (slots + steps) % self.slots)),
+            weights=torch.from_numpy((weights / weights.max()).astype(np.float32)),
+            indices=indices,
+        )
+
+    def _returns(
+        self, envs: NDArray[np.int64], slots: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+        """The n-step return, its bootstrap discount and its length, each [B]."""
+        rewards = np.zeros(len(envs))
+        steps = np.zeros(len(envs), dtype=np.int64)
+        running = np.ones(len(envs), dtype=bool)
+        terminated = np.zeros(len(envs), dtype=bool)
+        for k in range(self.spec.n_step):
+            slot = (slots + k) % self.slots
+            rewards += np.where(running, self.spec.discount**k * self._rewards[envs, slot], 0.0)
+            steps += running
+            terminated |= running & self._terminal[envs, slot]
+            # The slot after the last action of an episode is its final frame, from which a truncated one bootstraps.
+            running &= ~self._terminal[envs, slot] & ~self._final[envs, (slot + 1) % self.slots]
+        discounts = np.where(terminated, 0.0, self.spec.discount**steps)
+        return rewards.astype(np.float32), discounts.astype(np.float32), steps
+
+    def _states(self, envs: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The stacked states [B, C, H, W]; frames from before an episode's start are 0, as the emulator has them."""
+        if self.frame_stack == 1:
+            return self._frames[envs, slots][:, None]
+        back = np.arange(self.frame_stack)[::-1]  # [C], oldest first
+        frames = self._frames[envs[:, None], (slots[:, None] - back) % self.slots]  # [B, C, H, W]
+        frames[back > self._age[envs, slots][:, None]] = 0
+        return frames
+
+    def update_priorities(self, indices: NDArray[np.int64], td_errors: NDArray[np.float32]) -> None:
+        """Set the priorities of the sampled `indices` [B] from their TD errors [B], before the next `append`."""
+        if self.spec.priority_exponent == 0:
+            return
+        priorities = np.abs(td_errors.astype(np.float64)) + self.spec.priority_floor
+        self.max_priority = max(self.max_priority, float(priorities.max()))
+        self.priorities[indices] = priorities**self.spec.priority_exponent
+
+    def get_state(self) -> dict[str, Any]:
+        """What cannot be had by writing the same episodes again: the priorities."""
+        return {"newest": self.newest.copy(), "weights": self.priorities.weights, "max_priority": self.max_priority}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore the priorities, after the same episodes were written again up to the same slots."""
+        if not np.array_equal(self.newest, state["newest"]):
+            raise ValueError(f"slots written again {self.newest.tolist()}: expected {state['newest'].tolist()}")
+        self.priorities.fill(state["weights"])
+        self.max_priority = state["max_priority"]

@@ -1,0 +1,199 @@
+"""Everything that a trained policy depends on, as one frozen value with an identity."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nrmap.envs import EnvSpec
+from nrmap.errors import NrmapError, check, unknown_choice
+from nrmap.files import identity_of
+from nrmap.learning.learner import LearnerSpec
+from nrmap.learning.replay import ReplaySpec
+from nrmap.learning.schedules import Linear, epsilon_per_env
+from nrmap.learning.state_adversarial import RegulariserSpec
+
+
+@dataclass(frozen=True)
+class ExplorationSpec:
+    """ε-greedy: ε falls linearly over `decay_steps` agent steps, each environment having its own.
+
+    Environment i of E explores with ε^(1 + env_spread · i / (E − 1)). An exploring action is kept
+    for a number of steps drawn from the zeta distribution P(n) ∝ n^−2, at most `longest_repeat`
+    (Dabney et al. 2021, εz-greedy); 1 is plain ε-greedy. Where a reward lies dozens of equal
+    actions away, as in Freeway, plain ε-greedy finds it by luck alone.
+    """
+
+    epsilon_initial: float
+    epsilon_final: float
+    decay_steps: int
+    env_spread: float
+    longest_repeat: int
+
+    def __post_init__(self) -> None:
+        for name in ("epsilon_initial", "epsilon_final"):
+            check(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)}: expected a probability, 0 ≤ ε ≤ 1")
+        check(self.decay_steps >= 1, f"decay_steps={self.decay_steps}: expected at least 1")
+        check(self.env_spread >= 0, f"env_spread={self.env_spread}: expected at least 0 (the same ε everywhere)")
+        check(self.longest_repeat >= 1, f"longest_repeat={self.longest_repeat}: expected at least 1 (plain ε-greedy)")
+
+    def epsilons(self, agent_step: int, num_envs: int) -> NDArray[np.float64]:
+        """The exploration rate of every environment, [E]."""
+        epsilon = Linear(self.epsilon_initial, self.epsilon_final, 0, self.decay_steps)(agent_step)
+        return epsilon_per_env(epsilon, num_envs, self.env_spread)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One training run. `steps` and `warm_up_steps` are agent steps over all environments.
+
+    A batch is learned from every `steps_per_update` agent steps. `parent` holds the settings of
+    the policy whose weights the run starts from, None to start from random ones.
+    """
+
+    env: EnvSpec
+    method: str
+    seed: int
+    steps: int
+    num_envs: int
+    steps_per_update: int
+    warm_up_steps: int
+    dueling: bool
+    clip_rewards: bool
+    life_loss_ends_return: bool
+    exploration: ExplorationSpec
+    replay: ReplaySpec
+    learner: LearnerSpec
+    regulariser: RegulariserSpec | None
+    parent: "TrainSettings | None"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "num_envs", "steps_per_update"):
+            check(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: expected at least 1")
+        check(self.seed >= 0, f"seed={self.seed}: expected at least 0")
+        per_env = (self.replay.n_step + 1) * self.num_envs
+        slots = self.replay.smallest_ring(self.env.frame_stack) * self.num_envs
+        check(
+            self.replay.capacity >= slots,
+            f"capacity={self.replay.capacity}: expected at least {slots}, an n-step window for each of "
+            f"{self.num_envs} environments",
+        )
+        check(
+            self.warm_up_steps >= per_env,
+            f"warm_up_steps={self.warm_up_steps}: expected at least (n_step + 1) · num_envs = {per_env}, "
+            "so that a first batch can be drawn",
+        )
+        check(
+            self.num_envs % self.steps_per_update == 0 or self.steps_per_update % self.num_envs == 0,
+            f"steps_per_update={self.steps_per_update}: expected a divisor or a multiple of num_envs={self.num_envs}",
+        )
+
+    @property
+    def label(self) -> str:
+        """`Freeway/sa_ddqn/seed0`."""
+        return f"{self.env.game}/{self.method}/seed{self.seed}"
+
+    def identity(self, parent_sha256: str | None) -> str:
+        """The hash of these settings and of the parent's policy file; the parent's own settings are in the latter."""
+        own = asdict(replace(self, parent=None))
+        return identity_of({"stage": "train", "settings": own, "parent_sha256": parent_sha256})
+
+
+METHODS = ("ddqn", "ddqn_continued", "sa_ddqn")
+_METHOD_KEYS = ("name", "start_from", "regulariser")
+
+
+def train_settings(config: Mapping[str, Any]) -> TrainSettings:
+    """The settings of a run from a plain mapping with the nodes of conf/train.yaml.
+
+    `config["scale"]` gives the sizes of a training from scratch and, under `fine_tune`, what
+    differs for one that starts from the vanilla policy of the same game, seed and scale.
+    Raises NrmapError for an unknown method, an unknown or missing key, and a value out of range.
+    """
+    method = dict(config["method"])
+    for key in method:
+        if key not in _METHOD_KEYS:
+            raise unknown_choice("key of method", key, _METHOD_KEYS)
+    if method["name"] not in METHODS:
+        raise unknown_choice("method", method["name"], METHODS)
+    parent = None
+    scale = dict(config["scale"])
+    fine_tune = scale.pop("fine_tune")
+    if method["start_from"] == "vanilla":
+        parent = _settings({**config, "scale": scale}, name="ddqn", regulariser=None, parent=None)
+        scale = merged(scale, fine_tune)
+    elif method["start_from"] != "scratch":
+        raise unknown_choice("start_from", method["start_from"], ("vanilla", "scratch"))
+    regulariser = method.get("regulariser")
+    check(
+        (regulariser is None) == (method["name"] != "sa_ddqn"),
+        f"method.regulariser={regulariser!r} with method.name={method['name']}: sa_ddqn alone has a regulariser",
+    )
+    return _settings({**config, "scale": scale}, name=method["name"], regulariser=regulariser, parent=parent)
+
+
+def _settings(
+    config: Mapping[str, Any], *, name: str, regulariser: Mapping[str, Any] | None, parent: TrainSettings | None
+) -> TrainSettings:
+    scale = dict(config["scale"])
+    for not_of_training in ("name", "analysis"):
+        scale.pop(not_of_training, None)
+    ramp = scale.pop("attack_ramp")
+    parts: dict[str, Any] = {
+        "env": env_spec(config["env"]),
+        "exploration": build(ExplorationSpec, scale.pop("exploration"), "scale.exploration"),
+        "replay": build(ReplaySpec, scale.pop("replay"), "scale.replay"),
+        "learner": build(LearnerSpec, scale.pop("learner"), "scale.learner"),
+        "regulariser": None if regulariser is None else build(RegulariserSpec, {**regulariser, **ramp}, "method"),
+    }
+    return build(TrainSettings, {**scale, **parts, "method": name, "seed": config["seed"], "parent": parent}, "scale")
+
+
+def env_spec(node: Mapping[str, Any]) -> EnvSpec:
+    """The environment of the node `env`, whose `literature` is for other nodes to refer to."""
+    return build(EnvSpec, {key: value for key, value in node.items() if key != "literature"}, "env")
+
+
+def build(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    """The frozen dataclass `kind` from `values`.
+
+    Raises NrmapError naming unknown and missing keys of `where`, and values of another type than
+    the field's: a whole number for a real one is converted, so that 1 and 1.0 mean the same.
+    """
+    check(isinstance(values, Mapping), f"{where}={values!r}: expected keys and values")
+    types = {field.name: field.type for field in fields(kind)}
+    for key in values:
+        if key not in types:
+            raise unknown_choice(f"key of {where}", key, types)
+    try:
+        return kind(**{key: _typed(key, value, types[key]) for key, value in values.items()})
+    except TypeError as error:
+        raise NrmapError(f"{where}: {str(error).removeprefix(kind.__name__ + '.__init__() ')}") from error
+
+
+_EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
+
+
+def _typed(key: str, value: Any, expected: Any) -> Any:
+    """`value` for a field of type `expected`; types other than bool, int, float and str are let through."""
+    if expected is float and type(value) is int:
+        value = float(value)
+    if expected in _EXPECTED:
+        fits = type(value) is expected and not (expected is float and not math.isfinite(value))
+        check(fits, f"{key}={value!r}: expected {_EXPECTED[expected]}")
+    return value
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, mapping by mapping; a key that `base` lacks is an error."""
+    result = dict(base)
+    for key, value in changes.items():
+        if key not in base:
+            raise unknown_choice("key of fine_tune", key, base)
+        both = isinstance(value, Mapping) == isinstance(base[key], Mapping)
+        check(both, f"fine_tune.{key}={value!r}: expected the same kind of value as {base[key]!r}")
+        result[key] = merged(base[key], value) if isinstance(value, Mapping) else value
+    return result

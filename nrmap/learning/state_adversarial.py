@@ -1,0 +1,79 @@
+"""The SA-DDQN regulariser, eq. 7 (Zhang et al. 2020), its inner maximum found by PGD."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nrmap.errors import check
+from nrmap.network import QNetwork, frozen
+from nrmap.perturbations import other_action_margin, projected_gradient_ascent, random_start
+
+HingeReduction = Literal["per_sample_mean", "batch_sum"]
+
+
+@dataclass(frozen=True)
+class RegulariserSpec:
+    """κ, the hinge and the attack of eq. 7.
+
+    The loss is TD + κ · R. `hinge_reduction` says how R comes from the margins m_b of a batch:
+    `per_sample_mean` is mean_b max(m_b, −c), `batch_sum` is max(Σ_b m_b, −c), as the reference
+    PGD code has it. c is `hinge`. `attack_epsilon` is the final ℓ∞ radius; it grows from 0 over
+    `ramp_steps` agent steps after `ramp_begin`. PGD takes `pgd_steps` steps of the current radius
+    times `pgd_step_fraction` from a random start.
+    """
+
+    kappa: float
+    hinge: float
+    hinge_reduction: HingeReduction
+    attack_epsilon: float
+    ramp_begin: int
+    ramp_steps: int
+    pgd_steps: int
+    pgd_step_fraction: float
+
+    def __post_init__(self) -> None:
+        check(self.kappa >= 0, f"kappa={self.kappa}: expected at least 0")
+        check(self.hinge >= 0, f"hinge={self.hinge}: expected at least 0 (the margin is clamped below at -hinge)")
+        check(0 < self.attack_epsilon <= 1, f"attack_epsilon={self.attack_epsilon}: expected 0 < ε ≤ 1, such as 1/255")
+        check(self.ramp_begin >= 0, f"ramp_begin={self.ramp_begin}: expected at least 0")
+        check(self.ramp_steps >= 1, f"ramp_steps={self.ramp_steps}: expected at least 1")
+        check(self.pgd_steps >= 1, f"pgd_steps={self.pgd_steps}: expected at least 1")
+        check(self.pgd_step_fraction > 0, f"pgd_step_fraction={self.pgd_step_fraction}: expected more than 0")
+        check(
+            self.hinge_reduction in ("per_sample_mean", "batch_sum"),
+            f"hinge_reduction={self.hinge_reduction!r}: expected per_sample_mean or batch_sum",
+        )
+
+
+def adversarial_states(
+    network: QNetwork,
+    states: Tensor,
+    actions: Tensor,
+    *,
+    attack_epsilon: float,
+    steps: int,
+    step_size: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """States in D(s) that nearly maximise max_{a≠a*} Q(s', a) − Q(s', a*), the inner maximum of eq. 7.
+
+    `states` float [B, C, H, W] in [0, 1], `actions` a* [B]. No gradient reaches the parameters.
+    """
+    q_values = frozen(network)
+    return projected_gradient_ascent(
+        lambda perturbed: other_action_margin(q_values(perturbed), actions),
+        states,
+        attack_epsilon=attack_epsilon,
+        steps=steps,
+        step_size=step_size,
+        start=random_start(states, attack_epsilon, generator),
+    )
+
+
+def hinge_loss(margins: Tensor, *, hinge: float, reduction: HingeReduction) -> Tensor:
+    """R of eq. 7 from the margins [B] at the adversarial states: clamped below at −c, a scalar."""
+    if reduction == "batch_sum":
+        return margins.sum().clamp(min=-hinge)
+    return margins.clamp(min=-hinge).mean()

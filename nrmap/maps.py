@@ -1,0 +1,244 @@
+"""KMAP, HMAP, KL and margin-drop maps, all from one sweep over ablated Q-values (equations 4 to 6).
+
+For a policy whose outputs are logits the formulas are the same: KMAP and the margin drop are
+then in units of logits, and HMAP and KL are those of softmax(logits/T).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy.stats import qmc
+from torch import Tensor
+
+from nrmap.episode_maps import EpisodeMaps, FloatArray, IntArray
+from nrmap.errors import NrmapError, check
+
+
+class AblatedQValues(Protocol):
+    """What a sweep needs of a chunk of n consecutive states."""
+
+    @property
+    def start(self) -> int:
+        """Index of the chunk's first state."""
+
+    @property
+    def q_values(self) -> Tensor:
+        """Of the ablated states: [n, H, W, A], or [n, C, H, W, A] where each channel is ablated apart."""
+
+    @property
+    def clean_q_values(self) -> Tensor:
+        """Of the states themselves: [n, A]."""
+
+
+def sweep_maps(
+    chunks: Iterable[AblatedQValues],
+    *,
+    episode_ids: ArrayLike,
+    temperatures: Sequence[float],
+    rounding_floor: float,
+    prefix_sizes: Sequence[int] = (),
+    ranks: ArrayLike | None = None,
+) -> EpisodeMaps:
+    """Every map of every episode, from one pass over the ablated Q-values.
+
+    `chunks` come in state order and cover the N states whose episodes are `episode_ids` [N].
+    Where no Q-value changes by more than `rounding_floor`, the engine's own rounding, the
+    ablated Q-values are taken to equal the clean ones. A pair of state and pixel counts as a tie
+    when its two best ablated Q-values lie within twice that floor. `prefix_sizes` asks for the
+    maps of that many states as well; `ranks` [N] says which come first and defaults to
+    `prefix_ranks(episode_ids)`; a shard passes its slice of the ranks of all states.
+
+    States are processed one by one in float64, so a map depends neither on the chunks' sizes nor
+    on the other episodes. Raises NrmapError for a temperature that is not finite and > 0, or so
+    small that Q/T overflows, for NaN or infinite Q-values, and for chunks that do not cover the
+    states in order.
+    """
+    ids = np.asarray(episode_ids, dtype=np.int64)
+    check(ids.ndim == 1 and len(ids) > 0, f"episode_ids of shape {ids.shape}: expected [N] with N ≥ 1")
+    check(len(temperatures) > 0, "no temperature given: expected at least one")
+    for temperature in temperatures:
+        check(0 < temperature < np.inf, f"temperature {temperature}: expected a finite number > 0")
+    check(0 <= rounding_floor < np.inf, f"rounding floor {rounding_floor}: expected a finite number ≥ 0")
+    rank = prefix_ranks(ids) if ranks is None else np.asarray(ranks, dtype=np.int64)
+    check(rank.shape == ids.shape, f"ranks of shape {rank.shape}: expected {ids.shape}, one for each state")
+    for prefix in prefix_sizes:
+        check(prefix > 0, f"prefix of {prefix} states: expected > 0")
+        check(ranks is not None or prefix <= len(ids), f"prefix of {prefix} states: there are only {len(ids)}")
+
+    sums: dict[int | None, _Sums] = {}
+    state = 0
+    for chunk in chunks:
+        _check_chunk(chunk, state, len(ids))
+        if not sums:
+            pixels = tuple(chunk.q_values.shape[1:-1])
+            sums = {size: _Sums(ids, temperatures, pixels) for size in (None, *sorted(set(prefix_sizes)))}
+        for clean, ablated in zip(chunk.clean_q_values, chunk.q_values, strict=True):
+            terms = _state_terms(clean, ablated, temperatures, rounding_floor)
+            if not np.isfinite(terms.h).all():
+                raise NrmapError(f"temperature {min(temperatures)} is too small: Q/T overflows at state {state}")
+            for size, part in sums.items():
+                if size is None or rank[state] < size:
+                    part.add(state, terms)
+            state += 1
+    check(state == len(ids), f"ablated Q-values of {state} states: expected {len(ids)}, one for each episode id")
+    return sums.pop(None).maps({size: part.maps({}) for size, part in sums.items() if size is not None})
+
+
+def prefix_ranks(episode_ids: ArrayLike) -> IntArray:
+    """The place of every state [N] in one fixed order whose every beginning is spread evenly.
+
+    S against N needs nested sets of states that differ in size alone. The order takes one state
+    of every episode in turn, and within an episode the van der Corput sequence says which next,
+    so that any number of states is spread over the whole episode. A second such sequence shifts
+    the episodes against one another: also the first state of each comes from all over the game.
+    The states of an episode are assumed to be in the order of play.
+    """
+    ids = np.asarray(episode_ids, dtype=np.int64)
+    unique = np.unique(ids)
+    shifts = qmc.van_der_corput(len(unique))
+    turns, states = [], []
+    for shift, episode in zip(shifts, unique, strict=True):
+        members = np.flatnonzero(ids == episode)
+        # 4n points of the sequence hit each of n equal cells at least once.
+        cells = ((qmc.van_der_corput(4 * len(members)) + shift) % 1 * len(members)).astype(np.int64)
+        _, first_hits = np.unique(cells, return_index=True)
+        states.append(members[cells[np.sort(first_hits)]])
+        turns.append(np.arange(len(members)))
+    order = np.concatenate(states)[np.argsort(np.concatenate(turns), kind="stable")]
+    ranks = np.empty(len(ids), dtype=np.int64)
+    ranks[order] = np.arange(len(ids))
+    return ranks
+
+
+@dataclass(frozen=True, eq=False)
+class _StateTerms:
+    """One state's summand in every map; P is the number of pixels."""
+
+    k: FloatArray  # [P]
+    margin_drop: FloatArray  # [P]
+    h: FloatArray  # [T, P]
+    kl: FloatArray  # [T, P]
+    entropy: FloatArray  # [T]
+    flips: int
+    ties: int
+    q_gap: float
+
+
+@torch.no_grad()
+def _state_terms(clean: Tensor, ablated: Tensor, temperatures: Sequence[float], rounding_floor: float) -> _StateTerms:
+    """The summands of the state with Q-values `clean` [A] and `ablated` [H, W, A] or [C, H, W, A]."""
+    clean = clean.double()[:, None]  # [A, 1]
+    ablated = ablated.flatten(0, -2).double().T.contiguous()  # [A, P]: reductions over actions run along the pixels
+    quiet = (ablated - clean).abs().amax(dim=0) <= rounding_floor  # [P]
+
+    best = clean.argmax(dim=0)  # [1], a*: the first of equal ones, as for every arg max here
+    ablated_best = ablated.argmax(dim=0)  # [P]
+    flipped = (ablated_best != best) & ~quiet  # [P]
+    k = torch.where(flipped, clean[best, 0] - clean[ablated_best, 0], 0)  # [P], equation 4
+    margin = _margin(clean, best)  # [1]
+    margin_drop = (margin - _margin(ablated, best.expand_as(ablated_best))).masked_fill(quiet, 0)  # [P]
+    ties = (_margin(ablated, ablated_best) <= 2 * rounding_floor) & ~quiet  # [P]
+
+    h, kl, entropy = [], [], []
+    for temperature in temperatures:
+        log_policy = torch.log_softmax(clean / temperature, dim=0)  # [A, 1], equation 6
+        log_ablated = torch.log_softmax(ablated / temperature, dim=0)  # [A, P]
+        policy = log_policy.exp()
+        clean_entropy = -(policy * log_policy).sum()
+        cross_entropy = -(policy * log_ablated).sum(dim=0)  # [P], equation 5
+        h.append(torch.where(quiet, clean_entropy, cross_entropy))
+        kl.append(_kl(log_policy, log_ablated).masked_fill(quiet, 0))
+        entropy.append(clean_entropy)
+    return _StateTerms(
+        k=k.cpu().numpy(),
+        margin_drop=margin_drop.cpu().numpy(),
+        h=torch.stack(h).cpu().numpy(),
+        kl=torch.stack(kl).cpu().numpy(),
+        entropy=torch.stack(entropy).cpu().numpy(),
+        flips=int(flipped.sum()),
+        ties=int(ties.sum()),
+        q_gap=float(margin),
+    )
+
+
+def _margin(q_values: Tensor, action: Tensor) -> Tensor:
+    """Q(a) − max_{a' ≠ a} Q(a') [P] of `q_values` [A, P] at `action` [P]."""
+    others = q_values.scatter(0, action[None], -torch.inf)  # [A, P]
+    return q_values.gather(0, action[None])[0] - others.amax(dim=0)
+
+
+def _kl(log_policy: Tensor, log_ablated: Tensor) -> Tensor:
+    """KL(π ‖ π') [P] from log π [A, 1] and log π' [A, P].
+
+    With d = log π' − log π it is −Σ_a π d, and, because Σ_a π e^d = 1, also Σ_a π (e^d − 1 − d).
+    No summand of the second form is negative and those of a small change are small; in the first
+    they cancel and leave rounding noise.
+    """
+    policy, d = log_policy.exp(), log_ablated - log_policy
+    summands = torch.where(
+        d < 1,
+        policy * (torch.expm1(d) - d),
+        log_ablated.exp() - policy - policy * d,  # the same, for a d whose e^d could overflow
+    )
+    return summands.sum(dim=0).clamp(min=0)
+
+
+class _Sums:
+    """Running sums of the summands, episode by episode."""
+
+    def __init__(self, episode_ids: IntArray, temperatures: Sequence[float], pixels: tuple[int, ...]) -> None:
+        self.ids, self.episode_of = np.unique(episode_ids, return_inverse=True)  # [E], [N]
+        self.temperatures = tuple(float(temperature) for temperature in temperatures)
+        self.pixels = pixels
+        episodes, by_temperature = len(self.ids), (len(temperatures), len(self.ids))
+        size = int(np.prod(pixels))
+        self.states, self.flips, self.ties = np.zeros((3, episodes), dtype=np.int64)
+        self.k, self.margin_drop = np.zeros((2, episodes, size))
+        self.h, self.kl = np.zeros((2, *by_temperature, size))
+        self.entropy = np.zeros(by_temperature)
+        self.q_gaps: list[list[float]] = [[] for _ in self.ids]
+
+    def add(self, state: int, terms: _StateTerms) -> None:
+        """Add the summands of the state with index `state`."""
+        episode = self.episode_of[state]
+        self.k[episode] += terms.k
+        self.margin_drop[episode] += terms.margin_drop
+        self.h[:, episode] += terms.h
+        self.kl[:, episode] += terms.kl
+        self.entropy[:, episode] += terms.entropy
+        self.flips[episode] += terms.flips
+        self.ties[episode] += terms.ties
+        self.states[episode] += 1
+        self.q_gaps[episode].append(terms.q_gap)
+
+    def maps(self, prefixes: dict[int, EpisodeMaps]) -> EpisodeMaps:
+        """The sums as maps."""
+        return EpisodeMaps(
+            temperatures=self.temperatures,
+            episode_ids=self.ids,
+            states_per_episode=self.states,
+            kmap=self.k.reshape(-1, *self.pixels),
+            margin_drop=self.margin_drop.reshape(-1, *self.pixels),
+            hmap=self.h.reshape(*self.h.shape[:2], *self.pixels),
+            kl=self.kl.reshape(*self.kl.shape[:2], *self.pixels),
+            entropy=self.entropy,
+            flips=self.flips,
+            ties=self.ties,
+            q_gaps=np.concatenate(self.q_gaps),
+            prefixes=prefixes,
+        )
+
+
+def _check_chunk(chunk: AblatedQValues, state: int, num_states: int) -> None:
+    q_values, clean = chunk.q_values, chunk.clean_q_values
+    check(chunk.start == state, f"a chunk starts at state {chunk.start}: expected {state}")
+    check(state + len(q_values) <= num_states, f"ablated Q-values beyond the {num_states} states with an episode id")
+    fits = q_values.ndim in (4, 5) and clean.shape == (len(q_values), q_values.shape[-1]) and clean.shape[1] > 1
+    check(fits, f"ablated {list(q_values.shape)}, clean {list(clean.shape)}: expected [n, (C,) H, W, A], [n, A], A ≥ 2")
+    finite = q_values.flatten(1).isfinite().all(dim=1) & clean.isfinite().all(dim=1)  # [n]
+    if not finite.all():
+        raise NrmapError(f"state {state + int(finite.int().argmin())}: its Q-values or ablated Q-values are not finite")

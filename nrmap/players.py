@@ -1,0 +1,128 @@
+"""Who plays an evaluation episode: the policy, the policy under attack, and players that do not look."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nrmap.attacks import Attack, StateNoise
+from nrmap.network import STATE_SCALE, frozen
+from nrmap.perturbations import other_action_margin
+from nrmap.policy import Policy
+
+# Of each episode, by its number, the count of states where something held.
+EpisodeCounts = Counter[int]
+
+
+class Certifies(Protocol):
+    """A proof, where it succeeds, that no point of the ball flips the greedy action."""
+
+    def __call__(self, states: Tensor, actions: Tensor, attack_epsilon: float, /) -> Tensor:
+        """Whether `actions` [N] stay greedy all over the ball around `states` [N, C, H, W] in [0, 1]; bool [N]."""
+
+
+class ConstantPlayer:
+    """Takes one action for ever."""
+
+    def __init__(self, action: int) -> None:
+        self._action = action
+
+    def __call__(
+        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
+    ) -> NDArray[np.integer]:
+        """See `ChoosesActions`."""
+        return np.full(len(states), self._action)
+
+
+class RandomPlayer:
+    """Takes uniformly random actions that follow from (seed, episode, step)."""
+
+    def __init__(self, num_actions: int, seed: int, max_agent_steps: int) -> None:
+        """`max_agent_steps` is the length of the longest episode."""
+        self._num_actions, self._seed, self._max_agent_steps = num_actions, seed, max_agent_steps
+        self._drawn: dict[int, NDArray[np.int64]] = {}
+
+    def __call__(
+        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
+    ) -> NDArray[np.integer]:
+        """See `ChoosesActions`."""
+        return np.array([self._actions_of(episode)[step] for episode, step in zip(episodes, steps, strict=True)])
+
+    def _actions_of(self, episode: int) -> NDArray[np.int64]:
+        if episode not in self._drawn:
+            generator = np.random.default_rng([self._seed, episode])
+            self._drawn[episode] = generator.integers(self._num_actions, size=self._max_agent_steps)
+        return self._drawn[episode]
+
+
+class CleanPlayer:
+    """The greedy policy, which notes the Q-gap of every state and whether its action is certified.
+
+    `certified` counts the certified states of each episode at each radius.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        device: str | torch.device = "cpu",
+        certify: Certifies | None = None,
+        certify_epsilons: Sequence[float] = (),
+    ) -> None:
+        """`device` is where the policy lies. Radii need a `certify`."""
+        assert certify is not None or not certify_epsilons, "there are radii to certify, but nothing certifies"
+        self._policy, self._device, self._certify = policy, device, certify
+        self._gaps: list[NDArray[np.float32]] = []
+        self.certified: dict[float, EpisodeCounts] = {attack_epsilon: Counter() for attack_epsilon in certify_epsilons}
+
+    @property
+    def q_gaps(self) -> NDArray[np.float64]:
+        """[N], the lead of the greedy action over the next best, of every state seen."""
+        return np.concatenate(self._gaps).astype(np.float64)
+
+    @torch.inference_mode()
+    def __call__(
+        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
+    ) -> NDArray[np.integer]:
+        """See `ChoosesActions`."""
+        seen = torch.from_numpy(states).to(self._device)
+        q_values = self._policy(seen)  # [N, A]
+        actions = q_values.argmax(dim=1)  # [N]
+        self._gaps.append(-other_action_margin(q_values, actions).cpu().numpy())
+        if self._certify is not None:
+            for attack_epsilon, counts in self.certified.items():
+                proven = self._certify(seen.float() * STATE_SCALE, actions, attack_epsilon)  # [N]
+                counts.update(episodes[proven.cpu().numpy()].tolist())
+        chosen: NDArray[np.integer] = actions.cpu().numpy()
+        return chosen
+
+
+class AttackedPlayer:
+    """The greedy policy that sees attacked states; `flips` counts the flipped actions of each episode."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        attack: Attack,
+        attack_epsilon: float,
+        seed: int,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """`seed` seeds the attack's random numbers, `device` is where the policy lies."""
+        self._q_values = frozen(policy.network)
+        self._attack, self._attack_epsilon, self._seed, self._device = attack, attack_epsilon, seed, device
+        self.flips: EpisodeCounts = Counter()
+
+    def __call__(
+        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
+    ) -> NDArray[np.integer]:
+        """See `ChoosesActions`."""
+        seen = torch.from_numpy(states).to(self._device).float() * STATE_SCALE
+        noise = StateNoise(self._seed, episodes, steps)
+        attacked = self._attack(self._q_values, seen, attack_epsilon=self._attack_epsilon, noise=noise)
+        self.flips.update(episodes[attacked.flipped.cpu().numpy()].tolist())
+        chosen: NDArray[np.integer] = attacked.actions.cpu().numpy()
+        return chosen

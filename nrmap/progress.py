@@ -1,0 +1,54 @@
+"""Showing that long work moves: a bar on a terminal, a line now and then elsewhere."""
+
+import logging
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+LINE_EVERY_SECONDS = 30.0
+
+
+class Progress:
+    """A context that shows how much of some work is done, how fast it goes and when it will end."""
+
+    def __init__(self, label: str, *, unit: str, initial: int = 0) -> None:
+        """`initial`: what an earlier process had done already, which says nothing of this one's speed."""
+        self._label = label
+        self._unit = unit
+        self._initial = initial
+        self._terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            desc=label, unit=f" {unit}", unit_scale=True, initial=initial, disable=not self._terminal, leave=False
+        )
+        self._begun = self._last_line = time.monotonic()
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Show `done` of `total`, which may still be an estimate, and `note` beside it."""
+        if self._terminal:
+            self._bar.total = total
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(done - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._last_line < LINE_EVERY_SECONDS:
+            return
+        self._last_line = now
+        speed = max(done - self._initial, 0) / (now - self._begun)
+        left = "" if speed == 0 else f", {(total - done) / speed / 60:.1f} min left"
+        log.info(
+            "%s: %s of %s %s, %.0f/s%s%s",
+            self._label, f"{done:,}", f"{total:,}", self._unit, speed, note and f", {note}", left,
+        )  # fmt: skip
+
+    def __enter__(self) -> "Progress":
+        log.info("%s", self._label)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.close()

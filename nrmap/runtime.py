@@ -1,0 +1,66 @@
+"""What the process asks of its machine: the device, threads, and memory that stays."""
+
+import ctypes
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nrmap.errors import NrmapError, unknown_choice
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEEP = (1 << 31) - 1
+
+
+def keep_freed_memory() -> bool:
+    """Tell the C library to keep freed memory for the next allocation; True where it can be told.
+
+    Every update frees and allocates gradients of some 13 MB. By default glibc returns them to
+    the system and takes them back page by page, thousands of page faults an update, which on two
+    cores costs a quarter of the update's time. Peak memory does not change.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(_M_TRIM_THRESHOLD, _KEEP))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`; NrmapError for another name and for CUDA where there is none."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise unknown_choice("device", name, ("auto", "cpu", "cuda"))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise NrmapError("device=cuda: no CUDA device is available here; use device=cpu or device=auto")
+    use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def provenance() -> dict[str, Any]:
+    """Where a result came from: versions and commit. Informs, and enters no identity."""
+    names = ("torch", "ale-py", "gymnasium", "numpy", "nrmap")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "python": sys.version.split()[0],
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": versions,
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, with `+` behind it when tracked files differ from it; None outside a clone."""
+    folder = Path(__file__).resolve().parent
+    try:
+        command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

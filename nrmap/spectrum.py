@@ -1,0 +1,141 @@
+"""Is there a grid in a map? Its spectral energy at the multiples of 1/period cycles per pixel.
+
+A convolution of stride 4 and kernel 8 treats pixels by their place in a lattice, and a map of
+what a network looks at may show that lattice. The number: over a square crop whose side is a
+multiple of the period, mean removed, the energy at k/period cycles per pixel (k = 1, 2, … up to
+1/2) along each axis, over the mean energy of the neighbouring frequencies. About 1 without a
+grid, a little less for a smooth map, whose spectrum falls in a convex curve.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import uniform_filter
+
+from nrmap.errors import check
+
+FloatArray = NDArray[np.float64]
+
+NEIGHBOURS = 3
+SMOOTHING = 5
+_OFFSETS = np.array([step for step in range(-NEIGHBOURS, NEIGHBOURS + 1) if step])
+
+
+@dataclass(frozen=True)
+class GridExcess:
+    """The energy at the grid's frequencies over that of their neighbours, and what it is without a grid.
+
+    `value` is that of the central crop of `side` × `side` pixels, both axes together; `vertical`
+    and `horizontal` are those of frequencies along one axis. All are None, with a `reason`, where
+    the crop is constant. `null_quantiles` are the 5%, 50% and 95% quantiles of `draws` random maps
+    with the crop's spectrum but without the grid, and `p_value` is the share of maps, the crop
+    itself included, that reach `value`. `crop_quantiles` are those of crops at random offsets:
+    what the number owes to the place of the crop.
+    """
+
+    period: int
+    side: int
+    draws: int
+    value: float | None
+    vertical: float | None
+    horizontal: float | None
+    p_value: float | None
+    null_quantiles: tuple[float, float, float] | None
+    crop_quantiles: tuple[float, float, float] | None
+    reason: str | None = None
+
+
+def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int = 0) -> GridExcess:
+    """The grid of `period` pixels in a map [H, W], against random maps without one.
+
+    Shuffling the phases of the crop's Fourier transform would leave its energies, and so this
+    number, as they are. The random maps are therefore Gaussian, with random phases and
+    amplitudes, after the crop's energies in which the grid's lines are replaced by the mean of
+    their neighbours and which are then smoothed over 5 × 5 frequencies. On Gaussian maps with
+    energies ∝ 1/f^b, b from 0 to 3, p ≤ 0.05 came up in 3 to 7% of 150 maps each, for b = 4 in 1%.
+
+    The side of the crop is the largest multiple of the period that leaves one period of room for
+    offsets. Raises NrmapError for a map that is not [H, W], not finite, or too small.
+    """
+    values = np.asarray(map_, dtype=np.float64)
+    check(values.ndim == 2, f"a map of shape {values.shape}: expected [H, W]")
+    check(bool(np.isfinite(values).all()), f"a map of shape {values.shape} has NaN or infinite values")
+    check(period > 1 and draws > 0, f"period {period}, draws {draws}: expected period ≥ 2 and draws ≥ 1")
+    side = (min(values.shape) // period - 1) * period
+    check(
+        side // period > 2 * NEIGHBOURS,
+        f"a {values.shape[0]}×{values.shape[1]} map is too small for a grid of period {period}: "
+        f"expected sides of at least {(2 * NEIGHBOURS + 2) * period}",
+    )
+    rng = np.random.default_rng(seed)
+    room = np.array(values.shape) - side  # [2]
+    top, left = room // 2
+    crop = _centred(values[top : top + side, left : left + side])
+    if not crop.any():
+        reason = "the map is constant over the crop"
+        return GridExcess(period, side, draws, None, None, None, None, None, None, reason)
+    vertical, horizontal, value = _excess(crop[None], period)[0]
+    null = _excess(_maps_without_grid(crop, period, draws, rng), period)[:, 2]  # [draws]
+    offsets = rng.integers(room + 1, size=(draws, 2))  # [draws, 2]
+    shifted = [_centred(values[y : y + side, x : x + side]) for y, x in offsets]
+    across = _excess(np.stack([crop, *(other for other in shifted if other.any())]), period)[:, 2]
+    return GridExcess(
+        period,
+        side,
+        draws,
+        value=float(value),
+        vertical=float(vertical),
+        horizontal=float(horizontal),
+        p_value=float((1 + (null >= value).sum()) / (1 + draws)),
+        null_quantiles=_quantiles(null),
+        crop_quantiles=_quantiles(across),
+    )
+
+
+def _centred(crop: FloatArray) -> FloatArray:
+    """`crop` [L, L] at scale 1 with its mean removed; zeros where what is left is rounding."""
+    largest = np.abs(crop).max()
+    if largest == 0:
+        return crop
+    scaled = crop / largest
+    centred = scaled - scaled.mean()
+    return centred if np.abs(centred).max() > 1e-14 else np.zeros_like(crop)
+
+
+def _excess(crops: FloatArray, period: int) -> FloatArray:
+    """The excess [R, 3] of `crops` [R, L, L] of mean 0: along the vertical, the horizontal, both together."""
+    side = crops.shape[-1]
+    grid = np.arange(1, period // 2 + 1) * (side // period)  # [K], as frequencies in units of 1/L
+    neighbours = grid[:, None] + _OFFSETS  # [K, 6]
+    at_grid, around = [], []
+    for axis, other in ((1, 2), (2, 1)):
+        energy = np.square(np.abs(np.fft.fft(crops, axis=axis))).sum(axis=other)  # [R, L]
+        # A perfect grid leaves its neighbours nothing but the transform's rounding.
+        floor = np.finfo(np.float64).eps ** 2 * energy.sum(axis=1)
+        at_grid.append(energy[:, grid].sum(axis=1))
+        around.append(energy[:, neighbours % side].mean(axis=2).sum(axis=1) + floor)
+    return np.stack(
+        [at_grid[0] / around[0], at_grid[1] / around[1], (at_grid[0] + at_grid[1]) / (around[0] + around[1])], axis=1
+    )
+
+
+def _maps_without_grid(crop: FloatArray, period: int, draws: int, rng: np.random.Generator) -> FloatArray:
+    """Gaussian maps [draws, L, L] after the energies of `crop` [L, L] without the lines of the grid."""
+    side = len(crop)
+    grid = np.arange(1, period) * (side // period)  # [period - 1]
+    neighbours = (grid[:, None] + _OFFSETS) % side  # [period - 1, 6]
+    energy = np.square(np.abs(np.fft.fft2(crop)))  # [L, L]
+    floor = np.finfo(np.float64).eps ** 2 * energy.sum()
+    energy[grid] = energy[neighbours].mean(axis=1)
+    energy[:, grid] = energy[:, neighbours].mean(axis=2)
+    # The filter's running sums may end below 0.
+    energy = np.maximum(uniform_filter(energy, SMOOTHING, mode="wrap"), floor)
+    noise = np.fft.fft2(rng.standard_normal((draws, side, side)))
+    maps = np.fft.ifft2(noise * np.sqrt(energy)).real
+    return maps - maps.mean(axis=(1, 2), keepdims=True)
+
+
+def _quantiles(values: FloatArray) -> tuple[float, float, float]:
+    low, median, high = np.quantile(values, (0.05, 0.5, 0.95)).tolist()
+    return low, median, high

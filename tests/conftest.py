@@ -1,0 +1,85 @@
+"""What the tests share: one torch thread, and the smallest training settings that still do everything."""
+
+from dataclasses import replace
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+
+from nrmap.envs import EnvSpec
+from nrmap.learning.learner import LearnerSpec
+from nrmap.learning.replay import ReplaySpec
+from nrmap.learning.settings import ExplorationSpec, TrainSettings
+from nrmap.learning.state_adversarial import RegulariserSpec
+
+torch.set_num_threads(1)
+
+# The same examples every time, and no deadline: how long one takes depends on what else the machine does.
+hypothesis.settings.register_profile("predictable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("predictable")
+
+# The smallest screen on which the Nature convolutions fit.
+TINY_SIDE = 36
+
+TINY = TrainSettings(
+    env=EnvSpec("Freeway", TINY_SIDE, TINY_SIDE, max_agent_steps=23),
+    method="ddqn",
+    seed=3,
+    steps=240,
+    num_envs=4,
+    steps_per_update=2,
+    warm_up_steps=60,
+    dueling=True,
+    clip_rewards=True,
+    life_loss_ends_return=True,
+    exploration=ExplorationSpec(
+        epsilon_initial=1.0, epsilon_final=0.1, decay_steps=120, env_spread=1.0, longest_repeat=8
+    ),
+    # 25 slots an environment: the ring goes round more than twice.
+    replay=ReplaySpec(capacity=100, n_step=3, discount=0.95, priority_exponent=0.5),
+    learner=LearnerSpec(
+        batch_size=8,
+        learning_rate=1e-3,
+        learning_rate_final=1e-4,
+        decay_from=0.5,
+        adam_epsilon=1e-6,
+        gradient_clip=0.0,
+        target_update_period=7,
+        double_q=True,
+    ),
+    regulariser=None,
+    parent=None,
+)
+
+TINY_REGULARISER = RegulariserSpec(
+    kappa=0.1,
+    hinge=1.0,
+    hinge_reduction="batch_sum",
+    attack_epsilon=0.05,
+    ramp_begin=0,
+    ramp_steps=100,
+    pgd_steps=2,
+    pgd_step_fraction=0.5,
+)
+
+
+def changed(settings: TrainSettings, **changes: Any) -> TrainSettings:
+    """`settings` with fields replaced; a dict changes fields of a part: `replay={"n_step": 1}`."""
+    values = {
+        name: replace(getattr(settings, name), **change) if isinstance(change, dict) else change
+        for name, change in changes.items()
+    }
+    return replace(settings, **values)
+
+
+@pytest.fixture(scope="session")
+def tiny_settings():
+    """`tiny_settings(env={"game": "Breakout"}, seed=1)`: a run of a second whose episodes end all the time."""
+    return lambda **changes: changed(TINY, **changes)
+
+
+@pytest.fixture(scope="session")
+def tiny_regulariser():
+    """`tiny_regulariser(kappa=0.0)`: PGD-2 with a radius large enough to matter on an untrained network."""
+    return lambda **changes: replace(TINY_REGULARISER, **changes)

@@ -1,0 +1,357 @@
+"""The replay against a list of whole episodes that never forgets and is read one step at a time."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from cpprb import PrioritizedReplayBuffer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from nrmap.envs import EnvSpec, SeededVectorEnv
+from nrmap.learning.replay import Batch, Replay, ReplaySpec
+
+# What an agent step can bring: nothing special, a lost life, the end of the game, the step limit,
+# both at once, or no step at all while other environments step (as when a run is resumed).
+EVENTS = ("plain", "plain", "plain", "life_loss", "terminated", "truncated", "both", "idle")
+DISCOUNT = 0.9
+
+
+@dataclass
+class Episode:
+    """T + 1 frames, T actions and what they brought."""
+
+    first_slot: int
+    frames: list[np.ndarray]
+    actions: list[int] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    terminal: list[bool] = field(default_factory=list)
+    ended: bool = False
+
+    def stack(self, step: int, frame_stack: int) -> np.ndarray:
+        """The state after `step` actions: frames from before the episode are 0."""
+        frames = [self.frames[k] if k >= 0 else self.frames[0] * 0 for k in range(step - frame_stack + 1, step + 1)]
+        return np.stack(frames)
+
+    def transition(self, step: int, n_step: int, frame_stack: int) -> tuple[np.ndarray, int, float, float, np.ndarray]:
+        """(s, a, return, bootstrap discount, s') of the action at `step`, written as the textbook has it."""
+        total, power = 0.0, 0
+        discount = None
+        for k in range(step, step + n_step):
+            total += DISCOUNT**power * self.rewards[k]
+            power += 1
+            if self.terminal[k]:
+                discount = 0.0
+                break
+            if self.ended and k == len(self.actions) - 1:
+                break
+        if discount is None:
+            discount = DISCOUNT**power
+        return (
+            self.stack(step, frame_stack),
+            self.actions[step],
+            total,
+            discount,
+            self.stack(step + power, frame_stack),
+        )
+
+
+class EpisodeLists:
+    """The oracle: every environment's episodes, each frame a number of its own."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.episodes: list[list[Episode]] = [[] for _ in range(num_envs)]
+        self.slots = [0] * num_envs
+        self.frames = 0
+
+    def new_frame(self) -> np.ndarray:
+        """[1, 3], different from all others and never 0."""
+        self.frames += 1
+        return np.frombuffer(self.frames.to_bytes(3, "big"), dtype=np.uint8).reshape(1, 3).copy()
+
+    def begin(self, env: int) -> np.ndarray:
+        frame = self.new_frame()
+        self.episodes[env].append(Episode(self.slots[env], [frame]))
+        self.slots[env] += 1
+        return frame
+
+    def step(self, env: int, action: int, reward: float, *, terminal: bool, ended: bool) -> np.ndarray:
+        episode, frame = self.episodes[env][-1], self.new_frame()
+        episode.actions.append(action)
+        episode.rewards.append(reward)
+        episode.terminal.append(terminal)
+        episode.frames.append(frame)
+        episode.ended = ended
+        self.slots[env] += 1
+        return frame
+
+    def sampleable(self, ring: int, n_step: int, frame_stack: int) -> dict[tuple[int, int], tuple[Episode, int]]:
+        """(environment, absolute slot) → (episode, step) of every action that may be drawn.
+
+        The n slots after it are written, and no slot that a stack at it could reach is overwritten
+        (in a ring that is just full, the slots before the first count as the first overwritten).
+        """
+        drawable = {}
+        for env, episodes in enumerate(self.episodes):
+            newest = self.slots[env] - 1
+            for episode in episodes:
+                for step in range(len(episode.actions)):
+                    slot = episode.first_slot + step
+                    if slot + n_step <= newest and slot - (frame_stack - 1) > newest - ring:
+                        drawable[env, slot] = (episode, step)
+        return drawable
+
+
+class Stream:
+    """Feeds the same episodes to a replay and to the oracle."""
+
+    def __init__(self, *, num_envs: int, frame_stack: int, n_step: int, ring: int, exponent: float = 0.0) -> None:
+        self.spec = ReplaySpec(ring * num_envs, n_step, DISCOUNT, priority_exponent=exponent)
+        self.replay = Replay(self.spec, num_envs=num_envs, state_shape=(frame_stack, 1, 3))
+        self.oracle = EpisodeLists(num_envs)
+        self.frame_stack, self.num_envs = frame_stack, num_envs
+        self.rng = np.random.default_rng(0)
+        self._begin(list(range(num_envs)))
+
+    def _begin(self, envs: list[int]) -> None:
+        if envs:
+            frames = [self.oracle.begin(env) for env in envs]
+            self.replay.begin_episodes(np.array(envs), self._states(frames))
+
+    def _states(self, frames: list[np.ndarray]) -> np.ndarray:
+        # Only the newest frame of a stack may be used: the others are set to something absurd.
+        states = np.full((len(frames), self.frame_stack, 1, 3), 255, dtype=np.uint8)
+        states[:, -1] = frames
+        return states
+
+    def step(self, events: list[str]) -> None:
+        envs = [env for env, event in enumerate(events) if event != "idle"]
+        if not envs:
+            return
+        actions = self.rng.integers(18, size=len(envs))
+        rewards = self.rng.normal(size=len(envs)).astype(np.float32)
+        terminal = np.array([events[env] in ("life_loss", "terminated", "both") for env in envs])
+        ended = np.array([events[env] in ("terminated", "truncated", "both") for env in envs])
+        frames = [
+            self.oracle.step(env, int(actions[k]), float(rewards[k]), terminal=terminal[k], ended=ended[k])
+            for k, env in enumerate(envs)
+        ]
+        self.replay.append(
+            np.array(envs),
+            actions=actions,
+            rewards=rewards,
+            terminal=terminal,
+            ended=ended,
+            next_states=self._states(frames),
+        )
+        self._begin([env for k, env in enumerate(envs) if ended[k]])
+
+    def drawable(self) -> dict[tuple[int, int], tuple[Episode, int]]:
+        return self.oracle.sampleable(self.replay.slots, self.spec.n_step, self.frame_stack)
+
+    def absolute(self, indices: np.ndarray) -> list[tuple[int, int]]:
+        """(environment, absolute slot) of each of the batch's indices."""
+        ring = self.replay.slots
+        keys = []
+        for env, slot in zip(*np.divmod(indices, ring), strict=True):
+            newest = int(self.replay.newest[env])
+            keys.append((int(env), newest - (newest - int(slot)) % ring))
+        return keys
+
+    def check(self, batch: Batch) -> None:
+        drawable = self.drawable()
+        for b, key in enumerate(self.absolute(batch.indices)):
+            episode, step = drawable[key]
+            s, action, total, discount, s_next = episode.transition(step, self.spec.n_step, self.frame_stack)
+            np.testing.assert_array_equal(batch.s_tm1[b].numpy(), s)
+            assert int(batch.a_tm1[b]) == action
+            assert float(batch.r_t[b]) == pytest.approx(total, rel=1e-6, abs=1e-6)
+            assert float(batch.discount_t[b]) == pytest.approx(discount, rel=1e-6)
+            np.testing.assert_array_equal(batch.s_t[b].numpy(), s_next)
+
+
+@settings(max_examples=120)
+@given(
+    num_envs=st.integers(1, 3),
+    frame_stack=st.integers(1, 4),
+    n_step=st.integers(1, 5),
+    spare=st.integers(0, 12),
+    data=st.data(),
+)
+def test_every_transition_of_any_stream_of_episodes(num_envs, frame_stack, n_step, spare, data):
+    smallest = n_step + frame_stack + 1
+    stream = Stream(num_envs=num_envs, frame_stack=frame_stack, n_step=n_step, ring=smallest + spare)
+    ticks = data.draw(st.lists(st.lists(st.sampled_from(EVENTS), min_size=num_envs, max_size=num_envs), max_size=45))
+    for events in ticks:
+        stream.step(events)
+    weights = stream.replay.priorities.weights
+    drawable = stream.drawable()
+    # No unfinished, overwritten or fake transition has a weight, and no other lacks one.
+    assert sorted(stream.absolute(np.flatnonzero(weights))) == sorted(drawable)
+    assert len(stream.replay) == sum(min(slots, smallest + spare) for slots in stream.oracle.slots)
+    if not drawable:
+        with pytest.raises(ValueError, match="no complete transition"):
+            stream.replay.sample(4, importance=1.0, rng=np.random.default_rng(0))
+        return
+    # Two equal shares fall on each of K equal weights, so 2 K draws meet all of them.
+    batch = stream.replay.sample(2 * len(drawable), importance=1.0, rng=np.random.default_rng(0))
+    assert set(stream.absolute(batch.indices)) == set(drawable)
+    stream.check(batch)
+    assert (batch.weights == 1).all()
+
+
+def test_the_smallest_ring_can_always_be_drawn_from():
+    for n_step in (1, 3):
+        for frame_stack in (1, 4):
+            stream = Stream(num_envs=1, frame_stack=frame_stack, n_step=n_step, ring=n_step + frame_stack + 1)
+            for tick in range(60):
+                # Episodes of one and of two steps, one after the other.
+                stream.step(["truncated" if tick % 3 else "plain"])
+                if stream.replay.newest[0] >= n_step:
+                    stream.check(stream.replay.sample(3, importance=0.5, rng=np.random.default_rng(tick)))
+    with pytest.raises(ValueError, match="capacity 9 over 2 environments"):
+        Replay(ReplaySpec(9, 2, 0.9, 0.5), num_envs=2, state_shape=(2, 1, 3))
+
+
+def busy_stream(exponent: float) -> Stream:
+    """Two environments whose rings have gone round, with many ends of all kinds."""
+    stream = Stream(num_envs=2, frame_stack=2, n_step=3, ring=40, exponent=exponent)
+    rng = np.random.default_rng(1)
+    for _ in range(130):
+        stream.step([EVENTS[k] for k in rng.integers(len(EVENTS), size=2)])
+    return stream
+
+
+@pytest.mark.parametrize(("exponent", "importance"), [(0.5, 0.4), (0.7, 1.0), (1.0, 0.0)])
+def test_priorities_and_importance_weights_follow_the_paper(exponent, importance):
+    stream, rng = busy_stream(exponent), np.random.default_rng(2)
+    replay = stream.replay
+    priorities = {key: 1.0 for key in stream.drawable()}  # new ones have the largest priority so far
+    largest = 1.0
+    for _ in range(12):
+        batch = replay.sample(6, importance=importance, rng=rng)
+        errors = rng.normal(size=6).astype(np.float32) * 3
+        replay.update_priorities(batch.indices, errors)
+        for key, error in zip(stream.absolute(batch.indices), errors, strict=True):
+            priorities[key] = abs(float(error)) + 1e-3
+            largest = max(largest, priorities[key])
+        stream.step(["plain", "truncated"])
+        drawable = stream.drawable()
+        priorities = {key: priorities.get(key, largest) for key in drawable}
+    powered = {key: priority**exponent for key, priority in priorities.items()}
+    total = sum(powered.values())
+    probabilities = {key: weight / total for key, weight in powered.items()}  # eq. 1 of Schaul et al.
+
+    draws = 300
+    counts = dict.fromkeys(probabilities, 0)
+    for _ in range(draws):
+        batch = replay.sample(32, importance=importance, rng=rng)
+        keys = stream.absolute(batch.indices)
+        uncorrected = np.array([(len(probabilities) * probabilities[key]) ** -importance for key in keys])
+        assert batch.weights.numpy() == pytest.approx(uncorrected / uncorrected.max(), rel=1e-5)
+        for key in keys:
+            counts[key] += 1
+    observed = np.array([counts[key] for key in probabilities])
+    expected = np.array([probabilities[key] for key in probabilities]) * observed.sum()
+    # Drawing one from each share varies less than independent draws do: far from the upper tail.
+    assert stats.chisquare(observed, expected).pvalue > 0.05
+
+
+def test_priorities_agree_with_cpprb():
+    exponent, importance, floor, size = 0.6, 0.7, 1e-3, 64
+    stream = Stream(num_envs=1, frame_stack=1, n_step=1, ring=200, exponent=exponent)
+    for _ in range(size):
+        stream.step(["plain"])
+    replay = stream.replay
+    other = PrioritizedReplayBuffer(size, {"slot": {}}, alpha=exponent, eps=floor)
+    other.add(slot=np.arange(size))
+    errors = np.random.default_rng(3).gamma(0.5, 2.0, size=size).astype(np.float32)
+    replay.update_priorities(np.arange(size), errors)
+    other.update_priorities(np.arange(size), errors)
+
+    ours, theirs = np.zeros(size), np.zeros(size)
+    ours_counted, theirs_counted = np.zeros(size), np.zeros(size)
+    for seed in range(40):
+        batch = replay.sample(512, importance=importance, rng=np.random.default_rng(seed))
+        ours[batch.indices] = batch.weights.numpy() / batch.weights.numpy().min()
+        ours_counted += np.bincount(batch.indices, minlength=size)
+        sample = other.sample(512, beta=importance)
+        theirs[sample["indexes"]] = sample["weights"] / sample["weights"].min()
+        theirs_counted += np.bincount(sample["indexes"], minlength=size)
+    both = (ours > 0) & (theirs > 0)
+    assert both.sum() > size / 2
+    assert ours[both] == pytest.approx(theirs[both], rel=1e-4)
+    frequent = theirs_counted >= 20
+    table = np.stack([ours_counted[frequent], theirs_counted[frequent]])
+    assert stats.chi2_contingency(table).pvalue > 0.01
+
+
+def test_uniform_replay_ignores_errors():
+    stream = busy_stream(exponent=0.0)
+    batch = stream.replay.sample(16, importance=0.4, rng=np.random.default_rng(0))
+    before = stream.replay.priorities.weights
+    stream.replay.update_priorities(batch.indices, np.full(16, 9.0, dtype=np.float32))
+    np.testing.assert_array_equal(stream.replay.priorities.weights, before)
+    assert set(before) == {0.0, 1.0}
+
+
+def test_priorities_are_brought_back_only_after_the_same_episodes():
+    stream, again, shorter = busy_stream(0.5), busy_stream(0.5), busy_stream(0.5)
+    rng = np.random.default_rng(4)
+    for _ in range(5):
+        batch = stream.replay.sample(8, importance=0.5, rng=rng)
+        stream.replay.update_priorities(batch.indices, rng.normal(size=8).astype(np.float32))
+    state = stream.replay.get_state()
+    again.replay.set_state(state)
+    one, two = (
+        replay.sample(64, importance=0.5, rng=np.random.default_rng(5)) for replay in (stream.replay, again.replay)
+    )
+    np.testing.assert_array_equal(one.indices, two.indices)
+    assert (one.weights == two.weights).all()
+    stream.step(["plain", "plain"])
+    again.step(["plain", "plain"])
+    np.testing.assert_array_equal(stream.replay.priorities.weights, again.replay.priorities.weights)
+    shorter.step(["plain", "plain"])
+    with pytest.raises(ValueError, match="slots written again"):
+        shorter.replay.set_state(state)
+
+
+@pytest.mark.parametrize("noop_max", [0, 30])
+def test_stacks_are_those_of_the_emulator(noop_max):
+    spec = EnvSpec("Breakout", 36, 36, frame_stack=4, noop_max=noop_max, max_agent_steps=40)
+    env, rng = SeededVectorEnv(spec, num_envs=2), np.random.default_rng(0)
+    replay = Replay(ReplaySpec(2 * 50, 1, DISCOUNT, 0.0), num_envs=2, state_shape=spec.state_shape)
+    states, _ = env.begin(np.ones(2, dtype=bool), [1, 2])
+    replay.begin_episodes(np.arange(2), states)
+    seen = {(e, 0): states[e].copy() for e in range(2)}
+    for tick in range(90):
+        actions = rng.integers(env.num_actions, size=2)
+        step = env.step(actions)
+        ended = step.ended
+        replay.append(
+            np.arange(2),
+            actions=actions,
+            rewards=step.rewards,
+            terminal=step.terminated,
+            ended=ended,
+            next_states=step.states,
+        )
+        for e in range(2):
+            seen[e, int(replay.newest[e])] = step.states[e].copy()
+        if ended.any():
+            envs = np.flatnonzero(ended)
+            states, _ = env.begin(ended, [100 + tick + int(e) for e in envs])
+            replay.begin_episodes(envs, states[envs])
+            for e in envs:
+                seen[int(e), int(replay.newest[e])] = states[e].copy()
+    drawable = int((replay.priorities.weights > 0).sum())
+    batch = replay.sample(2 * drawable, importance=1.0, rng=rng)
+    compared_starts = 0
+    for b, (e, slot) in enumerate(zip(*np.divmod(batch.indices, replay.slots), strict=True)):
+        newest = int(replay.newest[e])
+        absolute = newest - (newest - int(slot)) % replay.slots
+        np.testing.assert_array_equal(batch.s_tm1[b].numpy(), seen[int(e), absolute])
+        np.testing.assert_array_equal(batch.s_t[b].numpy(), seen[int(e), absolute + 1])
+        compared_starts += not batch.s_tm1[b][:3].any()
+    assert compared_starts > 0

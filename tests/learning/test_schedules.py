@@ -1,0 +1,84 @@
+"""Schedules against closed forms; many a well-known implementation gets these wrong."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nrmap.learning.schedules import Linear, SmoothRamp, epsilon_per_env
+from nrmap.learning.settings import ExplorationSpec
+
+
+@given(
+    initial=st.floats(0, 1), final=st.floats(0, 1), begin=st.integers(0, 500), duration=st.integers(1, 500),
+    step=st.integers(0, 1500),
+)  # fmt: skip
+def test_linear_is_an_interpolation(initial, final, begin, duration, step):
+    schedule = Linear(initial, final, begin, duration)
+    expected = np.interp(step, [begin, begin + duration], [initial, final])
+    assert schedule(step) == pytest.approx(expected, abs=1e-12)
+
+
+def test_linear_by_hand():
+    schedule = Linear(1.0, 0.2, 100, 40)
+    assert [schedule(step) for step in (0, 99, 100, 110, 120, 139, 140, 10**9)] == pytest.approx(
+        [1, 1, 1, 0.8, 0.6, 0.22, 0.2, 0.2]
+    )
+    assert schedule(140) == 0.2
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
+def test_smooth_ramp_is_continuous_in_value_and_slope(share):
+    ramp = SmoothRamp(final=1.0, begin=1_000, duration=10**8, quartic_share=share)
+    joint = 1_000 + int(share * 10**8)
+    assert ramp(joint - 1) == pytest.approx(ramp(joint + 1), rel=1e-6)
+
+    def slope(step: int) -> float:
+        return (ramp(step + 1000) - ramp(step - 1000)) / 2000
+
+    assert slope(joint - 2000) == pytest.approx(slope(joint + 2000), rel=1e-3)
+    assert slope(2001) < 1e-3 * slope(joint + 2000)  # leaves 0 flat
+    # The straight part is straight, and ends at `final`.
+    last = 1_000 + 10**8
+    assert slope(joint + 2000) == pytest.approx(slope(last - 2000), rel=1e-6)
+    assert ramp(last - 1) == pytest.approx(1.0, rel=1e-6)
+
+
+@given(
+    final=st.floats(1e-4, 1), begin=st.integers(0, 1000), duration=st.integers(1, 1000), share=st.floats(0.05, 0.95)
+)
+def test_smooth_ramp_grows_from_zero_to_its_final_value(final, begin, duration, share):
+    ramp = SmoothRamp(final, begin, duration, share)
+    values = np.array([ramp(step) for step in range(begin + duration + 2)])
+    assert (np.diff(values) >= 0).all()
+    assert (values[: begin + 1] == 0).all()
+    assert values[begin + duration] == values[-1] == final
+    assert ((values >= 0) & (values <= final)).all()
+
+
+def test_smooth_ramp_by_hand():
+    # At the joint m = 1/2 the conditions c·m⁴ + 4c·m³·(1 − m) = 1 give c = 16/5.
+    ramp = SmoothRamp(final=10.0, begin=0, duration=8, quartic_share=0.5)
+    quartic = [10 * 16 / 5 * (step / 8) ** 4 for step in range(5)]
+    line = [10 * (1 - 8 / 5 * (1 - step / 8)) for step in range(4, 9)]
+    assert quartic[4] == pytest.approx(line[0])
+    assert [ramp(step) for step in range(9)] == pytest.approx(quartic[:4] + line)
+
+
+@given(epsilon=st.floats(0, 1), num_envs=st.integers(1, 16), spread=st.floats(0, 7))
+def test_epsilon_of_every_environment(epsilon, num_envs, spread):
+    epsilons = epsilon_per_env(epsilon, num_envs, spread)
+    expected = [epsilon ** (1 + spread * i / (num_envs - 1)) if num_envs > 1 else epsilon for i in range(num_envs)]
+    assert epsilons == pytest.approx(expected, rel=1e-12)
+    assert epsilons[0] == pytest.approx(epsilon)
+    assert (np.diff(epsilons) <= 1e-15).all()
+
+
+def test_exploration_decays_to_its_final_value():
+    spec = ExplorationSpec(
+        epsilon_initial=1.0, epsilon_final=0.04, decay_steps=1000, env_spread=1.0, longest_repeat=1
+    )
+    assert spec.epsilons(0, 3) == pytest.approx([1, 1, 1])
+    assert spec.epsilons(500, 3) == pytest.approx([0.52, 0.52**1.5, 0.52**2])
+    assert spec.epsilons(1000, 3) == pytest.approx([0.04, 0.008, 0.0016])
+    assert spec.epsilons(10**7, 3) == pytest.approx([0.04, 0.008, 0.0016])

@@ -1,0 +1,250 @@
+"""Whole episodes, one for each seed, the same however they are played side by side."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toy_policies import BREAKOUT, FREEWAY, SMALL_CONVS, toy_policy
+
+from nrmap.envs import EVALUATION_STREAM, VALIDATION_STREAM, SeededVectorEnv, episode_seed
+from nrmap.errors import NrmapError
+from nrmap.network import NetworkSpec, QNetwork
+from nrmap.policy import Policy, PolicyCard
+from nrmap.rollout import (
+    Episode,
+    check_fits,
+    episode_seeds,
+    even_positions,
+    greedy,
+    play,
+    replay_rgb,
+    replay_states,
+    screen_size,
+)
+
+
+@pytest.fixture(scope="module")
+def breakout_policy():
+    return toy_policy(BREAKOUT)
+
+
+def constant(action):
+    return lambda states, episodes, steps: np.full(len(states), action)
+
+
+def play_by_hand(policy, seed):
+    """One episode in one environment, state by state."""
+    env = SeededVectorEnv(policy.env, 1)
+    states, _ = env.begin(np.ones(1, dtype=bool), [seed])
+    seen, actions, rewards = [], [], []
+    while True:
+        seen.append(states[0])
+        q_values = policy(torch.from_numpy(states))[0].tolist()
+        actions.append(q_values.index(max(q_values)))
+        transition = env.step(np.array(actions[-1:]))
+        rewards.append(float(transition.rewards[0]))
+        states = transition.states
+        if transition.ended[0]:
+            return seen, actions, rewards, transition.terminated[0]
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 5, 9])
+def test_episodes_do_not_depend_on_how_many_are_played_at_a_time(breakout_policy, num_envs):
+    """Breakout's episodes have different lengths, so environments go on to another episode at different times."""
+    seeds = episode_seeds(run_seed=4, episodes=5)
+    episodes = play(greedy(breakout_policy), breakout_policy.env, seeds, num_envs=num_envs)
+    assert [episode.seed for episode in episodes] == list(seeds)
+    assert len({episode.length for episode in episodes}) > 2
+    for episode in episodes:
+        _, actions, rewards, terminated = play_by_hand(breakout_policy, episode.seed)
+        assert episode.actions.tolist() == actions
+        assert episode.rewards.tolist() == rewards
+        assert episode.terminated == terminated
+        assert episode.truncated != terminated
+        assert len(set(actions)) > 1
+    assert sum(episode.total_reward for episode in episodes) > 0
+
+
+def test_the_player_sees_each_step_of_each_episode_once_and_nothing_else(breakout_policy):
+    act, seen = greedy(breakout_policy), []
+
+    def watched(states, episodes, steps):
+        assert len(states) == len(episodes) == len(steps) <= 2
+        seen.extend(zip(episodes.tolist(), steps.tolist(), strict=True))
+        return act(states, episodes, steps)
+
+    episodes = play(watched, breakout_policy.env, episode_seeds(4, 3), num_envs=2)
+    expected = [(number, step) for number, episode in enumerate(episodes) for step in range(episode.length)]
+    assert sorted(seen) == expected
+
+
+def test_rewards_are_not_clipped():
+    """Two aliens of Space Invaders give 5 and 10 points: constant fire soon hits both."""
+    spec = replace(BREAKOUT, game="SpaceInvaders", max_agent_steps=150)
+    (episode,) = play(constant(1), spec, [1], num_envs=1)
+    assert episode.rewards.max() > 1
+    assert episode.total_reward == sum(episode.rewards.tolist())
+
+
+def test_progress_counts_every_step_and_ends_at_the_total():
+    reports = []
+    episodes = play(
+        constant(1),
+        FREEWAY,
+        episode_seeds(0, 3),
+        num_envs=2,
+        progress=lambda done, total: reports.append((done, total)),
+    )
+    total = sum(episode.length for episode in episodes)
+    assert total == 3 * FREEWAY.max_agent_steps
+    assert reports[0] == (2, total)
+    assert reports[-1] == (total, total)
+    assert [done for done, _ in reports] == sorted({done for done, _ in reports})
+
+
+def test_the_first_of_equal_actions_is_taken():
+    class Indifferent:
+        outputs = "q_values"
+        env = FREEWAY
+
+        def __call__(self, states):
+            return torch.zeros(len(states), 3)
+
+    (episode,) = play(greedy(Indifferent()), FREEWAY, [1], num_envs=1)
+    assert set(episode.actions.tolist()) == {0}
+
+
+def test_seeds_are_those_of_the_stream():
+    assert episode_seeds(9, 3) == tuple(episode_seed(9, EVALUATION_STREAM, 0, episode) for episode in range(3))
+    assert episode_seeds(9, 2, VALIDATION_STREAM) == tuple(episode_seed(9, VALIDATION_STREAM, 0, e) for e in range(2))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: episode_seeds(0, 0), "episodes=0"),
+        (lambda: episode_seeds(-1, 2), "run_seed=-1"),
+        (lambda: play(constant(0), FREEWAY, [], num_envs=1), "no episodes"),
+        (lambda: play(constant(0), FREEWAY, [1], num_envs=0), "num_envs=0"),
+        (lambda: play(constant(3), FREEWAY, [1], num_envs=1), "action 3 was chosen: Freeway has actions 0 to 2"),
+        (lambda: play(constant(-1), FREEWAY, [1], num_envs=1), "action -1"),
+        (lambda: even_positions([5, 5], 0), "num_states=0"),
+        (lambda: even_positions([5, 5, 5], 2), "num_states=2.*3 episodes"),
+        (lambda: even_positions([5, 2], 8), "episode 1 has only 2 steps: cannot take 4"),
+        (lambda: replay_rgb(FREEWAY, 1, [0, 0], []), "no positions"),
+        (lambda: replay_rgb(FREEWAY, 1, [0, 0], [2]), "position 2: the episode has steps 0 to 1"),
+        (lambda: replay_rgb(FREEWAY, 1, [0] * 60, [59]), "ends after 40 steps"),
+    ],
+)
+def test_wrong_input_is_named(call, message):
+    with pytest.raises(NrmapError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"actions": 4}, "scores 4 actions, but Freeway has 3"),
+        ({"in_channels": 2}, "takes states"),
+        ({"height": 50}, "42"),
+    ],
+)
+def test_a_network_that_does_not_fit_its_game_is_refused(changes, message):
+    spec = replace(NetworkSpec(*FREEWAY.state_shape, 3, convs=SMALL_CONVS, hidden=8), **changes)
+    with pytest.raises(NrmapError, match=message):
+        check_fits(Policy(QNetwork(spec), FREEWAY, PolicyCard("toy", 0, 0, "toy")))
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=12), st.integers(0, 200))
+def test_positions_are_spread_evenly(lengths, extra):
+    num_states = len(lengths) + extra
+    if any(length < -(-num_states // len(lengths)) for length in lengths):
+        return
+    positions = even_positions(lengths, num_states)
+    counts = [len(steps) for steps in positions]
+    assert sum(counts) == num_states
+    assert max(counts) - min(counts) <= 1
+    for steps, length in zip(positions, lengths, strict=True):
+        part = length / len(steps)
+        for k, step in enumerate(steps.tolist()):
+            # The middle of the k-th of equal parts, rounded down to a step of the episode.
+            assert 0 <= step < length
+            assert step == int((k + 0.5) * part + 1e-9)
+        assert len(set(steps.tolist())) == len(steps)
+
+
+def test_positions_by_hand():
+    assert [steps.tolist() for steps in even_positions([10, 2048], 5)] == [[2, 7], [341, 1024, 1706]]
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_replayed_states_are_those_that_were_seen(breakout_policy, num_envs):
+    spec = breakout_policy.env
+    episodes = play(greedy(breakout_policy), spec, episode_seeds(4, 3), num_envs=2)
+    positions = even_positions([episode.length for episode in episodes], 10)
+    states = replay_states(spec, episodes, positions, num_envs=num_envs)
+    expected = []
+    for episode, steps in zip(episodes, positions, strict=True):
+        seen = play_by_hand(breakout_policy, episode.seed)[0]
+        expected += [seen[step] for step in steps]
+    np.testing.assert_array_equal(states, np.array(expected))
+
+
+def breakout_episode():
+    (episode,) = play(constant(1), replace(BREAKOUT, max_agent_steps=60), [3], num_envs=1)
+    return episode
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda e: replace(e, rewards=np.roll(e.rewards, 1)),
+        lambda e: replace(e, rewards=e.rewards[:-1], actions=e.actions[:-1]),
+        lambda e: replace(e, rewards=np.append(e.rewards, 0), actions=np.append(e.actions, 0)),
+    ],
+    ids=["other rewards", "one step less", "one step more"],
+)
+def test_an_episode_that_does_not_come_back_is_reported(change):
+    episode = breakout_episode()
+    assert episode.rewards.any()
+    wrong = change(episode)
+    spec = replace(BREAKOUT, max_agent_steps=60)
+    replay_states(spec, [episode], [np.array([5])], num_envs=1)
+    with pytest.raises(NrmapError, match=r"episode 0 \(seed 3\) does not come back"):
+        replay_states(spec, [wrong], [np.array([5])], num_envs=1)
+
+
+def luminance(screens):
+    return screens.astype(float) @ [0.299, 0.587, 0.114]
+
+
+def test_colour_screens_are_those_of_the_same_episode(breakout_policy):
+    spec = replace(breakout_policy.env, height=210, width=160)
+    (episode,) = play(greedy(breakout_policy), breakout_policy.env, [8], num_envs=1)
+    positions = [0, 1, 17, episode.length - 1, 17]
+    screens = replay_rgb(breakout_policy.env, episode.seed, episode.actions, positions)
+    assert screens.shape == (5, 210, 160, 3)
+    assert screens.dtype == np.uint8
+    grey = replay_states(spec, [episode], [np.array(positions)], num_envs=1)[:, 0]
+    # The emulator takes the maximum of two screens in each colour or in grey, which differ where something moved.
+    differs = np.abs(luminance(screens) - grey) > 2
+    assert differs.mean(axis=(1, 2)).max() < 0.01
+    shifted = replay_rgb(breakout_policy.env, episode.seed, episode.actions, [18])
+    assert (np.abs(luminance(shifted) - grey[2]) > 2).sum() > differs[2].sum()
+    np.testing.assert_array_equal(screens[2], screens[4])
+    spread = screens.max(axis=3).astype(int) - screens.min(axis=3)
+    assert spread.max() > 50, "the screens are grey"
+
+
+def test_screen_sizes_are_the_games_own():
+    assert screen_size("Freeway") == (210, 160)
+    assert screen_size("AirRaid") == (250, 160)
+
+
+def test_an_episode_knows_its_length_and_return():
+    episode = Episode(1, np.array([0, 1, 2], dtype=np.uint8), np.array([0.5, 0, 2], dtype=np.float32), True, False)
+    assert episode.length == 3
+    assert episode.total_reward == 2.5

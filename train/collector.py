@@ -1,0 +1,182 @@
+"""Acting in E environments and filling the replay, in a way that can be done again exactly.
+
+An emulator cannot be saved, but its state follows from a seed and the actions since. The
+collector logs both for every episode of which the replay still holds a frame; to resume, it
+plays those episodes again and the replay fills itself.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nrmap.envs import TRAINING_STREAM, EnvSpec, SeededVectorEnv, Transition, episode_seed
+from nrmap.errors import NrmapError
+from nrmap.learning.replay import Replay
+
+
+@dataclass
+class EpisodeLog:
+    """One episode of one environment: its number, its first slot in the replay, its actions so far."""
+
+    number: int
+    first_slot: int
+    actions: bytearray = field(default_factory=bytearray)
+    undiscounted_return: float = 0.0
+
+
+@dataclass(frozen=True)
+class FinishedEpisode:
+    """A training episode that ended: unclipped return, length in agent steps, the environment it ran in."""
+
+    env: int
+    undiscounted_return: float
+    length: int
+
+
+class Collector:
+    """The running episodes of E environments and the replay they fill."""
+
+    def __init__(
+        self,
+        *,
+        env_spec: EnvSpec,
+        num_envs: int,
+        seed: int,
+        replay: Replay,
+        clip_rewards: bool,
+        life_loss_ends_return: bool,
+    ) -> None:
+        self.num_envs = num_envs
+        self.replay = replay
+        self._seed = seed
+        self._clip_rewards = clip_rewards
+        self._life_loss_ends_return = life_loss_ends_return
+        self._env = SeededVectorEnv(env_spec, num_envs)
+        self.num_actions = self._env.num_actions
+        self.states = np.zeros((num_envs, *env_spec.state_shape), dtype=np.uint8)
+        self._lives = np.zeros(num_envs, dtype=np.int32)
+        self._logs: list[deque[EpisodeLog]] = [deque() for _ in range(num_envs)]
+        self._sent: NDArray[np.int64] | None = None
+
+    def begin(self) -> None:
+        """Start the first episode of every environment."""
+        self._begin_episodes(np.arange(self.num_envs), numbers=[0] * self.num_envs)
+
+    def _begin_episodes(self, envs: NDArray[np.int64], numbers: list[int]) -> None:
+        mask = np.zeros(self.num_envs, dtype=bool)
+        mask[envs] = True
+        seeds = [
+            episode_seed(self._seed, TRAINING_STREAM, int(env), number)
+            for env, number in zip(envs, numbers, strict=True)
+        ]
+        states, lives = self._env.begin(mask, seeds)
+        self.states[envs], self._lives[envs] = states[envs], lives[envs]
+        self.replay.begin_episodes(envs, states[envs])
+        for env, number in zip(envs, numbers, strict=True):
+            self._logs[env].append(EpisodeLog(number, first_slot=int(self.replay.newest[env])))
+            oldest_kept = self.replay.newest[env] - self.replay.slots
+            while len(self._logs[env]) > 1 and self._logs[env][1].first_slot <= oldest_kept:
+                self._logs[env].popleft()
+
+    def send(self, actions: NDArray[np.int64]) -> None:
+        """Begin one agent step of every environment with `actions` [E]; the emulators run on their own threads."""
+        self._sent = actions
+        self._env.send(actions)
+
+    def receive(self) -> list[FinishedEpisode]:
+        """Wait for the step, write it to the replay, begin new episodes where old ones ended."""
+        assert self._sent is not None, "receive without send"
+        step = self._env.recv()
+        finished = self._write(np.arange(self.num_envs), self._sent, step)
+        self._sent = None
+        ended = np.flatnonzero(step.ended)
+        if len(ended):
+            self._begin_episodes(ended, numbers=[self._logs[env][-1].number + 1 for env in ended])
+        return finished
+
+    def _write(self, envs: NDArray[np.int64], actions: NDArray[np.int64], step: Transition) -> list[FinishedEpisode]:
+        terminal = step.terminated.copy()
+        if self._life_loss_ends_return:
+            terminal |= step.lives < self._lives
+        rewards = np.clip(step.rewards, -1, 1) if self._clip_rewards else step.rewards
+        self.replay.append(
+            envs,
+            actions=actions[envs],
+            rewards=rewards[envs],
+            terminal=terminal[envs],
+            ended=step.ended[envs],
+            next_states=step.states[envs],
+        )
+        self.states[envs], self._lives[envs] = step.states[envs], step.lives[envs]
+        finished = []
+        for env in envs:
+            log = self._logs[env][-1]
+            log.actions.append(int(actions[env]))
+            log.undiscounted_return += float(step.rewards[env])
+            if step.ended[env]:
+                finished.append(FinishedEpisode(int(env), log.undiscounted_return, len(log.actions)))
+        return finished
+
+    def get_state(self) -> dict[str, Any]:
+        """The logged episodes and the replay's priorities."""
+        episodes = [
+            {
+                "number": log.number,
+                "first_slot": log.first_slot,
+                "undiscounted_return": log.undiscounted_return,
+                "actions": np.frombuffer(bytes(log.actions), dtype=np.uint8),
+                "env": env,
+            }
+            for env, logs in enumerate(self._logs)
+            for log in logs
+        ]
+        return {"episodes": episodes, "replay": self.replay.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Play the logged episodes again, which brings back emulators and replay, then set the priorities.
+
+        Takes as long as acting did for the frames in the replay. Raises NrmapError where the
+        emulator gives another return than the one logged.
+        """
+        plans: list[deque[dict[str, Any]]] = [deque() for _ in range(self.num_envs)]
+        for episode in state["episodes"]:
+            plans[episode["env"]].append(episode)
+        lengths = np.array([sum(len(episode["actions"]) for episode in plan) for plan in plans])
+        waits = lengths.max() - lengths  # environments with less to play start later, so that all end together
+        remaining: list[deque[int]] = [deque() for _ in range(self.num_envs)]
+        for env, plan in enumerate(plans):
+            self.replay.newest[env] = plan[0]["first_slot"] - 1
+        idle = np.ones(self.num_envs, dtype=bool)
+        self._env.begin(idle, [0] * self.num_envs)
+        for tick in range(int(lengths.max()) + 1):
+            due = np.array(
+                [env for env in range(self.num_envs) if waits[env] <= tick and not remaining[env] and plans[env]],
+                dtype=np.int64,
+            )
+            if len(due):
+                begun = [plans[env].popleft() for env in due]
+                self._begin_episodes(due, numbers=[episode["number"] for episode in begun])
+                idle[due] = False
+                for env, episode in zip(due, begun, strict=True):
+                    remaining[env].extend(episode["actions"].tolist())
+            if tick == lengths.max():
+                break
+            actions = np.array([queue.popleft() if queue else 0 for queue in remaining], dtype=np.int64)
+            step = self._env.step(actions)
+            self._write(np.flatnonzero(~idle), actions, step)
+            if (idle & step.ended).any():
+                ended_idle = idle & step.ended
+                self._env.begin(ended_idle, [0] * int(ended_idle.sum()))
+        logged = {(episode["env"], episode["number"]): episode["undiscounted_return"] for episode in state["episodes"]}
+        for env, logs in enumerate(self._logs):
+            for log in logs:
+                if log.undiscounted_return != logged[env, log.number]:
+                    raise NrmapError(
+                        f"cannot resume: episode {log.number} of environment {env} returned "
+                        f"{log.undiscounted_return} when played again, {logged[env, log.number]} before; "
+                        "another ale-py version? Remove the checkpoint to start anew"
+                    )
+        self.replay.set_state(state["replay"])

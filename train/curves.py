@@ -1,0 +1,76 @@
+"""The learning curve of a run: its episodes and a row of averages every so often."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from train.trainer import Iteration
+
+ROW_EVERY = 2_000  # agent steps
+RECENT_EPISODES = 20
+
+
+class Curves:
+    """Episodes and rows, in order; part of a checkpoint, so a resumed run has one curve."""
+
+    def __init__(self) -> None:
+        self.episodes: list[dict[str, Any]] = []
+        self.rows: list[dict[str, float]] = []
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of training, over all the parts of a run that was interrupted."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def record(self, iteration: Iteration) -> None:
+        """Keep the episodes that ended in `iteration`."""
+        for episode in iteration.finished_episodes:
+            self.episodes.append({"agent_step": iteration.agent_step, **asdict(episode)})
+
+    def recent_mean_return(self) -> float | None:
+        """The mean unclipped return of the last 20 training episodes; None before the first ends."""
+        recent = [episode["undiscounted_return"] for episode in self.episodes[-RECENT_EPISODES:]]
+        return float(np.mean(recent)) if recent else None
+
+    def row_is_due(self, agent_step: int) -> bool:
+        """Whether `agent_step` has passed the next multiple of 2,000 since the last row."""
+        last = self.rows[-1]["agent_step"] if self.rows else 0
+        return agent_step // ROW_EVERY > last // ROW_EVERY
+
+    def add_row(self, agent_step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Append and return a row: the step, the time, the steps per second since the last row, `metrics`."""
+        seconds = self.seconds
+        last = self.rows[-1] if self.rows else {"agent_step": 0, "seconds": 0.0}
+        row = {
+            "agent_step": agent_step,
+            "seconds": seconds,
+            "steps_per_second": (agent_step - last["agent_step"]) / max(seconds - last["seconds"], 1e-9),
+            "episodes": len(self.episodes),
+            **metrics,
+        }
+        recent = self.recent_mean_return()
+        if recent is not None:
+            row["recent_mean_return"] = recent
+        self.rows.append(row)
+        return row
+
+    def describe(self) -> str:
+        """The recent mean return in words."""
+        recent = self.recent_mean_return()
+        return "no episode ended yet" if recent is None else f"return {recent:.1f}"
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        return {"episodes": self.episodes, "rows": self.rows, "seconds": self.seconds}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Curves":
+        """The curves that `get_state` gave; the clock goes on from there."""
+        curves = cls()
+        curves.episodes, curves.rows = state["episodes"], state["rows"]
+        curves._seconds_before = state["seconds"]
+        return curves

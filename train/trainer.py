@@ -1,0 +1,155 @@
+"""The training loop, the same for every method: act, learn while the emulators run, remember."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nrmap.errors import check
+from nrmap.learning.exploration import Explorer
+from nrmap.learning.learner import Learner
+from nrmap.learning.replay import Replay
+from nrmap.learning.schedules import Linear
+from nrmap.learning.settings import TrainSettings
+from nrmap.network import NetworkSpec, QNetwork
+from train.collector import Collector, FinishedEpisode
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One step of every environment and the updates that went with it."""
+
+    agent_step: int
+    finished_episodes: list[FinishedEpisode]
+
+
+class Trainer:
+    """A training run that can be stopped after any iteration and continued exactly."""
+
+    def __init__(self, settings: TrainSettings, *, device: torch.device, initial: QNetwork | None = None) -> None:
+        """`initial` gives the first weights, else they are drawn from the seed."""
+        self.settings = settings
+        exploration_seed, sampling_seed, network_seed, attack_seed = np.random.SeedSequence(settings.seed).spawn(4)
+        self._exploration_rng = np.random.default_rng(exploration_seed)
+        self._sampling_rng = np.random.default_rng(sampling_seed)
+        replay = Replay(settings.replay, num_envs=settings.num_envs, state_shape=settings.env.state_shape)
+        self.collector = Collector(
+            env_spec=settings.env,
+            num_envs=settings.num_envs,
+            seed=settings.seed,
+            replay=replay,
+            clip_rewards=settings.clip_rewards,
+            life_loss_ends_return=settings.life_loss_ends_return,
+        )
+        self._explorer = Explorer(
+            num_envs=settings.num_envs,
+            num_actions=self.collector.num_actions,
+            longest_repeat=settings.exploration.longest_repeat,
+        )
+        channels, height, width = settings.env.state_shape
+        spec = NetworkSpec(channels, height, width, self.collector.num_actions, dueling=settings.dueling)
+        network = _seeded_network(spec, seed=int(network_seed.generate_state(1)[0])) if initial is None else initial
+        if network.spec != spec:
+            raise ValueError(f"the initial network is {network.spec}: expected {spec}")
+        self.learner = Learner(
+            online=network.to(device).requires_grad_(True),
+            spec=settings.learner,
+            regulariser=settings.regulariser,
+            total_steps=settings.steps,
+            generator=torch.Generator(device).manual_seed(int(attack_seed.generate_state(1)[0])),
+        )
+        self._importance = Linear(settings.replay.importance_initial, 1.0, 0, settings.steps)
+        self.agent_step = 0
+        self._collected: dict[str, list[Tensor]] = defaultdict(list)
+
+    def run(self) -> Iterator[Iteration]:
+        """Train to the end, from wherever the run stands."""
+        if self.agent_step == 0:
+            self.collector.begin()
+        while self.agent_step < self.settings.steps:
+            self.collector.send(self._actions())
+            for _ in range(self._updates_due()):
+                self._learn()
+            finished = self.collector.receive()
+            self.agent_step += self.settings.num_envs
+            yield Iteration(self.agent_step, finished)
+
+    def _actions(self) -> NDArray[np.int64]:
+        """ε-greedy actions of every environment, [E], each exploring action kept for a while."""
+        epsilons = self.settings.exploration.epsilons(self.agent_step, self.settings.num_envs)
+        exploring = self._explorer.step(epsilons, self._exploration_rng)  # [E], -1 where greedy
+        if (exploring >= 0).all():
+            return exploring
+        greedy = self.learner.greedy_actions(torch.from_numpy(self.collector.states)).numpy()
+        return np.where(exploring >= 0, exploring, greedy)
+
+    def _updates_due(self) -> int:
+        """Updates up to the coming agent step, one every `steps_per_update`, none while warming up."""
+        if self.agent_step < self.settings.warm_up_steps:
+            return 0
+        period = self.settings.steps_per_update
+        return (self.agent_step + self.settings.num_envs) // period - self.agent_step // period
+
+    def _learn(self) -> None:
+        batch = self.collector.replay.sample(
+            self.settings.learner.batch_size, importance=self._importance(self.agent_step), rng=self._sampling_rng
+        )
+        metrics = self.learner.update(batch, self.agent_step)
+        self.collector.replay.update_priorities(batch.indices, metrics.pop("td_errors").cpu().numpy())
+        for name, value in metrics.items():
+            self._collected[name].append(value.detach())
+
+    def metrics(self) -> dict[str, float]:
+        """The means of the update's diagnostics since the last call, and where the schedules stand.
+
+        Raises NrmapError where one is not finite: the training has diverged.
+        """
+        means = {name: float(torch.stack(values).mean()) for name, values in self._collected.items()}
+        self._collected.clear()
+        for name, mean in means.items():
+            check(
+                math.isfinite(mean),
+                f"the training diverged before agent step {self.agent_step:,}: {name} is {mean}; "
+                "try a lower learning_rate or a gradient_clip",
+            )
+        schedules = {
+            "epsilon": float(self.settings.exploration.epsilons(self.agent_step, 1)[0]),
+            "learning_rate": self.learner.learning_rate(self.agent_step),
+            "attack_epsilon": self.learner.attack_epsilon(self.agent_step),
+        }
+        return {**means, **schedules}
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on."""
+        return {
+            "agent_step": self.agent_step,
+            "exploration_rng": self._exploration_rng.bit_generator.state,
+            "sampling_rng": self._sampling_rng.bit_generator.state,
+            "explorer": self._explorer.get_state(),
+            "learner": self.learner.get_state(),
+            "collector": self.collector.get_state(),
+            "collected": {name: torch.stack(values) for name, values in self._collected.items()},
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `get_state` gave; the episodes in the replay are played again."""
+        self.agent_step = state["agent_step"]
+        self._exploration_rng.bit_generator.state = state["exploration_rng"]
+        self._sampling_rng.bit_generator.state = state["sampling_rng"]
+        self._explorer.set_state(state["explorer"])
+        self.learner.set_state(state["learner"])
+        self.collector.set_state(state["collector"])
+        for name, values in state["collected"].items():
+            self._collected[name] = list(values.to(self.learner.device))
+
+
+def _seeded_network(spec: NetworkSpec, seed: int) -> QNetwork:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return QNetwork(spec)
