@@ -1,10 +1,10 @@
-"""A table once, written as CSV, Markdown, LaTeX or to a terminal."""
+"""A table once, written as CSV, Markdown or to a terminal; as LaTeX by analyze.latex."""
 
 import csv
 import io
-import re
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from rich import box
@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 NOT_MEASURED, UNDEFINED = "—", "undefined"
-_TERMINAL_COLUMNS = 200  # where the output is no terminal and has no width of its own
+_FILE_WIDTH = 160  # where the output is no terminal and has no width of its own
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,10 @@ class Table:
         """The different notes of the cells in reading order; the first is number 1."""
         return list(dict.fromkeys(cell.note for row in self.rows for cell in row if cell.note))
 
+    def is_number(self, index: int) -> bool:
+        """Whether the column at `index` holds numbers, which are aligned on the right."""
+        return self.columns[index].measured or self.columns[index].digits is not None
+
     def lines(self, cell: Cell, column: Column) -> tuple[str, str]:
         """What a cell shows: the value, and the interval or the spread, each "" where there is none."""
         if cell.value is None:
@@ -72,7 +76,7 @@ class Table:
         if cell.low is None or cell.high is None:
             return value, ""
         low, high = format_number(cell.low, column.digits), format_number(cell.high, column.digits)
-        return value, f"({low} to {high})" if cell.spread else f"[{low}, {high}]"
+        return value, f"({low} – {high})" if cell.spread else f"[{low}, {high}]"
 
     def groups(self) -> Iterator[tuple[str, list[Column]]]:
         """Neighbouring columns that share a heading, with it."""
@@ -122,89 +126,19 @@ def to_markdown(table: Table) -> str:
         return f"| {' | '.join(parts)} |"
 
     titles = [f"{column.group} {column.title}".strip().replace("|", "\\|") for column in table.columns]
-    rules = ["---:" if _is_number(table, index) else "---" for index in range(len(titles))]
+    rules = ["---:" if table.is_number(index) else "---" for index in range(len(titles))]
     rows = [[shown(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
     body = "\n".join(line(parts) for parts in (titles, rules, *rows))
     below = [*(f"{number}. {note}" for number, note in enumerate(footnotes, 1))]
     return "\n\n".join(part for part in (f"**{table.title}**", body, "\n".join(below), *table.notes) if part) + "\n"
 
 
-def to_latex(table: Table) -> str:
-    """A floating table for packages booktabs and graphicx; every special character is escaped."""
-    footnotes = table.footnotes()
-
-    def shown(cell: Cell, column: Column) -> str:
-        value, interval = (escape_latex(part) for part in table.lines(cell, column))
-        value += f"$^{{{footnotes.index(cell.note) + 1}}}$" if cell.note else ""
-        return rf"\shortstack[r]{{{value}\\{{\scriptsize {interval}}}}}" if interval else value
-
-    alignment = "".join("r" if _is_number(table, index) else "l" for index in range(len(table.columns)))
-    lines = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", *_latex_headings(table), r"\midrule"]
-    for index, row in enumerate(table.rows):
-        if index and index in table.breaks:
-            lines.append(r"\addlinespace")
-        cells = (shown(cell, column) for cell, column in zip(row, table.columns, strict=True))
-        lines.append(" & ".join(cells) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    notes = [f"$^{{{number}}}$ {escape_latex(note)}." for number, note in enumerate(footnotes, 1)]
-    notes += [escape_latex(note) for note in table.notes]
-    return "\n".join(
-        [
-            r"% \usepackage{booktabs,graphicx}",
-            r"\begin{table*}",
-            r"\centering",
-            rf"\caption{{{escape_latex(table.title)}}}",
-            rf"\label{{tab:{table.name}}}",
-            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            *lines,
-            "}",
-            *(rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {note}}}" for note in notes),
-            r"\end{table*}",
-            "",
-        ]
-    )
-
-
-def _latex_headings(table: Table) -> Iterator[str]:
-    if any(column.group for column in table.columns):
-        headings, rules, first = [], [], 1
-        for heading, columns in table.groups():
-            text = columns[0].latex_group or escape_latex(heading)
-            headings.append(rf"\multicolumn{{{len(columns)}}}{{c}}{{{text}}}")
-            if heading:
-                rules.append(rf"\cmidrule(lr){{{first}-{first + len(columns) - 1}}}")
-            first += len(columns)
-        yield " & ".join(headings) + r" \\"
-        yield " ".join(rules)
-    yield " & ".join(column.latex or escape_latex(column.title) for column in table.columns) + r" \\"
-
-
-_LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"—": "---", "–": "--", "…": r"\ldots{}", "<": "$<$", ">": "$>$", "[": "{[}", "]": "{]}"},
-    **{"κ": r"$\kappa$", "ε": r"$\varepsilon$", "π": r"$\pi$", "Δ": r"$\Delta$", "Σ": r"$\Sigma$", "√": r"$\surd$"},
-    **{"×": r"$\times$", "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$", "‖": r"$\|$", "·": r"$\cdot$"},
-    **{"²": "$^2$", "₁": "$_1$", "₂": "$_2$", "∞": r"$\infty$", "ℓ": r"$\ell$"},
-}
-_POWER_OF_TEN = re.compile(r"^(-?[\d.]+)e([+-]\d+)$")
-
-
-def escape_latex(text: str) -> str:
-    """`text` as LaTeX source that prints as it reads here; `1.5e-20` becomes a power of ten."""
-    power = _POWER_OF_TEN.match(text)
-    if power:
-        return rf"${power[1]}\times 10^{{{int(power[2])}}}$"
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
-def to_terminal(table: Table) -> RichTable:
-    """The table for a rich console; intervals stand under their values."""
-    footnotes = table.footnotes()
-    caption = [f"{number}. {note}" for number, note in enumerate(footnotes, 1)]
+def to_terminal(table: Table, *, title: str, footnotes: Sequence[str], notes: bool) -> RichTable:
+    """The table for a rich console; intervals stand under their values, with `notes` all notes below."""
+    below = [*(f"{number}. {note}" for number, note in enumerate(footnotes, 1)), *table.notes] if notes else []
     shown = RichTable(
-        title=Text(table.title, style="bold"),
-        caption=Text("\n".join([*caption, *table.notes])) if caption or table.notes else None,
+        title=Text(title, style="bold") if title else None,
+        caption=Text("\n".join(below)) if below else None,
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -212,28 +146,55 @@ def to_terminal(table: Table) -> RichTable:
     )
     for index, column in enumerate(table.columns):
         heading = Text(f"{column.group}\n{column.title}" if column.group else column.title)
-        shown.add_column(heading, justify="right" if _is_number(table, index) else "left", vertical="bottom")
+        shown.add_column(heading, justify="right" if table.is_number(index) else "left", vertical="bottom")
     for index, row in enumerate(table.rows):
         if index and index in table.breaks:
             shown.add_section()
-        shown.add_row(*(_terminal_cell(table, cell, column) for cell, column in zip(row, table.columns, strict=True)))
+        shown.add_row(
+            *(_terminal_cell(table, cell, column, footnotes) for cell, column in zip(row, table.columns, strict=True))
+        )
     return shown
 
 
-def _terminal_cell(table: Table, cell: Cell, column: Column) -> Text:
+def _terminal_cell(table: Table, cell: Cell, column: Column, footnotes: Sequence[str]) -> Text:
     value, interval = table.lines(cell, column)
     text = Text(value)
     if cell.note:
-        text.append(str(table.footnotes().index(cell.note) + 1).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")))
+        text.append(str(footnotes.index(cell.note) + 1).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")))
     return text.append(f"\n{interval}", style="dim") if interval else text
 
 
 def print_table(table: Table, console: Console | None = None) -> None:
-    """Print `table`, as wide as it needs to be where the output is no terminal."""
-    console = console or Console()
-    console.print(to_terminal(table), width=None if console.is_terminal else _TERMINAL_COLUMNS)
+    """Print `table`; one wider than the terminal in parts, each with the columns that name the rows."""
+    console = console or Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
+    parts = _parts(table, console)
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        title = table.title if number == 0 else f"{table.title}, continued"
+        console.print(to_terminal(part, title=title, footnotes=table.footnotes(), notes=last))
 
 
-def _is_number(table: Table, index: int) -> bool:
-    column = table.columns[index]
-    return column.measured or column.digits is not None
+def _parts(table: Table, console: Console) -> list[Table]:
+    """`table` cut into parts that fit on the console; headings that span columns are not cut apart if they fit."""
+    measured = [index for index, column in enumerate(table.columns) if column.measured]
+    first = measured[0] if measured else len(table.columns)
+    heads, parts = list(range(first)), [list(range(first))]
+    blocks = [
+        list(block) for _, block in groupby(range(first, len(table.columns)), lambda i: table.columns[i].group or i)
+    ]
+    for block in blocks:
+        for piece in [block] if _fits(table, [*heads, *block], console) else [[index] for index in block]:
+            if len(parts[-1]) > first and not _fits(table, [*parts[-1], *piece], console):
+                parts.append(list(heads))
+            parts[-1] += piece
+    return [_columns_of(table, part) for part in parts]
+
+
+def _fits(table: Table, indices: Sequence[int], console: Console) -> bool:
+    shown = to_terminal(_columns_of(table, indices), title="", footnotes=table.footnotes(), notes=False)
+    return bool(console.measure(shown, options=console.options.update(width=10_000)).maximum <= console.width)
+
+
+def _columns_of(table: Table, indices: Sequence[int]) -> Table:
+    rows = tuple(tuple(row[index] for index in indices) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[index] for index in indices), rows=rows)

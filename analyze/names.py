@@ -1,8 +1,10 @@
 """What tables, figures and the report call things: methods, attacks, metrics."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nrmap.evaluation import BASELINE_METHOD
+from nrmap.records import Record
 
 # In the order in which tables and figures show them; other methods follow, by name.
 _METHODS = {
@@ -11,6 +13,7 @@ _METHODS = {
     "sa_ddqn": "SA-DDQN (adversarial)",
     "sa_ddqn_ibp": "SA-DDQN (interval bounds)",
 }
+_SHORT = {"ddqn": "DDQN", "ddqn_continued": "DDQN κ=0", "sa_ddqn": "SA-DDQN", "sa_ddqn_ibp": "SA-DDQN IBP"}
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without the yellow that white paper swallows.
 _COLOURS = {"ddqn": "#0072B2", "ddqn_continued": "#009E73", "sa_ddqn": "#D55E00", "sa_ddqn_ibp": "#CC79A7"}
 _MORE_COLOURS = ("#56B4E9", "#E69F00", "#000000", "#7F7F7F")
@@ -36,7 +39,7 @@ _KINDS = {
     "margin_drop": ("Δm", r"\Delta m", "the margin-drop map"),
 }
 # The sums of the maps that are almost flat need more digits to show that they are not.
-_SPARSITY_DIGITS = {"kmap": 2, "hmap": 5, "kl": 2, "margin_drop": 2}
+_SPARSITY_DIGITS = {"kmap": 2, "hmap": 6, "kl": 2, "margin_drop": 2}
 
 
 def _map_metrics() -> dict[str, MetricName]:
@@ -79,7 +82,10 @@ METRICS: dict[str, MetricName] = _map_metrics() | {
     ),
     "action_share": MetricName("share", "share", 4, "Share of the states in which the greedy policy takes the action."),
     "q_gap_quantile": MetricName(
-        "Q-gap", "Q-gap", 4, "Quantile over states of Q(s, a*) − max over other actions: how far a decision can be moved."
+        "Q-gap",
+        "Q-gap",
+        4,
+        "Quantile over states of Q(s, a*) − max over the other actions: how clear a decision is.",
     ),
     "flip_pair_rate": MetricName(
         "flip pairs", "flip pairs", 6, "Share of (state, pixel) pairs whose ablation changes the greedy action."
@@ -104,6 +110,13 @@ def method_label(method: str) -> str:
     """The method in words, with what tells several policies of it apart."""
     base = base_method(method)
     return _METHODS.get(base, base.replace("_", " ")) + method[len(base) :]
+
+
+def policy_label(method: str, seed: int | None) -> str:
+    """`SA-DDQN seed 0`: short enough for an axis."""
+    base = base_method(method)
+    name = _SHORT.get(base, base.replace("_", " ")) + method[len(base) :]
+    return name if seed is None else f"{name} seed {seed}"
 
 
 def method_rank(method: str) -> tuple[int, str]:
@@ -143,3 +156,14 @@ def attack_label(attack: str | None, attack_epsilon: float | None = None) -> str
         return "random actions"
     name = name.upper() if name.startswith(("pgd", "fgsm")) else name
     return name if attack_epsilon is None else f"{name}, {epsilon_label(attack_epsilon)}"
+
+
+def policies_of(records: Iterable[Record]) -> list[tuple[str, int | None]]:
+    """Method and seed of every policy that was measured, in order; players that do not look are none."""
+    unique = {(record.method, record.seed) for record in records if record.method != BASELINE_METHOD}
+    return sorted(unique, key=lambda policy: (method_rank(policy[0]), policy[1] is None, policy[1] or 0))
+
+
+def policy_order(record: Record) -> tuple[tuple[int, str], bool, int]:
+    """Sorts records by method, then by seed."""
+    return method_rank(record.method), record.seed is None, record.seed or 0

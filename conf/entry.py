@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from nrmap.errors import NrmapError, unknown_choice
 from nrmap.games import game_names
 
-_GROUP_KEYS = {"env": "game", "method": "method", "scale": "scale"}
+_GROUP_KEYS = {"env": "game", "method": "method", "scale": "scale", "wandb": "wandb mode"}
 
 
 def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> None:
@@ -45,7 +48,27 @@ def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> N
             print("\ninterrupted: the same command goes on from the last checkpoint", file=sys.stderr)
             sys.exit(130)
 
-    hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(task)()
+    # Hydra then hands its errors on, of which it would print several lines itself.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(task)()
+    except NrmapError as error:
+        sys.exit(_complain(error))
+    except (HydraException, OmegaConfBaseException, OSError) as error:
+        sys.exit(_complain(_as_one_line(error)))
+
+
+def _as_one_line(error: Exception) -> NrmapError:
+    """What Hydra found wrong in the command line or the YAML, or why it cannot write its log folder."""
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
+        folder, dot, key = str(cause.full_key).rpartition(".")
+        if key not in cause.parent_node:
+            siblings = (f"{folder}{dot}{name}" for name in map(str, cause.parent_node))
+            return unknown_choice("key", f"{folder}{dot}{key}", siblings)
+    if isinstance(error, OSError) and error.filename:
+        return NrmapError(f"cannot write {os.fsdecode(error.filename)}: {error.strerror}")
+    return NrmapError(" ".join(str(error).split()))
 
 
 def _complain(error: NrmapError) -> int:

@@ -11,7 +11,15 @@ from nrmap.attacks import attack_named, check_attack_epsilon
 from nrmap.envs import EVALUATION_STREAM, EnvSpec, SeededVectorEnv
 from nrmap.errors import check
 from nrmap.intervals import mean_interval, rate_interval
-from nrmap.players import AttackedPlayer, Certifies, CleanPlayer, ConstantPlayer, EpisodeCounts, RandomPlayer
+from nrmap.players import (
+    AttackedPlayer,
+    Certifies,
+    CleanPlayer,
+    ConstantPlayer,
+    EpisodeCounts,
+    RandomPlayer,
+    WorstCasePlayer,
+)
 from nrmap.policy import Policy
 from nrmap.records import Record
 from nrmap.rollout import ChoosesActions, Episode, Progress, check_fits, episode_seeds, play
@@ -23,20 +31,31 @@ MakesRecord = Callable[..., Record]
 
 GAP_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 BASELINE_METHOD = "baseline"
+# Named like an attack, but a bound: the lowest-Q action that is not proven impossible, at every step.
+WORST_CASE = "worst_case_bound"
 
 
 @dataclass(frozen=True)
 class AttackRun:
-    """One roll-out under attack: the attack by its name, its radius, and over how many episodes."""
+    """One roll-out under attack: the attack by its name, its radius, and over how many episodes.
+
+    "worst_case_bound" stands for whatever an attack might do: see `WorstCasePlayer`.
+    """
 
     attack: str
     attack_epsilon: float
     episodes: int
 
     def __post_init__(self) -> None:
-        attack_named(self.attack)
+        if self.attack != WORST_CASE:
+            attack_named(self.attack)
         check_attack_epsilon(self.attack_epsilon)
         check(self.episodes >= 1, f"episodes={self.episodes} under {self.attack}: expected at least 1")
+
+    @property
+    def name(self) -> str:
+        """The attack as it stands in records."""
+        return WORST_CASE if self.attack == WORST_CASE else attack_named(self.attack).name
 
 
 @dataclass(frozen=True)
@@ -74,10 +93,12 @@ def evaluate(
     next best ("q_gap_quantile"), and with `certify` the share of its states that are certified
     at each radius ("certified_rate"). Those under attack give the share of states whose action
     flips ("flip_rate"). For the rest see `episode_records`. Raises NrmapError when the policy
-    does not fit its environment, or there are radii to certify but no `certify`.
+    does not fit its environment, or there are radii to certify or worst cases but no `certify`.
     """
     check_fits(policy)
     check(certify is not None or not settings.certify_epsilons, "certify_epsilons are set, but nothing certifies")
+    bounds_worst_case = any(run.attack == WORST_CASE for run in settings.attack_runs)
+    check(certify is not None or not bounds_worst_case, f"{WORST_CASE} is to be played, but nothing certifies")
     names = SeededVectorEnv(policy.env, 1).action_names
     record = partial(Record, policy.env.game, policy.card.method, policy.card.seed, policy_sha256=policy.sha256)
     clean = CleanPlayer(policy, device, certify, settings.certify_epsilons)
@@ -93,15 +114,23 @@ def evaluate(
         rate = rate_record(partial(make, attack_epsilon=attack_epsilon), "certified_rate", certified, played)
         records.append(rate)
     for run in settings.attack_runs:
-        attack = attack_named(run.attack)
-        attacked = AttackedPlayer(policy, attack, run.attack_epsilon, settings.run_seed, device)
+        attacked = _player_under(run, policy, settings.run_seed, device, certify)
         seeds = episode_seeds(settings.run_seed, run.episodes, settings.stream)
-        report = _named(progress, f"{attack.name} at {run.attack_epsilon:.2g}")
+        report = _named(progress, f"{run.name} at {run.attack_epsilon:.2g}")
         played = play(attacked, policy.env, seeds, num_envs=num_envs, progress=report)
-        make = partial(record, episodes=len(played), attack=attack.name, attack_epsilon=run.attack_epsilon)
+        make = partial(record, episodes=len(played), attack=run.name, attack_epsilon=run.attack_epsilon)
         records += episode_records(make, played, names)
         records.append(rate_record(make, "flip_rate", attacked.flips, played))
     return records
+
+
+def _player_under(
+    run: AttackRun, policy: Policy, seed: int, device: str | torch.device, certify: Certifies | None
+) -> AttackedPlayer | WorstCasePlayer:
+    if run.attack == WORST_CASE:
+        assert certify is not None, "checked before anything was played"
+        return WorstCasePlayer(policy, certify, run.attack_epsilon, device)
+    return AttackedPlayer(policy, attack_named(run.attack), run.attack_epsilon, seed, device)
 
 
 def evaluate_baselines(

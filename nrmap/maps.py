@@ -99,12 +99,12 @@ def prefix_ranks(episode_ids: ArrayLike) -> IntArray:
     """
     ids = np.asarray(episode_ids, dtype=np.int64)
     unique = np.unique(ids)
-    shifts = qmc.van_der_corput(len(unique))
+    shifts = _van_der_corput(len(unique))
     turns, states = [], []
     for shift, episode in zip(shifts, unique, strict=True):
         members = np.flatnonzero(ids == episode)
         # 4n points of the sequence hit each of n equal cells at least once.
-        cells = ((qmc.van_der_corput(4 * len(members)) + shift) % 1 * len(members)).astype(np.int64)
+        cells = ((_van_der_corput(4 * len(members)) + shift) % 1 * len(members)).astype(np.int64)
         _, first_hits = np.unique(cells, return_index=True)
         states.append(members[cells[np.sort(first_hits)]])
         turns.append(np.arange(len(members)))
@@ -112,6 +112,11 @@ def prefix_ranks(episode_ids: ArrayLike) -> IntArray:
     ranks = np.empty(len(ids), dtype=np.int64)
     ranks[order] = np.arange(len(ids))
     return ranks
+
+
+def _van_der_corput(count: int) -> FloatArray:
+    points: FloatArray = qmc.Halton(d=1, scramble=False).random(count)[:, 0]  # 0, 1/2, 1/4, 3/4, 1/8, …
+    return points
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +140,9 @@ def _state_terms(clean: Tensor, ablated: Tensor, temperatures: Sequence[float], 
     ablated = ablated.flatten(0, -2).double().T.contiguous()  # [A, P]: reductions over actions run along the pixels
     quiet = (ablated - clean).abs().amax(dim=0) <= rounding_floor  # [P]
 
-    best = clean.argmax(dim=0)  # [1], a*: the first of equal ones, as for every arg max here
-    ablated_best = ablated.argmax(dim=0)  # [P]
+    # The indices of `max` are those of the first of equal ones, as argmax's, and come many times sooner.
+    best = clean.max(dim=0).indices  # [1], a*
+    ablated_best = ablated.max(dim=0).indices  # [P]
     flipped = (ablated_best != best) & ~quiet  # [P]
     k = torch.where(flipped, clean[best, 0] - clean[ablated_best, 0], 0)  # [P], equation 4
     margin = _margin(clean, best)  # [1]

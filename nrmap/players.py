@@ -24,6 +24,9 @@ class Certifies(Protocol):
     def __call__(self, states: Tensor, actions: Tensor, attack_epsilon: float, /) -> Tensor:
         """Whether `actions` [N] stay greedy all over the ball around `states` [N, C, H, W] in [0, 1]; bool [N]."""
 
+    def possible_actions(self, states: Tensor, attack_epsilon: float, /) -> Tensor:
+        """Bool [N, A]: False where an action is proven not to be greedy anywhere in the ball around `states`."""
+
 
 class ConstantPlayer:
     """Takes one action for ever."""
@@ -125,4 +128,33 @@ class AttackedPlayer:
         attacked = self._attack(self._q_values, seen, attack_epsilon=self._attack_epsilon, noise=noise)
         self.flips.update(episodes[attacked.flipped.cpu().numpy()].tolist())
         chosen: NDArray[np.integer] = attacked.actions.cpu().numpy()
+        return chosen
+
+
+class WorstCasePlayer:
+    """Plays as if an attack could make any action greedy that is not proven impossible: the one of lowest Q-value.
+
+    The greedy worst-case return of Oikarinen et al. (2021, RADIAL). `flips` counts the states of
+    each episode where that is another action than the greedy one: no attack of that radius can
+    flip more of the states that this player sees.
+    """
+
+    def __init__(
+        self, policy: Policy, certify: Certifies, attack_epsilon: float, device: str | torch.device = "cpu"
+    ) -> None:
+        """`device` is where the policy and `certify` lie."""
+        self._policy, self._certify, self._attack_epsilon, self._device = policy, certify, attack_epsilon, device
+        self.flips: EpisodeCounts = Counter()
+
+    @torch.inference_mode()
+    def __call__(
+        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
+    ) -> NDArray[np.integer]:
+        """See `ChoosesActions`."""
+        seen = torch.from_numpy(states).to(self._device)
+        q_values = self._policy(seen)  # [N, A]
+        possible = self._certify.possible_actions(seen.float() * STATE_SCALE, self._attack_epsilon)  # [N, A]
+        actions = q_values.masked_fill(~possible, torch.inf).argmin(dim=1)  # [N]
+        self.flips.update(episodes[(actions != q_values.argmax(dim=1)).cpu().numpy()].tolist())
+        chosen: NDArray[np.integer] = actions.cpu().numpy()
         return chosen

@@ -67,8 +67,9 @@ def load_states(path: Path) -> RolloutStates:
     """
     check(path.is_file(), f"no states file {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            content = {name: file[name] for name in file.files}
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            content = {name: loaded[name] for name in loaded.files}
     except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise NrmapError(f"{path} is not a readable states file: {error}") from error
     check("nrmap_states" in content, f"{path} is an npz file but not a states file: it has no 'nrmap_states' entry")

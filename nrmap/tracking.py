@@ -5,6 +5,7 @@ nothing here may change, delay or end the work that is being tracked.
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,6 +110,27 @@ class NoTracker:
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """See Tracker."""
+
+
+def summary_name(
+    metric: str, *, attack: str | None = None, attack_epsilon: float | None = None, temperature: float | None = None
+) -> str:
+    """What a run's summary calls a measured value: `kmap_sparsity`, `hmap_sparsity_T0p1`, `flip_rate_fgsm_eps0p01`.
+
+    Letters, digits and underscores only: W&B can neither sort nor filter by other names.
+    """
+    parts = [metric]
+    if attack is not None:
+        parts.append(re.sub(r"\W", "_", attack))
+    if attack_epsilon is not None:
+        parts.append("eps" + _number_in_name(attack_epsilon))
+    if temperature is not None:
+        parts.append("T" + _number_in_name(temperature))
+    return "_".join(parts)
+
+
+def _number_in_name(number: float) -> str:
+    return f"{number:.3g}".replace(".", "p").replace("-", "m").replace("+", "")
 
 
 def decide_mode(spec: TrackingSpec, environ: Mapping[str, str]) -> Mode:

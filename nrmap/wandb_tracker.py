@@ -33,7 +33,7 @@ def has_credentials() -> bool:
         try:
             return bool(wandb.login(prompt=False, verify=False))
         except wandb.errors.AuthenticationError as error:
-            log.warning("W&B: %s", _first_line(error))
+            log.warning("W&B: %s", first_line(error))
             return False
 
 
@@ -65,6 +65,8 @@ class WandbTracker:
         """Begin the run `run_id`, or go on with it; see nrmap.tracking.track."""
         wandb = _import_wandb()
         _make_writable(folder)
+        # A parent's service process, if inherited, would die with it and refuse the run ids of killed siblings.
+        os.environ.pop("WANDB_SERVICE", None)
         if mode == "online":
             # Without a key wandb.init asks for one, and on a terminal waits for ever.
             check(
@@ -106,7 +108,7 @@ class WandbTracker:
             except (wandb.errors.CommError, TimeoutError) as error:
                 if mode == "offline":
                     raise
-                log.warning("W&B cannot be reached (%s): %s is kept offline", _first_line(error), name)
+                log.warning("W&B cannot be reached (%s): %s is kept offline", first_line(error), name)
                 # Its service process still holds the run id, and refuses it a second time.
                 wandb.teardown()
                 run = init("offline")
@@ -115,7 +117,7 @@ class WandbTracker:
                 run.define_metric("*", step_metric=X_AXIS)
         except Exception as error:
             raise NrmapError(
-                f"W&B cannot start the run {run_id}: {_first_line(error)}; wandb.mode=disabled does without"
+                f"W&B cannot start the run {run_id}: {first_line(error)}; wandb.mode=disabled does without"
             ) from error
         return cls(wandb, run, folder)
 
@@ -198,7 +200,7 @@ class WandbTracker:
             log.warning(
                 "W&B failed (%s: %s): the work goes on, but its copy there may be incomplete",
                 type(error).__name__,
-                _first_line(error),
+                first_line(error),
             )
         self._has_failed = True
 
@@ -207,9 +209,7 @@ def _import_wandb() -> Any:
     try:
         import wandb
     except ImportError as error:
-        raise NrmapError(
-            f"wandb cannot be imported ({error}): pip install wandb, or use wandb.mode=disabled"
-        ) from error
+        raise NrmapError(f"wandb is not installed ({error}): pip install wandb, or use wandb.mode=disabled") from error
     return wandb
 
 
@@ -239,5 +239,6 @@ def _beside(folder: Path) -> Any:
     return _environment(WANDB_DATA_DIR=str(folder / "wandb"), WANDB_CACHE_DIR=str(folder / "wandb" / "cache"))
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import hypothesis
+import numpy as np
 import pytest
 import torch
 
@@ -22,22 +23,23 @@ hypothesis.settings.load_profile("predictable")
 # The smallest screen on which the Nature convolutions fit.
 TINY_SIDE = 36
 
+# To begin an episode costs the emulator as much as 100 steps of it, so tests have few of them.
 TINY = TrainSettings(
-    env=EnvSpec("Freeway", TINY_SIDE, TINY_SIDE, max_agent_steps=23),
+    env=EnvSpec("Freeway", TINY_SIDE, TINY_SIDE, max_agent_steps=33),
     method="ddqn",
     seed=3,
-    steps=240,
-    num_envs=4,
+    steps=120,
+    num_envs=2,
     steps_per_update=2,
-    warm_up_steps=60,
+    warm_up_steps=30,
     dueling=True,
     clip_rewards=True,
     life_loss_ends_return=True,
     exploration=ExplorationSpec(
-        epsilon_initial=1.0, epsilon_final=0.1, decay_steps=120, env_spread=1.0, longest_repeat=8
+        epsilon_initial=1.0, epsilon_final=0.1, decay_steps=80, env_spread=1.0, longest_repeat=8
     ),
     # 25 slots an environment: the ring goes round more than twice.
-    replay=ReplaySpec(capacity=100, n_step=3, discount=0.95, priority_exponent=0.5),
+    replay=ReplaySpec(capacity=50, n_step=3, discount=0.95, priority_exponent=0.5),
     learner=LearnerSpec(
         batch_size=8,
         learning_rate=1e-3,
@@ -58,7 +60,7 @@ TINY_REGULARISER = RegulariserSpec(
     hinge_reduction="batch_sum",
     attack_epsilon=0.05,
     ramp_begin=0,
-    ramp_steps=100,
+    ramp_steps=60,
     pgd_steps=2,
     pgd_step_fraction=0.5,
 )
@@ -83,3 +85,29 @@ def tiny_settings():
 def tiny_regulariser():
     """`tiny_regulariser(kappa=0.0)`: PGD-2 with a radius large enough to matter on an untrained network."""
     return lambda **changes: replace(TINY_REGULARISER, **changes)
+
+
+def same_states(one: Any, two: Any) -> None:
+    if isinstance(one, dict):
+        assert isinstance(two, dict)
+        assert one.keys() == two.keys()
+        for key in one:
+            same_states(one[key], two[key])
+        return
+    assert type(one) is type(two)
+    if isinstance(one, list):
+        assert len(one) == len(two)
+        for first, second in zip(one, two, strict=True):
+            same_states(first, second)
+    elif isinstance(one, np.ndarray | torch.Tensor):
+        assert one.dtype == two.dtype
+        assert one.shape == two.shape
+        assert np.asarray(one).tobytes() == np.asarray(two).tobytes()
+    else:
+        assert one == two
+
+
+@pytest.fixture(scope="session")
+def assert_same():
+    """`assert_same(one, two)`: nested states equal in types, shapes and bits."""
+    return same_states

@@ -48,17 +48,21 @@ def ablated(network, states, by_channel=False):
     return (q_values if by_channel else q_values[:, 0]), clean
 
 
-def random_network(seed, spec=SPEC, sharpness=8.0):
+def random_network(seed, spec=SPEC):
+    """In float64 and without biases, so that single pixels matter."""
     torch.manual_seed(seed)
     network = QNetwork(spec).double()
-    for head in (network.advantage, network.value):
-        head[-1].weight.data *= sharpness
+    for name, parameter in network.named_parameters():
+        parameter.data *= 0 if name.endswith("bias") else 3
     return network
 
 
 def random_states(seed, count, spec=SPEC):
+    """A few bright pixels on a dark screen."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(count, spec.in_channels, spec.height, spec.width, generator=generator, dtype=torch.float64)
+    shape = (count, spec.in_channels, spec.height, spec.width)
+    bright = torch.rand(shape, generator=generator) < 0.15
+    return torch.rand(shape, generator=generator, dtype=torch.float64) * bright
 
 
 def sweep(q_values, clean, episode_ids=None, temperatures=(1.0,), floor=0.0, size=3, **options):
@@ -228,19 +232,19 @@ def exact_kl(q, q_ablated, temperature):
         context.prec = 80
         logits = [[Decimal(value) / Decimal(temperature) for value in values] for values in (q, q_ablated)]
         logs = [[value - sum(other.exp() for other in row).ln() for value in row] for row in logits]
-        return float(sum(a.exp() * (a - b) for a, b in zip(*logs, strict=True)))
+        return max(0.0, float(sum(a.exp() * (a - b) for a, b in zip(*logs, strict=True))))
 
 
 @given(
-    st.lists(st.floats(-3, 3), min_size=3, max_size=3),
-    st.lists(st.floats(-1, 1), min_size=3, max_size=3),
+    st.lists(st.integers(-3000, 3000).map(lambda q: q / 1000), min_size=3, max_size=3),
+    st.lists(st.integers(-1000, 1000).map(lambda change: change / 1000), min_size=3, max_size=3),
     st.sampled_from([1e-6, 1e-3, 1.0, 30.0]),
     st.sampled_from([0.05, 1.0, 100.0]),
 )
 @settings(max_examples=60, deadline=None)
 def test_kl_keeps_its_digits_for_small_changes(q, change, scale, temperature):
     q_ablated = [value + scale * delta for value, delta in zip(q, change, strict=True)]
-    kl = sweep([[[q_ablated]]], [q], temperatures=(temperature,)).kl.item()
+    kl = sweep(np.array([[[q_ablated]]]), np.array([q]), temperatures=(temperature,)).kl.item()
     # log π carries an absolute error of a few ulp of Q/T; the change that makes the KL is that uncertain.
     ulp = 1e-15 * (1 + max(map(abs, q + q_ablated)) / temperature)
     exact = exact_kl(q, q_ablated, temperature)
@@ -283,9 +287,6 @@ def test_ties_go_to_the_first_action_and_are_counted():
     assert sweep(q_ablated, clean, floor=0.25).ties.item() == 2
 
 
-Q = st.floats(-1e3, 1e3)
-
-
 @st.composite
 def q_arrays(draw):
     count, height, width, actions = (draw(st.integers(1, top)) for top in (6, 3, 3, 4))
@@ -298,7 +299,7 @@ def q_arrays(draw):
 
 
 @given(q_arrays(), st.sampled_from([0.01, 1.0, 40.0]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_what_always_holds(arrays, temperature):
     q_values, clean, ids = arrays
     maps = sweep(q_values, clean, ids, temperatures=(temperature,))
@@ -318,7 +319,7 @@ def test_what_always_holds(arrays, temperature):
 
 
 @given(q_arrays(), st.integers(1, 7), st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_maps_add_and_merge(arrays, size, seed):
     q_values, clean, ids = arrays
     prefixes = tuple({1, len(clean)})
@@ -414,7 +415,8 @@ def test_maps_from_a_cuda_device():
     np.testing.assert_allclose(there.kl, here.kl, rtol=1e-9)
 
 
-Q_VALUES, CLEAN = torch.randn(4, 2, 3, 5, generator=torch.Generator().manual_seed(0)), torch.randn(4, 5)
+Q_VALUES, CLEAN = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(0)).split([6, 1], dim=1)
+Q_VALUES, CLEAN = Q_VALUES.reshape(4, 2, 3, 5), CLEAN[:, 0]
 
 
 @pytest.mark.parametrize(
@@ -518,10 +520,6 @@ def test_files_that_are_not_maps_are_refused(tmp_path, maps):
         path.write_bytes(whole[:length])
         with pytest.raises(NrmapError, match="is not a readable maps file"):
             load_maps(path)
-    middle = len(whole) // 3
-    path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :])
-    with pytest.raises(NrmapError):
-        load_maps(path)
     np.save(path.open("wb"), np.zeros(3))
     with pytest.raises(NrmapError, match="is an npy file"):
         load_maps(path)
@@ -531,6 +529,20 @@ def test_files_that_are_not_maps_are_refused(tmp_path, maps):
     np.savez(path, nrmap_maps="not JSON")
     with pytest.raises(NrmapError, match="is not a readable maps file"):
         load_maps(path)
+
+
+def test_a_damaged_byte_never_changes_a_map(tmp_path, maps):
+    path = tmp_path / "maps.npz"
+    save_maps(path, maps, {})
+    whole = path.read_bytes()
+    noticed = 0
+    for place, byte in np.random.default_rng(0).integers((0, 1), (len(whole), 256), size=(150, 2)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ byte]) + whole[place + 1 :])
+        try:
+            assert identical(load_maps(path)[0], maps)
+        except NrmapError:
+            noticed += 1
+    assert noticed > 50
 
 
 def test_arrays_that_are_missing_or_wrong_are_named(tmp_path, maps):

@@ -9,7 +9,7 @@ from nrmap.policy import Policy, PolicyCard
 
 SMALL_CONVS = (ConvSpec(8, 8, 4), ConvSpec(8, 4, 2))
 FREEWAY = EnvSpec("Freeway", 42, 42, max_agent_steps=40)
-BREAKOUT = EnvSpec("Breakout", 42, 42, max_agent_steps=400)
+BREAKOUT = EnvSpec("Breakout", 42, 42, max_agent_steps=200)
 
 
 def toy_policy(env: EnvSpec, seed: int = 0) -> Policy:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from conf.entry import entry_point
+from nrmap.errors import check
 from nrmap.layout import Layout
 from nrmap.learning.settings import TrainSettings, build, train_settings
 from nrmap.runtime import choose_device, keep_freed_memory
@@ -16,12 +17,26 @@ from nrmap.tracking import Tracker, TrackingSpec, track
 from train.run import RunOptions, ensure_trained
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What changes no result: the device, torch's threads (0 leaves them to torch), what a kill can cost."""
+
+    device: str
+    threads: int
+    checkpoint_seconds: float
+
+    def __post_init__(self) -> None:
+        check(self.threads >= 0, f"threads={self.threads}: expected at least 0 (one for each core)")
+        check(self.checkpoint_seconds >= 0, f"checkpoint_seconds={self.checkpoint_seconds}: expected at least 0")
+
+
 def train(config: Mapping[str, Any]) -> None:
     """Train the policy that `config` describes, unless it is there already."""
     settings = train_settings(config)
+    machine = build(Machine, {field.name: config[field.name] for field in fields(Machine)}, "train")
     keep_freed_memory()
-    if config["threads"]:
-        torch.set_num_threads(config["threads"])
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
     tracking = build(TrackingSpec, config["wandb"], "wandb")
 
     def open_tracker(settings: TrainSettings, identity: str, folder: Path) -> AbstractContextManager[Tracker]:
@@ -38,8 +53,8 @@ def train(config: Mapping[str, Any]) -> None:
 
     options = RunOptions(
         layout=Layout(Path(config["outputs"])),
-        device=choose_device(config["device"]),
-        checkpoint_seconds=config["checkpoint_seconds"],
+        device=choose_device(machine.device),
+        checkpoint_seconds=machine.checkpoint_seconds,
         open_tracker=open_tracker,
     )
     print(ensure_trained(settings, options))

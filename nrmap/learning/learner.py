@@ -1,4 +1,4 @@
-"""One update of DDQN and of SA-DDQN; the difference between them is the middle of `update`."""
+"""One update of DDQN and of SA-DDQN with either solver; the difference between them is the middle of `update`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nrmap.bounds import margin_bounds
 from nrmap.errors import check
 from nrmap.learning.double_dqn import double_q_targets, q_learning_targets, td_loss
 from nrmap.learning.replay import Batch
@@ -83,12 +84,10 @@ class Learner:
         )
         targets = self._targets(s_t, r_t, discount_t)  # [B]
 
-        attack_epsilon = self.attack_epsilon(agent_step)
-        if self.regulariser is None or attack_epsilon == 0:
-            q_tm1 = self.online(s_tm1)  # [B, A]
-            loss, td_errors = td_loss(q_tm1=q_tm1, a_tm1=a_tm1, targets=targets, weights=weights)
-            metrics = {"loss": loss}
-        else:  # SA-DDQN: TD + κ R, eq. 7
+        attack_epsilon, regulariser = self.attack_epsilon(agent_step), self.regulariser
+        if regulariser is None or attack_epsilon == 0:  # DDQN
+            q_tm1, margins = self.online(s_tm1), None  # [B, A]
+        elif regulariser.solver == "pgd":  # SA-DDQN, eq. 7: the margins at the worst states that PGD finds
             with torch.no_grad():
                 a_star = self.online(s_tm1).argmax(dim=1)  # [B]
             s_adversarial = adversarial_states(
@@ -96,16 +95,23 @@ class Learner:
                 s_tm1,
                 a_star,
                 attack_epsilon=attack_epsilon,
-                steps=self.regulariser.pgd_steps,
-                step_size=attack_epsilon * self.regulariser.pgd_step_fraction,
+                steps=regulariser.pgd_steps,
+                step_size=attack_epsilon * regulariser.pgd_step_fraction,
                 generator=self.generator,
             )  # [B, C, H, W]
             q_tm1, q_adversarial = self.online(torch.cat([s_tm1, s_adversarial])).chunk(2)  # [B, A] each
-            loss, td_errors = td_loss(q_tm1=q_tm1, a_tm1=a_tm1, targets=targets, weights=weights)
             margins = other_action_margin(q_adversarial, a_star)  # [B]
-            robust_loss = hinge_loss(margins, hinge=self.regulariser.hinge, reduction=self.regulariser.hinge_reduction)
-            loss = loss + self.regulariser.kappa * robust_loss
-            metrics = {"loss": loss, "robust_loss": robust_loss, "adversarial_flips": (margins > 0).float().mean()}
+        else:  # SA-DDQN, eq. 7: margins that no state of the ball exceeds
+            q_tm1 = self.online(s_tm1)  # [B, A]
+            margins = margin_bounds(self.online, s_tm1, q_tm1.argmax(dim=1), attack_epsilon)  # [B]
+
+        loss, td_errors = td_loss(q_tm1=q_tm1, a_tm1=a_tm1, targets=targets, weights=weights)
+        metrics = {"loss": loss}
+        if regulariser is not None and margins is not None:  # TD + κ R
+            robust_loss = hinge_loss(margins, hinge=regulariser.hinge, reduction=regulariser.hinge_reduction)
+            loss = loss + regulariser.kappa * robust_loss
+            not_robust = "adversarial_flips" if regulariser.solver == "pgd" else "uncertified"
+            metrics = {"loss": loss, "robust_loss": robust_loss, not_robust: (margins > 0).float().mean()}
 
         self.optimiser.zero_grad()
         loss.backward()

@@ -15,6 +15,7 @@ from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
 from nrmap.learning.schedules import Linear, epsilon_per_env
 from nrmap.learning.state_adversarial import RegulariserSpec
+from nrmap.network import NetworkSpec
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class TrainSettings:
         for name in ("steps", "num_envs", "steps_per_update"):
             check(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: expected at least 1")
         check(self.seed >= 0, f"seed={self.seed}: expected at least 0")
+        NetworkSpec(*self.env.state_shape, actions=1, dueling=self.dueling)  # checks the size of the screen
         per_env = (self.replay.n_step + 1) * self.num_envs
         slots = self.replay.smallest_ring(self.env.frame_stack) * self.num_envs
         check(
@@ -102,7 +104,8 @@ class TrainSettings:
         return identity_of({"stage": "train", "settings": own, "parent_sha256": parent_sha256})
 
 
-METHODS = ("ddqn", "ddqn_continued", "sa_ddqn")
+# Every method and the solver of its regulariser, None without one.
+METHODS = {"ddqn": None, "ddqn_continued": None, "sa_ddqn": "pgd", "sa_ddqn_ibp": "ibp"}
 _METHOD_KEYS = ("name", "start_from", "regulariser")
 
 
@@ -127,11 +130,13 @@ def train_settings(config: Mapping[str, Any]) -> TrainSettings:
         scale = merged(scale, fine_tune)
     elif method["start_from"] != "scratch":
         raise unknown_choice("start_from", method["start_from"], ("vanilla", "scratch"))
-    regulariser = method.get("regulariser")
-    check(
-        (regulariser is None) == (method["name"] != "sa_ddqn"),
-        f"method.regulariser={regulariser!r} with method.name={method['name']}: sa_ddqn alone has a regulariser",
-    )
+    regulariser, solver = method.get("regulariser"), METHODS[method["name"]]
+    if solver is None:
+        fits, expected = regulariser is None, "none"
+    else:
+        fits = isinstance(regulariser, Mapping) and regulariser.get("solver") == solver
+        expected = f"one with solver: {solver}"
+    check(fits, f"method.regulariser={regulariser!r} with method.name={method['name']}: expected {expected}")
     return _settings({**config, "scale": scale}, name=method["name"], regulariser=regulariser, parent=parent)
 
 

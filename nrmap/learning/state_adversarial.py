@@ -1,4 +1,4 @@
-"""The SA-DDQN regulariser, eq. 7 (Zhang et al. 2020), its inner maximum found by PGD."""
+"""The SA-DDQN regulariser, eq. 7 (Zhang et al. 2020), and its inner maximum found by PGD."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,17 +11,19 @@ from nrmap.network import QNetwork, frozen
 from nrmap.perturbations import other_action_margin, projected_gradient_ascent, random_start
 
 HingeReduction = Literal["per_sample_mean", "batch_sum"]
+# How the inner maximum is found: from below by an attack, or from above by interval bounds (`nrmap.bounds`).
+Solver = Literal["pgd", "ibp"]
 
 
 @dataclass(frozen=True)
 class RegulariserSpec:
-    """κ, the hinge and the attack of eq. 7.
+    """κ, the hinge, the ball and the solver of eq. 7.
 
     The loss is TD + κ · R. `hinge_reduction` says how R comes from the margins m_b of a batch:
     `per_sample_mean` is mean_b max(m_b, −c), `batch_sum` is max(Σ_b m_b, −c), as the reference
     PGD code has it. c is `hinge`. `attack_epsilon` is the final ℓ∞ radius; it grows from 0 over
-    `ramp_steps` agent steps after `ramp_begin`. PGD takes `pgd_steps` steps of the current radius
-    times `pgd_step_fraction` from a random start.
+    `ramp_steps` agent steps after `ramp_begin`. The solver "pgd" takes `pgd_steps` steps of the
+    current radius times `pgd_step_fraction` from a random start; "ibp" has no settings of its own.
     """
 
     kappa: float
@@ -30,8 +32,9 @@ class RegulariserSpec:
     attack_epsilon: float
     ramp_begin: int
     ramp_steps: int
-    pgd_steps: int
-    pgd_step_fraction: float
+    solver: Solver = "pgd"
+    pgd_steps: int = 0
+    pgd_step_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         check(self.kappa >= 0, f"kappa={self.kappa}: expected at least 0")
@@ -39,8 +42,14 @@ class RegulariserSpec:
         check(0 < self.attack_epsilon <= 1, f"attack_epsilon={self.attack_epsilon}: expected 0 < ε ≤ 1, such as 1/255")
         check(self.ramp_begin >= 0, f"ramp_begin={self.ramp_begin}: expected at least 0")
         check(self.ramp_steps >= 1, f"ramp_steps={self.ramp_steps}: expected at least 1")
-        check(self.pgd_steps >= 1, f"pgd_steps={self.pgd_steps}: expected at least 1")
-        check(self.pgd_step_fraction > 0, f"pgd_step_fraction={self.pgd_step_fraction}: expected more than 0")
+        check(self.solver in ("pgd", "ibp"), f"solver={self.solver!r}: expected pgd or ibp")
+        if self.solver == "pgd":
+            check(self.pgd_steps >= 1, f"pgd_steps={self.pgd_steps}: expected at least 1")
+            check(self.pgd_step_fraction > 0, f"pgd_step_fraction={self.pgd_step_fraction}: expected more than 0")
+        else:
+            steps, fraction = self.pgd_steps, self.pgd_step_fraction
+            given = f"pgd_steps={steps}, pgd_step_fraction={fraction} with solver={self.solver}"
+            check(steps == fraction == 0, f"{given}: expected neither, they are settings of pgd")
         check(
             self.hinge_reduction in ("per_sample_mean", "batch_sum"),
             f"hinge_reduction={self.hinge_reduction!r}: expected per_sample_mean or batch_sum",
@@ -73,7 +82,7 @@ def adversarial_states(
 
 
 def hinge_loss(margins: Tensor, *, hinge: float, reduction: HingeReduction) -> Tensor:
-    """R of eq. 7 from the margins [B] at the adversarial states: clamped below at −c, a scalar."""
+    """R of eq. 7 from the margins [B] that the solver found: clamped below at −c, a scalar."""
     if reduction == "batch_sum":
         return margins.sum().clamp(min=-hinge)
     return margins.clamp(min=-hinge).mean()

@@ -44,9 +44,7 @@ def test_smooth_ramp_is_continuous_in_value_and_slope(share):
     assert ramp(last - 1) == pytest.approx(1.0, rel=1e-6)
 
 
-@given(
-    final=st.floats(1e-4, 1), begin=st.integers(0, 1000), duration=st.integers(1, 1000), share=st.floats(0.05, 0.95)
-)
+@given(final=st.floats(1e-4, 1), begin=st.integers(0, 1000), duration=st.integers(1, 1000), share=st.floats(0.05, 0.95))
 def test_smooth_ramp_grows_from_zero_to_its_final_value(final, begin, duration, share):
     ramp = SmoothRamp(final, begin, duration, share)
     values = np.array([ramp(step) for step in range(begin + duration + 2)])
@@ -75,9 +73,7 @@ def test_epsilon_of_every_environment(epsilon, num_envs, spread):
 
 
 def test_exploration_decays_to_its_final_value():
-    spec = ExplorationSpec(
-        epsilon_initial=1.0, epsilon_final=0.04, decay_steps=1000, env_spread=1.0, longest_repeat=1
-    )
+    spec = ExplorationSpec(epsilon_initial=1.0, epsilon_final=0.04, decay_steps=1000, env_spread=1.0, longest_repeat=1)
     assert spec.epsilons(0, 3) == pytest.approx([1, 1, 1])
     assert spec.epsilons(500, 3) == pytest.approx([0.52, 0.52**1.5, 0.52**2])
     assert spec.epsilons(1000, 3) == pytest.approx([0.04, 0.008, 0.0016])

@@ -1,0 +1,108 @@
+"""Figures of maps: those of one policy, and those of several side by side (figures 1 and 2 of the paper)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyze.heatmaps import KINDS, draw_map, draw_overlay
+from analyze.names import policy_label
+from analyze.sheets import Panel, Sheet, save_sheet
+from nrmap.episode_maps import EpisodeMaps, TotalMaps
+from nrmap.policy import Policy
+from nrmap.rollout import replay_rgb
+from nrmap.sparsity import MapKind, sparsity
+from nrmap.states import RolloutStates
+
+FloatArray = NDArray[np.float64]
+OVERLAID: tuple[MapKind, ...] = ("kmap", "kl")
+_MAP_SIZE, _OVERLAY_SIZE = (3.3, 2.9), (2.4, 3.2)
+
+
+def map_figures(maps: EpisodeMaps, *, policy: Policy, states: RolloutStates, folder: Path) -> dict[str, Path]:
+    """Draw the maps of one policy into `folder`, as PDF and PNG; the PNG files by what they show.
+
+    "heatmaps" has a panel for every kind of map and temperature, "overlay" KMAP and the KL map
+    over the game's own screen in colour, at one of the states they were computed on.
+    """
+    name = f"{policy.env.game}, {policy_label(policy.card.method, policy.card.seed)}"
+    total = maps.total()
+    heatmaps = tuple(
+        map_panel(name, map_, kind, temperature)
+        for kind in KINDS
+        for temperature, each in maps_of_kind(total, kind)
+        for map_ in channels_of(each)
+    )
+    sheets = (
+        Sheet("heatmaps", name, heatmaps, 2, _MAP_SIZE),
+        overlay_sheet("overlay", name, {name: (screen_of(states), total)}),
+    )
+    return {sheet.name: save_sheet(sheet, folder) for sheet in sheets}
+
+
+def comparison_sheet(
+    name: str,
+    caption: str,
+    maps: Mapping[str, TotalMaps],
+    kinds: Sequence[MapKind],
+    temperature: float | None = None,
+) -> Sheet:
+    """A row for every kind of map, a column for every policy; `temperature` chooses among those of HMAP and KL."""
+    panels = [
+        map_panel(label, map_, kind, at)
+        for kind in kinds
+        for label, total in maps.items()
+        for at, each in maps_of_kind(total, kind)
+        if at is None or temperature is None or at == temperature
+        for map_ in channels_of(each)
+    ]
+    return Sheet(name, caption, tuple(panels), max(len(panels) // len(kinds), 1), _MAP_SIZE)
+
+
+def overlay_sheet(name: str, caption: str, shown: Mapping[str, tuple[NDArray[np.uint8], TotalMaps]]) -> Sheet:
+    """KMAP and the KL map over a screen of the game, for every label its screen and its maps."""
+    panels = []
+    for kind in OVERLAID:
+        for label, (screen, total) in shown.items():
+            _, map_ = maps_of_kind(total, kind)[0]
+            title = f"{KINDS[kind].title}\n{label}"
+            summed = map_.reshape(-1, *map_.shape[-2:]).sum(axis=0)
+            draw = partial(draw_overlay, screen=screen, map_=summed, kind=kind, title=title)
+            panels.append(Panel(draw, f"{KINDS[kind].title} of {label} laid over a screen of the game."))
+    return Sheet(name, caption, tuple(panels), len(shown), _OVERLAY_SIZE)
+
+
+def map_panel(label: str, map_: FloatArray, kind: MapKind, temperature: float | None) -> Panel:
+    """One heat map with its name, temperature and sparsity in the title."""
+    measure = sparsity(map_)
+    at = "" if temperature is None else f", T = {temperature:g}"
+    value = "S undefined" if measure.value is None else f"S = {measure.value:.2f}"
+    title = f"{label}\n{KINDS[kind].title}{at}, {value}"
+    row, column = np.unravel_index(int(np.abs(map_).argmax()), map_.shape)
+    alt = (
+        f"{KINDS[kind].title}{at} of {label}, {value}: from {map_.min():.4g} to {map_.max():.4g}, "
+        f"largest at row {row}, column {column} of {map_.shape[0]} × {map_.shape[1]}."
+    )
+    return Panel(partial(draw_map, map_=map_, kind=kind, title=title), alt)
+
+
+def maps_of_kind(total: TotalMaps, kind: MapKind) -> list[tuple[float | None, FloatArray]]:
+    """The maps of one kind, each with its temperature, None where it has none."""
+    if kind in ("hmap", "kl"):
+        return list(zip(total.temperatures, getattr(total, kind), strict=True))
+    return [(None, getattr(total, kind))]
+
+
+def channels_of(map_: FloatArray) -> Iterator[FloatArray]:
+    """The maps [H, W] in a map [H, W] or, where every frame of a stack was ablated apart, [C, H, W]."""
+    yield from map_.reshape(-1, *map_.shape[-2:])
+
+
+def screen_of(states: RolloutStates) -> NDArray[np.uint8]:
+    """The game's colour screen [h, w, 3] at the middle one of the states of the first episode."""
+    of_first = np.flatnonzero(states.episode_ids == states.episode_ids[0])
+    middle = int(states.positions[of_first[len(of_first) // 2]])
+    episode = states.episodes[int(states.episode_ids[0])]
+    return replay_rgb(states.env, episode.seed, episode.actions, [middle])[0]

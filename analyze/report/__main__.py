@@ -1,0 +1,28 @@
+"""`python -m analyze.report [--outputs outputs]`: print table 1, build the page over everything found."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from analyze.formats import print_table
+from analyze.report.build import ensure_report
+from nrmap.errors import NrmapError
+
+
+def main() -> None:
+    """Build the report; a mistake in the input is one line and status 2."""
+    parser = argparse.ArgumentParser(prog="python -m analyze.report", description=__doc__)
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
+    arguments = parser.parse_args()
+    try:
+        page, tables, made = ensure_report(arguments.outputs)
+    except NrmapError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    for table in tables[:2]:
+        print_table(table)
+    print(f"{page}{'' if made else ' is up to date'}")
+
+
+if __name__ == "__main__":
+    main()

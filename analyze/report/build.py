@@ -1,0 +1,125 @@
+"""From an outputs folder to its report: tables, figures and the page, made again only when something changed."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+from importlib import resources
+from pathlib import Path
+
+from analyze.formats import Table, to_csv, to_markdown
+from analyze.latex import to_latex
+from analyze.report.drawings import chart_panels, chart_sheet, game_sources, map_sets, map_sheets, overlay_sheets
+from analyze.report.found import Found, digest_of_inputs, find
+from analyze.report.page import GamePart, build_page
+from analyze.sheets import Sheet, save_sheet
+from analyze.tables import (
+    action_table,
+    entropy_table,
+    measure_table,
+    other_table,
+    q_gap_table,
+    returns_table,
+    sparsity_table,
+    table1,
+)
+from nrmap.errors import check
+from nrmap.files import identity_of, sha256_of_file, write_text
+from nrmap.layout import Layout
+from nrmap.records import Record
+from nrmap.runtime import provenance
+
+PAGE, TABLES, FIGURES = "index.html", "tables", "figures"
+
+
+def ensure_report(outputs: Path) -> tuple[Path, list[Table], bool]:
+    """Build the report of `outputs`; returns its page, its tables, and whether it had to be made anew.
+
+    Figures are drawn and the page is written only when a file that they depend on has changed,
+    or the code that makes them. Raises NrmapError when the folder is missing or cannot be written.
+    """
+    check(outputs.is_dir(), f"no outputs folder {outputs}: run make reproduce, or name another with --outputs")
+    folder = Layout(outputs).report
+    identity = identity_of({"inputs": digest_of_inputs(outputs), "code": _digest_of_code()})
+    found = find(outputs)
+    tables = all_tables(found)
+    if _identity_of_page(folder / PAGE) == identity:
+        return folder / PAGE, tables, False
+    written = write_tables(tables, found.records, folder / TABLES)
+    parts, problems = [], []
+    figures: set[str] = set()
+    for source in game_sources(found):
+        sets, unreadable = map_sets(source, outputs)
+        overlays, without = overlay_sheets(source, sets, outputs)
+        charts = chart_panels(source)
+        sheets = [*map_sheets(source, sets), *overlays]
+        sheets += [chart_sheet(source, name, panels) for name, panels in charts.items()]
+        figures |= _save(sheets, folder / FIGURES)
+        parts.append(GamePart(source, sets, charts, overlays))
+        problems += [*unreadable, *without]
+    _remove_others(folder / FIGURES, figures)
+    _remove_others(folder / TABLES, written)
+    write_text(folder / PAGE, build_page(found, tables, parts, problems, identity))
+    return folder / PAGE, tables, True
+
+
+def all_tables(found: Found) -> list[Table]:
+    """The tables over all games; those without a row are left out."""
+    builders = (table1, returns_table, sparsity_table, entropy_table, measure_table, q_gap_table, other_table)
+    tables = [build(found.records, reference=found.reference) for build in builders]
+    return [table for table in tables if table.rows]
+
+
+def write_tables(tables: Iterable[Table], records: Sequence[Record], folder: Path) -> set[str]:
+    """Write each table as CSV, Markdown and LaTeX, and all records as CSV; returns the names of the files."""
+    actions = [action_table(records, game) for game in sorted({record.game for record in records})]
+    texts = {"records.csv": records_csv(records)} if records else {}
+    for table in (*tables, *(table for table in actions if table.rows)):
+        texts |= {f"{table.name}.{kind}": write(table) for kind, write in _WRITERS.items()}
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return set(texts)
+
+
+_WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+
+
+def records_csv(records: Iterable[Record]) -> str:
+    """All records, a column for every field."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Record)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(record) for record in records)
+    return text.getvalue()
+
+
+def _save(sheets: Iterable[Sheet], folder: Path) -> set[str]:
+    return {
+        f"{sheet.name}.{kind}" for sheet in sheets for kind in ("pdf", "png") if save_sheet(sheet, folder).is_file()
+    }
+
+
+def _remove_others(folder: Path, keep: set[str]) -> None:
+    """Remove what an earlier report left there and this one does not have."""
+    for path in folder.glob("*"):
+        if path.is_file() and path.name not in keep:
+            path.unlink()
+
+
+def _digest_of_code() -> dict[str, str]:
+    root = resources.files("analyze")
+    paths = [Path(str(root))] if root.is_dir() else []
+    files = (
+        path for folder in paths for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".css", ".js", ".html")
+    )
+    return {path.name: sha256_of_file(path) for path in files} | {"versions": str(provenance()["versions"])}
+
+
+def _identity_of_page(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with open(path, encoding="utf-8") as file:
+        head = file.read(2000)
+    match = re.search(r'name="nrmap-inputs" content="(\w+)"', head)
+    return match[1] if match else None

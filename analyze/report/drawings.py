@@ -1,0 +1,169 @@
+"""What is drawn for one game: its maps, and the sheets of charts and heat maps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from analyze.figures import comparison_sheet, overlay_sheet, screen_of
+from analyze.heatmaps import KINDS
+from analyze.names import method_rank, policy_label
+from analyze.report.found import Found
+from analyze.report.gallery import MapSet, by_states
+from analyze.report.labels import Result, Training
+from analyze.report.map_panels import size_panels, sparsity_panels, temperature_panels
+from analyze.report.play_panels import Run, action_panels, curve_panels, gap_panels, return_panels
+from analyze.sheets import Panel, Sheet
+from analyze.tables import headline_temperature
+from nrmap.episode_maps import load_maps
+from nrmap.errors import NrmapError
+from nrmap.records import Record
+from nrmap.states_file import load_states
+
+CHART_SIZE = (4.2, 3.1)
+_CHARTS = {
+    "sparsity": "Sparsity of every map, smaller is sparser; bars are 95% intervals, dashed lines the paper's numbers.",
+    "size": "Sparsity against the number of states N; bands are 95% intervals.",
+    "temperature": "Sparsity against the temperature T; bands are 95% intervals.",
+    "returns": "Every episode a dot, the mean a marker, its 95% interval a bar.",
+    "actions": "How often the greedy policies take each action.",
+    "gaps": "Q-gap: thin lines from the 1% to the 99% quantile, thick ones from 25% to 75%, the median a marker.",
+    "curves": "Training: every run a line, every episode a dot.",
+}
+
+
+@dataclass(frozen=True)
+class GameSource:
+    """One game's policies from one place, trained here or come with the project, and all there is of them."""
+
+    game: str
+    reference: bool
+    records: Sequence[Record]
+    trainings: Sequence[Training]
+    results: Sequence[Result]
+
+    @property
+    def name(self) -> str:
+        """For files and anchors: `Freeway`, `Freeway-reference`."""
+        return f"{self.game}-reference" if self.reference else self.game
+
+
+def game_sources(found: Found) -> list[GameSource]:
+    """All games in order, in each the reference policies before those trained here; blind players are in both."""
+    sources = []
+    for game in found.games:
+        for reference in (True, False):
+            trainings = [one for one in found.trainings if one.game == game and one.reference == reference]
+            results = [
+                one
+                for one in found.results
+                if one.policy_sha256
+                and one.records[0].game == game
+                and (one.policy_sha256 in found.reference) == reference
+            ]
+            records = [
+                record
+                for record in found.records
+                if record.game == game
+                and (record.policy_sha256 is None or (record.policy_sha256 in found.reference) == reference)
+            ]
+            if trainings or results or (not reference and any(r.policy_sha256 is None for r in records)):
+                sources.append(GameSource(game, reference, records, trainings, results))
+    return sources
+
+
+def map_sets(source: GameSource, outputs: Path) -> tuple[list[MapSet], list[str]]:
+    """The maps of every policy, and what could not be read."""
+    sets, problems = [], []
+    for result in source.results:
+        if result.maps is None or result.states is None:
+            continue
+        first = next(record for record in result.records if record.states_from is not None)
+        try:
+            maps, _ = load_maps(result.maps)
+        except NrmapError as error:
+            problems.append(str(error).replace(f"{outputs}/", ""))
+            continue
+        states_path = outputs / str(result.inputs.get("states_path", ""))
+        sets.append(MapSet(first.method, first.seed, first.states_from or "", maps.total(), states_path))
+    return _without_repeats(sets), problems
+
+
+def _without_repeats(sets: Sequence[MapSet]) -> list[MapSet]:
+    """One set of maps for each policy and states: that with the most temperatures."""
+    best: dict[tuple[object, ...], MapSet] = {}
+    for one in sorted(sets, key=lambda one: -len(one.total.temperatures)):
+        best.setdefault((one.method, one.seed, one.states, one.total.num_states), one)
+    return list(best.values())
+
+
+def chart_panels(source: GameSource) -> dict[str, list[Panel]]:
+    """The charts of a game by name, without those for which nothing was measured."""
+    runs = [
+        Run(training.method, training.seed, training.curves, _steps_before(training.settings))
+        for training in source.trainings
+        if training.curves is not None
+    ]
+    panels = {
+        "sparsity": sparsity_panels(source.records),
+        "size": size_panels(source.records),
+        "temperature": temperature_panels(source.records),
+        "returns": return_panels(source.records),
+        "actions": action_panels(source.records),
+        "gaps": gap_panels(source.records),
+        "curves": curve_panels(runs, source.records),
+    }
+    return {name: each for name, each in panels.items() if each}
+
+
+def chart_sheet(source: GameSource, name: str, panels: Sequence[Panel]) -> Sheet:
+    """The panels of one kind of chart on one sheet for print."""
+    return Sheet(f"{name}-{source.name}", _CHARTS[name], tuple(panels), min(len(panels), 4), CHART_SIZE)
+
+
+def caption_of(name: str) -> str:
+    """What a kind of chart shows."""
+    return _CHARTS[name]
+
+
+def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
+    """Figures 1 and 2 of the paper with all methods, and all kinds of maps, for every seed and set of states."""
+    temperature = headline_temperature(source.records)
+    sheets = []
+    for states, group in by_states(sets).items():
+        slug = states.replace(" states, N = ", "-").replace(" ", "-")
+        for seed in sorted({one.seed for one in group}, key=lambda seed: (seed is None, seed)):
+            maps = {
+                policy_label(one.method, None): one.total
+                for one in sorted(group, key=lambda one: method_rank(one.method))
+                if one.seed == seed
+            }
+            place = f"{source.name}-seed{seed}-{slug}"
+            caption = f"{source.game}, seed {seed}, {states}"
+            sheets.append(comparison_sheet(f"figure1-{place}", f"KMAP, {caption}", maps, ["kmap"]))
+            sheets.append(comparison_sheet(f"figure2-{place}", f"HMAP, {caption}", maps, ["hmap"], temperature))
+            sheets.append(comparison_sheet(f"maps-{place}", f"All maps, {caption}", maps, tuple(KINDS), temperature))
+    return sheets
+
+
+def overlay_sheets(source: GameSource, sets: Sequence[MapSet], outputs: Path) -> tuple[list[Sheet], list[str]]:
+    """Maps over the game's own screen, for the first seed on its own states; and what could not be read."""
+    own = [one for one in sets if one.states == "own"] or list(sets)
+    seeds = sorted({one.seed for one in own}, key=lambda seed: (seed is None, seed))[:1]
+    shown, problems = {}, []
+    for one in sorted(own, key=lambda one: method_rank(one.method)):
+        if one.seed not in seeds:
+            continue
+        try:
+            shown[policy_label(one.method, one.seed)] = screen_of(load_states(one.states_path)), one.total
+        except NrmapError as error:
+            problems.append(f"no overlay of {policy_label(one.method, one.seed)}: {error}".replace(f"{outputs}/", ""))
+    if not shown:
+        return [], problems
+    caption = f"KMAP and the KL map over a screen of {source.game}, from the middle of the first episode."
+    return [overlay_sheet(f"overlay-{source.name}", caption, shown)], problems
+
+
+def _steps_before(settings: Mapping[str, object]) -> int:
+    """The agent steps of the policies that a run started from, all the way back."""
+    parent = settings.get("parent")
+    return int(str(parent["steps"])) + _steps_before(parent) if isinstance(parent, dict) else 0

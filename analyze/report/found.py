@@ -1,0 +1,137 @@
+"""What lies under an outputs folder: runs, their curves and policies, measured records, maps."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors
+
+from analyze.report.labels import Result, Training, labelled_results, labelled_trainings
+from nrmap.errors import NrmapError
+from nrmap.files import read_json, sha256_of_file
+from nrmap.layout import CURVES_FILE, METRICS_FILE, POLICY_FILE, REFERENCE_FOLDER
+from nrmap.policy import METADATA_KEY, PolicyCard
+from nrmap.records import Record, read_records
+
+MAPS_FILE, SETTINGS_FILE = "maps.npz", "settings.json"
+# Two records that agree in all other fields claim to be the same measurement.
+_RESULT_FIELDS = ("value", "low", "high", "interval", "note")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything found, ready to be shown. `problems` are files that could not be read, and why."""
+
+    outputs: Path
+    trainings: tuple[Training, ...]
+    results: tuple[Result, ...]
+    problems: tuple[str, ...] = ()
+    records: tuple[Record, ...] = field(default=())
+
+    @property
+    def reference(self) -> frozenset[str]:
+        """The hashes of the policies that came with the project."""
+        return frozenset(training.sha256 for training in self.trainings if training.reference and training.sha256)
+
+    @property
+    def games(self) -> list[str]:
+        """Every game there is anything of, by name."""
+        return sorted({training.game for training in self.trainings} | {record.game for record in self.records})
+
+
+def find(outputs: Path) -> Found:
+    """Read everything under `outputs`. What cannot be read is left out and told in `problems`."""
+    problems: list[str] = []
+    trainings = labelled_trainings(list(_trainings(outputs, problems)))
+    results = labelled_results(list(_results(outputs, problems)), trainings)
+    records, disagreements = _merged(results)
+    if disagreements:
+        problems.append(
+            f"{disagreements} values were measured twice and differ; the page shows those not from reference"
+        )
+    return Found(outputs, tuple(trainings), tuple(results), tuple(problems), tuple(records))
+
+
+def _trainings(outputs: Path, problems: list[str]) -> Iterator[Training]:
+    for root in (outputs / "train", outputs / REFERENCE_FOLDER):
+        folders = {path.parent for name in (POLICY_FILE, CURVES_FILE) for path in root.rglob(name)}
+        for folder in sorted(folders):
+            try:
+                yield _training(outputs, folder, reference=root.name == REFERENCE_FOLDER)
+            except (NrmapError, KeyError, TypeError) as error:
+                problems.append(f"{folder.relative_to(outputs)}: {_reason(error, outputs)}")
+
+
+def _training(outputs: Path, folder: Path, *, reference: bool) -> Training:
+    curves = read_json(folder / CURVES_FILE) if (folder / CURVES_FILE).is_file() else None
+    card, sha256 = None, None
+    if (folder / POLICY_FILE).is_file():
+        game, card = _card(folder / POLICY_FILE)
+        sha256 = sha256_of_file(folder / POLICY_FILE)
+        method, seed, settings = card.method, card.seed, card.settings
+    else:
+        settings = read_json(folder / SETTINGS_FILE)
+        game, method, seed = settings["env"]["game"], settings["method"], settings["seed"]
+    place = str(folder.relative_to(outputs))
+    return Training(place, game, method, seed, reference, settings, curves, card, sha256)
+
+
+def _card(path: Path) -> tuple[str, PolicyCard]:
+    """The game and the card of a policy file, from its header alone: a page needs no weights."""
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            metadata = json.loads((file.metadata() or {})[METADATA_KEY])
+    except (safetensors.SafetensorError, OSError, KeyError) as error:
+        raise NrmapError(f"{path} is not a readable policy file: {error}") from error
+    return metadata["env"]["game"], PolicyCard(**metadata["card"])
+
+
+def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
+    for name in ("evaluation", "maps", REFERENCE_FOLDER):
+        for path in sorted((outputs / name).rglob(METRICS_FILE)):
+            try:
+                context = read_json(path)
+                records = tuple(read_records(path))
+                settings, inputs, provenance = (context.get(key) or {} for key in ("settings", "inputs", "provenance"))
+            except (NrmapError, KeyError, TypeError) as error:
+                problems.append(f"{path.relative_to(outputs)}: {_reason(error, outputs)}")
+                continue
+            maps = path.with_name(MAPS_FILE)
+            yield Result(
+                folder=str(path.parent.relative_to(outputs)),
+                reference=name == REFERENCE_FOLDER,
+                records=records,
+                settings=settings,
+                inputs=inputs,
+                provenance=provenance,
+                maps=maps if maps.is_file() else None,
+            )
+
+
+def _reason(error: Exception, outputs: Path) -> str:
+    text = str(error) if isinstance(error, NrmapError) else f"{type(error).__name__}: {error}"
+    return text.replace(f"{outputs}/", "")
+
+
+def _merged(results: list[Result]) -> tuple[list[Record], int]:
+    """All records once, and how many were measured twice with different values; those not from reference count."""
+    names = [field.name for field in fields(Record) if field.name not in _RESULT_FIELDS]
+    merged: dict[tuple[Any, ...], Record] = {}
+    disagreements = 0
+    for result in sorted(results, key=lambda result: result.reference):
+        for record in result.records:
+            key = tuple(getattr(record, name) for name in names)
+            found = merged.setdefault(key, record)
+            disagreements += found.value != record.value
+    return list(merged.values()), disagreements
+
+
+def digest_of_inputs(outputs: Path) -> dict[str, str]:
+    """The hashes of all files that a report depends on, by their paths."""
+    roots = ("train", "evaluation", "maps", "states", REFERENCE_FOLDER)
+    names = {POLICY_FILE, CURVES_FILE, METRICS_FILE, MAPS_FILE, SETTINGS_FILE}
+    paths = (path for root in roots for path in (outputs / root).rglob("*") if path.is_file())
+    wanted = (path for path in paths if path.name in names or path.suffix == ".npz")
+    return {str(path.relative_to(outputs)): sha256_of_file(path) for path in sorted(wanted)}

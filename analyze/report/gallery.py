@@ -1,0 +1,110 @@
+"""Every map as a picture of one dot a pixel that the browser enlarges: crisp, and small enough for hundreds."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from PIL import Image  # comes with matplotlib
+
+from analyze.figures import channels_of, maps_of_kind
+from analyze.heatmaps import KINDS, map_limits
+from analyze.names import method_label, method_rank, policy_label
+from analyze.report.html import image
+from nrmap.episode_maps import TotalMaps
+from nrmap.maps import FloatArray
+from nrmap.sparsity import MapKind, sparsity, zero_reason
+
+_LEVELS = 256
+
+
+@dataclass(frozen=True)
+class MapSet:
+    """The maps of one policy on one set of states, and the file of these states."""
+
+    method: str
+    seed: int | None
+    states: str
+    total: TotalMaps
+    states_path: Path
+
+
+def gallery(sets: Sequence[MapSet], kind: MapKind, temperature: float | None) -> str:
+    """The maps of one kind: a row for every seed, a column for every method."""
+    methods = sorted({one.method for one in sets}, key=method_rank)
+    by_place = {(one.method, one.seed): one for one in sets}
+    cells = [f'<div class="method">{escape(method_label(method))}</div>' for method in methods]
+    for seed in sorted({one.seed for one in sets}, key=lambda seed: (seed is None, seed)):
+        for method in methods:
+            found = by_place.get((method, seed))
+            cells.append('<div class="none">not measured</div>' if found is None else _cards(found, kind, temperature))
+    width = f'style="--methods: {len(methods)}"'
+    return f'<div class="scroll"><div class="gallery" {width}>\n' + "\n".join(cells) + "\n</div></div>"
+
+
+def _cards(one: MapSet, kind: MapKind, temperature: float | None) -> str:
+    return (
+        "".join(
+            _card(one, map_, kind)
+            for at, each in maps_of_kind(one.total, kind)
+            if at == temperature or at is None
+            for map_ in channels_of(each)
+        )
+        or '<div class="none">not measured</div>'
+    )
+
+
+def _card(one: MapSet, map_: FloatArray, kind: MapKind) -> str:
+    label = policy_label(one.method, one.seed)
+    reason = zero_reason(kind, one.total.num_states)
+    measure = sparsity(map_, reason)
+    value = f"S undefined: {reason}" if measure.value is None else f"S = {measure.value:.2f}"
+    low, high = map_limits(map_, kind)
+    row, column = np.unravel_index(int(np.abs(map_).argmax()), map_.shape)
+    largest = "" if measure.value is None else f", largest at row {row}, column {column}"
+    alt = f"{KINDS[kind].title} of {label} on {one.states} states. {value}{largest}."
+    return (
+        f'<figure class="map">{image(map_png(map_, kind), "png", alt)}'
+        f'<div class="bar {KINDS[kind].colours}"></div>'
+        f'<div class="ends"><span>{low:.4g}</span><span>{high:.4g}</span></div>'
+        f"<figcaption>{escape(label)}<br>{escape(value)}</figcaption></figure>"
+    )
+
+
+def map_png(map_: FloatArray, kind: MapKind) -> bytes:
+    """A map [H, W] as a PNG of H × W dots in 256 colours, those of its heat map."""
+    low, high = map_limits(map_, kind)
+    scaled = (map_ - low) / (high - low) if high > low else np.zeros_like(map_)
+    levels = np.minimum((scaled * _LEVELS).astype(np.int64), _LEVELS - 1).astype(np.uint8)
+    picture = Image.fromarray(levels)
+    picture.putpalette(_colours(KINDS[kind].colours).tobytes())
+    content = io.BytesIO()
+    picture.save(content, format="png", optimize=True)
+    return content.getvalue()
+
+
+def bar_styles() -> str:
+    """CSS for the colour bars, from the smallest value on the left to the largest on the right."""
+    names = dict.fromkeys(style.colours for style in KINDS.values())
+    return "\n".join(f".bar.{name} {{ background: linear-gradient(to right, {_stops(name)}); }}" for name in names)
+
+
+def by_states(sets: Iterable[MapSet]) -> Mapping[str, list[MapSet]]:
+    """The sets by their states and N, own states first."""
+    groups: dict[tuple[bool, bool, str, int], list[MapSet]] = {}
+    for one in sets:
+        key = (one.states != "own", one.states != "pool", one.states, one.total.num_states)
+        groups.setdefault(key, []).append(one)
+    return {f"{key[2]} states, N = {key[3]}": groups[key] for key in sorted(groups)}
+
+
+def _colours(name: str) -> np.ndarray:
+    colours = mpl.colormaps[name](np.linspace(0, 1, _LEVELS))[:, :3]
+    return (255 * colours).round().astype(np.uint8)
+
+
+def _stops(name: str) -> str:
+    return ", ".join(f"rgb({red}, {green}, {blue})" for red, green, blue in _colours(name)[::17].tolist())

@@ -1,0 +1,181 @@
+"""What tells apart the policies of one method, and the analyses of one policy, where there are several."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nrmap.policy import PolicyCard
+from nrmap.records import Record
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run. `method` is its label: the method, and in brackets what tells it from others like it.
+
+    A run without a policy is not finished; `folder` is relative to the outputs.
+    """
+
+    folder: str
+    game: str
+    method: str
+    seed: int
+    reference: bool
+    settings: Mapping[str, Any]
+    curves: Mapping[str, Any] | None
+    card: PolicyCard | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One metrics.json: its records, and the settings, inputs and provenance kept beside them."""
+
+    folder: str
+    reference: bool
+    records: tuple[Record, ...]
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    maps: Path | None
+
+    @property
+    def policy_sha256(self) -> str | None:
+        """The policy that was measured; None for players that are no policy."""
+        return next((record.policy_sha256 for record in self.records if record.policy_sha256), None)
+
+    @property
+    def states(self) -> tuple[str, int] | None:
+        """Which states the maps were made of, and how many; None where there are no maps."""
+        whole = (record for record in self.records if record.states_from and record.item is None)
+        return next(((record.states_from or "", record.num_states or 0) for record in whole), None)
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as one mapping, `learner.batch_size` to its value as JSON."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{name}.")
+        else:
+            flat[name] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def differences(variants: Sequence[Mapping[str, str]]) -> list[str]:
+    """For each of several flat settings what tells it from the others, in words as short as they can be.
+
+    One setting if it alone tells them apart, else two if no more differ; "" where that fails.
+    """
+    keys = list(dict.fromkeys(key for one in variants for key in one))
+    differing = [key for key in keys if len({one.get(key) for one in variants}) > 1]
+    distinct = len({json.dumps(one, sort_keys=True) for one in variants})
+    alone = [key for key in differing if len({one.get(key) for one in variants}) == distinct]
+    alone.sort(key=lambda key: (not key.startswith("regulariser."), key != "steps"))
+    chosen = alone[:1] or (differing if len(differing) <= 2 else [])
+    return [", ".join(f"{key.rpartition('.')[2]}={one.get(key, 'none')}" for key in chosen) for one in variants]
+
+
+def labelled_trainings(trainings: list[Training]) -> list[Training]:
+    """Method labels that tell configurations of one method apart, where there are several; seeds do not count."""
+    groups: dict[tuple[str, str, bool], list[int]] = defaultdict(list)
+    for index, training in enumerate(trainings):
+        groups[training.game, training.method, training.reference].append(index)
+    labelled = list(trainings)
+    for indices in groups.values():
+        flat = [_without_seeds(flattened(trainings[index].settings)) for index in indices]
+        if all(one == flat[0] for one in flat):
+            continue
+        for index, text in zip(indices, differences(flat), strict=True):
+            training = trainings[index]
+            label = text or f"run {Path(training.folder).name[:6]}"
+            labelled[index] = replace(training, method=f"{training.method} ({label})")
+    return labelled
+
+
+def _without_seeds(flat: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in flat.items() if key.rpartition(".")[2] != "seed"}
+
+
+def labelled_results(results: Sequence[Result], trainings: Sequence[Training]) -> list[Result]:
+    """Records that carry their policy's label, and whose states say which, where there are several alike.
+
+    Rows of a table are compared with each other, so two sets of states must not have one name.
+    """
+    names = _Names(results, trainings)
+    return [
+        replace(result, records=tuple(names.renamed(record, result) for record in result.records)) for result in results
+    ]
+
+
+class _Names:
+    """Which policies, sets of states and analyses there are of each name."""
+
+    def __init__(self, results: Sequence[Result], trainings: Sequence[Training]) -> None:
+        self._methods = {training.sha256: training.method for training in trainings if training.sha256}
+        self._reference = {training.sha256 for training in trainings if training.reference}
+        self._policies: dict[_Key, set[str]] = defaultdict(set)
+        self._states: dict[_Key, set[str]] = defaultdict(set)
+        analyses: dict[_Key, list[Result]] = defaultdict(list)
+        for result in results:
+            sha256 = result.policy_sha256
+            if sha256 is None:
+                continue
+            self._policies[self._policy_key(result.records[0])].add(sha256)
+            if result.states:
+                self._states[self._states_key(result)].add(_states_sha256(result))
+                analyses[sha256, result.states, _states_sha256(result)].append(result)
+        self._extras: dict[str, str] = {}
+        for alike in analyses.values():
+            texts = differences([_ablation_of(result) for result in alike])
+            self._extras |= {result.folder: text for result, text in zip(alike, texts, strict=True)}
+
+    def renamed(self, record: Record, result: Result) -> Record:
+        """`record` of `result` with its policy's label as the method, and that of its states."""
+        if record.policy_sha256 is None:
+            return record
+        method = self._method(record)
+        if len(self._policies[self._policy_key(record)]) > 1:
+            method = _with_words(method, [record.policy_sha256[:6]])
+        states = record.states_from
+        if states is not None and result.states is not None:
+            words = [self._extras[result.folder]] if self._extras.get(result.folder) else []
+            if len(self._states[self._states_key(result)]) > 1:
+                words.append(_states_sha256(result)[:6])
+            states = _with_words(states, words)
+        return replace(record, method=method, states_from=states)
+
+    def _method(self, record: Record) -> str:
+        return self._methods.get(record.policy_sha256 or "", record.method)
+
+    def _policy_key(self, record: Record) -> "_Key":
+        return record.game, self._method(record), record.seed, record.policy_sha256 in self._reference
+
+    def _states_key(self, result: Result) -> "_Key":
+        """A pool is one for all the policies of a game, its own states are each policy's."""
+        owner = result.policy_sha256 if result.states and result.states[0] == "own" else None
+        return result.records[0].game, result.states, owner, result.policy_sha256 in self._reference
+
+
+_Key = tuple[Any, ...]
+
+
+def _with_words(label: str, words: Sequence[str]) -> str:
+    """`sa_ddqn (kappa=0.02, 3f2a1c)` of either `sa_ddqn` or `sa_ddqn (kappa=0.02)`."""
+    if not words:
+        return label
+    added = ", ".join(words)
+    return f"{label[:-1]}, {added})" if label.endswith(")") else f"{label} ({added})"
+
+
+def _states_sha256(result: Result) -> str:
+    return str(result.inputs.get("states_sha256"))
+
+
+def _ablation_of(result: Result) -> dict[str, str]:
+    """The settings of an analysis that records do not say."""
+    flat = flattened(result.settings)
+    return {key: value for key, value in flat.items() if not key.startswith(("temperatures", "prefix_sizes"))}

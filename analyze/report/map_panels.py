@@ -1,0 +1,119 @@
+"""Panels of charts out of the records of maps: sparsity, and its growth with N and T.
+
+Every function takes the records of one game and gives the panels of one sheet, none where nothing
+was measured. Every seed is shown apart.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import numpy as np
+
+from analyze.names import base_method, method_styles, metric_name, policies_of, policy_label, policy_order
+from analyze.published import paper_number
+from analyze.report.charts import IntervalRow, Mark, Series, draw_intervals, draw_lines, number_text, titled
+from analyze.sheets import Panel
+from analyze.tables import headline_temperature
+from nrmap.records import Record, select
+
+_SPARSITIES = ("kmap_sparsity", "hmap_sparsity", "kl_sparsity", "margin_drop_sparsity")
+_BY_TEMPERATURE = ("hmap_sparsity", "kl_sparsity")
+
+
+def sparsity_panels(records: Sequence[Record]) -> list[Panel]:
+    """S of every policy with its interval, one panel for each metric and set of states; the paper's as lines."""
+    temperature = headline_temperature(records)
+    panels = []
+    for states_from, num_states in _state_sets(records):
+        for metric in _SPARSITIES:
+            mine = [
+                record
+                for record in select(records, metric=metric, states_from=states_from, num_states=num_states, item=None)
+                if record.temperature in (None, temperature)
+            ]
+            if mine:
+                panels.append(_sparsity_panel(mine, f"{states_from} states, N = {num_states}"))
+    return panels
+
+
+def _sparsity_panel(records: Sequence[Record], where: str) -> Panel:
+    styles = method_styles([record.method for record in records])
+    first = records[0]
+    rows, marks = [], {}
+    for record in sorted(records, key=policy_order):
+        colour, marker = styles[record.method]
+        label = policy_label(record.method, record.seed)
+        rows.append(IntervalRow(label, record.value, colour, marker, record.low, record.high))
+        published = paper_number(record.game, base_method(record.method), record.metric)
+        if published:
+            marks[published.agent] = Mark(f"paper, {published.agent}", published.value, colour)
+    at = "" if first.temperature is None else f", T = {first.temperature:g}"
+    title = f"{metric_name(first.metric).title}{at}: {where}"
+    draw = partial(titled, draw_intervals, title, rows=rows, x_label="S, smaller is sparser", marks=[*marks.values()])
+    values = "; ".join(f"{row.label} {number_text(row.value)}" for row in rows)
+    return Panel(draw, f"{title}. {values}.")
+
+
+def size_panels(records: Sequence[Record]) -> list[Panel]:
+    """S against N, each metric and kind of states a panel, every seed a line with its 95% band."""
+    temperature = headline_temperature(records)
+    sized = [record for record in records if record.metric in _SPARSITIES and record.item in (None, "prefix")]
+    panels = []
+    for states_from in dict.fromkeys(states_from for states_from, _ in _state_sets(records)):
+        for metric in _SPARSITIES:
+            mine = [
+                record
+                for record in select(sized, metric=metric, states_from=states_from)
+                if record.temperature in (None, temperature)
+            ]
+            if len({record.num_states for record in mine}) > 1:
+                at = f", T = {temperature:g}" if metric in _BY_TEMPERATURE else ""
+                title = f"{metric_name(metric).title}{at}: {states_from} states"
+                panels.append(_lines_panel(mine, "num_states", "N, number of states", title))
+    return panels
+
+
+def temperature_panels(records: Sequence[Record]) -> list[Panel]:
+    """S of HMAP and of the KL map against T, at the N of each set of states."""
+    panels = []
+    for states_from, num_states in _state_sets(records):
+        for metric in _BY_TEMPERATURE:
+            mine = select(records, metric=metric, states_from=states_from, num_states=num_states, item=None)
+            if len({record.temperature for record in mine}) > 1:
+                title = f"{metric_name(metric).title}: {states_from} states, N = {num_states}"
+                panels.append(_lines_panel(mine, "temperature", "temperature T", title))
+    return panels
+
+
+def _lines_panel(records: Sequence[Record], x: str, x_label: str, title: str) -> Panel:
+    styles = method_styles([record.method for record in records])
+    series = []
+    for method, seed in policies_of(records):
+        mine = sorted(select(records, method=method, seed=seed), key=lambda record: getattr(record, x))
+        colour, marker = styles[method]
+        low, high = ([_or_nan(getattr(record, end)) for record in mine] for end in ("low", "high"))
+        y = [_or_nan(record.value) for record in mine]
+        label = policy_label(method, None)
+        series.append(Series(label, [getattr(record, x) for record in mine], y, colour, marker, low, high))
+    draw = partial(
+        titled, draw_lines, title, series=series, x_label=x_label, y_label="S, smaller is sparser", log_x=True
+    )
+    ends = "; ".join(
+        f"{one.label} from {number_text(np.asarray(one.y)[0])} to {number_text(np.asarray(one.y)[-1])}"
+        for one in series
+    )
+    return Panel(draw, f"{title}, against {x_label}. {ends}.")
+
+
+def _state_sets(records: Iterable[Record]) -> list[tuple[str, int]]:
+    """The kinds of states and their N that maps were measured on, own before pool, small before large."""
+    sets = {
+        (record.states_from, record.num_states)
+        for record in records
+        if record.metric == "kmap_sparsity" and record.item is None and record.states_from and record.num_states
+    }
+    return sorted(sets, key=lambda one: (one[0] != "own", one[0] != "pool", one))
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value

@@ -1,0 +1,216 @@
+"""The page: one HTML file of tables, pictures and words, with everything inside it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib import resources
+from string import Template
+
+from analyze.formats import Table
+from analyze.heatmaps import KINDS
+from analyze.names import METRICS, method_label
+from analyze.report.drawings import CHART_SIZE, GameSource, caption_of
+from analyze.report.found import Found
+from analyze.report.gallery import MapSet, bar_styles, by_states, gallery
+from analyze.report.glance import glance
+from analyze.report.html import details, image, items, paragraphs, table_html
+from analyze.report.missing import inventory, inventory_table, missing
+from analyze.report.notes import DEVIATIONS, NOTHING, READING
+from analyze.report.values import provenance_section, settings_section, values_section
+from analyze.sheets import Panel, Sheet, panel_bytes
+from analyze.tables import action_table, headline_temperature
+
+TITLE = "Non-robust feature maps of deep reinforcement learning policies"
+_SCREEN_DPI = 110
+_HEADINGS = {
+    "sparsity": "Sparsity",
+    "size": "Sparsity against N",
+    "temperature": "Sparsity against T",
+    "returns": "Returns",
+    "actions": "Actions",
+    "gaps": "Q-gaps",
+    "curves": "Learning curves",
+}
+
+
+@dataclass(frozen=True)
+class GamePart:
+    """What one game's section is made of."""
+
+    source: GameSource
+    sets: Sequence[MapSet]
+    charts: Mapping[str, Sequence[Panel]]
+    overlays: Sequence[Sheet]
+
+
+def build_page(
+    found: Found, tables: Sequence[Table], parts: Sequence[GamePart], problems: Sequence[str], identity: str
+) -> str:
+    """The whole page. `identity` says what it was made from; equal input gives an equal page."""
+    sections = {
+        "results": ("Tables", _tables_section(found, tables)),
+        **{part.source.name: (_game_title(part.source), _game_section(part, found)) for part in parts},
+        "settings": ("Settings", settings_section(found)),
+        "values": ("All values", values_section(found)),
+        "deviations": ("Deviations", _deviations_section()),
+        "glossary": ("Glossary", _glossary_section(found)),
+        "provenance": ("Provenance", provenance_section(found)),
+    }
+    if not found.records and not found.trainings:
+        sections = {"results": ("Results", _nothing_section()), "deviations": sections["deviations"]}
+    missing_part = _missing_section(found, [*found.problems, *problems])
+    body = "\n".join(
+        f'<section id="{escape(name)}">\n<h2>{escape(title)}</h2>\n{content}\n</section>'
+        for name, (title, content) in sections.items()
+        if content
+    )
+    nav = "\n".join(
+        f'<a href="#{escape(name)}">{escape(title)}</a>' for name, (title, content) in sections.items() if content
+    )
+    return Template(_asset("page.html")).substitute(
+        title=escape(TITLE),
+        identity=escape(identity),
+        subtitle=escape(_subtitle(found)),
+        style=_asset("style.css"),
+        bars=bar_styles(),
+        script=_asset("script.js"),
+        nav=nav,
+        body=f"{body}\n{missing_part}" if missing_part else body,
+        footer="<p>Made by nrmap from the records and maps under its outputs folder. This page needs no network.</p>",
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files("analyze.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _subtitle(found: Found) -> str:
+    policies = {record.policy_sha256 for record in found.records if record.policy_sha256}
+    if not policies:
+        return "KMAP, HMAP and their sparsity: nothing has been measured yet."
+    methods = {record.method for record in found.records if record.policy_sha256}
+    seeds = {record.seed for record in found.records if record.policy_sha256}
+    counts = [(len(found.games), "game"), (len(methods), "method"), (len(seeds), "seed"), (len(policies), "policy")]
+    plural = {"policy": "policies"}
+    words = [f"{count} {name if count == 1 else plural.get(name, f'{name}s')}" for count, name in counts]
+    return f"KMAP, HMAP and their sparsity: {', '.join(words[:-1])}, {words[-1]} measured."
+
+
+def _nothing_section() -> str:
+    return f'<div class="missing">{"".join(f"<p>{with_code(text)}</p>" for text in NOTHING)}</div>'
+
+
+def _tables_section(found: Found, tables: Sequence[Table]) -> str:
+    if not tables:
+        return ""
+    first, *rest = tables
+    reading = details("How to read these numbers", paragraphs(READING))
+    return "\n".join([table_html(first), reading, *(table_html(table) for table in rest)])
+
+
+def _game_title(source: GameSource) -> str:
+    return f"{source.game}, reference policies" if source.reference else source.game
+
+
+def _game_section(part: GamePart, found: Found) -> str:
+    source = part.source
+    sentences = glance(source.records)
+    blocks = [f'<div class="glance">{items(sentences)}</div>'] if sentences else []
+    for name, title in _HEADINGS.items():
+        if name == "size":
+            blocks.append(_maps_block(part))
+        if name in part.charts:
+            blocks.append(f"<h3>{title}</h3>\n<p>{escape(caption_of(name))}</p>\n{_charts(part.charts[name])}")
+        if name == "actions" and name in part.charts:
+            blocks.append(table_html(_named(action_table(source.records, source.game), source)))
+    return "\n".join(block for block in blocks if block)
+
+
+def _named(table: Table, source: GameSource) -> Table:
+    return Table(f"actions-{source.name}", table.title, table.columns, table.rows, table.notes, table.breaks)
+
+
+def _charts(panels: Iterable[Panel], css: str = "charts") -> str:
+    pictures = (image(panel_bytes(panel, CHART_SIZE, "svg"), "svg", panel.alt, "chart") for panel in panels)
+    return f'<div class="{css}">\n' + "\n".join(pictures) + "\n</div>"
+
+
+def _maps_block(part: GamePart) -> str:
+    """Figures 1 and 2 first, then the other kinds of maps; other temperatures and states on demand."""
+    if not part.sets:
+        return ""
+    headline = headline_temperature(part.source.records)
+    temperatures = sorted({t for one in part.sets for t in one.total.temperatures})
+    blocks = [
+        "<h3>Maps</h3>",
+        "<p>Every map has a colour scale of its own; its smallest and largest value stand under it.</p>",
+    ]
+    for index, (states, sets) in enumerate(by_states(part.sets).items()):
+        at = "" if headline is None else f", T = {headline:g}"
+        figures = [
+            f"<h4>Figure 1. {escape(KINDS['kmap'].title)}</h4>",
+            gallery(sets, "kmap", None),
+            f"<h4>Figure 2. {escape(KINDS['hmap'].title)}{at}</h4>",
+            gallery(sets, "hmap", headline),
+            f"<h4>{escape(KINDS['kl'].title)}{at}</h4>",
+            gallery(sets, "kl", headline),
+            f"<h4>{escape(KINDS['margin_drop'].title)}, white at 0</h4>",
+            gallery(sets, "margin_drop", None),
+        ]
+        for temperature in temperatures:
+            if temperature != headline:
+                others = "\n".join(
+                    f"<h4>{escape(KINDS[kind].title)}, T = {temperature:g}</h4>\n{gallery(sets, kind, temperature)}"
+                    for kind in KINDS
+                    if kind in ("hmap", "kl")
+                )
+                figures.append(details(f"HMAP and KL map at T = {temperature:g}", others))
+        title = f"{states[0].upper()}{states[1:]}"
+        body = "\n".join(figures)
+        blocks.append(f"<h4>{escape(title)}</h4>\n{body}" if index == 0 else details(title, body))
+    for sheet in part.overlays:
+        pictures = (
+            image(panel_bytes(panel, sheet.panel_size, "png", _SCREEN_DPI), "png", panel.alt) for panel in sheet.panels
+        )
+        blocks.append(f"<h3>Maps over the game</h3>\n<p>{escape(sheet.caption)}</p>")
+        blocks.append('<div class="charts screens">\n' + "\n".join(pictures) + "\n</div>")
+    return "\n".join(blocks)
+
+
+def _deviations_section() -> str:
+    return "<p>Where the sources leave something open, or this project does it in another way:</p>\n" + items(
+        DEVIATIONS, "ol"
+    )
+
+
+def _glossary_section(found: Found) -> str:
+    measured = {record.metric for record in found.records}
+    rows = "\n".join(
+        f"<dt><strong>{escape(name.title)}</strong> <code>{escape(metric)}</code></dt><dd>{escape(name.meaning)}</dd>"
+        for metric, name in METRICS.items()
+        if metric in measured
+    )
+    methods = sorted({record.method for record in found.records if record.policy_sha256})
+    names = items(f"{method}: {method_label(method)}" for method in methods)
+    return f"<dl>\n{rows}\n</dl>\n<h3>Methods</h3>\n{names}" if rows else ""
+
+
+def _missing_section(found: Found, problems: Sequence[str]) -> str:
+    entries = inventory(found)
+    texts = missing(found, entries)
+    if not entries and not problems:
+        return ""
+    blocks = [table_html(inventory_table(entries))] if entries else []
+    if texts:
+        lines = "\n".join(f"<li>{with_code(text)}</li>" for text in texts)
+        blocks.append(f'<div class="missing"><h3>What is missing</h3>\n<ul>\n{lines}\n</ul></div>')
+    if problems:
+        blocks.append(f'<div class="missing"><h3>What could not be used</h3>\n{items(problems)}</div>')
+    return '<section id="inventory">\n<h2>What is here</h2>\n' + "\n".join(blocks) + "\n</section>"
+
+
+def with_code(text: str) -> str:
+    """Escaped text whose parts between backticks are code."""
+    return "".join(
+        f"<code>{escape(part)}</code>" if index % 2 else escape(part) for index, part in enumerate(text.split("`"))
+    )

@@ -1,0 +1,159 @@
+"""Panels of charts out of the records of play and of training: returns, actions, Q-gaps, curves.
+
+Every function takes the records of one game and gives the panels of one sheet, none where nothing
+was measured. Every seed is shown apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from analyze.names import attack_label, method_rank, method_styles, policies_of, policy_label, policy_order
+from analyze.report.charts import (
+    GREY,
+    Curve,
+    IntervalRow,
+    Mark,
+    QuantileRow,
+    Series,
+    draw_curves,
+    draw_intervals,
+    draw_lines,
+    draw_quantiles,
+    draw_shares,
+    number_text,
+    titled,
+)
+from analyze.sheets import Panel
+from nrmap.evaluation import BASELINE_METHOD
+from nrmap.records import Record, select
+
+_DIAGNOSTICS = {
+    "loss": "Loss",
+    "q_mean": "Mean Q-value of the batch",
+    "robust_loss": "Regulariser R of eq. 7",
+    "adversarial_flips": "Share of the batch whose action PGD flips",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run for the learning curves; `steps_before` are the agent steps of the policy it started from."""
+
+    method: str
+    seed: int
+    curves: Mapping[str, Any]
+    steps_before: int = 0
+
+
+def return_panels(records: Sequence[Record]) -> list[Panel]:
+    """Every episode a dot, the mean with its interval; a panel for each attack, in the first also blind players."""
+    means = [record for record in records if record.metric == "return_mean"]
+    constants = [
+        record for record in means if record.method == BASELINE_METHOD and (record.attack or "").startswith("constant:")
+    ]
+    best = max(constants, key=lambda record: record.value or 0.0, default=None)
+    marks = [] if best is None else [Mark(f"best constant action ({attack_label(best.attack)})", best.value or 0.0)]
+    conditions = {
+        (record.attack_epsilon or 0.0, record.attack) for record in means if record.method != BASELINE_METHOD
+    } or {(0.0, "clean")}
+    panels = []
+    for attack_epsilon, attack in sorted(conditions, key=lambda condition: (condition[0], condition[1] or "")):
+        mine = select(means, attack=attack, attack_epsilon=attack_epsilon or None)
+        mine = sorted(mine, key=policy_order)
+        if attack == "clean":
+            mine += sorted(select(means, method=BASELINE_METHOD), key=lambda record: -(record.value or 0.0))
+        title = f"Returns: {attack_label(attack, attack_epsilon or None)}"
+        rows = [_return_row(record, records) for record in mine]
+        draw = partial(titled, draw_intervals, title, rows=rows, x_label="return of an episode", marks=marks)
+        values = "; ".join(f"{row.label} {number_text(row.value)}" for row in rows)
+        panels.append(Panel(draw, f"{title}, means. {values}."))
+    return panels
+
+
+def _return_row(mean: Record, records: Sequence[Record]) -> IntervalRow:
+    same = {name: getattr(mean, name) for name in ("method", "seed", "attack", "attack_epsilon", "episodes")}
+    episodes = [record.value for record in select(records, metric="return", **same) if record.value is not None]
+    if mean.method == BASELINE_METHOD:
+        return IntervalRow(attack_label(mean.attack), mean.value, GREY, "|", mean.low, mean.high, episodes)
+    colour, marker = method_styles([record.method for record in records if record.method != BASELINE_METHOD])[
+        mean.method
+    ]
+    return IntervalRow(policy_label(mean.method, mean.seed), mean.value, colour, marker, mean.low, mean.high, episodes)
+
+
+def action_panels(records: Sequence[Record]) -> list[Panel]:
+    """The greedy policies' actions in clean episodes, as a field of per cents."""
+    mine = [record for record in select(records, metric="action_share", attack="clean") if record.value is not None]
+    policies = policies_of(mine)
+    actions = list(dict.fromkeys(record.item or "" for record in mine))
+    if not policies:
+        return []
+    shares = np.full((len(policies), len(actions)), np.nan)
+    for record in mine:
+        shares[policies.index((record.method, record.seed)), actions.index(record.item or "")] = record.value
+    labels = [policy_label(method, seed) for method, seed in policies]
+    draw = partial(
+        titled, draw_shares, "Greedy actions, clean episodes", shares=shares, row_labels=labels, column_labels=actions
+    )
+    text = "; ".join(
+        f"{label}: " + ", ".join(f"{action} {100 * share:.1f}%" for action, share in zip(actions, row, strict=True))
+        for label, row in zip(labels, shares, strict=True)
+    )
+    return [Panel(draw, f"Greedy actions in clean episodes. {text}.")]
+
+
+def gap_panels(records: Sequence[Record]) -> list[Panel]:
+    """Quantiles of the Q-gap over the states of whole clean episodes, and over those of the maps."""
+    gaps = select(records, metric="q_gap_quantile")
+    panels = []
+    for states_from in sorted({record.states_from or "" for record in gaps}):
+        mine = [record for record in gaps if (record.states_from or "") == states_from]
+        styles = method_styles([record.method for record in mine])
+        rows = []
+        for method, seed in policies_of(mine):
+            own = select(mine, method=method, seed=seed)
+            quantiles = {float(record.item or "nan"): record.value for record in own if record.value is not None}
+            rows.append(QuantileRow(policy_label(method, seed), quantiles, *styles[method]))
+        title = f"Q-gap: {f'{states_from} states' if states_from else 'all states of clean episodes'}"
+        draw = partial(titled, draw_quantiles, title, rows=rows, x_label="Q(s, a*) − max over the other actions")
+        medians = "; ".join(f"{row.label} {number_text(row.quantiles.get(0.5))}" for row in rows)
+        panels.append(Panel(draw, f"{title}. Medians: {medians}."))
+    return panels
+
+
+def curve_panels(runs: Sequence[Run], records: Sequence[Record]) -> list[Panel]:
+    """Training returns of every run, and what its updates said of themselves."""
+    runs = sorted(runs, key=lambda run: (method_rank(run.method), run.seed))
+    styles = method_styles([run.method for run in runs])
+    curves = []
+    for run in runs:
+        episodes = run.curves["episodes"]
+        if episodes:
+            steps = np.array([run.steps_before + episode["agent_step"] for episode in episodes], dtype=float)
+            returns = np.array([episode["undiscounted_return"] for episode in episodes], dtype=float)
+            curves.append(Curve(policy_label(run.method, None), steps, returns, styles[run.method][0]))
+    panels = []
+    if curves:
+        best = max(
+            (r.value or 0.0 for r in select(records, metric="return_mean", method=BASELINE_METHOD)), default=None
+        )
+        marks = [] if best is None else [Mark("best player that does not look", best)]
+        title = "Training returns, mean of the last 20 episodes"
+        ends = "; ".join(f"{curve.label} ends at {curve.returns[-20:].mean():.2f}" for curve in curves)
+        panels.append(Panel(partial(titled, draw_curves, title, curves=curves, marks=marks), f"{title}. {ends}."))
+    for key, title in _DIAGNOSTICS.items():
+        lines = []
+        for run in runs:
+            rows = [row for row in run.curves["rows"] if key in row]
+            if rows:
+                x = [run.steps_before + row["agent_step"] for row in rows]
+                y = [row[key] for row in rows]
+                lines.append(Series(policy_label(run.method, None), x, y, styles[run.method][0]))
+        if lines:
+            draw = partial(titled, draw_lines, title, series=lines, x_label="agent steps", y_label=key)
+            panels.append(Panel(draw, f"{title} during training, of {len(lines)} runs."))
+    return panels

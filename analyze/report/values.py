@@ -1,0 +1,125 @@
+"""Everything behind the tables: the settings that made each result, every single value, provenance."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from analyze.names import attack_label, method_label
+from analyze.report.found import Found
+from analyze.report.html import details, items, key_values
+from analyze.report.labels import Result, Training, flattened
+from nrmap.records import Record
+
+
+def settings_section(found: Found) -> str:
+    """For every training, evaluation and analysis its settings and inputs, each to be opened."""
+    blocks = [
+        details(_training_title(training), key_values(_training_values(training))) for training in found.trainings
+    ]
+    for result in found.results:
+        values = {**flattened(result.settings), **flattened(result.inputs, "inputs."), "folder": result.folder}
+        blocks.append(details(_result_title(result), key_values(values)))
+    return "\n".join(blocks)
+
+
+def _training_title(training: Training) -> str:
+    state = "" if training.card else ", not finished"
+    return f"{training.game}, {method_label(training.method)}, seed {training.seed}: training{state}"
+
+
+def _training_values(training: Training) -> dict[str, str]:
+    values = {}
+    if training.card:
+        card = training.card
+        values = {
+            "agent steps": f"{card.agent_steps:,}",
+            **{f"results.{key}": value for key, value in flattened(card.results).items()},
+            "identity": card.identity,
+            "policy sha256": training.sha256 or "",
+            "parent sha256": card.parent_sha256 or "none, from random weights",
+        }
+    elif training.curves and training.curves["rows"]:
+        values["agent steps so far"] = f"{training.curves['rows'][-1]['agent_step']:,}"
+    return {**values, "folder": training.folder, **flattened(training.settings)}
+
+
+def _result_title(result: Result) -> str:
+    if not result.records:
+        return f"{result.folder}: no records"
+    first = result.records[0]
+    who = f"{first.game}, {method_label(first.method)}" + ("" if first.seed is None else f", seed {first.seed}")
+    labels = [record.states_from for record in result.records if record.states_from]
+    what = f"maps on {labels[0]} states" if labels else "evaluation"
+    return f"{who}: {what}{' (reference)' if result.reference else ''}"
+
+
+def values_section(found: Found) -> str:
+    """Every record of every file, one line for each list of values."""
+    blocks = []
+    for result in found.results:
+        lines = "\n".join(
+            f'<tr><th scope="row">{escape(name)}</th><td>{escape(values)}</td></tr>'
+            for name, values in _value_lines(result.records)
+        )
+        table = f'<div class="scroll"><table class="pairs"><tbody>\n{lines}\n</tbody></table></div>'
+        blocks.append(details(f"{_result_title(result)}, {len(result.records)} values", table, "values"))
+    return "\n".join(blocks)
+
+
+def _value_lines(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
+    """What was measured and its values, those of a list on one line."""
+    lines: dict[str, list[str]] = {}
+    for record in records:
+        lines.setdefault(_line_name(record), []).append(_value_text(record))
+    for name, values in lines.items():
+        yield name, "; ".join(values)
+
+
+def _line_name(record: Record) -> str:
+    parts = [record.metric]
+    if record.attack is not None:
+        parts.append(attack_label(record.attack, record.attack_epsilon))
+    if record.states_from is not None:
+        parts.append(f"{record.states_from} states")
+    if record.num_states is not None:
+        parts.append(f"N = {record.num_states}")
+    if record.temperature is not None:
+        parts.append(f"T = {record.temperature:g}")
+    if record.episodes is not None:
+        parts.append(f"{record.episodes} episodes")
+    return ", ".join(parts)
+
+
+def _value_text(record: Record) -> str:
+    text = "undefined" if record.value is None else value_text(record.value)
+    if record.item is not None and record.item != "prefix":
+        text = f"{record.item}: {text}"
+    if record.low is not None and record.high is not None:
+        text += f" [{value_text(record.low)}, {value_text(record.high)}]"
+    return f"{text} ({record.note})" if record.note else text
+
+
+def value_text(value: float) -> str:
+    """Nine digits, which is more than any of these numbers is good for."""
+    return f"{value:.9g}"
+
+
+def provenance_section(found: Found) -> str:
+    """The commits, versions and machines that the results came from, each once, with how many results."""
+    seen: dict[str, tuple[Mapping[str, Any], int]] = {}
+    everything = [result.provenance for result in found.results]
+    everything += [training.card.provenance for training in found.trainings if training.card]
+    for one in everything:
+        key = json.dumps(one, sort_keys=True)
+        seen[key] = one, seen[key][1] + 1 if key in seen else 1
+    blocks = []
+    for one, count in seen.values():
+        commit = one.get("commit") or "not known"
+        blocks.append(
+            f"<h3>{count} {'file' if count == 1 else 'files'} of commit <code>{escape(str(commit))}</code></h3>"
+        )
+        blocks.append(key_values(flattened(one)))
+    changed = any(str(one.get("commit", "")).endswith("+") for one, _ in seen.values())
+    notes = ["A commit with + behind it had uncommitted changes."] if changed else []
+    return "\n".join(blocks) + items(notes)

@@ -1,0 +1,120 @@
+"""Rows of a table out of cells that come in any order: sorted, a row for each seed, and their spread."""
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+
+from analyze.formats import Cell, Column, Table
+from analyze.names import method_label, method_rank
+from nrmap.evaluation import BASELINE_METHOD
+from nrmap.records import Record
+
+HERE, REFERENCE, PUBLISHED = "trained here", "reference", "published"
+SPREAD_NOTE = "Rows of several seeds: the mean over seeds and, in round brackets, the smallest and the largest."
+
+# What the rows of a group share: the values of the index columns but the seed.
+Key = tuple[float | int | str | None, ...]
+
+
+class Rows:
+    """Cells by group, seed and column. Every group starts with a game and where its policies are from."""
+
+    def __init__(self, *index: str) -> None:
+        """`index` names the columns that a group's key fills: "game", "policies" and others."""
+        self._index = index
+        self._cells: dict[Key, dict[int | None, dict[str, Cell]]] = defaultdict(lambda: defaultdict(dict))
+
+    def put(self, key: Key, seed: int | None, column: str, cell: Cell) -> None:
+        """Set a cell; where another value stands already, that one stays, with a note that there are two."""
+        cells = self._cells[key][seed]
+        found = cells.setdefault(column, cell)
+        if (found.value, found.low, found.high) != (cell.value, cell.low, cell.high):
+            cells[column] = Cell(found.value, found.low, found.high, f"with other settings also {cell.value}")
+
+    def table(self, name: str, title: str, columns: Sequence[Column], notes: Sequence[str] = ()) -> Table:
+        """Groups in order, in each a row for every seed, and where there are several one for their spread.
+
+        The column "policies" is left out where all policies are from the same place.
+        """
+        rows: list[tuple[Cell, ...]] = []
+        breaks = set()
+        several = any(len(seeds) > 1 for seeds in self._cells.values())
+        game: object = None
+        places = {str(key[1]) for key in self._cells}
+        shown = [index for index, place in enumerate(self._index) if place != "policies" or {HERE, REFERENCE} <= places]
+        for key in sorted(self._cells, key=self._order):
+            if several or key[0] != game:
+                breaks.add(len(rows))
+            game, seeds = key[0], self._cells[key]
+            heads = [Cell(_shown(self._index[index], key[index])) for index in shown]
+            for seed in sorted(seeds, key=lambda seed: (seed is None, seed)):
+                rows.append((*heads, Cell(seed), *(seeds[seed].get(column.key, Cell()) for column in columns)))
+            if len(seeds) > 1:
+                by_column = [[cells.get(column.key, Cell()) for cells in seeds.values()] for column in columns]
+                rows.append((*heads, Cell(f"{len(seeds)} seeds"), *map(spread, by_column)))
+        index_columns = [_index_column(self._index[index]) for index in shown]
+        notes = [*notes, SPREAD_NOTE] if several else notes
+        return Table(
+            name, title, (*index_columns, _index_column("seed"), *columns), tuple(rows), tuple(notes), frozenset(breaks)
+        )
+
+    def _order(self, key: Key) -> tuple[object, ...]:
+        """Own states before the pool, reference policies first, methods in their order, numbers as numbers."""
+        first = {"own": "0", "pool": "1", REFERENCE: "0", HERE: "1", "": "2", PUBLISHED: "3"}
+        parts: list[object] = []
+        for place, value in zip(self._index, key, strict=True):
+            if place in ("method", "player"):
+                parts.append(method_rank(str(value)))
+            elif isinstance(value, int | float):
+                parts.append((1, float(value), ""))
+            else:
+                text = str(value)
+                parts.append((0, 0.0, first.get(text, f"2{text}") if place in ("policies", "states") else text))
+        return tuple(parts)
+
+
+def place_of(record: Record, reference: Collection[str]) -> tuple[str, str]:
+    """The beginning of a record's key: its game, and where its policy is from."""
+    if record.policy_sha256 is None:
+        return record.game, ""
+    return record.game, REFERENCE if record.policy_sha256 in reference else HERE
+
+
+def cell_of(record: Record) -> Cell:
+    """A record's value and interval, and what is to be said of them."""
+    note = record.note
+    if record.value is not None:
+        note = f"no interval: {note}" if note and record.low is None else None
+    return Cell(record.value, record.low, record.high, note)
+
+
+def spread(cells: Sequence[Cell]) -> Cell:
+    """The mean over seeds, from the smallest to the largest; a printed number, the same in all, as it is."""
+    printed = [cell for cell in cells if isinstance(cell.value, str)]
+    if printed:
+        return printed[0]
+    values = [cell.value for cell in cells if isinstance(cell.value, float | int)]
+    undefined = sum(cell.value is None and cell.note is not None for cell in cells)
+    missing = len(cells) - len(values) - undefined
+    note = None
+    if values and len(values) < len(cells):
+        note = f"over {len(values)} of {len(cells)} seeds: undefined in {undefined}, not measured in {missing}"
+    elif undefined:
+        note = f"undefined in {undefined} of {len(cells)} seeds, not measured in {missing}"
+    if not values:
+        return Cell(note=note)
+    return Cell(math.fsum(values) / len(values), min(values), max(values), note, spread=True)
+
+
+def _index_column(name: str) -> Column:
+    title = name if name in ("N", "T") else name.capitalize()
+    return Column(name, title, digits=0 if name == "N" else None)
+
+
+def _shown(place: str, value: float | int | str | None) -> float | int | str | None:
+    if place not in ("method", "player"):
+        return value
+    text = str(value)
+    if text.startswith(f"{BASELINE_METHOD} ("):
+        return text.removeprefix(f"{BASELINE_METHOD} (").removesuffix(")")
+    return method_label(text)

@@ -1,0 +1,88 @@
+"""Ablation of every single pixel: the Q-values of all Z_ij(s) that eq. 4 and 5 ask for."""
+
+import warnings
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nrmap.ablation.dense import DenseEngine
+from nrmap.ablation.incremental import IncrementalEngine
+from nrmap.ablation.operations import NotTraceable
+from nrmap.ablation.parts import NetworkParts
+from nrmap.ablation.rounding import agrees, made_up_states
+from nrmap.ablation.spec import AblatedChunk, AblationSpec, Engine
+from nrmap.ablation.trace import trace
+from nrmap.errors import NrmapError, check, unknown_choice
+
+__all__ = ["AblatedChunk", "AblationSpec", "Engine", "make_engine"]
+
+ENGINES = ("auto", "incremental", "dense")
+DEFAULT_MEMORY_BUDGET = 512 * 2**20
+
+
+def make_engine(
+    policy: Callable[[Tensor], Tensor],
+    *,
+    spec: AblationSpec,
+    engine: Literal["auto", "incremental", "dense"] = "auto",
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    state_shape: tuple[int, int, int] | None = None,
+) -> Engine:
+    """The engine that ablates states of `policy`, with its weights as they are now.
+
+    `policy` maps uint8 states [N, C, H, W] to Q-values or logits [N, A]; `state_shape` (C, H, W)
+    defaults to that of `policy.env`. "incremental" carries changes through networks of Conv2d,
+    ReLU, Flatten and Linear (see docs/ablation.md) and raises NrmapError for any other policy;
+    "dense" runs any policy on every ablated state; "auto" is incremental where it can be, and
+    otherwise dense with a warning that says why. The incremental engine works on the device of
+    the policy's parameters and ablates as many states at a time as `memory_budget` bytes allow.
+
+    Raises NrmapError for an unknown engine, for weights that are NaN or infinite, and where the
+    memory budget is too small for a single state.
+    """
+    if engine not in ENGINES:
+        raise unknown_choice("engine", engine, ENGINES)
+    if state_shape is None:
+        check(hasattr(policy, "env"), f"state_shape: expected (C, H, W), as {type(policy).__name__} has no env")
+        state_shape = policy.env.state_shape  # type: ignore[attr-defined]
+    device = _check_weights(policy)
+    parts, reason = _parts(policy, state_shape, device)
+    if engine == "incremental" and parts is None:
+        raise NrmapError(f"engine=incremental cannot ablate this policy: {reason}; use engine=dense or engine=auto")
+    if parts is not None and engine != "dense":
+        return IncrementalEngine(policy, parts, spec=spec, state_shape=state_shape, memory_budget=memory_budget)
+    if engine == "auto":
+        warnings.warn(f"ablating in dense batches, about 15 times slower, because of the policy {reason}", stacklevel=2)
+    return DenseEngine(
+        policy,
+        spec=spec,
+        state_shape=state_shape,
+        device=device,
+        exact=None if parts is None else parts.double(),
+    )
+
+
+def _check_weights(policy: object) -> torch.device:
+    """The device of the policy's parameters, the CPU for a policy without any."""
+    if not isinstance(policy, nn.Module):
+        return torch.device("cpu")
+    for name, parameter in policy.named_parameters():
+        check(bool(parameter.isfinite().all()), f"weight {name} of the policy holds NaN or infinite values")
+    return next((parameter.device for parameter in policy.parameters()), torch.device("cpu"))
+
+
+@torch.no_grad()
+def _parts(
+    policy: Callable[[Tensor], Tensor], state_shape: tuple[int, int, int], device: torch.device
+) -> tuple[NetworkParts | None, str]:
+    """The traced policy, or None and why it cannot be traced."""
+    try:
+        parts = trace(policy)
+    except NotTraceable as error:
+        return None, str(error)
+    states = made_up_states(state_shape, device)
+    if not agrees(parts.q_values(states), policy(states).float()):
+        return None, "what torch.fx traced of it gives other Q-values than it does itself"
+    return parts, ""

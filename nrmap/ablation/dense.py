@@ -1,0 +1,71 @@
+"""The plain engine: every ablated state goes through the whole network."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from nrmap.ablation.parts import NetworkParts
+from nrmap.ablation.rounding import ablate_pixels, made_up_states, measured_floor
+from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite, check_states
+
+
+class DenseEngine:
+    """Ablates by running the policy on every ablated copy of a state, in batches."""
+
+    name = "dense"
+
+    def __init__(
+        self,
+        policy: Callable[[Tensor], Tensor],
+        *,
+        spec: AblationSpec,
+        state_shape: tuple[int, int, int],
+        device: torch.device,
+        batch_size: int = 128,
+        skip_unchanged: bool = True,
+        exact: NetworkParts | None = None,
+    ) -> None:
+        """`policy` is any function of uint8 states [N, C, H, W] on `device` to [N, A].
+
+        Without `skip_unchanged` also pixels that have the ablated value already are computed,
+        which is only of use as a yardstick. `exact` is the policy in float64, if there is one.
+        """
+        self._policy = policy
+        self._spec = spec
+        self._state_shape = state_shape
+        self._device = device
+        self._batch_size = batch_size
+        self._skip_unchanged = skip_unchanged
+        self._exact = exact
+
+    @cached_property
+    def rounding_floor(self) -> float:
+        """About the largest |ΔQ| that is nothing but rounding, measured or assumed on made-up states."""
+        return measured_floor(self, self._exact, self._spec, made_up_states(self._state_shape, self._device))
+
+    def ablate(self, states: Tensor) -> Iterator[AblatedChunk]:
+        """The ablated Q-values of uint8 `states` [N, C, H, W], a chunk for each state."""
+        check_states(states, self._state_shape)
+        for start, state in enumerate(states):
+            q_values, clean = self._ablate(state.to(self._device))
+            chunk = AblatedChunk(start, q_values.cpu().clone(), clean.cpu().clone())
+            check_finite(chunk)
+            yield chunk
+
+    @torch.inference_mode()
+    def _ablate(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        shape = self._spec.ablated_shape(self._state_shape)
+        clean = self._policy(state[None]).float()  # [1, A]
+        q_values = clean.repeat(shape.numel(), 1)  # [ablations, A]
+        if self._skip_unchanged:
+            differs = state != self._spec.value  # [C, H, W]
+            differs = differs.flatten() if self._spec.channels == "each" else differs.any(0).flatten()
+            numbers = differs.nonzero(as_tuple=True)[0]
+        else:
+            numbers = torch.arange(len(q_values), device=self._device)
+        for batch in numbers.split(self._batch_size):
+            copies = ablate_pixels(state, batch, self._spec).contiguous(memory_format=torch.channels_last)
+            q_values[batch] = self._policy(copies).float()
+        return q_values.unflatten(0, shape)[None], clean

@@ -1,0 +1,128 @@
+"""The engine that carries changes instead of computing every ablated state anew."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from nrmap.ablation.carry import CleanLayer, first_changes, next_changes
+from nrmap.ablation.geometry import strips
+from nrmap.ablation.hidden import ABLATIONS_AT_A_TIME, CleanHidden, HiddenLayer
+from nrmap.ablation.parts import NetworkParts
+from nrmap.ablation.rounding import agrees, made_up_states, measured_floor
+from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite, check_states
+from nrmap.errors import NrmapError, check
+
+# Larger matrix products are faster ones, up to about so many states at a time.
+MOST_STATES = 32
+
+
+class IncrementalEngine:
+    """Ablates by carrying changes through the parts of a traced network."""
+
+    name = "incremental"
+
+    def __init__(
+        self,
+        policy: Callable[[Tensor], Tensor],
+        parts: NetworkParts,
+        *,
+        spec: AblationSpec,
+        state_shape: tuple[int, int, int],
+        memory_budget: int,
+    ) -> None:
+        """`policy` gives the clean Q-values and `parts`, taken from it, their changes.
+
+        `memory_budget` in bytes decides how many states are ablated at a time; NrmapError where
+        it is too small for one.
+        """
+        self._policy = policy
+        self._parts = parts
+        self._spec = spec
+        self._state_shape = state_shape
+        self._device = parts.hidden_weight.device
+        self._hidden_layer = HiddenLayer(parts, *parts.feature_sides(*state_shape[1:]))
+        self._strips = strips(parts.convolutions[0].vertical, state_shape[1])
+        fixed, per_state = _working_memory(parts, spec, state_shape, self._strips)
+        check(
+            fixed + per_state <= memory_budget,
+            f"memory budget of {memory_budget:,} bytes: one state takes {fixed + per_state:,}",
+        )
+        self.states_at_once = min(MOST_STATES, (memory_budget - fixed) // per_state)
+
+    @cached_property
+    def rounding_floor(self) -> float:
+        """About the largest |ΔQ| that is nothing but rounding, measured against float64 on made-up states."""
+        states = made_up_states(self._state_shape, self._device)
+        return measured_floor(self, self._parts.double(), self._spec, states)
+
+    def ablate(self, states: Tensor) -> Iterator[AblatedChunk]:
+        """The ablated Q-values of uint8 `states` [N, C, H, W], `states_at_once` states a chunk."""
+        check_states(states, self._state_shape)
+        for start in range(0, len(states), self.states_at_once):
+            q_values, clean = self._ablate(states[start : start + self.states_at_once].to(self._device))
+            # Copies that were not made in inference mode can be used like any other tensor.
+            chunk = AblatedChunk(start, q_values.cpu().clone(), clean.cpu().clone())
+            check_finite(chunk)
+            yield chunk
+
+    @torch.inference_mode()
+    def _ablate(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        parts = self._parts
+        clean_q = self._policy(states).float()  # [S, A]
+        pre_activations, hidden = parts.pre_activations(states)
+        clean_hidden = CleanHidden(hidden, parts.tail(hidden))
+        if not agrees(clean_hidden.q_values, clean_q):
+            raise NrmapError("the policy is not what it was when the engine was made: make a new one")
+        clean = [CleanLayer.of(z) for z in pre_activations]
+        differences = self._differences(states)  # [W, H, M, S, K]
+        ablated_shape = self._spec.ablated_shape(self._state_shape)
+        numbers = torch.arange(ablated_shape.numel(), device=self._device).view(-1, *self._state_shape[1:])  # [M, H, W]
+        numbers = numbers.permute(2, 1, 0)  # [W, H, M]
+        q_values = clean_q[:, None].repeat(1, ablated_shape.numel(), 1)  # [S, ablations, A]
+        for strip in self._strips:
+            rows = slice(strip.start, strip.stop)
+            ablations, changes = first_changes(
+                parts.convolutions[0], clean[0], differences[:, rows], strip, numbers[:, rows]
+            )
+            for layer, clean_layer in zip(parts.convolutions[1:], clean[1:], strict=True):
+                if changes.columns:
+                    changes = next_changes(layer, clean_layer, ablations, changes)
+            if changes.columns:
+                q_changes = self._hidden_layer.q_changes(clean_hidden, ablations, changes)  # [R, A]
+                q_values[ablations.states, ablations.pixels] += q_changes
+        return q_values.unflatten(1, ablated_shape), clean_q
+
+    def _differences(self, states: Tensor) -> Tensor:
+        """By how much each ablation changes the scaled input, [W, H, M, S, K]; see first_changes."""
+        levels = self._parts.scaled_values  # [256, C]
+        channels = torch.arange(levels.shape[1], device=self._device)[:, None, None]
+        before = levels[states.long(), channels]  # [S, C, H, W]
+        differences = levels[self._spec.value][:, None, None] - before
+        differences = differences.permute(3, 2, 1, 0)  # [W, H, C, S]
+        return differences.unsqueeze(4) if self._spec.channels == "each" else differences.mT.unsqueeze(2)
+
+
+def _working_memory(
+    parts: NetworkParts, spec: AblationSpec, state_shape: tuple[int, int, int], blocks: list[range]
+) -> tuple[int, int]:
+    """Bytes that are taken whatever the number of states, and bytes for each state, at most."""
+    channels, height, width = state_shape
+    each = channels if spec.channels == "each" else 1
+    clean, carried = 0, 0
+    windows = [list(blocks), [range(j, j + 1) for j in range(width)]]
+    for layer in parts.convolutions:
+        height, width = layer.outputs(height, width)
+        windows = [
+            [axis.readers(reached, size) if reached else reached for reached in before]
+            for before, axis, size in zip(windows, (layer.vertical, layer.horizontal), (height, width), strict=True)
+        ]
+        clean += len(layer.weight) * height * width
+        reached_down = max(len(block) * len(window) for block, window in zip(blocks, windows[0], strict=True))
+        carried += each * len(layer.weight) * reached_down * sum(len(window) for window in windows[1])
+    units, features = parts.hidden_weight.shape
+    output = each * state_shape[1] * state_shape[2] * parts.actions
+    hidden_weights = units * features * max(len(window) for window in windows[0]) // height
+    fixed = 2 * hidden_weights + 3 * ABLATIONS_AT_A_TIME * units
+    return 4 * fixed, 4 * (3 * clean + 2 * carried + 2 * output + 3 * each * channels * state_shape[1] * state_shape[2])

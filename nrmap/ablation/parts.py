@@ -1,0 +1,118 @@
+"""A traced network in the parts that the incremental engine works on."""
+
+import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, fx
+from torch.nn import functional
+
+from nrmap.ablation.geometry import Axis
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution:
+    """One convolution, with a ReLU behind it or not."""
+
+    weight: Tensor  # [O, I, KH, KW]
+    bias: Tensor  # [O]
+    vertical: Axis
+    horizontal: Axis
+    relu: bool
+
+    @property
+    def channels(self) -> int:
+        """O, the number of output channels."""
+        return len(self.weight)
+
+    @cached_property
+    def by_column(self) -> Tensor:
+        """The weights [KW, O, KH·I]: for each column of the kernel a matrix over (row, input channel)."""
+        return self.weight.permute(3, 0, 2, 1).flatten(2).contiguous()
+
+    @cached_property
+    def by_tap(self) -> Tensor:
+        """The weights [KH + 1, KW + 1, I, O]; the last row and column, for no tap at all, are zero."""
+        return functional.pad(self.weight, (0, 1, 0, 1)).permute(2, 3, 1, 0).contiguous()
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """The outputs [N, O, H', W'] of `inputs` [N, I, H, W], before the ReLU."""
+        stride, padding, dilation = (
+            [getattr(axis, name) for axis in (self.vertical, self.horizontal)]
+            for name in ("stride", "padding", "dilation")
+        )
+        return functional.conv2d(inputs, self.weight, self.bias, stride, padding, dilation)
+
+    def outputs(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the outputs for inputs of height × width."""
+        return self.vertical.outputs(height), self.horizontal.outputs(width)
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """Q = relu(h) · weight + bias: all that follows the hidden layer, where it is no more than that."""
+
+    weight: Tensor  # [U, A]
+    bias: Tensor  # [A]
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Q-values [N, A] of pre-activations [N, U]."""
+        return torch.addmm(self.bias, hidden.relu(), self.weight)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkParts:
+    """Q(s) = tail(hidden_weight · flatten(convolutions(scaling(s))) + hidden_bias).
+
+    The hidden layer is every linear layer that reads the flattened features, one below the other:
+    with dueling heads those of value and advantage. `tail` leads from its pre-activations [N, U]
+    to the Q-values [N, A], each row for itself.
+    """
+
+    scaling: fx.GraphModule
+    scaled_values: Tensor  # [256, C], what each grey level becomes in each channel
+    convolutions: tuple[Convolution, ...]
+    hidden_weight: Tensor  # [U, F]
+    hidden_bias: Tensor  # [U]
+    tail: fx.GraphModule | Readout
+
+    @property
+    def actions(self) -> int:
+        """A, the number of Q-values."""
+        return self.tail(self.hidden_bias[None]).shape[1]
+
+    def feature_sides(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the last convolution's outputs for states of height × width."""
+        for layer in self.convolutions:
+            height, width = layer.outputs(height, width)
+        return height, width
+
+    def pre_activations(self, states: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Of uint8 states [N, C, H, W]: every convolution's [N, O, H', W'] and the hidden layer's [N, U]."""
+        inputs: Tensor = self.scaling(states).to(self.hidden_weight.dtype)
+        outputs = []
+        for layer in self.convolutions:
+            outputs.append(layer(inputs))
+            inputs = outputs[-1].relu() if layer.relu else outputs[-1]
+        return outputs, torch.addmm(self.hidden_bias, inputs.flatten(1), self.hidden_weight.T)
+
+    def q_values(self, states: Tensor) -> Tensor:
+        """Q-values [N, A] of uint8 states [N, C, H, W]."""
+        q_values: Tensor = self.tail(self.pre_activations(states)[1])
+        return q_values
+
+    def double(self) -> "NetworkParts":
+        """The same network in float64; the scaled states remain the float32 numbers that the policy sees."""
+        layers = (replace(layer, weight=layer.weight.double(), bias=layer.bias.double()) for layer in self.convolutions)
+        if isinstance(self.tail, Readout):
+            tail: fx.GraphModule | Readout = Readout(self.tail.weight.double(), self.tail.bias.double())
+        else:
+            tail = copy.deepcopy(self.tail).double()
+        return replace(
+            self,
+            convolutions=tuple(layers),
+            hidden_weight=self.hidden_weight.double(),
+            hidden_bias=self.hidden_bias.double(),
+            tail=tail,
+        )

@@ -1,0 +1,187 @@
+"""Each stage runs once for its settings and inputs, and again exactly when one of them changes."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from analyze import stages
+from analyze.settings import MapSettings, Resources, StatesSettings, analysis_settings
+from nrmap.ablation import AblationSpec
+from nrmap.errors import NrmapError
+from nrmap.evaluation import AttackRun, EvaluationSettings
+from nrmap.layout import Layout
+from nrmap.policy import Policy, load_policy, save_policy
+from nrmap.records import select
+from toy_policies import BREAKOUT, FREEWAY, toy_policy
+
+CPU = torch.device("cpu")
+STATES = StatesSettings(num_states=6, episodes=2, run_seed=0, states_from="own")
+MAPS = MapSettings(temperatures=(0.5, 1.0), ablation=AblationSpec(), prefix_sizes=(3,))
+EVALUATION = EvaluationSettings(episodes=2, run_seed=0, attack_runs=(AttackRun("fgsm", 1 / 255, 1),))
+RESOURCES = Resources(engine="auto", disk_budget=10**8)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each stage did its work."""
+    counted: Counter[str] = Counter()
+
+    def count(name: str) -> None:
+        work: Callable[..., Any] = getattr(stages, name)
+
+        def counting(*arguments: Any, **options: Any) -> Any:
+            counted[name] += 1
+            return work(*arguments, **options)
+
+        monkeypatch.setattr(stages, name, counting)
+
+    for name in ("collect_states", "pool_states", "evaluate", "sweep_maps"):
+        count(name)
+    return counted
+
+
+def saved(folder: Path, seed: int = 0) -> Policy:
+    path = folder / f"policy{seed}.safetensors"
+    save_policy(path, toy_policy(FREEWAY, seed))
+    return load_policy(path)
+
+
+def run_all(
+    policy: Policy,
+    layout: Layout,
+    *,
+    states: StatesSettings = STATES,
+    maps: MapSettings = MAPS,
+    evaluation: EvaluationSettings = EVALUATION,
+) -> stages.MapsResult:
+    file = stages.ensure_states([policy], states, layout=layout, device=CPU)
+    stages.ensure_evaluation(policy, evaluation, layout=layout, device=CPU)
+    return stages.ensure_maps(policy, file, maps, states_from=states.label, resources=RESOURCES, layout=layout)
+
+
+def test_a_second_run_does_nothing_and_gives_the_same(tmp_path: Path, calls: Counter[str]) -> None:
+    policy, layout = saved(tmp_path), Layout(tmp_path / "outputs")
+    first = run_all(policy, layout)
+    done = dict(calls)
+    assert done == {"collect_states": 1, "evaluate": 1, "sweep_maps": 1}
+    times = {path: path.stat().st_mtime_ns for path in layout.outputs.rglob("*.*") if path.suffix != ".lock"}
+    second = run_all(policy, layout)
+    assert dict(calls) == done
+    assert second.records == first.records
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({"states": replace(STATES, num_states=4)}, {"collect_states", "sweep_maps"}),
+        ({"states": replace(STATES, run_seed=1)}, {"collect_states", "sweep_maps"}),
+        ({"maps": replace(MAPS, temperatures=(2.0,))}, {"sweep_maps"}),
+        ({"maps": replace(MAPS, ablation=AblationSpec(value=255))}, {"sweep_maps"}),
+        ({"maps": replace(MAPS, prefix_sizes=(2,))}, {"sweep_maps"}),
+        ({"evaluation": replace(EVALUATION, episodes=1)}, {"evaluate"}),
+        ({"evaluation": replace(EVALUATION, attack_runs=())}, {"evaluate"}),
+    ],
+)
+def test_a_changed_setting_runs_exactly_what_depends_on_it(
+    tmp_path: Path, calls: Counter[str], changes: dict[str, Any], again: set[str]
+) -> None:
+    policy, layout = saved(tmp_path), Layout(tmp_path / "outputs")
+    run_all(policy, layout)
+    before = Counter(calls)
+    run_all(policy, layout, **changes)
+    assert set(calls - before) == again
+
+
+def test_another_policy_runs_everything(tmp_path: Path, calls: Counter[str]) -> None:
+    layout = Layout(tmp_path / "outputs")
+    run_all(saved(tmp_path, 0), layout)
+    run_all(saved(tmp_path, 1), layout)
+    assert dict(calls) == {"collect_states": 2, "evaluate": 2, "sweep_maps": 2}
+
+
+def test_a_pool_is_the_states_of_all_its_policies_and_is_shared(tmp_path: Path, calls: Counter[str]) -> None:
+    layout = Layout(tmp_path / "outputs")
+    policies = [saved(tmp_path, seed) for seed in (0, 1)]
+    settings = replace(STATES, states_from="pool")
+    own = [stages.ensure_states([policy], settings, layout=layout, device=CPU) for policy in policies]
+    pool = stages.ensure_states(policies, settings, layout=layout, device=CPU)
+    again = stages.ensure_states(policies, settings, layout=layout, device=CPU)
+    assert dict(calls) == {"collect_states": 2, "pool_states": 1}
+    assert again.sha256 == pool.sha256
+    np.testing.assert_array_equal(pool.states.states, np.concatenate([part.states.states for part in own]))
+
+
+def test_states_of_another_game_are_refused(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "outputs")
+    file = stages.ensure_states([saved(tmp_path)], STATES, layout=layout, device=CPU)
+    save_policy(tmp_path / "breakout", toy_policy(BREAKOUT))
+    other = load_policy(tmp_path / "breakout")
+    settings = replace(STATES, states_from=str(file.path))
+    with pytest.raises(NrmapError, match="states are of Freeway: expected Breakout"):
+        stages.ensure_states([other], settings, layout=layout, device=CPU)
+
+
+def test_an_interrupted_stage_leaves_nothing_that_counts_as_done(
+    tmp_path: Path, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, layout = saved(tmp_path), Layout(tmp_path / "outputs")
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "map_records", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_all(policy, layout)
+    result = run_all(policy, layout)
+    assert calls["sweep_maps"] == 2
+    assert select(result.records, metric="kmap_sparsity", item=None)
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    sizes = {
+        "num_states": 8,
+        "state_episodes": 2,
+        "prefix_sizes": [4, 8],
+        "evaluation_episodes": 2,
+        "attack_runs": [{"attack": "fgsm", "attack_epsilon": 0.01, "episodes": 1}],
+    }
+    values = {
+        "temperature": 1.0,
+        "states_from": "own",
+        "evaluation_seed": 0,
+        "ablated_value": 0,
+        "channels": "all",
+        "scale": {"analysis": {**sizes, **changes.pop("sizes", {})}},
+    }
+    return {**values, **changes}
+
+
+def test_settings_come_from_the_configuration() -> None:
+    settings = analysis_settings(config(temperature=[1, 0.1, 1]))
+    assert settings.maps.temperatures == (0.1, 1.0)
+    assert settings.maps.prefix_sizes == (4,)
+    assert settings.evaluation.attack_runs == (AttackRun("fgsm", 0.01, 1),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": 0}, r"temperature=0\.0: expected a number > 0"),
+        ({"temperature": [1.0, -2]}, r"temperature=-2\.0: expected a number > 0"),
+        ({"temperature": "hot"}, "temperature='hot': expected a number > 0"),
+        ({"sizes": {"num_states": 0}}, "num_states=0: expected at least 1"),
+        ({"sizes": {"evaluation_episodes": 0}}, "episodes=0: expected at least 1"),
+        ({"sizes": {"attack_runs": [{"attack": "pdg-10", "attack_epsilon": 0.01, "episodes": 1}]}}, "pdg-10"),
+    ],
+)
+def test_a_value_out_of_range_is_one_clear_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(NrmapError, match=message):
+        analysis_settings(config(**changes))

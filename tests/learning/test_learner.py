@@ -1,0 +1,222 @@
+"""One update against the losses written out, and learners that stop and go on."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from nrmap.learning.learner import Learner, LearnerSpec
+from nrmap.learning.replay import Batch
+from nrmap.network import ConvSpec, NetworkSpec, QNetwork
+from train.checkpoint import load_checkpoint, save_checkpoint
+
+SPEC = LearnerSpec(
+    batch_size=6,
+    learning_rate=1e-3,
+    learning_rate_final=1e-4,
+    decay_from=0.5,
+    adam_epsilon=1e-6,
+    gradient_clip=0.0,
+    target_update_period=4,
+    double_q=True,
+)
+SIDE, ACTIONS, TOTAL_STEPS = 12, 3, 1_000
+
+
+def make_learner(regulariser=None, *, seed: int = 0, **changes) -> Learner:
+    torch.manual_seed(seed)
+    spec = NetworkSpec(2, SIDE, SIDE, ACTIONS, convs=(ConvSpec(4, 4, 2), ConvSpec(5, 3, 1)), hidden=16)
+    return Learner(
+        online=QNetwork(spec),
+        spec=replace(SPEC, **changes),
+        regulariser=regulariser,
+        total_steps=TOTAL_STEPS,
+        generator=torch.Generator().manual_seed(11),
+    )
+
+
+def make_batch(seed: int, size: int = 6) -> Batch:
+    rng = np.random.default_rng(seed)
+    states = rng.integers(256, size=(2, size, 2, SIDE, SIDE)).astype(np.uint8)
+    return Batch(
+        s_tm1=torch.from_numpy(states[0]),
+        a_tm1=torch.from_numpy(rng.integers(ACTIONS, size=size)),
+        r_t=torch.from_numpy(rng.normal(size=size).astype(np.float32)),
+        discount_t=torch.from_numpy(rng.choice([0.0, 0.9], size=size).astype(np.float32)),
+        s_t=torch.from_numpy(states[1]),
+        weights=torch.from_numpy(rng.random(size).astype(np.float32)),
+        indices=np.arange(size),
+    )
+
+
+def weights_of(learner: Learner) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in learner.online.parameters()])
+
+
+def plain_td_loss(online: QNetwork, target: QNetwork, batch: Batch, *, double_q: bool) -> torch.Tensor:
+    """The weighted mean Huber loss, one sample after the other."""
+    losses = []
+    for b in range(len(batch.a_tm1)):
+        with torch.no_grad():
+            s_t = batch.s_t[b : b + 1].float() / 255
+            chooser = online if double_q else target
+            best = chooser(s_t).argmax()
+            goal = batch.r_t[b] + batch.discount_t[b] * target(s_t)[0, best]
+        estimate = online(batch.s_tm1[b : b + 1].float() / 255)[0, batch.a_tm1[b]]
+        losses.append(batch.weights[b] * functional.smooth_l1_loss(estimate, goal))
+    return torch.stack(losses).mean()
+
+
+def plain_regulariser(online: QNetwork, batch: Batch, spec, *, radius: float, generator) -> torch.Tensor:
+    """R of eq. 7 with PGD as Madry et al. write it, all gradients by the network itself."""
+    states = batch.s_tm1.float() / 255
+    a_star = online(states).argmax(1)
+
+    def margins(points: torch.Tensor) -> torch.Tensor:
+        q_values = online(points)
+        return torch.stack(
+            [
+                max(q_values[b, a] for a in range(ACTIONS) if a != a_star[b]) - q_values[b, a_star[b]]
+                for b in range(len(points))
+            ]
+        )
+
+    delta = (2 * torch.rand(states.shape, generator=generator) - 1) * radius
+    for _ in range(spec.pgd_steps):
+        point = (states + delta).clamp(0, 1).detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(margins(point).sum(), point)
+        moved = point.detach() + radius * spec.pgd_step_fraction * gradient.sign()
+        delta = (moved - states).clamp(-radius, radius)
+    reached = margins((states + delta).clamp(0, 1).detach())
+    if spec.hinge_reduction == "batch_sum":
+        return torch.clamp(reached.sum(), min=-spec.hinge)
+    return torch.clamp(reached, min=-spec.hinge).mean()
+
+
+def gradients(loss: torch.Tensor, network: QNetwork) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(loss, list(network.parameters())))
+
+
+@pytest.mark.parametrize("double_q", [True, False])
+def test_ddqn_descends_the_td_loss(double_q):
+    learner = make_learner(double_q=double_q, target_update_period=100)
+    for seed in range(3):  # two updates first, so that online and target network differ
+        batch = make_batch(seed)
+        before = copy.deepcopy(learner.online)
+        loss = plain_td_loss(before, learner.target_network, batch, double_q=double_q)
+        expected = gradients(loss, before)
+        metrics = learner.update(batch, agent_step=0)
+        assert metrics["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
+        for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["batch_sum", "per_sample_mean"])
+@pytest.mark.parametrize("hinge", [0.02, 5.0])
+def test_sa_ddqn_descends_td_plus_kappa_times_equation_7(reduction, hinge, tiny_regulariser):
+    regulariser = tiny_regulariser(kappa=0.7, hinge=hinge, hinge_reduction=reduction, pgd_steps=3)
+    learner = make_learner(regulariser)
+    for seed in range(3):
+        batch, agent_step = make_batch(seed), 40 * (seed + 1)
+        before = copy.deepcopy(learner.online)
+        generator = torch.Generator()
+        generator.set_state(learner.generator.get_state())
+        radius = learner.attack_epsilon(agent_step)
+        assert 0 < radius <= regulariser.attack_epsilon
+        td = plain_td_loss(before, learner.target_network, batch, double_q=True)
+        robust = plain_regulariser(before, batch, regulariser, radius=radius, generator=generator)
+        expected = gradients(td + 0.7 * robust, before)
+        metrics = learner.update(batch, agent_step)
+        assert metrics["robust_loss"].item() == pytest.approx(robust.item(), rel=1e-4, abs=1e-6)
+        assert metrics["loss"].item() == pytest.approx((td + 0.7 * robust).item(), rel=1e-4)
+        for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_kappa_zero_is_ddqn(tiny_regulariser):
+    vanilla, robust = make_learner(), make_learner(tiny_regulariser(kappa=0.0))
+    for seed in range(8):
+        one, two = (learner.update(make_batch(seed), agent_step=100 + seed) for learner in (vanilla, robust))
+        assert "robust_loss" in two
+        torch.testing.assert_close(one["td_errors"], two["td_errors"], rtol=1e-4, atol=1e-5)
+    # Adam divides by the gradient's size, so rounding in a gradient near 0 shows in its weight.
+    torch.testing.assert_close(weights_of(vanilla), weights_of(robust), rtol=1e-3, atol=1e-4)
+
+
+def test_before_its_ramp_sa_ddqn_is_ddqn_bit_for_bit(tiny_regulariser):
+    vanilla, robust = make_learner(), make_learner(tiny_regulariser(ramp_begin=50))
+    for seed in range(5):
+        vanilla.update(make_batch(seed), agent_step=10 * seed)
+        robust.update(make_batch(seed), agent_step=10 * seed)
+    assert torch.equal(weights_of(vanilla), weights_of(robust))
+
+
+def test_kappa_pulls_the_margins_down(tiny_regulariser):
+    final = {}
+    for kappa in (0.0, 5.0):
+        learner = make_learner(tiny_regulariser(kappa=kappa, hinge=100.0))
+        for _ in range(60):
+            final[kappa] = learner.update(make_batch(0), agent_step=500)["robust_loss"].item()
+    assert final[5.0] < final[0.0] - 1
+
+
+def test_adam_follows_its_schedule_and_its_definition():
+    learner = make_learner(learning_rate=0.01, learning_rate_final=0.001, target_update_period=1000)
+    first, second = [torch.zeros_like(weights_of(learner), dtype=torch.float64) for _ in range(2)]
+    for t, agent_step in enumerate((0, 499, 500, 750, 999, 5000), start=1):
+        rate = float(np.interp(agent_step, [500, 1000], [0.01, 0.001]))
+        before = weights_of(learner).double()
+        learner.update(make_batch(t), agent_step)
+        gradient = torch.cat([parameter.grad.flatten() for parameter in learner.online.parameters()]).double()
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        step = rate * (first / (1 - 0.9**t)) / ((second / (1 - 0.999**t)).sqrt() + 1e-6)
+        torch.testing.assert_close(weights_of(learner).double(), before - step, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_clipped_to_the_norm():
+    free, clipped = make_learner(), make_learner(gradient_clip=0.01)
+    for learner in (free, clipped):
+        learner.update(make_batch(0), agent_step=0)
+    one, two = (torch.cat([p.grad.flatten() for p in learner.online.parameters()]) for learner in (free, clipped))
+    assert one.norm() > 0.02
+    torch.testing.assert_close(two, one * (0.01 / one.norm()), rtol=1e-3, atol=1e-7)
+
+
+def test_the_target_network_follows_every_fourth_update():
+    learner = make_learner()
+    start = copy.deepcopy(learner.online.state_dict())
+    for update in range(1, 10):
+        learner.update(make_batch(update), agent_step=0)
+        target = learner.target_network.state_dict()
+        if update % 4 == 0:
+            start = copy.deepcopy(learner.online.state_dict())
+        assert all(torch.equal(target[name], start[name]) for name in start)
+    assert not any(parameter.requires_grad for parameter in learner.target_network.parameters())
+
+
+def test_greedy_actions_are_the_argmax():
+    learner, states = make_learner(), make_batch(0).s_tm1
+    with torch.no_grad():
+        expected = learner.online(states.float() / 255).argmax(1)
+    assert torch.equal(learner.greedy_actions(states), expected)
+
+
+@pytest.mark.parametrize("updates", [0, 1, 6])
+@pytest.mark.parametrize("robust", [False, True])
+def test_a_learner_goes_on_from_a_file_bit_for_bit(updates, robust, tmp_path, tiny_regulariser):
+    regulariser = tiny_regulariser() if robust else None
+    learner = make_learner(regulariser)
+    for seed in range(updates):
+        learner.update(make_batch(seed), agent_step=100)
+    save_checkpoint(tmp_path / "state.safetensors", {"learner": learner.get_state()})
+    other = make_learner(regulariser, seed=99)
+    other.generator.manual_seed(5)
+    other.set_state(load_checkpoint(tmp_path / "state.safetensors")["learner"])
+    for seed in range(updates, updates + 6):
+        one, two = (each.update(make_batch(seed), agent_step=100) for each in (learner, other))
+        assert torch.equal(one["td_errors"], two["td_errors"])
+    assert torch.equal(weights_of(learner), weights_of(other))

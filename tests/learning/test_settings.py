@@ -1,0 +1,239 @@
+"""From YAML to settings: everything composes, mistakes are named, identities tell results apart."""
+
+import copy
+import functools
+import json
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from conf.choices import group_options
+from nrmap.errors import NrmapError
+from nrmap.learning.settings import TrainSettings, build, merged, train_settings
+from nrmap.tracking import TrackingSpec
+
+
+@functools.cache
+def composed(*overrides: str) -> dict[str, Any]:
+    with initialize_config_module("conf", version_base="1.3"):
+        # By default `outputs` refers to where the program was started, of which `compose` knows nothing.
+        config = compose("train", overrides=["outputs=nowhere", *overrides])
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def settings_of(*overrides: str) -> TrainSettings:
+    return train_settings(composed(*overrides))
+
+
+GROUPS = [(group, option) for group in ("env", "method", "scale", "wandb") for option in group_options(group)]
+
+
+@pytest.mark.parametrize(("group", "option"), GROUPS)
+def test_every_yaml_composes_and_becomes_settings(group, option):
+    config = composed(f"{group}={option}")
+    settings = train_settings(config)
+    assert isinstance(settings, TrainSettings)
+    assert isinstance(build(TrackingSpec, config["wandb"], "wandb"), TrackingSpec)
+    if group == "env":
+        assert settings.env.game == option
+    if group == "method":
+        assert settings.method == option
+        solver = settings.regulariser.solver if settings.regulariser else None
+        assert solver == {"sa_ddqn": "pgd", "sa_ddqn_ibp": "ibp"}.get(option)
+    if group == "scale":
+        assert config["scale"]["name"] == option
+
+
+@pytest.mark.parametrize("scale", group_options("scale"))
+@pytest.mark.parametrize("method", ["ddqn_continued", "sa_ddqn", "sa_ddqn_ibp"])
+def test_fine_tuning_starts_from_the_vanilla_run_of_the_same_scale(scale, method):
+    vanilla = settings_of("method=ddqn", f"scale={scale}", "seed=7")
+    tuned = settings_of(f"method={method}", f"scale={scale}", "seed=7")
+    assert tuned.parent == vanilla
+    assert vanilla.parent is None
+    assert vanilla.regulariser is None
+    node = composed(f"scale={scale}")["scale"]
+    sizes = merged(node, node["fine_tune"])
+    assert tuned.steps == sizes["steps"]
+    assert tuned.learner.learning_rate == sizes["learner"]["learning_rate"]
+    assert tuned.exploration.epsilon_initial == sizes["exploration"]["epsilon_initial"] < 1
+    scratch = settings_of(f"method={method}", f"scale={scale}", "seed=7", "method.start_from=scratch")
+    assert scratch.parent is None
+    assert replace(scratch, method="ddqn", regulariser=None) == vanilla
+
+
+def test_the_control_differs_from_sa_ddqn_in_the_regulariser_alone():
+    robust, control = settings_of("method=sa_ddqn"), settings_of("method=ddqn_continued")
+    assert replace(robust, method="ddqn_continued", regulariser=None) == control
+
+
+def test_the_regulariser_holds_the_numbers_of_the_yaml():
+    regulariser = settings_of("method=sa_ddqn", "method.regulariser.kappa=0.3").regulariser
+    assert regulariser.kappa == 0.3
+    assert regulariser.attack_epsilon == 1 / 255
+    assert regulariser.pgd_step_fraction * regulariser.pgd_steps == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("env.game", "Freway", "unknown game 'Freway': did you mean Freeway"),
+        ("method.name", "sadqn", "unknown method 'sadqn': did you mean"),
+        ("method.start_from", "vanila", "unknown start_from 'vanila': did you mean vanilla"),
+        ("scale.step", 3, "unknown key of scale 'step': did you mean steps"),
+        ("env.framestack", 3, "unknown key of env 'framestack': did you mean frame_stack"),
+        ("scale.learner.learningrate", 1, "unknown key of scale.learner 'learningrate': did you mean learning_rate"),
+        ("scale.replay.nstep", 1, "unknown key of scale.replay 'nstep': did you mean n_step"),
+        ("scale.exploration.epsilon", 1, "unknown key of scale.exploration 'epsilon': did you mean epsilon"),
+        ("method.regulariser.kapa", 1, "unknown key of method 'kapa': did you mean kappa"),
+        ("method.regularizer", None, "unknown key of method 'regularizer': did you mean regulariser"),
+        ("scale.fine_tune.stps", 1, "unknown key of fine_tune 'stps': did you mean steps"),
+        ("scale.steps", "many", "steps='many': expected a whole number"),
+        ("scale.num_envs", 100.0, "num_envs=100.0: expected a whole number"),
+        ("scale.dueling", "perhaps", "dueling='perhaps': expected true or false"),
+        ("scale.clip_rewards", 1, "clip_rewards=1: expected true or false"),
+        ("scale.learner.learning_rate", "fast", "learning_rate='fast': expected a finite number"),
+        ("scale.learner.learning_rate", float("nan"), "learning_rate=nan: expected a finite number"),
+        ("scale.learner", 3, "scale.learner=3: expected keys and values"),
+        ("scale.fine_tune.learner", 3, "fine_tune.learner=3: expected the same kind of value"),
+        ("seed", -1, "seed=-1: expected at least 0"),
+        ("seed", "one", "seed='one': expected a whole number"),
+        ("scale.num_envs", 0, "num_envs=0: expected at least 1"),
+        ("scale.steps_per_update", 3, "steps_per_update=3: expected a divisor or a multiple of num_envs="),
+        ("scale.warm_up_steps", 10, "warm_up_steps=10: expected at least"),
+        ("scale.replay.capacity", 100, "capacity=100: expected at least"),
+        ("scale.replay.n_step", 0, "n_step=0: expected at least 1"),
+        ("scale.replay.discount", 1.1, "discount=1.1: expected 0 ≤ γ ≤ 1"),
+        ("scale.replay.priority_exponent", -1, "priority_exponent=-1.0: expected at least 0"),
+        ("scale.learner.batch_size", 0, "batch_size=0: expected at least 1"),
+        ("scale.learner.learning_rate", -0.1, "learning_rate=-0.1: expected at least 0"),
+        ("scale.learner.decay_from", 2, "decay_from=2.0: expected a share"),
+        ("scale.exploration.epsilon_initial", 2, "epsilon_initial=2.0: expected a probability"),
+        ("scale.exploration.longest_repeat", 0, "longest_repeat=0: expected at least 1"),
+        ("method.regulariser.kappa", -1, "kappa=-1.0: expected at least 0"),
+        ("method.regulariser.hinge", -1, "hinge=-1.0: expected at least 0"),
+        ("method.regulariser.attack_epsilon", 0, "attack_epsilon=0.0: expected 0 < ε ≤ 1"),
+        ("method.regulariser.attack_epsilon", 3, "attack_epsilon=3.0: expected 0 < ε ≤ 1"),
+        ("method.regulariser.pgd_steps", 0, "pgd_steps=0: expected at least 1"),
+        ("method.regulariser.hinge_reduction", "sum", "hinge_reduction='sum': expected per_sample_mean or batch_sum"),
+        ("method.regulariser", None, "method.regulariser=None with method.name=sa_ddqn: expected one with solver: pgd"),
+        ("method.regulariser", 3, "method.regulariser=3 with method.name=sa_ddqn: expected one with solver: pgd"),
+        ("method.regulariser.solver", "ibp", "with method.name=sa_ddqn: expected one with solver: pgd"),
+        ("method.name", "ddqn", "with method.name=ddqn: expected none"),
+        ("method.name", "sa_ddqn_ibp", "with method.name=sa_ddqn_ibp: expected one with solver: ibp"),
+        ("scale.fine_tune.attack_ramp.ramp_steps", 0, "ramp_steps=0: expected at least 1"),
+        ("env.sticky_actions", 1.5, "sticky_actions=1.5: expected 0 ≤ p < 1"),
+        ("env.frame_stack", 0, "frame_stack=0: expected at least 1"),
+        ("env.height", 20, "a 20×84 screen is too small"),
+    ],
+)
+def test_mistakes_are_named_on_one_line(key, value, expected):
+    config = copy.deepcopy(composed("method=sa_ddqn"))
+    *path, last = key.split(".")
+    node = functools.reduce(lambda inner, name: inner[name], path, config)
+    node[last] = value
+    with pytest.raises(NrmapError) as caught:
+        train_settings(config)
+    message = str(caught.value)
+    assert expected in message
+    assert "\n" not in message
+
+
+def test_a_missing_key_is_named():
+    config = copy.deepcopy(composed())
+    del config["scale"]["steps"]
+    with pytest.raises(NrmapError, match=r"^scale: missing 1 required positional argument: 'steps'$"):
+        train_settings(config)
+
+
+def other(value: Any) -> Any:
+    """A valid value of the same kind that is not `value`."""
+    words = {
+        "Freeway": "Breakout", "ddqn": "sa_ddqn", "sa_ddqn": "ddqn", "batch_sum": "per_sample_mean",
+    }  # fmt: skip
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return 2 * value or 1
+    if isinstance(value, float):
+        return value / 2 or 0.5
+    return words[value]
+
+
+def with_another_solver(settings: TrainSettings) -> TrainSettings:
+    """The solver does not change alone: the other one knows nothing of PGD's steps."""
+    assert settings.regulariser is not None
+    regulariser = replace(settings.regulariser, solver="ibp", pgd_steps=0, pgd_step_fraction=0.0)
+    return replace(settings, regulariser=regulariser)
+
+
+def test_interval_bounds_take_no_settings_of_pgd(tiny_regulariser):
+    with pytest.raises(NrmapError, match=r"pgd_steps=3, pgd_step_fraction=0.5 with solver=ibp: expected neither"):
+        tiny_regulariser(solver="ibp", pgd_steps=3)
+    with pytest.raises(NrmapError, match=r"solver='cibp': expected pgd or ibp"):
+        tiny_regulariser(solver="cibp")
+
+
+def variants(settings: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Every way to change one field of `settings` or of its parts."""
+    found: list[tuple[str, Any]] = []
+    for field in fields(settings):
+        value, name = getattr(settings, field.name), f"{path}{field.name}"
+        if name in ("parent", "regulariser.solver"):
+            continue
+        if is_dataclass(value):
+            found += [(deep, replace(settings, **{field.name: part})) for deep, part in variants(value, f"{name}.")]
+        else:
+            found.append((name, replace(settings, **{field.name: other(value)})))
+    return found
+
+
+def test_the_identity_follows_every_field(tiny_settings, tiny_regulariser):
+    base = tiny_settings(method="sa_ddqn", regulariser=tiny_regulariser(), replay={"capacity": 1000})
+    changed = variants(base)
+    assert {"seed", "replay.n_step", "env.game", "regulariser.kappa", "learner.double_q"} <= {
+        name for name, _ in changed
+    }
+    identities = {name: settings.identity(None) for name, settings in changed}
+    identities["unchanged"] = base.identity(None)
+    identities["without a regulariser"] = replace(base, regulariser=None).identity(None)
+    identities["with another solver"] = with_another_solver(base).identity(None)
+    identities["with a parent"] = base.identity("a" * 64)
+    identities["with another parent"] = base.identity("b" * 64)
+    assert len(set(identities.values())) == len(identities)
+
+
+def test_the_identity_is_that_of_the_values(tiny_settings):
+    base = tiny_settings()
+    assert base.identity(None) == tiny_settings().identity(None)
+    # The parent's settings are in the parent's file, whose hash counts.
+    assert replace(base, parent=tiny_settings(seed=9)).identity("a") == base.identity("a")
+    assert settings_of("method=sa_ddqn", "method.regulariser.hinge=1").identity("a") == settings_of(
+        "method=sa_ddqn", "method.regulariser.hinge=1.0"
+    ).identity("a")
+
+
+def test_the_identity_ignores_machine_and_tracking():
+    here = settings_of("method=sa_ddqn")
+    for overrides in (("device=cuda", "threads=7"), ("wandb=online", "wandb.group=x"), ("checkpoint_seconds=1",)):
+        there = settings_of("method=sa_ddqn", *overrides)
+        assert there == here
+        assert there.identity("a") == here.identity("a")
+
+
+def test_an_attack_ramp_does_not_change_a_vanilla_run():
+    assert settings_of("scale.attack_ramp.ramp_steps=5") == settings_of()
+
+
+def test_settings_are_json():
+    settings = settings_of("method=sa_ddqn")
+    assert json.loads(json.dumps(asdict(settings), allow_nan=False)) == asdict(settings)
+
+
+def test_merging_keeps_what_is_not_named():
+    base = {"a": 1, "b": {"c": 2, "d": 3}}
+    assert merged(base, {"b": {"d": 4}}) == {"a": 1, "b": {"c": 2, "d": 4}}
+    assert base == {"a": 1, "b": {"c": 2, "d": 3}}

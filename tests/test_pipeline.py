@@ -1,0 +1,108 @@
+"""The commands of the README, run as a user runs them, at the smallest scale."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nrmap.policy import load_policy
+from nrmap.records import read_records, select
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+
+
+def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m module arguments`, from the root of the project."""
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An outputs folder after the commands of `make reproduce`."""
+    folder = tmp_path_factory.mktemp("outputs")
+    sweep = ("-m", "method=ddqn,sa_ddqn", "scale=smoke", f"outputs={folder}")
+    for module, arguments in (("train", sweep), ("analyze", (*sweep, "states_from=own,pool"))):
+        finished = run(module, *arguments)
+        assert finished.returncode == 0, finished.stderr
+    return folder
+
+
+def times(folder: Path) -> dict[Path, int]:
+    """When each result under `folder` was written."""
+    kept = [path for part in ("train", "states", "evaluation", "maps") for path in (folder / part).rglob("*.*")]
+    return {path: path.stat().st_mtime_ns for path in kept if path.is_file() and "lock" not in path.name}
+
+
+def test_both_methods_are_trained_and_the_robust_one_knows_its_parent(outputs: Path) -> None:
+    (vanilla,) = (outputs / "train/Freeway/ddqn/seed0").glob("*/policy.safetensors")
+    (robust,) = (outputs / "train/Freeway/sa_ddqn/seed0").glob("*/policy.safetensors")
+    assert load_policy(robust).card.parent_sha256 == load_policy(vanilla).sha256
+    assert load_policy(vanilla).card.agent_steps == 768
+
+
+def test_maps_are_measured_on_own_states_and_on_the_pool(outputs: Path) -> None:
+    for method in ("ddqn", "sa_ddqn"):
+        paths = list((outputs / f"maps/Freeway/{method}/seed0").glob("*/metrics.json"))
+        records = [record for path in paths for record in read_records(path)]
+        whole = select(records, metric="hmap_sparsity", item=None)
+        assert {(record.states_from, record.num_states) for record in whole} == {("own", 16), ("pool", 32)}
+        assert all(record.value is not None and 1 <= record.value <= 84 for record in whole)
+
+
+def test_both_methods_see_the_same_pool(outputs: Path) -> None:
+    contents = [json.loads(path.read_text()) for path in (outputs / "maps").rglob("metrics.json")]
+    pools = {
+        content["inputs"]["states_sha256"] for content in contents if content["records"][0]["states_from"] == "pool"
+    }
+    assert len(pools) == 1
+
+
+def test_the_same_commands_again_write_nothing(outputs: Path) -> None:
+    before = times(outputs)
+    sweep = ("-m", "method=ddqn,sa_ddqn", "scale=smoke", f"outputs={outputs}")
+    assert run("train", *sweep).returncode == 0
+    assert run("analyze", *sweep, "states_from=own,pool").returncode == 0
+    assert times(outputs) == before
+
+
+def test_another_temperature_is_another_map_of_the_same_ablation(outputs: Path) -> None:
+    before = set((outputs / "ablated").rglob("*.npy"))
+    finished = run("analyze", "method=ddqn", "scale=smoke", "temperature=[0.1,10]", f"outputs={outputs}")
+    assert finished.returncode == 0, finished.stderr
+    folder = Path(finished.stdout.strip().splitlines()[-1])
+    temperatures = {record.temperature for record in read_records(folder / "metrics.json")}
+    assert temperatures == {None, 0.1, 10.0}
+    assert set((outputs / "ablated").rglob("*.npy")) == before
+
+
+def test_the_report_is_made_of_what_is_there(outputs: Path) -> None:
+    finished = run("analyze.report", "--outputs", str(outputs))
+    assert finished.returncode == 0, finished.stderr
+    page = (outputs / "report/index.html").read_text()
+    assert "sa_ddqn" in page
+    assert "Freeway" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("env=Freway",), "error: unknown game 'Freway': did you mean Freeway"),
+        (("method=dqn",), "error: unknown method 'dqn': did you mean"),
+        (("temperature=0",), "error: temperature=0.0: expected a number > 0"),
+        (("scale.analysis.num_states=0",), "error: num_states=0: expected at least 1"),
+        (("policy=absent.safetensors",), "error: no policy file absent.safetensors"),
+        (("seed=7",), "error: no trained policy Freeway/ddqn/seed7 with these settings"),
+        (("tempreature=1",), "tempreature"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path: Path, arguments: tuple[str, ...], line: str) -> None:
+    finished = run("analyze", "scale=smoke", f"outputs={tmp_path / 'outputs'}", *arguments)
+    assert finished.returncode == 2
+    (error,) = [text for text in finished.stderr.strip().splitlines() if text.startswith("error:")]
+    assert line in error
+    assert not any((tmp_path / "outputs" / part).exists() for part in ("train", "states", "maps", "evaluation"))

@@ -1,0 +1,164 @@
+"""The dashboard in code: what it serialises to, and that its panels ask for what runs really log."""
+
+import json
+import re
+import sys
+
+import pytest
+import torch
+import wandb
+from wandb_files import forget_account
+from wandb_server import server_with_account
+
+from analyze.names import METRICS
+from nrmap import workspace
+from nrmap.errors import NrmapError
+from nrmap.tracking import summary_name
+from nrmap.workspace import Attack, study_workspace
+from train.curves import Curves
+from train.trainer import Trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWarning")
+
+TEMPERATURES = (0.1, 1.0, 10.0)
+
+
+@pytest.fixture
+def serialised():
+    """The specification that would be sent to W&B."""
+    pytest.importorskip("wandb_workspaces")
+    study = study_workspace(
+        entity="team", project="tried", temperatures=TEMPERATURES, attacks=[Attack("pgd-10", 1 / 255)]
+    )
+    return json.loads(study._to_model().model_dump_json(by_alias=True))
+
+
+def panels_of(serialised):
+    """The configuration of every panel by section and title."""
+    sections = serialised["spec"]["section"]["panelBankConfig"]["sections"]
+    return {
+        section["name"]: {panel["config"].get("chartTitle"): panel["config"] for panel in section["panels"]}
+        for section in sections
+    }
+
+
+def test_its_home_and_its_groups(serialised):
+    assert (serialised["entity"], serialised["project"]) == ("team", "tried")
+    (runs,) = serialised["spec"]["section"]["runSets"]
+    assert [(group["section"], group["name"]) for group in runs["grouping"]] == [
+        ("config", "game.value"),
+        ("config", "method.value"),
+    ]
+    assert [*runs["runFeed"]["columnPinned"]] == [
+        "run:displayName",
+        "config:game",
+        "config:method",
+        "config:seed",
+        "summary:return_mean_clean",
+        "summary:return_mean_pgd_10_eps0p00392",
+        "summary:kmap_sparsity",
+    ]
+
+
+def test_curves_are_over_agent_steps(serialised):
+    training = panels_of(serialised)["Training"]
+    assert {panel["xAxis"] for panel in training.values()} == {"agent_step"}
+    assert [panel["metrics"] for panel in training.values()] == [
+        ["recent_mean_return"],
+        ["loss"],
+        ["q_mean"],
+        ["robust_loss"],
+        ["adversarial_flips"],
+        ["attack_epsilon"],
+    ]
+
+
+def test_a_bar_for_every_attack_and_temperature(serialised):
+    panels = panels_of(serialised)
+    returns = panels["Returns and attacks"]
+    assert returns["Return, clean and under attack"]["metrics"] == [
+        "return_mean_clean",
+        "return_mean_pgd_10_eps0p00392",
+    ]
+    (flips,) = (panel for title, panel in returns.items() if "success" in title)
+    assert flips["metrics"] == ["flip_rate_pgd_10_eps0p00392"]
+    sparsity = panels["Sparsity S = ‖M‖₁ / ‖M‖₂ (eq. 9)"]
+    assert sparsity["S(KMAP)"]["metrics"] == ["kmap_sparsity"]
+    for kind, title in (("hmap", "S(HMAP) by temperature"), ("kl", "S(KL map) by temperature")):
+        assert sparsity[title]["metrics"] == [f"{kind}_sparsity_T0p1", f"{kind}_sparsity_T1", f"{kind}_sparsity_T10"]
+    scatter = sparsity["S(KMAP) against the return"]
+    assert (scatter["xAxis"], scatter["yAxis"]) == ("summary:return_mean_clean", "summary:kmap_sparsity")
+
+
+def test_heat_maps_are_a_gallery_over_runs(serialised):
+    maps = panels_of(serialised)["Maps"]
+    assert [panel["mediaKeys"] for panel in maps.values()] == [["heatmaps"], ["overlay"]]
+    assert {panel["gallerySettings"]["axis"] for panel in maps.values()} == {"run"}
+
+
+def test_names_of_the_summary_are_distinct_and_such_that_wandb_can_sort_by_them():
+    numbers = (1e-5, 0.1, 1.0, 10.0, 1e5)
+    names = [
+        summary_name("kmap_sparsity"),
+        summary_name("return_mean", attack="clean"),
+        summary_name("return_mean", attack="constant:UP"),
+        *(summary_name("hmap_sparsity", temperature=number) for number in numbers),
+        *(summary_name("flip_rate", attack="pgd-10", attack_epsilon=number) for number in numbers),
+    ]
+    assert len({name.lower() for name in names}) == len(names)
+    # The rule of W&B's documentation, "Metric naming constraints".
+    assert all(re.fullmatch("[_a-zA-Z][_a-zA-Z0-9]*", name) for name in names)
+    assert summary_name("hmap_sparsity", temperature=0.01) == "hmap_sparsity_T0p01"
+
+
+def test_a_temperature_must_be_positive():
+    pytest.importorskip("wandb_workspaces")
+    with pytest.raises(NrmapError, match="temperature=0: expected a number > 0"):
+        study_workspace(entity="team", temperatures=[0])
+
+
+def test_without_the_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
+    assert workspace.main(["--entity", "team"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: wandb-workspaces is not installed")
+    assert error.count("\n") == 1
+
+
+def test_saving_sends_the_specification(monkeypatch, tmp_path, capsys, serialised):
+    with server_with_account(monkeypatch, tmp_path) as server:
+        temperatures = [str(temperature) for temperature in TEMPERATURES]
+        arguments = ["--entity", "team", "--project", "tried", "--temperatures", *temperatures]
+        assert workspace.main(arguments) == 0
+        assert capsys.readouterr().out == f"{server.url}/team/tried?nw=saved\n"
+    (sent,) = server.views
+    assert (sent["entityName"], sent["projectName"], sent["displayName"]) == ("team", "tried", workspace.NAME)
+    assert panels_of({"spec": json.loads(sent["spec"])}).keys() == panels_of(serialised).keys()
+
+
+def test_what_goes_wrong_while_saving_is_one_line(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("wandb_workspaces")
+    with server_with_account(monkeypatch, tmp_path) as server:
+        server.refuses = 401
+        assert workspace.main(["--entity", "team"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: W&B did not save the workspace: ")
+        assert error.count("\n") == 1
+    forget_account(monkeypatch, tmp_path)
+    wandb.teardown()
+    assert workspace.main(["--entity", "team"]) == 2
+    assert capsys.readouterr().err == "error: no W&B API key: run `wandb login` or set WANDB_API_KEY\n"
+
+
+def test_panels_ask_for_what_runs_log(serialised, tiny_settings, tiny_regulariser):
+    trainer = Trainer(tiny_settings(regulariser=tiny_regulariser()), device=torch.device("cpu"))
+    curves = Curves()
+    for iteration in trainer.run():
+        curves.record(iteration)
+    logged = curves.add_row(trainer.agent_step, trainer.metrics())
+    panels = panels_of(serialised)
+    drawn = {panel["metrics"][0] for panel in panels.pop("Training").values()}
+    assert drawn <= logged.keys()
+    asked = {name for section in panels.values() for panel in section.values() for name in panel.get("metrics") or []}
+    for name in asked:
+        assert any(name == metric or name.startswith(f"{metric}_") for metric in METRICS), name

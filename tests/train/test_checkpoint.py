@@ -1,0 +1,114 @@
+"""State that goes through a file comes back as it was, or the file is refused."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from nrmap.errors import NrmapError
+from train.checkpoint import load_checkpoint, save_checkpoint
+
+dtypes = st.sampled_from([np.uint8, np.int32, np.int64, np.float32, np.float64, np.bool_])
+some_arrays = dtypes.flatmap(
+    lambda dtype: arrays.arrays(dtype, arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+)
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**130), 2**130)  # a PCG64's state has 128 bits
+    | st.floats(allow_nan=False)
+    | st.text(max_size=4)
+    | some_arrays
+    | some_arrays.map(torch.from_numpy)
+)
+names = st.text("ab.0", min_size=1, max_size=4)
+states = st.dictionaries(
+    names,
+    st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3)),
+    max_size=4,
+)
+
+
+@given(states)
+def test_any_state_comes_back(tmp_path_factory, assert_same, state):
+    path = tmp_path_factory.mktemp("state") / "state.safetensors"
+    save_checkpoint(path, state)
+    assert_same(load_checkpoint(path), state)
+
+
+def test_tensors_in_any_memory_layout_come_back(tmp_path):
+    weight = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
+    shared = {"weight": weight, "same": weight, "part": weight[1:, :, 0], "turned": weight.transpose(0, 1)}
+    save_checkpoint(tmp_path / "state", shared)
+    for name, tensor in load_checkpoint(tmp_path / "state").items():
+        assert torch.equal(tensor, shared[name])
+
+
+def test_random_generators_come_back(tmp_path):
+    rng, generator = np.random.default_rng(5), torch.Generator().manual_seed(5)
+    rng.random(3)
+    torch.rand(3, generator=generator)
+    save_checkpoint(tmp_path / "state", {"rng": rng.bit_generator.state, "generator": generator.get_state()})
+    state = load_checkpoint(tmp_path / "state")
+    other, other_generator = np.random.default_rng(), torch.Generator()
+    other.bit_generator.state = state["rng"]
+    other_generator.set_state(state["generator"])
+    assert (other.random(5) == rng.random(5)).all()
+    assert torch.equal(torch.rand(5, generator=other_generator), torch.rand(5, generator=generator))
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    path = tmp_path / "state.safetensors"
+    save_checkpoint(path, {"weights": torch.arange(100.0), "step": 3})
+    whole = path.read_bytes()
+    for length in (0, 4, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(NrmapError, match=r"cannot read the checkpoint .*Remove it to start anew"):
+            load_checkpoint(path)
+
+
+def test_a_foreign_file_is_refused(tmp_path):
+    path = tmp_path / "state.safetensors"
+    for write in (
+        lambda: safetensors.torch.save_file({"a": torch.zeros(2)}, path),
+        lambda: safetensors.torch.save_file({"a": torch.zeros(2)}, path, metadata={"state": "{"}),
+        lambda: path.write_text(json.dumps({"state": 1})),
+    ):
+        write()
+        with pytest.raises(NrmapError, match="cannot read the checkpoint"):
+            load_checkpoint(path)
+
+
+FILL_THE_DISK = """
+import resource, sys, torch
+from pathlib import Path
+from nrmap.errors import NrmapError
+from train.checkpoint import save_checkpoint
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    save_checkpoint(Path(sys.argv[1]), {"weights": torch.zeros(10_000)})
+except NrmapError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="the system cannot limit the size of files")
+def test_a_file_that_does_not_fit_is_one_error_and_leaves_the_old_one(tmp_path):
+    path = tmp_path / "state.safetensors"
+    save_checkpoint(path, {"step": 1})
+    command = [sys.executable, "-c", FILL_THE_DISK, str(path)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=120, check=False)
+    assert done.stdout.startswith(f"cannot write {path}: "), done.stderr
+    assert done.stdout.count("\n") == 1
+    assert load_checkpoint(path) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -1,0 +1,171 @@
+"""What the collector puts into the replay, against one emulator after the other played by hand."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from nrmap.envs import TRAINING_STREAM, EnvSpec, SeededVectorEnv, episode_seed
+from nrmap.errors import NrmapError
+from nrmap.learning.replay import Batch, Replay, ReplaySpec
+from train.collector import Collector
+
+SPEC = EnvSpec("Breakout", 36, 36, max_agent_steps=60)
+NUM_ENVS, SEED = 2, 5
+
+
+def make_collector(
+    spec: EnvSpec = SPEC, *, capacity: int = 400, n_step: int = 1, clip_rewards: bool = True, life_loss: bool = True
+) -> Collector:
+    replay = Replay(ReplaySpec(capacity, n_step, 0.9, 0.0), num_envs=NUM_ENVS, state_shape=spec.state_shape)
+    return Collector(
+        env_spec=spec,
+        num_envs=NUM_ENVS,
+        seed=SEED,
+        replay=replay,
+        clip_rewards=clip_rewards,
+        life_loss_ends_return=life_loss,
+    )
+
+
+def actions_at(tick: int, num_actions: int) -> np.ndarray:
+    return np.random.default_rng([7, tick]).integers(num_actions, size=NUM_ENVS)
+
+
+def collect(collector: Collector, ticks: int, *, first: int = 0) -> list:
+    finished = []
+    for tick in range(first, first + ticks):
+        collector.send(actions_at(tick, collector.num_actions))
+        finished += collector.receive()
+    return finished
+
+
+def played_by_hand(spec: EnvSpec, env: int, ticks: int) -> list[dict]:
+    """The episodes of one environment, one after the other in a lone emulator: seeds derived, actions those sent."""
+    emulator = SeededVectorEnv(spec, 1)
+    episodes: list[dict] = []
+    tick = 0
+    while tick < ticks:
+        seed = episode_seed(SEED, TRAINING_STREAM, env, len(episodes))
+        states, lives = emulator.begin(np.ones(1, dtype=bool), [seed])
+        episode = {"states": [states[0].copy()], "lives": [int(lives[0])], "actions": [], "rewards": []}
+        episode.update(terminated=False, truncated=False)
+        episodes.append(episode)
+        while tick < ticks and not (episode["terminated"] or episode["truncated"]):
+            action = actions_at(tick, emulator.num_actions)[env]
+            step = emulator.step(np.array([action]))
+            episode["actions"].append(int(action))
+            episode["rewards"].append(float(step.rewards[0]))
+            episode["states"].append(step.states[0].copy())
+            episode["lives"].append(int(step.lives[0]))
+            episode.update(terminated=bool(step.terminated[0]), truncated=bool(step.truncated[0]))
+            tick += 1
+    return episodes
+
+
+@pytest.mark.parametrize(("frame_stack", "clip_rewards", "life_loss"), [(1, True, True), (3, False, False)])
+def test_the_replay_holds_the_episodes_and_nothing_else(frame_stack, clip_rewards, life_loss):
+    ticks, spec = 140, replace(SPEC, frame_stack=frame_stack)
+    collector = make_collector(spec, clip_rewards=clip_rewards, life_loss=life_loss)
+    collector.begin()
+    finished = collect(collector, ticks)
+
+    expected: dict[tuple[int, int], tuple] = {}
+    ended, lost_lives = [], 0
+    for env in range(NUM_ENVS):
+        slot = 0
+        episodes = played_by_hand(spec, env, ticks)
+        for episode in episodes:
+            for k, action in enumerate(episode["actions"]):
+                last = k == len(episode["actions"]) - 1
+                lost = episode["lives"][k + 1] < episode["lives"][k]
+                lost_lives += lost
+                over = (episode["terminated"] and last) or (life_loss and lost)
+                reward = np.sign(episode["rewards"][k]) if clip_rewards else episode["rewards"][k]
+                transition = (episode["states"][k], action, reward, 0.0 if over else 0.9, episode["states"][k + 1])
+                expected[env, slot] = transition
+                slot += 1
+            slot += 1  # the last frame has a slot and no action
+            if episode["terminated"] or episode["truncated"]:
+                ended.append((env, sum(episode["rewards"]), len(episode["actions"])))
+    assert lost_lives > 1
+    assert len(ended) > NUM_ENVS
+    assert sorted((end.env, end.undiscounted_return, end.length) for end in finished) == sorted(ended)
+
+    replay = collector.replay
+    assert replay.newest.max() < replay.slots  # nothing is overwritten here, so slots are absolute
+    batch = replay.sample(2 * len(expected), importance=1.0, rng=np.random.default_rng(0))
+    drawn = [(int(i) // replay.slots, int(i) % replay.slots) for i in batch.indices]
+    assert set(drawn) == set(expected)
+    for b, key in enumerate(drawn):
+        state, action, reward, discount, next_state = expected[key]
+        np.testing.assert_array_equal(batch.s_tm1[b].numpy(), state)
+        np.testing.assert_array_equal(batch.s_t[b].numpy(), next_state)
+        assert int(batch.a_tm1[b]) == action
+        assert float(batch.r_t[b]) == pytest.approx(reward)
+        assert float(batch.discount_t[b]) == pytest.approx(discount)
+
+
+def draw(replay: Replay) -> Batch | None:
+    if replay.priorities.total == 0:
+        return None
+    return replay.sample(200, importance=1.0, rng=np.random.default_rng(1))
+
+
+# Checkpoints at the beginning, in an episode, around its end, and after the ring has gone round.
+@pytest.mark.parametrize(
+    ("spec", "points"),
+    [(SPEC, [0, 1, 57, 58, 130]), (replace(SPEC, sticky_actions=0.25, frame_stack=2), [60, 135])],
+    ids=["plain", "sticky"],
+)
+def test_a_collector_that_plays_its_log_again_goes_on_as_before(spec, points):
+    def fresh() -> Collector:
+        return make_collector(spec, capacity=50 * NUM_ENVS, n_step=3)
+
+    collector, more = fresh(), 12
+    collector.begin()
+    snapshots, states, finished = {}, [collector.states.copy()], []
+    for tick in range(max(points) + more):
+        if tick in points:
+            snapshots[tick] = (collector.get_state(), draw(collector.replay))
+        finished.append(collect(collector, 1, first=tick))
+        states.append(collector.states.copy())
+    assert sum(len(ended) for ended in finished) > NUM_ENVS
+
+    for tick, (state, batch) in snapshots.items():
+        again = fresh()
+        again.set_state(state)
+        np.testing.assert_array_equal(again.states, states[tick])
+        np.testing.assert_array_equal(again.replay.newest, state["replay"]["newest"])
+        batch_again = draw(again.replay)
+        if batch is None:
+            assert batch_again is None
+        else:
+            for field in fields(Batch):
+                assert (getattr(batch, field.name) == getattr(batch_again, field.name)).all(), field.name
+        for later in range(tick, tick + more):
+            assert collect(again, 1, first=later) == finished[later]
+            np.testing.assert_array_equal(again.states, states[later + 1])
+
+
+def test_the_log_forgets_episodes_that_the_replay_has_overwritten():
+    collector = make_collector(capacity=70 * NUM_ENVS)
+    collector.begin()
+    collect(collector, 250)
+    episodes = collector.get_state()["episodes"]
+    assert len({episode["env"] for episode in episodes}) == NUM_ENVS
+    for env in range(NUM_ENVS):
+        firsts = [episode["first_slot"] for episode in episodes if episode["env"] == env]
+        oldest_kept = int(collector.replay.newest[env]) - collector.replay.slots + 1
+        assert firsts[0] <= oldest_kept
+        assert sum(len(episode["actions"]) for episode in episodes if episode["env"] == env) <= 70 + 2 * 60
+
+
+def test_an_emulator_that_plays_otherwise_is_noticed():
+    collector = make_collector(clip_rewards=False)
+    collector.begin()
+    collect(collector, 20)
+    state = collector.get_state()
+    state["episodes"][0]["undiscounted_return"] += 1
+    with pytest.raises(NrmapError, match="cannot resume: episode 0 of environment 0 returned"):
+        make_collector(clip_rewards=False).set_state(state)

@@ -1,0 +1,332 @@
+"""`python -m train` as its users meet it: processes that finish, repeat, are killed, wait and fail."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import resource
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+
+from conf.choices import group_options
+from nrmap.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE
+from nrmap.policy import load_policy
+from train.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).parents[2]
+
+# Every part of a run, on the smallest screen, in a second or two.
+TINY = (
+    "scale=smoke", "wandb=disabled", "device=cpu", "threads=1", "env.height=36", "env.width=36",
+    "scale.steps=160", "scale.num_envs=2", "scale.warm_up_steps=40", "scale.replay.capacity=100",
+    "scale.exploration.decay_steps=60", "scale.fine_tune.steps=80", "env.max_agent_steps=33",
+    "scale.fine_tune.attack_ramp.ramp_begin=0", "scale.fine_tune.attack_ramp.ramp_steps=40",
+)  # fmt: skip
+
+# A server that has imported everything starts the processes: the import would take longer than the run.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["train.__main__", "nrmap.wandb_tracker"])
+
+
+@dataclass
+class Command:
+    """A running `python -m train`, its output in two files."""
+
+    process: multiprocessing.Process
+    folder: Path
+
+    def wait(self) -> int:
+        self.process.join(timeout=240)
+        assert self.process.exitcode is not None, "still running"
+        return self.process.exitcode
+
+    @property
+    def out(self) -> str:
+        return (self.folder / "out").read_text()
+
+    @property
+    def err(self) -> str:
+        return (self.folder / "err").read_text()
+
+
+def run_as_main(arguments: list[str], folder: Path, largest_file: int | None) -> None:
+    """What the child process does: become `python -m train` with its output in `folder`."""
+    os.chdir(ROOT)
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    sys.argv = ["train", *arguments]
+    runpy.run_module("train", run_name="__main__", alter_sys=True)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """`start("seed=1")`: a Command with outputs under tmp_path/outputs; it is killed if the test leaves it running."""
+    commands: list[Command] = []
+
+    def start(*arguments: str, largest_file: int | None = None, outputs: Path | None = None) -> Command:
+        folder = tmp_path / f"command{len(commands)}"
+        folder.mkdir()
+        outputs = tmp_path / "outputs" if outputs is None else outputs
+        options = [*TINY, f"outputs={outputs}", *arguments]
+        process = processes.Process(target=run_as_main, args=(options, folder, largest_file))
+        process.start()
+        commands.append(Command(process, folder))
+        return commands[-1]
+
+    yield start
+    for command in commands:
+        command.process.kill()
+        command.process.join()
+
+
+def finished(command: Command) -> Path:
+    """The policy that the command printed."""
+    assert command.wait() == 0, command.err
+    path = Path(command.out.strip())
+    assert command.out == f"{path}\n"
+    assert path.name == POLICY_FILE
+    return path
+
+
+def failed(command: Command) -> str:
+    """The only line that the command wrote."""
+    assert command.wait() == 2, command.err
+    assert command.out == ""
+    lines = command.err.splitlines()
+    complaint = [line for line in lines if line.startswith("error: ")]
+    assert len(complaint) == 1
+    assert "Traceback" not in command.err
+    return complaint[0]
+
+
+def weights_and_card(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """All that a policy file holds but when, how fast and by which versions it was made."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = json.loads(file.metadata()["nrmap"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    del metadata["card"]["provenance"], metadata["card"]["results"]["seconds"]
+    return tensors, metadata
+
+
+def same_policies(one: Path, two: Path) -> bool:
+    (tensors, metadata), (others, other_metadata) = weights_and_card(one), weights_and_card(two)
+    assert metadata == other_metadata
+    return all(torch.equal(tensors[name], others[name]) for name in tensors | others)
+
+
+def test_python_m_train_makes_a_policy_once(tmp_path):
+    # The real thing, at the scale that is there for it.
+    command = [
+        sys.executable, "-m", "train", "env=Pong", "scale=smoke", "wandb.mode=disabled", "threads=1",
+        f"outputs={tmp_path / 'outputs'}",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.strip())
+    policy = load_policy(path)
+    assert policy.label == "Pong/ddqn/seed0"
+    assert policy.card.agent_steps == 768
+    assert policy.card.results["updates"] == (768 - 256) / 4
+    assert policy.env.state_shape == (1, 84, 84)
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert file.get_tensor("features.0.weight").dtype == torch.float16
+    assert sorted(file.name for file in path.parent.iterdir()) == [CURVES_FILE, "lock", POLICY_FILE, "settings.json"]
+
+
+def test_a_second_call_finds_the_policy_and_leaves_it(start):
+    path = finished(start("seed=2"))
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    again = start("seed=2", "checkpoint_seconds=7")
+    assert finished(again) == path
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert "already trained" in again.err
+    curves = json.loads((path.parent / CURVES_FILE).read_text())
+    assert curves["rows"][-1]["agent_step"] == 160
+    assert len(curves["episodes"]) >= 2
+    other = finished(start("seed=3"))
+    assert other != path
+    assert not same_weights(path, other)
+    assert path.read_bytes() == before[0]
+
+
+def same_weights(one: Path, two: Path) -> bool:
+    (tensors, _), (others, _) = weights_and_card(one), weights_and_card(two)
+    return all(torch.equal(tensors[name], others[name]) for name in tensors)
+
+
+@pytest.mark.parametrize("method", [name for name in group_options("method") if name != "ddqn"])
+def test_fine_tuning_trains_its_parent_first(method, start, tmp_path):
+    command = start(f"method={method}", "env=Breakout")
+    path = finished(command)
+    card = load_policy(path).card
+    (parent_path,) = (tmp_path / "outputs/train/Breakout/ddqn/seed0").glob(f"*/{POLICY_FILE}")
+    parent = load_policy(parent_path)
+    assert card.parent_sha256 == parent.sha256
+    assert card.settings["parent"]["method"] == "ddqn"
+    assert card.agent_steps == 80
+    assert parent.card.agent_steps == 160
+    assert not same_weights(path, parent_path)
+    # Another κ trains another robust policy, from the same parent.
+    if card.settings["regulariser"] is not None:
+        before = parent_path.stat().st_mtime_ns
+        other = finished(start(f"method={method}", "env=Breakout", "method.regulariser.kappa=3"))
+        assert other != path
+        assert not same_weights(other, path)
+        assert load_policy(other).card.parent_sha256 == parent.sha256
+        assert parent_path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("game", [game for game in group_options("env") if game != "Freeway"])
+def test_every_game_with_a_file_of_its_own_trains(game, start):
+    # The sizes of TINY, but the network of a state that is its own.
+    path = finished(start(f"env={game}", "scale.steps=60"))
+    assert load_policy(path).env.game == game
+
+
+def test_a_killed_command_goes_on_to_the_same_policy(start, tmp_path):
+    options = ("method=sa_ddqn", "checkpoint_seconds=0", "env=Breakout")
+    kills = 0
+    for least_step in (10, 60, 120):
+        command = start(*options)
+        deadline = time.monotonic() + 120
+        while command.process.is_alive() and time.monotonic() < deadline:
+            if reached(tmp_path / "outputs") >= least_step:
+                os.kill(command.process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.01)
+        command.process.join(timeout=60)
+        kills += command.process.exitcode == -signal.SIGKILL
+    assert kills >= 2
+    resumed = start(*options)
+    path = finished(resumed)
+    assert "going on from agent step" in resumed.err
+    # The parent's file tells when it was made and so has another hash: compare through the same parent.
+    (parent,) = (tmp_path / "outputs").glob(f"train/*/ddqn/*/*/{POLICY_FILE}")
+    copy = tmp_path / "whole" / parent.relative_to(tmp_path / "outputs")
+    uninterrupted = finished(start("env=Breakout", outputs=tmp_path / "alone"))
+    assert same_policies(uninterrupted, parent)
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(parent.read_bytes())
+    assert same_policies(finished(start(*options, outputs=tmp_path / "whole")), path)
+    assert not list((tmp_path / "outputs").glob(f"train/**/{CHECKPOINT_FILE}"))
+    assert not list((tmp_path / "outputs").glob("train/**/.*"))
+
+
+def reached(outputs: Path) -> int:
+    """The agent step of the only checkpoint under `outputs`; 0 without one."""
+    for path in outputs.glob(f"train/*/*/*/*/{CHECKPOINT_FILE}"):
+        with contextlib.suppress(Exception):  # it may be removed between two looks
+            return load_checkpoint(path)["trainer"]["agent_step"]
+    return 0
+
+
+def test_an_interrupted_command_says_how_to_go_on(start, tmp_path):
+    command = start("checkpoint_seconds=0", "scale.steps=100000")
+    deadline = time.monotonic() + 120
+    while reached(tmp_path / "outputs") < 10 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(command.process.pid, signal.SIGINT)
+    assert command.wait() == 130, command.err
+    assert "the same command goes on from the last checkpoint" in command.err
+    assert "Traceback" not in command.err
+    assert reached(tmp_path / "outputs") >= 10
+
+
+def test_two_commands_that_want_the_same_parent_train_it_once(start, tmp_path):
+    commands = [start(f"method={method}", "env=Breakout") for method in ("sa_ddqn", "sa_ddqn", "ddqn_continued")]
+    paths = [finished(command) for command in commands]
+    assert paths[0] == paths[1] != paths[2]
+    logs = "".join(command.err for command in commands)
+    for label in ("Breakout/ddqn/seed0", "Breakout/sa_ddqn/seed0", "Breakout/ddqn_continued/seed0"):
+        assert logs.count(f"{label}: trained") == 1
+    (parent,) = (tmp_path / "outputs").glob(f"train/*/ddqn/*/*/{POLICY_FILE}")
+    assert {load_policy(path).card.parent_sha256 for path in paths} == {load_policy(parent).sha256}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["env=Freway"], "unknown game 'Freway': did you mean Freeway"),
+        (["method=sadqn"], "unknown method 'sadqn': did you mean"),
+        (["scale=quik"], "unknown scale 'quik': did you mean quick"),
+        (["wandb=onlin"], "unknown wandb mode 'onlin': did you mean online"),
+        (["scale.step=3"], "unknown key 'scale.step': did you mean scale.steps"),
+        (["sed=3"], "unknown key 'sed': did you mean seed"),
+        (["env.game=Freway"], "unknown game 'Freway': did you mean Freeway"),
+        (["method=sa_ddqn", "method.regulariser.kappa=-1"], "kappa=-1.0: expected at least 0"),
+        (["scale.num_envs=many"], "num_envs='many': expected a whole number"),
+        (["seed=-1"], "seed=-1: expected at least 0"),
+        (["threads=-1"], "threads=-1: expected at least 0"),
+        (["checkpoint_seconds=soon"], "checkpoint_seconds='soon': expected a finite number"),
+        (["device=gpu"], "unknown device 'gpu'"),
+        (["wandb.mode=maybe"], "unknown wandb.mode 'maybe'"),
+        (["seed"], "Error parsing override 'seed'"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_and_nothing_is_written(arguments, expected, start, tmp_path):
+    line = failed(start(*arguments))
+    assert line.startswith(f"error: {expected}")
+    # A mistake that only the settings show has Hydra's log folder by then, but nothing else.
+    assert [path.name for path in (tmp_path / "outputs").glob("*")] in ([], ["logs"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_cuda_where_there_is_none(start, tmp_path):
+    assert failed(start("device=cuda")) == (
+        "error: device=cuda: no CUDA device is available here; use device=cpu or device=auto"
+    )
+    assert not (tmp_path / "outputs/train").exists()
+
+
+def test_an_outputs_folder_that_cannot_be_written(start, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    line = failed(start(outputs=tmp_path / "file" / "outputs"))
+    assert line.startswith(f"error: cannot write {tmp_path}/file/outputs")
+    assert line.endswith("Not a directory")
+    # Hydra's log folder can be written here, that of the runs cannot.
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs/train").write_text("in the way")
+    line = failed(start())
+    assert line.startswith(f"error: cannot write {tmp_path}/outputs/train/Freeway/ddqn/seed0/")
+
+
+def test_a_full_disk_leaves_nothing_half_written(start, tmp_path):
+    command = start(largest_file=100_000)
+    line = failed(command)
+    assert line.startswith("error: cannot write ")
+    assert POLICY_FILE in line
+    assert "File too large" in line
+    names = {path.name for path in (tmp_path / "outputs/train").rglob("*") if path.is_file()}
+    assert names == {"settings.json", CURVES_FILE, "lock"}
+    # With room again the same command succeeds.
+    finished(start())
+
+
+def test_a_truncated_checkpoint_or_parent_is_named(start, tmp_path):
+    parent = finished(start())
+    whole = parent.read_bytes()
+    parent.write_bytes(whole[: len(whole) // 2])
+    line = failed(start("method=sa_ddqn"))
+    assert line.startswith(f"error: {parent} is not a readable safetensors file")
+    parent.unlink()
+    (parent.parent / CHECKPOINT_FILE).write_bytes(whole[:1000])
+    line = failed(start())
+    assert line.startswith(f"error: cannot read the checkpoint {parent.parent / CHECKPOINT_FILE}")
+    assert not parent.exists()
+
+
+def test_the_forkserver_gives_each_command_its_own_numpy_seed():
+    # The processes above must not differ from `python -m train` in what their results depend on.
+    assert np.random.default_rng([1]).integers(2**31) == np.random.default_rng([1]).integers(2**31)

@@ -1,0 +1,212 @@
+"""Whole runs: killed and resumed, repeated, and step by step against what the settings say."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from nrmap.envs import TRAINING_STREAM, SeededVectorEnv, episode_seed
+from nrmap.errors import NrmapError
+from nrmap.network import NetworkSpec, QNetwork
+from train.checkpoint import load_checkpoint, save_checkpoint
+from train.curves import Curves
+from train.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+def train(trainer: Trainer, *, stop_at: int | None = None) -> list:
+    """The iterations of a run, up to agent step `stop_at`."""
+    iterations = []
+    for iteration in trainer.run():
+        iterations.append(iteration)
+        if iteration.agent_step == stop_at:
+            break
+    return iterations
+
+
+def initial_network(settings) -> QNetwork:
+    torch.manual_seed(4)
+    actions = SeededVectorEnv(settings.env, 1).num_actions
+    return QNetwork(NetworkSpec(*settings.env.state_shape, actions, dueling=settings.dueling))
+
+
+@pytest.fixture
+def run_of(tiny_settings, tiny_regulariser):
+    """Settings by name: plain DDQN on Freeway, and everything that has a state of its own on a game with lives."""
+    plain = tiny_settings()
+    robust = tiny_settings(
+        env={"game": "Breakout", "frame_stack": 2, "sticky_actions": 0.25},
+        method="sa_ddqn",
+        regulariser=tiny_regulariser(),
+        learner={"gradient_clip": 1.0},
+        replay={"n_step": 4, "priority_exponent": 0.7},
+        seed=8,
+    )
+    return {"plain": plain, "robust": robust}.__getitem__
+
+
+@pytest.mark.parametrize("name", ["plain", "robust"])
+def test_a_killed_run_goes_on_as_if_it_had_not_been(name, run_of, tmp_path, assert_same):
+    settings = run_of(name)
+    trainer, curves = Trainer(settings, device=CPU), Curves()
+    # While warming up, and late; and right after each environment's first episode has ended.
+    points, ended = [8, 100], set()
+    for iteration in trainer.run():
+        curves.record(iteration)
+        first_ends = {episode.env for episode in iteration.finished_episodes} - ended
+        if first_ends or iteration.agent_step in points:
+            ended |= first_ends
+            state = {"trainer": trainer.get_state(), "curves": curves.get_state()}
+            save_checkpoint(tmp_path / f"{iteration.agent_step}.safetensors", state)
+    assert ended == {0, 1}
+    assert trainer.agent_step == settings.steps
+    assert (trainer.collector.replay.newest > 2 * trainer.collector.replay.slots).all()  # the ring went round
+    files = sorted(tmp_path.iterdir())
+    assert len(files) >= 3
+
+    final, metrics = trainer.get_state(), trainer.metrics()
+    for file in files:
+        resumed = Trainer(settings, device=CPU)
+        state = load_checkpoint(file)
+        resumed.set_state(state["trainer"])
+        curves_again = Curves.from_state(state["curves"])
+        for iteration in resumed.run():
+            curves_again.record(iteration)
+        assert_same(resumed.get_state(), final)
+        assert resumed.metrics() == metrics
+        assert curves_again.episodes == curves.episodes
+        np.testing.assert_array_equal(resumed.collector.states, trainer.collector.states)
+
+
+def test_a_run_is_killed_more_than_once(run_of, tmp_path, assert_same):
+    settings = run_of("plain")
+    whole = Trainer(settings, device=CPU)
+    train(whole, stop_at=60)
+    path = tmp_path / "state.safetensors"
+    for stop_at in (20, 44, 60):
+        part = Trainer(settings, device=CPU)
+        if path.exists():
+            part.set_state(load_checkpoint(path)["trainer"])
+        train(part, stop_at=stop_at)
+        save_checkpoint(path, {"trainer": part.get_state()})
+    assert_same(load_checkpoint(path)["trainer"], whole.get_state())
+
+
+def test_runs_repeat_and_seeds_differ(run_of, assert_same):
+    settings = replace(run_of("robust"), steps=60)
+    states = []
+    for seed in (8, 8, 9):
+        trainer = Trainer(replace(settings, seed=seed), device=CPU)
+        train(trainer)
+        states.append(trainer.get_state())
+    assert_same(states[0], states[1])
+    for part in ("online", "generator"):
+        with pytest.raises(AssertionError):
+            assert_same(states[0]["learner"][part], states[2]["learner"][part])
+    for part in ("exploration_rng", "sampling_rng"):
+        assert states[0][part] != states[2][part]
+    one, other = (state["collector"]["episodes"] for state in (states[0], states[2]))
+    assert any(not np.array_equal(a["actions"], b["actions"]) for a, b in zip(one, other, strict=False))
+
+
+def test_what_torch_was_seeded_with_does_not_matter(tiny_settings, assert_same):
+    torch.manual_seed(1)
+    one = Trainer(tiny_settings(), device=CPU).learner.get_state()
+    torch.manual_seed(2)
+    two = Trainer(tiny_settings(), device=CPU).learner.get_state()
+    assert_same(one, two)
+
+
+def test_methods_from_one_start_share_all_but_the_loss(tiny_settings, tiny_regulariser, assert_same):
+    vanilla = tiny_settings(method="ddqn_continued", steps=60)
+    robust = replace(vanilla, method="sa_ddqn", regulariser=tiny_regulariser())
+    silent = replace(vanilla, method="sa_ddqn", regulariser=tiny_regulariser(ramp_begin=10_000))
+    trainers = {
+        name: Trainer(settings, device=CPU, initial=initial_network(settings))
+        for name, settings in (("vanilla", vanilla), ("robust", robust), ("silent", silent))
+    }
+    # Up to the first update nothing but the start, the seeds and the exploration has a say.
+    for trainer in trainers.values():
+        train(trainer, stop_at=vanilla.warm_up_steps)
+    assert_same(trainers["vanilla"].get_state(), trainers["robust"].get_state())
+    for trainer in trainers.values():
+        train(trainer)
+    assert_same(trainers["vanilla"].get_state(), trainers["silent"].get_state())
+    with pytest.raises(AssertionError):
+        assert_same(trainers["vanilla"].learner.get_state(), trainers["robust"].learner.get_state())
+
+
+@pytest.mark.parametrize(("steps_per_update", "warm_up"), [(1, 30), (2, 31), (4, 40), (8, 9)])
+def test_updates_come_when_they_are_due(tiny_settings, steps_per_update, warm_up):
+    settings = tiny_settings(
+        steps=64, steps_per_update=steps_per_update, warm_up_steps=warm_up, learner={"batch_size": 1}
+    )
+    trainer, counts = Trainer(settings, device=CPU), []
+    for iteration in trainer.run():
+        counts.append((iteration.agent_step, trainer.learner.updates))
+    expected, updates = [], 0
+    for step in range(1, settings.steps + 1):
+        before_the_tick = (step - 1) // settings.num_envs * settings.num_envs
+        updates += step % steps_per_update == 0 and before_the_tick >= warm_up
+        if step % settings.num_envs == 0:
+            expected.append((step, updates))
+    assert counts == expected
+
+
+def test_without_exploration_the_network_acts(tiny_settings):
+    settings = tiny_settings(steps=24, warm_up_steps=1_000, exploration={"epsilon_initial": 0.0, "epsilon_final": 0.0})
+    network = initial_network(settings)
+    trainer = Trainer(settings, device=CPU, initial=network)
+    train(trainer)
+    env = SeededVectorEnv(settings.env, settings.num_envs)
+    seeds = [episode_seed(settings.seed, TRAINING_STREAM, e, 0) for e in range(settings.num_envs)]
+    states, _ = env.begin(np.ones(settings.num_envs, dtype=bool), seeds)
+    expected = []
+    for _ in range(settings.steps // settings.num_envs):
+        with torch.no_grad():
+            expected.append(network(torch.from_numpy(states).float() / 255).argmax(1).numpy())
+        states = env.step(expected[-1]).states
+    logged = [episode["actions"] for episode in trainer.get_state()["collector"]["episodes"]]
+    np.testing.assert_array_equal(np.stack(logged, axis=1), np.stack(expected))
+
+
+def test_metrics_are_means_and_schedules(run_of):
+    settings = run_of("robust")
+    trainer = Trainer(settings, device=CPU)
+    train(trainer, stop_at=60)
+    metrics = trainer.metrics()
+    assert set(metrics) == {
+        "loss", "q_mean", "robust_loss", "adversarial_flips", "epsilon", "learning_rate", "attack_epsilon",
+    }  # fmt: skip
+    assert metrics["epsilon"] == pytest.approx(1 - 0.9 * 60 / 80)
+    assert metrics["attack_epsilon"] == pytest.approx(0.05)
+    assert metrics["learning_rate"] == 1e-3
+    assert 0 <= metrics["adversarial_flips"] <= 1
+    assert set(trainer.metrics()) == {"epsilon", "learning_rate", "attack_epsilon"}  # nothing since
+
+
+def test_a_run_that_diverges_says_so(tiny_settings):
+    trainer = Trainer(tiny_settings(steps=40), device=CPU)
+    with torch.no_grad():
+        next(trainer.learner.online.parameters()).fill_(torch.nan)
+    train(trainer)
+    with pytest.raises(NrmapError, match=r"diverged before agent step 40: .* is nan"):
+        trainer.metrics()
+
+
+def test_a_start_of_another_shape_is_refused(tiny_settings):
+    settings = tiny_settings()
+    with pytest.raises(ValueError, match="the initial network is"):
+        Trainer(settings, device=CPU, initial=initial_network(replace(settings, dueling=False)))
+
+
+def test_the_start_is_trained_even_if_it_came_frozen(tiny_settings):
+    settings = tiny_settings(steps=40)
+    network = initial_network(settings).requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    trainer = Trainer(settings, device=CPU, initial=network)
+    train(trainer)
+    after = trainer.learner.online.state_dict()
+    assert all(not torch.equal(before[name], after[name]) for name in before)
