@@ -1,5 +1,6 @@
 """`python -m analyze policy=FILE`: states, evaluation, maps, and what was measured on them."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -7,19 +8,27 @@ from typing import Any
 
 import torch
 
-from analyze.figures import map_figures
 from analyze.settings import AnalysisSettings, Resources, analysis_settings
-from analyze.stages import MapsResult, StatesFile, ensure_baselines, ensure_evaluation, ensure_maps, ensure_states
+from analyze.stages import (
+    MAPS_FILE,
+    MapsResult,
+    ensure_baselines,
+    ensure_evaluation,
+    ensure_figures,
+    ensure_maps,
+    ensure_states,
+)
 from analyze.tables import print_records
 from conf.choices import read_option
 from conf.entry import entry_point
-from nrmap.layout import Layout
+from nrmap.files import identity_of, write_text
+from nrmap.layout import METRICS_FILE, Layout
 from nrmap.learning.lookup import trained_policy
 from nrmap.learning.settings import build, train_settings
 from nrmap.policy import Policy, load_policy
 from nrmap.records import Record
 from nrmap.runtime import choose_device, keep_freed_memory
-from nrmap.tracking import Tracker, TrackingSpec, track
+from nrmap.tracking import TrackingSpec, decide_mode, summary_name, track
 
 
 def analyze(config: Mapping[str, Any]) -> None:
@@ -42,9 +51,10 @@ def analyze(config: Mapping[str, Any]) -> None:
     maps = ensure_maps(
         policy, states, settings.maps, states_from=settings.states.label, resources=resources, layout=layout
     )
-    print_records([*evaluation, *maps.records])
-    with _tracker(config, policy, settings, maps) as tracker:
-        _track(tracker, policy, states, evaluation, maps)
+    figures = ensure_figures(policy, states, maps)
+    records = [*evaluation, *maps.records]
+    print_records(records)
+    _track(config, policy=policy, settings=settings, maps=maps, records=records, figures=figures)
     print(maps.folder)
 
 
@@ -62,35 +72,49 @@ def _pooled_path(config: Mapping[str, Any], entry: str, layout: Layout) -> Path:
     return trained_policy(train_settings({**config, "method": method}), layout)
 
 
-def _tracker(config: Mapping[str, Any], policy: Policy, settings: AnalysisSettings, maps: MapsResult) -> Any:
-    card = policy.card
+def _track(
+    config: Mapping[str, Any],
+    *,
+    policy: Policy,
+    settings: AnalysisSettings,
+    maps: MapsResult,
+    records: list[Record],
+    figures: Mapping[str, Path],
+) -> None:
+    """Tell W&B what was measured, once: a repeated analysis with the same results is the same run."""
+    spec = build(TrackingSpec, config["wandb"], "wandb")
+    mode = decide_mode(spec, os.environ)
+    identity = identity_of({"records": [asdict(record) for record in records]})
+    told = maps.folder / f"tracked-{mode}-{identity}"
+    if mode == "disabled" or told.exists():
+        return
     temperatures = "-".join(f"{temperature:g}" for temperature in settings.maps.temperatures)
-    return track(
-        build(TrackingSpec, config["wandb"], "wandb"),
+    with track(
+        spec,
         job_type="analyze",
         name=f"{policy.label.replace('/', '-')}-{settings.states.label}-T{temperatures}",
         group=f"{policy.env.game}-{config['scale']['name']}",
-        run_id=f"analyze-{maps.folder.name}",
-        config={"game": policy.env.game, "method": card.method, "seed": card.seed, **asdict(settings)},
-        tags=(policy.env.game, card.method, settings.states.label),
+        run_id=f"analyze-{identity}",
+        config={"game": policy.env.game, "method": policy.card.method, "seed": policy.card.seed, **asdict(settings)},
+        tags=(policy.env.game, policy.card.method, settings.states.label),
         folder=maps.folder,
-    )
+    ) as tracker:
+        tracker.table("records", list(asdict(records[0])), [list(asdict(record).values()) for record in records])
+        tracker.summary({_summary_name(record): record.value for record in records if _is_headline(record)})
+        for name, path in figures.items():
+            tracker.image(name, path)
+        tracker.artifact(f"maps-{maps.folder.name}", "maps", [maps.folder / MAPS_FILE, maps.folder / METRICS_FILE])
+    write_text(told, "")
 
 
-def _track(tracker: Tracker, policy: Policy, states: StatesFile, evaluation: list[Record], maps: MapsResult) -> None:
-    records = [*evaluation, *maps.records]
-    columns = list(asdict(records[0]))
-    tracker.table("records", columns, [list(asdict(record).values()) for record in records])
-    shown = [record for record in records if record.item is None and record.value is not None]
-    tracker.summary({_summary_name(record): record.value for record in shown})
-    for name, path in map_figures(maps.maps, policy=policy, states=states.states, folder=maps.folder).items():
-        tracker.image(name, path)
-    tracker.artifact(f"maps-{maps.folder.name}", "maps", sorted(maps.folder.glob("*.*")))
+def _is_headline(record: Record) -> bool:
+    return record.item is None and record.value is not None
 
 
 def _summary_name(record: Record) -> str:
-    parts = [record.metric, record.attack, record.attack_epsilon, record.temperature]
-    return "/".join(f"{part:.3g}" if isinstance(part, float) else str(part) for part in parts if part is not None)
+    return summary_name(
+        record.metric, attack=record.attack, attack_epsilon=record.attack_epsilon, temperature=record.temperature
+    )
 
 
 if __name__ == "__main__":

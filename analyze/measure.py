@@ -58,8 +58,8 @@ def map_records(
     records.append(make(metric="flip_pair_rate", value=int(maps.flips.sum()) / pairs))
     records.append(make(metric="tie_pair_rate", value=int(maps.ties.sum()) / pairs))
     for quantile in GAP_QUANTILES:
-        value = float(np.quantile(maps.q_gaps, quantile))
-        records.append(make(metric="q_gap_quantile", value=value, item=str(quantile)))
+        gap = float(np.quantile(maps.q_gaps, quantile))
+        records.append(make(metric="q_gap_quantile", value=gap, item=str(quantile)))
     return records
 
 

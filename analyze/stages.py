@@ -12,16 +12,17 @@ from typing import Any
 
 import filelock
 import torch
-from nrmap.ablation.store import ablated_q_values
 
+from analyze.figures import map_figures
 from analyze.measure import map_records
 from analyze.settings import MapSettings, Resources, StatesSettings
 from nrmap.ablation import AblatedChunk, make_engine
+from nrmap.ablation.store import ablated_q_values
 from nrmap.envs import EnvSpec
 from nrmap.episode_maps import EpisodeMaps, load_maps, save_maps
 from nrmap.errors import NrmapError
 from nrmap.evaluation import BASELINE_METHOD, EvaluationProgress, EvaluationSettings, evaluate, evaluate_baselines
-from nrmap.files import identity_of, sha256_of_file
+from nrmap.files import identity_of, read_json, sha256_of_file, write_json
 from nrmap.layout import METRICS_FILE, Layout
 from nrmap.maps import sweep_maps
 from nrmap.policy import Policy
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 PARALLEL_EPISODES = 16
 MAPS_FILE = "maps.npz"
+FIGURES_FILE = "figures.json"
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,18 @@ def ensure_maps(
     _once(folder / METRICS_FILE, make)
     maps, _ = load_maps(folder / MAPS_FILE)
     return MapsResult(folder, maps, read_records(folder / METRICS_FILE))
+
+
+def ensure_figures(policy: Policy, states: StatesFile, maps: MapsResult) -> dict[str, Path]:
+    """The pictures of the maps, by name, in the maps' folder."""
+    index = maps.folder / FIGURES_FILE
+
+    def make() -> None:
+        made = map_figures(maps.maps, policy=policy, states=states.states, folder=maps.folder)
+        write_json(index, {name: path.name for name, path in made.items()})
+
+    _once(index, make)
+    return {name: maps.folder / file for name, file in read_json(index).items()}
 
 
 def _show_part(progress: Progress) -> EvaluationProgress:

@@ -240,19 +240,20 @@ def test_objectives_are_tried_in_turn():
 
 
 def test_a_tie_that_the_policy_breaks_otherwise_is_a_flip():
-    """Greedy takes the first of equal actions, so a margin of exactly 0 can flip."""
+    """Greedy takes the first of equal actions, so the action can flip though the margin stays at exactly 0."""
 
     def network(states):
-        # Action 1 leads by the first pixel, until it is 0 and the two tie.
+        # Actions 1 and 2 tie where the first pixel is 0.1; where it is 0, actions 0 and 1 do.
         first = states[:, 0, 0, 0]
-        return torch.stack([torch.zeros_like(first), first], dim=1)
+        return torch.stack([-first, 0 * first, -functional.relu(0.1 - first)], dim=1)
 
     states = torch.full((1, *SHAPE), 0.1)
     attacked = attack_named("fgsm")(network, states, attack_epsilon=0.2, noise=noise_for(1))
     assert attacked.clean_actions.tolist() == [1]
-    assert attacked.margins.tolist() == [0.0]
+    assert attacked.clean_margins.tolist() == attacked.margins.tolist() == [0.0]
     assert attacked.actions.tolist() == [0]
     assert attacked.flipped.tolist() == [True]
+    assert attacked.perturbed[0, 0, 0, 0] == 0
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,6 +11,9 @@ import pytest
 from nrmap.policy import load_policy
 from nrmap.records import read_records, select
 
+# A busy machine may take several times as long as an idle one.
+pytestmark = pytest.mark.timeout(1800)
+
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
 
@@ -18,7 +21,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
 def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`python -m module arguments`, from the root of the project."""
     command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture(scope="module")

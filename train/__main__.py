@@ -46,7 +46,7 @@ def train(config: Mapping[str, Any]) -> None:
             name=f"{settings.env.game}-{settings.method}-seed{settings.seed}",
             group=f"{settings.env.game}-{config['scale']['name']}",
             run_id=f"train-{identity}",
-            config=asdict(settings),
+            config={"game": settings.env.game, **asdict(settings)},
             tags=(settings.env.game, settings.method),
             folder=folder,
         )

@@ -12,7 +12,7 @@ import filelock
 import torch
 
 from nrmap.errors import NrmapError
-from nrmap.files import sha256_of_file, write_json
+from nrmap.files import remove_leftovers, sha256_of_file, write_json
 from nrmap.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, Layout
 from nrmap.learning.lookup import training_folder
 from nrmap.learning.settings import TrainSettings
@@ -85,6 +85,7 @@ def _train(
     label: str,
 ) -> None:
     parent = None if parent_path is None else load_policy(parent_path, options.device)
+    remove_leftovers(folder)
     write_json(folder / "settings.json", asdict(settings))
     trainer = Trainer(settings, device=options.device, initial=None if parent is None else parent.network)
     curves = Curves()

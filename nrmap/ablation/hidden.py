@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
+from torch.nn import functional
 
 from nrmap.ablation.carry import Ablations, Changes
 from nrmap.ablation.parts import NetworkParts, Readout
@@ -68,19 +69,19 @@ def _by_readout(
     readout: Readout, weights: dict[int, Tensor], clean: CleanHidden, ablations: Ablations, features: Changes
 ) -> Tensor:
     linear, bent = _sorted_units(weights, clean.pre_activations, ablations, features)
-    through = readout.weight * linear[:, None]  # [U, A]
-    weights = {x: torch.cat([weight[:, bent], weight @ through], dim=1) for x, weight in weights.items()}
+    through = readout.weight * linear  # [A, U]
+    weights = {x: torch.cat([weight[:, bent], weight @ through.T], dim=1) for x, weight in weights.items()}
     pre_activations = clean.pre_activations[:, bent]  # [S, B]
     below, minus_above = pre_activations.clamp(max=0), pre_activations.clamp(min=0).neg_()
-    bent_readout = readout.weight[bent]  # [B, A]
+    bent_readout = readout.weight[:, bent]  # [A, B]
     parts = []
     for rows in _slices(len(ablations)):
         states = ablations.states[rows]
-        sums = below.new_zeros(len(states), len(bent) + readout.weight.shape[1])  # [n, B + A]
+        sums = below.new_zeros(len(states), len(bent) + len(readout.bias))  # [n, B + A]
         changes, q_changes = _add_products(sums, weights, features, rows).tensor_split([len(bent)], dim=1)
         changes = below.index_select(0, states).add_(changes)
         torch.maximum(changes, minus_above.index_select(0, states), out=changes)
-        parts.append(q_changes.addmm(changes, bent_readout))
+        parts.append(functional.linear(changes, bent_readout) + q_changes)
     return torch.cat(parts)  # [R, A]
 
 

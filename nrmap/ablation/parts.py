@@ -4,7 +4,6 @@ import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
@@ -51,14 +50,14 @@ class Convolution:
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """Q = relu(h) · weight + bias: all that follows the hidden layer, where it is no more than that."""
+    """Q = weight · relu(h) + bias: all that follows the hidden layer, where it is no more than that."""
 
-    weight: Tensor  # [U, A]
+    weight: Tensor  # [A, U]
     bias: Tensor  # [A]
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Q-values [N, A] of pre-activations [N, U]."""
-        return torch.addmm(self.bias, hidden.relu(), self.weight)
+        return functional.linear(hidden.relu(), self.weight, self.bias)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +94,7 @@ class NetworkParts:
         for layer in self.convolutions:
             outputs.append(layer(inputs))
             inputs = outputs[-1].relu() if layer.relu else outputs[-1]
-        return outputs, torch.addmm(self.hidden_bias, inputs.flatten(1), self.hidden_weight.T)
+        return outputs, functional.linear(inputs.flatten(1), self.hidden_weight, self.hidden_bias)
 
     def q_values(self, states: Tensor) -> Tensor:
         """Q-values [N, A] of uint8 states [N, C, H, W]."""

@@ -207,7 +207,7 @@ def _readout(tail: nn.Module, hidden_weight: Tensor) -> Readout:
     """The matrix and bias of a tail that is affine in relu(h), read off in float64."""
     units = torch.eye(len(hidden_weight), dtype=torch.float64, device=hidden_weight.device)
     outputs = copy.deepcopy(tail).double()(torch.cat([torch.zeros_like(units[:1]), units]))  # [1 + U, A]
-    return Readout((outputs[1:] - outputs[0]).float().contiguous(), outputs[0].float())
+    return Readout((outputs[1:] - outputs[0]).float().T.contiguous(), outputs[0].float())
 
 
 def _scaled_values(scaling: nn.Module, weight: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from toy_policies import BREAKOUT, FREEWAY, toy_policy
 
 from analyze import stages
 from analyze.settings import MapSettings, Resources, StatesSettings, analysis_settings
@@ -18,7 +19,6 @@ from nrmap.evaluation import AttackRun, EvaluationSettings
 from nrmap.layout import Layout
 from nrmap.policy import Policy, load_policy, save_policy
 from nrmap.records import select
-from toy_policies import BREAKOUT, FREEWAY, toy_policy
 
 CPU = torch.device("cpu")
 STATES = StatesSettings(num_states=6, episodes=2, run_seed=0, states_from="own")
