@@ -68,7 +68,7 @@ def _pooled_path(config: Mapping[str, Any], entry: str, layout: Layout) -> Path:
     """The policy file of one entry of `pool`: a file itself, or a method with the settings of this run."""
     if entry.endswith(".safetensors"):
         return Path(entry)
-    method = config["method"] if entry == config["method"]["name"] else read_option("method", entry)
+    method = config["method"] if entry == config["method"]["name"] else read_option("method", entry, config)
     return trained_policy(train_settings({**config, "method": method}), layout)
 
 

@@ -1,6 +1,6 @@
 """Figures of maps: those of one policy, and those of several side by side (figures 1 and 2 of the paper)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -46,19 +46,20 @@ def comparison_sheet(
     name: str,
     caption: str,
     maps: Mapping[str, TotalMaps],
-    kinds: Sequence[MapKind],
-    temperature: float | None = None,
+    kind: MapKind,
+    temperature: float | None,
+    *,
+    columns: int,
 ) -> Sheet:
-    """A row for every kind of map, a column for every policy; `temperature` chooses among those of HMAP and KL."""
+    """Maps of one kind side by side, each policy by its label; `temperature` chooses among those of HMAP and KL."""
     panels = [
         map_panel(label, map_, kind, at)
-        for kind in kinds
         for label, total in maps.items()
         for at, each in maps_of_kind(total, kind)
-        if at is None or temperature is None or at == temperature
+        if at is None or at == temperature
         for map_ in channels_of(each)
     ]
-    return Sheet(name, caption, tuple(panels), max(len(panels) // len(kinds), 1), _MAP_SIZE)
+    return Sheet(name, caption, tuple(panels), columns * max(len(panels) // len(maps), 1), _MAP_SIZE)
 
 
 def overlay_sheet(name: str, caption: str, shown: Mapping[str, tuple[NDArray[np.uint8], TotalMaps]]) -> Sheet:

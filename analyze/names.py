@@ -158,6 +158,13 @@ def attack_label(attack: str | None, attack_epsilon: float | None = None) -> str
     return name if attack_epsilon is None else f"{name}, {epsilon_label(attack_epsilon)}"
 
 
+def states_label(states_from: str) -> str:
+    """`own states`, `pooled states`, `states of FILE`, with what tells several such sets apart."""
+    kind, _, rest = states_from.partition(" ")
+    name = {"own": "own states", "pool": "pooled states"}.get(kind, f"states of {kind}")
+    return f"{name} {rest}".strip()
+
+
 def policies_of(records: Iterable[Record]) -> list[tuple[str, int | None]]:
     """Method and seed of every policy that was measured, in order; players that do not look are none."""
     unique = {(record.method, record.seed) for record in records if record.method != BASELINE_METHOD}

@@ -40,12 +40,14 @@ class Rows:
         breaks = set()
         several = any(len(seeds) > 1 for seeds in self._cells.values())
         game: object = None
+        spread_above = False
         places = {str(key[1]) for key in self._cells}
         shown = [index for index, place in enumerate(self._index) if place != "policies" or {HERE, REFERENCE} <= places]
         for key in sorted(self._cells, key=self._order):
-            if several or key[0] != game:
+            seeds = self._cells[key]
+            if key[0] != game or spread_above or len(seeds) > 1:
                 breaks.add(len(rows))
-            game, seeds = key[0], self._cells[key]
+            game, spread_above = key[0], len(seeds) > 1
             heads = [Cell(_shown(self._index[index], key[index])) for index in shown]
             for seed in sorted(seeds, key=lambda seed: (seed is None, seed)):
                 rows.append((*heads, Cell(seed), *(seeds[seed].get(column.key, Cell()) for column in columns)))

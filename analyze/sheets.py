@@ -70,6 +70,8 @@ def save_sheet(sheet: Sheet, folder: Path) -> Path:
             panel.draw(ax)
         for ax in axes[len(sheet.panels) :]:
             ax.remove()
+        figure.draw_without_rendering()  # lays out the panels, once for both files
+        figure.set_layout_engine("none")
         for kind in ("pdf", "png"):
             write_bytes(folder / f"{sheet.name}.{kind}", _bytes(figure, kind, PNG_DPI))
     return folder / f"{sheet.name}.png"

@@ -1,5 +1,6 @@
 """Which YAML files a group of the configuration has."""
 
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -14,10 +15,16 @@ def group_options(group: str) -> list[str]:
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml") and name != "base.yaml")
 
 
-def read_option(group: str, name: str) -> dict[str, Any]:
-    """The content of one YAML file that builds on no other; NrmapError for an unknown name."""
+def read_option(group: str, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of one YAML file, as it would be in `config`; NrmapError for an unknown name.
+
+    The file builds on no other; what it interpolates comes from the nodes of `config`.
+    """
     if name not in group_options(group):
         raise unknown_choice(group, name, group_options(group))
-    content = OmegaConf.to_container(OmegaConf.load(str(resources.files("conf") / group / f"{name}.yaml")))
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
+    content = OmegaConf.load(str(resources.files("conf") / group / f"{name}.yaml"))
+    resolved = OmegaConf.to_container(OmegaConf.create({**config, group: content}), resolve=True)
+    assert isinstance(resolved, dict)
+    option = resolved[group]
+    assert isinstance(option, dict)
+    return {str(key): value for key, value in option.items()}

@@ -34,6 +34,7 @@ def test_what_hydra_understands_is_left_to_it(argument: str) -> None:
 
 
 def test_read_option_gives_the_yaml_and_refuses_unknown_names() -> None:
-    assert read_option("method", "ddqn")["name"] == "ddqn"
+    config = {"env": {"literature": {"kappa": 0.25}}}
+    assert read_option("method", "sa_ddqn", config)["regulariser"]["kappa"] == 0.25
     with pytest.raises(NrmapError, match="unknown method 'dqn'"):
-        read_option("method", "dqn")
+        read_option("method", "dqn", config)

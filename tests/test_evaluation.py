@@ -153,7 +153,7 @@ def test_roll_outs_of_other_seeds_and_streams_are_other_episodes(policy):
 
 
 def test_baselines_are_constants_and_uniform_choices():
-    spec = replace(BREAKOUT, max_agent_steps=150)
+    spec = replace(BREAKOUT, max_agent_steps=80)
     records = evaluate_baselines(spec, episodes=2, run_seed=1, num_envs=2)
     names = ("NOOP", "FIRE", "RIGHT", "LEFT")
     assert {record.attack for record in records} == {"random_policy", *(f"constant:{name}" for name in names)}
@@ -163,8 +163,8 @@ def test_baselines_are_constants_and_uniform_choices():
         assert [record.value for record in select(ours, metric="return")] == [e.total_reward for e in expected]
         assert value(ours, metric="action_share", item=name) == 1
     shares = [value(records, metric="action_share", attack="random_policy", item=name) for name in names]
-    # 300 draws: a share is 1/4 ± 0.025.
-    assert all(abs(share - 0.25) < 0.1 for share in shares)
+    # 160 draws: a share is 1/4 ± 0.034.
+    assert all(abs(share - 0.25) < 0.12 for share in shares)
     assert {(record.method, record.seed, record.policy_sha256) for record in records} == {("baseline", None, None)}
 
 

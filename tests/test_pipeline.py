@@ -11,6 +11,8 @@ import pytest
 from nrmap.policy import load_policy
 from nrmap.records import read_records, select
 
+# A Freeway episode has 2,048 agent steps, too many for a test.
+SMOKE = ("scale=smoke", "env.max_agent_steps=150")
 # A busy machine may take several times as long as an idle one.
 pytestmark = pytest.mark.timeout(1800)
 
@@ -28,7 +30,7 @@ def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An outputs folder after the commands of `make reproduce`."""
     folder = tmp_path_factory.mktemp("outputs")
-    sweep = ("-m", "method=ddqn,sa_ddqn", "scale=smoke", f"outputs={folder}")
+    sweep = ("-m", "method=ddqn,sa_ddqn", *SMOKE, f"outputs={folder}")
     for module, arguments in (("train", sweep), ("analyze", (*sweep, "states_from=own,pool"))):
         finished = run(module, *arguments)
         assert finished.returncode == 0, finished.stderr
@@ -54,7 +56,7 @@ def test_maps_are_measured_on_own_states_and_on_the_pool(outputs: Path) -> None:
         records = [record for path in paths for record in read_records(path)]
         whole = select(records, metric="hmap_sparsity", item=None)
         assert {(record.states_from, record.num_states) for record in whole} == {("own", 16), ("pool", 32)}
-        assert all(record.value is not None and 1 <= record.value <= 84 for record in whole)
+        assert all(record.value is not None and 1 <= record.value <= 84 * (1 + 1e-12) for record in whole)
 
 
 def test_both_methods_see_the_same_pool(outputs: Path) -> None:
@@ -67,7 +69,7 @@ def test_both_methods_see_the_same_pool(outputs: Path) -> None:
 
 def test_the_same_commands_again_write_nothing(outputs: Path) -> None:
     before = times(outputs)
-    sweep = ("-m", "method=ddqn,sa_ddqn", "scale=smoke", f"outputs={outputs}")
+    sweep = ("-m", "method=ddqn,sa_ddqn", *SMOKE, f"outputs={outputs}")
     assert run("train", *sweep).returncode == 0
     assert run("analyze", *sweep, "states_from=own,pool").returncode == 0
     assert times(outputs) == before
@@ -75,7 +77,7 @@ def test_the_same_commands_again_write_nothing(outputs: Path) -> None:
 
 def test_another_temperature_is_another_map_of_the_same_ablation(outputs: Path) -> None:
     before = set((outputs / "ablated").rglob("*.npy"))
-    finished = run("analyze", "method=ddqn", "scale=smoke", "temperature=[0.1,10]", f"outputs={outputs}")
+    finished = run("analyze", "method=ddqn", *SMOKE, "temperature=[0.1,10]", f"outputs={outputs}")
     assert finished.returncode == 0, finished.stderr
     folder = Path(finished.stdout.strip().splitlines()[-1])
     temperatures = {record.temperature for record in read_records(folder / "metrics.json")}

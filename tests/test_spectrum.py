@@ -111,15 +111,11 @@ def test_a_smooth_blob_has_no_excess():
 @pytest.mark.slow
 @pytest.mark.parametrize("power", [0, 1, 2, 3, 4])
 def test_how_often_it_finds_a_grid_where_there_is_none(power):
-    found = [grid_excess(noise(seed, power), draws=99) for seed in range(150)]
-    # 5% of 150 maps, and three standard errors of that; steep spectra are judged with more caution.
-    share = np.mean([one.p_value <= 0.05 for one in found])
-    assert share < 0.104
-    if power < 3:
-        assert share > 0
+    shares = [grid_excess(noise(seed, power), draws=39).p_value <= 0.05 for seed in range(150)]
+    assert np.mean(shares) < 0.07
     # Nor do sparse maps look like a grid.
     spikes = [np.where(np.random.default_rng(seed).random((84, 84)) < 0.01, noise(seed) ** 2, 0) for seed in range(50)]
-    assert np.mean([grid_excess(one, draws=99).p_value <= 0.05 for one in spikes]) < 0.145
+    assert np.mean([grid_excess(one, draws=39).p_value <= 0.05 for one in spikes]) < 0.1
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-9, 1e300])

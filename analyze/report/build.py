@@ -95,9 +95,8 @@ def records_csv(records: Iterable[Record]) -> str:
 
 
 def _save(sheets: Iterable[Sheet], folder: Path) -> set[str]:
-    return {
-        f"{sheet.name}.{kind}" for sheet in sheets for kind in ("pdf", "png") if save_sheet(sheet, folder).is_file()
-    }
+    paths = [save_sheet(sheet, folder) for sheet in sheets]
+    return {path.with_suffix(ending).name for path in paths for ending in (".pdf", ".png")}
 
 
 def _remove_others(folder: Path, keep: set[str]) -> None:

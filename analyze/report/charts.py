@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
@@ -66,7 +67,6 @@ def draw_lines(
     x_label: str,
     y_label: str,
     log_x: bool = False,
-    log_y: bool = False,
     marks: Sequence[Mark] = (),
 ) -> None:
     """Lines with bands; a label shared by several lines stands in the legend once, with their number."""
@@ -93,8 +93,10 @@ def draw_lines(
         if len(ticks) <= 8:
             ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             ax.minorticks_off()
-    if log_y:
-        ax.set_yscale("log")
+    elif any(np.max(one.x, initial=0) >= 10_000 for one in series):
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    # Values near 84 differ in their last digits only: written out, not as an offset in a corner.
+    ax.ticklabel_format(axis="y", useOffset=False)
     ax.set_xlabel(x_label)
     ax.set_ylabel(y_label)
     ax.grid(alpha=0.3)

@@ -1,5 +1,6 @@
 """What is drawn for one game: its maps, and the sheets of charts and heat maps."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from analyze.tables import headline_temperature
 from nrmap.episode_maps import load_maps
 from nrmap.errors import NrmapError
 from nrmap.records import Record
+from nrmap.sparsity import MapKind
 from nrmap.states_file import load_states
 
 CHART_SIZE = (4.2, 3.1)
@@ -125,23 +127,23 @@ def caption_of(name: str) -> str:
     return _CHARTS[name]
 
 
+_MAP_SHEETS: dict[MapKind, str] = {"kmap": "figure1", "hmap": "figure2", "kl": "kl", "margin_drop": "margin-drop"}
+
+
 def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
-    """Figures 1 and 2 of the paper with all methods, and all kinds of maps, for every seed and set of states."""
+    """Figures 1 (KMAP) and 2 (HMAP) of the paper with every method and seed, and the same of the other maps."""
     temperature = headline_temperature(source.records)
     sheets = []
     for states, group in by_states(sets).items():
-        slug = states.replace(" states, N = ", "-").replace(" ", "-")
-        for seed in sorted({one.seed for one in group}, key=lambda seed: (seed is None, seed)):
-            maps = {
-                policy_label(one.method, None): one.total
-                for one in sorted(group, key=lambda one: method_rank(one.method))
-                if one.seed == seed
-            }
-            place = f"{source.name}-seed{seed}-{slug}"
-            caption = f"{source.game}, seed {seed}, {states}"
-            sheets.append(comparison_sheet(f"figure1-{place}", f"KMAP, {caption}", maps, ["kmap"]))
-            sheets.append(comparison_sheet(f"figure2-{place}", f"HMAP, {caption}", maps, ["hmap"], temperature))
-            sheets.append(comparison_sheet(f"maps-{place}", f"All maps, {caption}", maps, tuple(KINDS), temperature))
+        slug = re.sub(r"[^\w.-]+", "-", states.replace("N = ", ""))
+        seeds = sorted({one.seed for one in group}, key=lambda seed: (seed is None, seed))
+        ordered = sorted(group, key=lambda one: (seeds.index(one.seed), method_rank(one.method)))
+        maps = {policy_label(one.method, one.seed): one.total for one in ordered}
+        columns = len({one.method for one in group})
+        for kind, name in _MAP_SHEETS.items():
+            caption = f"{KINDS[kind].title}, {source.game}, {states}"
+            name = f"{name}-{source.name}-{slug}"
+            sheets.append(comparison_sheet(name, caption, maps, kind, temperature, columns=columns))
     return sheets
 
 

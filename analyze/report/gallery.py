@@ -1,6 +1,7 @@
 """Every map as a picture of one dot a pixel that the browser enlarges: crisp, and small enough for hundreds."""
 
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,7 +13,7 @@ from PIL import Image  # comes with matplotlib
 
 from analyze.figures import channels_of, maps_of_kind
 from analyze.heatmaps import KINDS, map_limits
-from analyze.names import method_label, method_rank, policy_label
+from analyze.names import method_label, method_rank, metric_name, policy_label, states_label
 from analyze.report.html import image
 from nrmap.episode_maps import TotalMaps
 from nrmap.maps import FloatArray
@@ -61,17 +62,25 @@ def _card(one: MapSet, map_: FloatArray, kind: MapKind) -> str:
     label = policy_label(one.method, one.seed)
     reason = zero_reason(kind, one.total.num_states)
     measure = sparsity(map_, reason)
-    value = f"S undefined: {reason}" if measure.value is None else f"S = {measure.value:.2f}"
+    digits = metric_name(f"{kind}_sparsity").digits
+    value = f"S undefined: {reason}" if measure.value is None else f"S = {measure.value:.{digits}f}"
     low, high = map_limits(map_, kind)
     row, column = np.unravel_index(int(np.abs(map_).argmax()), map_.shape)
     largest = "" if measure.value is None else f", largest at row {row}, column {column}"
-    alt = f"{KINDS[kind].title} of {label} on {one.states} states. {value}{largest}."
+    alt = f"{KINDS[kind].title} of {label} on {states_label(one.states)}. {value}{largest}."
     return (
         f'<figure class="map">{image(map_png(map_, kind), "png", alt)}'
         f'<div class="bar {KINDS[kind].colours}"></div>'
-        f'<div class="ends"><span>{low:.4g}</span><span>{high:.4g}</span></div>'
+        f'<div class="ends"><span>{end_text(low, high - low)}</span><span>{end_text(high, high - low)}</span></div>'
         f"<figcaption>{escape(label)}<br>{escape(value)}</figcaption></figure>"
     )
+
+
+def end_text(value: float, span: float) -> str:
+    """`value` at an end of a colour bar, with enough digits that the other end, `span` away, reads otherwise."""
+    if value == 0 or span == 0:
+        return f"{value:.3g}"
+    return f"{value:.{max(3, math.ceil(math.log10(abs(value) / span)) + 3)}g}"
 
 
 def map_png(map_: FloatArray, kind: MapKind) -> bytes:
@@ -98,7 +107,7 @@ def by_states(sets: Iterable[MapSet]) -> Mapping[str, list[MapSet]]:
     for one in sets:
         key = (one.states != "own", one.states != "pool", one.states, one.total.num_states)
         groups.setdefault(key, []).append(one)
-    return {f"{key[2]} states, N = {key[3]}": groups[key] for key in sorted(groups)}
+    return {f"{states_label(key[2])}, N = {key[3]}": groups[key] for key in sorted(groups)}
 
 
 def _colours(name: str) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from analyze.names import attack_label, base_method, method_label, method_rank
+from analyze.names import attack_label, base_method, method_label, method_rank, states_label
 from analyze.published import paper_number
 from nrmap.evaluation import BASELINE_METHOD
 from nrmap.records import Record, select
@@ -31,7 +31,9 @@ def _sparsity(records: Sequence[Record]) -> Iterator[str]:
                 for other in select(maps, method=method, states_from=states_from, num_states=num_states, seed=ours.seed)
             ]
             if pairs:
-                yield _comparison(pairs, vanilla, method, f"{states_from} states, N = {num_states}", maps[0].game)
+                yield _comparison(
+                    pairs, vanilla, method, f"{states_label(states_from)}, N = {num_states}", maps[0].game
+                )
 
 
 def _comparison(

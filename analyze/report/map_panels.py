@@ -9,7 +9,15 @@ from functools import partial
 
 import numpy as np
 
-from analyze.names import base_method, method_styles, metric_name, policies_of, policy_label, policy_order
+from analyze.names import (
+    base_method,
+    method_styles,
+    metric_name,
+    policies_of,
+    policy_label,
+    policy_order,
+    states_label,
+)
 from analyze.published import paper_number
 from analyze.report.charts import IntervalRow, Mark, Series, draw_intervals, draw_lines, number_text, titled
 from analyze.sheets import Panel
@@ -32,7 +40,7 @@ def sparsity_panels(records: Sequence[Record]) -> list[Panel]:
                 if record.temperature in (None, temperature)
             ]
             if mine:
-                panels.append(_sparsity_panel(mine, f"{states_from} states, N = {num_states}"))
+                panels.append(_sparsity_panel(mine, f"{states_label(states_from)}, N = {num_states}"))
     return panels
 
 
@@ -68,7 +76,7 @@ def size_panels(records: Sequence[Record]) -> list[Panel]:
             ]
             if len({record.num_states for record in mine}) > 1:
                 at = f", T = {temperature:g}" if metric in _BY_TEMPERATURE else ""
-                title = f"{metric_name(metric).title}{at}: {states_from} states"
+                title = f"{metric_name(metric).title}{at}: {states_label(states_from)}"
                 panels.append(_lines_panel(mine, "num_states", "N, number of states", title))
     return panels
 
@@ -80,7 +88,7 @@ def temperature_panels(records: Sequence[Record]) -> list[Panel]:
         for metric in _BY_TEMPERATURE:
             mine = select(records, metric=metric, states_from=states_from, num_states=num_states, item=None)
             if len({record.temperature for record in mine}) > 1:
-                title = f"{metric_name(metric).title}: {states_from} states, N = {num_states}"
+                title = f"{metric_name(metric).title}: {states_label(states_from)}, N = {num_states}"
                 panels.append(_lines_panel(mine, "temperature", "temperature T", title))
     return panels
 

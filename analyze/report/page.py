@@ -19,9 +19,11 @@ from analyze.report.notes import DEVIATIONS, NOTHING, READING
 from analyze.report.values import provenance_section, settings_section, values_section
 from analyze.sheets import Panel, Sheet, panel_bytes
 from analyze.tables import action_table, headline_temperature
+from nrmap.sparsity import MapKind
 
 TITLE = "Non-robust feature maps of deep reinforcement learning policies"
 _SCREEN_DPI = 110
+_BY_TEMPERATURE: tuple[MapKind, MapKind] = ("hmap", "kl")
 _HEADINGS = {
     "sparsity": "Sparsity",
     "size": "Sparsity against N",
@@ -48,8 +50,9 @@ def build_page(
 ) -> str:
     """The whole page. `identity` says what it was made from; equal input gives an equal page."""
     sections = {
-        "results": ("Tables", _tables_section(found, tables)),
-        **{part.source.name: (_game_title(part.source), _game_section(part, found)) for part in parts},
+        "glance": ("At a glance", _glance_section(parts)),
+        "results": ("Tables", _tables_section(tables)),
+        **{part.source.name: (_game_title(part.source), _game_section(part)) for part in parts},
         "settings": ("Settings", settings_section(found)),
         "values": ("All values", values_section(found)),
         "deviations": ("Deviations", _deviations_section()),
@@ -100,22 +103,30 @@ def _nothing_section() -> str:
     return f'<div class="missing">{"".join(f"<p>{with_code(text)}</p>" for text in NOTHING)}</div>'
 
 
-def _tables_section(found: Found, tables: Sequence[Table]) -> str:
-    if not tables:
-        return ""
-    first, *rest = tables
+def _glance_section(parts: Sequence[GamePart]) -> str:
+    blocks = []
+    for part in parts:
+        sentences = glance(part.source.records)
+        if sentences:
+            blocks.append(f"<h3>{escape(_game_title(part.source))}</h3>\n{items(sentences)}")
+    return f'<div class="glance">\n{"".join(blocks)}\n</div>' if blocks else ""
+
+
+def _tables_section(tables: Sequence[Table]) -> str:
+    """Table 1 and the returns in sight, the others to be opened."""
+    first = [table_html(table) for table in tables if table.name in ("table1", "returns")]
     reading = details("How to read these numbers", paragraphs(READING))
-    return "\n".join([table_html(first), reading, *(table_html(table) for table in rest)])
+    rest = [details(table.title, table_html(table)) for table in tables if table.name not in ("table1", "returns")]
+    return "\n".join([*first[:1], reading, *first[1:], *rest]) if tables else ""
 
 
 def _game_title(source: GameSource) -> str:
     return f"{source.game}, reference policies" if source.reference else source.game
 
 
-def _game_section(part: GamePart, found: Found) -> str:
+def _game_section(part: GamePart) -> str:
     source = part.source
-    sentences = glance(source.records)
-    blocks = [f'<div class="glance">{items(sentences)}</div>'] if sentences else []
+    blocks = []
     for name, title in _HEADINGS.items():
         if name == "size":
             blocks.append(_maps_block(part))
@@ -148,22 +159,24 @@ def _maps_block(part: GamePart) -> str:
     for index, (states, sets) in enumerate(by_states(part.sets).items()):
         at = "" if headline is None else f", T = {headline:g}"
         figures = [
-            f"<h4>Figure 1. {escape(KINDS['kmap'].title)}</h4>",
-            gallery(sets, "kmap", None),
-            f"<h4>Figure 2. {escape(KINDS['hmap'].title)}{at}</h4>",
-            gallery(sets, "hmap", headline),
-            f"<h4>{escape(KINDS['kl'].title)}{at}</h4>",
-            gallery(sets, "kl", headline),
-            f"<h4>{escape(KINDS['margin_drop'].title)}, white at 0</h4>",
-            gallery(sets, "margin_drop", None),
+            pair(
+                f"Figure 1. {KINDS['kmap'].title}",
+                gallery(sets, "kmap", None),
+                f"Figure 2. {KINDS['hmap'].title}{at}",
+                gallery(sets, "hmap", headline),
+            ),
+            pair(
+                f"{KINDS['kl'].title}{at}",
+                gallery(sets, "kl", headline),
+                f"{KINDS['margin_drop'].title}, white at 0",
+                gallery(sets, "margin_drop", None),
+            ),
         ]
         for temperature in temperatures:
             if temperature != headline:
-                others = "\n".join(
-                    f"<h4>{escape(KINDS[kind].title)}, T = {temperature:g}</h4>\n{gallery(sets, kind, temperature)}"
-                    for kind in KINDS
-                    if kind in ("hmap", "kl")
-                )
+                heads = [f"{KINDS[kind].title}, T = {temperature:g}" for kind in _BY_TEMPERATURE]
+                maps = [gallery(sets, kind, temperature) for kind in _BY_TEMPERATURE]
+                others = pair(heads[0], maps[0], heads[1], maps[1])
                 figures.append(details(f"HMAP and KL map at T = {temperature:g}", others))
         title = f"{states[0].upper()}{states[1:]}"
         body = "\n".join(figures)
@@ -173,8 +186,18 @@ def _maps_block(part: GamePart) -> str:
             image(panel_bytes(panel, sheet.panel_size, "png", _SCREEN_DPI), "png", panel.alt) for panel in sheet.panels
         )
         blocks.append(f"<h3>Maps over the game</h3>\n<p>{escape(sheet.caption)}</p>")
-        blocks.append('<div class="charts screens">\n' + "\n".join(pictures) + "\n</div>")
+        screens = "\n".join(pictures)
+        grid = f'<div class="screens" style="--methods: {sheet.columns}">'
+        blocks.append(f'<div class="scroll">{grid}\n{screens}\n</div></div>')
     return "\n".join(blocks)
+
+
+def pair(first_title: str, first: str, second_title: str, second: str) -> str:
+    """Two galleries, beside each other where there is room."""
+    return (
+        f'<div class="pair"><div><h4>{escape(first_title)}</h4>\n{first}</div>\n'
+        f"<div><h4>{escape(second_title)}</h4>\n{second}</div></div>"
+    )
 
 
 def _deviations_section() -> str:

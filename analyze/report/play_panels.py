@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from analyze.names import attack_label, method_rank, method_styles, policies_of, policy_label, policy_order
+from analyze.names import (
+    attack_label,
+    method_rank,
+    method_styles,
+    policies_of,
+    policy_label,
+    policy_order,
+    states_label,
+)
 from analyze.report.charts import (
     GREY,
     Curve,
@@ -118,7 +126,7 @@ def gap_panels(records: Sequence[Record]) -> list[Panel]:
             own = select(mine, method=method, seed=seed)
             quantiles = {float(record.item or "nan"): record.value for record in own if record.value is not None}
             rows.append(QuantileRow(policy_label(method, seed), quantiles, *styles[method]))
-        title = f"Q-gap: {f'{states_from} states' if states_from else 'all states of clean episodes'}"
+        title = f"Q-gap: {states_label(states_from) if states_from else 'all states of clean episodes'}"
         draw = partial(titled, draw_quantiles, title, rows=rows, x_label="Q(s, a*) − max over the other actions")
         medians = "; ".join(f"{row.label} {number_text(row.quantiles.get(0.5))}" for row in rows)
         panels.append(Panel(draw, f"{title}. Medians: {medians}."))

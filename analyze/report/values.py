@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from analyze.names import attack_label, method_label
+from analyze.names import attack_label, method_label, states_label
 from analyze.report.found import Found
 from analyze.report.html import details, items, key_values
 from analyze.report.labels import Result, Training, flattened
@@ -50,7 +50,7 @@ def _result_title(result: Result) -> str:
     first = result.records[0]
     who = f"{first.game}, {method_label(first.method)}" + ("" if first.seed is None else f", seed {first.seed}")
     labels = [record.states_from for record in result.records if record.states_from]
-    what = f"maps on {labels[0]} states" if labels else "evaluation"
+    what = f"maps on {states_label(labels[0])}" if labels else "evaluation"
     return f"{who}: {what}{' (reference)' if result.reference else ''}"
 
 
@@ -81,7 +81,7 @@ def _line_name(record: Record) -> str:
     if record.attack is not None:
         parts.append(attack_label(record.attack, record.attack_epsilon))
     if record.states_from is not None:
-        parts.append(f"{record.states_from} states")
+        parts.append(states_label(record.states_from))
     if record.num_states is not None:
         parts.append(f"N = {record.num_states}")
     if record.temperature is not None:

@@ -1,9 +1,17 @@
-"""Ablated Q-values on disk: computed once, read by every temperature and every job after."""
+"""Ablated Q-values on disk, so that one sweep over the pixels serves every later map.
 
-import itertools
-import json
+A folder holds, for each engine, `key.json` (what was ablated) and `q_values.npy`, a float32 array
+[N, 1 + ablations, A] whose row 0 is the state's clean Q-values. While it is being written it is
+called `q_values.npy.partial`, and `progress.json` counts the states that are safely on the disk;
+an interrupted job goes on behind them.
+"""
+
 import logging
+import math
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,74 +21,154 @@ import torch
 from torch import Tensor
 
 from nrmap.ablation.spec import AblatedChunk, Engine
-from nrmap.errors import NrmapError
-from nrmap.files import atomic_path, write_json
+from nrmap.errors import NrmapError, check
+from nrmap.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
-READ_STATES = 16  # states of one chunk that is read back
+DTYPE = np.dtype("<f4")
+READ_BYTES = 32 * 2**20
 
 
 def ablated_q_values(
     folder: Path, engine: Engine, states: Tensor, *, key: Mapping[str, Any], disk_budget: int
 ) -> Iterator[AblatedChunk]:
-    """The ablated Q-values of `states` [N, C, H, W], from `folder` if they are there, else computed and kept.
+    """The chunks of `engine.ablate(states)`: read from `folder` if they are there, else written to it on the way.
 
-    `key` says what they depend on (policy, states, ablation); `folder` belongs to it alone. Of
-    several processes one computes, the others wait and read. Where all would take more than
-    `disk_budget` bytes they are computed and not kept. Raises NrmapError when the folder holds
-    those of another key, or cannot be written.
+    `key` holds all that the result depends on, as JSON values: the hashes of policy and states,
+    the ablated value and the channel mode. Of several processes that want the same folder one
+    ablates and the others wait for it; what a killed one had finished is used. Results of more
+    than `disk_budget` bytes, 4·N·(1 + ablations)·A, are streamed and not kept.
+
+    Raises NrmapError, once iterated, when the folder holds something else or a damaged file, or
+    cannot be written.
     """
-    if _is_whole(folder, key):
-        yield from _read(folder)
-        return
-    chunks = engine.ablate(states)
-    first = next(chunks)
-    size = 4 * len(states) * (first.q_values[0].numel() + first.clean_q_values[0].numel())
-    if size > disk_budget:
-        log.info("%.2f GB of ablated Q-values are over the budget of %.2f GB: not kept", size / 1e9, disk_budget / 1e9)
-        yield first
-        yield from chunks
-        return
+    entry = _Entry(folder / engine.name, {**key, "engine": engine.name, "states_shape": list(states.shape)})
+    if not entry.whole:
+        (sample,) = engine.ablate(states[:1])
+        size = len(states) * _rows(sample).nbytes
+        if size > disk_budget:
+            log.info("%s bytes of ablated Q-values are not kept: disk budget %s", f"{size:,}", f"{disk_budget:,}")
+            yield from engine.ablate(states)
+            return
+        with entry.lock():
+            if not entry.whole:  # another process may have made it so while this one waited
+                entry.begin(sample, len(states))
+                yield from entry.read()
+                yield from entry.extend(engine, states)
+                return
+    yield from entry.read()
+
+
+class _Entry:
+    """One engine's ablated Q-values for one key: an .npy file that grows state by state."""
+
+    def __init__(self, folder: Path, key: dict[str, Any]) -> None:
+        self._folder = folder
+        self._key = key
+        self._data = folder / "q_values.npy"
+        self._partial = folder / "q_values.npy.partial"
+        self._progress = folder / "progress.json"
+        self._key_file = folder / "key.json"
+        if self._key_file.exists():
+            found = read_json(self._key_file)["key"]
+            check(found == key, f"{folder} holds the ablated Q-values of {found}: expected {key}")
+
+    @property
+    def whole(self) -> bool:
+        """Whether all states are there."""
+        return self._data.exists()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """The right to write, which one process has at a time and loses when it ends."""
+        with self._errors():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self._folder / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                log.info("%s: waiting for another process that ablates the same states", self._folder)
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def begin(self, sample: AblatedChunk, num_states: int) -> None:
+        """Make an empty file for states like that of `sample`, unless one was begun."""
+        if self._progress.exists() and self._partial.exists():
+            return
+        with self._errors():
+            self._progress.unlink(missing_ok=True)
+            header = {"descr": DTYPE.str, "fortran_order": False, "shape": (num_states, *_rows(sample).shape[1:])}
+            with open(self._partial, "wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+        write_json(self._key_file, {"key": self._key, "ablations": list(sample.q_values.shape[1:-1])})
+        write_json(self._progress, {"states": 0})
+
+    def read(self) -> Iterator[AblatedChunk]:
+        """The chunks of the states that are there."""
+        ablations = read_json(self._key_file)["ablations"]
+        path = self._data if self.whole else self._partial
+        offset, shape = _layout(path)
+        states = shape[0] if self.whole else read_json(self._progress)["states"]
+        if states == 0:
+            return
+        try:
+            rows = np.memmap(path, DTYPE, mode="r", offset=offset, shape=(states, *shape[1:]))
+        except ValueError as error:
+            raise NrmapError(
+                f"{path} is damaged, it is too short for {states} states: remove {self._folder}"
+            ) from error
+        step = max(1, READ_BYTES // rows[0].nbytes)
+        for start in range(0, states, step):
+            q_values = torch.from_numpy(np.array(rows[start : start + step]))  # [n, 1 + ablations, A]
+            yield AblatedChunk(start, q_values[:, 1:].unflatten(1, ablations), q_values[:, 0])
+
+    def extend(self, engine: Engine, states: Tensor) -> Iterator[AblatedChunk]:
+        """Ablate the states that are not there yet, and yield every chunk once it is."""
+        done = read_json(self._progress)["states"]
+        offset, shape = _layout(self._partial)
+        for chunk in engine.ablate(states[done:]) if done < len(states) else ():
+            chunk = replace(chunk, start=done + chunk.start)
+            end = chunk.start + len(chunk.q_values)
+            with self._errors(), open(self._partial, "r+b") as file:
+                file.seek(offset + chunk.start * math.prod(shape[1:]) * DTYPE.itemsize)
+                file.write(_rows(chunk).numpy().astype(DTYPE).tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+            write_json(self._progress, {"states": end})
+            if end == len(states):
+                self._finish()
+            yield chunk
+        if not self.whole:
+            self._finish()
+
+    def _finish(self) -> None:
+        with self._errors():
+            self._partial.replace(self._data)
+            self._progress.unlink()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise NrmapError(f"cannot write {self._folder}: {error.strerror or error}") from error
+
+
+def _rows(chunk: AblatedChunk) -> Tensor:
+    """Clean and ablated Q-values together, [n, 1 + ablations, A]."""
+    return torch.cat([chunk.clean_q_values[:, None], chunk.q_values.flatten(1, -2)], dim=1)
+
+
+def _layout(path: Path) -> tuple[int, tuple[int, ...]]:
+    """Where the numbers of an .npy file begin, and the shape of the whole array."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / ".lock"):
-            if not _is_whole(folder, key):
-                _write(folder, first, chunks, num_states=len(states))
-                write_json(folder / "key.json", dict(key))
-    except OSError as error:
-        raise NrmapError(f"cannot write {folder}: {error.strerror or error}") from error
-    yield from _read(folder)
-
-
-def _is_whole(folder: Path, key: Mapping[str, Any]) -> bool:
-    """Whether the Q-values are all there; the key is written last."""
-    if not (folder / "key.json").is_file():
-        return False
-    found = json.loads((folder / "key.json").read_text())
-    if found != dict(key):
-        raise NrmapError(f"{folder} holds the ablated Q-values of {found}: expected {dict(key)}")
-    return True
-
-
-def _write(folder: Path, first: AblatedChunk, chunks: Iterator[AblatedChunk], *, num_states: int) -> None:
-    with atomic_path(folder / "q_values.npy") as ablated, atomic_path(folder / "clean_q_values.npy") as clean:
-        shapes = (num_states, *first.q_values.shape[1:]), (num_states, *first.clean_q_values.shape[1:])
-        files = [
-            np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-            for path, shape in zip((ablated, clean), shapes, strict=True)
-        ]
-        for chunk in itertools.chain([first], chunks):
-            rows = slice(chunk.start, chunk.start + len(chunk.q_values))
-            files[0][rows] = chunk.q_values.numpy()
-            files[1][rows] = chunk.clean_q_values.numpy()
-        for file in files:
-            file.flush()
-
-
-def _read(folder: Path) -> Iterator[AblatedChunk]:
-    ablated = np.load(folder / "q_values.npy", mmap_mode="r", allow_pickle=False)
-    clean = np.load(folder / "clean_q_values.npy", allow_pickle=False)
-    for start in range(0, len(ablated), READ_STATES):
-        rows = slice(start, start + READ_STATES)
-        yield AblatedChunk(start, torch.from_numpy(np.array(ablated[rows])), torch.from_numpy(clean[rows]))
+        with open(path, "rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, _ = np.lib.format.read_array_header_1_0(file)
+            return file.tell(), shape
+    except (OSError, ValueError) as error:
+        raise NrmapError(f"{path} is damaged ({error}): remove {path.parent}") from error

@@ -1,0 +1,251 @@
+"""Both engines against a loop over the pixels in float64."""
+
+import warnings
+
+import pytest
+import torch
+from captum.attr import FeatureAblation
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_networks import (
+    Example,
+    ScaledPolicy,
+    ablated_one_by_one,
+    examples,
+    in_double,
+    plain_network,
+    random_states,
+    unchanged,
+)
+from torch import Tensor, nn
+
+from nrmap.ablation import AblationSpec, make_engine
+from nrmap.ablation.exactness import compare
+from nrmap.errors import NrmapError
+
+
+def ablated(example: Example, engine: str, **options: int) -> tuple[Tensor, Tensor]:
+    """All ablated and clean Q-values; the chunks are checked to follow one another."""
+    made = make_engine(example.policy, spec=example.spec, engine=engine, state_shape=example.state_shape, **options)
+    assert made.name == engine
+    q_values, clean = [], []
+    for chunk in made.ablate(example.states):
+        assert chunk.start == sum(map(len, clean))
+        assert len(chunk.q_values) == len(chunk.clean_q_values)
+        q_values.append(chunk.q_values)
+        clean.append(chunk.clean_q_values)
+    return torch.cat(q_values), torch.cat(clean)
+
+
+def beside(clean: Tensor, q_values: Tensor) -> Tensor:
+    """Clean Q-values [N, A] in the shape of the ablated ones."""
+    return clean.view(len(clean), *[1] * (q_values.ndim - 2), -1).expand_as(q_values)
+
+
+@settings(max_examples=60)
+@given(example=examples(), engine=st.sampled_from(["incremental", "incremental", "dense"]))
+def test_every_q_value_is_exact(example, engine):
+    q_values, clean = ablated(example, engine)
+    exact_policy = in_double(example.policy)
+    exact = ablated_one_by_one(exact_policy, example.states, example.spec)
+    exact_clean = exact_policy(example.states)
+    assert q_values.dtype == clean.dtype == torch.float32
+    result = compare(q_values, exact)
+    assert result.exact, result
+    assert compare(clean, exact_clean).exact
+    # An ablation that changes nothing gives the clean Q-values to the last bit.
+    same = unchanged(example.states, example.spec)
+    assert torch.equal(q_values[same], beside(clean, q_values)[same])
+    # What the engine calls rounding is at least what it gets wrong.
+    made = make_engine(example.policy, spec=example.spec, engine=engine, state_shape=example.state_shape)
+    change, exact_change = q_values - beside(clean, q_values).double(), exact - beside(exact_clean, exact)
+    assert (change - exact_change).abs().max() <= made.rounding_floor
+
+
+@settings(max_examples=10)
+@given(example=examples())
+def test_chunks_do_not_change_the_result(example):
+    one_chunk, _ = ablated(example, "incremental")
+    engine = make_engine(example.policy, spec=example.spec, state_shape=example.state_shape)
+    one_by_one = [next(engine.ablate(state[None])).q_values for state in example.states]
+    assert compare(torch.cat(one_by_one), one_chunk.double()).exact
+
+
+def test_pixels_that_nothing_reads_have_the_clean_q_values():
+    # Kernel 2, stride 3 on 11 columns: of each three the third is skipped, and so are the last two.
+    network = nn.Sequential(nn.Conv2d(1, 3, (1, 2), (1, 3)), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 5 * 4, 2))
+    policy = ScaledPolicy(network, 1 / 255, 0.0).eval()
+    example = Example(policy, random_states(2, 1, 5, 11), AblationSpec(9))
+    q_values, clean = ablated(example, "incremental")
+    moved = (q_values != beside(clean, q_values)).any(dim=-1).any(dim=0).any(dim=0)  # [W]
+    assert moved.tolist() == [True, True, False] * 3 + [True, True]
+
+
+def test_padded_borders():
+    """Every pixel of a screen that is nothing but border."""
+    torch.manual_seed(0)
+    network = plain_network(nn.Conv2d(2, 4, 5, 1, 4), nn.ReLU(), nn.Conv2d(4, 5, 3, 2, 2), nn.ReLU(), size=(2, 3, 4))
+    example = Example(ScaledPolicy(network, 1 / 255, 0.0).eval(), random_states(3, 2, 3, 4), AblationSpec(200, "each"))
+    q_values, _ = ablated(example, "incremental")
+    assert compare(q_values, ablated_one_by_one(in_double(example.policy), example.states, example.spec)).exact
+
+
+@pytest.mark.parametrize("value", [0, 130])
+def test_captum_feature_ablation(value):
+    """Captum's attribution of an action is Q(s, a) − Q(Z_ij(s), a)."""
+    torch.manual_seed(1)
+    network = plain_network(nn.Conv2d(3, 6, 4, 2), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), size=(3, 12, 10))
+    example = Example(ScaledPolicy(network, 1 / 255, 0.0).eval(), random_states(2, 3, 12, 10), AblationSpec(value))
+    q_values, clean = ablated(example, "incremental")
+    pixels = torch.arange(120).view(1, 1, 12, 10).expand(1, 3, 12, 10)
+    for action in range(q_values.shape[-1]):
+        attribution = FeatureAblation(network).attribute(
+            example.states / 255, baselines=value / 255, target=action, feature_mask=pixels, perturbations_per_eval=16
+        )
+        found = (beside(clean, q_values) - q_values)[..., action]
+        torch.testing.assert_close(found, attribution[:, 0].float(), rtol=0, atol=1e-6)
+
+
+def test_a_small_memory_budget_means_few_states_at_a_time():
+    torch.manual_seed(2)
+    network = plain_network(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), size=(1, 20, 20))
+    example = Example(ScaledPolicy(network, 1 / 255, 0.0).eval(), random_states(7, 1, 20, 20), AblationSpec())
+    options = {"spec": example.spec, "state_shape": example.state_shape}
+    (whole,) = make_engine(example.policy, **options).ablate(example.states)
+    chunks = list(make_engine(example.policy, memory_budget=600_000, **options).ablate(example.states))
+    assert 1 < len(chunks) <= 7
+    assert compare(torch.cat([chunk.q_values for chunk in chunks]), whole.q_values.double()).exact
+    with pytest.raises(NrmapError, match=r"memory budget of 1,000 bytes: one state takes [\d,]+"):
+        make_engine(example.policy, memory_budget=1000, **options)
+
+
+def test_chunks_are_ordinary_tensors():
+    """Not those of inference mode, which refuse in-place changes and gradients."""
+    torch.manual_seed(3)
+    network = plain_network(nn.Conv2d(1, 2, 3), nn.ReLU(), size=(1, 6, 6))
+    example = Example(ScaledPolicy(network, 1 / 255, 0.0).eval(), random_states(2, 1, 6, 6), AblationSpec())
+    for engine in ("incremental", "dense"):
+        q_values, clean = ablated(example, engine)
+        assert not torch.is_inference_mode_enabled()
+        (q_values * torch.ones(1, requires_grad=True)).sum().backward()
+        clean += 1
+
+
+@pytest.mark.parametrize("engine", ["incremental", "dense"])
+class TestRefusals:
+    def policy(self) -> ScaledPolicy:
+        torch.manual_seed(4)
+        return ScaledPolicy(plain_network(nn.Conv2d(1, 2, 3), nn.ReLU(), size=(1, 6, 6)), 1 / 255, 0.0).eval()
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+    def test_weights_that_are_not_finite(self, engine, bad):
+        policy = self.policy().requires_grad_(False)
+        policy.network.features[0].weight[0, 0, 0, 0] = bad
+        with pytest.raises(NrmapError, match=r"weight network\.features\.0\.weight .* NaN or infinite"):
+            make_engine(policy, spec=AblationSpec(), engine=engine, state_shape=(1, 6, 6))
+
+    def test_outputs_that_are_not_finite(self, engine):
+        policy = self.policy().requires_grad_(False)
+        for parameter in policy.parameters():
+            parameter *= 1e15
+        made = make_engine(policy, spec=AblationSpec(), engine=engine, state_shape=(1, 6, 6))
+        with pytest.raises(NrmapError, match="outputs for state 0 or its ablations are NaN or infinite"):
+            list(made.ablate(random_states(1, 1, 6, 6)))
+
+    @pytest.mark.parametrize(
+        "states",
+        [
+            torch.full((1, 1, 6, 6), float("nan")),
+            torch.zeros(1, 1, 6, 7, dtype=torch.uint8),
+            torch.zeros(0, 1, 6, 6, dtype=torch.uint8),
+            torch.zeros(1, 6, 6, dtype=torch.uint8),
+        ],
+    )
+    def test_states_of_another_kind(self, engine, states):
+        made = make_engine(self.policy(), spec=AblationSpec(), engine=engine, state_shape=(1, 6, 6))
+        with pytest.raises(NrmapError, match=r"states to ablate are .* expected torch.uint8 \[N, 1, 6, 6\]"):
+            list(made.ablate(states))
+
+
+def test_a_policy_that_has_changed_is_noticed():
+    policy = TestRefusals().policy().requires_grad_(False)
+    engine = make_engine(policy, spec=AblationSpec(), state_shape=(1, 6, 6))
+    policy.network.features[0].weight += 1
+    with pytest.raises(NrmapError, match="make a new one"):
+        list(engine.ablate(random_states(1, 1, 6, 6)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"value": -1}, "ablated value -1: expected a whole number in 0..255"),
+        ({"value": 256}, "ablated value 256"),
+        ({"value": 0.5}, "ablated value 0.5"),
+        ({"channels": "eech"}, "unknown channel mode 'eech': did you mean each?"),
+    ],
+)
+def test_specs_that_make_no_sense(options, message):
+    with pytest.raises(NrmapError, match=message):
+        AblationSpec(**options)
+
+
+def test_engines_are_named():
+    with pytest.raises(NrmapError, match="unknown engine 'incremental ': did you mean incremental"):
+        make_engine(TestRefusals().policy(), spec=AblationSpec(), engine="incremental ", state_shape=(1, 6, 6))
+    with pytest.raises(NrmapError, match="state_shape: expected .* ScaledPolicy has no env"):
+        make_engine(TestRefusals().policy(), spec=AblationSpec())
+
+
+class Squared(nn.Module):
+    """Nothing that can be carried."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        return states.float().flatten(1)[:, :3].square()
+
+
+def test_auto_falls_back_with_one_warning_and_is_exact():
+    states = random_states(2, 1, 5, 6)
+    with pytest.warns(UserWarning, match="dense batches.*method flatten|dense batches.*flatten") as warned:
+        engine = make_engine(Squared(), spec=AblationSpec(), state_shape=(1, 5, 6))
+    assert len(warned) == 1
+    assert engine.name == "dense"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chunks = list(engine.ablate(states))
+    exact = ablated_one_by_one(Squared(), states, AblationSpec())
+    assert torch.equal(torch.cat([chunk.q_values for chunk in chunks]), exact)
+
+
+def test_no_warning_without_need():
+    policy = TestRefusals().policy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert make_engine(policy, spec=AblationSpec(), state_shape=(1, 6, 6)).name == "incremental"
+        assert make_engine(Squared(), spec=AblationSpec(), engine="dense", state_shape=(1, 5, 6)).name == "dense"
+    with pytest.raises(NrmapError, match="engine=incremental cannot ablate this policy: .*; use engine=dense"):
+        make_engine(Squared(), spec=AblationSpec(), engine="incremental", state_shape=(1, 5, 6))
+
+
+def test_any_function_of_states_can_be_ablated_densely():
+    def brightness(states: Tensor) -> Tensor:
+        sums = states.float().sum(dim=(1, 2, 3))
+        return torch.stack([sums, -sums], dim=1)
+
+    engine = make_engine(brightness, spec=AblationSpec(channels="each"), engine="dense", state_shape=(2, 3, 4))
+    states = random_states(2, 2, 3, 4)
+    q_values = torch.cat([chunk.q_values for chunk in engine.ablate(states)])
+    assert torch.equal(q_values, ablated_one_by_one(brightness, states, AblationSpec(channels="each")))
+    assert engine.rounding_floor > 0
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@settings(max_examples=20)
+@given(example=examples())
+def test_cuda_agrees(example):
+    exact = ablated_one_by_one(in_double(example.policy), example.states, example.spec)
+    example.policy.cuda()
+    for engine in ("incremental", "dense"):
+        q_values, clean = ablated(example, engine)
+        assert q_values.device == clean.device == torch.device("cpu")
+        assert compare(q_values, exact).argmax_mismatches == 0
