@@ -33,7 +33,7 @@ report: $(INSTALLED) ## build outputs/report/index.html from what lies under out
 	$(BIN)/python -m analyze.report
 
 test: $(INSTALLED) ## the fast tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(INSTALLED) ## the tests that take longer
 	$(BIN)/python -m pytest -m slow
