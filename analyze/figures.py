@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.heatmaps import KINDS, draw_map, draw_overlay
-from analyze.names import policy_label
+from analyze.names import metric_name, policy_label
 from analyze.sheets import Panel, Sheet, save_sheet
 from nrmap.episode_maps import EpisodeMaps, TotalMaps
 from nrmap.policy import Policy
@@ -77,9 +77,9 @@ def overlay_sheet(name: str, caption: str, shown: Mapping[str, tuple[NDArray[np.
 
 def map_panel(label: str, map_: FloatArray, kind: MapKind, temperature: float | None) -> Panel:
     """One heat map with its name, temperature and sparsity in the title."""
-    measure = sparsity(map_)
+    measure, digits = sparsity(map_), metric_name(f"{kind}_sparsity").digits
     at = "" if temperature is None else f", T = {temperature:g}"
-    value = "S undefined" if measure.value is None else f"S = {measure.value:.2f}"
+    value = "S undefined" if measure.value is None else f"S = {measure.value:.{digits}f}"
     title = f"{label}\n{KINDS[kind].title}{at}, {value}"
     row, column = np.unravel_index(int(np.abs(map_).argmax()), map_.shape)
     alt = (

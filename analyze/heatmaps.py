@@ -27,10 +27,10 @@ class KindStyle:
 
 
 KINDS: dict[MapKind, KindStyle] = {
-    "kmap": KindStyle("KMAP  K(i, j)", "drop in Q, summed over states", "inferno"),
-    "hmap": KindStyle("HMAP  H(i, j)", "cross-entropy in nats, summed over states", "viridis"),
-    "kl": KindStyle("KL map", "KL divergence in nats, summed over states", "viridis"),
-    "margin_drop": KindStyle("Margin-drop map", "drop in margin, summed over states", "RdBu_r", signed=True),
+    "kmap": KindStyle("KMAP  K(i, j)", "drop in Q, sum over states", "inferno"),
+    "hmap": KindStyle("HMAP  H(i, j)", "nats, sum over states", "viridis"),
+    "kl": KindStyle("KL map", "nats, sum over states", "viridis"),
+    "margin_drop": KindStyle("Margin-drop map", "drop in margin, sum over states", "RdBu_r", signed=True),
 }
 
 
@@ -53,8 +53,7 @@ def draw_map(
     low, high = map_limits(values, kind, limits)
     image = ax.imshow(values, cmap=style.colours, vmin=low, vmax=high, interpolation="none")
     ax.set_title(title)
-    ax.set_xticks([])
-    ax.set_yticks([])
+    _without_frame(ax)
     if not values.any():
         ax.text(
             0.5, 0.5, "0 everywhere", transform=ax.transAxes, ha="center", va="center", color="white", weight="bold"
@@ -84,5 +83,10 @@ def draw_overlay(ax: Axes, screen: NDArray[np.uint8], map_: ArrayLike, *, kind: 
     ax.imshow(values, extent=extent, cmap=colours, vmin=low, vmax=high, alpha=0.9 * alpha, interpolation="none")
     ax.set_aspect("equal")
     ax.set_title(title)
+    _without_frame(ax)
+
+
+def _without_frame(ax: Axes) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
+    ax.spines[:].set_visible(False)

@@ -103,8 +103,8 @@ def spread(cells: Sequence[Cell]) -> Cell:
         note = f"over {len(values)} of {len(cells)} seeds: undefined in {undefined}, not measured in {missing}"
     elif undefined:
         note = f"undefined in {undefined} of {len(cells)} seeds, not measured in {missing}"
-    if not values:
-        return Cell(note=note)
+    if len(values) <= 1:
+        return Cell(values[0] if values else None, note=note, spread=True)
     return Cell(math.fsum(values) / len(values), min(values), max(values), note, spread=True)
 
 

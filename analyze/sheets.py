@@ -5,6 +5,7 @@ Equal data gives equal bytes: no dates, no random names inside.
 
 import io
 import math
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from nrmap.files import write_bytes
 
 PNG_DPI = 200
+_LETTERS_PER_INCH = 12
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -70,8 +72,10 @@ def save_sheet(sheet: Sheet, folder: Path) -> Path:
             panel.draw(ax)
         for ax in axes[len(sheet.panels) :]:
             ax.remove()
+        caption = textwrap.fill(sheet.caption, width=max(round(_LETTERS_PER_INCH * columns * width), 20))
+        figure.suptitle(caption, x=0.01, horizontalalignment="left", fontsize=STYLE["font.size"])
         figure.draw_without_rendering()  # lays out the panels, once for both files
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
         for kind in ("pdf", "png"):
             write_bytes(folder / f"{sheet.name}.{kind}", _bytes(figure, kind, PNG_DPI))
     return folder / f"{sheet.name}.png"

@@ -1,15 +1,10 @@
 """What the training benchmark races: this project's loop and update, and those of others.
 
-Every contender does the same algorithmic work as its rival; what may differ is how. Each runs in
-a process of its own, so that neither the memory nor the threads of one serve another.
+Every contender does the same algorithmic work as its rival; what differs is how.
 """
 
-import multiprocessing
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -22,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.paired import Work
 from nrmap.envs import EnvSpec
 from nrmap.games import rom_id
 from nrmap.learning.double_dqn import double_q_targets, td_loss
@@ -44,6 +40,8 @@ TARGET_UPDATE_PERIOD = 500  # updates
 EPSILON = 0.05
 ATTACK_EPSILON, KAPPA, HINGE, PGD_STEPS = 1 / 255, 0.005, 1.0, 5
 MATRIX_SIDE = 2048
+# The number of environments of the ratio that is quoted: that of the scale quick.
+HEADLINE_ENVS = 16
 FOREVER = 10**9
 
 LEARNER = LearnerSpec(
@@ -56,17 +54,6 @@ LEARNER = LearnerSpec(
     target_update_period=TARGET_UPDATE_PERIOD,
     double_q=False,
 )
-
-
-@dataclass(frozen=True)
-class Work:
-    """Something to be timed: `run(amount)` does about so many units and returns how many it did.
-
-    `operations` counts the floating-point operations of one unit, None where nobody asks.
-    """
-
-    run: Callable[[int], int]
-    operations: float | None = None
 
 
 def our_loop(num_envs: int) -> Work:
@@ -190,7 +177,7 @@ def our_learner(*, dueling: bool, robust: bool) -> Learner:
     )
     return Learner(
         online=_network(dueling=dueling),
-        spec=LearnerSpec(**{**vars(LEARNER), "double_q": True, "gradient_clip": 0.0}),
+        spec=replace(LEARNER, double_q=True, gradient_clip=0.0),
         regulariser=regulariser if robust else None,
         total_steps=2 * FOREVER,
         generator=torch.Generator().manual_seed(1),
@@ -243,18 +230,18 @@ def _network(*, dueling: bool) -> QNetwork:
     return QNetwork(NetworkSpec(*GAME.state_shape, ACTIONS, dueling=dueling))
 
 
-def random_batch() -> Batch:
+def random_batch(batch_size: int = BATCH_SIZE) -> Batch:
     """A batch of random states, all of them in mid-episode."""
     rng = np.random.default_rng(0)
-    states = rng.integers(256, size=(2, BATCH_SIZE, *GAME.state_shape), dtype=np.uint8)
+    states = rng.integers(256, size=(2, batch_size, *GAME.state_shape), dtype=np.uint8)
     return Batch(
         s_tm1=torch.from_numpy(states[0]),
-        a_tm1=torch.from_numpy(rng.integers(ACTIONS, size=BATCH_SIZE)),
-        r_t=torch.zeros(BATCH_SIZE),
-        discount_t=torch.full((BATCH_SIZE,), 0.99),
+        a_tm1=torch.from_numpy(rng.integers(ACTIONS, size=batch_size)),
+        r_t=torch.zeros(batch_size),
+        discount_t=torch.full((batch_size,), 0.99),
         s_t=torch.from_numpy(states[1]),
-        weights=torch.ones(BATCH_SIZE),
-        indices=np.arange(BATCH_SIZE),
+        weights=torch.ones(batch_size),
+        indices=np.arange(batch_size),
     )
 
 

@@ -25,11 +25,11 @@ class GridExcess:
     """The energy at the grid's frequencies over that of their neighbours, and what it is without a grid.
 
     `value` is that of the central crop of `side` × `side` pixels, both axes together; `vertical`
-    and `horizontal` are those of frequencies along one axis. All are None, with a `reason`, where
-    the crop is constant. `null_quantiles` are the 5%, 50% and 95% quantiles of `draws` random maps
-    with the crop's spectrum but without the grid, and `p_value` is the share of maps, the crop
-    itself included, that reach `value`. `crop_quantiles` are those of crops at random offsets:
-    what the number owes to the place of the crop.
+    and `horizontal` are those of frequencies along one axis. `p_value` is the share of maps,
+    among the crop and `draws` random maps with its spectrum but without the grid, that reach
+    `value`; `null_quantiles` are the 5%, 50% and 95% quantiles of the random ones, and
+    `crop_quantiles` those of crops at random offsets: what the number owes to the place of the
+    crop. All these are None, with a `reason`, where the crop is constant.
     """
 
     period: int
@@ -51,7 +51,8 @@ def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int
     number, as they are. The random maps are therefore Gaussian, of random phases and amplitudes
     about the crop's own, where the grid's lines have the mean energy of their neighbours. The
     amplitudes are thus random twice over, which makes the test cautious: on 400 Gaussian maps
-    each with energies ∝ 1/f^b, p ≤ 0.05 came up in 4, 2, 2, 0 and 0% for b = 0, 1, 2, 3 and 4.
+    each with energies ∝ 1/f^b, p ≤ 0.05 came up in 4, 2, 2, 0 and 0% for b = 0, 1, 2, 3 and 4, and
+    on 300 maps of random spikes in 1 to 6%.
 
     The side of the crop is the largest multiple of the period that leaves one period of room for
     offsets. Raises NrmapError for a map that is not [H, W], not finite, or too small.

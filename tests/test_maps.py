@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from nrmap.ablation import AblationSpec, make_engine
 from nrmap.episode_maps import EpisodeMaps, load_maps, merge_maps, save_maps
 from nrmap.errors import NrmapError
 from nrmap.maps import prefix_ranks, sweep_maps
@@ -136,6 +137,38 @@ def test_the_algorithms_of_the_paper(channels):
         np.testing.assert_allclose(maps.kl[index], kl, rtol=1e-9, atol=1e-13)
     assert (maps.kmap > 0).sum() > 5
     assert maps.num_states == 7
+
+
+class Scaled(nn.Module):
+    """A policy: `network` in precision `dtype` with the scaling of uint8 states inside."""
+
+    def __init__(self, network, dtype):
+        super().__init__()
+        self.network, self.dtype = network.to(dtype), dtype
+
+    def forward(self, states):
+        return self.network(states.to(self.dtype) * (1 / 255))
+
+
+@pytest.mark.parametrize("engine", ["dense", "incremental"])
+def test_the_algorithms_of_the_paper_through_the_engines(engine):
+    network = random_network(2)
+    states = (random_states(3, 12) * 255).byte()
+    source = make_engine(Scaled(network, torch.float32), spec=AblationSpec(), engine=engine, state_shape=(1, 9, 8))
+    swept = sweep_maps(
+        source.ablate(states), episode_ids=[0] * 12, temperatures=(0.5,), rounding_floor=source.rounding_floor
+    )
+    maps = swept.total()
+    k, h, kl, drop = algorithms_1_and_2(Scaled(network, torch.float64), states, 0.5)
+    np.testing.assert_allclose(maps.kmap, k, atol=1e-5)
+    np.testing.assert_allclose(maps.margin_drop, drop, atol=1e-5)
+    np.testing.assert_allclose(maps.hmap[0], h, atol=1e-5)
+    np.testing.assert_allclose(maps.kl[0], kl, atol=1e-5)
+    assert (k > 0.01).sum() > 5
+    # Where a pixel is dark in every state, nothing is ablated: exactly 0.
+    dark = (states == 0).all(dim=0)[0].numpy()
+    assert dark.any()
+    assert not maps.kl[0][dark].any()
 
 
 def test_by_hand():

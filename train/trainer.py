@@ -123,7 +123,8 @@ class Trainer:
             "learning_rate": self.learner.learning_rate(self.agent_step),
             "attack_epsilon": self.learner.attack_epsilon(self.agent_step),
         }
-        return {**means, **schedules}
+        states = torch.from_numpy(self.collector.states)
+        return {**means, **schedules, "active_features": self.learner.active_features(states)}
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""

@@ -119,7 +119,8 @@ def chart_panels(source: GameSource) -> dict[str, list[Panel]]:
 
 def chart_sheet(source: GameSource, name: str, panels: Sequence[Panel]) -> Sheet:
     """The panels of one kind of chart on one sheet for print."""
-    return Sheet(f"{name}-{source.name}", _CHARTS[name], tuple(panels), min(len(panels), 4), CHART_SIZE)
+    columns = 4 if len(panels) % 4 == 0 else 3
+    return Sheet(f"{name}-{source.name}", f"{source.game}. {_CHARTS[name]}", tuple(panels), columns, CHART_SIZE)
 
 
 def caption_of(name: str) -> str:

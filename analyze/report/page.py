@@ -67,9 +67,9 @@ def build_page(
         for name, (title, content) in sections.items()
         if content
     )
-    nav = "\n".join(
-        f'<a href="#{escape(name)}">{escape(title)}</a>' for name, (title, content) in sections.items() if content
-    )
+    links = {name: title for name, (title, content) in sections.items() if content}
+    links |= {"here": "What is here"} if missing_part else {}
+    nav = "\n".join(f'<a href="#{escape(name)}">{escape(title)}</a>' for name, title in links.items())
     return Template(_asset("page.html")).substitute(
         title=escape(TITLE),
         identity=escape(identity),
@@ -229,7 +229,7 @@ def _missing_section(found: Found, problems: Sequence[str]) -> str:
         blocks.append(f'<div class="missing"><h3>What is missing</h3>\n<ul>\n{lines}\n</ul></div>')
     if problems:
         blocks.append(f'<div class="missing"><h3>What could not be used</h3>\n{items(problems)}</div>')
-    return '<section id="inventory">\n<h2>What is here</h2>\n' + "\n".join(blocks) + "\n</section>"
+    return '<section id="here">\n<h2>What is here</h2>\n' + "\n".join(blocks) + "\n</section>"
 
 
 def with_code(text: str) -> str:

@@ -162,6 +162,8 @@ def curve_panels(runs: Sequence[Run], records: Sequence[Record]) -> list[Panel]:
                 y = [row[key] for row in rows]
                 lines.append(Series(policy_label(run.method, None), x, y, styles[run.method][0]))
         if lines:
-            draw = partial(titled, draw_lines, title, series=lines, x_label="agent steps", y_label=key)
+            draw = partial(
+                titled, draw_lines, title, series=lines, x_label="agent steps", y_label=key.replace("_", " ")
+            )
             panels.append(Panel(draw, f"{title} during training, of {len(lines)} runs."))
     return panels

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nrmap.ablation.parts import NetworkParts
-from nrmap.ablation.rounding import ablate_pixels, made_up_states, measured_floor
+from nrmap.ablation.rounding import ablate_pixels, made_up_states, rounding_floor, sampled_ablations
 from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite, check_states
 
 
@@ -25,6 +25,7 @@ class DenseEngine:
         device: torch.device,
         batch_size: int = 128,
         skip_unchanged: bool = True,
+        memory_format: torch.memory_format = torch.contiguous_format,
         exact: NetworkParts | None = None,
     ) -> None:
         """`policy` is any function of uint8 states [N, C, H, W] on `device` to [N, A].
@@ -38,12 +39,17 @@ class DenseEngine:
         self._device = device
         self._batch_size = batch_size
         self._skip_unchanged = skip_unchanged
+        self._memory_format = memory_format
         self._exact = exact
 
     @cached_property
     def rounding_floor(self) -> float:
         """About the largest |ΔQ| that is nothing but rounding, measured or assumed on made-up states."""
-        return measured_floor(self, self._exact, self._spec, made_up_states(self._state_shape, self._device))
+        states = made_up_states(self._state_shape, self._device)
+        numbers = sampled_ablations(self._spec, self._state_shape).to(self._device)
+        with torch.inference_mode():
+            ablated = torch.stack([self._policy(ablate_pixels(state, numbers, self._spec)) for state in states])
+            return rounding_floor(self._policy(states), ablated, self._exact, self._spec, states)
 
     def ablate(self, states: Tensor) -> Iterator[AblatedChunk]:
         """The ablated Q-values of uint8 `states` [N, C, H, W], a chunk for each state."""
@@ -66,6 +72,6 @@ class DenseEngine:
         else:
             numbers = torch.arange(len(q_values), device=self._device)
         for batch in numbers.split(self._batch_size):
-            copies = ablate_pixels(state, batch, self._spec).contiguous(memory_format=torch.channels_last)
+            copies = ablate_pixels(state, batch, self._spec).contiguous(memory_format=self._memory_format)
             q_values[batch] = self._policy(copies).float()
         return q_values.unflatten(0, shape)[None], clean

@@ -10,7 +10,7 @@ from nrmap.ablation.carry import CleanLayer, first_changes, next_changes
 from nrmap.ablation.geometry import strips
 from nrmap.ablation.hidden import ABLATIONS_AT_A_TIME, CleanHidden, HiddenLayer
 from nrmap.ablation.parts import NetworkParts
-from nrmap.ablation.rounding import agrees, made_up_states, measured_floor
+from nrmap.ablation.rounding import agrees, made_up_states, rounding_floor, sampled_ablations
 from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite, check_states
 from nrmap.errors import NrmapError, check
 
@@ -54,8 +54,10 @@ class IncrementalEngine:
     @cached_property
     def rounding_floor(self) -> float:
         """About the largest |ΔQ| that is nothing but rounding, measured against float64 on made-up states."""
-        states = made_up_states(self._state_shape, self._device)
-        return measured_floor(self, self._parts.double(), self._spec, states)
+        states = made_up_states(self._state_shape, self._device)[: self.states_at_once]
+        q_values, clean = self._ablate(states)
+        sample = q_values.flatten(1, -2)[:, sampled_ablations(self._spec, self._state_shape).to(self._device)]
+        return rounding_floor(clean, sample, self._parts.double(), self._spec, states)
 
     def ablate(self, states: Tensor) -> Iterator[AblatedChunk]:
         """The ablated Q-values of uint8 `states` [N, C, H, W], `states_at_once` states a chunk."""

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from nrmap.ablation.parts import NetworkParts
-from nrmap.ablation.spec import AblationSpec, Engine
+from nrmap.ablation.spec import AblationSpec
 
-EPS = torch.finfo(torch.float32).eps
 SAMPLES = 4
 ABLATIONS_PER_SAMPLE = 32
 # An error that a sample happens to show is not the largest there is.
@@ -36,27 +35,29 @@ def made_up_states(state_shape: tuple[int, int, int], device: torch.device) -> T
     return (states + noise).clamp(0, 255).to(device, torch.uint8)
 
 
-@torch.inference_mode()
-def measured_floor(engine: Engine, exact: NetworkParts | None, spec: AblationSpec, states: Tensor) -> float:
-    """A power of two that is at least SAFETY times the largest rounding error in ΔQ found on `states`.
+def sampled_ablations(spec: AblationSpec, state_shape: tuple[int, int, int]) -> Tensor:
+    """The numbers [n] of some evenly spaced ablations of a state; see `ablate_pixels`."""
+    return torch.linspace(0, spec.ablated_shape(state_shape).numel() - 1, ABLATIONS_PER_SAMPLE).long()
 
-    The error is measured on evenly spaced ablations against `exact`, the network in float64, or
-    without one assumed, and is taken to be at least eps·max|Q|.
+
+@torch.inference_mode()
+def rounding_floor(
+    clean: Tensor, ablated: Tensor, exact: NetworkParts | None, spec: AblationSpec, states: Tensor
+) -> float:
+    """A power of two of at least SAFETY times the largest rounding error in ΔQ on the `made_up_states`.
+
+    `clean` [N, A] and `ablated` [N, n, A], of the `sampled_ablations`, are what an engine finds
+    for `states`. Their error is measured against `exact`, the network in float64, or without one
+    assumed; it is taken to be at least eps·max|Q|.
     """
-    largest_error = largest_q = 0.0
-    for chunk in engine.ablate(states):
-        own = states[chunk.start : chunk.start + len(chunk.q_values)]
-        q_values = chunk.q_values.flatten(1, -2)  # [n, ablations, A]
-        largest_q = max(largest_q, float(q_values.abs().max()))
-        if exact is None:
-            continue
-        picked = torch.linspace(0, q_values.shape[1] - 1, ABLATIONS_PER_SAMPLE).long()
-        for state, clean, ablated in zip(own, chunk.clean_q_values, q_values, strict=True):
-            copies = ablate_pixels(state, picked, spec)
-            exact_change = exact.q_values(copies) - exact.q_values(state[None])
-            found_change = ablated[picked].double() - clean.double()
-            largest_error = max(largest_error, float((found_change - exact_change.cpu()).abs().max()))
-    error = max(largest_error, EPS * largest_q * (ASSUMED_ERROR if exact is None else 1))
+    unit = torch.finfo(torch.float32).eps * float(ablated.abs().max())
+    if exact is None:
+        error = ASSUMED_ERROR * unit
+    else:
+        copies = [ablate_pixels(state, sampled_ablations(spec, tuple(state.shape)), spec) for state in states]
+        exact_ablated = torch.stack([exact.q_values(batch) for batch in copies])  # [N, n, A]
+        exact_change = exact_ablated - exact.q_values(states)[:, None]
+        error = max(unit, float((ablated.double() - clean.double()[:, None] - exact_change).abs().max()))
     return 2.0 ** math.ceil(math.log2(SAFETY * error)) if error else 0.0
 
 

@@ -118,9 +118,7 @@ class _Entry:
         try:
             rows = np.memmap(path, DTYPE, mode="r", offset=offset, shape=(states, *shape[1:]))
         except ValueError as error:
-            raise NrmapError(
-                f"{path} is damaged, it is too short for {states} states: remove {self._folder}"
-            ) from error
+            raise NrmapError(f"{path} is damaged (too short for {states} states): remove {self._folder}") from error
         step = max(1, READ_BYTES // rows[0].nbytes)
         for start in range(0, states, step):
             q_values = torch.from_numpy(np.array(rows[start : start + step]))  # [n, 1 + ablations, A]

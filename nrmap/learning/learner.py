@@ -140,6 +140,15 @@ class Learner:
         """argmax_a Q(s, a), [E] on the CPU, of uint8 `states` [E, C, H, W]."""
         return self.online(self._scaled(states)).argmax(dim=1).cpu()
 
+    @torch.no_grad()
+    def active_features(self, states: Tensor) -> float:
+        """The share of features, after the last convolution, that are positive for any of uint8 `states` [E, C, H, W].
+
+        Near 0 the ReLUs have died: such a network takes one action for ever and looks robust for it.
+        """
+        features = self.online.features(self._scaled(states))  # [E, F]
+        return float((features > 0).any(dim=0).float().mean())
+
     def get_state(self) -> dict[str, Any]:
         """Everything an update depends on besides the batch."""
         return {

@@ -44,6 +44,7 @@ class Example:
     prefix_sizes: tuple[int, ...] = (4, 8)
     without_flips: tuple[tuple[str, int], ...] = (("sa_ddqn", 1),)
     states_from: tuple[str, ...] = ("own", "pool")
+    attacks: tuple[tuple[str, float, int], ...] = ATTACKS
 
 
 def write_example(outputs: Path, base: TrainSettings, example: Example) -> None:
@@ -55,7 +56,7 @@ def write_example(outputs: Path, base: TrainSettings, example: Example) -> None:
             settings = replace(base, method=method, seed=seed)
             policy_path = write_training(layout, settings)
             policy = load_policy(policy_path)
-            write_evaluation(layout, policy)
+            write_evaluation(layout, policy, example)
             own_path = layout.states(game=base.env.game, identity=f"{method}{seed}")
             save_states(own_path, made_up_states(policy, example))
             if not pool_path.exists():
@@ -126,7 +127,7 @@ def made_up_episodes(rng: np.random.Generator, count: int, mean: float, shares: 
     return episodes
 
 
-def write_evaluation(layout: Layout, policy: Policy) -> None:
+def write_evaluation(layout: Layout, policy: Policy, example: Example) -> None:
     card, game = policy.card, policy.env.game
     robust = card.method.startswith("sa_")
     rng = _rng("evaluation", card.method, card.seed)
@@ -139,14 +140,14 @@ def write_evaluation(layout: Layout, policy: Policy) -> None:
     for quantile in GAP_QUANTILES:
         value = float(np.quantile(gaps, quantile))
         records.append(make(metric="q_gap_quantile", value=value, item=str(quantile), num_states=4000))
-    for attack, attack_epsilon, episodes in ATTACKS:
+    for attack, attack_epsilon, episodes in example.attacks:
         fall = 0 if attack == "noise" else (2 if robust else 25) * attack_epsilon * 255
         played = made_up_episodes(rng, episodes, max((29 if robust else 32) - fall, 0), shares)
         make = partial(shared, episodes=episodes, attack=attack, attack_epsilon=attack_epsilon)
         records += episode_records(make, played, ACTIONS)
         flips = EpisodeCounts({number: int(rng.integers(0, 10 if robust else 200)) for number in range(episodes)})
         records.append(rate_record(make, "flip_rate", flips, played))
-    settings = {"episodes": 20, "run_seed": 0, "attack_runs": [list(run) for run in ATTACKS]}
+    settings = {"episodes": 20, "run_seed": 0, "attack_runs": [list(run) for run in example.attacks]}
     identity = identity_of({"policy": policy.sha256, **settings})
     folder = layout.evaluation(game=game, method=card.method, seed=card.seed, identity=identity)
     _write(folder / METRICS_FILE, records, settings, {"policy_sha256": policy.sha256})

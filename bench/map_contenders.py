@@ -1,0 +1,135 @@
+"""What the map benchmark races: the incremental engine, dense batches, and captum; and what it checks them with.
+
+All of them find the Q-values of every state with one pixel at a time set to zero, in every frame.
+Captum gives one action's change per call, so its contenders are spared the other actions.
+"""
+
+import copy
+import itertools
+import resource
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from captum.attr import FeatureAblation, Occlusion
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.map_cases import Case
+from bench.paired import Work
+from nrmap.ablation import AblationSpec, make_engine
+from nrmap.ablation.dense import DenseEngine
+from nrmap.ablation.exactness import Exactness, compare
+from nrmap.ablation.rounding import ablate_pixels
+from nrmap.network import STATE_SCALE
+
+SPEC = AblationSpec(value=0, channels="all")
+EXACT_BATCH = 64
+
+
+def incremental(case: Case) -> Work:
+    """States per second of the incremental engine, `amount` states in one call."""
+    policy, states = case.load()
+    engine = make_engine(policy, spec=SPEC, engine="incremental")
+
+    def run(amount: int) -> int:
+        for _ in engine.ablate(states[:amount]):
+            pass
+        return amount
+
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm_operations}) as counter:
+        run(len(states))
+    return Work(run, operations=counter.get_total_flops() / len(states))
+
+
+def _addmm_operations(sums: Sequence[int], one: Sequence[int], two: Sequence[int], **_: object) -> int:
+    """Of sums += one @ two, from the shapes; torch's own counter leaves out what is done in place."""
+    return 2 * one[0] * one[1] * two[1]
+
+
+def dense(case: Case, batch_size: int, skip_unchanged: bool) -> Work:
+    """States per second of dense batches in inference mode, channels last."""
+    policy, states = case.load()
+    engine = DenseEngine(
+        policy,
+        spec=SPEC,
+        state_shape=policy.env.state_shape,
+        device=torch.device("cpu"),
+        batch_size=batch_size,
+        skip_unchanged=skip_unchanged,
+        memory_format=torch.channels_last,
+    )
+    return _one_by_one(states, lambda state: list(engine.ablate(state)))
+
+
+def feature_ablation(case: Case, perturbations_per_eval: int) -> Work:
+    """States per second of captum's FeatureAblation, whose features are the pixels in all frames."""
+    policy, states = case.load()
+    _, channels, height, width = states.shape
+    pixels = torch.arange(height * width).view(1, 1, height, width).expand(1, channels, height, width)
+    method = FeatureAblation(policy.network)
+
+    def attribute(state: Tensor) -> None:
+        scaled = state.float() * STATE_SCALE
+        method.attribute(scaled, target=0, feature_mask=pixels, perturbations_per_eval=perturbations_per_eval)
+
+    return _one_by_one(states, attribute)
+
+
+def occlusion(case: Case, perturbations_per_eval: int) -> Work:
+    """States per second of captum's Occlusion with windows of one pixel in all frames."""
+    policy, states = case.load()
+    window = (states.shape[1], 1, 1)
+    method = Occlusion(policy.network)
+
+    def attribute(state: Tensor) -> None:
+        scaled = state.float() * STATE_SCALE
+        method.attribute(scaled, window, strides=window, target=0, perturbations_per_eval=perturbations_per_eval)
+
+    return _one_by_one(states, attribute)
+
+
+def _one_by_one(states: Tensor, ablate: Callable[[Tensor], object]) -> Work:
+    """Takes the states [N, C, H, W] in turn, so that every round has other ones."""
+    turns = itertools.cycle(states.split(1))
+
+    def run(amount: int) -> int:
+        with torch.inference_mode():
+            for _ in range(amount):
+                ablate(next(turns))
+        return amount
+
+    return Work(run)
+
+
+def peak_memory(case: Case, num_states: int, engine: str) -> tuple[float, float]:
+    """Peak resident MB of a fresh process that ablates so many states, and how much of it came after their loading."""
+    policy, states = case.load()
+    states = states.repeat(-(-num_states // len(states)), 1, 1, 1)[:num_states]
+    policy(states[:1])
+    before = _resident_mb()
+    for _ in make_engine(policy, spec=SPEC, engine=engine).ablate(states):
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak, peak - before
+
+
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+@torch.inference_mode()
+def exactness(case: Case, num_states: int) -> tuple[Exactness, float]:
+    """The incremental engine against the same network in float64 on all pixels, and the engine's own floor."""
+    policy, states = case.load()
+    engine = make_engine(policy, spec=SPEC, engine="incremental")
+    exact_network = copy.deepcopy(policy.network).double()
+    found, exact = [], []
+    for chunk in engine.ablate(states[:num_states]):
+        for state, q_values in zip(states[chunk.start :], chunk.q_values, strict=False):
+            found.append(q_values.flatten(0, 1))
+            for numbers in torch.arange(len(found[-1])).split(EXACT_BATCH):
+                scaled = ablate_pixels(state, numbers, SPEC).float() * STATE_SCALE
+                exact.append(exact_network(scaled.double().contiguous(memory_format=torch.channels_last)))
+    return compare(torch.cat(found), torch.cat(exact)), engine.rounding_floor

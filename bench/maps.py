@@ -1,0 +1,200 @@
+"""How fast ablation maps are, beside captum and beside dense batches: `python -m bench.maps`.
+
+Writes outputs/bench/maps.json. Contenders take turns, each in a process of its own, and ratios
+are taken within a round. Dense batches and captum get the batch size at which they are fastest.
+"""
+
+import argparse
+import multiprocessing
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import map_contenders as contenders
+from bench.map_cases import Case, make_cases, resized_case
+from bench.paired import Entry, Result, race, ratio
+from bench.train import machine
+from bench.train_contenders import matrix_product
+from nrmap.files import write_json
+
+TRAINED = Path("outputs/reference/Freeway/ddqn/seed0/policy.safetensors")
+RIVALS = {
+    "dense": partial(contenders.dense, skip_unchanged=False),
+    "dense_skipping": partial(contenders.dense, skip_unchanged=True),
+    "feature_ablation": contenders.feature_ablation,
+    "occlusion": contenders.occlusion,
+}
+
+
+def best_batch_sizes(case: Case, batch_sizes: list[int]) -> dict[str, int]:
+    """The batch size at which each rival is fastest on one state, over two rounds."""
+    best = {}
+    for rival, prepare in RIVALS.items():
+        results = race({str(size): Entry(prepare, (case, size), 1) for size in batch_sizes}, rounds=2)
+        best[rival] = int(max(results, key=lambda size: results[size].median))
+    return best
+
+
+def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything about one case."""
+    best = best_batch_sizes(case, options.batch_sizes)
+    results = race(
+        {
+            "incremental": Entry(contenders.incremental, (case,), options.states),
+            **{rival: Entry(prepare, (case, best[rival]), 1) for rival, prepare in RIVALS.items()},
+            "matrix_product": Entry(matrix_product, (), 5),
+        },
+        options.rounds,
+    )
+    ratios = {rival: ratio(results["incremental"], results[rival]) for rival in RIVALS}
+    exactness, rounding_floor = _apart(contenders.exactness, case, min(options.exact_states, options.states))
+    peak, beyond_states = _apart(contenders.peak_memory, case, options.states, "incremental")
+    dense_peak, dense_beyond_states = _apart(contenders.peak_memory, case, min(2, options.states), "dense")
+    return {
+        "case": case.name,
+        "weights": case.weights,
+        "states": options.states,
+        **{f"speedup_vs_{rival}": ratios[rival][0] for rival in RIVALS},
+        "speedups_median_low_high": ratios,
+        "gflops_fraction": _share_of_peak(results["incremental"], results["matrix_product"]),
+        "multiply_adds_per_state": results["incremental"].operations / 2,
+        "max_abs_q_diff": exactness.max_abs_q_diff,
+        "argmax_mismatches": exactness.argmax_mismatches,
+        "argmax_ties": exactness.argmax_ties,
+        "ablations_checked": exactness.ablations,
+        "rounding_floor": rounding_floor,
+        "peak_rss_mb": peak,
+        "peak_rss_beyond_states_mb": beyond_states,
+        "dense_peak_rss_mb": dense_peak,
+        "dense_peak_rss_beyond_states_mb": dense_beyond_states,
+        "seconds_per_state": {name: 1 / results[name].median for name in ("incremental", *RIVALS)},
+        "best_batch_size": best,
+    }
+
+
+def growth_with_states(case: Case, options: argparse.Namespace) -> list[dict[str, float]]:
+    """Seconds and memory of the engine against the number of states."""
+    numbers = [number for number in (1, 4, 16, 64, 256) if number <= options.states] or [options.states]
+    results = race({str(n): Entry(contenders.incremental, (case,), n) for n in numbers}, options.rounds)
+    rows = []
+    for number in numbers:
+        _, beyond_states = _apart(contenders.peak_memory, case, number, "incremental")
+        seconds = 1 / results[str(number)].median
+        rows.append({"states": number, "seconds_per_state": seconds, "peak_rss_beyond_states_mb": beyond_states})
+    return rows
+
+
+def growth_with_image_size(case: Case, folder: Path, options: argparse.Namespace) -> list[dict[str, float]]:
+    """Seconds of the engine and of dense batches against the side of the screen."""
+    rows = []
+    for side in options.sides:
+        resized = resized_case(folder, case, side, num_states=min(16, options.states))
+        _, states = resized.load()
+        results = race(
+            {
+                "incremental": Entry(contenders.incremental, (resized,), len(states)),
+                "dense": Entry(RIVALS["dense"], (resized, 128), 1),
+            },
+            min(3, options.rounds),
+        )
+        seconds = {name: 1 / result.median for name, result in results.items()}
+        speedup = ratio(results["incremental"], results["dense"])[0]
+        rows.append({"side": side, "pixels": side**2, "seconds_per_state": seconds, "speedup_vs_dense": speedup})
+    return rows
+
+
+def _share_of_peak(engine: Result, product: Result) -> float:
+    assert engine.operations is not None
+    assert product.operations is not None
+    return ratio(engine, product)[0] * engine.operations / product.operations
+
+
+def _apart(function: Any, *arguments: Any) -> Any:
+    """What `function` returns in a new process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything that maps.json holds."""
+    described = machine()
+    cases = make_cases(folder, options.policy, options.states)
+    measured = []
+    for case in cases:
+        print(case.name, flush=True)
+        measured.append(measure_case(case, options))
+    print("growth", flush=True)
+    product = race({"matrix_product": Entry(matrix_product, (), 5)}, options.rounds)["matrix_product"]
+    return {
+        "cases": measured,
+        "growth_with_states": growth_with_states(cases[0], options),
+        "growth_with_image_size": growth_with_image_size(cases[0], folder, options),
+        "matrix_product_gflops": product.median * product.operations / 1e9,
+        "rounds": options.rounds,
+        "machine": described,
+    }
+
+
+def tables(results: dict[str, Any]) -> list[Table]:
+    """What the terminal shows."""
+    cases = Table(title="Ablating one state (Freeway, 7,056 pixels), seconds and how many times faster the engine is")
+    for heading in ("case", "engine", *RIVALS, "of peak", "beyond states", "max |ΔQ|", "mismatches", "ties"):
+        cases.add_column(heading.replace("_", " "), justify="left" if heading == "case" else "right")
+    for case in results["cases"]:
+        seconds, ratios = case["seconds_per_state"], case["speedups_median_low_high"]
+        cases.add_row(
+            f"{case['case']}\n{'random' if case['weights'] == 'random' else 'trained'} weights",
+            f"{seconds['incremental']:.3f} s",
+            *(
+                f"{seconds[rival]:.2f} s\n{ratios[rival][0]:.1f}× ({ratios[rival][1]:.1f} to {ratios[rival][2]:.1f})"
+                for rival in RIVALS
+            ),
+            f"{case['gflops_fraction']:.0%}",
+            f"{case['peak_rss_beyond_states_mb']:.0f} MB",
+            f"{case['max_abs_q_diff']:.1e}",
+            f"{case['argmax_mismatches']} of {case['ablations_checked']:,}",
+            str(case["argmax_ties"]),
+        )
+    states = Table("states", "seconds per state", "beyond states", title="Growth with the number of states")
+    for row in results["growth_with_states"]:
+        memory = f"{row['peak_rss_beyond_states_mb']:.0f} MB"
+        states.add_row(str(row["states"]), f"{row['seconds_per_state']:.3f}", memory)
+    sides = Table("screen", "engine", "dense", "speedup", title="Seconds per state against image size, random weights")
+    for row in results["growth_with_image_size"]:
+        seconds = row["seconds_per_state"]
+        speedup = f"{row['speedup_vs_dense']:.1f}×"
+        sides.add_row(
+            f"{row['side']} × {row['side']}", f"{seconds['incremental']:.3f}", f"{seconds['dense']:.2f}", speedup
+        )
+    cases.caption = f"{results['machine']['processor']}, matrix product {results['matrix_product_gflops']:.0f} GFLOP/s"
+    return [cases, states, sides]
+
+
+def main() -> None:
+    """Measure, show, write."""
+    parser = argparse.ArgumentParser(prog="python -m bench.maps", description=__doc__.partition("\n")[0])
+    default = [TRAINED] if TRAINED.is_file() else []
+    add = partial(parser.add_argument, help="default: %(default)s")
+    explained = "trained policies, each in place of random weights of its kind; that for one frame, dueling, also plays"
+    parser.add_argument("--policy", type=Path, nargs="*", default=default, help=f"{explained}; default: %(default)s")
+    add("--states", type=int, default=64)
+    parser.add_argument("--exact-states", type=int, default=64, help="checked in float64; default: %(default)s")
+    add("--rounds", type=int, default=5)
+    add("--batch-sizes", type=int, nargs="+", default=[32, 64, 128, 256, 512])
+    add("--sides", type=int, nargs="+", default=[42, 60, 84, 120, 168])
+    add("--output", type=Path, default=Path("outputs/bench/maps.json"))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        results = measure(Path(folder), options)
+    for table in tables(results):
+        Console().print(table)
+    write_json(options.output, results)
+    print(options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What counts as a mismatch, a tie, and a difference, on numbers worked out by hand."""
+
+import pytest
+import torch
+
+from nrmap.ablation.exactness import TOLERANCE, compare
+from nrmap.errors import NrmapError
+
+
+def test_equal_q_values():
+    exact = torch.tensor([[1.0, 2.0], [3.0, 3.0]], dtype=torch.float64)
+    result = compare(exact.float(), exact)
+    assert result.ablations == 2
+    assert (result.argmax_mismatches, result.argmax_ties, result.max_abs_q_diff) == (0, 0, 0.0)
+    assert result.exact
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 1e4])
+def test_a_differing_arg_max_is_a_tie_within_the_tolerance_and_else_a_mismatch(size):
+    tolerance = TOLERANCE * max(1.0, size)
+    exact = torch.tensor(
+        [[size, size - 0.5 * tolerance], [size, size - 1.5 * tolerance], [size, size - 0.5 * tolerance]],
+        dtype=torch.float64,
+    )
+    found = exact.clone()
+    found[0, 1] = found[1, 1] = size + 0.01 * tolerance
+    result = compare(found, exact)
+    assert (result.argmax_mismatches, result.argmax_ties) == (1, 1)
+    assert result.max_abs_q_diff == pytest.approx(1.51 * tolerance)
+    assert result.max_scaled_q_diff == pytest.approx(1.51 * TOLERANCE)
+    assert not result.exact
+
+
+def test_a_large_difference_is_not_exact_even_without_a_mismatch():
+    exact = torch.tensor([[[0.0, 5.0]]], dtype=torch.float64)
+    result = compare(torch.tensor([[[0.0, 5.1]]]), exact)
+    assert result.argmax_mismatches == 0
+    assert not result.exact
+
+
+def test_only_float64_of_the_same_shape_is_compared_with():
+    with pytest.raises(NrmapError, match=r"expected torch.float64"):
+        compare(torch.zeros(1, 2), torch.zeros(1, 2))
+    with pytest.raises(NrmapError, match=r"Q-values \[1, 2\]: expected \[1, 3\]"):
+        compare(torch.zeros(1, 2), torch.zeros(1, 3, dtype=torch.float64))

@@ -1,0 +1,83 @@
+"""The arithmetic of windows against the definition of a convolution, output by output."""
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from nrmap.ablation.geometry import Axis, strips
+
+axes = st.builds(
+    Axis,
+    kernel=st.integers(1, 5),
+    stride=st.integers(1, 6),
+    padding=st.integers(0, 4),
+    dilation=st.integers(1, 3),
+)
+
+
+def reads(axis: Axis, output: int, inputs: int) -> dict[int, int]:
+    """Which input each tap of an output reads, where there is one: {tap: input}."""
+    positions = {tap: output * axis.stride - axis.padding + tap * axis.dilation for tap in range(axis.kernel)}
+    return {tap: position for tap, position in positions.items() if 0 <= position < inputs}
+
+
+def hull(values: list[int]) -> range:
+    return range(min(values), max(values) + 1) if values else range(0)
+
+
+@given(axis=axes, inputs=st.integers(1, 20))
+def test_outputs_taps_and_sources(axis, inputs):
+    outputs = axis.outputs(inputs)
+    assume(outputs > 0)
+    last_tap = (outputs - 1) * axis.stride - axis.padding + (axis.kernel - 1) * axis.dilation
+    assert last_tap < inputs + axis.padding <= last_tap + axis.stride
+    for output in range(outputs):
+        read = reads(axis, output, inputs)
+        for source in range(inputs):
+            assert axis.tap(source, output) == {position: tap for tap, position in read.items()}.get(source)
+        sources = axis.sources(output, inputs)
+        assert set(read.values()) <= set(sources)
+        if axis.dilation == 1:
+            assert list(sources) == sorted(read.values())
+    table = axis.taps(range(inputs), range(outputs))
+    assert table.shape == (inputs, outputs)
+    for output in range(outputs):
+        read = {position: tap for tap, position in reads(axis, output, inputs).items()}
+        assert table[:, output].tolist() == [read.get(source, axis.kernel) for source in range(inputs)]
+
+
+@given(axis=axes, inputs=st.integers(1, 20), data=st.data())
+def test_readers_and_runs(axis, inputs, data):
+    outputs = axis.outputs(inputs)
+    assume(outputs > 0)
+    first = data.draw(st.integers(0, inputs - 1))
+    changed = range(first, data.draw(st.integers(first + 1, inputs)))
+    reading = [output for output in range(outputs) if set(reads(axis, output, inputs).values()) & set(changed)]
+    readers = axis.readers(changed, outputs)
+    assert set(reading) <= set(readers)
+    assert set(readers) <= set(range(outputs))
+    if axis.dilation == 1:
+        assert list(readers) == list(hull(reading))
+    for output in range(outputs):
+        runs = axis.runs(output, changed)
+        found = {run.tap + k: run.input + k for run in runs for k in range(run.length)}
+        expected = {tap: source for tap, source in reads(axis, output, inputs).items() if source in changed}
+        assert found == expected
+        assert sum(run.length for run in runs) == len(expected)
+        assert len(runs) <= (1 if axis.dilation == 1 else axis.kernel)
+
+
+@given(axis=axes, inputs=st.integers(1, 20))
+def test_strips_are_blocks_of_inputs_that_reach_the_same_outputs(axis, inputs):
+    outputs = axis.outputs(inputs)
+    assume(outputs > 0)
+    blocks = strips(axis, inputs)
+    covered = [source for block in blocks for source in block]
+    assert covered == sorted(set(covered))
+    reached = [axis.readers(range(source, source + 1), outputs) for source in range(inputs)]
+    assert covered == [source for source in range(inputs) if reached[source]]
+    for block in blocks:
+        assert {reached[source] for source in block} == {axis.readers(block, outputs)}
+
+
+def test_the_first_nature_convolution_has_blocks_of_its_stride():
+    assert strips(Axis(kernel=8, stride=4, padding=0, dilation=1), 84) == [range(k, k + 4) for k in range(0, 84, 4)]

@@ -1,0 +1,306 @@
+"""What is drawn is what was measured: the artists on an Axes against the data they were given."""
+
+import io
+from functools import partial
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from example_outputs import Example, made_up_maps, made_up_states, write_training
+from matplotlib.figure import Figure
+from PIL import Image
+
+from analyze.figures import comparison_sheet, map_figures, overlay_sheet, screen_of
+from analyze.heatmaps import KINDS, draw_map, draw_overlay
+from analyze.report.charts import (
+    Curve,
+    IntervalRow,
+    Mark,
+    QuantileRow,
+    Series,
+    draw_curves,
+    draw_intervals,
+    draw_lines,
+    draw_quantiles,
+    draw_shares,
+)
+from analyze.report.gallery import MapSet, end_text, gallery, map_png
+from analyze.report.map_panels import size_panels, sparsity_panels, temperature_panels
+from analyze.report.play_panels import Run, action_panels, curve_panels, gap_panels, return_panels
+from analyze.sheets import PNG_DPI, Panel, Sheet, panel_bytes, save_sheet
+from nrmap.layout import Layout
+from nrmap.policy import load_policy
+from nrmap.records import Record
+from nrmap.rollout import replay_rgb
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory, tiny_settings):
+    folder = tmp_path_factory.mktemp("figures")
+    return load_policy(write_training(Layout(folder), tiny_settings(method="ddqn", seed=0)))
+
+
+def lines_of(ax):
+    """The data lines of an Axes as (x, y), without those of marks."""
+    return [line.get_xydata().T for line in ax.get_lines() if len(line.get_xydata()) > 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_heat_map_shows_the_map_on_its_own_scale_with_a_colour_bar(ax, kind):
+    map_ = RNG.normal(3, 1, (6, 8))
+    draw_map(ax, map_, kind=kind, title="a map")
+    (image,) = ax.get_images()
+    np.testing.assert_array_equal(image.get_array(), map_)
+    largest = np.abs(map_).max()
+    assert image.get_clim() == ((-largest, largest) if KINDS[kind].signed else (map_.min(), map_.max()))
+    _, bar = ax.figure.axes
+    assert bar.get_ylabel() == KINDS[kind].unit
+    assert ax.get_title() == "a map"
+
+
+def test_maps_can_share_a_scale(ax):
+    draw_map(ax, np.ones((2, 2)), kind="kmap", title="", limits=(0.0, 5.0))
+    assert ax.get_images()[0].get_clim() == (0.0, 5.0)
+
+
+def test_a_map_of_zeros_says_so(ax):
+    draw_map(ax, np.zeros((3, 3)), kind="kmap", title="")
+    assert [text.get_text() for text in ax.texts] == ["0 everywhere"]
+
+
+@pytest.mark.parametrize("kind", ["kmap", "kl", "margin_drop"])
+def test_an_overlay_covers_the_screen_and_hides_more_where_the_map_is_larger(ax, kind):
+    screen = RNG.integers(0, 256, (210, 160, 3)).astype(np.uint8)
+    map_ = np.zeros((84, 84))
+    map_[10, 20], map_[50, 60] = 1.0, 4.0
+    draw_overlay(ax, screen, map_, kind=kind, title="")
+    below, above = ax.get_images()
+    assert tuple(below.get_extent()) == tuple(above.get_extent()) == (0, 160, 210, 0)
+    alpha = above.get_alpha()
+    assert alpha[0, 0] == 0
+    assert 0 < alpha[10, 20] < alpha[50, 60] <= 1
+    np.testing.assert_array_equal(above.get_array(), map_)
+
+
+def test_lines_are_the_series_and_their_bands_the_intervals(ax):
+    x, y = [4, 16, 64], [1.0, 2.0, 3.0]
+    series = [
+        Series("SA-DDQN", x, y, "red", "o", low=[0.5, 1.5, 2.5], high=[1.5, 2.5, 3.5]),
+        Series("SA-DDQN", x, [2.0, np.nan, 4.0], "red", "o"),
+        Series("DDQN", x, [5.0, 6.0, 7.0], "blue", "s"),
+    ]
+    draw_lines(ax, series, x_label="N, number of states", y_label="S", log_x=True)
+    drawn = lines_of(ax)
+    np.testing.assert_array_equal(drawn[0], [x, y])
+    np.testing.assert_array_equal(drawn[2], [x, [5, 6, 7]])
+    assert np.isnan(drawn[1][1, 1])
+    (band,) = ax.collections
+    corners = band.get_paths()[0].vertices
+    assert {(4, 0.5), (4, 1.5), (64, 2.5), (64, 3.5)} <= {tuple(corner) for corner in corners}
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["SA-DDQN, 2 seeds", "DDQN"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["4", "16", "64"]
+
+
+def test_intervals_show_every_episode_the_mean_and_what_is_undefined(ax):
+    rows = [
+        IntervalRow("A", 2.0, "red", low=1.0, high=3.0, points=(1.0, 2.0, 3.0)),
+        IntervalRow("B", None, "blue"),
+    ]
+    draw_intervals(ax, rows, x_label="return", marks=[Mark("best", 2.5)])
+    (dots,) = ax.collections
+    np.testing.assert_array_equal(dots.get_offsets()[:, 0], [1, 2, 3])
+    assert np.all(np.abs(dots.get_offsets()[:, 1]) < 0.5)
+    xs = [tuple(line.get_xdata()) for line in ax.get_lines()]
+    assert (1.0, 3.0) in xs
+    assert (2.0,) in xs
+    assert (2.5, 2.5) in xs
+    assert [text.get_text() for text in ax.texts] == ["undefined"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B"]
+    top, bottom = ax.transData.transform([(0, 0), (0, 1)])[:, 1]
+    assert top > bottom
+
+
+def test_shares_are_written_in_per_cent(ax):
+    draw_shares(ax, [[0.75, 0.25, 0.0], [0.0004, 0.9996, np.nan]], row_labels=["A", "B"], column_labels=["x", "y", "z"])
+    assert [text.get_text() for text in ax.texts] == ["75.0", "25.0", "0", "<0.1", "100.0"]
+
+
+def test_quantiles_span_their_lines(ax):
+    quantiles = {0.01: 1.0, 0.25: 2.0, 0.5: 3.0, 0.75: 4.0, 0.99: 100.0}
+    draw_quantiles(ax, [QuantileRow("A", quantiles, "red")], x_label="gap")
+    assert [tuple(line.get_xdata()) for line in ax.get_lines()] == [(1.0, 100.0), (2.0, 4.0), (3.0,)]
+    assert ax.get_xscale() == "log"
+
+
+def test_a_learning_curve_is_the_mean_of_the_last_episodes(ax):
+    returns = RNG.normal(10, 3, 50)
+    steps = np.arange(50) * 100.0
+    draw_curves(ax, [Curve("A", steps, returns, "red", recent=20)])
+    (line,) = lines_of(ax)
+    expected = [np.mean(returns[max(end - 20, 0) : end]) for end in range(1, 51)]
+    np.testing.assert_allclose(line[1], expected)
+    np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 1], returns)
+
+
+def map_records(method: str = "ddqn", seed: int = 0) -> list[Record]:
+    make = partial(Record, "Freeway", method, seed, states_from="own")
+    kmap = [
+        make("kmap_sparsity", 10.0, num_states=16, item="prefix"),
+        make("kmap_sparsity", 20.0, num_states=64, item="prefix"),
+        make("kmap_sparsity", 40.0, num_states=256, low=35.0, high=45.0),
+    ]
+    return kmap + [
+        make("hmap_sparsity", value, num_states=256, temperature=temperature)
+        for temperature, value in ((0.1, 60.0), (1.0, 83.0))
+    ]
+
+
+def drawn(panel: Panel):
+    ax = Figure().subplots()
+    panel.draw(ax)
+    return ax
+
+
+def test_sparsity_against_n_is_that_of_the_records():
+    (panel,) = size_panels(map_records())
+    ax = drawn(panel)
+    np.testing.assert_array_equal(lines_of(ax)[0], [[16, 64, 256], [10, 20, 40]])
+    assert "S(K)" in ax.get_title()
+    assert "from 10 to 40" in panel.alt
+
+
+def test_sparsity_against_t_is_that_of_the_records():
+    (panel,) = temperature_panels(map_records())
+    np.testing.assert_array_equal(lines_of(drawn(panel))[0], [[0.1, 1.0], [60, 83]])
+
+
+def test_the_sparsity_chart_marks_the_papers_numbers():
+    records = [*map_records(), *map_records("sa_ddqn"), *map_records("sa_ddqn", 1)]
+    panel = sparsity_panels(records)[0]
+    ax = drawn(panel)
+    marks = {line.get_label(): line.get_xdata()[0] for line in ax.get_lines() if line.get_label().startswith("paper")}
+    assert marks == {"paper, vanilla": 53.7272, "paper, adversarial": 20.4641}
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["DDQN seed 0", "SA-DDQN seed 0", "SA-DDQN seed 1"]
+
+
+def play_records() -> list[Record]:
+    clean = partial(Record, "Freeway", "ddqn", 0, attack="clean", episodes=2)
+    attacked = partial(Record, "Freeway", "ddqn", 0, attack="pgd-10", attack_epsilon=1 / 255, episodes=1)
+    blind = partial(Record, "Freeway", "baseline", None, attack="constant:UP", episodes=1)
+    return [
+        clean("return", 30.0, item="0"),
+        clean("return", 32.0, item="1"),
+        clean("return_mean", 31.0),
+        clean("action_share", 0.75, item="UP"),
+        clean("action_share", 0.25, item="NOOP"),
+        clean("q_gap_quantile", 0.5, item="0.5"),
+        attacked("return", 4.0, item="0"),
+        attacked("return_mean", 4.0),
+        blind("return", 21.0, item="0"),
+        blind("return_mean", 21.0),
+    ]
+
+
+def test_returns_have_a_panel_for_each_attack_and_blind_players_in_the_first():
+    clean, attacked = return_panels(play_records())
+    ax = drawn(clean)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["DDQN seed 0", "always UP"]
+    np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], [30, 32])
+    assert 21.0 in [line.get_xdata()[0] for line in ax.get_lines() if line.get_label().startswith("best constant")]
+    ax = drawn(attacked)
+    assert ax.get_title() == "Returns: PGD-10, 1/255"
+    np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], [4])
+
+
+def test_actions_and_gaps_are_those_of_the_records():
+    (panel,) = action_panels(play_records())
+    np.testing.assert_array_equal(drawn(panel).get_images()[0].get_array(), [[0.75, 0.25]])
+    assert "UP 75.0%" in panel.alt
+    (panel,) = gap_panels(play_records())
+    assert "Medians: DDQN seed 0 0.5" in panel.alt
+    assert action_panels([]) == gap_panels([]) == size_panels([]) == sparsity_panels([]) == []
+
+
+def test_a_run_goes_on_where_its_parent_ended():
+    curves = {
+        "episodes": [{"agent_step": step, "undiscounted_return": 1.0} for step in (10, 20)],
+        "rows": [{"agent_step": 15, "loss": 0.5}],
+    }
+    returns, loss = curve_panels([Run("sa_ddqn", 0, curves, steps_before=1000)], [])
+    np.testing.assert_array_equal(lines_of(drawn(returns))[0][0], [1010, 1020])
+    np.testing.assert_array_equal(drawn(loss).get_lines()[0].get_xdata(), [1015])
+
+
+def test_a_sheet_is_saved_for_print_and_screen_with_equal_bytes_each_time(tmp_path):
+    panel = Panel(partial(draw_map, map_=np.eye(5), kind="kmap", title="a"), "alt")
+    sheet = Sheet("sheet", "caption", (panel, panel, panel), 2, (2.0, 1.5))
+    first, second = save_sheet(sheet, tmp_path / "a"), save_sheet(sheet, tmp_path / "b")
+    for ending in (".png", ".pdf"):
+        assert first.with_suffix(ending).read_bytes() == second.with_suffix(ending).read_bytes()
+    assert Image.open(first).size == (4 * PNG_DPI, 3 * PNG_DPI)
+    assert first.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    assert panel_bytes(panel, (2, 2), "svg") == panel_bytes(panel, (2, 2), "svg")
+
+
+def test_the_figures_of_one_policy(tmp_path, policy):
+    example = Example(num_states=16)
+    paths = map_figures(
+        made_up_maps(policy, example, "own"), policy=policy, states=made_up_states(policy, example), folder=tmp_path
+    )
+    assert set(paths) == {"heatmaps", "overlay"}
+    for path in paths.values():
+        assert path.is_file()
+        assert path.with_suffix(".pdf").is_file()
+
+
+def test_all_methods_stand_side_by_side(policy):
+    total = made_up_maps(policy, Example(), "own").total()
+    sheet = comparison_sheet("f", "caption", {"A": total, "B": total}, "hmap", 1.0, columns=2)
+    assert sheet.columns == len(sheet.panels) == 2
+    np.testing.assert_array_equal(drawn(sheet.panels[1]).get_images()[0].get_array(), total.hmap[1])
+    assert "T = 1, S = " in drawn(sheet.panels[0]).get_title()
+    screen = np.zeros((210, 160, 3), dtype=np.uint8)
+    overlay = overlay_sheet("o", "caption", {"A": (screen, total)})
+    assert [drawn(panel).get_title().split("\n")[1] for panel in overlay.panels] == ["A", "A"]
+
+
+def test_the_screen_under_an_overlay_is_one_of_the_states(policy):
+    states = made_up_states(policy, Example(num_states=32))
+    episode = states.episodes[0]
+    positions = states.positions[states.episode_ids == 0]
+    np.testing.assert_array_equal(
+        screen_of(states), replay_rgb(policy.env, episode.seed, episode.actions, [positions[1]])[0]
+    )
+
+
+@pytest.mark.parametrize("kind", ["kmap", "margin_drop"])
+def test_pictures_in_the_gallery_have_a_dot_for_every_pixel_in_the_colours_of_the_map(kind):
+    map_ = RNG.normal(0, 1, (12, 9)) ** 2
+    picture = np.asarray(Image.open(io.BytesIO(map_png(map_, kind))).convert("RGB"))
+    low, high = (map_.min(), map_.max()) if kind == "kmap" else (-map_.max(), map_.max())
+    expected = mpl.colormaps[KINDS[kind].colours]((map_ - low) / (high - low))[..., :3] * 255
+    assert picture.shape == (12, 9, 3)
+    np.testing.assert_allclose(picture, expected, atol=3)
+
+
+def test_the_gallery_says_what_is_undefined_and_what_is_missing(policy, tmp_path):
+    example = Example(without_flips=(("ddqn", 0),))
+    total = made_up_maps(policy, example, "own").total()
+    sets = [MapSet("ddqn", 0, "own", total, tmp_path), MapSet("sa_ddqn", 1, "own", total, tmp_path)]
+    html = gallery(sets, "kmap", None)
+    assert html.count("S undefined: the map is 0 everywhere") >= 2
+    assert html.count("not measured") == 2
+    assert html.count("<img") == 2
+
+
+def test_the_ends_of_a_colour_bar_can_be_told_apart():
+    assert end_text(34.900339, 0.000002) != end_text(34.900341, 0.000002)
+    assert end_text(0.0, 1.0) == "0"
+    assert end_text(0.123456, 0.123456) == "0.123"
