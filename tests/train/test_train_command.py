@@ -61,6 +61,8 @@ class Command:
 def run_as_main(arguments: list[str], folder: Path, largest_file: int | None) -> None:
     """What the child process does: become `python -m train` with its output in `folder`."""
     os.chdir(ROOT)
+    # Tests that a shell runs in the background inherit an ignored Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
     if largest_file is not None:
