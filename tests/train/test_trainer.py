@@ -179,12 +179,28 @@ def test_metrics_are_means_and_schedules(run_of):
     metrics = trainer.metrics()
     assert set(metrics) == {
         "loss", "q_mean", "robust_loss", "adversarial_flips", "epsilon", "learning_rate", "attack_epsilon",
+        "active_features",
     }  # fmt: skip
     assert metrics["epsilon"] == pytest.approx(1 - 0.9 * 60 / 80)
     assert metrics["attack_epsilon"] == pytest.approx(0.05)
     assert metrics["learning_rate"] == 1e-3
     assert 0 <= metrics["adversarial_flips"] <= 1
-    assert set(trainer.metrics()) == {"epsilon", "learning_rate", "attack_epsilon"}  # nothing since
+    still_there = {"epsilon", "learning_rate", "attack_epsilon", "active_features"}
+    assert set(trainer.metrics()) == still_there  # nothing was learned since
+
+
+def test_dead_features_are_counted(tiny_settings):
+    trainer = Trainer(tiny_settings(steps=40), device=CPU)
+    train(trainer)
+    assert 0 < trainer.metrics()["active_features"] <= 1
+    last = trainer.learner.online.features[4]
+    with torch.no_grad():
+        last.bias.fill_(-1e6)
+        last.bias[:16] = 1e6
+    assert trainer.metrics()["active_features"] == pytest.approx(16 / 64)
+    with torch.no_grad():
+        last.bias.fill_(-1e6)
+    assert trainer.metrics()["active_features"] == 0
 
 
 def test_a_run_that_diverges_says_so(tiny_settings):
