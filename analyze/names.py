@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from nrmap.controls import CONTROL_KINDS
 from nrmap.evaluation import BASELINE_METHOD
 from nrmap.records import Record
 
@@ -101,6 +102,11 @@ def metric_name(metric: str) -> MetricName:
     return METRICS.get(metric) or MetricName(metric.replace("_", " "), metric.replace("_", " "), 4, "")
 
 
+def is_control(method: str) -> bool:
+    """Whether the method is no training at all: a network with random or shuffled weights."""
+    return base_method(method) in CONTROL_KINDS
+
+
 def base_method(method: str) -> str:
     """`sa_ddqn` of `sa_ddqn (kappa=0.02)`: the method without what tells several policies of it apart."""
     return method.partition(" (")[0]
@@ -113,17 +119,17 @@ def method_label(method: str) -> str:
 
 
 def policy_label(method: str, seed: int | None) -> str:
-    """`SA-DDQN seed 0`: short enough for an axis."""
+    """`SA-DDQN seed 0`, short enough for an axis; of a control `seed` is the number of the draw."""
     base = base_method(method)
     name = _SHORT.get(base, base.replace("_", " ")) + method[len(base) :]
-    return name if seed is None else f"{name} seed {seed}"
+    return name if seed is None else f"{name} {'draw' if is_control(method) else 'seed'} {seed}"
 
 
 def method_rank(method: str) -> tuple[int, str]:
-    """Sorts methods: the known ones in their order, then others by name, players that do not look last."""
+    """Sorts methods: the known ones in their order, others by name, players that do not look, controls."""
     base = base_method(method)
     order = list(_METHODS)
-    place = len(order) + (base == BASELINE_METHOD)
+    place = len(order) + (base == BASELINE_METHOD) + 2 * is_control(method)
     return (order.index(base) if base in order else place), method
 
 
@@ -166,7 +172,7 @@ def states_label(states_from: str) -> str:
 
 
 def policies_of(records: Iterable[Record]) -> list[tuple[str, int | None]]:
-    """Method and seed of every policy that was measured, in order; players that do not look are none."""
+    """Method and seed of every policy that was measured, in order; players that do not look are none of them."""
     unique = {(record.method, record.seed) for record in records if record.method != BASELINE_METHOD}
     return sorted(unique, key=lambda policy: (method_rank(policy[0]), policy[1] is None, policy[1] or 0))
 

@@ -2,10 +2,10 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from analyze.formats import Cell, Column, Table
-from analyze.names import method_label, method_rank
+from analyze.names import is_control, method_label, method_rank, metric_name
 from nrmap.evaluation import BASELINE_METHOD
 from nrmap.records import Record
 
@@ -76,8 +76,8 @@ class Rows:
 
 
 def place_of(record: Record, reference: Collection[str]) -> tuple[str, str]:
-    """The beginning of a record's key: its game, and where its policy is from."""
-    if record.policy_sha256 is None:
+    """The beginning of a record's key: its game, and where its policy is from, "" where it is from nowhere."""
+    if record.policy_sha256 is None or is_control(record.method):
         return record.game, ""
     return record.game, REFERENCE if record.policy_sha256 in reference else HERE
 
@@ -88,6 +88,19 @@ def cell_of(record: Record) -> Cell:
     if record.value is not None:
         note = f"no interval: {note}" if note and record.low is None else None
     return Cell(record.value, record.low, record.high, note)
+
+
+def measured_column(metric: str, key: str, title: str, *, group: str = "") -> Column:
+    """A column of values with intervals; titles that are the metric's own are formulas in LaTeX."""
+    name = metric_name(metric)
+    latex, latex_group = (name.latex if text == name.title else None for text in (title, group))
+    return Column(key, title, group, latex, latex_group, digits=name.digits, measured=True)
+
+
+def interval_notes(records: Iterable[Record]) -> tuple[str, ...]:
+    """What square brackets are, for the records that have any."""
+    kinds = sorted({record.interval for record in records if record.interval and record.low is not None})
+    return (f"Square brackets: 95% intervals ({'; '.join(kinds)}).",) if kinds else ()
 
 
 def spread(cells: Sequence[Cell]) -> Cell:

@@ -5,30 +5,24 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
-from importlib import resources
 from pathlib import Path
 
+import matplotlib
+import numpy
+
+import analyze
 from analyze.formats import Table, to_csv, to_markdown
 from analyze.latex import to_latex
+from analyze.play_tables import action_table, other_table, q_gap_table, returns_table
 from analyze.report.drawings import chart_panels, chart_sheet, game_sources, map_sets, map_sheets, overlay_sheets
 from analyze.report.found import Found, digest_of_inputs, find
 from analyze.report.page import GamePart, build_page
 from analyze.sheets import Sheet, save_sheet
-from analyze.tables import (
-    action_table,
-    entropy_table,
-    measure_table,
-    other_table,
-    q_gap_table,
-    returns_table,
-    sparsity_table,
-    table1,
-)
+from analyze.tables import control_table, entropy_table, measure_table, sparsity_table, table1
 from nrmap.errors import check
 from nrmap.files import identity_of, sha256_of_file, write_text
 from nrmap.layout import Layout
 from nrmap.records import Record
-from nrmap.runtime import provenance
 
 PAGE, TABLES, FIGURES = "index.html", "tables", "figures"
 
@@ -66,7 +60,8 @@ def ensure_report(outputs: Path) -> tuple[Path, list[Table], bool]:
 
 def all_tables(found: Found) -> list[Table]:
     """The tables over all games; those without a row are left out."""
-    builders = (table1, returns_table, sparsity_table, entropy_table, measure_table, q_gap_table, other_table)
+    maps = (sparsity_table, control_table, entropy_table, measure_table)
+    builders = (table1, returns_table, *maps, q_gap_table, other_table)
     tables = [build(found.records, reference=found.reference) for build in builders]
     return [table for table in tables if table.rows]
 
@@ -107,12 +102,11 @@ def _remove_others(folder: Path, keep: set[str]) -> None:
 
 
 def _digest_of_code() -> dict[str, str]:
-    root = resources.files("analyze")
-    paths = [Path(str(root))] if root.is_dir() else []
-    files = (
-        path for folder in paths for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".css", ".js", ".html")
-    )
-    return {path.name: sha256_of_file(path) for path in files} | {"versions": str(provenance()["versions"])}
+    """The hashes of the files that make the page, and the versions of what draws it."""
+    root = Path(analyze.__file__).parent
+    files = (path for path in sorted(root.rglob("*")) if path.suffix in (".py", ".css", ".js", ".html"))
+    hashes = {str(path.relative_to(root)): sha256_of_file(path) for path in files}
+    return {**hashes, "matplotlib": matplotlib.__version__, "numpy": numpy.__version__}
 
 
 def _identity_of_page(path: Path) -> str | None:

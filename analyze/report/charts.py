@@ -1,16 +1,18 @@
 """Charts, each drawn on one Axes: lines, intervals, shares, quantiles, learning curves."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 GREY = "#6b6b6b"
+_LABEL_WIDTH = 24  # letters of a line beside an axis
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,12 @@ def draw_intervals(ax: Axes, rows: Sequence[IntervalRow], *, x_label: str, marks
         )  # fmt: skip
     for mark in marks:
         ax.axvline(mark.value, color=mark.colour, linestyle=mark.style, linewidth=1, label=mark.label, zorder=1)
-    ax.set_yticks(range(len(rows)), [row.label for row in rows])
+    ax.set_yticks(range(len(rows)), [textwrap.fill(row.label, _LABEL_WIDTH) for row in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)
+    low, high = ax.get_xlim()
+    if high - low < 1e-3 * abs(high):
+        ax.xaxis.set_major_locator(MaxNLocator(2))  # the labels are long: only their last digits differ
+    ax.ticklabel_format(axis="x", useOffset=False)
     ax.set_xlabel(x_label)
     ax.grid(axis="x", alpha=0.3)
     if marks:
@@ -158,7 +164,7 @@ def draw_quantiles(ax: Axes, rows: Sequence[QuantileRow], *, x_label: str) -> No
             ax.plot([values[0.5]], [index], row.marker, color=row.colour, markersize=6, markeredgecolor="white")
     if everything and min(everything) > 0 and max(everything) > 20 * min(everything):
         ax.set_xscale("log")
-    ax.set_yticks(range(len(rows)), [row.label for row in rows])
+    ax.set_yticks(range(len(rows)), [textwrap.fill(row.label, _LABEL_WIDTH) for row in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_xlabel(x_label)
     ax.grid(axis="x", alpha=0.3)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from analyze.figures import comparison_sheet, overlay_sheet, screen_of
 from analyze.heatmaps import KINDS
-from analyze.names import method_rank, policy_label
+from analyze.names import is_control, method_rank, policy_label
 from analyze.report.found import Found
 from analyze.report.gallery import MapSet, by_states
 from analyze.report.labels import Result, Training
@@ -24,6 +24,7 @@ from nrmap.states_file import load_states
 CHART_SIZE = (4.2, 3.1)
 _CHARTS = {
     "sparsity": "Sparsity of every map, smaller is sparser; bars are 95% intervals, dashed lines the paper's numbers.",
+    "controls": "Sparsity of the maps of networks with random and with shuffled weights, on the same states.",
     "size": "Sparsity against the number of states N; bands are 95% intervals.",
     "temperature": "Sparsity against the temperature T; bands are 95% intervals.",
     "returns": "Every episode a dot, the mean a marker, its 95% interval a bar.",
@@ -50,26 +51,30 @@ class GameSource:
 
 
 def game_sources(found: Found) -> list[GameSource]:
-    """All games in order, in each the reference policies before those trained here; blind players are in both."""
+    """All games in order, in each the reference policies before those trained here.
+
+    What belongs to no training, blind players and controls, is in both.
+    """
     sources = []
     for game in found.games:
+        results = [result for result in found.results if result.records and result.records[0].game == game]
+        records = [record for record in found.records if record.game == game]
         for reference in (True, False):
-            trainings = [one for one in found.trainings if one.game == game and one.reference == reference]
-            results = [
-                one
-                for one in found.results
-                if one.policy_sha256
-                and one.records[0].game == game
-                and (one.policy_sha256 in found.reference) == reference
-            ]
-            records = [
-                record
-                for record in found.records
-                if record.game == game
-                and (record.policy_sha256 is None or (record.policy_sha256 in found.reference) == reference)
-            ]
-            if trainings or results or (not reference and any(r.policy_sha256 is None for r in records)):
-                sources.append(GameSource(game, reference, records, trainings, results))
+
+            def belongs(record: Record, reference: bool = reference) -> bool:
+                nowhere = record.policy_sha256 is None or is_control(record.method)
+                return nowhere or (record.policy_sha256 in found.reference) == reference
+
+            source = GameSource(
+                game,
+                reference,
+                [record for record in records if belongs(record)],
+                [one for one in found.trainings if one.game == game and one.reference == reference],
+                [result for result in results if belongs(result.records[0])],
+            )
+            trained = any(record.policy_sha256 and not is_control(record.method) for record in source.records)
+            if trained or source.trainings:
+                sources.append(source)
     return sources
 
 
@@ -105,14 +110,17 @@ def chart_panels(source: GameSource) -> dict[str, list[Panel]]:
         for training in source.trainings
         if training.curves is not None
     ]
+    trained = [record for record in source.records if not is_control(record.method)]
+    controls = [record for record in source.records if is_control(record.method)]
     panels = {
-        "sparsity": sparsity_panels(source.records),
-        "size": size_panels(source.records),
-        "temperature": temperature_panels(source.records),
-        "returns": return_panels(source.records),
-        "actions": action_panels(source.records),
-        "gaps": gap_panels(source.records),
-        "curves": curve_panels(runs, source.records),
+        "sparsity": sparsity_panels(trained),
+        "controls": sparsity_panels(controls),
+        "size": size_panels(trained),
+        "temperature": temperature_panels(trained),
+        "returns": return_panels(trained),
+        "actions": action_panels(trained),
+        "gaps": gap_panels(trained),
+        "curves": curve_panels(runs, trained),
     }
     return {name: each for name, each in panels.items() if each}
 
@@ -132,7 +140,13 @@ _MAP_SHEETS: dict[MapKind, str] = {"kmap": "figure1", "hmap": "figure2", "kl": "
 
 
 def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
-    """Figures 1 (KMAP) and 2 (HMAP) of the paper with every method and seed, and the same of the other maps."""
+    """Figures 1 (KMAP) and 2 (HMAP) of the paper with every method and seed, then other maps, then controls."""
+    trained = [one for one in sets if not is_control(one.method)]
+    controls = [one for one in sets if is_control(one.method)]
+    return [*_map_sheets(source, trained, ""), *_map_sheets(source, controls, "controls-")]
+
+
+def _map_sheets(source: GameSource, sets: Sequence[MapSet], prefix: str) -> list[Sheet]:
     temperature = headline_temperature(source.records)
     sheets = []
     for states, group in by_states(sets).items():
@@ -143,14 +157,15 @@ def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
         columns = len({one.method for one in group})
         for kind, name in _MAP_SHEETS.items():
             caption = f"{KINDS[kind].title}, {source.game}, {states}"
-            name = f"{name}-{source.name}-{slug}"
+            name = f"{prefix}{name}-{source.name}-{slug}"
             sheets.append(comparison_sheet(name, caption, maps, kind, temperature, columns=columns))
     return sheets
 
 
 def overlay_sheets(source: GameSource, sets: Sequence[MapSet], outputs: Path) -> tuple[list[Sheet], list[str]]:
     """Maps over the game's own screen, for the first seed on its own states; and what could not be read."""
-    own = [one for one in sets if one.states == "own"] or list(sets)
+    trained = [one for one in sets if not is_control(one.method)]
+    own = [one for one in trained if one.states == "own"] or trained
     seeds = sorted({one.seed for one in own}, key=lambda seed: (seed is None, seed))[:1]
     shown, problems = {}, []
     for one in sorted(own, key=lambda one: method_rank(one.method)):

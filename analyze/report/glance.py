@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from analyze.names import attack_label, base_method, method_label, method_rank, states_label
+from analyze.names import attack_label, base_method, is_control, method_label, method_rank, states_label
 from analyze.published import paper_number
 from nrmap.evaluation import BASELINE_METHOD
 from nrmap.records import Record, select
@@ -17,7 +17,11 @@ def glance(records: Sequence[Record]) -> list[str]:
 
 
 def _sparsity(records: Sequence[Record]) -> Iterator[str]:
-    maps = [record for record in select(records, metric="kmap_sparsity", item=None) if record.states_from]
+    maps = [
+        record
+        for record in select(records, metric="kmap_sparsity", item=None)
+        if record.states_from and not is_control(record.method)
+    ]
     methods = sorted({record.method for record in maps}, key=method_rank)
     vanilla = next((method for method in methods if base_method(method) == "ddqn"), None)
     sets = sorted({(r.states_from or "", r.num_states or 0) for r in maps}, key=lambda one: (one[0] != "own", one))

@@ -21,10 +21,9 @@ def image(content: bytes, kind: str, alt: str, css: str = "") -> str:
     return f'<img{name} loading="lazy" src="{data_uri(content, kind)}" alt="{escape(alt)}">'
 
 
-def details(summary: str, body: str, css: str = "") -> str:
+def details(summary: str, body: str) -> str:
     """A part that opens on demand."""
-    name = f' class="{css}"' if css else ""
-    return f"<details{name}><summary>{escape(summary)}</summary>\n{body}\n</details>"
+    return f"<details><summary>{escape(summary)}</summary>\n{body}\n</details>"
 
 
 def paragraphs(texts: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analyze.formats import Cell, Column, Table
-from analyze.names import base_method, method_label, method_rank
+from analyze.names import base_method, is_control, method_label, method_rank
 from analyze.report.found import Found
 from nrmap.layout import POLICY_FILE
 
@@ -39,7 +39,7 @@ def inventory(found: Found) -> list[Inventory]:
         place = (training.game, training.method, training.seed, training.reference)
         entries.append(Inventory(*place, path, True, training.curves is not None, *results))
     for sha256, record in measured.items():
-        if sha256 not in trained:
+        if sha256 not in trained and not is_control(record.method):
             results = _results(found, sha256)
             entries.append(Inventory(record.game, record.method, record.seed, False, None, False, False, *results))
     return sorted(

@@ -33,10 +33,10 @@ DEVIATIONS = (
     "Exploration is ε-greedy with a different ε in every environment, and an exploring action may be kept for several "
     "steps; the reference uses one ε and single steps.",
     "The reference's PGD uses the full radius as soon as it starts; here the radius grows over a ramp.",
-    "The reference crops and, for one of its agents, transposes the screen. Here the whole screen is resized in the "
-    "same way for every agent.",
-    "Attacks in evaluation try three objectives in turn at every state, each with the stated number of steps, and keep "
-    "the best point seen, the clean state included. The reference follows one objective to its last point.",
+    "The reference code crops and transposes its frames. Here the whole screen is resized in the same way for every "
+    "agent.",
+    "The reference evaluates under 10 iterations of PGD. Here an attack tries three objectives in turn at every state, "
+    "each with the stated number of steps, and keeps the best point seen, the clean state included.",
     "Weights are rounded to 16 bits once, after training. Every number here was measured on the rounded weights.",
     "The map entropy of UAI 2021 is a softmax over a sum of Q-values: it changes with N and with the scale of the "
     "rewards. It is given as printed, and on M / max |M|.",

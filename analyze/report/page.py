@@ -7,25 +7,23 @@ from importlib import resources
 from string import Template
 
 from analyze.formats import Table
-from analyze.heatmaps import KINDS
 from analyze.names import METRICS, method_label
+from analyze.play_tables import action_table
 from analyze.report.drawings import CHART_SIZE, GameSource, caption_of
 from analyze.report.found import Found
-from analyze.report.gallery import MapSet, bar_styles, by_states, gallery
+from analyze.report.gallery import MapSet, bar_styles
 from analyze.report.glance import glance
 from analyze.report.html import details, image, items, paragraphs, table_html
+from analyze.report.map_section import map_section
 from analyze.report.missing import inventory, inventory_table, missing
 from analyze.report.notes import DEVIATIONS, NOTHING, READING
 from analyze.report.values import provenance_section, settings_section, values_section
 from analyze.sheets import Panel, Sheet, panel_bytes
-from analyze.tables import action_table, headline_temperature
-from nrmap.sparsity import MapKind
 
 TITLE = "Non-robust feature maps of deep reinforcement learning policies"
-_SCREEN_DPI = 110
-_BY_TEMPERATURE: tuple[MapKind, MapKind] = ("hmap", "kl")
 _HEADINGS = {
     "sparsity": "Sparsity",
+    "controls": "Controls",
     "size": "Sparsity against N",
     "temperature": "Sparsity against T",
     "returns": "Returns",
@@ -129,7 +127,7 @@ def _game_section(part: GamePart) -> str:
     blocks = []
     for name, title in _HEADINGS.items():
         if name == "size":
-            blocks.append(_maps_block(part))
+            blocks.append(map_section(part.source.records, part.sets, part.overlays))
         if name in part.charts:
             blocks.append(f"<h3>{title}</h3>\n<p>{escape(caption_of(name))}</p>\n{_charts(part.charts[name])}")
         if name == "actions" and name in part.charts:
@@ -144,60 +142,6 @@ def _named(table: Table, source: GameSource) -> Table:
 def _charts(panels: Iterable[Panel], css: str = "charts") -> str:
     pictures = (image(panel_bytes(panel, CHART_SIZE, "svg"), "svg", panel.alt, "chart") for panel in panels)
     return f'<div class="{css}">\n' + "\n".join(pictures) + "\n</div>"
-
-
-def _maps_block(part: GamePart) -> str:
-    """Figures 1 and 2 first, then the other kinds of maps; other temperatures and states on demand."""
-    if not part.sets:
-        return ""
-    headline = headline_temperature(part.source.records)
-    temperatures = sorted({t for one in part.sets for t in one.total.temperatures})
-    blocks = [
-        "<h3>Maps</h3>",
-        "<p>Every map has a colour scale of its own; its smallest and largest value stand under it.</p>",
-    ]
-    for index, (states, sets) in enumerate(by_states(part.sets).items()):
-        at = "" if headline is None else f", T = {headline:g}"
-        figures = [
-            pair(
-                f"Figure 1. {KINDS['kmap'].title}",
-                gallery(sets, "kmap", None),
-                f"Figure 2. {KINDS['hmap'].title}{at}",
-                gallery(sets, "hmap", headline),
-            ),
-            pair(
-                f"{KINDS['kl'].title}{at}",
-                gallery(sets, "kl", headline),
-                f"{KINDS['margin_drop'].title}, white at 0",
-                gallery(sets, "margin_drop", None),
-            ),
-        ]
-        for temperature in temperatures:
-            if temperature != headline:
-                heads = [f"{KINDS[kind].title}, T = {temperature:g}" for kind in _BY_TEMPERATURE]
-                maps = [gallery(sets, kind, temperature) for kind in _BY_TEMPERATURE]
-                others = pair(heads[0], maps[0], heads[1], maps[1])
-                figures.append(details(f"HMAP and KL map at T = {temperature:g}", others))
-        title = f"{states[0].upper()}{states[1:]}"
-        body = "\n".join(figures)
-        blocks.append(f"<h4>{escape(title)}</h4>\n{body}" if index == 0 else details(title, body))
-    for sheet in part.overlays:
-        pictures = (
-            image(panel_bytes(panel, sheet.panel_size, "png", _SCREEN_DPI), "png", panel.alt) for panel in sheet.panels
-        )
-        blocks.append(f"<h3>Maps over the game</h3>\n<p>{escape(sheet.caption)}</p>")
-        screens = "\n".join(pictures)
-        grid = f'<div class="screens" style="--methods: {sheet.columns}">'
-        blocks.append(f'<div class="scroll">{grid}\n{screens}\n</div></div>')
-    return "\n".join(blocks)
-
-
-def pair(first_title: str, first: str, second_title: str, second: str) -> str:
-    """Two galleries, beside each other where there is room."""
-    return (
-        f'<div class="pair"><div><h4>{escape(first_title)}</h4>\n{first}</div>\n'
-        f"<div><h4>{escape(second_title)}</h4>\n{second}</div></div>"
-    )
 
 
 def _deviations_section() -> str:

@@ -44,6 +44,8 @@ _DIAGNOSTICS = {
     "q_mean": "Mean Q-value of the batch",
     "robust_loss": "Regulariser R of eq. 7",
     "adversarial_flips": "Share of the batch whose action PGD flips",
+    "uncertified": "Share of the batch that the bounds leave open",
+    "active_features": "Share of features that are alive",
 }
 
 

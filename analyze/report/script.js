@@ -26,13 +26,3 @@ function sortBy(header) {
 for (const button of document.querySelectorAll("tr.titles button")) {
   button.addEventListener("click", () => sortBy(button.parentNode));
 }
-
-// Paper cannot be clicked: everything is open in print but the long lists of single values.
-let opened = [];
-window.addEventListener("beforeprint", () => {
-  opened = Array.from(document.querySelectorAll("details:not(.values):not([open])"));
-  for (const part of opened) part.open = true;
-});
-window.addEventListener("afterprint", () => {
-  for (const part of opened) part.open = false;
-});

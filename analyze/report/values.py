@@ -1,11 +1,11 @@
 """Everything behind the tables: the settings that made each result, every single value, provenance."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from analyze.names import attack_label, method_label, states_label
+from analyze.names import attack_label, is_control, method_label, policy_order, states_label
 from analyze.report.found import Found
 from analyze.report.html import details, items, key_values
 from analyze.report.labels import Result, Training, flattened
@@ -14,13 +14,29 @@ from nrmap.records import Record
 
 def settings_section(found: Found) -> str:
     """For every training, evaluation and analysis its settings and inputs, each to be opened."""
-    blocks = [
-        details(_training_title(training), key_values(_training_values(training))) for training in found.trainings
-    ]
-    for result in found.results:
-        values = {**flattened(result.settings), **flattened(result.inputs, "inputs."), "folder": result.folder}
-        blocks.append(details(_result_title(result), key_values(values)))
-    return "\n".join(blocks)
+    trainings = [details(_training_title(one), key_values(_training_values(one))) for one in found.trainings]
+    return "\n".join([_group("trainings", trainings), *_by_kind(found, _result_settings)])
+
+
+def _by_kind(found: Found, write: Callable[[Result], str]) -> Iterator[str]:
+    """What `write` makes of every result, evaluations and maps apart, in the order of games, methods and seeds."""
+    ordered = sorted((result for result in found.results if result.records), key=_order)
+    yield _group("evaluations", [write(result) for result in ordered if result.states is None])
+    yield _group("sets of maps", [write(result) for result in ordered if result.states is not None])
+
+
+def _group(name: str, blocks: Sequence[str]) -> str:
+    return details(f"{len(blocks)} {name}", "\n".join(blocks)) if blocks else ""
+
+
+def _order(result: Result) -> tuple[Any, ...]:
+    first = result.records[0]
+    return first.game, *policy_order(first), result.reference, result.states or ("", 0), result.folder
+
+
+def _result_settings(result: Result) -> str:
+    values = {**flattened(result.settings), **flattened(result.inputs, "inputs."), "folder": result.folder}
+    return details(_result_title(result), key_values(values))
 
 
 def _training_title(training: Training) -> str:
@@ -45,26 +61,25 @@ def _training_values(training: Training) -> dict[str, str]:
 
 
 def _result_title(result: Result) -> str:
-    if not result.records:
-        return f"{result.folder}: no records"
     first = result.records[0]
-    who = f"{first.game}, {method_label(first.method)}" + ("" if first.seed is None else f", seed {first.seed}")
+    seed = "" if first.seed is None else f", {'draw' if is_control(first.method) else 'seed'} {first.seed}"
     labels = [record.states_from for record in result.records if record.states_from]
     what = f"maps on {states_label(labels[0])}" if labels else "evaluation"
-    return f"{who}: {what}{' (reference)' if result.reference else ''}"
+    return f"{first.game}, {method_label(first.method)}{seed}: {what}{' (reference)' if result.reference else ''}"
 
 
 def values_section(found: Found) -> str:
     """Every record of every file, one line for each list of values."""
-    blocks = []
-    for result in found.results:
-        lines = "\n".join(
-            f'<tr><th scope="row">{escape(name)}</th><td>{escape(values)}</td></tr>'
-            for name, values in _value_lines(result.records)
-        )
-        table = f'<div class="scroll"><table class="pairs"><tbody>\n{lines}\n</tbody></table></div>'
-        blocks.append(details(f"{_result_title(result)}, {len(result.records)} values", table, "values"))
-    return "\n".join(blocks)
+    return "\n".join(_by_kind(found, _result_values))
+
+
+def _result_values(result: Result) -> str:
+    lines = "\n".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(values)}</td></tr>'
+        for name, values in _value_lines(result.records)
+    )
+    table = f'<div class="scroll"><table class="pairs"><tbody>\n{lines}\n</tbody></table></div>'
+    return details(f"{_result_title(result)}, {len(result.records)} values", table)
 
 
 def _value_lines(records: Sequence[Record]) -> Iterator[tuple[str, str]]:

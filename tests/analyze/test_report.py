@@ -21,6 +21,7 @@ from analyze.report.labels import differences
 from analyze.report.missing import inventory, missing
 from analyze.report.page import GamePart, build_page
 from analyze.report.values import value_text
+from nrmap.controls import control_policies
 from nrmap.errors import NrmapError
 from nrmap.files import read_json, write_json
 from nrmap.layout import Layout
@@ -242,6 +243,26 @@ def test_reference_policies_have_rows_and_a_section_of_their_own(tmp_path, outpu
     assert {entry.method: entry.reference for entry in inventory(found)} == {"ddqn": False, "sa_ddqn": True}
 
 
+def test_controls_belong_to_no_training(tmp_path, outputs):
+    tree = tmp_path / "outputs"
+    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
+    trained = load_policy(next((tree / "train" / "Freeway" / "sa_ddqn").rglob("policy.safetensors")))
+    (states_path,) = (tree / "states" / "Freeway").glob("sa_ddqn0.npz")
+    for control in control_policies(trained, "shuffled_weights", draws=2, seed=0):
+        write_maps(Layout(tree), control, states_path, "own", SMALL)
+    found = find(tree)
+    name = "shuffled_weights (sa_ddqn seed 0)"
+    assert {record.method for record in found.records} == {"baseline", "ddqn", "sa_ddqn", name}
+    assert {entry.method for entry in inventory(found)} == {"ddqn", "sa_ddqn"}
+    (source,) = game_sources(found)
+    assert {record.seed for record in source.records if record.method == name} == {0, 1}
+    assert "controls" in chart_panels(source)
+    assert glance(source.records) == glance(find(outputs).records)
+    sets, _ = map_sets(source, tree)
+    sheets = {sheet.name: len(sheet.panels) for sheet in map_sheets(source, sets)}
+    assert sheets["figure1-Freeway-own-states-16"] == sheets["controls-figure1-Freeway-own-states-16"] == 2
+
+
 def test_values_from_reference_are_not_shown_twice_and_disagreement_is_told(tmp_path, outputs):
     tree = tmp_path / "outputs"
     shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
@@ -320,13 +341,13 @@ def sparsity_record(method: str, seed: int, value: float | None) -> Record:
 
 
 def test_the_glance_counts_seeds_and_does_not_count_what_is_undefined():
-    records = [sparsity_record("ddqn", seed, 40.0) for seed in range(3)]
-    records += [sparsity_record("sa_ddqn", seed, value) for seed, value in enumerate((10.0, 50.0, None))]
+    records = [sparsity_record("ddqn", seed, 40.0) for seed in range(4)]
+    records += [sparsity_record("sa_ddqn", seed, value) for seed, value in enumerate((10.0, 50.0, None, 39.0))]
     records.append(Record("Freeway", "baseline", None, "return_mean", 21.0, attack="constant:UP"))
     records.append(Record("Freeway", "ddqn", 0, "return_mean", 23.5, attack="clean"))
     texts = glance(records)
     assert texts[0] == (
-        "Own states, N = 8: KMAP of SA-DDQN (adversarial) is sparser than that of DDQN (vanilla) in 1 of 2 seeds where "
+        "Own states, N = 8: KMAP of SA-DDQN (adversarial) is sparser than that of DDQN (vanilla) in 2 of 3 seeds where "
         "both are defined; S(K) is undefined in 1. In the paper it is sparser: 20.4641 against 53.7272."
     )
     assert texts[1] == "The best constant action, always UP, returns 21.00."

@@ -12,16 +12,14 @@ from rich.console import Console
 from analyze.formats import Cell, Column, Table, format_number, print_table, to_csv, to_markdown
 from analyze.latex import escape_latex, to_latex
 from analyze.names import attack_label, epsilon_label, method_label, method_styles, metric_name
+from analyze.play_tables import action_table, other_table, q_gap_table, returns_table
 from analyze.published import PUBLISHED_MAPS, PUBLISHED_RETURNS, paper_number
 from analyze.tables import (
-    action_table,
+    control_table,
     entropy_table,
     headline_temperature,
     measure_table,
-    other_table,
     print_records,
-    q_gap_table,
-    returns_table,
     sparsity_table,
     table1,
 )
@@ -141,11 +139,26 @@ def test_the_temperature_of_the_headline_is_that_of_most_maps_then_the_one_neare
 
 
 def test_any_method_has_its_columns_and_only_the_papers_agents_have_numbers_beside_them():
-    control = map_record("random_weights", 0, "kmap_sparsity", 5.0)
-    columns = [column.key for column in table1([*SPARSITIES, control]).columns]
-    at = columns.index("kmap_sparsity random_weights")
-    assert columns[at + 1 : at + 2] != ["kmap_sparsity random_weights paper"]
-    assert columns.index("kmap_sparsity sa_ddqn") < at
+    other = map_record("sa_ddqn_ibp", 0, "kmap_sparsity", 5.0)
+    columns = [column.key for column in table1([other, *SPARSITIES]).columns][5:]
+    assert columns[:5] == [
+        "kmap_sparsity ddqn",
+        "kmap_sparsity ddqn paper",
+        "kmap_sparsity sa_ddqn",
+        "kmap_sparsity sa_ddqn paper",
+        "kmap_sparsity sa_ddqn_ibp",
+    ]
+    assert "hmap_sparsity sa_ddqn_ibp paper" not in columns
+
+
+def test_controls_have_a_table_of_their_own():
+    controls = [map_record("shuffled_weights (sa_ddqn seed 0)", draw, "kmap_sparsity", 5.0 + draw) for draw in range(3)]
+    records = [*SPARSITIES, *controls]
+    assert table1(records) == table1(SPARSITIES)
+    assert sparsity_table(records) == sparsity_table(SPARSITIES)
+    rows = control_table(records).rows
+    assert [row[-1].value for row in rows] == [5.0, 6.0, 7.0, 6.0]
+    assert {row[4].value for row in rows} == {"shuffled weights (sa_ddqn seed 0)"}
 
 
 def test_different_n_states_and_origins_stand_in_rows_of_their_own():

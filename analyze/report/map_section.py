@@ -1,0 +1,78 @@
+"""The maps of one game on the page: figures 1 and 2 first, the others, controls, and maps over the game."""
+
+from collections.abc import Sequence
+from html import escape
+
+from analyze.heatmaps import KINDS
+from analyze.names import is_control
+from analyze.report.gallery import MapSet, by_states, gallery
+from analyze.report.html import details, image
+from analyze.sheets import Sheet, panel_bytes
+from analyze.tables import headline_temperature
+from nrmap.records import Record
+from nrmap.sparsity import MapKind
+
+_SCREEN_DPI = 110
+_BY_TEMPERATURE: tuple[MapKind, MapKind] = ("hmap", "kl")
+
+
+def map_section(records: Sequence[Record], sets: Sequence[MapSet], overlays: Sequence[Sheet]) -> str:
+    """Figures 1 and 2 first, then the other kinds of maps; other temperatures and states on demand."""
+    if not sets:
+        return ""
+    headline = headline_temperature(records)
+    temperatures = sorted({t for one in sets for t in one.total.temperatures})
+    blocks = [
+        "<h3>Maps</h3>",
+        "<p>Every map has a colour scale of its own; its smallest and largest value stand under it.</p>",
+    ]
+    trained = [one for one in sets if not is_control(one.method)]
+    for index, (states, group) in enumerate(by_states(trained).items()):
+        figures = [_galleries(group, headline)]
+        for temperature in temperatures:
+            if temperature != headline:
+                heads = [f"{KINDS[kind].title}, T = {temperature:g}" for kind in _BY_TEMPERATURE]
+                maps = [gallery(group, kind, temperature) for kind in _BY_TEMPERATURE]
+                others = _pair(heads[0], maps[0], heads[1], maps[1])
+                figures.append(details(f"HMAP and KL map at T = {temperature:g}", others))
+        title = f"{states[0].upper()}{states[1:]}"
+        body = "\n".join(figures)
+        blocks.append(f"<h4>{escape(title)}</h4>\n{body}" if index == 0 else details(title, body))
+    controls = [one for one in sets if is_control(one.method)]
+    for states, group in by_states(controls).items():
+        blocks.append(details(f"Controls, networks that have learned nothing: {states}", _galleries(group, headline)))
+    for sheet in overlays:
+        pictures = (
+            image(panel_bytes(panel, sheet.panel_size, "png", _SCREEN_DPI), "png", panel.alt) for panel in sheet.panels
+        )
+        blocks.append(f"<h3>Maps over the game</h3>\n<p>{escape(sheet.caption)}</p>")
+        screens = "\n".join(pictures)
+        grid = f'<div class="screens" style="--methods: {sheet.columns}">'
+        blocks.append(f'<div class="scroll">{grid}\n{screens}\n</div></div>')
+    return "\n".join(blocks)
+
+
+def _galleries(sets: Sequence[MapSet], temperature: float | None) -> str:
+    """Figures 1 and 2 of the paper, and the two kinds of maps that are defined for every agent."""
+    at = "" if temperature is None else f", T = {temperature:g}"
+    first = _pair(
+        f"Figure 1. {KINDS['kmap'].title}",
+        gallery(sets, "kmap", None),
+        f"Figure 2. {KINDS['hmap'].title}{at}",
+        gallery(sets, "hmap", temperature),
+    )
+    second = _pair(
+        f"{KINDS['kl'].title}{at}",
+        gallery(sets, "kl", temperature),
+        f"{KINDS['margin_drop'].title}, white at 0",
+        gallery(sets, "margin_drop", None),
+    )
+    return f"{first}\n{second}"
+
+
+def _pair(first_title: str, first: str, second_title: str, second: str) -> str:
+    """Two galleries, beside each other where there is room."""
+    return (
+        f'<div class="pair"><div><h4>{escape(first_title)}</h4>\n{first}</div>\n'
+        f"<div><h4>{escape(second_title)}</h4>\n{second}</div></div>"
+    )
