@@ -10,12 +10,15 @@ from nrmap.errors import NrmapError
 from nrmap.learning.replay import Batch, Replay, ReplaySpec
 from train.collector import Collector
 
-SPEC = EnvSpec("Breakout", 36, 36, max_agent_steps=60)
+# A random player's game is over after 150 to 300 steps, so some end by themselves and some at the limit.
+SPEC = EnvSpec("Breakout", 36, 36, max_agent_steps=200)
+# Here lives are lost and rewards are 20 and more.
+PHOENIX = EnvSpec("Phoenix", 36, 36, max_agent_steps=100)
 NUM_ENVS, SEED = 2, 5
 
 
 def make_collector(
-    spec: EnvSpec = SPEC, *, capacity: int = 400, n_step: int = 1, clip_rewards: bool = True, life_loss: bool = True
+    spec: EnvSpec = SPEC, *, capacity: int = 900, n_step: int = 1, clip_rewards: bool = True, life_loss: bool = True
 ) -> Collector:
     replay = Replay(ReplaySpec(capacity, n_step, 0.9, 0.0), num_envs=NUM_ENVS, state_shape=spec.state_shape)
     return Collector(
@@ -63,15 +66,21 @@ def played_by_hand(spec: EnvSpec, env: int, ticks: int) -> list[dict]:
     return episodes
 
 
-@pytest.mark.parametrize(("frame_stack", "clip_rewards", "life_loss"), [(1, True, True), (3, False, False)])
-def test_the_replay_holds_the_episodes_and_nothing_else(frame_stack, clip_rewards, life_loss):
-    ticks, spec = 140, replace(SPEC, frame_stack=frame_stack)
+@pytest.mark.parametrize(
+    ("spec", "ticks", "clip_rewards", "life_loss", "meets"),
+    [
+        (SPEC, 420, False, False, {"game over", "truncation"}),
+        (replace(PHOENIX, frame_stack=3), 220, True, True, {"lost life", "truncation", "large reward"}),
+        (PHOENIX, 60, False, False, {"large reward"}),
+    ],
+)
+def test_the_replay_holds_the_episodes_and_nothing_else(spec, ticks, clip_rewards, life_loss, meets):
     collector = make_collector(spec, clip_rewards=clip_rewards, life_loss=life_loss)
     collector.begin()
     finished = collect(collector, ticks)
 
     expected: dict[tuple[int, int], tuple] = {}
-    ended, lost_lives = [], 0
+    ended, met = [], set()
     for env in range(NUM_ENVS):
         slot = 0
         episodes = played_by_hand(spec, env, ticks)
@@ -79,17 +88,18 @@ def test_the_replay_holds_the_episodes_and_nothing_else(frame_stack, clip_reward
             for k, action in enumerate(episode["actions"]):
                 last = k == len(episode["actions"]) - 1
                 lost = episode["lives"][k + 1] < episode["lives"][k]
-                lost_lives += lost
+                met |= {"lost life"} if lost else set()
+                met |= {"large reward"} if abs(episode["rewards"][k]) > 1 else set()
                 over = (episode["terminated"] and last) or (life_loss and lost)
                 reward = np.sign(episode["rewards"][k]) if clip_rewards else episode["rewards"][k]
                 transition = (episode["states"][k], action, reward, 0.0 if over else 0.9, episode["states"][k + 1])
                 expected[env, slot] = transition
                 slot += 1
             slot += 1  # the last frame has a slot and no action
+            met |= {name for name, key in (("game over", "terminated"), ("truncation", "truncated")) if episode[key]}
             if episode["terminated"] or episode["truncated"]:
                 ended.append((env, sum(episode["rewards"]), len(episode["actions"])))
-    assert lost_lives > 1
-    assert len(ended) > NUM_ENVS
+    assert meets <= met
     assert sorted((end.env, end.undiscounted_return, end.length) for end in finished) == sorted(ended)
 
     replay = collector.replay
@@ -115,18 +125,18 @@ def draw(replay: Replay) -> Batch | None:
 # Checkpoints at the beginning, in an episode and after the ring has gone round, besides one where an episode has ended.
 @pytest.mark.parametrize(
     ("spec", "points"),
-    [(SPEC, [0, 25, 130]), (replace(SPEC, sticky_actions=0.25, frame_stack=2), [135])],
+    [(SPEC, [0, 25, 390]), (replace(SPEC, sticky_actions=0.25, frame_stack=2), [390])],
     ids=["plain", "sticky"],
 )
 def test_a_collector_that_plays_its_log_again_goes_on_as_before(spec, points):
     def fresh() -> Collector:
-        return make_collector(spec, capacity=50 * NUM_ENVS, n_step=3)
+        return make_collector(spec, capacity=150 * NUM_ENVS, n_step=3)
 
     collector, more = fresh(), 12
     collector.begin()
     snapshots, states, finished = {}, [collector.states.copy()], []
     for tick in range(max(points) + more):
-        if tick in points or (finished and finished[-1] and max(snapshots, default=0) < tick < 100):
+        if tick in points or (finished and finished[-1] and tick < 170):
             snapshots[tick] = (collector.get_state(), draw(collector.replay))
         finished.append(collect(collector, 1, first=tick))
         states.append(collector.states.copy())
@@ -148,17 +158,23 @@ def test_a_collector_that_plays_its_log_again_goes_on_as_before(spec, points):
             np.testing.assert_array_equal(again.states, states[later + 1])
 
 
-def test_the_log_forgets_episodes_that_the_replay_has_overwritten():
-    collector = make_collector(capacity=70 * NUM_ENVS)
+def test_the_log_forgets_an_episode_once_the_replay_has_overwritten_it():
+    # Episodes of 71 slots: when the third begins, 3 slots of the first are still there.
+    collector = make_collector(replace(SPEC, max_agent_steps=70), capacity=74 * NUM_ENVS)
     collector.begin()
-    collect(collector, 250)
-    episodes = collector.get_state()["episodes"]
-    assert len({episode["env"] for episode in episodes}) == NUM_ENVS
-    for env in range(NUM_ENVS):
-        firsts = [episode["first_slot"] for episode in episodes if episode["env"] == env]
-        oldest_kept = int(collector.replay.newest[env]) - collector.replay.slots + 1
-        assert firsts[0] <= oldest_kept
-        assert sum(len(episode["actions"]) for episode in episodes if episode["env"] == env) <= 70 + 2 * 60
+    forgotten = 0
+    for tick in range(215):
+        collect(collector, 1, first=tick)
+        episodes = collector.get_state()["episodes"]
+        for env in range(NUM_ENVS):
+            firsts = [episode["first_slot"] for episode in episodes if episode["env"] == env]
+            newest = int(collector.replay.newest[env])
+            oldest_kept = max(newest - collector.replay.slots + 1, 0)
+            assert firsts[0] <= oldest_kept
+            # When the last episode began, the second one was still needed.
+            assert len(firsts) == 1 or firsts[1] > firsts[-1] - collector.replay.slots
+            forgotten += firsts[0] > 0
+    assert forgotten > 0
 
 
 def test_an_emulator_that_plays_otherwise_is_noticed():
