@@ -6,12 +6,13 @@ Captum gives one action's change per call, so its contenders are spared the othe
 
 import copy
 import itertools
+import math
 import resource
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from captum.attr import FeatureAblation, Occlusion
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,9 +38,17 @@ def incremental(case: Case) -> Work:
             pass
         return amount
 
+    run(2)
+    return Work(run)
+
+
+def operations_per_state(case: Case) -> float:
+    """Floating-point operations in matrix products and convolutions of the incremental engine, on average."""
+    policy, states = case.load()
+    engine = make_engine(policy, spec=SPEC, engine="incremental")
     with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm_operations}) as counter:
-        run(len(states))
-    return Work(run, operations=counter.get_total_flops() / len(states))
+        list(engine.ablate(states))
+    return counter.get_total_flops() / len(states)
 
 
 def _addmm_operations(sums: Sequence[int], one: Sequence[int], two: Sequence[int], **_: object) -> int:
@@ -64,6 +73,8 @@ def dense(case: Case, batch_size: int, skip_unchanged: bool) -> Work:
 
 def feature_ablation(case: Case, perturbations_per_eval: int) -> Work:
     """States per second of captum's FeatureAblation, whose features are the pixels in all frames."""
+    from captum.attr import FeatureAblation
+
     policy, states = case.load()
     _, channels, height, width = states.shape
     pixels = torch.arange(height * width).view(1, 1, height, width).expand(1, channels, height, width)
@@ -78,6 +89,8 @@ def feature_ablation(case: Case, perturbations_per_eval: int) -> Work:
 
 def occlusion(case: Case, perturbations_per_eval: int) -> Work:
     """States per second of captum's Occlusion with windows of one pixel in all frames."""
+    from captum.attr import Occlusion
+
     policy, states = case.load()
     window = (states.shape[1], 1, 1)
     method = Occlusion(policy.network)
@@ -100,6 +113,18 @@ def _one_by_one(states: Tensor, ablate: Callable[[Tensor], object]) -> Work:
         return amount
 
     return Work(run)
+
+
+def best_batch_size(prepare: Callable[[Case, int], Work], case: Case, sizes: Sequence[int]) -> int:
+    """The batch size at which a rival needs least time for one state; each has two tries."""
+    works = {size: prepare(case, size) for size in sizes}
+    seconds = dict.fromkeys(sizes, math.inf)
+    for _ in range(2):
+        for size, work in works.items():
+            begun = time.perf_counter()
+            work.run(1)
+            seconds[size] = min(seconds[size], time.perf_counter() - begun)
+    return min(seconds, key=seconds.__getitem__)
 
 
 def peak_memory(case: Case, num_states: int, engine: str) -> tuple[float, float]:

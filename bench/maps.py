@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench import map_contenders as contenders
 from bench.map_cases import Case, make_cases, resized_case
-from bench.paired import Entry, Result, race, ratio
+from bench.paired import Entry, race, ratio
 from bench.train import machine
 from bench.train_contenders import matrix_product
 from nrmap.files import write_json
@@ -30,18 +30,12 @@ RIVALS = {
 }
 
 
-def best_batch_sizes(case: Case, batch_sizes: list[int]) -> dict[str, int]:
-    """The batch size at which each rival is fastest on one state, over two rounds."""
-    best = {}
-    for rival, prepare in RIVALS.items():
-        results = race({str(size): Entry(prepare, (case, size), 1) for size in batch_sizes}, rounds=2)
-        best[rival] = int(max(results, key=lambda size: results[size].median))
-    return best
-
-
 def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     """Everything about one case."""
-    best = best_batch_sizes(case, options.batch_sizes)
+    best = {
+        rival: _apart(contenders.best_batch_size, prepare, case, options.batch_sizes)
+        for rival, prepare in RIVALS.items()
+    }
     results = race(
         {
             "incremental": Entry(contenders.incremental, (case,), options.states),
@@ -51,6 +45,9 @@ def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         options.rounds,
     )
     ratios = {rival: ratio(results["incremental"], results[rival]) for rival in RIVALS}
+    product = results["matrix_product"]
+    assert product.operations is not None
+    operations = _apart(contenders.operations_per_state, case)
     exactness, rounding_floor = _apart(contenders.exactness, case, min(options.exact_states, options.states))
     peak, beyond_states = _apart(contenders.peak_memory, case, options.states, "incremental")
     dense_peak, dense_beyond_states = _apart(contenders.peak_memory, case, min(2, options.states), "dense")
@@ -60,8 +57,8 @@ def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "states": options.states,
         **{f"speedup_vs_{rival}": ratios[rival][0] for rival in RIVALS},
         "speedups_median_low_high": ratios,
-        "gflops_fraction": _share_of_peak(results["incremental"], results["matrix_product"]),
-        "multiply_adds_per_state": results["incremental"].operations / 2,
+        "gflops_fraction": ratio(results["incremental"], product)[0] * operations / product.operations,
+        "multiply_adds_per_state": operations / 2,
         "max_abs_q_diff": exactness.max_abs_q_diff,
         "argmax_mismatches": exactness.argmax_mismatches,
         "argmax_ties": exactness.argmax_ties,
@@ -107,12 +104,6 @@ def growth_with_image_size(case: Case, folder: Path, options: argparse.Namespace
     return rows
 
 
-def _share_of_peak(engine: Result, product: Result) -> float:
-    assert engine.operations is not None
-    assert product.operations is not None
-    return ratio(engine, product)[0] * engine.operations / product.operations
-
-
 def _apart(function: Any, *arguments: Any) -> Any:
     """What `function` returns in a new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -129,6 +120,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         measured.append(measure_case(case, options))
     print("growth", flush=True)
     product = race({"matrix_product": Entry(matrix_product, (), 5)}, options.rounds)["matrix_product"]
+    assert product.operations is not None
     return {
         "cases": measured,
         "growth_with_states": growth_with_states(cases[0], options),
@@ -141,37 +133,35 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def tables(results: dict[str, Any]) -> list[Table]:
     """What the terminal shows."""
-    cases = Table(title="Ablating one state (Freeway, 7,056 pixels), seconds and how many times faster the engine is")
-    for heading in ("case", "engine", *RIVALS, "of peak", "beyond states", "max |ΔQ|", "mismatches", "ties"):
-        cases.add_column(heading.replace("_", " "), justify="left" if heading == "case" else "right")
+    speed = Table("case", "weights", "engine", title="Seconds per state, and how many times faster the engine is")
+    checks = Table("case", "multiply-adds", "of peak", "memory beyond states", "max |ΔQ|", "mismatches", "ties")
+    for rival in RIVALS:
+        speed.add_column(rival.replace("_", " "))
     for case in results["cases"]:
         seconds, ratios = case["seconds_per_state"], case["speedups_median_low_high"]
-        cases.add_row(
-            f"{case['case']}\n{'random' if case['weights'] == 'random' else 'trained'} weights",
-            f"{seconds['incremental']:.3f} s",
-            *(
-                f"{seconds[rival]:.2f} s\n{ratios[rival][0]:.1f}× ({ratios[rival][1]:.1f} to {ratios[rival][2]:.1f})"
-                for rival in RIVALS
-            ),
+        weights = "random" if case["weights"] == "random" else "trained"
+        against = [f"{seconds[rival]:.2f} ({ratios[rival][0]:.1f}×)" for rival in RIVALS]
+        speed.add_row(case["case"], weights, f"{seconds['incremental']:.3f}", *against)
+        checks.add_row(
+            case["case"],
+            f"{case['multiply_adds_per_state'] / 1e9:.2f} G",
             f"{case['gflops_fraction']:.0%}",
             f"{case['peak_rss_beyond_states_mb']:.0f} MB",
             f"{case['max_abs_q_diff']:.1e}",
             f"{case['argmax_mismatches']} of {case['ablations_checked']:,}",
             str(case["argmax_ties"]),
         )
-    states = Table("states", "seconds per state", "beyond states", title="Growth with the number of states")
+    speed.caption = f"{results['machine']['processor']}, matrix product {results['matrix_product_gflops']:.0f} GFLOP/s"
+    states = Table("states", "seconds per state", "memory beyond states", title="Growth with the number of states")
     for row in results["growth_with_states"]:
         memory = f"{row['peak_rss_beyond_states_mb']:.0f} MB"
         states.add_row(str(row["states"]), f"{row['seconds_per_state']:.3f}", memory)
-    sides = Table("screen", "engine", "dense", "speedup", title="Seconds per state against image size, random weights")
+    sides = Table("screen", "engine", "dense", title="Seconds per state against image size, random weights")
     for row in results["growth_with_image_size"]:
         seconds = row["seconds_per_state"]
-        speedup = f"{row['speedup_vs_dense']:.1f}×"
-        sides.add_row(
-            f"{row['side']} × {row['side']}", f"{seconds['incremental']:.3f}", f"{seconds['dense']:.2f}", speedup
-        )
-    cases.caption = f"{results['machine']['processor']}, matrix product {results['matrix_product_gflops']:.0f} GFLOP/s"
-    return [cases, states, sides]
+        against = f"{seconds['dense']:.2f} ({row['speedup_vs_dense']:.1f}×)"
+        sides.add_row(f"{row['side']} × {row['side']}", f"{seconds['incremental']:.3f}", against)
+    return [speed, checks, states, sides]
 
 
 def main() -> None:

@@ -144,7 +144,9 @@ def next_changes(layer: Convolution, clean: CleanLayer, ablations: Ablations, in
                 start = run.input - first_row
                 read = slice(column.ends[start], column.ends[start + run.length])
                 changes = column.changes[:, read]  # [ablations, units]
-                weights = layer.by_column.index_select(2, column.units[read] + (run.tap - start) * inputs.channels)
+                # The unit y·I + c is under tap (y − start) + run.tap, so under that row of the kernel's matrix.
+                under = column.units[read] + (run.tap - start) * inputs.channels
+                weights = layer.by_column.index_select(2, under)  # [KW, O, units]
                 for x in layer.horizontal.readers(range(source, source + 1), clean.width):
                     tap = layer.horizontal.tap(source, x)
                     if tap is not None:

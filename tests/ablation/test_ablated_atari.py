@@ -1,6 +1,7 @@
 """Real frames and the Nature network, against float64 and against each other."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from nrmap.ablation import AblationSpec, make_engine
 from nrmap.ablation.exactness import compare
 from nrmap.ablation.rounding import ablate_pixels
 from nrmap.envs import EnvSpec, SeededVectorEnv
-from nrmap.network import NetworkSpec, QNetwork
-from nrmap.policy import STATE_SCALE, Policy, PolicyCard
+from nrmap.network import STATE_SCALE, NetworkSpec, QNetwork
+from nrmap.policy import Policy, PolicyCard, load_policy
+
+REFERENCE = Path(__file__).parents[2] / "outputs" / "reference"
+REFERENCE_POLICIES = sorted(REFERENCE.glob("**/policy.safetensors"))
 
 
 def nature_policy(game: str, frame_stack: int, *, dueling: bool = True) -> Policy:
@@ -82,3 +86,16 @@ def test_the_rounding_floor_is_small_and_covers_the_error():
         assert (change - exact).abs().max() <= engine.rounding_floor
         assert engine.rounding_floor <= 1e-5 * max(1.0, float(exact_q_values(policy, states).abs().max()))
         assert engine.rounding_floor < change.abs().max() / 100
+
+
+@pytest.mark.parametrize("path", REFERENCE_POLICIES, ids=lambda path: "/".join(path.parts[-4:-1]))
+def test_trained_policies_are_exact(path):
+    policy = load_policy(path)
+    states = played_states(policy.env, 3)
+    sample = torch.randperm(policy.env.height * policy.env.width, generator=torch.Generator().manual_seed(0))[:200]
+    for chunk in make_engine(policy, spec=AblationSpec(), engine="incremental").ablate(states):
+        for state, q_values in zip(states[chunk.start :], chunk.q_values, strict=False):
+            result = compare(
+                q_values.flatten(0, 1)[sample], exact_q_values(policy, ablate_pixels(state, sample, AblationSpec()))
+            )
+            assert result.exact, result
