@@ -1,5 +1,6 @@
 """Policies as files: weights plus the JSON that says what they are, never a pickle."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from nrmap.envs import EnvSpec
 from nrmap.errors import NrmapError, check
-from nrmap.files import atomic_path, sha256_of_file
+from nrmap.files import atomic_path
 from nrmap.network import STATE_SCALE, ConvSpec, NetworkSpec, QNetwork
 
 FORMAT_VERSION = 1
@@ -34,8 +35,8 @@ class PolicyCard:
     """What a policy file says of itself, besides its weights.
 
     `method` and `seed` name the training run, `settings` are its resolved result-relevant
-    settings and `identity` their hash, `agent_steps` its length. `provenance` (commit, versions,
-    date) and `results` (returns after training) inform and do not enter any identity.
+    settings and `identity` their hash, `agent_steps` its length. `provenance` (commit, versions)
+    and `results` (returns and seconds of the training) inform and do not enter any identity.
     """
 
     method: str
@@ -54,7 +55,7 @@ class Policy(nn.Module):
     outputs: Literal["q_values", "logits"] = "q_values"
 
     def __init__(self, network: QNetwork, env: EnvSpec, card: PolicyCard, sha256: str | None = None) -> None:
-        """`sha256` is that of the file the policy was read from."""
+        """`sha256` is that of what the policy is, see `load_policy`."""
         super().__init__()
         self.network = network
         self.env = env
@@ -91,7 +92,9 @@ def save_policy(path: Path, policy: Policy, dtype: torch.dtype = torch.float32) 
 def load_policy(path: Path, device: str | torch.device = "cpu") -> Policy:
     """The policy in `path`, as float32 on `device` and in evaluation mode.
 
-    Raises NrmapError when the file is missing, truncated, not of this project, of another
+    Its `sha256` covers everything but the card's `results` and `provenance`: the same training
+    done again, elsewhere or slower, is the same policy, and nothing that was computed from the
+    first is stale. Raises NrmapError when the file is missing, truncated, not of this project, of another
     format version, does not fit the network it declares, or holds NaN or infinite weights.
     """
     check(path.is_file(), f"no policy file {path}")
@@ -120,8 +123,16 @@ def load_policy(path: Path, device: str | torch.device = "cpu") -> Policy:
             raise NrmapError(f"{path}: weight {name} holds NaN or infinite values")
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     network.to(torch.device(device)).requires_grad_(False)
-    policy = Policy(network, env, PolicyCard(**metadata["card"]), sha256=sha256_of_file(path))
-    return policy.eval()
+    return Policy(network, env, PolicyCard(**metadata["card"]), sha256=_sha256(tensors, metadata)).eval()
+
+
+def _sha256(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
+    card = {key: value for key, value in metadata["card"].items() if key not in ("results", "provenance")}
+    digest = hashlib.sha256(json.dumps({**metadata, "card": card}, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_states(states: Tensor, env: EnvSpec) -> None:

@@ -70,7 +70,7 @@ def load_states(path: Path) -> RolloutStates:
         with open(path, "rb") as file:
             loaded = np.load(file, allow_pickle=False)
             content = {name: loaded[name] for name in loaded.files}
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise NrmapError(f"{path} is not a readable states file: {error}") from error
     check("nrmap_states" in content, f"{path} is an npz file but not a states file: it has no 'nrmap_states' entry")
     metadata = json.loads(str(content["nrmap_states"]))

@@ -1,6 +1,7 @@
 """A policy is its file: it comes back whole or not at all."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,28 @@ def test_equal_policies_give_equal_bytes(tmp_path: Path) -> None:
     save_policy(tmp_path / "a", make_policy())
     save_policy(tmp_path / "b", make_policy())
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_hash_is_of_what_the_policy_is_not_of_how_it_came_about(tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+
+    def sha256(policy: Policy, dtype: torch.dtype = torch.float32) -> str | None:
+        save_policy(path, policy, dtype)
+        return load_policy(path).sha256
+
+    policy = make_policy()
+    first = sha256(policy)
+    slower = replace(policy.card, results={"seconds": 1e9}, provenance={"commit": "f00"})
+    assert sha256(Policy(policy.network, ENV, slower)) == first
+    others = {
+        sha256(policy, torch.float16),
+        sha256(Policy(policy.network, replace(ENV, sticky_actions=0.25), policy.card)),
+        sha256(Policy(policy.network, ENV, replace(policy.card, seed=4))),
+        sha256(Policy(policy.network, ENV, replace(policy.card, parent_sha256="0"))),
+    }
+    with torch.no_grad():
+        policy.network.advantage[0].bias[7] += 1e-6
+    assert len({first, sha256(policy), *others}) == 6
 
 
 def test_half_precision_weights_are_what_is_computed_with(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import filelock
 import torch
 
 from nrmap.errors import NrmapError
-from nrmap.files import remove_leftovers, sha256_of_file, write_json
+from nrmap.files import remove_leftovers, write_json
 from nrmap.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, Layout
 from nrmap.learning.lookup import training_folder
 from nrmap.learning.settings import TrainSettings
@@ -46,8 +46,10 @@ def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
     A lock in the run's folder lets one process train while others that want the same policy wait
     for it. Raises NrmapError when the folder cannot be written or a checkpoint not be read.
     """
-    parent_path = None if settings.parent is None else ensure_trained(settings.parent, options)
-    parent_sha256 = None if parent_path is None else sha256_of_file(parent_path)
+    parent = None
+    if settings.parent is not None:
+        parent = load_policy(ensure_trained(settings.parent, options), options.device)
+    parent_sha256 = None if parent is None else parent.sha256
     identity = settings.identity(parent_sha256)
     folder = training_folder(settings, options.layout, parent_sha256)
     policy_path = folder / POLICY_FILE
@@ -58,7 +60,7 @@ def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
     with _locked(folder, label):
         if not policy_path.is_file():
             with options.open_tracker(settings, identity, folder) as tracker:
-                _train(settings, options, folder=folder, parent_path=parent_path, tracker=tracker, label=label)
+                _train(settings, options, folder=folder, parent=parent, tracker=tracker, label=label)
     return policy_path
 
 
@@ -80,11 +82,10 @@ def _train(
     options: RunOptions,
     *,
     folder: Path,
-    parent_path: Path | None,
+    parent: Policy | None,
     tracker: Tracker,
     label: str,
 ) -> None:
-    parent = None if parent_path is None else load_policy(parent_path, options.device)
     remove_leftovers(folder)
     write_json(folder / "settings.json", asdict(settings))
     trainer = Trainer(settings, device=options.device, initial=None if parent is None else parent.network)

@@ -1,18 +1,15 @@
 """What lies under an outputs folder: runs, their curves and policies, measured records, maps."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import safetensors
-
 from analyze.report.labels import Result, Training, labelled_results, labelled_trainings
 from nrmap.errors import NrmapError
 from nrmap.files import read_json, sha256_of_file
 from nrmap.layout import CURVES_FILE, METRICS_FILE, POLICY_FILE, REFERENCE_FOLDER
-from nrmap.policy import METADATA_KEY, PolicyCard
+from nrmap.policy import load_policy
 from nrmap.records import Record, read_records
 
 MAPS_FILE, SETTINGS_FILE = "maps.npz", "settings.json"
@@ -68,24 +65,14 @@ def _training(outputs: Path, folder: Path, *, reference: bool) -> Training:
     curves = read_json(folder / CURVES_FILE) if (folder / CURVES_FILE).is_file() else None
     card, sha256 = None, None
     if (folder / POLICY_FILE).is_file():
-        game, card = _card(folder / POLICY_FILE)
-        sha256 = sha256_of_file(folder / POLICY_FILE)
+        policy = load_policy(folder / POLICY_FILE)
+        card, sha256, game = policy.card, policy.sha256, policy.env.game
         method, seed, settings = card.method, card.seed, card.settings
     else:
         settings = read_json(folder / SETTINGS_FILE)
         game, method, seed = settings["env"]["game"], settings["method"], settings["seed"]
     place = str(folder.relative_to(outputs))
     return Training(place, game, method, seed, reference, settings, curves, card, sha256)
-
-
-def _card(path: Path) -> tuple[str, PolicyCard]:
-    """The game and the card of a policy file, from its header alone: a page needs no weights."""
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            metadata = json.loads((file.metadata() or {})[METADATA_KEY])
-    except (safetensors.SafetensorError, OSError, KeyError) as error:
-        raise NrmapError(f"{path} is not a readable policy file: {error}") from error
-    return metadata["env"]["game"], PolicyCard(**metadata["card"])
 
 
 def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:

@@ -172,8 +172,8 @@ class _Reader:
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
         for node in self.traced.graph.nodes:
-            if self.kinds.get(node) is _Is.PIXELS or node.op == "get_attr":
-                copies[node] = graph.node_copy(node, copies.__getitem__)
+            if self.kinds.get(node) in (_Is.PIXELS, _Is.CONSTANT):
+                _copy(node, graph, copies)
         assert self.scaled is not None
         graph.output(graph.call_method("float", (copies[self.scaled],)))
         return _module(self.traced, graph)
@@ -189,10 +189,18 @@ class _Reader:
                 stop = unit + self.hidden[node].out_features
                 copies[node] = graph.call_function(operator.getitem, (hidden, (slice(None), slice(unit, stop))))
                 unit = stop
-            elif self.kinds.get(node) in _BEHIND_HIDDEN or node.op == "get_attr":
-                copies[node] = graph.node_copy(node, copies.__getitem__)
+            elif self.kinds.get(node) in {*_BEHIND_HIDDEN, _Is.CONSTANT}:
+                _copy(node, graph, copies)
+        if result not in copies:
+            raise NotTraceable(f"its {result.name} reads a constant that is made of the states' shape")
         graph.output(copies[result])
         return _module(self.traced, graph)
+
+
+def _copy(node: fx.Node, graph: fx.Graph, copies: dict[fx.Node, fx.Node]) -> None:
+    """Copy `node` to `graph` where all that it reads is there; sizes of the states are not behind the hidden layer."""
+    if all(argument in copies for argument in node.all_input_nodes) or node.op == "placeholder":
+        copies[node] = graph.node_copy(node, copies.__getitem__)
 
 
 def _module(traced: fx.GraphModule, graph: fx.Graph) -> fx.GraphModule:

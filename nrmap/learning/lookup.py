@@ -3,20 +3,20 @@
 from pathlib import Path
 
 from nrmap.errors import NrmapError
-from nrmap.files import sha256_of_file
 from nrmap.layout import POLICY_FILE, Layout
 from nrmap.learning.settings import TrainSettings
+from nrmap.policy import load_policy
 
 
 def training_folder(settings: TrainSettings, layout: Layout, parent_sha256: str | None) -> Path:
-    """The folder of the run with `settings`, its parent's policy file having the given hash."""
+    """The folder of the run with `settings`, its parent's policy having the given hash."""
     identity = settings.identity(parent_sha256)
     return layout.training(game=settings.env.game, method=settings.method, seed=settings.seed, identity=identity)
 
 
 def trained_policy(settings: TrainSettings, layout: Layout) -> Path:
     """The policy file of `settings`; NrmapError when it, or the parent it starts from, is not trained yet."""
-    parent_sha256 = None if settings.parent is None else sha256_of_file(trained_policy(settings.parent, layout))
+    parent_sha256 = None if settings.parent is None else load_policy(trained_policy(settings.parent, layout)).sha256
     path = training_folder(settings, layout, parent_sha256) / POLICY_FILE
     if not path.is_file():
         raise NrmapError(

@@ -81,6 +81,14 @@ class MapsFlattenedTwice(Policy):
         return self.out(self.hidden(maps.flatten(1)).relu()) - self.other_out(self.other_hidden(maps.flatten(1)).relu())
 
 
+class CastToItsWeights(Policy):
+    """The way a policy that may run in half precision reads its states and offers its Q-values."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        features = self.maps(states.to(self.first.weight.dtype)).flatten(1)
+        return (self.out(self.hidden(features).relu()) + self.offset * 2).to(self.out.weight.dtype)
+
+
 class Deep(Policy):
     def forward(self, states: Tensor) -> Tensor:
         return self.deep_out(torch.relu(super().forward(states)))
@@ -99,7 +107,7 @@ class Product(Policy):
 
 AFFINE_BEHIND_RELU = [
     Policy, ReshapeBySize, ReshapeByShape, ChannelsScaledApart, SharedHiddenSlices, TwoHiddenLayersAdded,
-    MapsFlattenedTwice,
+    MapsFlattenedTwice, CastToItsWeights,
 ]  # fmt: skip
 OTHERS = [Deep, NoHiddenActivation, Product]
 

@@ -217,7 +217,7 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_shown(tmp_path, out
     maps.write_bytes(b"not a zip file")
     found = find(broken)
     assert len(found.problems) == 2
-    assert "policy.safetensors is not a readable policy file" in found.problems[1] + found.problems[0]
+    assert "policy.safetensors is not a readable safetensors file" in found.problems[1] + found.problems[0]
     assert any("metrics schema 99" in problem for problem in found.problems)
     _, problems = map_sets(game_sources(found)[0], broken)
     assert len(problems) == 1
