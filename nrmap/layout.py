@@ -7,6 +7,8 @@ POLICY_FILE = "policy.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 CURVES_FILE = "curves.json"
 METRICS_FILE = "metrics.json"
+SETTINGS_FILE = "settings.json"
+CARD_FILE = "README.md"
 REFERENCE_FOLDER = "reference"
 
 
@@ -28,6 +30,10 @@ class Layout:
         """One evaluation: its metrics."""
         return self.outputs / "evaluation" / game / method / f"seed{seed}" / identity
 
+    def evaluations(self, *, game: str, method: str, seed: int) -> list[Path]:
+        """The metrics of every evaluation there is of such policies."""
+        return sorted(self.evaluation(game=game, method=method, seed=seed, identity="").glob(f"*/{METRICS_FILE}"))
+
     def baselines(self, *, game: str, identity: str) -> Path:
         """The players that do not look at the screen: their metrics."""
         return self.outputs / "evaluation" / game / "baseline" / identity
@@ -39,6 +45,10 @@ class Layout:
     def maps(self, *, game: str, method: str, seed: int, identity: str) -> Path:
         """Maps, their metrics and their figures."""
         return self.outputs / "maps" / game / method / f"seed{seed}" / identity
+
+    def reference(self, *, game: str, method: str, seed: int) -> Path:
+        """One reference policy with its curves, settings, evaluation and card."""
+        return self.outputs / REFERENCE_FOLDER / game / method / f"seed{seed}"
 
     @property
     def report(self) -> Path:

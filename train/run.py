@@ -13,7 +13,7 @@ import torch
 
 from nrmap.errors import NrmapError
 from nrmap.files import remove_leftovers, write_json
-from nrmap.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, Layout
+from nrmap.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, SETTINGS_FILE, Layout
 from nrmap.learning.lookup import training_folder
 from nrmap.learning.settings import TrainSettings
 from nrmap.policy import Policy, PolicyCard, load_policy, save_policy
@@ -87,7 +87,7 @@ def _train(
     label: str,
 ) -> None:
     remove_leftovers(folder)
-    write_json(folder / "settings.json", asdict(settings))
+    write_json(folder / SETTINGS_FILE, asdict(settings))
     trainer = Trainer(settings, device=options.device, initial=None if parent is None else parent.network)
     curves = Curves()
     checkpoint_path = folder / CHECKPOINT_FILE

@@ -8,11 +8,11 @@ from typing import Any
 from analyze.report.labels import Result, Training, labelled_results, labelled_trainings
 from nrmap.errors import NrmapError
 from nrmap.files import read_json, sha256_of_file
-from nrmap.layout import CURVES_FILE, METRICS_FILE, POLICY_FILE, REFERENCE_FOLDER
+from nrmap.layout import CURVES_FILE, METRICS_FILE, POLICY_FILE, REFERENCE_FOLDER, SETTINGS_FILE
 from nrmap.policy import load_policy
 from nrmap.records import Record, read_records
 
-MAPS_FILE, SETTINGS_FILE = "maps.npz", "settings.json"
+MAPS_FILE = "maps.npz"
 # Two records that agree in all other fields claim to be the same measurement.
 _RESULT_FIELDS = ("value", "low", "high", "interval", "note")
 

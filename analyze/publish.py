@@ -1,0 +1,97 @@
+"""`python -m analyze.publish FOLDER …`: trained policies, measured, become reference policies to be shared.
+
+Each FOLDER is that of a finished training. The policy, its curves, its settings and its
+evaluation are copied to outputs/reference/, and a card says what they are.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from analyze.formats import to_markdown
+from analyze.names import method_label
+from analyze.play_tables import action_table, q_gap_table, returns_table
+from analyze.report.labels import flattened
+from nrmap.errors import NrmapError, check
+from nrmap.files import atomic_path, read_json, sha256_of_file, write_text
+from nrmap.layout import CARD_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
+from nrmap.policy import Policy, load_policy
+from nrmap.records import Record, read_records
+
+
+def publish(folder: Path, layout: Layout) -> Path:
+    """Copy a finished training and its evaluation to the reference policies; returns where they lie.
+
+    Of several evaluations of the policy the one with most in it is taken. Raises NrmapError when
+    the training is not finished, the policy was not evaluated, or a file cannot be written.
+    """
+    policy = load_policy(folder / POLICY_FILE)
+    evaluation = _evaluation(policy, layout)
+    target = layout.reference(game=policy.env.game, method=policy.card.method, seed=policy.card.seed)
+    sources = {
+        POLICY_FILE: folder / POLICY_FILE,
+        CURVES_FILE: folder / CURVES_FILE,
+        SETTINGS_FILE: folder / SETTINGS_FILE,
+        METRICS_FILE: evaluation,
+    }
+    for name, source in sources.items():
+        with atomic_path(target / name) as temporary:
+            shutil.copyfile(source, temporary)
+    write_text(target / CARD_FILE, card(policy, read_records(evaluation), sha256_of_file(folder / POLICY_FILE)))
+    return target
+
+
+def _evaluation(policy: Policy, layout: Layout) -> Path:
+    every = layout.evaluations(game=policy.env.game, method=policy.card.method, seed=policy.card.seed)
+    fitting = [path for path in every if read_json(path)["inputs"].get("policy_sha256") == policy.sha256]
+    check(bool(fitting), f"{policy.label} has no evaluation under {layout.outputs}: run `python -m analyze policy=…`")
+    return max(fitting, key=lambda path: len(read_records(path)))
+
+
+def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
+    """What a reader should know of a reference policy, as Markdown."""
+    about = policy.card
+    facts = {
+        "agent steps": f"{about.agent_steps:,}",
+        **{name.replace("_", " "): f"{value:,.2f}" for name, value in about.results.items() if value is not None},
+        "starts from": "scratch" if about.parent_sha256 is None else f"the policy {about.parent_sha256}",
+        "settings' identity": about.identity,
+        "SHA-256 of the policy": policy.sha256,
+        f"SHA-256 of {POLICY_FILE}": file_sha256,
+        "weights": "float16, the last checkpoint; everything below was measured on the rounded weights",
+        **flattened(about.provenance),
+    }
+    tables = [returns_table(records), action_table(records, policy.env.game), q_gap_table(records)]
+    episodes = [record for record in records if record.metric == "return" and record.attack == "clean"]
+    parts = [
+        f"# {policy.env.game}, {method_label(about.method)}, seed {about.seed}",
+        _bullets(facts),
+        *(to_markdown(table).rstrip() for table in tables if table.rows),
+        "## Every clean episode\n\n" + ", ".join(f"{record.value:g}" for record in episodes),
+        "## Recipe\n\n" + _bullets(flattened(about.settings)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _bullets(facts: Mapping[str, str | None]) -> str:
+    return "\n".join(f"* {name}: {value}" for name, value in facts.items())
+
+
+def main() -> None:
+    """Publish every folder named; a mistake in the input is one line and status 2."""
+    parser = argparse.ArgumentParser(prog="python -m analyze.publish", description=__doc__)
+    parser.add_argument("folders", type=Path, nargs="+", help="folders of finished trainings")
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
+    arguments = parser.parse_args()
+    try:
+        for folder in arguments.folders:
+            print(publish(folder, Layout(arguments.outputs)))
+    except NrmapError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

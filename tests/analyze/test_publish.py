@@ -1,0 +1,78 @@
+"""A reference policy is a copy of a trained and measured one, and its card says what the records say."""
+
+import shutil
+import sys
+
+import pytest
+from example_outputs import Example, write_example
+
+from analyze.publish import main, publish
+from analyze.report.found import find
+from nrmap.errors import NrmapError
+from nrmap.files import read_json, sha256_of_file, write_json
+from nrmap.layout import CARD_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
+from nrmap.policy import load_policy
+from nrmap.records import read_records, select
+
+EXAMPLE = Example(methods=("sa_ddqn",), seeds=(3,), temperatures=(1.0,), prefix_sizes=(), states_from=("own",))
+
+
+@pytest.fixture
+def trained(tmp_path, tiny_settings):
+    """The folder of a finished training with its evaluation."""
+    write_example(tmp_path, tiny_settings(), EXAMPLE)
+    (path,) = (tmp_path / "train").rglob(POLICY_FILE)
+    return path.parent
+
+
+def test_policy_curves_settings_and_evaluation_are_copied(tmp_path, trained):
+    target = publish(trained, Layout(tmp_path))
+    assert target == tmp_path / "reference" / "Freeway" / "sa_ddqn" / "seed3"
+    for name in (POLICY_FILE, CURVES_FILE, SETTINGS_FILE):
+        assert (target / name).read_bytes() == (trained / name).read_bytes()
+    (evaluation,) = (tmp_path / "evaluation").glob("*/sa_ddqn/*/*/metrics.json")
+    assert (target / METRICS_FILE).read_bytes() == evaluation.read_bytes()
+    assert [training.folder for training in find(tmp_path).trainings if training.reference] == [
+        "reference/Freeway/sa_ddqn/seed3"
+    ]
+
+
+def test_the_card_tells_hashes_recipe_and_every_clean_episode(tmp_path, trained):
+    text = (publish(trained, Layout(tmp_path)) / CARD_FILE).read_text()
+    policy = load_policy(trained / POLICY_FILE)
+    assert text.startswith("# Freeway, SA-DDQN (adversarial), seed 3\n")
+    assert f"SHA-256 of the policy: {policy.sha256}\n" in text
+    assert f"SHA-256 of policy.safetensors: {sha256_of_file(trained / POLICY_FILE)}\n" in text
+    assert f"* learner.batch_size: {policy.card.settings['learner']['batch_size']}\n" in text
+    (evaluation,) = (tmp_path / "evaluation").glob("*/sa_ddqn/*/*/metrics.json")
+    records = read_records(evaluation)
+    (mean,) = select(records, metric="return_mean", attack="clean")
+    assert f"{mean.value:.2f}" in text
+    (robust,) = select(records, metric="return_mean", attack="pgd-50")
+    assert f"{robust.value:.2f}" in text
+    episodes = ", ".join(f"{record.value:g}" for record in select(records, metric="return", attack="clean"))
+    assert f"\n{episodes}\n" in text
+
+
+def test_of_two_evaluations_the_fuller_is_taken(tmp_path, trained):
+    (full,) = (tmp_path / "evaluation").glob("*/sa_ddqn/*/*/metrics.json")
+    content = read_json(full)
+    for name, records in (("a", content["records"][:1]), ("z", content["records"][:1])):
+        shutil.copytree(full.parent, full.parent.with_name(name))
+        write_json(full.parent.with_name(name) / METRICS_FILE, content | {"records": records})
+    assert (publish(trained, Layout(tmp_path)) / METRICS_FILE).read_bytes() == full.read_bytes()
+
+
+def test_a_policy_that_was_not_measured_is_refused_and_leaves_nothing(tmp_path, trained):
+    shutil.rmtree(tmp_path / "evaluation")
+    with pytest.raises(NrmapError, match="Freeway/sa_ddqn/seed3 has no evaluation"):
+        publish(trained, Layout(tmp_path))
+    assert not (tmp_path / "reference").exists()
+
+
+def test_a_folder_without_a_policy_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["publish", str(tmp_path), f"--outputs={tmp_path}"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"error: no policy file {tmp_path / POLICY_FILE}\n"
