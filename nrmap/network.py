@@ -87,8 +87,11 @@ def _head(features: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
-def frozen(network: QNetwork) -> Callable[[Tensor], Tensor]:
+def frozen(network: QNetwork, *, value: bool = True) -> Callable[[Tensor], Tensor]:
     """`network` as a function of its input alone, made for cheap input gradients.
+
+    Without `value` the function returns the advantages A(s, a), which differ from the Q-values by
+    a number that is the same for all actions: enough for margins, a softmax and their gradients.
 
     The parameters are detached, so no gradient of theirs is computed or accumulated. Where the
     first stride divides its kernel and the screen, the first convolution is re-parameterised
@@ -116,7 +119,7 @@ def frozen(network: QNetwork) -> Callable[[Tensor], Tensor]:
             x = functional.relu(functional.conv2d(x, weight, bias, stride=step))
         x = x.flatten(1)  # [N, F]
         advantage = _frozen_head(x, parameters, "advantage")
-        if not network.spec.dueling:
+        if not network.spec.dueling or not value:
             return advantage
         return _frozen_head(x, parameters, "value") + advantage - advantage.mean(dim=1, keepdim=True)
 

@@ -53,6 +53,13 @@ def test_frozen_is_the_same_function_with_the_same_input_gradient(
     (ours,) = torch.autograd.grad((view(states) * weights).sum(), states)
     (expected,) = torch.autograd.grad((network(states) * weights).sum(), states)
     torch.testing.assert_close(ours, expected)
+    # Numbers that are the same for all actions, and weights that add up to 0 do not see them.
+    missing = frozen(network, value=False)(states) - network(states)  # [N, A]
+    torch.testing.assert_close(missing, missing[:, :1].expand_as(missing))
+    weights = weights - weights.mean(dim=1, keepdim=True)
+    (ours,) = torch.autograd.grad((frozen(network, value=False)(states) * weights).sum(), states)
+    (expected,) = torch.autograd.grad((network(states) * weights).sum(), states)
+    torch.testing.assert_close(ours, expected)
 
 
 def test_frozen_fills_no_parameter_gradient() -> None:

@@ -70,9 +70,9 @@ def adversarial_states(
 
     `states` float [B, C, H, W] in [0, 1], `actions` a* [B]. No gradient reaches the parameters.
     """
-    q_values = frozen(network)
+    advantages = frozen(network, value=False)  # V(s') cancels in the margin
     return projected_gradient_ascent(
-        lambda perturbed: other_action_margin(q_values(perturbed), actions),
+        lambda perturbed: other_action_margin(advantages(perturbed), actions),
         states,
         attack_epsilon=attack_epsilon,
         steps=steps,
