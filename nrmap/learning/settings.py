@@ -99,7 +99,7 @@ class TrainSettings:
         return f"{self.env.game}/{self.method}/seed{self.seed}"
 
     def identity(self, parent_sha256: str | None) -> str:
-        """The hash of these settings and of the parent's policy file; the parent's own settings are in the latter."""
+        """The hash of these settings and of the parent's policy; the parent's own settings are in the latter."""
         own = asdict(replace(self, parent=None))
         return identity_of({"stage": "train", "settings": own, "parent_sha256": parent_sha256})
 
