@@ -1,6 +1,7 @@
 """Proofs that no state of the ball changes the greedy action, for the policy as float32 computes it."""
 
 import copy
+import hashlib
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from nrmap.bounds import (
     state_box,
 )
 from nrmap.network import QNetwork
+from nrmap.players import Certifies
 
 # A perturbed state is s ± ε in float32, off by at most 2⁻²⁴ below 1; the rest covers the rounding of ε and of the box.
 _STATE_ROUNDING = 2.0**-22
@@ -82,3 +84,34 @@ class IntervalCertifier:
             largest = value + (summed + error).amax(dim=1, keepdim=True)  # [N, 1]
             bounds += 8 * FLOAT32_UNIT_ROUNDOFF * largest[:, :, None]
         return bounds
+
+
+class RememberingCertifier:
+    """Proves what another certifier proves, and each state, action and radius once.
+
+    Episodes of equal seeds run through the same states until an attack flips an action, so most
+    of what is asked under attack was asked before.
+    """
+
+    def __init__(self, certify: Certifies) -> None:
+        """`certify` gives the proofs; asked again it would give the same ones."""
+        self._certify = certify
+        self._known: dict[tuple[bytes, int, float], bool] = {}
+
+    def __call__(self, states: Tensor, actions: Tensor, attack_epsilon: float, /) -> Tensor:
+        """See `Certifies`."""
+        pixels = states.cpu().numpy()
+        keys = [
+            (hashlib.blake2b(state.tobytes(), digest_size=16).digest(), action, attack_epsilon)
+            for state, action in zip(pixels, actions.tolist(), strict=True)
+        ]
+        new = torch.tensor([row for row, key in enumerate(keys) if key not in self._known], dtype=torch.int64)
+        if len(new):
+            rows = new.to(states.device)
+            proven = self._certify(states[rows], actions[rows], attack_epsilon).tolist()
+            self._known |= {keys[row]: proof for row, proof in zip(new.tolist(), proven, strict=True)}
+        return torch.tensor([self._known[key] for key in keys], dtype=torch.bool, device=states.device)
+
+    def possible_actions(self, states: Tensor, attack_epsilon: float, /) -> Tensor:
+        """See `Certifies`; not remembered."""
+        return self._certify.possible_actions(states, attack_epsilon)

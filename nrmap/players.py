@@ -104,7 +104,11 @@ class CleanPlayer:
 
 
 class AttackedPlayer:
-    """The greedy policy that sees attacked states; `flips` counts the flipped actions of each episode."""
+    """The greedy policy that sees attacked states; `flips` counts the flipped actions of each episode.
+
+    A state whose action is certified needs no attack: none can flip it. So proofs change nothing
+    but the time that it takes.
+    """
 
     def __init__(
         self,
@@ -113,19 +117,32 @@ class AttackedPlayer:
         attack_epsilon: float,
         seed: int,
         device: str | torch.device = "cpu",
+        certify: Certifies | None = None,
     ) -> None:
         """`seed` seeds the attack's random numbers, `device` is where the policy lies."""
-        self._q_values = frozen(policy.network)
+        self._policy, self._q_values = policy, frozen(policy.network)
         self._attack, self._attack_epsilon, self._seed, self._device = attack, attack_epsilon, seed, device
+        self._certify = certify
         self.flips: EpisodeCounts = Counter()
 
     def __call__(
         self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
     ) -> NDArray[np.integer]:
         """See `ChoosesActions`."""
-        seen = torch.from_numpy(states).to(self._device).float() * STATE_SCALE
-        noise = StateNoise(self._seed, episodes, steps)
-        attacked = self._attack(self._q_values, seen, attack_epsilon=self._attack_epsilon, noise=noise)
+        seen = torch.from_numpy(states).to(self._device)
+        if self._certify is None:
+            return self._attacked(seen, episodes, steps)
+        actions = self._policy(seen).argmax(dim=1)  # [N]
+        open_rows = ~self._certify(seen.float() * STATE_SCALE, actions, self._attack_epsilon)  # [N]
+        chosen: NDArray[np.integer] = actions.cpu().numpy()
+        if open_rows.any():
+            where = open_rows.cpu().numpy()
+            chosen[where] = self._attacked(seen[open_rows], episodes[where], steps[where])
+        return chosen
+
+    def _attacked(self, seen: Tensor, episodes: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.integer]:
+        noise, states = StateNoise(self._seed, episodes, steps), seen.float() * STATE_SCALE
+        attacked = self._attack(self._q_values, states, attack_epsilon=self._attack_epsilon, noise=noise)
         self.flips.update(episodes[attacked.flipped.cpu().numpy()].tolist())
         chosen: NDArray[np.integer] = attacked.actions.cpu().numpy()
         return chosen
@@ -152,9 +169,15 @@ class WorstCasePlayer:
     ) -> NDArray[np.integer]:
         """See `ChoosesActions`."""
         seen = torch.from_numpy(states).to(self._device)
+        scaled = seen.float() * STATE_SCALE
         q_values = self._policy(seen)  # [N, A]
-        possible = self._certify.possible_actions(seen.float() * STATE_SCALE, self._attack_epsilon)  # [N, A]
-        actions = q_values.masked_fill(~possible, torch.inf).argmin(dim=1)  # [N]
-        self.flips.update(episodes[(actions != q_values.argmax(dim=1)).cpu().numpy()].tolist())
+        greedy = q_values.argmax(dim=1)  # [N]
+        actions = greedy.clone()
+        # Where the greedy action is certified, it is the only possible one.
+        rows = (~self._certify(scaled, greedy, self._attack_epsilon)).nonzero().squeeze(1)
+        if len(rows):
+            possible = self._certify.possible_actions(scaled[rows], self._attack_epsilon)  # [n, A]
+            actions[rows] = q_values[rows].masked_fill(~possible, torch.inf).argmin(dim=1)
+        self.flips.update(episodes[(actions != greedy).cpu().numpy()].tolist())
         chosen: NDArray[np.integer] = actions.cpu().numpy()
         return chosen

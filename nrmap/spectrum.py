@@ -61,16 +61,10 @@ def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int
     check(values.ndim == 2, f"a map of shape {values.shape}: expected [H, W]")
     check(bool(np.isfinite(values).all()), f"a map of shape {values.shape} has NaN or infinite values")
     check(period > 1 and draws > 0, f"period {period}, draws {draws}: expected period ≥ 2 and draws ≥ 1")
-    side = (min(values.shape) // period - 1) * period
-    check(
-        side // period > 2 * NEIGHBOURS,
-        f"a {values.shape[0]}×{values.shape[1]} map is too small for a grid of period {period}: "
-        f"expected sides of at least {(2 * NEIGHBOURS + 2) * period}",
-    )
+    side = _side(values.shape, period)
     rng = np.random.default_rng(seed)
     room = np.array(values.shape) - side  # [2]
-    top, left = room // 2
-    crop = _centred(values[top : top + side, left : left + side])
+    crop = _central_crop(values, side)
     if not crop.any():
         reason = "the map is constant over the crop"
         return GridExcess(period, side, draws, None, None, None, None, None, None, reason)
@@ -90,6 +84,37 @@ def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int
         null_quantiles=_quantiles(null),
         crop_quantiles=_quantiles(across),
     )
+
+
+def grid_excess_of_rows(maps: ArrayLike, *, period: int = 8) -> FloatArray:
+    """The `value` of `grid_excess` [R] of each map in `maps` [R, H, W]; NaN where the crop is constant."""
+    values = np.asarray(maps, dtype=np.float64)
+    side = _side(values.shape[1:], period)
+    crops = np.stack([_central_crop(one, side) for one in values])  # [R, L, L]
+    varied = crops.any(axis=(1, 2))  # [R]
+    excess = np.full(len(crops), np.nan)
+    excess[varied] = _excess(crops[varied], period)[:, 2]
+    return excess
+
+
+def smallest_side(period: int = 8) -> int:
+    """The pixels that the sides of a map need for a number of its grid."""
+    return (2 * NEIGHBOURS + 2) * period
+
+
+def _side(shape: tuple[int, ...], period: int) -> int:
+    """The side of the crop of a map of `shape` [H, W]."""
+    check(
+        min(shape) >= smallest_side(period),
+        f"a {shape[0]}×{shape[1]} map is too small for a grid of period {period}: "
+        f"expected sides of at least {smallest_side(period)}",
+    )
+    return (min(shape) // period - 1) * period
+
+
+def _central_crop(map_: FloatArray, side: int) -> FloatArray:
+    top, left = ((extent - side) // 2 for extent in map_.shape)
+    return _centred(map_[top : top + side, left : left + side])
 
 
 def _centred(crop: FloatArray) -> FloatArray:

@@ -15,12 +15,13 @@ from toy_policies import FREEWAY, toy_policy
 
 from nrmap.attacks import StateNoise, attack_named
 from nrmap.bounds import float32_error, margin_bounds, margins_of, propagate, q_difference_bounds, state_box
-from nrmap.certify import IntervalCertifier
+from nrmap.certify import IntervalCertifier, RememberingCertifier
 from nrmap.envs import EnvSpec, SeededVectorEnv
 from nrmap.errors import NrmapError
 from nrmap.evaluation import WORST_CASE, AttackRun, EvaluationSettings, evaluate
 from nrmap.network import ConvSpec, NetworkSpec, QNetwork, frozen
 from nrmap.perturbations import other_action_margin, projected_gradient_ascent
+from nrmap.players import AttackedPlayer
 from nrmap.policy import Policy, load_policy
 from nrmap.records import select
 from nrmap.rollout import episode_seeds, play
@@ -336,6 +337,50 @@ def test_a_policy_certified_everywhere_plays_its_worst_case_as_clean():
     assert (rate.value, flips.value) == (1.0, 0.0)
     clean, worst = (select(records, metric="action_share", attack=attack) for attack in ("clean", WORST_CASE))
     assert [record.value for record in clean] == [record.value for record in worst]
+
+
+def test_proofs_save_attacks_and_change_no_record():
+    """A policy of which some states are certified and others flip: the same records, and fewer states attacked."""
+    policy = toy_policy(FREEWAY)
+    lead_of(policy.network, 1, 1.0)
+    run = EvaluationSettings(episodes=2, run_seed=1, attack_runs=(AttackRun("pgd-3", RADIUS, 2),))
+    plain = evaluate(policy, run, num_envs=2)
+    assert evaluate(policy, run, num_envs=2, certify=IntervalCertifier(policy.network)) == plain
+    (flips,) = select(plain, metric="flip_rate")
+    assert flips.value > 0
+
+    attacked, seen = [], []
+
+    def watched(q_values, states, *, attack_epsilon, noise):
+        attacked.append(len(states))
+        return attack_named("pgd-3")(q_values, states, attack_epsilon=attack_epsilon, noise=noise)
+
+    def certify(states, actions, attack_epsilon):
+        proven = IntervalCertifier(policy.network)(states, actions, attack_epsilon)
+        seen.extend(proven.tolist())
+        return proven
+
+    play(AttackedPlayer(policy, watched, RADIUS, 1, certify=certify), FREEWAY, episode_seeds(1, 2), num_envs=2)
+    assert 0 < sum(attacked) == seen.count(False) < len(seen)
+
+
+def test_a_proof_is_asked_for_once():
+    asked = []
+
+    def certify(states, actions, attack_epsilon):
+        asked.append((states[:, 0, 0, 0].tolist(), actions.tolist(), attack_epsilon))
+        return (states[:, 0, 0, 0] > 0.5) & (actions == 1) & (attack_epsilon < 0.1)
+
+    remembering = RememberingCertifier(certify)
+    states = torch.tensor([0.0, 0.25, 0.75, 1.0]).view(4, 1, 1, 1).expand(4, 2, 3, 3)
+    ones = torch.ones(4, dtype=torch.int64)
+    assert remembering(states[:3], ones[:3], 0.01).tolist() == [False, False, True]
+    assert remembering(states, ones, 0.01).tolist() == [False, False, True, True]
+    assert remembering(states.flip(0), ones, 0.01).tolist() == [True, True, False, False]
+    assert asked == [([0.0, 0.25, 0.75], [1, 1, 1], 0.01), ([1.0], [1], 0.01)]
+    assert remembering(states, torch.zeros_like(ones), 0.01).tolist() == [False] * 4
+    assert remembering(states, ones, 0.1).tolist() == [False] * 4
+    assert len(asked) == 4
 
 
 def test_a_worst_case_needs_something_that_certifies(policy):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nrmap.errors import NrmapError
-from nrmap.spectrum import grid_excess
+from nrmap.spectrum import grid_excess, grid_excess_of_rows, smallest_side
 
 ROWS, COLUMNS = np.mgrid[:84, :84].astype(float)
 
@@ -137,6 +137,16 @@ def test_maps_that_are_not_square():
     found = grid_excess(grid(8, 210, 160))
     assert found.side == 152
     assert found.value > 1e6
+
+
+def test_rows_have_the_numbers_of_their_maps():
+    maps = np.stack([noise(6), np.full((84, 84), 0.3), grid(8) + blob(), np.zeros((84, 84))])
+    found = grid_excess_of_rows(maps)
+    assert found[[0, 2]] == pytest.approx([grid_excess(one, draws=1).value for one in maps[[0, 2]]])
+    assert np.isnan(found[[1, 3]]).all()
+    with pytest.raises(NrmapError, match="a 84×63 map is too small"):
+        grid_excess_of_rows(maps[:, :, :63])
+    assert grid_excess(noise(0)[: smallest_side()], draws=1).side == smallest_side() - 8
 
 
 @pytest.mark.parametrize("level", [0.0, 0.3, -7e9])
