@@ -3,6 +3,7 @@ PYTHON ?= python3
 GAMES ?= Freeway
 SEEDS ?= 0
 SCALE ?= quick
+JOBS ?= 1
 ARGS ?=
 
 BIN := .venv/bin
@@ -10,8 +11,11 @@ INSTALLED := .venv/.installed
 comma := ,
 space := $(subst ,, )
 LIST = $(subst $(space),$(comma),$(strip $(1)))
+# Several jobs at a time have cores/JOBS threads each.
+LAUNCHER = $(if $(filter-out 1,$(JOBS)),hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS))
+GRID = env=$(call LIST,$(GAMES)) method=ddqn,sa_ddqn seed=$(call LIST,$(SEEDS)) scale=$(SCALE) $(LAUNCHER)
 
-.PHONY: help install reproduce maps report test test-slow lint format bench-maps bench-train clean
+.PHONY: help install reproduce report test test-slow test-slurm test-ray lint format bench-maps bench-train bench-cost clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -24,9 +28,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 install: $(INSTALLED) ## create .venv with the pinned dependencies
 
-reproduce: $(INSTALLED) ## train, map and report: GAMES="Freeway" SEEDS="0" SCALE=quick
-	$(BIN)/python -m train -m env=$(call LIST,$(GAMES)) method=ddqn,sa_ddqn seed=$(call LIST,$(SEEDS)) scale=$(SCALE) $(ARGS)
-	$(BIN)/python -m analyze -m env=$(call LIST,$(GAMES)) method=ddqn,sa_ddqn seed=$(call LIST,$(SEEDS)) scale=$(SCALE) states_from=own,pool $(ARGS)
+reproduce: $(INSTALLED) ## train, map and report: GAMES="Freeway" SEEDS="0" SCALE=quick JOBS=1
+	$(BIN)/python -m train -m $(GRID) $(ARGS)
+	$(BIN)/python -m analyze -m $(GRID) states_from=own,pool $(ARGS)
 	$(BIN)/python -m analyze.report
 
 report: $(INSTALLED) ## build outputs/report/index.html from what lies under outputs/
@@ -37,6 +41,12 @@ test: $(INSTALLED) ## the fast tests
 
 test-slow: $(INSTALLED) ## the tests that take longer
 	$(BIN)/python -m pytest -m slow
+
+test-slurm: $(INSTALLED) ## a sweep on a real SLURM of two nodes, started here
+	$(BIN)/python -m pytest -m slurm -rs tests/clusters
+
+test-ray: $(INSTALLED) ## a sweep on a real Ray cluster of two nodes, started here
+	$(BIN)/python -m pytest -m ray -rs tests/clusters
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -52,6 +62,9 @@ bench-maps: $(INSTALLED) ## time the ablation engine against its rivals
 
 bench-train: $(INSTALLED) ## time training against its rivals
 	$(BIN)/python -m bench.train
+
+bench-cost: $(INSTALLED) ## what the paper's study would cost, from those timings
+	$(BIN)/python -m bench.cost
 
 clean: ## remove .venv and caches, keep outputs/
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,13 +1,19 @@
 """What `python -m train` and `python -m analyze` share: any game by name, errors on one line."""
 
 import functools
+import importlib
+import importlib.util
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -15,19 +21,24 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.failures import JobFailedError, failures_since, forget_failure, note_failure
 from nrmap.errors import NrmapError, unknown_choice
 from nrmap.games import game_names
 
 _GROUP_KEYS = {"env": "game", "method": "method", "scale": "scale", "wandb": "wandb mode"}
+_LAUNCHERS = {"joblib": "joblib", "slurm": "submitit", "ray": "ray"}  # each by the plugin that it needs
 
 
 def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> None:
     """Read conf/`config_name`.yaml and the command line, then call `run` with a plain mapping.
 
-    A mistake of the user ends in one line on stderr and exit status 2. In a multirun it is raised
-    instead, so that the launcher names the job, goes on with the others and fails at the end.
+    A mistake of the user ends in one line on stderr and exit status 2. In a multirun the launcher
+    goes on with the other jobs whatever error one ends in; the job's log has the traceback, the
+    last lines name every job that failed, and the exit status is 1.
     """
-    _register_games()
+    begun = time.time()
+    run = _importable(run)
+    register_games()
     try:
         _check_choices(sys.argv[1:])
     except NrmapError as error:
@@ -35,27 +46,70 @@ def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> N
 
     @functools.wraps(run)
     def task(config: DictConfig) -> None:
-        values = OmegaConf.to_container(config, resolve=True)
-        assert isinstance(values, dict)
+        resolved = OmegaConf.to_container(config, resolve=True)
+        assert isinstance(resolved, dict)
+        values = {str(key): value for key, value in resolved.items()}
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode is RunMode.MULTIRUN:
+            _run_as_job(run, values, hydra_config)
+            return
         try:
-            run({str(key): value for key, value in values.items()})
+            run(values)
         except NrmapError as error:
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
-                logging.getLogger(__name__).exception("this job failed: %s", error)
-                raise
             sys.exit(_complain(error))
-        except KeyboardInterrupt:
-            print("\ninterrupted: the same command goes on from the last checkpoint", file=sys.stderr)
-            sys.exit(130)
 
     # Hydra then hands its errors on, of which it would print several lines itself.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(task)()
+    except JobFailedError as error:
+        for line in failures_since(begun, Path(error.sweep_folder)) or [str(error)]:
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except BrokenProcessPool:
+        print(
+            "error: the process of a job was killed, for want of memory perhaps, and the sweep with it: "
+            "the same command does what is missing",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except NrmapError as error:
         sys.exit(_complain(error))
     except (HydraException, OmegaConfBaseException, OSError) as error:
         sys.exit(_complain(_as_one_line(error)))
+
+
+def _importable(run: Callable[[Mapping[str, Any]], None]) -> Callable[[Mapping[str, Any]], None]:
+    """`run` as part of a module that the processes of a launcher can import.
+
+    Of `__main__` they would get copies, and a copied dataclass has no fields.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if run.__module__ != "__main__" or spec is None:
+        return run
+    importable: Callable[[Mapping[str, Any]], None] = getattr(importlib.import_module(spec.name), run.__name__)
+    return importable
+
+
+def _run_as_job(run: Callable[[Mapping[str, Any]], None], values: Mapping[str, Any], hydra_config: HydraConf) -> None:
+    """Call `run`; log and note its error, whatever it is, and raise JobFailedError instead."""
+    job, folder = " ".join(hydra_config.overrides.task), Path(hydra_config.runtime.output_dir)
+    forget_failure(folder, job)
+    try:
+        run(values)
+    except Exception as error:
+        logging.getLogger(__name__).exception("this job failed: %s", job)
+        line = f"{job} failed: {_first_line(error)}; the traceback is in {folder / str(hydra_config.job.name)}.log"
+        note_failure(folder, job, line)
+        raise JobFailedError(line, str(hydra_config.sweep.dir)) from None
+
+
+def _first_line(error: Exception) -> str:
+    text = (str(error).splitlines() or [""])[0]
+    return text if isinstance(error, NrmapError) else f"{type(error).__name__}: {text}"
 
 
 def _as_one_line(error: Exception) -> NrmapError:
@@ -76,7 +130,7 @@ def _complain(error: NrmapError) -> int:
     return 2
 
 
-def _register_games() -> None:
+def register_games() -> None:
     """Make every game an option of the group `env`; a YAML file of the same name comes first."""
     from conf.choices import group_options
 
@@ -87,14 +141,32 @@ def _register_games() -> None:
 
 
 def _check_choices(arguments: list[str]) -> None:
-    """Name the nearest choice for an unknown game, method or scale; Hydra alone would print all of them."""
+    """Name the nearest choice for an unknown game, method or scale; Hydra alone would print all of them.
+
+    The same for a launcher, and how to install what it needs.
+    """
     from conf.choices import group_options
 
     for argument in arguments:
         group, equals, value = argument.partition("=")
+        if group == "hydra/launcher":
+            _check_launcher(value)
         if not equals or group not in _GROUP_KEYS or any(symbol in value for symbol in "()[]{}*"):
             continue
         options = sorted(set(group_options(group)) | set(game_names() if group == "env" else ()))
         for choice in value.split(","):
             if choice not in options:
                 raise unknown_choice(_GROUP_KEYS[group], choice, options)
+
+
+def _check_launcher(name: str) -> None:
+    plugin = _LAUNCHERS.get(name)
+    if plugin is None:
+        return  # one of Hydra's own or of another plugin, which Hydra knows
+    if importlib.util.find_spec("hydra_plugins") is None or not importlib.util.find_spec(
+        f"hydra_plugins.hydra_{plugin}_launcher"
+    ):
+        raise NrmapError(
+            f"hydra/launcher={name} needs hydra-{plugin}-launcher: "
+            f"python -m pip install -c constraints.txt -e '.[{name}]'"
+        )

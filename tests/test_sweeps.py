@@ -1,0 +1,162 @@
+"""Sweeps on one machine: what fails is named, the others finish, and a re-run does only what is missing."""
+
+import importlib.util
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conf.entry import _check_choices
+from conf.failures import JobFailedError
+from nrmap.errors import NrmapError
+from nrmap.layout import POLICY_FILE
+from nrmap.policy import load_policy
+
+ROOT = Path(__file__).parent.parent
+# A busy machine may take several times as long as an idle one.
+pytestmark = pytest.mark.timeout(900)
+
+# An entry point like those of the project, whose jobs end in every way there is.
+JOBS = """
+import os
+from pathlib import Path
+from conf.entry import entry_point
+from nrmap.errors import NrmapError
+
+def run(config):
+    seed = config["seed"]
+    if seed == 1:
+        raise ZeroDivisionError("a bug")
+    if seed == 2:
+        raise NrmapError("a mistake")
+    if seed == 3:
+        os.kill(os.getpid(), 9)
+    if seed >= 4:
+        import torch
+        (Path(config["outputs"]) / f"threads{seed}").write_text(str(torch.get_num_threads()))
+    (Path(config["outputs"]) / f"done{seed}").touch()
+
+if __name__ == "__main__":
+    entry_point("train", run)
+"""
+
+
+def command(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env={**inherited, **environment}, capture_output=True, text=True,
+        timeout=800, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def sweep(tmp_path: Path):
+    """`sweep("basic", "seed=0,1")`: the finished command; its outputs are in tmp_path."""
+    script = tmp_path / "jobs.py"
+    script.write_text(JOBS)
+
+    def sweep(launcher: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        options = [f"hydra/launcher={launcher}", *arguments, f"outputs={tmp_path}"]
+        return command([str(script), "-m", *options], PYTHONPATH=str(ROOT))
+
+    return sweep
+
+
+def done(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("done*")}
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_failed_jobs_are_named_and_the_others_finish(launcher: str, sweep, tmp_path: Path) -> None:
+    finished = sweep(launcher, "seed=1,0,2,-7")
+    assert finished.returncode == 1, finished.stderr
+    assert done(tmp_path) == {"done0", "done-7"}
+    logs = tmp_path / "logs/train/Freeway/ddqn"
+    errors = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == [
+        f"error: seed={seed} outputs={tmp_path} failed: {why}; the traceback is in {logs}/seed{seed}/train.log"
+        for seed, why in ((1, "ZeroDivisionError: a bug"), (2, "a mistake"))
+    ]
+    assert "raise ZeroDivisionError" in (logs / "seed1/train.log").read_text()
+    assert "raise ZeroDivisionError" in finished.stderr
+    # The note of a failure goes once the job has not failed.
+    (tmp_path / "jobs.py").write_text(JOBS.replace("seed == 1:", "seed == 99:"))
+    again = sweep(launcher, "seed=1,0")
+    assert again.returncode == 0, again.stderr
+    assert "error: " not in again.stderr
+    assert not list(logs.glob("seed1/failed*"))
+
+
+def test_a_killed_process_ends_in_a_line(sweep) -> None:
+    finished = sweep("joblib", "seed=3,0", "hydra.launcher.n_jobs=2")
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines()[-1].startswith("error: the process of a job was killed")
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core is one thread anyway")
+def test_jobs_share_the_cores(sweep, tmp_path: Path) -> None:
+    cores = os.cpu_count() or 1
+    assert sweep("joblib", "seed=4,5", f"hydra.launcher.n_jobs={cores}").returncode == 0
+    assert [(tmp_path / f"threads{seed}").read_text() for seed in (4, 5)] == ["1", "1"]
+    assert sweep("basic", "seed=6").returncode == 0
+    assert int((tmp_path / "threads6").read_text()) > 1
+
+
+# Every part of a training, on the smallest screen, in a second or two.
+TINY = (
+    "scale=smoke", "wandb=disabled", "device=cpu", "threads=1", "env.height=36", "env.width=36",
+    "scale.steps=160", "scale.num_envs=2", "scale.warm_up_steps=40", "scale.replay.capacity=100",
+    "scale.exploration.decay_steps=60", "scale.fine_tune.steps=80", "env.max_agent_steps=33",
+)  # fmt: skip
+
+
+def test_a_real_sweep_on_joblib(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    arguments = [
+        "-m", "train", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3", "env=Breakout,Pong",
+        "method=sa_ddqn,ddqn_continued,ddqn", *TINY, f"outputs={outputs}",
+    ]  # fmt: skip
+    finished = command(arguments)
+    assert finished.returncode == 0, finished.stderr
+    paths = {tuple(path.relative_to(outputs).parts[1:3]): path for path in outputs.glob(f"train/*/*/*/*/{POLICY_FILE}")}
+    methods = ("sa_ddqn", "ddqn_continued", "ddqn")
+    assert set(paths) == {(game, method) for game in ("Breakout", "Pong") for method in methods}
+    # Two jobs of a game waited for the third, or trained its policy for it: one of them, once.
+    for game in ("Breakout", "Pong"):
+        assert finished.stderr.count(f"{game}/ddqn/seed0: trained,") == 1
+        parent = load_policy(paths[game, "ddqn"]).sha256
+        assert {load_policy(paths[game, method]).card.parent_sha256 for method in methods[:2]} == {parent}
+
+    times = {key: path.stat().st_mtime_ns for key, path in paths.items()}
+    weights = paths["Pong", "ddqn_continued"].read_bytes()
+    paths["Pong", "ddqn_continued"].unlink()
+    again = command(arguments)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count(": trained,") == 1
+    assert {key for key, path in paths.items() if path.stat().st_mtime_ns != times[key]} == {("Pong", "ddqn_continued")}
+    header = 8 + int.from_bytes(weights[:8], "little")
+    assert paths["Pong", "ddqn_continued"].read_bytes()[-(len(weights) - header) :] == weights[header:]
+
+
+@pytest.mark.parametrize(("launcher", "plugin"), [("joblib", "joblib"), ("slurm", "submitit"), ("ray", "ray")])
+def test_a_launcher_that_is_not_installed(launcher: str, plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(NrmapError) as raised:
+        _check_choices([f"hydra/launcher={launcher}"])
+    assert str(raised.value) == (
+        f"hydra/launcher={launcher} needs hydra-{plugin}-launcher: "
+        f"python -m pip install -c constraints.txt -e '.[{launcher}]'"
+    )
+
+
+def test_launchers_that_are_there_are_left_to_hydra() -> None:
+    _check_choices(["hydra/launcher=joblib", "hydra/launcher=basic", "hydra/launcher=submitit_slurm"])
+
+
+def test_a_failure_survives_the_way_back_from_another_process() -> None:
+    error = pickle.loads(pickle.dumps(JobFailedError("seed=1 failed", "/sweep")))
+    assert (str(error), error.sweep_folder) == ("seed=1 failed", "/sweep")
