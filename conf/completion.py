@@ -1,0 +1,47 @@
+"""`python -m conf.completion train method=sa env=Fre`: how the last word can go on, a choice a line.
+
+For conf/completion.bash. Hydra knows the choices but does not recognise `python -m`.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from hydra import initialize_config_module
+from hydra._internal.core_plugins.bash_completion import BashCompletion
+from hydra.core.global_hydra import GlobalHydra
+
+from conf.entry import register_games
+
+# Files that others build on, which nobody chooses.
+_INTERNAL = ("base",)
+
+
+def completions(config_name: str, words: Sequence[str]) -> list[str]:
+    """The ways to go on with the last of `words`, the arguments of the command `config_name`.
+
+    Of a sweep such as `env=Freeway,Po` the last value is completed.
+    """
+    register_games()
+    *before, word = words
+    key, equals, values = word.partition("=")
+    first_values, comma, last_value = values.rpartition(",")
+    with initialize_config_module("conf", version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        plugin = BashCompletion(hydra.config_loader)
+        # A sweep of the words before would be no configuration; any of its values has the same keys.
+        line = " ".join([*(_first_value(earlier) for earlier in before), f"{key}{equals}{last_value}"])
+        found = plugin._query(config_name=config_name, line=line)
+    found = [choice for choice in found if choice.partition("=")[2] not in _INTERNAL]
+    if comma:
+        found = [choice.replace("=", f"={first_values},", 1) for choice in found]
+    return found
+
+
+def _first_value(word: str) -> str:
+    key, equals, values = word.partition("=")
+    return word if values[:1] in ("[", "{", "'", '"') else f"{key}{equals}{values.partition(',')[0]}"
+
+
+if __name__ == "__main__":
+    print("\n".join(completions(sys.argv[1], sys.argv[2:])))
