@@ -1,0 +1,245 @@
+"""What the paper's study would cost: `python -m bench.cost`, Markdown tables from measured numbers.
+
+It reads outputs/bench/train.json (python -m bench.train), outputs/bench/maps.json (python -m
+bench.maps) and outputs/bench/host.json, which `--measure` makes in a minute. docs/scale.md has the
+model's formulas and what it leaves out.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from bench.train import machine
+from bench.train_contenders import random_batch
+from nrmap.errors import NrmapError
+from nrmap.files import read_json, write_json
+from nrmap.learning.settings import TrainSettings, train_settings
+from nrmap.runtime import choose_device, keep_freed_memory
+from train.trainer import Trainer
+
+METHODS = ("ddqn", "sa_ddqn")
+HOUR, MEGABYTE = 3600.0, 2**20
+FOREVER = 10**9
+
+
+@dataclass(frozen=True)
+class Study:
+    """How much work there is: games × seeds, each with a vanilla policy and a robust one that starts from it."""
+
+    games: int
+    seeds: int
+    trainings: Mapping[str, TrainSettings]  # by method
+    num_states: int  # a policy's own; the pool of both methods has as many of each
+
+    @property
+    def chains(self) -> int:
+        """How many vanilla policies there are, each with the robust one that waits for it."""
+        return self.games * self.seeds
+
+    @property
+    def ablated_states(self) -> int:
+        """The states ablated for one chain: two policies, each on its own states and on those of the pool."""
+        return 2 * (self.num_states + 2 * self.num_states)
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Seconds on one worker, which is a GPU with some CPU cores or the CPU cores of one job alone."""
+
+    collecting: float  # of an agent step: emulator, acting, replay
+    updates: Mapping[str, float]  # of one update, by method
+    ablating: float  # of one state
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the study takes, in hours."""
+
+    trainings: Mapping[str, float]  # of one training, by method
+    maps: float  # of one chain
+    worker_hours: float  # all chains
+    wall_hours: float  # with so many workers side by side
+
+
+def training_hours(settings: TrainSettings, speeds: Speeds) -> float:
+    """One training: every agent step is collected, and one in `steps_per_update` after the warm-up is learned from."""
+    updates = (settings.steps - settings.warm_up_steps) / settings.steps_per_update
+    return (settings.steps * speeds.collecting + updates * speeds.updates[settings.method]) / HOUR
+
+
+def cost(study: Study, speeds: Speeds, workers: int) -> Cost:
+    """The whole study on `workers` that are alike; a chain of trainings and its maps stay on one worker."""
+    trainings = {method: training_hours(settings, speeds) for method, settings in study.trainings.items()}
+    maps = study.ablated_states * speeds.ablating / HOUR
+    chain = sum(trainings.values()) + maps
+    rounds = -(-study.chains // workers)
+    return Cost(trainings, maps, study.chains * chain, rounds * chain)
+
+
+def paper_study(games: int, seeds: int) -> Study:
+    """The study at the scale `paper`, as conf/ has it."""
+    trainings, num_states = {}, 0
+    with initialize_config_module("conf", version_base="1.3"):
+        for method in METHODS:
+            config = compose("train", overrides=["scale=paper", f"method={method}", "outputs=none"])
+            values = OmegaConf.to_container(config, resolve=True)
+            assert isinstance(values, dict)
+            trainings[method] = train_settings({str(key): value for key, value in values.items()})
+            num_states = config.scale.analysis.num_states
+    return Study(games, seeds, trainings, num_states)
+
+
+def cpu_speeds(train: Mapping[str, Any], maps: Mapping[str, Any], host: Mapping[str, Any]) -> Speeds:
+    """The speeds of the machine that the three files were measured on, one job at a time."""
+    rates = {method: statistics.median(train["updates_per_second"][method]["rates"]) for method in METHODS}
+    return Speeds(
+        collecting=host["collecting_seconds_per_step"],
+        updates={method: 1 / rate for method, rate in rates.items()},
+        ablating=maps["cases"][0]["seconds_per_state"]["incremental"],
+    )
+
+
+def gpu_speeds(cpu: Speeds, update_milliseconds: Mapping[str, float]) -> Speeds:
+    """With updates on a GPU. What was not measured there, collecting and ablating, is taken from the CPU: too much."""
+    return replace(cpu, updates={method: update_milliseconds[method] / 1000 for method in METHODS})
+
+
+def page(study: Study, speeds: Mapping[str, Speeds | None], workers: Mapping[str, int], host: Mapping[str, Any]) -> str:
+    """Two Markdown tables: the parts, and the study on so many workers of every kind; None has not been measured."""
+    steps = study.trainings["ddqn"].steps
+    lines = [
+        f"{study.games} games × {study.seeds} seeds × {len(METHODS)} methods at {steps:,} agent steps, "
+        f"{study.ablated_states:,} states ablated for each game and seed.",
+        "",
+        f"Measured on {host['machine']['processor']}, {host['machine']['cores']} cores. "
+        f"Memory of a training: {host['training_rss_mb'] / 1024:.1f} GB.",
+        "",
+        "| worker | agent step | update, ddqn | update, sa_ddqn | state | training, ddqn | training, sa_ddqn | maps |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, speed in speeds.items():
+        if speed is None:
+            lines.append(f"| {name} | not measured | | | | | | |")
+            continue
+        one = cost(study, speed, 1)
+        milliseconds = [speed.collecting, *(speed.updates[method] for method in METHODS), speed.ablating]
+        hours = [*(one.trainings[method] for method in METHODS), one.maps]
+        cells = [f"{1000 * value:.2f} ms" for value in milliseconds] + [f"{value:.1f} h" for value in hours]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", "| workers | worker hours | days until done |", "|---|---|---|"]
+    for name, number in workers.items():
+        speed = speeds[name.removesuffix("s")]
+        if speed is None:
+            lines.append(f"| {number} {name} | not measured | |")
+            continue
+        whole = cost(study, speed, number)
+        lines.append(f"| {number} {name} | {whole.worker_hours:,.0f} | {whole.wall_hours / 24:.1f} |")
+    return "\n".join(lines)
+
+
+def measure(study: Study, device: str, agent_steps: int) -> dict[str, Any]:
+    """What host.json holds; in a process of its own, so that the peak of its memory is that of a training."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure, (study.trainings, device, agent_steps))
+
+
+def _measure(trainings: Mapping[str, TrainSettings], device: str, agent_steps: int) -> dict[str, Any]:
+    keep_freed_memory()
+    described = machine()
+    trainers = {method: _trainer(settings, device, agent_steps) for method, settings in trainings.items()}
+    trainer = trainers["ddqn"]
+    iterations = trainer.run()
+    seconds = 0.0
+    for end in (agent_steps, 2 * agent_steps):  # in the first half the emulators begin and the replay's memory fills
+        begun, before = time.perf_counter(), trainer.agent_step
+        while trainer.agent_step < end:
+            next(iterations)
+        seconds = (time.perf_counter() - begun) / (trainer.agent_step - before)
+    updates = {method: _milliseconds_of_an_update(each, device) for method, each in trainers.items()}
+    settings = trainings["ddqn"]
+    frames_left_out = settings.replay.capacity - trainer.settings.replay.capacity
+    return {
+        "device": device,
+        "num_envs": settings.num_envs,
+        "collecting_seconds_per_step": seconds,
+        "update_milliseconds": updates,
+        "training_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        + frames_left_out * settings.env.height * settings.env.width / MEGABYTE,
+        "training_gpu_mb": torch.cuda.max_memory_allocated() / MEGABYTE if device == "cuda" else None,
+        "machine": described,
+    }
+
+
+def _trainer(settings: TrainSettings, device: str, capacity: int) -> Trainer:
+    """One that only collects, into a small replay."""
+    small = replace(settings.replay, capacity=capacity)
+    return Trainer(replace(settings, steps=FOREVER, warm_up_steps=FOREVER, replay=small), device=torch.device(device))
+
+
+def _milliseconds_of_an_update(trainer: Trainer, device: str, updates: int = 20) -> float:
+    batch = random_batch()
+    begun = 0.0
+    for number in range(updates + 3):
+        if number == 3:
+            _synchronise(device)
+            begun = time.perf_counter()
+        trainer.learner.update(batch, agent_step=FOREVER)
+    _synchronise(device)
+    return 1000 * (time.perf_counter() - begun) / updates
+
+
+def _synchronise(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    """Measure if asked to, then print the page."""
+    parser = argparse.ArgumentParser(prog="python -m bench.cost", description=__doc__.partition("\n")[0])
+    add = partial(parser.add_argument, type=int)
+    add("--games", default=4, help="default: %(default)s, the paper's")
+    add("--seeds", default=5, help="default: %(default)s")
+    add("--gpus", default=20, help="of the row with several GPUs; default: %(default)s")
+    add("--cpu-jobs", default=20, help="of the CPU cluster, at the same time; default: %(default)s")
+    parser.add_argument(
+        "--gpu-update-ms", type=float, nargs=2, metavar=("DDQN", "SA_DDQN"),
+        help="milliseconds of an update on a GPU; without them, those that --measure --device cuda wrote",
+    )  # fmt: skip
+    parser.add_argument("--measure", action="store_true", help="write host.json first")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to measure; default: %(default)s")
+    add("--agent-steps", default=4096, help="to measure; default: %(default)s")
+    parser.add_argument("--folder", type=Path, default=Path("outputs/bench"), help="default: %(default)s")
+    options = parser.parse_args()
+    study = paper_study(options.games, options.seeds)
+    try:
+        if options.measure:
+            choose_device(options.device)
+            write_json(options.folder / "host.json", measure(study, options.device, options.agent_steps))
+        train, maps, host = (read_json(options.folder / f"{name}.json") for name in ("train", "maps", "host"))
+    except NrmapError as error:
+        makes = "make them with python -m bench.train, python -m bench.maps and python -m bench.cost --measure"
+        sys.exit(f"error: {error}; {makes}")
+    cpu, gpu = cpu_speeds(train, maps, host), None
+    if options.gpu_update_ms is not None:
+        gpu = gpu_speeds(cpu, dict(zip(METHODS, options.gpu_update_ms, strict=True)))
+    elif host["device"] == "cuda":
+        gpu = gpu_speeds(cpu, host["update_milliseconds"])
+    print(
+        page(study, {"GPU": gpu, "CPU job": cpu}, {"GPU": 1, "GPUs": options.gpus, "CPU jobs": options.cpu_jobs}, host)
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The cost model against sums done by hand."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.cost import Speeds, Study, cost, cpu_speeds, gpu_speeds, page, paper_study, training_hours
+from nrmap.learning.settings import TrainSettings
+
+ROOT = Path(__file__).parent.parent
+TRAIN = {
+    "updates_per_second": {
+        "ddqn": {"rates": [40.0, 50.0, 200.0], "operations": 1.0},
+        "sa_ddqn": {"rates": [10.0, 9.0, 11.0], "operations": 1.0},
+    }
+}
+MAPS = {"cases": [{"case": "1 frame", "seconds_per_state": {"incremental": 0.25, "dense": 9.0}}]}
+HOST = {
+    "device": "cpu",
+    "collecting_seconds_per_step": 0.001,
+    "training_rss_mb": 2048.0,
+    "machine": {"processor": "a processor", "cores": 2},
+}
+
+
+@pytest.fixture
+def study(tiny_settings) -> Study:
+    vanilla = tiny_settings(steps=7200, warm_up_steps=3600, steps_per_update=4)
+    robust: TrainSettings = replace(vanilla, method="sa_ddqn", steps=3600, warm_up_steps=400)
+    return Study(games=2, seeds=3, trainings={"ddqn": vanilla, "sa_ddqn": robust}, num_states=1200)
+
+
+def test_a_training_is_its_steps_and_its_updates(study: Study) -> None:
+    speeds = cpu_speeds(TRAIN, MAPS, HOST)
+    assert speeds == Speeds(collecting=0.001, updates={"ddqn": 0.02, "sa_ddqn": 0.1}, ablating=0.25)
+    # 7.2 s of collecting and 900 updates of 20 ms; 3.6 s and 800 of 100 ms.
+    assert training_hours(study.trainings["ddqn"], speeds) == pytest.approx((7.2 + 18) / 3600)
+    assert training_hours(study.trainings["sa_ddqn"], speeds) == pytest.approx((3.6 + 80) / 3600)
+
+
+@pytest.mark.parametrize(("workers", "rounds"), [(1, 6), (4, 2), (6, 1), (20, 1)])
+def test_chains_are_shared_out(study: Study, workers: int, rounds: int) -> None:
+    found = cost(study, cpu_speeds(TRAIN, MAPS, HOST), workers)
+    # Two policies, each on its own 1,200 states and on the 2,400 of the pool.
+    assert found.maps == pytest.approx(2 * 3600 * 0.25 / 3600)
+    chain = (7.2 + 18 + 3.6 + 80) / 3600 + found.maps
+    assert found.worker_hours == pytest.approx(6 * chain)
+    assert found.wall_hours == pytest.approx(rounds * chain)
+
+
+def test_a_gpu_changes_the_updates_alone() -> None:
+    cpu = cpu_speeds(TRAIN, MAPS, HOST)
+    gpu = gpu_speeds(cpu, {"ddqn": 2.0, "sa_ddqn": 8.0})
+    assert gpu == replace(cpu, updates={"ddqn": 0.002, "sa_ddqn": 0.008})
+
+
+def test_the_scale_is_the_papers() -> None:
+    study = paper_study(4, 5)
+    assert study.chains == 20
+    for settings in study.trainings.values():
+        assert settings.steps == 6_000_000
+        assert settings.steps_per_update == 1
+    assert study.trainings["sa_ddqn"].parent == study.trainings["ddqn"]
+
+
+def test_what_was_not_measured_is_said(study: Study) -> None:
+    text = page(study, {"GPU": None, "CPU job": cpu_speeds(TRAIN, MAPS, HOST)}, {"GPU": 1, "CPU jobs": 6}, HOST)
+    assert "| 1 GPU | not measured | |" in text
+    assert "| 6 CPU jobs | 3 | 0.0 |" in text
+    assert "| CPU job | 1.00 ms | 20.00 ms | 100.00 ms | 250.00 ms | 0.0 h | 0.0 h | 0.5 h |" in text
+    assert "2.0 GB" in text
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.cost", "--folder", str(tmp_path), "--gpu-update-ms", "2", "8"]
+    absent = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert absent.returncode == 1
+    assert absent.stderr.startswith(f"error: no file {tmp_path}/train.json")
+    assert len(absent.stderr.splitlines()) == 1
+    (tmp_path / "train.json").write_text(json.dumps(TRAIN))
+    (tmp_path / "maps.json").write_text(json.dumps(MAPS))
+    done = subprocess.run(
+        [*command, "--measure", "--agent-steps", "64"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    host = json.loads((tmp_path / "host.json").read_text())
+    assert host["collecting_seconds_per_step"] > 0
+    # The replay of the scale alone takes 200,000 frames of 84 × 84 bytes.
+    assert host["training_rss_mb"] > 200_000 * 84 * 84 / 2**20
+    assert (
+        f"| GPU | {1000 * host['collecting_seconds_per_step']:.2f} ms | 2.00 ms | 8.00 ms | 250.00 ms |" in done.stdout
+    )
