@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from analyze.settings import AnalysisSettings, Resources, analysis_settings
+from analyze.shards import requested_shard
 from analyze.stages import (
     MAPS_FILE,
     MapsResult,
@@ -16,6 +17,7 @@ from analyze.stages import (
     ensure_evaluation,
     ensure_figures,
     ensure_maps,
+    ensure_shard,
     ensure_states,
 )
 from analyze.tables import print_records
@@ -37,6 +39,7 @@ def analyze(config: Mapping[str, Any]) -> None:
     device = choose_device(config["device"])
     layout = Layout(Path(config["outputs"]))
     resources = Resources(engine=config["engine"], disk_budget=int(config["disk_budget_gb"] * 1e9))
+    shard = requested_shard(config)
     keep_freed_memory()
     if config["threads"]:
         torch.set_num_threads(config["threads"])
@@ -46,6 +49,12 @@ def analyze(config: Mapping[str, Any]) -> None:
     if settings.states.states_from == "pool":
         sources = [load_policy(_pooled_path(config, entry, layout), device) for entry in config["pool"]]
     states = ensure_states(sources, settings.states, layout=layout, device=device)
+    if shard is not None:
+        print(ensure_shard(
+            policy, states, settings.maps, shard,
+            states_from=settings.states.label, resources=resources, layout=layout,
+        ))  # fmt: skip
+        return
     evaluation = ensure_baselines(policy.env, settings.evaluation, layout=layout)
     evaluation += ensure_evaluation(policy, settings.evaluation, layout=layout, device=device)
     maps = ensure_maps(

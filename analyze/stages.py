@@ -5,7 +5,8 @@ not run again; a changed setting or input leads to another folder.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,16 @@ from typing import Any
 import filelock
 import torch
 
+from analyze import shards
 from analyze.figures import map_figures
 from analyze.measure import map_records
 from analyze.settings import MapSettings, Resources, StatesSettings
-from nrmap.ablation import AblatedChunk, make_engine
-from nrmap.ablation.store import ablated_q_values
 from nrmap.envs import EnvSpec
 from nrmap.episode_maps import EpisodeMaps, load_maps, save_maps
 from nrmap.errors import NrmapError
 from nrmap.evaluation import BASELINE_METHOD, EvaluationProgress, EvaluationSettings, evaluate, evaluate_baselines
 from nrmap.files import identity_of, read_json, sha256_of_file, write_json
 from nrmap.layout import METRICS_FILE, Layout
-from nrmap.maps import sweep_maps
 from nrmap.policy import Policy
 from nrmap.progress import Progress
 from nrmap.records import Record, read_records, write_records
@@ -140,25 +139,21 @@ def ensure_maps(
     resources: Resources,
     layout: Layout,
 ) -> MapsResult:
-    """All maps of `policy` on `states`; the ablated Q-values are kept, so another temperature comes cheap."""
-    inputs = {"policy_sha256": policy.sha256, "states_sha256": states.sha256}
-    ablation = {"stage": "ablation", **inputs, **asdict(settings.ablation)}
-    identity = identity_of({**ablation, "stage": "maps", "settings": asdict(settings), "states_from": states_from})
-    folder = layout.maps(game=policy.env.game, method=policy.card.method, seed=policy.card.seed, identity=identity)
+    """All maps of `policy` on `states`; the ablated Q-values are kept, so another temperature comes cheap.
+
+    What shards of the same maps there are is merged and then removed; only missing episodes are ablated.
+    """
+    inputs, folder = _maps_place(policy, states, settings, states_from=states_from, layout=layout)
 
     def make() -> None:
-        engine = make_engine(policy, spec=settings.ablation, engine=resources.engine)
-        rows = torch.from_numpy(states.states.states)  # [N, C, H, W]
-        kept = layout.ablated(game=policy.env.game, identity=identity_of(ablation))
-        with Progress(f"{policy.label}: maps on {states_from} states", unit="states") as progress:
-            chunks = ablated_q_values(kept, engine, rows, key=ablation, disk_budget=resources.disk_budget)
-            maps = sweep_maps(
-                _shown(chunks, progress, total=len(rows)),
-                episode_ids=states.states.episode_ids,
-                temperatures=settings.temperatures,
-                rounding_floor=engine.rounding_floor,
-                prefix_sizes=settings.prefix_sizes,
-            )
+        maps = shards.merged(
+            folder,
+            states.states.episode_ids,
+            lambda episodes: shards.episode_maps(
+                policy, states.states, episodes,
+                settings=settings, inputs=inputs, states_from=states_from, resources=resources, layout=layout,
+            ),
+        )  # fmt: skip
         save_maps(folder / MAPS_FILE, maps, {"policy": policy.label, **inputs})
         records = map_records(
             maps,
@@ -170,10 +165,49 @@ def ensure_maps(
         )
         context = {"states_path": _relative(states.path, layout.outputs), **inputs}
         _write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=context)
+        shutil.rmtree(shards.shards_folder(folder), ignore_errors=True)
 
     _once(folder / METRICS_FILE, make)
     maps, _ = load_maps(folder / MAPS_FILE)
     return MapsResult(folder, maps, read_records(folder / METRICS_FILE))
+
+
+def ensure_shard(
+    policy: Policy,
+    states: StatesFile,
+    settings: MapSettings,
+    shard: shards.Shard,
+    *,
+    states_from: str,
+    resources: Resources,
+    layout: Layout,
+) -> Path:
+    """The maps of one shard's episodes, for `ensure_maps` to merge; or all maps, if they are there already."""
+    inputs, folder = _maps_place(policy, states, settings, states_from=states_from, layout=layout)
+    episodes = shard.episodes(states.states.episode_ids)
+    if (folder / METRICS_FILE).is_file():
+        return folder / MAPS_FILE
+
+    def make() -> None:
+        maps = shards.episode_maps(
+            policy, states.states, episodes,
+            settings=settings, inputs=inputs, states_from=states_from, resources=resources, layout=layout,
+        )  # fmt: skip
+        save_maps(shard.path(folder), maps, {"policy": policy.label, **inputs})
+
+    _once(shard.path(folder), make)
+    return shard.path(folder)
+
+
+def _maps_place(
+    policy: Policy, states: StatesFile, settings: MapSettings, *, states_from: str, layout: Layout
+) -> tuple[dict[str, str | None], Path]:
+    """The hashes of what maps are made of, and the folder that they name."""
+    inputs = {"policy_sha256": policy.sha256, "states_sha256": states.sha256}
+    ablation = {**inputs, **asdict(settings.ablation)}
+    identity = identity_of({**ablation, "stage": "maps", "settings": asdict(settings), "states_from": states_from})
+    folder = layout.maps(game=policy.env.game, method=policy.card.method, seed=policy.card.seed, identity=identity)
+    return inputs, folder
 
 
 def ensure_figures(policy: Policy, states: StatesFile, maps: MapsResult) -> dict[str, Path]:
@@ -190,12 +224,6 @@ def ensure_figures(policy: Policy, states: StatesFile, maps: MapsResult) -> dict
 
 def _show_part(progress: Progress) -> EvaluationProgress:
     return lambda part, done, total: progress.update(done, total, part)
-
-
-def _shown(chunks: Iterable[AblatedChunk], progress: Progress, *, total: int) -> Iterator[AblatedChunk]:
-    for chunk in chunks:
-        yield chunk
-        progress.update(chunk.start + len(chunk.q_values), total)
 
 
 def _write_metrics(path: Path, records: list[Record], *, settings: dict[str, Any], inputs: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from toy_policies import BREAKOUT, FREEWAY, toy_policy
 
-from analyze import stages
+from analyze import shards, stages
 from analyze.settings import MapSettings, Resources, StatesSettings, analysis_settings
 from nrmap.ablation import AblationSpec
 from nrmap.errors import NrmapError
@@ -33,13 +33,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted: Counter[str] = Counter()
 
     def count(name: str) -> None:
-        work: Callable[..., Any] = getattr(stages, name)
+        module = shards if name == "sweep_maps" else stages
+        work: Callable[..., Any] = getattr(module, name)
 
         def counting(*arguments: Any, **options: Any) -> Any:
             counted[name] += 1
             return work(*arguments, **options)
 
-        monkeypatch.setattr(stages, name, counting)
+        monkeypatch.setattr(module, name, counting)
 
     for name in ("collect_states", "pool_states", "evaluate", "sweep_maps"):
         count(name)

@@ -1,0 +1,152 @@
+"""Maps that several jobs made are, bit for bit, those that one job makes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toy_policies import FREEWAY, toy_policy
+
+from analyze import shards, stages
+from analyze.settings import MapSettings, Resources, StatesSettings
+from analyze.shards import Shard, requested_shard
+from nrmap.ablation import AblationSpec
+from nrmap.errors import NrmapError
+from nrmap.layout import Layout
+from nrmap.policy import Policy, load_policy, save_policy
+
+EPISODES = 5
+# More states in each episode than the engine takes at a time in these tests, and not the same number.
+STATES = StatesSettings(num_states=23, episodes=EPISODES, run_seed=0, states_from="own")
+MAPS = MapSettings(temperatures=(0.5, 2.0), ablation=AblationSpec(), prefix_sizes=(2, 11))
+RESOURCES = {"kept": Resources("auto", 10**9), "streamed": Resources("auto", 0), "dense": Resources("dense", 10**9)}
+
+
+@pytest.fixture(autouse=True)
+def _three_states_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nrmap.ablation.incremental.MOST_STATES", 3)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    path = tmp_path_factory.mktemp("policy") / "policy.safetensors"
+    save_policy(path, toy_policy(FREEWAY, seed=1))
+    return load_policy(path)
+
+
+def states_of(policy: Policy, layout: Layout) -> stages.StatesFile:
+    return stages.ensure_states([policy], STATES, layout=layout, device=torch.device("cpu"))
+
+
+def run(policy: Policy, outputs: Path, *jobs: Shard | None, resources: Resources = RESOURCES["kept"]) -> Any:
+    """What the last of `jobs` gives; None is the job that merges."""
+    layout = Layout(outputs)
+    states = states_of(policy, layout)
+    options = {"states_from": "own", "resources": resources, "layout": layout}
+    result = None
+    for shard in jobs:
+        if shard is None:
+            result = stages.ensure_maps(policy, states, MAPS, **options)
+        else:
+            result = stages.ensure_shard(policy, states, MAPS, shard, **options)
+    return result
+
+
+@pytest.mark.parametrize(("count", "resources"), [(2, "kept"), (EPISODES, "streamed"), (2, "dense")])
+def test_merged_shards_are_the_unsharded_maps(policy: Policy, tmp_path: Path, count: int, resources: str) -> None:
+    how = RESOURCES[resources]
+    whole = run(policy, tmp_path / "whole", None, resources=how)
+    jobs = [Shard(index, count) for index in reversed(range(count))]
+    merged = run(policy, tmp_path / "sharded", *jobs, None, resources=how)
+    # The files hold every array and nothing else, so equal bytes are equal maps.
+    assert (merged.folder / "maps.npz").read_bytes() == (whole.folder / "maps.npz").read_bytes()
+    assert merged.records == whole.records
+    assert merged.folder.relative_to(tmp_path / "sharded") == whole.folder.relative_to(tmp_path / "whole")
+    assert not shards.shards_folder(merged.folder).exists()
+    assert whole.maps.kmap.any()
+    assert len(set(whole.maps.states_per_episode)) > 1
+
+
+def test_only_the_episodes_of_missing_shards_are_ablated(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(policy, tmp_path / "whole", None)
+    run(policy, tmp_path / "sharded", Shard(0, 3), Shard(2, 3))
+    made: list[list[int]] = []
+    work = shards.episode_maps
+
+    def noting(policy: Policy, states: Any, episodes: list[int], **options: Any) -> Any:
+        made.append(list(episodes))
+        return work(policy, states, episodes, **options)
+
+    monkeypatch.setattr(shards, "episode_maps", noting)
+    merged = run(policy, tmp_path / "sharded", Shard(0, 3), None)
+    assert made == [[1, 4]]
+    assert (merged.folder / "maps.npz").read_bytes() == (whole.folder / "maps.npz").read_bytes()
+    # There is nothing left to do for a shard that comes too late, nor for one of another count.
+    assert run(policy, tmp_path / "sharded", Shard(1, 2)) == merged.folder / "maps.npz"
+    assert made == [[1, 4]]
+
+
+def test_shards_of_two_counts_are_not_counted_twice(policy: Policy, tmp_path: Path) -> None:
+    whole = run(policy, tmp_path / "whole", None)
+    merged = run(policy, tmp_path / "sharded", Shard(0, 2), Shard(0, 3), Shard(1, 5), None)
+    assert (merged.folder / "maps.npz").read_bytes() == (whole.folder / "maps.npz").read_bytes()
+
+
+def test_a_damaged_shard_is_named(policy: Policy, tmp_path: Path) -> None:
+    path = run(policy, tmp_path, Shard(1, 2))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(NrmapError, match=str(path)):
+        run(policy, tmp_path, None)
+    assert not (path.parent.parent / "metrics.json").exists()
+
+
+def test_a_shard_that_was_killed_goes_on_where_it_was(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(policy, tmp_path / "whole", Shard(0, 2))
+
+    class KilledError(Exception):
+        pass
+
+    def broken_shown(chunks: Any, progress: Any, *, total: int) -> Any:
+        for number, chunk in enumerate(chunks):
+            if number == 3:  # in the middle of an episode
+                raise KilledError
+            yield chunk
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shards, "_shown", broken_shown)
+        with pytest.raises(KilledError):
+            run(policy, tmp_path / "killed", Shard(0, 2))
+    resumed = run(policy, tmp_path / "killed", Shard(0, 2))
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_the_episodes_are_shared_out_once() -> None:
+    ids = np.repeat([4, 7, 8, 11, 20], [3, 1, 4, 1, 5])
+    shares = [Shard(index, 3).episodes(ids) for index in range(3)]
+    assert shares == [[4, 11], [7, 20], [8]]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"shards": 0, "shard": None}, "shards=0: expected a whole number, at least 1"),
+        ({"shards": 4, "shard": 4}, "shard=4: expected 0 to 3 with 4 shards"),
+        ({"shards": 4, "shard": -1}, "shard=-1: expected 0 to 3"),
+        ({"shards": "four", "shard": 1}, "shards='four'"),
+        ({"shards": 4, "shard": "own"}, "shard='own': expected a whole number, or null"),
+    ],
+)
+def test_wrong_shards_are_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(NrmapError, match=message):
+        requested_shard(config)
+
+
+def test_more_shards_than_episodes(policy: Policy, tmp_path: Path) -> None:
+    with pytest.raises(NrmapError, match="shards=6: the states are of 5 episodes only"):
+        run(policy, tmp_path, Shard(0, 6))
+    assert requested_shard({"shards": 6, "shard": None}) is None
