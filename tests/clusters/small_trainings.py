@@ -1,0 +1,61 @@
+"""What the cluster tests run: trainings of some seconds, saved after every step, and a look at what came out."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from nrmap.layout import CHECKPOINT_FILE, POLICY_FILE
+from nrmap.policy import load_policy
+from train.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).parents[2]
+STEPS = 800
+# Two vanilla policies, and two that wait for them; every part of a training on the smallest screen.
+SWEEP = (
+    "env=Breakout", "method=ddqn,sa_ddqn", "seed=0,1", "scale=smoke", "wandb=disabled", "device=cpu",
+    "checkpoint_seconds=0", "env.height=36", "env.width=36", "env.max_agent_steps=33", f"scale.steps={STEPS}",
+    "scale.num_envs=2", "scale.warm_up_steps=40", "scale.replay.capacity=200", "scale.exploration.decay_steps=60",
+    "scale.fine_tune.steps=120", "scale.fine_tune.attack_ramp.ramp_begin=0",
+    "scale.fine_tune.attack_ramp.ramp_steps=40",
+)  # fmt: skip
+JOBS = {(method, seed) for method in ("ddqn", "sa_ddqn") for seed in ("seed0", "seed1")}
+
+
+def start_sweep(outputs: Path, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """`python -m train -m` with one thread a job, its output in `outputs`.log."""
+    command = [sys.executable, "-m", "train", "-m", *arguments, *SWEEP, f"outputs={outputs}"]
+    environment = dict(os.environ if environment is None else environment)
+    for name in [name for name in environment if name.endswith("_NUM_THREADS")]:
+        del environment[name]
+    with open(outputs.with_suffix(".log"), "w") as log:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True)
+
+
+def reached(outputs: Path, method: str, seed: str) -> int:
+    """The agent step of a run's checkpoint; 0 without one."""
+    for path in outputs.glob(f"train/*/{method}/{seed}/*/{CHECKPOINT_FILE}"):
+        with contextlib.suppress(Exception):  # it may be replaced or removed between two looks
+            return load_checkpoint(path)["trainer"]["agent_step"]
+    return 0
+
+
+def policies(outputs: Path) -> dict[tuple[str, str], Path]:
+    """Every trained policy under `outputs`, by method and seed."""
+    paths = list(outputs.glob(f"train/*/*/*/*/{POLICY_FILE}"))
+    named = {tuple(path.relative_to(outputs).parts[2:4]): path for path in paths}
+    assert len(named) == len(paths), "a policy was trained twice"
+    return named
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    """Bit for bit."""
+    first, second = load_policy(one), load_policy(other)
+    assert first.card.agent_steps == second.card.agent_steps > 0
+    weights, others = first.network.state_dict(), second.network.state_dict()
+    assert weights.keys() == others.keys()
+    for name in weights:
+        assert torch.equal(weights[name], others[name]), name
