@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from analyze.controls import control_summary, ensure_controls
 from analyze.settings import AnalysisSettings, Resources, analysis_settings
 from analyze.shards import requested_shard
 from analyze.stages import (
@@ -61,9 +62,13 @@ def analyze(config: Mapping[str, Any]) -> None:
         policy, states, settings.maps, states_from=settings.states.label, resources=resources, layout=layout
     )
     figures = ensure_figures(policy, states, maps)
+    controls = ensure_controls(
+        policy, states, settings.maps, draws=settings.controls, seed=config["evaluation_seed"],
+        states_from=settings.states.label, resources=resources, layout=layout,
+    )  # fmt: skip
     records = [*evaluation, *maps.records]
-    print_records(records)
-    _track(config, policy=policy, settings=settings, maps=maps, records=records, figures=figures)
+    print_records([*records, *controls])
+    _track(config, policy=policy, settings=settings, maps=maps, records=records, controls=controls, figures=figures)
     print(maps.folder)
 
 
@@ -88,12 +93,14 @@ def _track(
     settings: AnalysisSettings,
     maps: MapsResult,
     records: list[Record],
+    controls: list[Record],
     figures: Mapping[str, Path],
 ) -> None:
     """Tell W&B what was measured, once: a repeated analysis with the same results is the same run."""
     spec = build(TrackingSpec, config["wandb"], "wandb")
     mode = decide_mode(spec, os.environ)
-    identity = identity_of({"records": [asdict(record) for record in records]})
+    rows = [asdict(record) for record in (*records, *controls)]
+    identity = identity_of({"records": rows})
     told = maps.folder / f"tracked-{mode}-{identity}"
     if mode == "disabled" or told.exists():
         return
@@ -108,8 +115,9 @@ def _track(
         tags=(policy.env.game, policy.card.method, settings.states.label),
         folder=maps.folder,
     ) as tracker:
-        tracker.table("records", list(asdict(records[0])), [list(asdict(record).values()) for record in records])
+        tracker.table("records", list(rows[0]), [list(row.values()) for row in rows])
         tracker.summary({_summary_name(record): record.value for record in records if _is_headline(record)})
+        tracker.summary(control_summary(controls))
         for name, path in figures.items():
             tracker.image(name, path)
         tracker.artifact(f"maps-{maps.folder.name}", "maps", [maps.folder / MAPS_FILE, maps.folder / METRICS_FILE])

@@ -62,6 +62,18 @@ def comparison_sheet(
     return Sheet(name, caption, tuple(panels), columns * max(len(panels) // len(maps), 1), _MAP_SIZE)
 
 
+def kinds_sheet(name: str, caption: str, maps: Mapping[str, TotalMaps], temperature: float | None) -> Sheet:
+    """Every kind of map in a row, every policy in a column by its label; HMAP and KL at `temperature`."""
+    panels = [
+        map_panel(label, summed(map_), kind, at)
+        for kind in KINDS
+        for label, total in maps.items()
+        for at, map_ in maps_of_kind(total, kind)
+        if at is None or at == temperature
+    ]
+    return Sheet(name, caption, tuple(panels), len(maps), _MAP_SIZE)
+
+
 def overlay_sheet(name: str, caption: str, shown: Mapping[str, tuple[NDArray[np.uint8], TotalMaps]]) -> Sheet:
     """KMAP and the KL map over a screen of the game, for every label its screen and its maps."""
     panels = []
@@ -69,8 +81,7 @@ def overlay_sheet(name: str, caption: str, shown: Mapping[str, tuple[NDArray[np.
         for label, (screen, total) in shown.items():
             _, map_ = maps_of_kind(total, kind)[0]
             title = f"{KINDS[kind].title}\n{label}"
-            summed = map_.reshape(-1, *map_.shape[-2:]).sum(axis=0)
-            draw = partial(draw_overlay, screen=screen, map_=summed, kind=kind, title=title)
+            draw = partial(draw_overlay, screen=screen, map_=summed(map_), kind=kind, title=title)
             panels.append(Panel(draw, f"{KINDS[kind].title} of {label} laid over a screen of the game."))
     return Sheet(name, caption, tuple(panels), len(shown), _OVERLAY_SIZE)
 
@@ -99,6 +110,12 @@ def maps_of_kind(total: TotalMaps, kind: MapKind) -> list[tuple[float | None, Fl
 def channels_of(map_: FloatArray) -> Iterator[FloatArray]:
     """The maps [H, W] in a map [H, W] or, where every frame of a stack was ablated apart, [C, H, W]."""
     yield from map_.reshape(-1, *map_.shape[-2:])
+
+
+def summed(map_: FloatArray) -> FloatArray:
+    """One map [H, W]: a map itself, or the sum over the frames of a stack that were ablated apart."""
+    total: FloatArray = map_.reshape(-1, *map_.shape[-2:]).sum(axis=0)
+    return total
 
 
 def screen_of(states: RolloutStates) -> NDArray[np.uint8]:

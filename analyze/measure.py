@@ -1,4 +1,4 @@
-"""From maps to records: sparsity, effective pixels and map entropy, with intervals over episodes."""
+"""From maps to records: sparsity, effective pixels, map entropy and the grid, with intervals over episodes."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +20,10 @@ from nrmap.sparsity import (
     sparsity_of_rows,
     zero_reason,
 )
+from nrmap.spectrum import grid_excess, grid_excess_of_rows, smallest_side
+
+# The strides of the Nature network's convolutions multiply to 8.
+GRID_PERIOD = 8
 
 
 def map_records(
@@ -29,9 +33,10 @@ def map_records(
 
     For each kind of map ("kmap", "margin_drop", and at every temperature "hmap", "kl"): its
     "_sparsity" (eq. 9), "_effective_pixels" (S²), "_map_entropy" (UAI eq. 8, on the sum over
-    states) and "_relative_map_entropy" (on M / max |M|); the sparsity also for every prefix of
-    the states, with item "prefix". Then the share of (state, pixel) pairs that flip the arg max
-    ("flip_pair_rate") or leave it to rounding ("tie_pair_rate"), and the Q-gap's quantiles.
+    states), "_relative_map_entropy" (on M / max |M|) and the "_grid" measures, see `_grid_records`;
+    the sparsity also for every prefix of the states, with item "prefix". Then the share of
+    (state, pixel) pairs that flip the arg max ("flip_pair_rate") or leave it to rounding
+    ("tie_pair_rate"), and the Q-gap's quantiles.
     """
     make = partial(
         Record,
@@ -83,6 +88,41 @@ def _records_of_map(
     yield _record(make, f"{kind}_effective_pixels", effective_pixels(total, why_zero), squared)
     yield make(metric=f"{kind}_map_entropy", value=map_entropy(total))
     yield _record(make, f"{kind}_relative_map_entropy", relative_map_entropy(total, why_zero), None)
+    yield from _grid_records(make, kind, by_episode, why_zero)
+
+
+def _grid_records(make: MakesRecord, kind: MapKind, by_episode: NDArray[np.float64], why_zero: str) -> Iterator[Record]:
+    """The grid of period 8 in the map, summed over channels where each was ablated apart.
+
+    "_grid_excess" with its interval, and by direction as the items "vertical" and "horizontal";
+    its "_grid_p_value" against random maps without a grid, whose quantiles are
+    "_grid_null_quantile"; "_grid_crop_quantile" are those of crops at other places. Their items
+    are the probabilities 0.05, 0.5 and 0.95.
+    """
+    height, width = by_episode.shape[-2:]
+    flat = by_episode.reshape(len(by_episode), -1, height, width).sum(axis=1)  # [E, H, W]
+    total = flat.sum(axis=0)
+    if min(height, width) < smallest_side(GRID_PERIOD):
+        why = f"a {height} × {width} map is too small: sides of {smallest_side(GRID_PERIOD)} pixels are needed"
+        yield from _without_grid(make, kind, why)
+        return
+    found = grid_excess(total, period=GRID_PERIOD)
+    if found.value is None or found.null_quantiles is None or found.crop_quantiles is None:
+        yield from _without_grid(make, kind, found.reason if total.any() else why_zero)
+        return
+    interval = interval_of_sum(flat, partial(grid_excess_of_rows, period=GRID_PERIOD), bounds=(0.0, np.inf))
+    yield _record(make, f"{kind}_grid_excess", Measure(found.value), interval)
+    for direction in ("vertical", "horizontal"):
+        yield make(metric=f"{kind}_grid_excess", value=getattr(found, direction), item=direction)
+    yield make(metric=f"{kind}_grid_p_value", value=found.p_value)
+    for name, quantiles in (("null", found.null_quantiles), ("crop", found.crop_quantiles)):
+        for probability, quantile in zip((0.05, 0.5, 0.95), quantiles, strict=True):
+            yield make(metric=f"{kind}_grid_{name}_quantile", value=quantile, item=str(probability))
+
+
+def _without_grid(make: MakesRecord, kind: MapKind, why: str | None) -> Iterator[Record]:
+    for metric in ("grid_excess", "grid_p_value"):
+        yield make(metric=f"{kind}_{metric}", value=None, note=why)
 
 
 def _record(make: MakesRecord, metric: str, measure: Measure, interval: Interval | None) -> Record:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nrmap.controls import CONTROL_KINDS
-from nrmap.evaluation import BASELINE_METHOD
+from nrmap.evaluation import BASELINE_METHOD, WORST_CASE
 from nrmap.records import Record
 
 # In the order in which tables and figures show them; other methods follow, by name.
@@ -68,15 +68,45 @@ def _map_metrics() -> dict[str, MetricName]:
             4,
             f"The same of {name} divided by its largest magnitude, which does not change with N alone.",
         )
+        names[f"{kind}_grid_excess"] = MetricName(
+            f"grid({short})",
+            rf"$\mathrm{{grid}}({symbol})$",
+            2,
+            f"Spectral energy of {name} at the multiples of 1/8 cycle per pixel along both axes, over the mean of the "
+            "neighbouring frequencies: about 1 without a grid.",
+        )
+        names[f"{kind}_grid_p_value"] = MetricName(
+            f"p({short})",
+            rf"$p({symbol})$",
+            3,
+            f"Share of random maps with the spectrum of {name}, but without the grid, whose number is as large.",
+        )
+        for quantiles, of in (("null", "those random maps"), ("crop", "crops at random places of the map")):
+            names[f"{kind}_grid_{quantiles}_quantile"] = MetricName(
+                f"grid({short}) {quantiles}",
+                rf"$\mathrm{{grid}}({symbol})$ {quantiles}",
+                2,
+                f"Quantiles of the grid's number of {name} over {of}.",
+            )
     return names
 
 
 METRICS: dict[str, MetricName] = _map_metrics() | {
-    "return_mean": MetricName("return", "return", 2, "Mean undiscounted return of whole greedy episodes, unclipped."),
+    "return_mean": MetricName(
+        "return",
+        "return",
+        2,
+        "Mean undiscounted return of whole greedy episodes, unclipped. In the worst case the action taken is that of "
+        "lowest Q among those that are not proven impossible inside the ball.",
+    ),
     "return_std": MetricName("std", "std", 2, "Standard deviation of the return over episodes (n − 1)."),
     "return": MetricName("return", "return", 2, "Undiscounted return of one greedy episode, unclipped."),
     "flip_rate": MetricName(
-        "flips", "flips", 4, "Share of states where the attack changes the greedy action: a lower bound on weakness."
+        "flips",
+        "flips",
+        4,
+        "Share of states where the attack changes the greedy action: a lower bound on weakness. In the worst case: "
+        "where an action of lower Q is not proven impossible, an upper bound for any attack on the same states.",
     ),
     "certified_rate": MetricName(
         "certified", "certified", 4, "Share of states where no point of the ball can change the greedy action: proven."
@@ -120,8 +150,11 @@ def method_label(method: str) -> str:
 
 def policy_label(method: str, seed: int | None) -> str:
     """`SA-DDQN seed 0`, short enough for an axis; of a control `seed` is the number of the draw."""
-    base = base_method(method)
-    name = _SHORT.get(base, base.replace("_", " ")) + method[len(base) :]
+    base, words = base_method(method), method.partition(" (")[2].removesuffix(")")
+    if is_control(method) and words:
+        name = " ".join([base.partition("_")[0], *(_SHORT.get(word, word) for word in words.split(" "))])
+    else:
+        name = _SHORT.get(base, base.replace("_", " ")) + method[len(base) :]
     return name if seed is None else f"{name} {'draw' if is_control(method) else 'seed'} {seed}"
 
 
@@ -154,12 +187,14 @@ def epsilon_label(attack_epsilon: float) -> str:
 
 
 def attack_label(attack: str | None, attack_epsilon: float | None = None) -> str:
-    """`PGD-10, 1/255`; `clean`; `always UP`; `random actions`."""
+    """`PGD-10, 1/255`; `clean`; `always UP`; `random actions`; `worst case, 1/255`."""
     name = attack or "clean"
     if name.startswith("constant:"):
         return f"always {name.removeprefix('constant:')}"
     if name == "random_policy":
         return "random actions"
+    if name == WORST_CASE:
+        name = "worst case"
     name = name.upper() if name.startswith(("pgd", "fgsm")) else name
     return name if attack_epsilon is None else f"{name}, {epsilon_label(attack_epsilon)}"
 

@@ -22,7 +22,7 @@ def returns_table(records: Sequence[Record], *, reference: Collection[str] = ())
     columns: list[Column] = []
     for condition in conditions:
         measured = {record.metric for record in chosen if _condition(record) == condition}
-        group = f"{attack_label(*condition[:2])} ({condition[2]} episodes)"
+        group = f"{_heading(*condition[:2])} ({condition[2]} episodes)"
         columns += [
             measured_column(metric, _return_key(metric, condition), metric_name(metric).title, group=group)
             for metric in _RETURN_METRICS
@@ -96,6 +96,13 @@ def _condition(record: Record) -> _Condition:
     if record.method == BASELINE_METHOD:
         return "clean", None, record.episodes
     return record.attack or "clean", record.attack_epsilon, record.episodes
+
+
+def _heading(attack: str, attack_epsilon: float | None) -> str:
+    """An attack's label. At a radius clean episodes are not attacked: what is proven of their states stands there."""
+    if attack == "clean" and attack_epsilon is not None:
+        return f"clean, proofs at {epsilon_label(attack_epsilon)}"
+    return attack_label(attack, attack_epsilon)
 
 
 def _strength(condition: _Condition) -> tuple[float, float, str, int]:

@@ -17,10 +17,10 @@ Key = tuple[float | int | str | None, ...]
 
 
 class Rows:
-    """Cells by group, seed and column. Every group starts with a game and where its policies are from."""
+    """Cells by group, seed and column. Every group starts with a game and has where its policies are from."""
 
     def __init__(self, *index: str) -> None:
-        """`index` names the columns that a group's key fills: "game", "policies" and others."""
+        """`index` names the columns that a group's key fills: "game", "policies" and others, first ones sort first."""
         self._index = index
         self._cells: dict[Key, dict[int | None, dict[str, Cell]]] = defaultdict(lambda: defaultdict(dict))
 
@@ -41,7 +41,7 @@ class Rows:
         several = any(len(seeds) > 1 for seeds in self._cells.values())
         game: object = None
         spread_above = False
-        places = {str(key[1]) for key in self._cells}
+        places = {str(key[self._index.index("policies")]) for key in self._cells}
         shown = [index for index, place in enumerate(self._index) if place != "policies" or {HERE, REFERENCE} <= places]
         for key in sorted(self._cells, key=self._order):
             seeds = self._cells[key]
@@ -53,12 +53,16 @@ class Rows:
                 rows.append((*heads, Cell(seed), *(seeds[seed].get(column.key, Cell()) for column in columns)))
             if len(seeds) > 1:
                 by_column = [[cells.get(column.key, Cell()) for cells in seeds.values()] for column in columns]
-                rows.append((*heads, Cell(f"{len(seeds)} seeds"), *map(spread, by_column)))
+                several_of = "draws" if self._is_control(key) else "seeds"
+                rows.append((*heads, Cell(f"{len(seeds)} {several_of}"), *map(spread, by_column)))
         index_columns = [_index_column(self._index[index]) for index in shown]
         notes = [*notes, SPREAD_NOTE] if several else notes
         return Table(
             name, title, (*index_columns, _index_column("seed"), *columns), tuple(rows), tuple(notes), frozenset(breaks)
         )
+
+    def _is_control(self, key: Key) -> bool:
+        return any(name == "method" and is_control(str(value)) for name, value in zip(self._index, key, strict=True))
 
     def _order(self, key: Key) -> tuple[object, ...]:
         """Own states before the pool, reference policies first, methods in their order, numbers as numbers."""

@@ -59,6 +59,10 @@ class AnalysisSettings:
     states: StatesSettings
     evaluation: EvaluationSettings
     maps: MapSettings
+    controls: int  # networks of each kind of control, 0 for none
+
+    def __post_init__(self) -> None:
+        check(self.controls >= 0, f"controls={self.controls}: expected at least 0")
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,22 @@ def analysis_settings(config: Mapping[str, Any]) -> AnalysisSettings:
             run_seed=config["evaluation_seed"],
             states_from=config["states_from"],
         ),
-        evaluation=EvaluationSettings(
-            episodes=sizes["evaluation_episodes"],
-            run_seed=config["evaluation_seed"],
-            attack_runs=tuple(build(AttackRun, run, "scale.analysis.attack_runs") for run in sizes["attack_runs"]),
-        ),
+        evaluation=_evaluation_settings(config["evaluation"], run_seed=config["evaluation_seed"]),
         maps=MapSettings(
             temperatures=tuple(sorted({float(value) for value in temperatures})),
             ablation=AblationSpec(value=config["ablated_value"], channels=config["channels"]),
             prefix_sizes=tuple(size for size in sizes["prefix_sizes"] if size < num_states),
         ),
+        controls=config["controls"],
     )
+
+
+def _evaluation_settings(node: Mapping[str, Any], *, run_seed: int) -> EvaluationSettings:
+    for radius in node["certify_epsilons"]:
+        check(isinstance(radius, int | float), f"certify_epsilons: {radius!r}, expected a radius in [0, 1] units")
+    lists = {
+        "certify_epsilons": tuple(float(radius) for radius in node["certify_epsilons"]),
+        "attack_runs": tuple(build(AttackRun, run, "evaluation.attack_runs") for run in node["attack_runs"]),
+    }
+    settings: EvaluationSettings = build(EvaluationSettings, {**node, **lists, "run_seed": run_seed}, "evaluation")
+    return settings

@@ -5,6 +5,7 @@ not run again; a changed setting or input leads to another folder.
 """
 
 import logging
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from analyze import shards
 from analyze.figures import map_figures
 from analyze.measure import map_records
 from analyze.settings import MapSettings, Resources, StatesSettings
+from nrmap.certify import IntervalCertifier
 from nrmap.envs import EnvSpec
 from nrmap.episode_maps import EpisodeMaps, load_maps, save_maps
 from nrmap.errors import NrmapError
@@ -97,18 +99,17 @@ def _states_file(path: Path, env: EnvSpec) -> StatesFile:
 def ensure_evaluation(
     policy: Policy, settings: EvaluationSettings, *, layout: Layout, device: torch.device
 ) -> list[Record]:
-    """The returns, actions and flips of `policy`, clean and under every attack of `settings`."""
-    identity = identity_of({"stage": "evaluation", "policy_sha256": policy.sha256, "settings": asdict(settings)})
-    folder = layout.evaluation(
-        game=policy.env.game, method=policy.card.method, seed=policy.card.seed, identity=identity
-    )
+    """Returns, actions and flips of `policy`, clean and under every attack of `settings`, and what is certified."""
+    card, inputs = policy.card, {"policy_sha256": policy.sha256}
+    identity = identity_of({"stage": "evaluation", **inputs, "settings": asdict(settings)})
+    folder = layout.evaluation(game=policy.env.game, method=card.method, seed=card.seed, identity=identity)
 
     def make() -> None:
         with Progress(f"{policy.label}: evaluation", unit="steps") as progress:
             records = evaluate(
-                policy, settings, num_envs=settings.episodes, device=device, progress=_show_part(progress)
-            )
-        inputs = {"policy_sha256": policy.sha256}
+                policy, settings, num_envs=settings.episodes, device=device,
+                certify=IntervalCertifier(policy.network), progress=_show_part(progress),
+            )  # fmt: skip
         _write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=inputs)
 
     _once(folder / METRICS_FILE, make)
@@ -206,7 +207,8 @@ def _maps_place(
     inputs = {"policy_sha256": policy.sha256, "states_sha256": states.sha256}
     ablation = {**inputs, **asdict(settings.ablation)}
     identity = identity_of({**ablation, "stage": "maps", "settings": asdict(settings), "states_from": states_from})
-    folder = layout.maps(game=policy.env.game, method=policy.card.method, seed=policy.card.seed, identity=identity)
+    method = re.sub(r"[^\w.-]+", "-", policy.card.method).strip("-")  # that of a control has spaces and brackets
+    folder = layout.maps(game=policy.env.game, method=method, seed=policy.card.seed, identity=identity)
     return inputs, folder
 
 

@@ -27,6 +27,13 @@ SPARSITIES = ("kmap_sparsity", "hmap_sparsity")
 ENTROPIES = ("kmap_map_entropy", "hmap_map_entropy")
 _KINDS = ("kmap", "hmap", "kl", "margin_drop")
 _ALL_SPARSITIES = (*(f"{kind}_sparsity" for kind in _KINDS), "flip_pair_rate", "tie_pair_rate")
+_DIRECTIONS = ("vertical", "horizontal")
+_GRID = {"grid_excess": "grid", "grid_p_value": "p", "grid_null_quantile": "no grid", "grid_crop_quantile": "crops"}
+_GRID_NOTE = (
+    "About 1 without a grid. p: the share of random maps with the map's spectrum but without the grid whose number is "
+    "as large. In the columns of these (“no grid”) and of crops at random places the value is the median, and square "
+    "brackets hold the 5% and 95% quantiles."
+)
 _OTHER_MEASURES = tuple(
     f"{kind}_{measure}" for measure in ("effective_pixels", "map_entropy", "relative_map_entropy") for kind in _KINDS
 )
@@ -79,9 +86,37 @@ def sparsity_table(records: Sequence[Record], *, reference: Collection[str] = ()
 
 
 def control_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
-    """The same of networks that have learned nothing; the draws of a control stand in the place of seeds."""
-    controls = [record for record in records if is_control(record.method)]
-    return _map_table(controls, _ALL_SPARSITIES, "controls", "Controls: sparsity without a policy", reference)
+    """The same beside networks that have learned nothing, on the sets of states that there are controls of.
+
+    The draws of a control stand in the place of seeds.
+    """
+    there = {_states_of(record) for record in records if is_control(record.method)}
+    beside = [record for record in records if _states_of(record) in there]
+    title = "All kinds of agents beside controls: sparsity of their maps on the same states"
+    return _map_table(beside, _ALL_SPARSITIES, "controls", title, reference)
+
+
+def grid_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
+    """The grid of period 8 in every kind of map, of agents and of controls: number, p value, what it is without."""
+    names = {f"{kind}_{measure}": (kind, title) for kind in _KINDS for measure, title in _GRID.items()}
+    chosen = [record for record in records if record.metric in names]
+    there = {record.metric for record in chosen}
+    columns = [
+        measured_column(metric, metric, title, group=metric_name(f"{kind}_grid_excess").title)
+        for metric, (kind, title) in names.items()
+        if metric in there
+    ]
+    lists: dict[tuple[object, ...], list[Record]] = defaultdict(list)
+    for record in chosen:
+        if record.item not in _DIRECTIONS:
+            lists[*_maps_of(record), record.temperature, record.metric].append(record)
+    cells = []
+    for first, *more in lists.values():
+        quantiles = sorted(record.value for record in (first, *more) if record.value is not None)
+        cells.append((first, Cell(quantiles[1], quantiles[0], quantiles[2]) if more else cell_of(first)))
+    title = "The grid: spectral energy at multiples of 1/8 cycle per pixel, over that of the neighbouring frequencies"
+    notes = (_GRID_NOTE, *interval_notes(record for record in chosen if record.item is None))
+    return _rows_of_maps(cells, reference).table("grid", title, columns, notes)
 
 
 def measure_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
@@ -105,23 +140,30 @@ def _map_table(
                 columns.append(
                     Column(f"{metric} paper", f"{heading.title} paper", latex=f"{heading.latex} paper", digits=0)
                 )
+    return _rows_of_maps([(record, cell_of(record)) for record in chosen], reference).table(
+        name, title, columns, interval_notes(chosen)
+    )
+
+
+def _rows_of_maps(cells: Sequence[tuple[Record, Cell]], reference: Collection[str]) -> Rows:
+    """A row for each policy, set of states and T; what does not depend on T stands in the row of every T."""
     temperatures: dict[tuple[object, ...], set[float | None]] = defaultdict(set)
-    for record in chosen:
+    for record, _ in cells:
         temperatures[_maps_of(record)].add(record.temperature)
-    rows = Rows("game", "policies", "states", "N", "T", "method")
-    for record in chosen:
-        # What does not depend on T stands in the row of every T; without any, in a row of its own.
+    rows = Rows("game", "states", "N", "T", "policies", "method")
+    for record, cell in cells:
+        game, place = place_of(record, reference)
         own = {record.temperature} if record.temperature is not None else temperatures[_maps_of(record)] - {None}
         for temperature in own or {None}:
-            key = (*place_of(record, reference), record.states_from, record.num_states, temperature, record.method)
-            rows.put(key, record.seed, record.metric, cell_of(record))
+            key = (game, record.states_from, record.num_states, temperature, place, record.method)
+            rows.put(key, record.seed, record.metric, cell)
             rows.put(key, record.seed, f"{record.metric} paper", _paper_cell(record))
-    return rows.table(name, title, columns, interval_notes(chosen))
+    return rows
 
 
 def print_records(records: Sequence[Record], console: Console | None = None) -> None:
-    """Print the returns and the sparsities, and whatever no other table shows."""
-    for build in (returns_table, sparsity_table, control_table, other_table):
+    """Print the returns, the sparsities, the controls and the grid, and whatever no other table shows."""
+    for build in (returns_table, sparsity_table, control_table, grid_table, other_table):
         table = build(records)
         if table.rows:
             print_table(table, console)
@@ -135,6 +177,10 @@ def headline_temperature(records: Iterable[Record]) -> float | None:
 
 def _of_maps(records: Iterable[Record]) -> list[Record]:
     return [record for record in records if record.states_from is not None and record.item is None]
+
+
+def _states_of(record: Record) -> tuple[object, ...]:
+    return record.game, record.states_from, record.num_states
 
 
 def _maps_of(record: Record) -> tuple[object, ...]:

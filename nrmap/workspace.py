@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nrmap.controls import CONTROL_KINDS
 from nrmap.errors import NrmapError, check
+from nrmap.evaluation import WORST_CASE
 from nrmap.tracking import TrackingSpec, summary_name
 from nrmap.wandb_tracker import X_AXIS, first_line, has_credentials
 
 NAME = "Non-robust features: games, methods, temperatures"
 GROUPED_BY = ("game", "method")
+_KINDS = {"kmap": "KMAP", "hmap": "HMAP", "kl": "KL map", "margin_drop": "margin-drop map"}
 PINNED_CONFIG = ("game", "method", "seed")
 
 
@@ -28,6 +31,7 @@ class Attack:
 
 
 DEFAULT_ATTACKS = (Attack("pgd-10", 1 / 255),)
+CERTIFIED_RADII = (1 / 255, 3 / 255)
 
 
 def study_workspace(
@@ -36,13 +40,15 @@ def study_workspace(
     project: str = "nrmap",
     temperatures: Sequence[float] = (1.0,),
     attacks: Sequence[Attack] = DEFAULT_ATTACKS,
+    certified_radii: Sequence[float] = CERTIFIED_RADII,
 ) -> Any:
-    """A wandb_workspaces Workspace with panels for training, returns, attack success, sparsity and maps.
+    """A wandb_workspaces Workspace with panels for training, returns, attacks, proofs, sparsity, controls and maps.
 
     HMAP and the KL map have a bar for every one of `temperatures`, returns and flips one for
-    every one of `attacks`; runs are grouped by game and method, so a bar is a mean over seeds
-    with their spread. Nothing is sent before its `save()`. Raises NrmapError where
-    wandb-workspaces is not installed and for a temperature ≤ 0.
+    every one of `attacks`, what is proven one for every one of `certified_radii`; runs are
+    grouped by game and method, so a bar is a mean over seeds with their spread. Nothing is sent
+    before its `save()`. Raises NrmapError where wandb-workspaces is not installed and for a
+    temperature ≤ 0.
     """
     try:
         import wandb_workspaces.reports.v2 as panels
@@ -59,14 +65,21 @@ def study_workspace(
     def bars(title: str, names: Sequence[str]) -> Any:
         return panels.BarPlot(title=title, metrics=list(names), groupby_aggfunc="mean", groupby_rangefunc="minmax")
 
-    def sparsities(kind: str) -> list[str]:
-        return [summary_name(f"{kind}_sparsity", temperature=temperature) for temperature in temperatures]
+    def of_map(metric: str) -> list[str]:
+        """The names of a metric of maps, one for every temperature where it has one."""
+        has_temperature = metric.startswith(("hmap", "kl"))
+        return [summary_name(metric, temperature=t) for t in (temperatures if has_temperature else [None])]
+
+    def beside_controls(metric: str) -> list[str]:
+        return [prefix + name for name in of_map(metric) for prefix in ("", *(f"{kind}_" for kind in CONTROL_KINDS))]
 
     clean = summary_name("return_mean", attack="clean")
     kmap = summary_name("kmap_sparsity")
     attacked = [(attack.name, attack.epsilon) for attack in attacks]
     returns = [summary_name("return_mean", attack=name, attack_epsilon=epsilon) for name, epsilon in attacked]
     flips = [summary_name("flip_rate", attack=name, attack_epsilon=epsilon) for name, epsilon in attacked]
+    certified = [summary_name("certified_rate", attack="clean", attack_epsilon=radius) for radius in certified_radii]
+    worst = [summary_name("return_mean", attack=WORST_CASE, attack_epsilon=radius) for radius in certified_radii]
     sections = {
         "Training": [
             curve("recent_mean_return", "Return, mean of recent training episodes"),
@@ -74,21 +87,34 @@ def study_workspace(
             curve("q_mean", "Mean Q-value of the actions taken"),
             curve("robust_loss", "Regulariser R (eq. 7)"),
             curve("adversarial_flips", "Share of the batch that the training attack flips"),
+            curve("uncertified", "Share of the batch that the interval bounds leave open"),
             curve("attack_epsilon", "Radius of the training attack"),
         ],
         "Returns and attacks": [
             bars("Return, clean and under attack", [clean, *returns]),
             bars("Attack success: share of states whose action flips", flips),
+            bars("Certified actions: share of clean states that no attack can flip", certified),
+            bars("Greedy worst-case return: the lowest-Q action not proven impossible", [clean, *worst]),
         ],
         "Sparsity S = ‖M‖₁ / ‖M‖₂ (eq. 9)": [
             bars("S(KMAP)", [kmap]),
-            bars("S(HMAP) by temperature", sparsities("hmap")),
-            bars("S(KL map) by temperature", sparsities("kl")),
+            bars("S(HMAP) by temperature", of_map("hmap_sparsity")),
+            bars("S(KL map) by temperature", of_map("kl_sparsity")),
             bars("S(margin-drop map)", [summary_name("margin_drop_sparsity")]),
             panels.ScatterPlot(
                 title="S(KMAP) against the return",
                 x=panels.SummaryMetric(clean),
                 y=panels.SummaryMetric(kmap),
+            ),
+        ],
+        "Controls and the grid": [
+            *(
+                bars(f"S({title}) beside random and shuffled weights", beside_controls(f"{kind}_sparsity"))
+                for kind, title in _KINDS.items()
+            ),
+            *(
+                bars(f"Grid of the {title} beside random and shuffled weights", beside_controls(f"{kind}_grid_excess"))
+                for kind, title in _KINDS.items()
             ),
         ],
         "Maps": [
@@ -97,7 +123,8 @@ def study_workspace(
         ],
         "Every number": [panels.WeavePanelSummaryTable(table_name="records")],
     }
-    pinned = [f"config:{name}" for name in PINNED_CONFIG] + [f"summary:{name}" for name in (clean, *returns, kmap)]
+    pinned_numbers = (clean, *returns, *certified, *worst, kmap)
+    pinned = [f"config:{name}" for name in PINNED_CONFIG] + [f"summary:{name}" for name in pinned_numbers]
     return workspaces.Workspace(
         entity=entity,
         project=project,

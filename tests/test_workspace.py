@@ -10,9 +10,12 @@ import wandb
 from wandb_files import forget_account
 from wandb_server import server_with_account
 
+from analyze.controls import control_summary
 from analyze.names import METRICS
 from nrmap import workspace
+from nrmap.controls import CONTROL_KINDS
 from nrmap.errors import NrmapError
+from nrmap.records import Record
 from nrmap.tracking import summary_name
 from nrmap.workspace import Attack, study_workspace
 from train.curves import Curves
@@ -56,6 +59,10 @@ def test_its_home_and_its_groups(serialised):
         "config:seed",
         "summary:return_mean_clean",
         "summary:return_mean_pgd_10_eps0p00392",
+        "summary:certified_rate_clean_eps0p00392",
+        "summary:certified_rate_clean_eps0p0118",
+        "summary:return_mean_worst_case_bound_eps0p00392",
+        "summary:return_mean_worst_case_bound_eps0p0118",
         "summary:kmap_sparsity",
     ]
 
@@ -69,6 +76,7 @@ def test_curves_are_over_agent_steps(serialised):
         ["q_mean"],
         ["robust_loss"],
         ["adversarial_flips"],
+        ["uncertified"],
         ["attack_epsilon"],
     ]
 
@@ -88,6 +96,42 @@ def test_a_bar_for_every_attack_and_temperature(serialised):
         assert sparsity[title]["metrics"] == [f"{kind}_sparsity_T0p1", f"{kind}_sparsity_T1", f"{kind}_sparsity_T10"]
     scatter = sparsity["S(KMAP) against the return"]
     assert (scatter["xAxis"], scatter["yAxis"]) == ("summary:return_mean_clean", "summary:kmap_sparsity")
+
+
+def test_what_is_proven_stands_beside_what_attacks_find(serialised):
+    returns = panels_of(serialised)["Returns and attacks"]
+    (certified,) = (panel for title, panel in returns.items() if title.startswith("Certified actions"))
+    assert certified["metrics"] == ["certified_rate_clean_eps0p00392", "certified_rate_clean_eps0p0118"]
+    (worst,) = (panel for title, panel in returns.items() if title.startswith("Greedy worst-case return"))
+    assert worst["metrics"] == [
+        "return_mean_clean",
+        "return_mean_worst_case_bound_eps0p00392",
+        "return_mean_worst_case_bound_eps0p0118",
+    ]
+
+
+def test_every_map_stands_beside_its_controls_by_the_names_that_analyses_give_them(serialised):
+    panels = panels_of(serialised)["Controls and the grid"]
+    kmap = panels["S(KMAP) beside random and shuffled weights"]
+    assert kmap["metrics"] == ["kmap_sparsity", "random_weights_kmap_sparsity", "shuffled_weights_kmap_sparsity"]
+    grid = panels["Grid of the KL map beside random and shuffled weights"]["metrics"]
+    assert grid[:3] == [f"{prefix}kl_grid_excess_T0p1" for prefix in ("", "random_weights_", "shuffled_weights_")]
+    assert len(panels) == 8
+    measured = [
+        Record("Freeway", method, draw, f"{kind}_{measure}", 2.0, temperature=temperature)
+        for kind, temperatures in (
+            ("kmap", [None]),
+            ("margin_drop", [None]),
+            ("hmap", TEMPERATURES),
+            ("kl", TEMPERATURES),
+        )
+        for measure in ("sparsity", "grid_excess")
+        for temperature in temperatures
+        for method in ("random_weights", "shuffled_weights (ddqn seed 0)")
+        for draw in range(2)
+    ]
+    asked = {name for panel in panels.values() for name in panel["metrics"]}
+    assert {name for name in asked if name.startswith(CONTROL_KINDS)} == control_summary(measured).keys()
 
 
 def test_heat_maps_are_a_gallery_over_runs(serialised):
@@ -158,7 +202,15 @@ def test_panels_ask_for_what_runs_log(serialised, tiny_settings, tiny_regularise
     logged = curves.add_row(trainer.agent_step, trainer.metrics())
     panels = panels_of(serialised)
     drawn = {panel["metrics"][0] for panel in panels.pop("Training").values()}
-    assert drawn <= logged.keys()
+    assert drawn - {"uncertified"} <= logged.keys()
+    bounded = Trainer(
+        tiny_settings(regulariser=tiny_regulariser(solver="ibp", pgd_steps=0, pgd_step_fraction=0.0)),
+        device=torch.device("cpu"),
+    )
+    for _ in bounded.run():
+        pass
+    assert "uncertified" in bounded.metrics()
     asked = {name for section in panels.values() for panel in section.values() for name in panel.get("metrics") or []}
     for name in asked:
-        assert any(name == metric or name.startswith(f"{metric}_") for metric in METRICS), name
+        measured = re.sub(f"^({'|'.join(CONTROL_KINDS)})_", "", name)
+        assert any(measured == metric or measured.startswith(f"{metric}_") for metric in METRICS), name

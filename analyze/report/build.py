@@ -18,7 +18,7 @@ from analyze.report.drawings import chart_panels, chart_sheet, game_sources, map
 from analyze.report.found import Found, digest_of_inputs, find
 from analyze.report.page import GamePart, build_page
 from analyze.sheets import Sheet, save_sheet
-from analyze.tables import control_table, entropy_table, measure_table, sparsity_table, table1
+from analyze.tables import control_table, entropy_table, grid_table, measure_table, sparsity_table, table1
 from nrmap.errors import check
 from nrmap.files import identity_of, sha256_of_file, write_text
 from nrmap.layout import Layout
@@ -60,7 +60,7 @@ def ensure_report(outputs: Path) -> tuple[Path, list[Table], bool]:
 
 def all_tables(found: Found) -> list[Table]:
     """The tables over all games; those without a row are left out."""
-    maps = (sparsity_table, control_table, entropy_table, measure_table)
+    maps = (sparsity_table, control_table, grid_table, entropy_table, measure_table)
     builders = (table1, returns_table, *maps, q_gap_table, other_table)
     tables = [build(found.records, reference=found.reference) for build in builders]
     return [table for table in tables if table.rows]

@@ -120,9 +120,8 @@ def draw_intervals(ax: Axes, rows: Sequence[IntervalRow], *, x_label: str, marks
             ax.plot(
                 [row.low, row.high], [index, index], color=row.colour, linewidth=2.2, solid_capstyle="butt", zorder=3
             )
-        ax.plot(
-            [row.value], [index], row.marker, color=row.colour, markersize=6, markeredgecolor="white", zorder=4
-        )  # fmt: skip
+        edge = row.colour if row.marker == "|" else "white"  # a stroke is nothing but its edge
+        ax.plot([row.value], [index], row.marker, color=row.colour, markersize=6, markeredgecolor=edge, zorder=4)
     for mark in marks:
         ax.axvline(mark.value, color=mark.colour, linestyle=mark.style, linewidth=1, label=mark.label, zorder=1)
     ax.set_yticks(range(len(rows)), [textwrap.fill(row.label, _LABEL_WIDTH) for row in rows])

@@ -5,14 +5,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analyze.figures import comparison_sheet, overlay_sheet, screen_of
+from analyze.figures import comparison_sheet, kinds_sheet, overlay_sheet, screen_of
 from analyze.heatmaps import KINDS
 from analyze.names import is_control, method_rank, policy_label
 from analyze.report.found import Found
-from analyze.report.gallery import MapSet, by_states
+from analyze.report.gallery import MapSet, by_states, one_of_each_kind
 from analyze.report.labels import Result, Training
-from analyze.report.map_panels import size_panels, sparsity_panels, temperature_panels
-from analyze.report.play_panels import Run, action_panels, curve_panels, gap_panels, return_panels
+from analyze.report.map_panels import control_panels, grid_panels, size_panels, sparsity_panels, temperature_panels
+from analyze.report.play_panels import (
+    Run,
+    action_panels,
+    certified_panels,
+    curve_panels,
+    gap_panels,
+    return_panels,
+)
 from analyze.sheets import Panel, Sheet
 from analyze.tables import headline_temperature
 from nrmap.episode_maps import load_maps
@@ -24,10 +31,15 @@ from nrmap.states_file import load_states
 CHART_SIZE = (4.2, 3.1)
 _CHARTS = {
     "sparsity": "Sparsity of every map, smaller is sparser; bars are 95% intervals, dashed lines the paper's numbers.",
-    "controls": "Sparsity of the maps of networks with random and with shuffled weights, on the same states.",
+    "controls": "Sparsity of every map beside that of networks that have learned nothing, on the same states: random "
+    "weights, and the weights of each policy shuffled layer by layer; every draw a dot, their mean a stroke.",
+    "grid": "Is there a grid of 8 pixels, the stride of the network, in a map? Its energy at multiples of 1/8 cycle "
+    "per pixel over that of the neighbouring frequencies; bars are 95% intervals, the draws of controls dots.",
     "size": "Sparsity against the number of states N; bands are 95% intervals.",
     "temperature": "Sparsity against the temperature T; bands are 95% intervals.",
     "returns": "Every episode a dot, the mean a marker, its 95% interval a bar.",
+    "certified": "States of clean episodes whose action is proven, by interval bounds, to be the same for every state "
+    "of the ball.",
     "actions": "How often the greedy policies take each action.",
     "gaps": "Q-gap: thin lines from the 1% to the 99% quantile, thick ones from 25% to 75%, the median a marker.",
     "curves": "Training: every run a line, every episode a dot.",
@@ -111,13 +123,14 @@ def chart_panels(source: GameSource) -> dict[str, list[Panel]]:
         if training.curves is not None
     ]
     trained = [record for record in source.records if not is_control(record.method)]
-    controls = [record for record in source.records if is_control(record.method)]
     panels = {
         "sparsity": sparsity_panels(trained),
-        "controls": sparsity_panels(controls),
+        "controls": control_panels(source.records),
+        "grid": grid_panels(source.records),
         "size": size_panels(trained),
         "temperature": temperature_panels(trained),
         "returns": return_panels(trained),
+        "certified": certified_panels(trained),
         "actions": action_panels(trained),
         "gaps": gap_panels(trained),
         "curves": curve_panels(runs, trained),
@@ -140,16 +153,16 @@ _MAP_SHEETS: dict[MapKind, str] = {"kmap": "figure1", "hmap": "figure2", "kl": "
 
 
 def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
-    """Figures 1 (KMAP) and 2 (HMAP) of the paper with every method and seed, then other maps, then controls."""
-    trained = [one for one in sets if not is_control(one.method)]
-    controls = [one for one in sets if is_control(one.method)]
-    return [*_map_sheets(source, trained, ""), *_map_sheets(source, controls, "controls-")]
-
-
-def _map_sheets(source: GameSource, sets: Sequence[MapSet], prefix: str) -> list[Sheet]:
+    """Figures 1 (KMAP) and 2 (HMAP) of the paper with every method and seed, other maps, and all kinds of agents."""
     temperature = headline_temperature(source.records)
     sheets = []
-    for states, group in by_states(sets).items():
+    kinds = one_of_each_kind(sets)
+    if kinds:
+        caption = f"All kinds of agents beside controls, {source.game}, {next(iter(by_states(kinds[:1])))}"
+        shown = {policy_label(one.method, one.seed): one.total for one in kinds}
+        sheets.append(kinds_sheet(f"kinds-{source.name}", caption, shown, temperature))
+    trained = [one for one in sets if not is_control(one.method)]
+    for states, group in by_states(trained).items():
         slug = re.sub(r"[^\w.-]+", "-", states.replace("N = ", ""))
         seeds = sorted({one.seed for one in group}, key=lambda seed: (seed is None, seed))
         ordered = sorted(group, key=lambda one: (seeds.index(one.seed), method_rank(one.method)))
@@ -157,7 +170,7 @@ def _map_sheets(source: GameSource, sets: Sequence[MapSet], prefix: str) -> list
         columns = len({one.method for one in group})
         for kind, name in _MAP_SHEETS.items():
             caption = f"{KINDS[kind].title}, {source.game}, {states}"
-            name = f"{prefix}{name}-{source.name}-{slug}"
+            name = f"{name}-{source.name}-{slug}"
             sheets.append(comparison_sheet(name, caption, maps, kind, temperature, columns=columns))
     return sheets
 

@@ -11,15 +11,16 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image  # comes with matplotlib
 
-from analyze.figures import channels_of, maps_of_kind
+from analyze.figures import channels_of, maps_of_kind, summed
 from analyze.heatmaps import KINDS, map_limits
-from analyze.names import method_label, method_rank, metric_name, policy_label, states_label
+from analyze.names import base_method, is_control, method_label, method_rank, metric_name, policy_label, states_label
 from analyze.report.html import image
 from nrmap.episode_maps import TotalMaps
 from nrmap.maps import FloatArray
 from nrmap.sparsity import MapKind, sparsity, zero_reason
 
 _LEVELS = 256
+_NOT_MEASURED = '<div class="none">not measured</div>'
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,39 @@ def gallery(sets: Sequence[MapSet], kind: MapKind, temperature: float | None) ->
     for seed in sorted({one.seed for one in sets}, key=lambda seed: (seed is None, seed)):
         for method in methods:
             found = by_place.get((method, seed))
-            cells.append('<div class="none">not measured</div>' if found is None else _cards(found, kind, temperature))
+            cells.append(_NOT_MEASURED if found is None else _cards(found, kind, temperature))
     width = f'style="--methods: {len(methods)}"'
     return f'<div class="scroll"><div class="gallery" {width}>\n' + "\n".join(cells) + "\n</div></div>"
+
+
+def one_of_each_kind(sets: Iterable[MapSet]) -> list[MapSet]:
+    """A policy of every method, its first seed, and one draw of every control, all on the same kind of states.
+
+    Of several sets of states the one with most methods is taken, and a pool, which is the same
+    states for all, before each policy's own. Nothing where it has only one method.
+    """
+    groups: dict[tuple[str, int], dict[str, MapSet]] = {}
+    for one in sorted(sets, key=lambda one: (one.seed is None, one.seed or 0, method_rank(one.method))):
+        groups.setdefault((one.states, one.total.num_states), {}).setdefault(base_method(one.method), one)
+    best = max(groups.items(), key=lambda item: (len(item[1]), item[0][0] != "own", item[0][1]), default=(None, {}))[1]
+    return sorted(best.values(), key=lambda one: method_rank(one.method)) if len(best) > 1 else []
+
+
+def kinds_gallery(sets: Sequence[MapSet], temperature: float | None) -> str:
+    """Every kind of map in a row, every one of `sets` in a column."""
+    cells = [f'<div class="method">{escape(_column_title(one))}</div>' for one in sets]
+    for kind, style in KINDS.items():
+        at = f", T = {temperature:g}" if kind in ("hmap", "kl") and temperature is not None else ""
+        cells.append(f'<div class="kind">{escape(style.title + at)}</div>')
+        for one in sets:
+            maps = [map_ for t, map_ in maps_of_kind(one.total, kind) if t in (None, temperature)]
+            cells.append(_card(one, summed(maps[0]), kind) if maps else _NOT_MEASURED)
+    width = f'style="--methods: {len(sets)}"'
+    return f'<div class="scroll"><div class="gallery" {width}>\n' + "\n".join(cells) + "\n</div></div>"
+
+
+def _column_title(one: MapSet) -> str:
+    return base_method(one.method).replace("_", " ") if is_control(one.method) else method_label(one.method)
 
 
 def _cards(one: MapSet, kind: MapKind, temperature: float | None) -> str:
@@ -54,7 +85,7 @@ def _cards(one: MapSet, kind: MapKind, temperature: float | None) -> str:
             if at == temperature or at is None
             for map_ in channels_of(each)
         )
-        or '<div class="none">not measured</div>'
+        or _NOT_MEASURED
     )
 
 

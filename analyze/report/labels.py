@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from analyze.names import is_control
 from nrmap.policy import PolicyCard
 from nrmap.records import Record
 
@@ -117,6 +118,11 @@ class _Names:
     def __init__(self, results: Sequence[Result], trainings: Sequence[Training]) -> None:
         self._methods = {training.sha256: training.method for training in trainings if training.sha256}
         self._reference = {training.sha256 for training in trainings if training.reference}
+        # By the hash of a set of states: a policy that was measured on them, to which a control there is compared.
+        self._owners: dict[str, Record] = {}
+        for result in results:
+            if result.states and result.policy_sha256 and not is_control(result.records[0].method):
+                self._owners.setdefault(_states_sha256(result), result.records[0])
         self._policies: dict[_Key, set[str]] = defaultdict(set)
         self._states: dict[_Key, set[str]] = defaultdict(set)
         analyses: dict[_Key, list[Result]] = defaultdict(list)
@@ -140,6 +146,10 @@ class _Names:
         method = self._method(record)
         if len(self._policies[self._policy_key(record)]) > 1:
             method = _with_words(method, [record.policy_sha256[:6]])
+        owner = self._owners.get(_states_sha256(result))
+        if method == "random_weights" and owner is not None and result.states and result.states[0] == "own":
+            # One network on the own states of several policies: each set makes another row.
+            method = _with_words(method, [f"on {self._method(owner)} seed {owner.seed}"])
         states = record.states_from
         if states is not None and result.states is not None:
             words = [self._extras[result.folder]] if self._extras.get(result.folder) else []
@@ -155,9 +165,12 @@ class _Names:
         return record.game, self._method(record), record.seed, record.policy_sha256 in self._reference
 
     def _states_key(self, result: Result) -> "_Key":
-        """A pool is one for all the policies of a game, its own states are each policy's."""
-        owner = result.policy_sha256 if result.states and result.states[0] == "own" else None
-        return result.records[0].game, result.states, owner, result.policy_sha256 in self._reference
+        """A pool is one for all the policies of a game, its own states are each policy's; controls have no own ones."""
+        first, sha256 = result.records[0], result.policy_sha256
+        if is_control(first.method) and _states_sha256(result) in self._owners:
+            sha256 = self._owners[_states_sha256(result)].policy_sha256
+        owner = sha256 if result.states and result.states[0] == "own" else None
+        return first.game, result.states, owner, sha256 in self._reference
 
 
 _Key = tuple[Any, ...]

@@ -4,13 +4,15 @@ Every function takes the records of one game and gives the panels of one sheet, 
 was measured. Every seed is shown apart.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 
 import numpy as np
 
 from analyze.names import (
     base_method,
+    is_control,
     method_styles,
     metric_name,
     policies_of,
@@ -19,12 +21,13 @@ from analyze.names import (
     states_label,
 )
 from analyze.published import paper_number
-from analyze.report.charts import IntervalRow, Mark, Series, draw_intervals, draw_lines, number_text, titled
+from analyze.report.charts import GREY, IntervalRow, Mark, Series, draw_intervals, draw_lines, number_text, titled
 from analyze.sheets import Panel
 from analyze.tables import headline_temperature
 from nrmap.records import Record, select
 
 _SPARSITIES = ("kmap_sparsity", "hmap_sparsity", "kl_sparsity", "margin_drop_sparsity")
+_GRIDS = ("kmap_grid_excess", "hmap_grid_excess", "kl_grid_excess", "margin_drop_grid_excess")
 _BY_TEMPERATURE = ("hmap_sparsity", "kl_sparsity")
 
 
@@ -60,6 +63,62 @@ def _sparsity_panel(records: Sequence[Record], where: str) -> Panel:
     draw = partial(titled, draw_intervals, title, rows=rows, x_label="S, smaller is sparser", marks=[*marks.values()])
     values = "; ".join(f"{row.label} {number_text(row.value)}" for row in rows)
     return Panel(draw, f"{title}. {values}.")
+
+
+def control_panels(records: Sequence[Record]) -> list[Panel]:
+    """S of every policy beside that of the controls on the same states; the draws of a control are dots on one row."""
+    there = {(record.states_from, record.num_states) for record in records if is_control(record.method)}
+    return _beside_controls(records, _SPARSITIES, "S, smaller is sparser", [], sets=there)
+
+
+def grid_panels(records: Sequence[Record]) -> list[Panel]:
+    """The grid's number of every policy and of the controls."""
+    label = "energy on the grid / energy beside it"
+    return _beside_controls(records, _GRIDS, label, [Mark("no grid", 1.0)], sets=set(_state_sets(records)))
+
+
+def _beside_controls(
+    records: Sequence[Record],
+    metrics: Sequence[str],
+    x_label: str,
+    marks: Sequence[Mark],
+    *,
+    sets: Collection[tuple[str | None, int | None]],
+) -> list[Panel]:
+    temperature = headline_temperature(records)
+    panels = []
+    for states_from, num_states in _state_sets(records):
+        for metric in metrics:
+            mine = [
+                record
+                for record in select(records, metric=metric, states_from=states_from, num_states=num_states, item=None)
+                if record.temperature in (None, temperature)
+            ]
+            if mine and (states_from, num_states) in sets:
+                at = "" if mine[0].temperature is None else f", T = {mine[0].temperature:g}"
+                title = f"{metric_name(metric).title}{at}: {states_label(states_from)}, N = {num_states}"
+                rows = _rows_with_controls(mine)
+                draw = partial(titled, draw_intervals, title, rows=rows, x_label=x_label, marks=marks)
+                values = "; ".join(f"{row.label} {number_text(row.value)}" for row in rows)
+                panels.append(Panel(draw, f"{title}. {values}."))
+    return panels
+
+
+def _rows_with_controls(records: Sequence[Record]) -> list[IntervalRow]:
+    """A row for each policy with its interval, and one for each control: the mean of its draws, each draw a dot."""
+    trained = sorted((record for record in records if not is_control(record.method)), key=policy_order)
+    styles = method_styles([record.method for record in trained])
+    rows = [
+        IntervalRow(policy_label(r.method, r.seed), r.value, *styles[r.method], low=r.low, high=r.high) for r in trained
+    ]
+    draws: dict[str, list[float | None]] = defaultdict(list)
+    for record in sorted((record for record in records if is_control(record.method)), key=policy_order):
+        draws[policy_label(record.method, None)].append(record.value)
+    for label, values in draws.items():
+        defined = [value for value in values if value is not None]
+        mean = float(np.mean(defined)) if defined else None
+        rows.append(IntervalRow(label, mean, GREY, "|", points=defined))
+    return rows
 
 
 def size_panels(records: Sequence[Record]) -> list[Panel]:

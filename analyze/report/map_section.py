@@ -5,7 +5,7 @@ from html import escape
 
 from analyze.heatmaps import KINDS
 from analyze.names import is_control
-from analyze.report.gallery import MapSet, by_states, gallery
+from analyze.report.gallery import MapSet, by_states, gallery, kinds_gallery, one_of_each_kind
 from analyze.report.html import details, image
 from analyze.sheets import Sheet, panel_bytes
 from analyze.tables import headline_temperature
@@ -38,9 +38,17 @@ def map_section(records: Sequence[Record], sets: Sequence[MapSet], overlays: Seq
         title = f"{states[0].upper()}{states[1:]}"
         body = "\n".join(figures)
         blocks.append(f"<h4>{escape(title)}</h4>\n{body}" if index == 0 else details(title, body))
+    kinds = one_of_each_kind(sets)
+    if kinds:
+        (states,) = by_states(kinds)
+        beside = " beside networks that have learned nothing" if any(is_control(one.method) for one in kinds) else ""
+        about = f"One policy of every kind{beside}: {states}."
+        blocks.append(
+            f"<h4>All kinds of agents side by side</h4>\n<p>{escape(about)}</p>\n{kinds_gallery(kinds, headline)}"
+        )
     controls = [one for one in sets if is_control(one.method)]
     for states, group in by_states(controls).items():
-        blocks.append(details(f"Controls, networks that have learned nothing: {states}", _galleries(group, headline)))
+        blocks.append(details(f"Every draw of every control: {states}", _galleries(group, headline)))
     for sheet in overlays:
         pictures = (
             image(panel_bytes(panel, sheet.panel_size, "png", _SCREEN_DPI), "png", panel.alt) for panel in sheet.panels

@@ -23,10 +23,12 @@ from analyze.sheets import Panel, Sheet, panel_bytes
 TITLE = "Non-robust feature maps of deep reinforcement learning policies"
 _HEADINGS = {
     "sparsity": "Sparsity",
-    "controls": "Controls",
+    "controls": "Agents beside controls",
+    "grid": "The grid",
     "size": "Sparsity against N",
     "temperature": "Sparsity against T",
     "returns": "Returns",
+    "certified": "Certified actions",
     "actions": "Actions",
     "gaps": "Q-gaps",
     "curves": "Learning curves",

@@ -13,6 +13,7 @@ import numpy as np
 
 from analyze.names import (
     attack_label,
+    epsilon_label,
     method_rank,
     method_styles,
     policies_of,
@@ -93,6 +94,24 @@ def _return_row(mean: Record, records: Sequence[Record]) -> IntervalRow:
         mean.method
     ]
     return IntervalRow(policy_label(mean.method, mean.seed), mean.value, colour, marker, mean.low, mean.high, episodes)
+
+
+def certified_panels(records: Sequence[Record]) -> list[Panel]:
+    """The share of the states of clean episodes whose action is proven at a radius, a panel for each radius."""
+    rates = sorted(select(records, metric="certified_rate"), key=policy_order)
+    styles = method_styles([record.method for record in rates])
+    panels = []
+    for attack_epsilon in sorted({record.attack_epsilon or 0.0 for record in rates}):
+        mine = select(rates, attack_epsilon=attack_epsilon)
+        rows = [
+            IntervalRow(policy_label(r.method, r.seed), r.value, *styles[r.method], low=r.low, high=r.high)
+            for r in mine
+        ]
+        title = f"Certified actions at {epsilon_label(attack_epsilon)}"
+        draw = partial(titled, draw_intervals, title, rows=rows, x_label="share of the states of clean episodes")
+        values = "; ".join(f"{row.label} {number_text(row.value)}" for row in rows)
+        panels.append(Panel(draw, f"{title}, shares of the states of clean episodes. {values}."))
+    return panels
 
 
 def action_panels(records: Sequence[Record]) -> list[Panel]:

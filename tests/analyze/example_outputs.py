@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from analyze.measure import map_records
+from nrmap.controls import CONTROL_KINDS, control_policies
 from nrmap.episode_maps import EpisodeMaps, save_maps
-from nrmap.evaluation import BASELINE_METHOD, GAP_QUANTILES, episode_records, rate_record
+from nrmap.evaluation import BASELINE_METHOD, GAP_QUANTILES, WORST_CASE, episode_records, rate_record
 from nrmap.files import identity_of, sha256_of_file, write_json
 from nrmap.layout import CURVES_FILE, METRICS_FILE, POLICY_FILE, Layout
 from nrmap.learning.settings import TrainSettings
@@ -30,6 +31,7 @@ from nrmap.states_file import save_states
 
 ACTIONS = ("NOOP", "UP", "DOWN")
 ATTACKS = (("noise", 1 / 255, 10), ("pgd-10", 1 / 255, 10), ("pgd-10", 3 / 255, 10), ("pgd-50", 1 / 255, 5))
+ATTACKS += ((WORST_CASE, 1 / 255, 10),)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Example:
     without_flips: tuple[tuple[str, int], ...] = (("sa_ddqn", 1),)
     states_from: tuple[str, ...] = ("own", "pool")
     attacks: tuple[tuple[str, float, int], ...] = ATTACKS
+    controls: int = 0  # draws of each kind
 
 
 def write_example(outputs: Path, base: TrainSettings, example: Example) -> None:
@@ -64,6 +67,9 @@ def write_example(outputs: Path, base: TrainSettings, example: Example) -> None:
             paths = {"own": own_path, "pool": pool_path}
             for states_from in example.states_from:
                 write_maps(layout, policy, paths[states_from], states_from, example)
+                for kind in CONTROL_KINDS if example.controls else ():
+                    for control in control_policies(policy, kind, example.controls, seed=0):
+                        write_maps(layout, control, paths[states_from], states_from, example)
     write_baselines(layout, base)
 
 
@@ -140,6 +146,9 @@ def write_evaluation(layout: Layout, policy: Policy, example: Example) -> None:
     for quantile in GAP_QUANTILES:
         value = float(np.quantile(gaps, quantile))
         records.append(make(metric="q_gap_quantile", value=value, item=str(quantile), num_states=4000))
+    for attack_epsilon, share in ((1 / 255, 0.95 if robust else 0.02), (3 / 255, 0.4 if robust else 0.0)):
+        proven = EpisodeCounts({number: int(rng.binomial(200, share)) for number in range(20)})
+        records.append(rate_record(partial(make, attack_epsilon=attack_epsilon), "certified_rate", proven, played))
     for attack, attack_epsilon, episodes in example.attacks:
         fall = 0 if attack == "noise" else (2 if robust else 25) * attack_epsilon * 255
         played = made_up_episodes(rng, episodes, max((29 if robust else 32) - fall, 0), shares)
@@ -237,7 +246,8 @@ def write_maps(layout: Layout, policy: Policy, states_path: Path, states_from: s
     inputs = {"policy_sha256": policy.sha256, "states_sha256": sha256_of_file(states_path)}
     identity = identity_of({**inputs, **settings, "states_from": states_from})
     card, game = policy.card, policy.env.game
-    folder = layout.maps(game=game, method=card.method, seed=card.seed, identity=identity)
+    method = card.method.replace(" ", "-")
+    folder = layout.maps(game=game, method=method, seed=card.seed, identity=identity)
     save_maps(folder / "maps.npz", maps, {"policy": policy.label, **inputs})
     records = map_records(
         maps, game=game, method=card.method, seed=card.seed, states_from=states_from, policy_sha256=policy.sha256

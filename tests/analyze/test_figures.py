@@ -10,7 +10,7 @@ from example_outputs import Example, made_up_maps, made_up_states, write_trainin
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analyze.figures import comparison_sheet, map_figures, overlay_sheet, screen_of
+from analyze.figures import comparison_sheet, kinds_sheet, map_figures, overlay_sheet, screen_of
 from analyze.heatmaps import KINDS, draw_map, draw_overlay
 from analyze.report.charts import (
     Curve,
@@ -25,8 +25,8 @@ from analyze.report.charts import (
     draw_shares,
 )
 from analyze.report.gallery import MapSet, end_text, gallery, map_png
-from analyze.report.map_panels import size_panels, sparsity_panels, temperature_panels
-from analyze.report.play_panels import Run, action_panels, curve_panels, gap_panels, return_panels
+from analyze.report.map_panels import control_panels, grid_panels, size_panels, sparsity_panels, temperature_panels
+from analyze.report.play_panels import Run, action_panels, certified_panels, curve_panels, gap_panels, return_panels
 from analyze.sheets import PNG_DPI, Panel, Sheet, panel_bytes, save_sheet
 from nrmap.layout import Layout
 from nrmap.policy import load_policy
@@ -190,6 +190,46 @@ def test_the_sparsity_chart_marks_the_papers_numbers():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["DDQN seed 0", "SA-DDQN seed 0", "SA-DDQN seed 1"]
 
 
+def test_controls_stand_below_the_agents_with_a_dot_for_every_draw():
+    def of(method: str, seed: int, metric: str, value: float | None, **fields) -> Record:
+        note = None if value is not None else "zero"
+        return Record("Freeway", method, seed, metric, value, states_from="own", num_states=256, note=note, **fields)
+
+    records = [
+        *map_records(),
+        of("ddqn", 0, "kmap_grid_excess", 1.5, low=1.25, high=1.75),
+        *(of("random_weights", draw, "kmap_sparsity", value) for draw, value in enumerate((60.0, 62.0, None))),
+        *(of("random_weights", draw, "kmap_grid_excess", None) for draw in range(3)),
+    ]
+    sparsity, *_ = control_panels(records)
+    ax = drawn(sparsity)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["DDQN seed 0", "random weights"]
+    np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], [60, 62])
+    centres = [line.get_xdata()[0] for line in ax.get_lines() if len(line.get_xdata()) == 1]
+    assert centres == [40, 61]
+    assert "random weights 61" in sparsity.alt
+    (stroke,) = (line for line in ax.get_lines() if line.get_marker() == "|")
+    assert stroke.get_markeredgecolor() != "white", "a stroke has no face: with a white edge it is not seen"
+    (grid,) = grid_panels(records)
+    ax = drawn(grid)
+    assert [text.get_text() for text in ax.texts] == ["undefined"]
+    assert [line.get_xdata()[0] for line in ax.get_lines() if line.get_label() == "no grid"] == [1.0]
+    assert control_panels(map_records()) == grid_panels(map_records()) == []
+
+
+def test_certified_shares_have_a_panel_for_each_radius():
+    def rate(method: str, value: float, radius: float) -> Record:
+        return Record("Freeway", method, 0, "certified_rate", value, attack="clean", attack_epsilon=radius, episodes=20)
+
+    records = [rate("sa_ddqn_ibp", 0.5, 3 / 255), rate("ddqn", 0.0, 1 / 255), rate("sa_ddqn_ibp", 0.97, 1 / 255)]
+    first, second = (drawn(panel) for panel in certified_panels(records))
+    assert first.get_title() == "Certified actions at 1/255"
+    assert [label.get_text() for label in first.get_yticklabels()] == ["DDQN seed 0", "SA-DDQN IBP seed 0"]
+    assert [line.get_xdata()[0] for line in first.get_lines()] == [0.0, 0.97]
+    assert [line.get_xdata()[0] for line in second.get_lines()] == [0.5]
+    assert certified_panels(play_records()) == []
+
+
 def play_records() -> list[Record]:
     clean = partial(Record, "Freeway", "ddqn", 0, attack="clean", episodes=2)
     attacked = partial(Record, "Freeway", "ddqn", 0, attack="pgd-10", attack_epsilon=1 / 255, episodes=1)
@@ -269,6 +309,17 @@ def test_all_methods_stand_side_by_side(policy):
     screen = np.zeros((210, 160, 3), dtype=np.uint8)
     overlay = overlay_sheet("o", "caption", {"A": (screen, total)})
     assert [drawn(panel).get_title().split("\n")[1] for panel in overlay.panels] == ["A", "A"]
+
+
+def test_every_kind_of_map_has_a_row_and_every_agent_a_column(policy):
+    first, second = (made_up_maps(policy, Example(), states).total() for states in ("own", "pool"))
+    sheet = kinds_sheet("kinds", "caption", {"A": first, "B": second}, 1.0)
+    assert (sheet.columns, len(sheet.panels)) == (2, 8)
+    shown = [drawn(panel).get_images()[0].get_array() for panel in sheet.panels]
+    expected = [(one.kmap, one.hmap[1], one.kl[1], one.margin_drop) for one in (first, second)]
+    for row, maps in enumerate(zip(*expected, strict=True)):
+        for column, map_ in enumerate(maps):
+            np.testing.assert_array_equal(shown[2 * row + column], map_)
 
 
 def test_the_screen_under_an_overlay_is_one_of_the_states(policy):

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from example_outputs import Example, made_up_states, write_example, write_maps, write_training
 
@@ -16,12 +17,13 @@ from analyze.report.__main__ import main
 from analyze.report.build import ensure_report, records_csv
 from analyze.report.drawings import chart_panels, game_sources, map_sets, map_sheets
 from analyze.report.found import find
+from analyze.report.gallery import MapSet, one_of_each_kind
 from analyze.report.glance import glance
 from analyze.report.labels import differences
 from analyze.report.missing import inventory, missing
 from analyze.report.page import GamePart, build_page
 from analyze.report.values import value_text
-from nrmap.controls import control_policies
+from nrmap.episode_maps import TotalMaps
 from nrmap.errors import NrmapError
 from nrmap.files import read_json, write_json
 from nrmap.layout import Layout
@@ -126,6 +128,10 @@ def test_the_page_shows_what_the_paper_printed_settings_deviations_and_provenanc
         "53.7272",
         "20.4641",
         "published: SA-DQN (PGD)",
+        "clean, proofs at 1/255 (20 episodes)",
+        "worst case, 1/255 (10 episodes)",
+        "Certified actions at 3/255",
+        "a 36 × 36 map is too small",
         "always UP",
         "random actions",
         "learner.target_update_period",
@@ -243,24 +249,52 @@ def test_reference_policies_have_rows_and_a_section_of_their_own(tmp_path, outpu
     assert {entry.method: entry.reference for entry in inventory(found)} == {"ddqn": False, "sa_ddqn": True}
 
 
-def test_controls_belong_to_no_training(tmp_path, outputs):
+def test_controls_belong_to_no_training_and_stand_beside_the_agents(tmp_path, outputs, tiny_settings):
     tree = tmp_path / "outputs"
-    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
-    trained = load_policy(next((tree / "train" / "Freeway" / "sa_ddqn").rglob("policy.safetensors")))
-    (states_path,) = (tree / "states" / "Freeway").glob("sa_ddqn0.npz")
-    for control in control_policies(trained, "shuffled_weights", draws=2, seed=0):
-        write_maps(Layout(tree), control, states_path, "own", SMALL)
+    write_example(tree, tiny_settings(), replace(SMALL, controls=2))
     found = find(tree)
-    name = "shuffled_weights (sa_ddqn seed 0)"
-    assert {record.method for record in found.records} == {"baseline", "ddqn", "sa_ddqn", name}
+    shuffled = {f"shuffled_weights ({method} seed 0)" for method in ("ddqn", "sa_ddqn")}
+    random = {f"random_weights (on {method} seed 0)" for method in ("ddqn", "sa_ddqn")}
+    assert {record.method for record in found.records} == {"baseline", "ddqn", "sa_ddqn", *shuffled, *random}
+    assert {record.states_from for record in found.records} == {None, "own"}, "controls are on the agents' own states"
     assert {entry.method for entry in inventory(found)} == {"ddqn", "sa_ddqn"}
     (source,) = game_sources(found)
-    assert {record.seed for record in source.records if record.method == name} == {0, 1}
-    assert "controls" in chart_panels(source)
+    for method in shuffled | random:
+        assert {record.seed for record in source.records if record.method == method} == {0, 1}
     assert glance(source.records) == glance(find(outputs).records)
+    assert "controls" not in chart_panels(game_sources(find(outputs))[0])
+    assert len(chart_panels(source)["controls"]) == 4
     sets, _ = map_sets(source, tree)
-    sheets = {sheet.name: len(sheet.panels) for sheet in map_sheets(source, sets)}
-    assert sheets["figure1-Freeway-own-states-16"] == sheets["controls-figure1-Freeway-own-states-16"] == 2
+    sheets = {sheet.name: sheet for sheet in map_sheets(source, sets)}
+    assert len(sheets["figure1-Freeway-own-states-16"].panels) == 2
+    kinds = sheets["kinds-Freeway"]
+    assert (kinds.columns, len(kinds.panels)) == (4, 16)
+    labels = ["DDQN seed 0", "SA-DDQN seed 0", "random on DDQN seed 0 draw 0", "shuffled DDQN seed 0 draw 0"]
+    for panel, label in zip(kinds.panels, [*labels, *labels], strict=False):
+        assert f"of {label}, " in panel.alt
+    part = GamePart(source, sets, {}, [])
+    page = build_page(found, build.all_tables(found), [part], [], "x")
+    assert Page(page).mistakes == []
+    for text in (
+        "All kinds of agents side by side",
+        "beside networks that have learned nothing",
+        'id="controls"',
+        'id="grid"',
+        "random weights (on sa_ddqn seed 0)",
+    ):
+        assert text in page
+
+
+def test_one_of_each_kind_is_on_the_same_states_with_as_many_kinds_as_there_are(tmp_path):
+    def of(method: str, seed: int, states: str) -> MapSet:
+        one = np.ones((1, 4, 4))
+        return MapSet(method, seed, states, TotalMaps((1.0,), 8, one[0], one[0], one, one), tmp_path)
+
+    own = [of("ddqn", 1, "own"), of("ddqn", 0, "own"), of("sa_ddqn", 0, "own"), of("random_weights", 0, "own")]
+    pool = [of("sa_ddqn (kappa=0.1)", 1, "pool"), of("ddqn", 2, "pool")]
+    assert one_of_each_kind([*pool, *own]) == [own[1], own[2], own[3]]
+    assert one_of_each_kind([*own[1:3], *pool]) == [pool[1], pool[0]], "among equals the states that all share"
+    assert one_of_each_kind(own[:2]) == one_of_each_kind([]) == []
 
 
 def test_values_from_reference_are_not_shown_twice_and_disagreement_is_told(tmp_path, outputs):
@@ -359,6 +393,8 @@ def test_every_seed_and_method_is_on_the_map_figures(outputs):
     (source,) = game_sources(found)
     sets, _ = map_sets(source, outputs)
     sheets = {sheet.name: sheet for sheet in map_sheets(source, sets)}
+    kinds = sheets.pop("kinds-Freeway")
+    assert (len(kinds.panels), kinds.columns) == (8, 2)
     assert len(sheets) == 4
     assert all(len(sheet.panels) == sheet.columns == 2 for sheet in sheets.values())
 

@@ -12,13 +12,17 @@ import torch
 from toy_policies import BREAKOUT, FREEWAY, toy_policy
 
 from analyze import shards, stages
+from analyze.controls import ensure_controls
 from analyze.settings import MapSettings, Resources, StatesSettings, analysis_settings
 from nrmap.ablation import AblationSpec
+from nrmap.controls import CONTROL_KINDS, control_policies
 from nrmap.errors import NrmapError
-from nrmap.evaluation import AttackRun, EvaluationSettings
+from nrmap.evaluation import WORST_CASE, AttackRun, EvaluationSettings
 from nrmap.layout import Layout
+from nrmap.maps import sweep_maps
 from nrmap.policy import Policy, load_policy, save_policy
-from nrmap.records import select
+from nrmap.records import Record, select
+from nrmap.sparsity import sparsity
 
 CPU = torch.device("cpu")
 STATES = StatesSettings(num_states=6, episodes=2, run_seed=0, states_from="own")
@@ -146,20 +150,94 @@ def test_an_interrupted_stage_leaves_nothing_that_counts_as_done(
     assert select(result.records, metric="kmap_sparsity", item=None)
 
 
+def test_the_evaluation_proves_what_it_can_and_records_it(tmp_path: Path) -> None:
+    """Radii at which some states of a toy policy are certified and some are not."""
+    radius = 0.003 / 255
+    runs = (AttackRun(WORST_CASE, radius, 1),)
+    settings = EvaluationSettings(episodes=1, run_seed=1, attack_runs=runs, certify_epsilons=(radius, 0.5))
+    records = stages.ensure_evaluation(saved(tmp_path), settings, layout=Layout(tmp_path / "outputs"), device=CPU)
+    rates = {record.attack_epsilon: record.value for record in select(records, metric="certified_rate")}
+    assert rates[0.5] == 0
+    assert 0 < rates[radius] < 1
+    (worst,) = select(records, metric="return_mean", attack=WORST_CASE)
+    assert (worst.attack_epsilon, worst.episodes) == (radius, 1)
+
+
+def controls_of(policy: Policy, layout: Layout, draws: int = 2) -> list[Record]:
+    file = stages.ensure_states([policy], STATES, layout=layout, device=CPU)
+    return ensure_controls(
+        policy, file, MAPS, draws=draws, seed=0, states_from="own", resources=RESOURCES, layout=layout
+    )
+
+
+def test_controls_are_mapped_once_for_their_weights_and_states(tmp_path: Path, calls: Counter[str]) -> None:
+    policy, layout = saved(tmp_path), Layout(tmp_path / "outputs")
+    assert controls_of(policy, layout, draws=0) == []
+    records = controls_of(policy, layout)
+    maps_of_one = calls["sweep_maps"] / 4
+    assert maps_of_one >= 1
+    assert {(record.method, record.seed) for record in records} == {
+        (method, draw) for method in ("random_weights", "shuffled_weights (toy seed 0)") for draw in (0, 1)
+    }
+    assert {record.num_states for record in select(records, item=None)} == {STATES.num_states}
+    assert controls_of(policy, layout) == records
+    assert calls["sweep_maps"] == 4 * maps_of_one
+    controls_of(policy, layout, draws=3)
+    assert calls["sweep_maps"] == 6 * maps_of_one, "longer lists begin with the draws of shorter ones"
+    folders = {path.name for path in (layout.outputs / "maps" / "Freeway").iterdir()}
+    assert folders == {"random_weights", "shuffled_weights-toy-seed-0"}
+
+
+def test_the_maps_of_a_control_are_those_of_its_network(tmp_path: Path) -> None:
+    policy, layout = saved(tmp_path), Layout(tmp_path / "outputs")
+    file = stages.ensure_states([policy], STATES, layout=layout, device=CPU)
+    records = controls_of(policy, layout, draws=1)
+    for kind in CONTROL_KINDS:
+        (control,) = control_policies(policy, kind, 1, seed=0)
+        by_hand = AblatedByHand(control, torch.from_numpy(file.states.states))
+        maps = sweep_maps([by_hand], episode_ids=file.states.episode_ids, temperatures=(1.0,), rounding_floor=1e-6)
+        (ours,) = select(records, method=control.card.method, metric="margin_drop_sparsity", item=None)
+        assert ours.value == pytest.approx(sparsity(maps.total().margin_drop).value, rel=1e-3)
+        (flat,) = select(records, method=control.card.method, metric="kl_sparsity", item=None, temperature=1.0)
+        assert flat.value == pytest.approx(sparsity(maps.total().kl).value, rel=1e-3)
+
+
+class AblatedByHand:
+    """Every pixel of every state set to zero, a row of pixels at a time."""
+
+    start = 0
+
+    def __init__(self, policy: Policy, states: torch.Tensor) -> None:
+        height, width = states.shape[-2:]
+        self.clean_q_values = policy(states)
+        rows = []
+        for row in range(height):
+            ablated = states[:, None].repeat(1, width, 1, 1, 1)  # [N, W, C, H, W]
+            for column in range(width):
+                ablated[:, column, :, row, column] = 0
+            rows.append(policy(ablated.flatten(0, 1)).unflatten(0, (len(states), width)))
+        self.q_values = torch.stack(rows, dim=1)  # [N, H, W, A]
+
+
 def config(**changes: Any) -> dict[str, Any]:
     sizes = {
         "num_states": 8,
         "state_episodes": 2,
         "prefix_sizes": [4, 8],
-        "evaluation_episodes": 2,
+    }
+    evaluation = {
+        "episodes": 2,
+        "certify_epsilons": [0.01],
         "attack_runs": [{"attack": "fgsm", "attack_epsilon": 0.01, "episodes": 1}],
     }
     values = {
         "temperature": 1.0,
         "states_from": "own",
         "evaluation_seed": 0,
+        "controls": 2,
         "ablated_value": 0,
         "channels": "all",
+        "evaluation": {**evaluation, **changes.pop("evaluation", {})},
         "scale": {"analysis": {**sizes, **changes.pop("sizes", {})}},
     }
     return {**values, **changes}
@@ -170,6 +248,8 @@ def test_settings_come_from_the_configuration() -> None:
     assert settings.maps.temperatures == (0.1, 1.0)
     assert settings.maps.prefix_sizes == (4,)
     assert settings.evaluation.attack_runs == (AttackRun("fgsm", 0.01, 1),)
+    assert settings.evaluation.certify_epsilons == (0.01,)
+    assert settings.controls == 2
 
 
 @pytest.mark.parametrize(
@@ -179,8 +259,12 @@ def test_settings_come_from_the_configuration() -> None:
         ({"temperature": [1.0, -2]}, r"temperature=-2\.0: expected a number > 0"),
         ({"temperature": "hot"}, "temperature='hot': expected a number > 0"),
         ({"sizes": {"num_states": 0}}, "num_states=0: expected at least 1"),
-        ({"sizes": {"evaluation_episodes": 0}}, "episodes=0: expected at least 1"),
-        ({"sizes": {"attack_runs": [{"attack": "pdg-10", "attack_epsilon": 0.01, "episodes": 1}]}}, "pdg-10"),
+        ({"evaluation": {"episodes": 0}}, "episodes=0: expected at least 1"),
+        ({"evaluation": {"episodse": 3}}, "unknown key of evaluation 'episodse': did you mean episodes"),
+        ({"evaluation": {"attack_runs": [{"attack": "pdg-10", "attack_epsilon": 0.01, "episodes": 1}]}}, "pdg-10"),
+        ({"evaluation": {"certify_epsilons": ["1/255"]}}, "certify_epsilons: '1/255', expected a radius"),
+        ({"evaluation": {"certify_epsilons": [3]}}, r"attack_epsilon=3\.0: expected 0 < ε ≤ 1"),
+        ({"controls": -1}, "controls=-1: expected at least 0"),
     ],
 )
 def test_a_value_out_of_range_is_one_clear_line(changes: dict[str, Any], message: str) -> None:

@@ -11,12 +11,13 @@ from rich.console import Console
 
 from analyze.formats import Cell, Column, Table, format_number, print_table, to_csv, to_markdown
 from analyze.latex import escape_latex, to_latex
-from analyze.names import attack_label, epsilon_label, method_label, method_styles, metric_name
+from analyze.names import attack_label, epsilon_label, method_label, method_styles, metric_name, policy_label
 from analyze.play_tables import action_table, other_table, q_gap_table, returns_table
 from analyze.published import PUBLISHED_MAPS, PUBLISHED_RETURNS, paper_number
 from analyze.tables import (
     control_table,
     entropy_table,
+    grid_table,
     headline_temperature,
     measure_table,
     print_records,
@@ -151,14 +152,61 @@ def test_any_method_has_its_columns_and_only_the_papers_agents_have_numbers_besi
     assert "hmap_sparsity sa_ddqn_ibp paper" not in columns
 
 
-def test_controls_have_a_table_of_their_own():
+def test_controls_stand_in_a_table_beside_the_agents_on_the_same_states():
     controls = [map_record("shuffled_weights (sa_ddqn seed 0)", draw, "kmap_sparsity", 5.0 + draw) for draw in range(3)]
-    records = [*SPARSITIES, *controls]
-    assert table1(records) == table1(SPARSITIES)
-    assert sparsity_table(records) == sparsity_table(SPARSITIES)
-    rows = control_table(records).rows
-    assert [row[-1].value for row in rows] == [5.0, 6.0, 7.0, 6.0]
-    assert {row[4].value for row in rows} == {"shuffled weights (sa_ddqn seed 0)"}
+    elsewhere = map_record("ddqn", 0, "kmap_sparsity", 30.0, states_from="pool", num_states=512)
+    records = [*SPARSITIES, elsewhere, *controls]
+    assert table1(records) == table1([*SPARSITIES, elsewhere])
+    assert sparsity_table(records) == sparsity_table([*SPARSITIES, elsewhere])
+    assert control_table(SPARSITIES).rows == ()
+    table = control_table(records)
+    at = {column.key: index for index, column in enumerate(table.columns)}
+    rows = [(row[at["method"]].value, row[at["seed"]].value, row[at["kmap_sparsity"]].value) for row in table.rows]
+    shuffled = "shuffled weights (sa_ddqn seed 0)"
+    assert {row for row in rows if row[0] == shuffled} == {
+        (shuffled, 0, 5.0),
+        (shuffled, 1, 6.0),
+        (shuffled, 2, 7.0),
+        (shuffled, "3 draws", 6.0),
+    }
+    assert {row[1] for row in rows if row[0] == "DDQN (vanilla)"} == {0, 1}
+    assert {row[at["states"]].value for row in table.rows} == {"own"}
+    without_temperature = [row[0] for row, shown in zip(rows, table.rows, strict=True) if shown[at["T"]].value is None]
+    assert without_temperature == ["DDQN (vanilla)", "SA-DDQN (adversarial)", *[shuffled] * 4], "controls come last"
+
+
+def grid_records(method: str, seed: int, **fields) -> list[Record]:
+    quantiles = {"null": (0.9, 1.0, 1.125), "crop": (2.0, 3.0, 4.0)}
+    return [
+        map_record(method, seed, "kl_grid_excess", 3.5, low=3.0, high=4.0, interval=JACKKNIFE, **fields),
+        map_record(method, seed, "kl_grid_excess", 9.0, item="vertical", **fields),
+        map_record(method, seed, "kl_grid_p_value", 0.005, **fields),
+        *(
+            map_record(method, seed, f"kl_grid_{name}_quantile", value, item=item, **fields)
+            for name, values in quantiles.items()
+            for item, value in zip(("0.95", "0.5", "0.05"), values[::-1], strict=True)
+        ),
+    ]
+
+
+def test_the_grid_has_its_number_its_p_value_and_what_it_is_without_a_grid():
+    undefined = [
+        map_record("sa_ddqn", 0, f"kmap_grid_{name}", None, note="the map is 0 everywhere")
+        for name in ("excess", "p_value")
+    ]
+    records = [*SPARSITIES, *undefined, *grid_records("sa_ddqn", 0, temperature=1.0)]
+    records += grid_records("random_weights", 1, temperature=1.0)
+    table = grid_table(records)
+    assert [heading for heading, _ in table.groups()] == ["", "grid(K)", "grid(KL)"]
+    assert [column.title for column in table.columns][-6:] == ["grid", "p", "grid", "p", "no grid", "crops"]
+    agent, control = table.rows
+    undefined_cell = Cell(None, note="the map is 0 everywhere")
+    measured = (Cell(3.5, 3.0, 4.0), Cell(0.005), Cell(1.0, 0.9, 1.125), Cell(3.0, 2.0, 4.0))
+    assert agent[-6:] == (undefined_cell, undefined_cell, *measured)
+    assert control[-6:] == (Cell(), Cell(), *measured)
+    assert [row[4].value for row in table.rows] == ["SA-DDQN (adversarial)", "random weights"]
+    assert "3.50 [3.00, 4.00]" in to_markdown(table)
+    assert other_table(records).rows == ()
 
 
 def test_different_n_states_and_origins_stand_in_rows_of_their_own():
@@ -247,6 +295,28 @@ def test_returns_stand_by_attack_from_weak_to_strong_with_blind_and_published_pl
     assert published[at["return_mean clean 20 episodes"]].value == "33.9"
     assert published[at["return_mean pgd-10 1/255 20 episodes"]].value == "23.7"
     assert list(players)[:3] == ["SA-DDQN (adversarial)", "always UP", "random actions"]
+
+
+def test_proofs_and_the_worst_case_have_columns_of_their_own():
+    proven = [
+        play_record("certified_rate", 0.9375, attack_epsilon=1 / 255),
+        play_record("return_mean", 26.0, attack="worst_case_bound", attack_epsilon=1 / 255),
+        play_record("flip_rate", 0.0625, attack="worst_case_bound", attack_epsilon=1 / 255),
+    ]
+    table = returns_table([*PLAYED, *proven])
+    groups = [group for group, _ in table.groups()]
+    assert "clean, proofs at 1/255 (20 episodes)" in groups
+    assert groups.index("worst case, 1/255 (20 episodes)") == groups.index("PGD-10, 3/255 (20 episodes)") - 1
+    at = {column.key: index for index, column in enumerate(table.columns)}
+    players = {row[at["player"]].value: row for row in table.rows}
+    certified = at["certified_rate clean 1/255 20 episodes"]
+    assert players["SA-DDQN (adversarial)"][certified].value == 0.9375
+    assert players["SA-DDQN (adversarial)"][at["return_mean worst_case_bound 1/255 20 episodes"]].value == 26.0
+    assert players["published: CAR (IBP)"][certified].value == ".981"
+    out = io.StringIO()
+    print_records([*PLAYED, *proven], Console(file=out, width=160))
+    assert "0.9375" in out.getvalue()
+    assert "worst case, 1/255" in out.getvalue()
 
 
 def test_actions_say_how_often_another_than_the_commonest_is_taken():
@@ -350,6 +420,10 @@ def test_labels():
     assert epsilon_label(0.01) == "0.01"
     assert attack_label("pgd-10", 1 / 255) == "PGD-10, 1/255"
     assert attack_label("constant:UP") == "always UP"
+    assert attack_label("worst_case_bound", 3 / 255) == "worst case, 3/255"
+    assert policy_label("shuffled_weights (sa_ddqn seed 1)", 2) == "shuffled SA-DDQN seed 1 draw 2"
+    assert policy_label("random_weights", 0) == "random weights draw 0"
+    assert policy_label("sa_ddqn (kappa=0.02)", 1) == "SA-DDQN (kappa=0.02) seed 1"
     assert method_label("sa_ddqn (kappa=0.02)") == "SA-DDQN (adversarial) (kappa=0.02)"
     assert metric_name("something_new").title == "something new"
 
