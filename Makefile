@@ -14,8 +14,9 @@ LIST = $(subst $(space),$(comma),$(strip $(1)))
 # Several jobs at a time have cores/JOBS threads each.
 LAUNCHER = $(if $(filter-out 1,$(JOBS)),hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS))
 GRID = env=$(call LIST,$(GAMES)) method=ddqn,sa_ddqn seed=$(call LIST,$(SEEDS)) scale=$(SCALE) $(LAUNCHER)
+REFERENCE = $(BIN)/python -m analyze -m env=Freeway policies_from=reference evaluation=paper $(LAUNCHER)
 
-.PHONY: help install reproduce report test test-slow test-slurm test-ray lint format bench-maps bench-train bench-cost clean
+.PHONY: help install reproduce maps controls report test test-slow test-slurm test-ray lint format bench-maps bench-train bench-cost clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -31,6 +32,16 @@ install: $(INSTALLED) ## create .venv with the pinned dependencies
 reproduce: $(INSTALLED) ## train, map and report: GAMES="Freeway" SEEDS="0" SCALE=quick JOBS=1
 	$(BIN)/python -m train -m $(GRID) $(ARGS)
 	$(BIN)/python -m analyze -m $(GRID) states_from=own,pool $(ARGS)
+	$(BIN)/python -m analyze.report
+
+maps: $(INSTALLED) ## everything after training, of the reference policies: JOBS=2
+	$(REFERENCE) method=ddqn,sa_ddqn seed=0,1,2 states_from=own,pool controls=0 $(ARGS)
+	$(REFERENCE) method=ddqn_continued seed=0 states_from=own,pool controls=0 $(ARGS)
+	$(REFERENCE) method=sa_ddqn_ibp seed=0,1 states_from=own,pool controls=0 $(ARGS)
+	$(BIN)/python -m analyze.report
+
+controls: $(INSTALLED) ## random and shuffled weights on the states of the reference policies of seed 0
+	$(REFERENCE) method=ddqn,ddqn_continued,sa_ddqn,sa_ddqn_ibp seed=0 states_from=pool controls=3 $(ARGS)
 	$(BIN)/python -m analyze.report
 
 report: $(INSTALLED) ## build outputs/report/index.html from what lies under outputs/

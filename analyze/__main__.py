@@ -24,9 +24,10 @@ from analyze.stages import (
 from analyze.tables import print_records
 from conf.choices import read_option
 from conf.entry import entry_point
+from nrmap.errors import unknown_choice
 from nrmap.files import identity_of, write_text
 from nrmap.layout import METRICS_FILE, Layout
-from nrmap.learning.lookup import trained_policy
+from nrmap.learning.lookup import reference_policy, trained_policy
 from nrmap.learning.settings import build, train_settings
 from nrmap.policy import Policy, load_policy
 from nrmap.records import Record
@@ -75,7 +76,7 @@ def analyze(config: Mapping[str, Any]) -> None:
 def _policy_path(config: Mapping[str, Any], layout: Layout) -> Path:
     if config["policy"] is not None:
         return Path(config["policy"])
-    return trained_policy(train_settings(config), layout)
+    return _look_up(config, layout)
 
 
 def _pooled_path(config: Mapping[str, Any], entry: str, layout: Layout) -> Path:
@@ -83,7 +84,14 @@ def _pooled_path(config: Mapping[str, Any], entry: str, layout: Layout) -> Path:
     if entry.endswith(".safetensors"):
         return Path(entry)
     method = config["method"] if entry == config["method"]["name"] else read_option("method", entry, config)
-    return trained_policy(train_settings({**config, "method": method}), layout)
+    return _look_up({**config, "method": method}, layout)
+
+
+def _look_up(config: Mapping[str, Any], layout: Layout) -> Path:
+    places = {"trained": trained_policy, "reference": reference_policy}
+    if config["policies_from"] not in places:
+        raise unknown_choice("policies_from", config["policies_from"], places)
+    return places[config["policies_from"]](train_settings(config), layout)
 
 
 def _track(

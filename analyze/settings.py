@@ -94,7 +94,7 @@ def analysis_settings(config: Mapping[str, Any]) -> AnalysisSettings:
             ablation=AblationSpec(value=config["ablated_value"], channels=config["channels"]),
             prefix_sizes=tuple(size for size in sizes["prefix_sizes"] if size < num_states),
         ),
-        controls=config["controls"],
+        controls=_controls(config["controls"], states_from=config["states_from"], at_scale=sizes["controls"]),
     )
 
 
@@ -107,3 +107,10 @@ def _evaluation_settings(node: Mapping[str, Any], *, run_seed: int) -> Evaluatio
     }
     settings: EvaluationSettings = build(EvaluationSettings, {**node, **lists, "run_seed": run_seed}, "evaluation")
     return settings
+
+
+def _controls(given: Any, *, states_from: str, at_scale: int) -> int:
+    if given == "auto":
+        return 0 if states_from == "own" else at_scale
+    check(isinstance(given, int), f"controls={given!r}: expected a whole number, or auto")
+    return given

@@ -99,8 +99,14 @@ def _states_file(path: Path, env: EnvSpec) -> StatesFile:
 def ensure_evaluation(
     policy: Policy, settings: EvaluationSettings, *, layout: Layout, device: torch.device
 ) -> list[Record]:
-    """Returns, actions and flips of `policy`, clean and under every attack of `settings`, and what is certified."""
+    """Returns, actions and flips of `policy`, clean and under every attack of `settings`, and what is certified.
+
+    That of a reference policy comes with it.
+    """
     card, inputs = policy.card, {"policy_sha256": policy.sha256}
+    reference = layout.reference(game=policy.env.game, method=card.method, seed=card.seed) / METRICS_FILE
+    if _is_of(reference, settings=asdict(settings), inputs=inputs):
+        return read_records(reference)
     identity = identity_of({"stage": "evaluation", **inputs, "settings": asdict(settings)})
     folder = layout.evaluation(game=policy.env.game, method=card.method, seed=card.seed, identity=identity)
 
@@ -230,6 +236,14 @@ def _show_part(progress: Progress) -> EvaluationProgress:
 
 def _write_metrics(path: Path, records: list[Record], *, settings: dict[str, Any], inputs: dict[str, Any]) -> None:
     write_records(path, records, settings=settings, inputs=inputs, provenance=provenance())
+
+
+def _is_of(path: Path, *, settings: dict[str, Any], inputs: dict[str, Any]) -> bool:
+    """Whether there are metrics in `path`, and of these settings and inputs."""
+    if not path.is_file():
+        return False
+    there = read_json(path)
+    return identity_of({"of": [there["settings"], there["inputs"]]}) == identity_of({"of": [settings, inputs]})
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -25,7 +25,9 @@ from conf.failures import JobFailedError, failures_since, forget_failure, note_f
 from nrmap.errors import NrmapError, unknown_choice
 from nrmap.games import game_names
 
-_GROUP_KEYS = {"env": "game", "method": "method", "scale": "scale", "wandb": "wandb mode"}
+_GROUP_KEYS = {
+    "env": "game", "method": "method", "scale": "scale", "evaluation": "evaluation", "wandb": "wandb mode",
+}  # fmt: skip
 _LAUNCHERS = {"joblib": "joblib", "slurm": "submitit", "ray": "ray"}  # each by the plugin that it needs
 
 

@@ -48,7 +48,12 @@ class Layout:
 
     def reference(self, *, game: str, method: str, seed: int) -> Path:
         """One reference policy with its curves, settings, evaluation and card."""
-        return self.outputs / REFERENCE_FOLDER / game / method / f"seed{seed}"
+        return self.references / game / method / f"seed{seed}"
+
+    @property
+    def references(self) -> Path:
+        """All reference policies."""
+        return self.outputs / REFERENCE_FOLDER
 
     @property
     def report(self) -> Path:

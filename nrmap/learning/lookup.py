@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nrmap.errors import NrmapError
+from nrmap.errors import NrmapError, unknown_choice
 from nrmap.layout import POLICY_FILE, Layout
 from nrmap.learning.settings import TrainSettings
 from nrmap.policy import load_policy
@@ -23,4 +23,13 @@ def trained_policy(settings: TrainSettings, layout: Layout) -> Path:
             f"no trained policy {settings.label} with these settings under {layout.outputs}: "
             f"train it with the same options to `python -m train`, or name a file with policy=FILE"
         )
+    return path
+
+
+def reference_policy(settings: TrainSettings, layout: Layout) -> Path:
+    """The reference policy of the game, method and seed of `settings`; NrmapError naming those there are."""
+    path = layout.reference(game=settings.env.game, method=settings.method, seed=settings.seed) / POLICY_FILE
+    if not path.is_file():
+        there = [str(found.parent.relative_to(layout.references)) for found in layout.references.rglob(POLICY_FILE)]
+        raise unknown_choice("reference policy", settings.label, there)
     return path

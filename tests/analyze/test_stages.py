@@ -150,6 +150,24 @@ def test_an_interrupted_stage_leaves_nothing_that_counts_as_done(
     assert select(result.records, metric="kmap_sparsity", item=None)
 
 
+def test_the_evaluation_of_a_reference_policy_comes_with_it(tmp_path: Path, calls: Counter[str]) -> None:
+    policy, layout = saved(tmp_path), Layout(tmp_path / "outputs")
+    records = stages.ensure_evaluation(policy, EVALUATION, layout=layout, device=CPU)
+    (made,) = layout.evaluations(game="Freeway", method="toy", seed=0)
+    reference = layout.reference(game="Freeway", method="toy", seed=0)
+    reference.mkdir(parents=True)
+    made.rename(reference / made.name)
+    assert stages.ensure_evaluation(policy, EVALUATION, layout=layout, device=CPU) == records
+    assert calls["evaluate"] == 1
+    # Neither other settings nor another policy of that name are those that it was made of.
+    stages.ensure_evaluation(policy, replace(EVALUATION, run_seed=5), layout=layout, device=CPU)
+    assert calls["evaluate"] == 2
+    other = saved(tmp_path, 1)
+    other.card = policy.card
+    stages.ensure_evaluation(other, EVALUATION, layout=layout, device=CPU)
+    assert calls["evaluate"] == 3
+
+
 def test_the_evaluation_proves_what_it_can_and_records_it(tmp_path: Path) -> None:
     """Radii at which some states of a toy policy are certified and some are not."""
     radius = 0.003 / 255
@@ -224,6 +242,7 @@ def config(**changes: Any) -> dict[str, Any]:
         "num_states": 8,
         "state_episodes": 2,
         "prefix_sizes": [4, 8],
+        "controls": 1,
     }
     evaluation = {
         "episodes": 2,
@@ -252,6 +271,12 @@ def test_settings_come_from_the_configuration() -> None:
     assert settings.controls == 2
 
 
+@pytest.mark.parametrize(("states_from", "draws"), [("own", 0), ("pool", 7), ("some.npz", 7)])
+def test_controls_are_drawn_by_themselves_where_states_are_shared(states_from: str, draws: int) -> None:
+    values = config(controls="auto", states_from=states_from, sizes={"controls": 7})
+    assert analysis_settings(values).controls == draws
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -265,6 +290,7 @@ def test_settings_come_from_the_configuration() -> None:
         ({"evaluation": {"certify_epsilons": ["1/255"]}}, "certify_epsilons: '1/255', expected a radius"),
         ({"evaluation": {"certify_epsilons": [3]}}, r"attack_epsilon=3\.0: expected 0 < ε ≤ 1"),
         ({"controls": -1}, "controls=-1: expected at least 0"),
+        ({"controls": "many"}, "controls='many': expected a whole number, or auto"),
     ],
 )
 def test_a_value_out_of_range_is_one_clear_line(changes: dict[str, Any], message: str) -> None:
