@@ -144,7 +144,7 @@ def _settings(
     config: Mapping[str, Any], *, name: str, regulariser: Mapping[str, Any] | None, parent: TrainSettings | None
 ) -> TrainSettings:
     scale = dict(config["scale"])
-    for not_of_training in ("name", "analysis"):
+    for not_of_training in ("name", "analysis", "robust_loss"):  # the method refers to the last
         scale.pop(not_of_training, None)
     ramp = scale.pop("attack_ramp")
     parts: dict[str, Any] = {
