@@ -26,14 +26,14 @@ _NOT_COMPARED = ("seed", "steps", "parent", "regulariser", "method")
 
 @dataclass(frozen=True)
 class Run:
-    """One training: what it changed of the recipe, and (updates, mean return of the last episodes) at every row."""
+    """One training: what it changed of the recipe, and (updates, mean return, mean Q-value) at every row."""
 
     name: str
     changes: str
     seed: int
     num_envs: int
     minutes: float
-    curve: list[tuple[int, float]]
+    curve: list[tuple[int, float, float]]  # NaN before the first episode, or update
     episodes: list[dict[str, Any]]
 
     @property
@@ -51,7 +51,7 @@ def read_run(folder: Path, recipe: dict[str, str]) -> Run:
     curve = []
     for row in curves["rows"]:
         updates = max(row["agent_step"] - settings["warm_up_steps"], 0) // settings["steps_per_update"]
-        curve.append((updates, row.get("recent_mean_return", np.nan)))
+        curve.append((updates, row.get("recent_mean_return", np.nan), row.get("q_mean", np.nan)))
     minutes = curves["rows"][-1]["seconds"] / 60
     return Run(
         folder.name, ", ".join(changes) or "the recipe", settings["seed"], settings["num_envs"], minutes, curve,
@@ -68,14 +68,21 @@ def the_recipe(overrides: list[str]) -> dict[str, str]:
 
 
 def draw(runs: list[Run], path: Path) -> None:
-    """Returns against updates."""
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    for run in runs:
-        updates, returns = zip(*run.curve, strict=True)
-        axes.plot(np.array(updates) / 1000, returns, label=run.name, linewidth=1.2)
-    axes.set(xlabel="thousand updates", ylabel="mean return of the last 20 training episodes")
-    axes.legend(frameon=False, fontsize=8, ncols=2)
-    axes.grid(alpha=0.2)
+    """Returns and mean Q-values against updates; every line ends in its run's name."""
+    figure, panels = plt.subplots(2, 1, figsize=(8, 8), sharex=True, layout="constrained")
+    colours = plt.get_cmap("tab20")
+    for index, run in enumerate(runs):
+        curve = np.array(run.curve)  # [rows, 3]
+        for axes, values in zip(panels, curve[:, 1:].T, strict=True):
+            known = np.isfinite(values)
+            if known.any():
+                axes.plot(curve[known, 0] / 1000, values[known], color=colours(index), linewidth=1.2)
+                end = (curve[known, 0][-1] / 1000, values[known][-1])
+                axes.annotate(run.name, end, xytext=(3, 0), textcoords="offset points", va="center", fontsize=9)
+    panels[0].set(ylabel="mean return of the last 20 training episodes")
+    panels[1].set(ylabel="mean Q-value of the batches", xlabel="thousand updates")
+    for axes in panels:
+        axes.grid(alpha=0.2)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=130)
     plt.close(figure)
@@ -93,8 +100,9 @@ def main() -> None:
     draw(runs, options.to.with_suffix(".png"))
     with atomic_path(options.to.with_suffix(".csv")) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("run", "updates", "recent_mean_return"))
-        writer.writerows((run.name, updates, f"{value:.2f}") for run in runs for updates, value in run.curve)
+        writer.writerow(("run", "updates", "recent_mean_return", "q_mean"))
+        for run in runs:
+            writer.writerows((run.name, updates, f"{mean:.2f}", f"{q:.4f}") for updates, mean, q in run.curve)
     print("| run | seed | differs from the recipe in | updates | minutes | last return of every environment |")
     print("|---|---|---|---|---|---|")
     for run in runs:
