@@ -1,6 +1,6 @@
 """Tables of the maps out of records: table 1 in the paper's shape, and every other measure.
 
-`reference` names, by the hashes of their files, the policies that came with the project; their
+`reference` names, by their hashes, the policies that came with the project; their
 rows stand apart from those of policies trained here.
 """
 

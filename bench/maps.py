@@ -11,15 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from bench import map_contenders as contenders
 from bench.map_cases import Case, make_cases, resized_case
-from bench.paired import Entry, race, ratio
+from bench.paired import Entry, race, ratio, show_and_write
 from bench.train import machine
 from bench.train_contenders import matrix_product
-from nrmap.files import write_json
 
 TRAINED = Path("outputs/reference/Freeway/ddqn/seed0/policy.safetensors")
 RIVALS = {
@@ -180,10 +178,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         results = measure(Path(folder), options)
-    for table in tables(results):
-        Console().print(table)
-    write_json(options.output, results)
-    print(options.output)
+    show_and_write(results, tables(results), options.output)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import track
+from rich.table import Table
+
+from nrmap.files import write_json
 
 _processes = multiprocessing.get_context("spawn")
 
@@ -97,3 +102,11 @@ def _serve(connection: Connection, entry: Entry) -> None:
         begun = time.perf_counter()
         done = work.run(amount)
         connection.send(done / (time.perf_counter() - begun))
+
+
+def show_and_write(results: Mapping[str, Any], tables: Sequence[Table], output: Path) -> None:
+    """Print the tables of a benchmark and keep its results as JSON."""
+    for table in tables:
+        Console().print(table)
+    write_json(output, results)
+    print(output)

@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from bench import train_contenders as contenders
-from bench.paired import Entry, Result, race, ratio
-from nrmap.files import write_json
+from bench.paired import Entry, Result, race, ratio, show_and_write
 from nrmap.runtime import provenance
 
 
@@ -130,10 +128,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/bench/train.json"), help="default: %(default)s")
     options = parser.parse_args()
     results = measure(options)
-    for table in tables(results):
-        Console().print(table)
-    write_json(options.output, results)
-    print(options.output)
+    show_and_write(results, tables(results), options.output)
 
 
 if __name__ == "__main__":

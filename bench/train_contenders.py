@@ -290,12 +290,12 @@ class NativeAtari(VecEnv):
         return [None] * self.num_envs
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """See `get_attr`."""
-        raise NotImplementedError
+        """AttributeError: see `get_attr`."""
+        raise AttributeError(f"native emulators have no attribute {attr_name}")
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """See `get_attr`."""
-        raise NotImplementedError
+        """AttributeError: see `get_attr`."""
+        raise AttributeError(f"native emulators have no method {method_name}")
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """No Python wrapper is around a native emulator."""

@@ -30,7 +30,9 @@ def test_an_unknown_choice_names_the_nearest(argument: str, named: str) -> None:
 
 @pytest.mark.parametrize("argument", ["env=glob(Space*)", "env=Freeway,Pong", "seed=0", "env.frame_stack=4", "-m"])
 def test_what_hydra_understands_is_left_to_it(argument: str) -> None:
-    _check_choices([argument])
+    # Only what stands behind it is complained of.
+    with pytest.raises(NrmapError, match="unknown scale 'quik'"):
+        _check_choices([argument, "scale=quik"])
 
 
 def test_read_option_gives_the_yaml_and_refuses_unknown_names() -> None:

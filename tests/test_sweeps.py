@@ -154,7 +154,9 @@ def test_a_launcher_that_is_not_installed(launcher: str, plugin: str, monkeypatc
 
 
 def test_launchers_that_are_there_are_left_to_hydra() -> None:
-    _check_choices(["hydra/launcher=joblib", "hydra/launcher=basic", "hydra/launcher=submitit_slurm"])
+    # Only what stands behind them is complained of.
+    with pytest.raises(NrmapError, match="unknown scale 'quik'"):
+        _check_choices(["hydra/launcher=joblib", "hydra/launcher=basic", "hydra/launcher=submitit_slurm", "scale=quik"])
 
 
 def test_a_failure_survives_the_way_back_from_another_process() -> None:

@@ -37,14 +37,22 @@ def sparsity_panels(records: Sequence[Record]) -> list[Panel]:
     panels = []
     for states_from, num_states in _state_sets(records):
         for metric in _SPARSITIES:
-            mine = [
-                record
-                for record in select(records, metric=metric, states_from=states_from, num_states=num_states, item=None)
-                if record.temperature in (None, temperature)
-            ]
+            mine = _measured(records, metric, states_from, num_states, temperature)
             if mine:
                 panels.append(_sparsity_panel(mine, f"{states_label(states_from)}, N = {num_states}"))
     return panels
+
+
+def _measured(
+    records: Sequence[Record],
+    metric: str,
+    states_from: str | None,
+    num_states: int | None,
+    temperature: float | None,
+) -> list[Record]:
+    """`metric` of whole maps on one set of states, at `temperature` where it has one."""
+    found = select(records, metric=metric, states_from=states_from, num_states=num_states, item=None)
+    return [record for record in found if record.temperature in (None, temperature)]
 
 
 def _sparsity_panel(records: Sequence[Record], where: str) -> Panel:
@@ -89,11 +97,7 @@ def _beside_controls(
     panels = []
     for states_from, num_states in _state_sets(records):
         for metric in metrics:
-            mine = [
-                record
-                for record in select(records, metric=metric, states_from=states_from, num_states=num_states, item=None)
-                if record.temperature in (None, temperature)
-            ]
+            mine = _measured(records, metric, states_from, num_states, temperature)
             if mine and (states_from, num_states) in sets:
                 at = "" if mine[0].temperature is None else f", T = {mine[0].temperature:g}"
                 title = f"{metric_name(metric).title}{at}: {states_label(states_from)}, N = {num_states}"
