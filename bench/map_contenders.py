@@ -11,6 +11,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -127,7 +128,7 @@ def best_batch_size(prepare: Callable[[Case, int], Work], case: Case, sizes: Seq
     return min(seconds, key=seconds.__getitem__)
 
 
-def peak_memory(case: Case, num_states: int, engine: str) -> tuple[float, float]:
+def peak_memory(case: Case, num_states: int, engine: Literal["incremental", "dense"]) -> tuple[float, float]:
     """Peak resident MB of a fresh process that ablates so many states, and how much of it came after their loading."""
     policy, states = case.load()
     states = states.repeat(-(-num_states // len(states)), 1, 1, 1)[:num_states]

@@ -7,6 +7,7 @@ are taken within a round. Dense batches and captum get the batch size at which t
 import argparse
 import multiprocessing
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from rich.table import Table
 
 from bench import map_contenders as contenders
 from bench.map_cases import Case, make_cases, resized_case
-from bench.paired import Entry, race, ratio, show_and_write
+from bench.paired import Entry, Work, race, ratio, show_and_write
 from bench.train import machine
 from bench.train_contenders import matrix_product
 
 TRAINED = Path("outputs/reference/Freeway/ddqn/seed0/policy.safetensors")
-RIVALS = {
+RIVALS: dict[str, Callable[..., Work]] = {
     "dense": partial(contenders.dense, skip_unchanged=False),
     "dense_skipping": partial(contenders.dense, skip_unchanged=True),
     "feature_ablation": contenders.feature_ablation,
@@ -157,8 +158,8 @@ def tables(results: dict[str, Any]) -> list[Table]:
     sides = Table("screen", "engine", "dense", title="Seconds per state against image size, random weights")
     for row in results["growth_with_image_size"]:
         seconds = row["seconds_per_state"]
-        against = f"{seconds['dense']:.2f} ({row['speedup_vs_dense']:.1f}×)"
-        sides.add_row(f"{row['side']} × {row['side']}", f"{seconds['incremental']:.3f}", against)
+        dense = f"{seconds['dense']:.2f} ({row['speedup_vs_dense']:.1f}×)"
+        sides.add_row(f"{row['side']} × {row['side']}", f"{seconds['incremental']:.3f}", dense)
     return [speed, checks, states, sides]
 
 

@@ -114,7 +114,7 @@ def stable_baselines3_loop(num_envs: int) -> Work:
 
     def run(agent_steps: int) -> int:
         begin = model.num_timesteps
-        model.learn(agent_steps, reset_num_timesteps=False, log_interval=None)
+        model.learn(agent_steps, reset_num_timesteps=False, log_interval=FOREVER)
         return model.num_timesteps - begin
 
     run(WARM_UP_STEPS + 16 * STEPS_PER_UPDATE)
@@ -188,8 +188,8 @@ class PlainLearner:
     """SA-DDQN as one writes it down: PGD by whole backward passes, default layout, default Adam."""
 
     def __init__(self) -> None:
-        self.online = _network(dueling=True).to(memory_format=torch.contiguous_format)
-        self.target_network = _network(dueling=True).to(memory_format=torch.contiguous_format)
+        self.online = _in_default_layout(_network(dueling=True))
+        self.target_network = _in_default_layout(_network(dueling=True))
         self.optimiser = torch.optim.Adam(self.online.parameters(), lr=LEARNER.learning_rate, eps=LEARNER.adam_epsilon)
         self.generator = torch.Generator().manual_seed(1)
         self.updates = 0
@@ -228,6 +228,12 @@ class PlainLearner:
 def _network(*, dueling: bool) -> QNetwork:
     torch.manual_seed(0)
     return QNetwork(NetworkSpec(*GAME.state_shape, ACTIONS, dueling=dueling))
+
+
+def _in_default_layout(network: QNetwork) -> QNetwork:
+    for parameter in network.parameters():
+        parameter.data = parameter.data.contiguous()
+    return network
 
 
 def random_batch(batch_size: int = BATCH_SIZE) -> Batch:
