@@ -69,11 +69,7 @@ class Learner:
         self.learning_rate = Linear(
             spec.learning_rate, spec.learning_rate_final, decay_begin, max(total_steps - decay_begin, 1)
         )
-        self.attack_epsilon = (
-            SmoothRamp(regulariser.attack_epsilon, regulariser.ramp_begin, regulariser.ramp_steps)
-            if regulariser
-            else SmoothRamp(0.0, 0, 1)
-        )
+        self.attack_epsilon = regulariser.radius if regulariser else SmoothRamp(0.0, 0, 1)
         self.updates = 0
 
     def update(self, batch: Batch, agent_step: int) -> dict[str, Tensor]:

@@ -53,6 +53,28 @@ class SmoothRamp:
         return self.final * (1 - slope * (1 - progress))
 
 
+@dataclass(frozen=True)
+class GeometricRamp:
+    """0 up to `begin`, then `initial · final` and by equal factors up to `final` at `begin + duration`.
+
+    Interval bounds are proportional to the radius and start out a thousand times too wide, so each
+    halving of what they must lose gets the same time.
+    """
+
+    final: float
+    begin: int
+    duration: int
+    initial: float
+
+    def __call__(self, step: int) -> float:
+        """The value at agent step `step`, in [0, final]."""
+        if step <= self.begin:
+            return 0.0
+        if step >= self.begin + self.duration:
+            return self.final
+        return float(self.final * self.initial ** (1 - (step - self.begin) / self.duration))
+
+
 def epsilon_per_env(epsilon: float, num_envs: int, spread: float) -> NDArray[np.float64]:
     """ε_i = ε^(1 + spread · i / (E − 1)), [E]: from ε itself down to ε^(1 + spread) (Horgan et al. 2018).
 

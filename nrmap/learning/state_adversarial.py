@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from nrmap.errors import check
+from nrmap.learning.schedules import GeometricRamp, SmoothRamp
 from nrmap.network import QNetwork, frozen
 from nrmap.perturbations import other_action_margin, projected_gradient_ascent, random_start
 
@@ -21,8 +22,9 @@ class RegulariserSpec:
 
     The loss is TD + κ · R. `hinge_reduction` says how R comes from the margins m_b of a batch:
     `per_sample_mean` is mean_b max(m_b, −c), `batch_sum` is max(Σ_b m_b, −c), as the reference
-    PGD code has it. c is `hinge`. `attack_epsilon` is the final ℓ∞ radius; it grows from 0 over
-    `ramp_steps` agent steps after `ramp_begin`. The solver "pgd" takes `pgd_steps` steps of the
+    PGD code has it. c is `hinge`. `attack_epsilon` is the final ℓ∞ radius; it grows over
+    `ramp_steps` agent steps after `ramp_begin`, smoothly from 0 or, where `ramp_initial` is above 0,
+    geometrically from that share of it. The solver "pgd" takes `pgd_steps` steps of the
     current radius times `pgd_step_fraction` from a random start; "ibp" has no settings of its own.
     """
 
@@ -32,6 +34,7 @@ class RegulariserSpec:
     attack_epsilon: float
     ramp_begin: int
     ramp_steps: int
+    ramp_initial: float = 0.0
     solver: Solver = "pgd"
     pgd_steps: int = 0
     pgd_step_fraction: float = 0.0
@@ -42,6 +45,7 @@ class RegulariserSpec:
         check(0 < self.attack_epsilon <= 1, f"attack_epsilon={self.attack_epsilon}: expected 0 < ε ≤ 1, such as 1/255")
         check(self.ramp_begin >= 0, f"ramp_begin={self.ramp_begin}: expected at least 0")
         check(self.ramp_steps >= 1, f"ramp_steps={self.ramp_steps}: expected at least 1")
+        check(0 <= self.ramp_initial < 1, f"ramp_initial={self.ramp_initial}: expected 0 ≤ share < 1, such as 1e-4")
         check(self.solver in ("pgd", "ibp"), f"solver={self.solver!r}: expected pgd or ibp")
         if self.solver == "pgd":
             check(self.pgd_steps >= 1, f"pgd_steps={self.pgd_steps}: expected at least 1")
@@ -54,6 +58,13 @@ class RegulariserSpec:
             self.hinge_reduction in ("per_sample_mean", "batch_sum"),
             f"hinge_reduction={self.hinge_reduction!r}: expected per_sample_mean or batch_sum",
         )
+
+    @property
+    def radius(self) -> GeometricRamp | SmoothRamp:
+        """The ℓ∞ radius against the agent step."""
+        if self.ramp_initial > 0:
+            return GeometricRamp(self.attack_epsilon, self.ramp_begin, self.ramp_steps, self.ramp_initial)
+        return SmoothRamp(self.attack_epsilon, self.ramp_begin, self.ramp_steps)
 
 
 def adversarial_states(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nrmap.learning.schedules import Linear, SmoothRamp, epsilon_per_env
+from nrmap.learning.schedules import GeometricRamp, Linear, SmoothRamp, epsilon_per_env
 from nrmap.learning.settings import ExplorationSpec
 
 
@@ -61,6 +61,21 @@ def test_smooth_ramp_by_hand():
     line = [10 * (1 - 8 / 5 * (1 - step / 8)) for step in range(4, 9)]
     assert quartic[4] == pytest.approx(line[0])
     assert [ramp(step) for step in range(9)] == pytest.approx(quartic[:4] + line)
+
+
+def test_geometric_ramp_gives_equal_times_to_equal_factors():
+    ramp = GeometricRamp(final=10.0, begin=100, duration=4, initial=1e-4)
+    assert [ramp(step) for step in (0, 100, 101, 102, 103, 104, 10**9)] == pytest.approx([0, 0, 0.01, 0.1, 1, 10, 10])
+    assert ramp(100) == 0
+    assert ramp(104) == 10.0
+    assert GeometricRamp(10.0, 0, 10**9, 1e-4)(1) == pytest.approx(1e-3)  # it leaves 0 at its initial share
+
+
+@pytest.mark.parametrize(("initial", "kind"), [(0.0, SmoothRamp), (1e-3, GeometricRamp)])
+def test_a_regulariser_names_the_ramp_of_its_radius(tiny_regulariser, initial, kind):
+    spec = tiny_regulariser(ramp_begin=5, ramp_steps=20, ramp_initial=initial)
+    assert type(spec.radius) is kind
+    assert [spec.radius(step) for step in (5, 25)] == [0, spec.attack_epsilon]
 
 
 @given(epsilon=st.floats(0, 1), num_envs=st.integers(1, 16), spread=st.floats(0, 7))
