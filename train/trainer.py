@@ -118,10 +118,12 @@ class Trainer:
                 f"the training diverged before agent step {self.agent_step:,}: {name} is {mean}; "
                 "try a lower learning_rate or a gradient_clip",
             )
+        kappa, attack_epsilon = self.learner.robustness(self.agent_step)
         schedules = {
             "epsilon": float(self.settings.exploration.epsilons(self.agent_step, 1)[0]),
             "learning_rate": self.learner.learning_rate(self.agent_step),
-            "attack_epsilon": self.learner.attack_epsilon(self.agent_step),
+            "kappa": kappa,
+            "attack_epsilon": attack_epsilon,
         }
         states = torch.from_numpy(self.collector.states)
         return {**means, **schedules, "active_features": self.learner.active_features(states)}

@@ -10,7 +10,7 @@ from nrmap.bounds import margin_bounds
 from nrmap.errors import check
 from nrmap.learning.double_dqn import double_q_targets, q_learning_targets, td_loss
 from nrmap.learning.replay import Batch
-from nrmap.learning.schedules import Linear, SmoothRamp
+from nrmap.learning.schedules import Linear
 from nrmap.learning.state_adversarial import RegulariserSpec, adversarial_states, hinge_loss
 from nrmap.network import STATE_SCALE, QNetwork
 from nrmap.perturbations import other_action_margin
@@ -69,7 +69,6 @@ class Learner:
         self.learning_rate = Linear(
             spec.learning_rate, spec.learning_rate_final, decay_begin, max(total_steps - decay_begin, 1)
         )
-        self.attack_epsilon = regulariser.radius if regulariser else SmoothRamp(0.0, 0, 1)
         self.updates = 0
 
     def update(self, batch: Batch, agent_step: int) -> dict[str, Tensor]:
@@ -80,7 +79,8 @@ class Learner:
         )
         targets = self._targets(s_t, r_t, discount_t)  # [B]
 
-        attack_epsilon, regulariser = self.attack_epsilon(agent_step), self.regulariser
+        regulariser = self.regulariser
+        kappa, attack_epsilon = self.robustness(agent_step)
         if regulariser is None or attack_epsilon == 0:  # DDQN
             q_tm1, margins = self.online(s_tm1), None  # [B, A]
         elif regulariser.solver == "pgd":  # SA-DDQN, eq. 7: the margins at the worst states that PGD finds
@@ -105,7 +105,7 @@ class Learner:
         metrics = {"loss": loss}
         if regulariser is not None and margins is not None:  # TD + κ R
             robust_loss = hinge_loss(margins, hinge=regulariser.hinge, reduction=regulariser.hinge_reduction)
-            loss = loss + regulariser.kappa * robust_loss
+            loss = loss + kappa * robust_loss
             not_robust = "adversarial_flips" if regulariser.solver == "pgd" else "uncertified"
             metrics = {"loss": loss, "robust_loss": robust_loss, not_robust: (margins > 0).float().mean()}
 
@@ -120,6 +120,10 @@ class Learner:
         if self.updates % self.spec.target_update_period == 0:
             self.target_network.load_state_dict(self.online.state_dict())
         return {"td_errors": td_errors, "q_mean": q_tm1.mean(), **metrics}
+
+    def robustness(self, agent_step: int) -> tuple[float, float]:
+        """κ and the attack radius of the updates at `agent_step`, (0, 0) without a regulariser."""
+        return self.regulariser.at(agent_step) if self.regulariser else (0.0, 0.0)
 
     def _scaled(self, states: Tensor) -> Tensor:
         return states.to(self.device).to(torch.float32, memory_format=torch.channels_last) * STATE_SCALE

@@ -12,6 +12,8 @@ from nrmap.network import QNetwork, frozen
 from nrmap.perturbations import other_action_margin, projected_gradient_ascent, random_start
 
 HingeReduction = Literal["per_sample_mean", "batch_sum"]
+# What grows: the attack radius, or κ under the full radius.
+RampOf = Literal["radius", "kappa"]
 # How the inner maximum is found: from below by an attack, or from above by interval bounds (`nrmap.bounds`).
 Solver = Literal["pgd", "ibp"]
 
@@ -22,10 +24,11 @@ class RegulariserSpec:
 
     The loss is TD + κ · R. `hinge_reduction` says how R comes from the margins m_b of a batch:
     `per_sample_mean` is mean_b max(m_b, −c), `batch_sum` is max(Σ_b m_b, −c), as the reference
-    PGD code has it. c is `hinge`. `attack_epsilon` is the final ℓ∞ radius; it grows over
-    `ramp_steps` agent steps after `ramp_begin`, smoothly from 0 or, where `ramp_initial` is above 0,
-    geometrically from that share of it. The solver "pgd" takes `pgd_steps` steps of the
-    current radius times `pgd_step_fraction` from a random start; "ibp" has no settings of its own.
+    PGD code has it. c is `hinge`. `attack_epsilon` is the final ℓ∞ radius. Over `ramp_steps` agent
+    steps after `ramp_begin` it, or κ with `ramp_of` "kappa", grows: smoothly from 0 or, where
+    `ramp_initial` is above 0, geometrically from that share of it. The solver "pgd" takes `pgd_steps`
+    steps of the current radius times `pgd_step_fraction` from a random start; "ibp" has no settings
+    of its own.
     """
 
     kappa: float
@@ -35,6 +38,7 @@ class RegulariserSpec:
     ramp_begin: int
     ramp_steps: int
     ramp_initial: float = 0.0
+    ramp_of: RampOf = "radius"
     solver: Solver = "pgd"
     pgd_steps: int = 0
     pgd_step_fraction: float = 0.0
@@ -46,6 +50,7 @@ class RegulariserSpec:
         check(self.ramp_begin >= 0, f"ramp_begin={self.ramp_begin}: expected at least 0")
         check(self.ramp_steps >= 1, f"ramp_steps={self.ramp_steps}: expected at least 1")
         check(0 <= self.ramp_initial < 1, f"ramp_initial={self.ramp_initial}: expected 0 ≤ share < 1, such as 1e-4")
+        check(self.ramp_of in ("radius", "kappa"), f"ramp_of={self.ramp_of!r}: expected radius or kappa")
         check(self.solver in ("pgd", "ibp"), f"solver={self.solver!r}: expected pgd or ibp")
         if self.solver == "pgd":
             check(self.pgd_steps >= 1, f"pgd_steps={self.pgd_steps}: expected at least 1")
@@ -59,12 +64,16 @@ class RegulariserSpec:
             f"hinge_reduction={self.hinge_reduction!r}: expected per_sample_mean or batch_sum",
         )
 
-    @property
-    def radius(self) -> GeometricRamp | SmoothRamp:
-        """The ℓ∞ radius against the agent step."""
-        if self.ramp_initial > 0:
-            return GeometricRamp(self.attack_epsilon, self.ramp_begin, self.ramp_steps, self.ramp_initial)
-        return SmoothRamp(self.attack_epsilon, self.ramp_begin, self.ramp_steps)
+    def at(self, agent_step: int) -> tuple[float, float]:
+        """κ and the ℓ∞ radius at `agent_step`; the radius is 0 until the ramp begins."""
+        begin, steps = self.ramp_begin, self.ramp_steps
+        ramp = (
+            GeometricRamp(1.0, begin, steps, self.ramp_initial) if self.ramp_initial else SmoothRamp(1.0, begin, steps)
+        )
+        share = ramp(agent_step)
+        if self.ramp_of == "kappa":
+            return self.kappa * share, self.attack_epsilon if share > 0 else 0.0
+        return self.kappa, self.attack_epsilon * share
 
 
 def adversarial_states(

@@ -143,7 +143,7 @@ def test_sa_ddqn_descends_td_plus_kappa_times_equation_7(reduction, hinge, tiny_
         before = copy.deepcopy(learner.online)
         generator = torch.Generator()
         generator.set_state(learner.generator.get_state())
-        radius = learner.attack_epsilon(agent_step)
+        radius = learner.robustness(agent_step)[1]
         assert 0 < radius <= regulariser.attack_epsilon
         td = plain_td_loss(before, learner.target_network, batch, double_q=True)
         robust = plain_regulariser(before, batch, regulariser, radius=radius, generator=generator)

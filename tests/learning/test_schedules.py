@@ -1,5 +1,7 @@
 """Schedules against closed forms; many a well-known implementation gets these wrong."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -71,11 +73,16 @@ def test_geometric_ramp_gives_equal_times_to_equal_factors():
     assert GeometricRamp(10.0, 0, 10**9, 1e-4)(1) == pytest.approx(1e-3)  # it leaves 0 at its initial share
 
 
-@pytest.mark.parametrize(("initial", "kind"), [(0.0, SmoothRamp), (1e-3, GeometricRamp)])
-def test_a_regulariser_names_the_ramp_of_its_radius(tiny_regulariser, initial, kind):
-    spec = tiny_regulariser(ramp_begin=5, ramp_steps=20, ramp_initial=initial)
-    assert type(spec.radius) is kind
-    assert [spec.radius(step) for step in (5, 25)] == [0, spec.attack_epsilon]
+@pytest.mark.parametrize(
+    ("initial", "ramp"), [(0.0, SmoothRamp(0.05, 5, 20)), (1e-3, GeometricRamp(0.05, 5, 20, 1e-3))]
+)
+def test_either_the_radius_or_kappa_grows(tiny_regulariser, initial, ramp):
+    spec = tiny_regulariser(
+        kappa=0.05, attack_epsilon=0.05, ramp_begin=5, ramp_steps=20, ramp_initial=initial, ramp_of="radius"
+    )
+    for step in (0, 5, 6, 12, 24, 25, 1000):
+        assert spec.at(step) == pytest.approx((0.05, ramp(step)))
+        assert replace(spec, ramp_of="kappa").at(step) == pytest.approx((ramp(step), 0.05 if step > 5 else 0))
 
 
 @given(epsilon=st.floats(0, 1), num_envs=st.integers(1, 16), spread=st.floats(0, 7))

@@ -153,6 +153,7 @@ def other(value: Any) -> Any:
     """A valid value of the same kind that is not `value`."""
     words = {
         "Freeway": "Breakout", "ddqn": "sa_ddqn", "sa_ddqn": "ddqn", "batch_sum": "per_sample_mean",
+        "radius": "kappa",
     }  # fmt: skip
     if isinstance(value, bool):
         return not value
