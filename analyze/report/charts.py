@@ -106,8 +106,18 @@ def draw_lines(
         ax.legend(loc="best")
 
 
-def draw_intervals(ax: Axes, rows: Sequence[IntervalRow], *, x_label: str, marks: Sequence[Mark] = ()) -> None:
-    """Rows from top to bottom: each point a dot, the value with its 95% interval; marks are vertical lines."""
+def draw_intervals(
+    ax: Axes,
+    rows: Sequence[IntervalRow],
+    *,
+    x_label: str,
+    marks: Sequence[Mark] = (),
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """Rows from top to bottom: each point a dot, the value with its 95% interval; marks are vertical lines.
+
+    `limits` of the x axis come from the values, unless given.
+    """
     for index, row in enumerate(rows):
         if row.points:
             # Spread by rank, so that equal returns of several episodes can be told apart.
@@ -126,6 +136,8 @@ def draw_intervals(ax: Axes, rows: Sequence[IntervalRow], *, x_label: str, marks
         ax.axvline(mark.value, color=mark.colour, linestyle=mark.style, linewidth=1, label=mark.label, zorder=1)
     ax.set_yticks(range(len(rows)), [textwrap.fill(row.label, _LABEL_WIDTH) for row in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)
+    if limits is not None:
+        ax.set_xlim(*limits)
     low, high = ax.get_xlim()
     if high - low < 1e-3 * abs(high):
         ax.xaxis.set_major_locator(MaxNLocator(2))  # the labels are long: only their last digits differ

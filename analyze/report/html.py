@@ -62,7 +62,7 @@ def table_html(table: Table) -> str:
     rows = "\n".join(body)
     return f"""<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.title)}">
 <table class="data" id="{table.name}">
-<caption>{escape(table.title)}</caption>
+<caption><span>{escape(table.title)}</span></caption>
 <thead>
 {_headings(table)}
 </thead>

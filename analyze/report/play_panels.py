@@ -108,7 +108,8 @@ def certified_panels(records: Sequence[Record]) -> list[Panel]:
             for r in mine
         ]
         title = f"Certified actions at {epsilon_label(attack_epsilon)}"
-        draw = partial(titled, draw_intervals, title, rows=rows, x_label="share of the states of clean episodes")
+        x_label = "share of the states of clean episodes"
+        draw = partial(titled, draw_intervals, title, rows=rows, x_label=x_label, limits=(-0.03, 1.03))
         values = "; ".join(f"{row.label} {number_text(row.value)}" for row in rows)
         panels.append(Panel(draw, f"{title}, shares of the states of clean episodes. {values}."))
     return panels
