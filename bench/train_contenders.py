@@ -231,8 +231,7 @@ def _network(*, dueling: bool) -> QNetwork:
 
 
 def _in_default_layout(network: QNetwork) -> QNetwork:
-    for parameter in network.parameters():
-        parameter.data = parameter.data.contiguous()
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return network
 
 

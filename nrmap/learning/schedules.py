@@ -57,8 +57,7 @@ class SmoothRamp:
 class GeometricRamp:
     """0 up to `begin`, then `initial · final` and by equal factors up to `final` at `begin + duration`.
 
-    Interval bounds are proportional to the radius and start out a thousand times too wide, so each
-    halving of what they must lose gets the same time.
+    For a radius or a κ that spans orders of magnitude, each of which gets the same time.
     """
 
     final: float

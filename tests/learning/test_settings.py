@@ -125,6 +125,8 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
         ("method.name", "ddqn", "with method.name=ddqn: expected none"),
         ("method.name", "sa_ddqn_ibp", "with method.name=sa_ddqn_ibp: expected one with solver: ibp"),
         ("scale.fine_tune.attack_ramp.ramp_steps", 0, "ramp_steps=0: expected at least 1"),
+        ("scale.attack_ramp.ramp_initial", 1, "ramp_initial=1.0: expected 0 ≤ share < 1"),
+        ("scale.attack_ramp.ramp_of", "epsilon", "ramp_of='epsilon': expected radius or kappa"),
         ("env.sticky_actions", 1.5, "sticky_actions=1.5: expected 0 ≤ p < 1"),
         ("env.frame_stack", 0, "frame_stack=0: expected at least 1"),
         ("env.height", 20, "a 20×84 screen is too small"),
