@@ -87,19 +87,46 @@ def _head(features: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
-def frozen(network: QNetwork, *, value: bool = True) -> Callable[[Tensor], Tensor]:
+def rounded(network: QNetwork, precision: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """`network` as a function of its input, computed in `precision` up to its last linear layers.
+
+    Those stay in float32: two actions of Freeway are about 0.01 apart in values of about 1, which
+    is the spacing of bfloat16 there. Parameters and their gradients stay in float32 as well.
+    """
+    if precision == torch.float32:
+        return network
+
+    def q_values(states: Tensor) -> Tensor:
+        with torch.autocast(states.device.type, dtype=precision):
+            features = network.features(states)  # [N, F]
+            hidden = [head[:-1](features) for head in (network.advantage, network.value) if head is not None]
+        advantage = network.advantage[-1](hidden[0].float())  # [N, A]
+        if network.value is None:
+            return advantage
+        return network.value[-1](hidden[1].float()) + advantage - advantage.mean(dim=1, keepdim=True)
+
+    return q_values
+
+
+def frozen(
+    network: QNetwork, *, value: bool = True, precision: torch.dtype | None = None
+) -> Callable[[Tensor], Tensor]:
     """`network` as a function of its input alone, made for cheap input gradients.
 
-    Without `value` the function returns the advantages A(s, a), which differ from the Q-values by
-    a number that is the same for all actions: enough for margins, a softmax and their gradients.
+    With a `precision` all but the last linear layers are computed in it, see `rounded`. Without
+    `value` the function returns the advantages A(s, a), which differ from the Q-values by a number
+    that is the same for all actions: enough for margins, a softmax and their gradients.
 
     The parameters are detached, so no gradient of theirs is computed or accumulated. Where the
     first stride divides its kernel and the screen, the first convolution is re-parameterised
     exactly: space-to-depth by the stride, then a convolution of stride 1. Its input gradient,
-    the dearest step of an attack on a CPU, then costs a fifth. The function sees later in-place
-    changes of all parameters but the first convolution's: make a new one after each update.
+    the dearest step of an attack on a CPU, then costs a fifth. The function may not see later
+    changes of the parameters: make a new one after each update.
     """
-    parameters = {name: tensor.detach() for name, tensor in network.named_parameters()}
+    parameters = {
+        name: tensor.detach() if name in _LAST_LAYERS else tensor.detach().to(precision or tensor.dtype)
+        for name, tensor in network.named_parameters()
+    }
     first = network.spec.convs[0]
     unshuffles = first.stride > 1 and not any(
         side % first.stride for side in (network.spec.height, network.spec.width, first.kernel)
@@ -109,7 +136,7 @@ def frozen(network: QNetwork, *, value: bool = True) -> Callable[[Tensor], Tenso
         parameters["features.0.weight"] = functional.pixel_unshuffle(weight, first.stride)
 
     def q_values(states: Tensor) -> Tensor:
-        x = states
+        x = states.to(precision or states.dtype)
         for index, conv in enumerate(network.spec.convs):
             step = conv.stride
             if index == 0 and unshuffles:
@@ -126,6 +153,10 @@ def frozen(network: QNetwork, *, value: bool = True) -> Callable[[Tensor], Tenso
     return q_values
 
 
+_LAST_LAYERS = {f"{head}.2.{kind}" for head in ("advantage", "value") for kind in ("weight", "bias")}
+
+
 def _frozen_head(features: Tensor, parameters: dict[str, Tensor], name: str) -> Tensor:
     hidden = functional.linear(features, parameters[f"{name}.0.weight"], parameters[f"{name}.0.bias"])
-    return functional.linear(functional.relu(hidden), parameters[f"{name}.2.weight"], parameters[f"{name}.2.bias"])
+    last, bias = parameters[f"{name}.2.weight"], parameters[f"{name}.2.bias"]
+    return functional.linear(functional.relu(hidden).to(last.dtype), last, bias)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nrmap.errors import NrmapError
-from nrmap.network import ConvSpec, NetworkSpec, QNetwork, frozen
+from nrmap.network import ConvSpec, NetworkSpec, QNetwork, frozen, rounded
 
 
 def test_the_default_is_the_nature_network_with_dueling_heads() -> None:
@@ -73,3 +73,32 @@ def test_frozen_fills_no_parameter_gradient() -> None:
 def test_a_screen_too_small_is_one_clear_line() -> None:
     with pytest.raises(NrmapError, match="10×84 screen is too small"):
         NetworkSpec(1, 10, 84, 3)
+
+
+@pytest.mark.parametrize("dueling", [True, False])
+def test_a_rounded_network_rounds_what_is_inside_and_not_its_values(dueling: bool) -> None:
+    torch.manual_seed(0)
+    network = QNetwork(NetworkSpec(1, 84, 84, 3, dueling=dueling))
+    with torch.no_grad():
+        (network.value or network.advantage)[-1].bias += 1.0  # values of about 1, where bfloat16 has steps of 1/128
+    states = torch.rand(64, 1, 84, 84)
+    exact = network(states)
+    assert rounded(network, torch.float32) is network
+    for view in (rounded(network, torch.bfloat16), frozen(network, precision=torch.bfloat16)):
+        q_values = view(states)
+        assert q_values.dtype == torch.float32
+        assert 0 < (q_values - exact).abs().max() < 1 / 128 / 4
+        assert not torch.equal(q_values, q_values.bfloat16().float())
+
+
+def test_the_attack_in_bfloat16_has_nearly_the_same_signs() -> None:
+    torch.manual_seed(0)
+    network = QNetwork(NetworkSpec(1, 84, 84, 3))
+    states = torch.rand(4, 1, 84, 84, requires_grad=True)
+    signs = []
+    for precision in (None, torch.bfloat16):
+        q_values = frozen(network, value=False, precision=precision)(states)
+        (gradient,) = torch.autograd.grad((q_values[:, 0] - q_values[:, 1]).sum(), states)
+        assert gradient.dtype == torch.float32
+        signs.append(gradient.sign())
+    assert (signs[0] == signs[1]).float().mean() > 0.95

@@ -12,16 +12,17 @@ from conf.entry import entry_point
 from nrmap.errors import check
 from nrmap.layout import Layout
 from nrmap.learning.settings import TrainSettings, build, train_settings
-from nrmap.runtime import choose_device, keep_freed_memory
+from nrmap.runtime import choose_device, choose_precision, keep_freed_memory
 from nrmap.tracking import Tracker, TrackingSpec, track
 from train.run import RunOptions, ensure_trained
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What changes no result: the device, torch's threads (0 leaves them to torch), what a kill can cost."""
+    """How it is computed and not what: the device, torch's threads (0 leaves them to torch), what a kill can cost."""
 
     device: str
+    precision: str
     threads: int
     checkpoint_seconds: float
 
@@ -54,6 +55,7 @@ def train(config: Mapping[str, Any]) -> None:
     options = RunOptions(
         layout=Layout(Path(config["outputs"])),
         device=choose_device(machine.device),
+        precision=choose_precision(machine.precision, choose_device(machine.device)),
         checkpoint_seconds=machine.checkpoint_seconds,
         open_tracker=open_tracker,
     )

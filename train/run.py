@@ -36,6 +36,7 @@ class RunOptions:
 
     layout: Layout
     device: torch.device
+    precision: torch.dtype
     checkpoint_seconds: float
     open_tracker: OpenTracker
 
@@ -88,7 +89,8 @@ def _train(
 ) -> None:
     remove_leftovers(folder)
     write_json(folder / SETTINGS_FILE, asdict(settings))
-    trainer = Trainer(settings, device=options.device, initial=None if parent is None else parent.network)
+    initial = None if parent is None else parent.network
+    trainer = Trainer(settings, device=options.device, initial=initial, precision=options.precision)
     curves = Curves()
     checkpoint_path = folder / CHECKPOINT_FILE
     if checkpoint_path.is_file():
@@ -126,6 +128,7 @@ def _policy(settings: TrainSettings, trainer: Trainer, parent: Policy | None, cu
     parent_sha256 = None if parent is None else parent.sha256
     results: Mapping[str, Any] = {
         "updates": trainer.learner.updates,
+        "precision": str(trainer.learner.precision).removeprefix("torch."),
         "recent_mean_return": curves.recent_mean_return(),
         "seconds": curves.seconds,
     }

@@ -32,8 +32,15 @@ class Iteration:
 class Trainer:
     """A training run that can be stopped after any iteration and continued exactly."""
 
-    def __init__(self, settings: TrainSettings, *, device: torch.device, initial: QNetwork | None = None) -> None:
-        """`initial` gives the first weights, else they are drawn from the seed."""
+    def __init__(
+        self,
+        settings: TrainSettings,
+        *,
+        device: torch.device,
+        initial: QNetwork | None = None,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        """`initial` gives the first weights, else they are drawn from the seed; `precision` is the learner's."""
         self.settings = settings
         exploration_seed, sampling_seed, network_seed, attack_seed = np.random.SeedSequence(settings.seed).spawn(4)
         self._exploration_rng = np.random.default_rng(exploration_seed)
@@ -63,6 +70,7 @@ class Trainer:
             regulariser=settings.regulariser,
             total_steps=settings.steps,
             generator=torch.Generator(device).manual_seed(int(attack_seed.generate_state(1)[0])),
+            precision=precision,
         )
         self._importance = Linear(settings.replay.importance_initial, 1.0, 0, settings.steps)
         self.agent_step = 0

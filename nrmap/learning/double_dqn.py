@@ -1,13 +1,17 @@
 """The temporal-difference loss of Double DQN (van Hasselt et al. 2016) with n-step returns."""
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+
+QValues = Callable[[Tensor], Tensor]  # states [B, C, H, W] to Q-values [B, A]
 
 
 @torch.no_grad()
 def double_q_targets(
-    *, online: nn.Module, target_network: nn.Module, s_t: Tensor, r_t: Tensor, discount_t: Tensor
+    *, online: QValues, target_network: QValues, s_t: Tensor, r_t: Tensor, discount_t: Tensor
 ) -> Tensor:
     """r_t + discount_t · Q_target(s_t, argmax_a Q_online(s_t, a)), [B].
 
@@ -18,7 +22,7 @@ def double_q_targets(
     return r_t + discount_t * bootstrap
 
 
-def q_learning_targets(*, target_network: nn.Module, s_t: Tensor, r_t: Tensor, discount_t: Tensor) -> Tensor:
+def q_learning_targets(*, target_network: QValues, s_t: Tensor, r_t: Tensor, discount_t: Tensor) -> Tensor:
     """r_t + discount_t · max_a Q_target(s_t, a), [B]: without the double estimator, for comparison only."""
     with torch.no_grad():
         return r_t + discount_t * target_network(s_t).amax(dim=1)

@@ -11,8 +11,8 @@ from nrmap.errors import check
 from nrmap.learning.double_dqn import double_q_targets, q_learning_targets, td_loss
 from nrmap.learning.replay import Batch
 from nrmap.learning.schedules import Linear
-from nrmap.learning.state_adversarial import RegulariserSpec, adversarial_states, hinge_loss
-from nrmap.network import STATE_SCALE, QNetwork
+from nrmap.learning.state_adversarial import RegulariserSpec, adversarial_states, hinge_loss, hold_gap
+from nrmap.network import STATE_SCALE, QNetwork, rounded
 from nrmap.perturbations import other_action_margin
 
 
@@ -54,8 +54,13 @@ class Learner:
         regulariser: RegulariserSpec | None,
         total_steps: int,
         generator: torch.Generator,
+        precision: torch.dtype = torch.float32,
     ) -> None:
-        """`regulariser` None is DDQN; `generator` draws the random starts of PGD."""
+        """`regulariser` None is DDQN; `generator` draws the random starts of PGD.
+
+        `precision` is that of an update's large matrix products, see `nrmap.network.rounded`;
+        interval bounds are computed in float32 whatever it is.
+        """
         self.spec = spec
         self.regulariser = regulariser
         self.generator = generator
@@ -64,6 +69,9 @@ class Learner:
         self.target_network = QNetwork(online.spec).to(self.device)
         self.target_network.load_state_dict(online.state_dict())
         self.target_network.requires_grad_(False)
+        self.precision = precision
+        self._q_values = rounded(online, precision)
+        self._target_q_values = rounded(self.target_network, precision)
         self.optimiser = torch.optim.Adam(online.parameters(), lr=spec.learning_rate, eps=spec.adam_epsilon, fused=True)
         decay_begin = int(spec.decay_from * total_steps)
         self.learning_rate = Linear(
@@ -82,10 +90,10 @@ class Learner:
         regulariser = self.regulariser
         kappa, attack_epsilon = self.robustness(agent_step)
         if regulariser is None or attack_epsilon == 0:  # DDQN
-            q_tm1, margins = self.online(s_tm1), None  # [B, A]
+            q_tm1, margins = self._q_values(s_tm1), None  # [B, A]
         elif regulariser.solver == "pgd":  # SA-DDQN, eq. 7: the margins at the worst states that PGD finds
             with torch.no_grad():
-                a_star = self.online(s_tm1).argmax(dim=1)  # [B]
+                a_star = self._q_values(s_tm1).argmax(dim=1)  # [B]
             s_adversarial = adversarial_states(
                 self.online,
                 s_tm1,
@@ -94,16 +102,19 @@ class Learner:
                 steps=regulariser.pgd_steps,
                 step_size=attack_epsilon * regulariser.pgd_step_fraction,
                 generator=self.generator,
+                precision=self.precision,
             )  # [B, C, H, W]
-            q_tm1, q_adversarial = self.online(torch.cat([s_tm1, s_adversarial])).chunk(2)  # [B, A] each
+            q_tm1, q_adversarial = self._q_values(torch.cat([s_tm1, s_adversarial])).chunk(2)  # [B, A] each
             margins = other_action_margin(q_adversarial, a_star)  # [B]
         else:  # SA-DDQN, eq. 7: margins that no state of the ball exceeds
-            q_tm1 = self.online(s_tm1)  # [B, A]
-            margins = margin_bounds(self.online, s_tm1, q_tm1.argmax(dim=1), attack_epsilon)  # [B]
+            q_tm1 = self._q_values(s_tm1)  # [B, A]
+            a_star = q_tm1.argmax(dim=1)  # [B]
+            margins = margin_bounds(self.online, s_tm1, a_star, attack_epsilon)  # [B]
 
         loss, td_errors = td_loss(q_tm1=q_tm1, a_tm1=a_tm1, targets=targets, weights=weights)
         metrics = {"loss": loss}
         if regulariser is not None and margins is not None:  # TD + κ R
+            margins = hold_gap(margins, other_action_margin(q_tm1, a_star), gap_gradient=regulariser.gap_gradient)
             robust_loss = hinge_loss(margins, hinge=regulariser.hinge, reduction=regulariser.hinge_reduction)
             loss = loss + kappa * robust_loss
             not_robust = "adversarial_flips" if regulariser.solver == "pgd" else "uncertified"
@@ -130,9 +141,9 @@ class Learner:
 
     def _targets(self, s_t: Tensor, r_t: Tensor, discount_t: Tensor) -> Tensor:
         if not self.spec.double_q:
-            return q_learning_targets(target_network=self.target_network, s_t=s_t, r_t=r_t, discount_t=discount_t)
+            return q_learning_targets(target_network=self._target_q_values, s_t=s_t, r_t=r_t, discount_t=discount_t)
         return double_q_targets(
-            online=self.online, target_network=self.target_network, s_t=s_t, r_t=r_t, discount_t=discount_t
+            online=self._q_values, target_network=self._target_q_values, s_t=s_t, r_t=r_t, discount_t=discount_t
         )
 
     @torch.no_grad()

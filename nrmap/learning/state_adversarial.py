@@ -28,7 +28,7 @@ class RegulariserSpec:
     steps after `ramp_begin` it, or κ with `ramp_of` "kappa", grows: smoothly from 0 or, where
     `ramp_initial` is above 0, geometrically from that share of it. The solver "pgd" takes `pgd_steps`
     steps of the current radius times `pgd_step_fraction` from a random start; "ibp" has no settings
-    of its own.
+    of its own. `gap_gradient` is the share of the clean gap's gradient that R keeps, see `hold_gap`.
     """
 
     kappa: float
@@ -39,6 +39,7 @@ class RegulariserSpec:
     ramp_steps: int
     ramp_initial: float = 0.0
     ramp_of: RampOf = "radius"
+    gap_gradient: float = 1.0
     solver: Solver = "pgd"
     pgd_steps: int = 0
     pgd_step_fraction: float = 0.0
@@ -50,6 +51,7 @@ class RegulariserSpec:
         check(self.ramp_begin >= 0, f"ramp_begin={self.ramp_begin}: expected at least 0")
         check(self.ramp_steps >= 1, f"ramp_steps={self.ramp_steps}: expected at least 1")
         check(0 <= self.ramp_initial < 1, f"ramp_initial={self.ramp_initial}: expected 0 ≤ share < 1, such as 1e-4")
+        check(0 <= self.gap_gradient <= 1, f"gap_gradient={self.gap_gradient}: expected 0 to 1 (eq. 7 as printed)")
         check(self.ramp_of in ("radius", "kappa"), f"ramp_of={self.ramp_of!r}: expected radius or kappa")
         check(self.solver in ("pgd", "ibp"), f"solver={self.solver!r}: expected pgd or ibp")
         if self.solver == "pgd":
@@ -85,12 +87,14 @@ def adversarial_states(
     steps: int,
     step_size: float,
     generator: torch.Generator,
+    precision: torch.dtype | None = None,
 ) -> Tensor:
     """States in D(s) that nearly maximise max_{a≠a*} Q(s', a) − Q(s', a*), the inner maximum of eq. 7.
 
     `states` float [B, C, H, W] in [0, 1], `actions` a* [B]. No gradient reaches the parameters.
+    With a `precision` the gradients are computed in it: only their signs are used.
     """
-    advantages = frozen(network, value=False)  # V(s') cancels in the margin
+    advantages = frozen(network, value=False, precision=precision)  # V(s') cancels in the margin
     return projected_gradient_ascent(
         lambda perturbed: other_action_margin(advantages(perturbed), actions),
         states,
@@ -99,6 +103,18 @@ def adversarial_states(
         step_size=step_size,
         start=random_start(states, attack_epsilon, generator),
     )
+
+
+def hold_gap(margins: Tensor, clean_margins: Tensor, *, gap_gradient: float) -> Tensor:
+    """`margins` [B] of the worst states, with only a share of the gradient that the clean ones [B] have.
+
+    Where a* is greedy, minus the clean margin is the gap between the two best actions at s itself.
+    Eq. 7 falls when the worst margin comes closer to the clean one, which is robustness, and as
+    well when the gap grows at s and everywhere around it, which only says that a* is better than
+    it is. The values stay those of eq. 7; 1 - `gap_gradient` of the second way is closed.
+    """
+    held = (1 - gap_gradient) * clean_margins
+    return margins - (held - held.detach())
 
 
 def hinge_loss(margins: Tensor, *, hinge: float, reduction: HingeReduction) -> Tensor:

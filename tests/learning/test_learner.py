@@ -25,6 +25,7 @@ SPEC = LearnerSpec(
     double_q=True,
 )
 SIDE, ACTIONS, TOTAL_STEPS = 12, 3, 1_000
+PRECISIONS = (torch.float32, torch.bfloat16)
 
 
 def undecided_network(seed: int) -> QNetwork:
@@ -38,13 +39,16 @@ def undecided_network(seed: int) -> QNetwork:
     return network
 
 
-def make_learner(regulariser=None, *, seed: int = 0, device: str = "cpu", **changes) -> Learner:
+def make_learner(
+    regulariser=None, *, seed: int = 0, device: str = "cpu", precision: torch.dtype = torch.float32, **changes
+) -> Learner:
     return Learner(
         online=undecided_network(seed).to(device),
         spec=replace(SPEC, **changes),
         regulariser=regulariser,
         total_steps=TOTAL_STEPS,
         generator=torch.Generator(device).manual_seed(11),
+        precision=precision,
     )
 
 
@@ -155,6 +159,42 @@ def test_sa_ddqn_descends_td_plus_kappa_times_equation_7(reduction, hinge, tiny_
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_a_held_gap_leaves_r_its_value_and_takes_a_share_of_the_clean_gaps_gradient(share, tiny_regulariser):
+    regulariser = tiny_regulariser(
+        kappa=0.7, hinge=100.0, hinge_reduction="per_sample_mean", pgd_steps=3, gap_gradient=share
+    )
+    learner, batch, agent_step = with_another_target(make_learner(regulariser)), make_batch(0), 80
+    before = copy.deepcopy(learner.online)
+    generator = torch.Generator()
+    generator.set_state(learner.generator.get_state())
+    radius = learner.robustness(agent_step)[1]
+    td = plain_td_loss(before, learner.target_network, batch, double_q=True)
+    robust = plain_regulariser(before, batch, regulariser, radius=radius, generator=generator)
+    best = before(batch.s_tm1.float() / 255).topk(2, dim=1).values  # [B, 2]
+    clean = (best[:, 1] - best[:, 0]).mean()
+    expected = gradients(td + 0.7 * (robust - (1 - share) * clean), before)
+    metrics = learner.update(batch, agent_step)
+    assert metrics["robust_loss"].item() == pytest.approx(robust.item(), rel=1e-4, abs=1e-6)
+    for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("robust", [False, True])
+def test_an_update_in_bfloat16_is_that_in_float32_but_for_rounding(robust, tiny_regulariser):
+    regulariser = tiny_regulariser(kappa=0.7) if robust else None
+    exact, rounded = (with_another_target(make_learner(regulariser, precision=p)) for p in PRECISIONS)
+    one, two = (learner.update(make_batch(0), agent_step=80) for learner in (exact, rounded))
+    torch.testing.assert_close(two["td_errors"], one["td_errors"], rtol=0, atol=0.02)
+    assert not torch.equal(one["td_errors"], two["td_errors"])
+    gradient, with_noise = (
+        torch.cat([parameter.grad.flatten() for parameter in learner.online.parameters()])
+        for learner in (exact, rounded)
+    )
+    assert with_noise.dtype == torch.float32
+    assert torch.cosine_similarity(gradient, with_noise, dim=0) > 0.98
+
+
 def test_kappa_zero_is_ddqn(tiny_regulariser):
     vanilla, robust = make_learner(), make_learner(tiny_regulariser(kappa=0.0))
     for seed in range(8):
@@ -258,9 +298,10 @@ def chain_state(position: int) -> np.ndarray:
     return state
 
 
-def test_learner_and_replay_find_the_values_of_a_chain():
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_learner_and_replay_find_the_values_of_a_chain(precision):
     # Action 1 walks on, the others stay; walking on from the last position ends the episode with reward 1.
-    learner = make_learner(batch_size=16, target_update_period=20, learning_rate=3e-3)
+    learner = make_learner(precision=precision, batch_size=16, target_update_period=20, learning_rate=3e-3)
     replay = Replay(ReplaySpec(300, 1, GAMMA, priority_exponent=0.6), num_envs=1, state_shape=(2, SIDE, SIDE))
     rng, one, position = np.random.default_rng(0), np.zeros(1, dtype=np.int64), 0
     replay.begin_episodes(one, chain_state(0)[None])
