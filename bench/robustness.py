@@ -1,0 +1,106 @@
+"""A first look at how robust a policy is, in a minute: `python -m bench.robustness FILE …`.
+
+For the search for a recipe. Every FILE is a policy, or the checkpoint of a training that still
+runs. Plays whole greedy episodes with validation seeds, which neither training nor evaluation
+uses, and attacks some of their states with PGD. Prints one Markdown row for each file.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from nrmap.attacks import StateNoise, attack_named
+from nrmap.bounds import margin_bounds
+from nrmap.envs import VALIDATION_STREAM, EnvSpec, SeededVectorEnv
+from nrmap.evaluation import AttackRun, EvaluationSettings, evaluate
+from nrmap.files import read_json
+from nrmap.layout import CHECKPOINT_FILE, SETTINGS_FILE
+from nrmap.learning.settings import build
+from nrmap.network import STATE_SCALE, NetworkSpec, QNetwork, frozen
+from nrmap.policy import Policy, PolicyCard, load_policy
+from nrmap.records import Record
+from nrmap.states import collect_states
+from train.checkpoint import load_checkpoint
+
+RUN_SEED = 0
+
+
+def read(path: Path) -> Policy:
+    """The policy in `path`, or the one that the checkpoint in `path` would become if it ended now."""
+    if path.name != CHECKPOINT_FILE:
+        return load_policy(path)
+    state, settings = load_checkpoint(path)["trainer"], read_json(path.with_name(SETTINGS_FILE))
+    env = build(EnvSpec, settings["env"], "env")
+    channels, height, width = env.state_shape
+    actions = SeededVectorEnv(env, 1).num_actions
+    network = QNetwork(NetworkSpec(channels, height, width, actions, dueling=settings["dueling"]))
+    network.load_state_dict({name: tensor.half().float() for name, tensor in state["learner"]["online"].items()})
+    card = PolicyCard(settings["method"], settings["seed"], state["agent_step"], identity="unfinished")
+    return Policy(network.requires_grad_(False), env, card).eval()
+
+
+def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: int, attack_epsilon: float) -> list[str]:
+    """The cells of one row."""
+    runs = (AttackRun("pgd-10", attack_epsilon, attacked_episodes),) if attacked_episodes else ()
+    settings = EvaluationSettings(episodes, RUN_SEED, VALIDATION_STREAM, attack_runs=runs)
+    records = evaluate(policy, settings, num_envs=max(episodes, attacked_episodes))
+
+    def value(metric: str, attack: str, item: str | None = None) -> float:
+        return float(next(_values(records, metric, attack, item)))
+
+    sample = collect_states(
+        policy, num_states=num_states, episodes=episodes, run_seed=RUN_SEED, stream=VALIDATION_STREAM
+    )
+    states = torch.from_numpy(sample.states).float() * STATE_SCALE  # [N, C, H, W]
+    noise = StateNoise(RUN_SEED, sample.episode_ids, sample.positions)
+    attacked = attack_named("pgd-10")(frozen(policy.network), states, attack_epsilon=attack_epsilon, noise=noise)
+    with torch.no_grad():
+        bounds = margin_bounds(policy.network, states, attacked.clean_actions, attack_epsilon)  # [N]
+    names = SeededVectorEnv(policy.env, 1).action_names
+    shares = " ".join(f"{name} {value('action_share', 'clean', name):.0%}" for name in names)
+    gaps = " ".join(f"{value('q_gap_quantile', 'clean', str(quantile)):.3f}" for quantile in (0.05, 0.5, 0.95))
+    under = f"{value('return_mean', 'pgd-10'):.1f}" if attacked_episodes else "—"
+    return [
+        f"{policy.card.agent_steps:,}",
+        f"{value('return_mean', 'clean'):.1f}",
+        under,
+        shares,
+        gaps,
+        f"{(attacked.margins - attacked.clean_margins).mean():.4f}",
+        f"{attacked.flipped.float().mean():.1%}",
+        f"{bounds.median():.3g}",
+        f"{(bounds < 0).float().mean():.1%}",
+    ]
+
+
+def _values(records: list[Record], metric: str, attack: str, item: str | None):  # type: ignore[no-untyped-def]
+    return (r.value for r in records if (r.metric, r.attack) == (metric, attack) and item in (None, r.item))
+
+
+def main() -> None:
+    """Look at the policies that were named."""
+    parser = argparse.ArgumentParser(prog="python -m bench.robustness", description=__doc__)
+    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("--episodes", type=int, default=4)
+    parser.add_argument("--attacked-episodes", type=int, default=0, help="episodes under PGD-10, a minute for two")
+    parser.add_argument("--states", type=int, default=128, help="how many states to attack and to bound")
+    parser.add_argument("--attack-epsilon", type=float, default=1 / 255)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print("| policy | steps | clean | PGD-10 | actions | gap 5% 50% 95% | shift | flipped | bound | certified |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for path in options.files:
+        cells = look(
+            read(path),
+            episodes=options.episodes,
+            attacked_episodes=options.attacked_episodes,
+            num_states=options.states,
+            attack_epsilon=options.attack_epsilon,
+        )
+        print("|", " | ".join([str(path.parent), *cells]), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()
