@@ -11,7 +11,7 @@ from nrmap.errors import check
 from nrmap.learning.double_dqn import double_q_targets, q_learning_targets, td_loss
 from nrmap.learning.replay import Batch
 from nrmap.learning.schedules import Linear
-from nrmap.learning.state_adversarial import RegulariserSpec, adversarial_states, hinge_loss, hold_gap
+from nrmap.learning.state_adversarial import RegulariserSpec, adversarial_states, hinge_loss, hold_advantages
 from nrmap.network import STATE_SCALE, QNetwork, rounded
 from nrmap.perturbations import other_action_margin
 
@@ -114,7 +114,8 @@ class Learner:
         loss, td_errors = td_loss(q_tm1=q_tm1, a_tm1=a_tm1, targets=targets, weights=weights)
         metrics = {"loss": loss}
         if regulariser is not None and margins is not None:  # TD + κ R
-            margins = hold_gap(margins, other_action_margin(q_tm1, a_star), gap_gradient=regulariser.gap_gradient)
+            if regulariser.hold_advantages:
+                margins = hold_advantages(margins, q_tm1, a_star)
             robust_loss = hinge_loss(margins, hinge=regulariser.hinge, reduction=regulariser.hinge_reduction)
             loss = loss + kappa * robust_loss
             not_robust = "adversarial_flips" if regulariser.solver == "pgd" else "uncertified"

@@ -16,6 +16,8 @@ HingeReduction = Literal["per_sample_mean", "batch_sum"]
 RampOf = Literal["radius", "kappa"]
 # How the inner maximum is found: from below by an attack, or from above by interval bounds (`nrmap.bounds`).
 Solver = Literal["pgd", "ibp"]
+# Keeps the gradient of a spread finite where all advantages are equal.
+_SMALLEST_VARIANCE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class RegulariserSpec:
     steps after `ramp_begin` it, or κ with `ramp_of` "kappa", grows: smoothly from 0 or, where
     `ramp_initial` is above 0, geometrically from that share of it. The solver "pgd" takes `pgd_steps`
     steps of the current radius times `pgd_step_fraction` from a random start; "ibp" has no settings
-    of its own. `gap_gradient` is the share of the clean gap's gradient that R keeps, see `hold_gap`.
+    of its own. With `hold_advantages` R falls by robustness alone, see `hold_advantages`.
     """
 
     kappa: float
@@ -39,7 +41,7 @@ class RegulariserSpec:
     ramp_steps: int
     ramp_initial: float = 0.0
     ramp_of: RampOf = "radius"
-    gap_gradient: float = 1.0
+    hold_advantages: bool = False
     solver: Solver = "pgd"
     pgd_steps: int = 0
     pgd_step_fraction: float = 0.0
@@ -51,7 +53,6 @@ class RegulariserSpec:
         check(self.ramp_begin >= 0, f"ramp_begin={self.ramp_begin}: expected at least 0")
         check(self.ramp_steps >= 1, f"ramp_steps={self.ramp_steps}: expected at least 1")
         check(0 <= self.ramp_initial < 1, f"ramp_initial={self.ramp_initial}: expected 0 ≤ share < 1, such as 1e-4")
-        check(0 <= self.gap_gradient <= 1, f"gap_gradient={self.gap_gradient}: expected 0 to 1 (eq. 7 as printed)")
         check(self.ramp_of in ("radius", "kappa"), f"ramp_of={self.ramp_of!r}: expected radius or kappa")
         check(self.solver in ("pgd", "ibp"), f"solver={self.solver!r}: expected pgd or ibp")
         if self.solver == "pgd":
@@ -105,16 +106,20 @@ def adversarial_states(
     )
 
 
-def hold_gap(margins: Tensor, clean_margins: Tensor, *, gap_gradient: float) -> Tensor:
-    """`margins` [B] of the worst states, with only a share of the gradient that the clean ones [B] have.
+def hold_advantages(margins: Tensor, q_values: Tensor, actions: Tensor) -> Tensor:
+    """`margins` [B] of the worst states with another gradient: R of eq. 7 then falls by robustness alone.
 
-    Where a* is greedy, minus the clean margin is the gap between the two best actions at s itself.
-    Eq. 7 falls when the worst margin comes closer to the clean one, which is robustness, and as
-    well when the gap grows at s and everywhere around it, which only says that a* is better than
-    it is. The values stay those of eq. 7; 1 - `gap_gradient` of the second way is closed.
+    A worst margin is the clean one plus what the ball adds to it. It also falls when the lead of
+    a* grows everywhere, which drives a policy towards always the same action, and what the ball
+    adds also falls when all advantages shrink together, which makes the policy arbitrary. So the
+    clean margin is held, and what the ball adds is differentiated relative to how far the
+    advantages spread over the batch: neither a constant added to an action's Q-values nor a
+    factor on all of them changes that. `q_values` [B, A] at the clean states, `actions` a* [B].
     """
-    held = (1 - gap_gradient) * clean_margins
-    return margins - (held - held.detach())
+    clean = other_action_margin(q_values, actions)  # [B]
+    advantages = q_values - q_values.mean(dim=1, keepdim=True)  # [B, A]
+    spread = (advantages.var(dim=0, correction=0).mean() + _SMALLEST_VARIANCE).sqrt()
+    return clean.detach() + (margins - clean) * (spread.detach() / spread)
 
 
 def hinge_loss(margins: Tensor, *, hinge: float, reduction: HingeReduction) -> Tensor:

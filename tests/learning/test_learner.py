@@ -11,7 +11,9 @@ from torch.nn import functional
 
 from nrmap.learning.learner import Learner, LearnerSpec
 from nrmap.learning.replay import Batch, Replay, ReplaySpec
+from nrmap.learning.state_adversarial import hold_advantages
 from nrmap.network import ConvSpec, NetworkSpec, QNetwork
+from nrmap.perturbations import other_action_margin
 from train.checkpoint import load_checkpoint, save_checkpoint
 
 SPEC = LearnerSpec(
@@ -159,11 +161,14 @@ def test_sa_ddqn_descends_td_plus_kappa_times_equation_7(reduction, hinge, tiny_
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25])
-def test_a_held_gap_leaves_r_its_value_and_takes_a_share_of_the_clean_gaps_gradient(share, tiny_regulariser):
-    regulariser = tiny_regulariser(
-        kappa=0.7, hinge=100.0, hinge_reduction="per_sample_mean", pgd_steps=3, gap_gradient=share
+def held_regulariser(tiny_regulariser):
+    return tiny_regulariser(
+        kappa=0.7, hinge=100.0, hinge_reduction="per_sample_mean", pgd_steps=3, hold_advantages=True
     )
+
+
+def test_held_advantages_leave_r_its_value_and_give_it_the_gradient_of_the_relative_slack(tiny_regulariser):
+    regulariser = held_regulariser(tiny_regulariser)
     learner, batch, agent_step = with_another_target(make_learner(regulariser)), make_batch(0), 80
     before = copy.deepcopy(learner.online)
     generator = torch.Generator()
@@ -171,13 +176,36 @@ def test_a_held_gap_leaves_r_its_value_and_takes_a_share_of_the_clean_gaps_gradi
     radius = learner.robustness(agent_step)[1]
     td = plain_td_loss(before, learner.target_network, batch, double_q=True)
     robust = plain_regulariser(before, batch, regulariser, radius=radius, generator=generator)
-    best = before(batch.s_tm1.float() / 255).topk(2, dim=1).values  # [B, 2]
-    clean = (best[:, 1] - best[:, 0]).mean()
-    expected = gradients(td + 0.7 * (robust - (1 - share) * clean), before)
+    q_values = before(batch.s_tm1.float() / 255)
+    best = q_values.topk(2, dim=1).values  # [B, 2]
+    slack = robust - (best[:, 1] - best[:, 0]).mean()
+    advantages = q_values - q_values.mean(dim=1, keepdim=True)
+    spread = ((advantages - advantages.mean(dim=0)) ** 2).mean().sqrt()
+    expected = gradients(td + 0.7 * slack / spread * spread.item(), before)
     metrics = learner.update(batch, agent_step)
     assert metrics["robust_loss"].item() == pytest.approx(robust.item(), rel=1e-4, abs=1e-6)
     for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_with_held_advantages_neither_a_larger_lead_nor_a_smaller_scale_lowers_r():
+    torch.manual_seed(0)
+    q_values, moved = torch.randn(6, ACTIONS), 0.3 * torch.randn(6, ACTIONS)
+    lead, scale = (torch.tensor(value, requires_grad=True) for value in (0.0, 1.0))
+    a_star = q_values.argmax(dim=1)
+    lead_of_one = torch.zeros(ACTIONS).index_fill(0, a_star[:1], 1.0)
+    clean = scale * (q_values + lead * lead_of_one)
+    worst = scale * (q_values + moved + lead * lead_of_one)
+    rows = [0] * 6  # the same a* everywhere, as in a policy on its way to always one action
+    margins = other_action_margin(worst[rows], a_star[rows])
+    plain = torch.autograd.grad(margins.mean(), (lead, scale), retain_graph=True)
+    assert all(gradient.abs() > 0.01 for gradient in plain)
+    held = hold_advantages(other_action_margin(worst, a_star), clean, a_star)
+    scale_gradient = torch.autograd.grad(held.mean(), scale, retain_graph=True)[0]
+    assert scale_gradient.abs() < 1e-5
+    of_one_action = a_star == a_star[0]
+    lead_gradient = torch.autograd.grad(held[of_one_action].mean(), lead)[0]
+    assert lead_gradient.abs() < 1e-5
 
 
 @pytest.mark.parametrize("robust", [False, True])
