@@ -19,33 +19,37 @@ from rich.table import Table
 
 from bench import train_contenders as contenders
 from bench.paired import Entry, Result, race, ratio, show_and_write
-from nrmap.runtime import provenance
+from nrmap.runtime import choose_precision, provenance
+
+OUR_UPDATES = ("ddqn", "sa_ddqn", "ddqn_float32", "sa_ddqn_float32")
 
 
 def updates(rounds: int, amount: int) -> dict[str, Result]:
     """Updates per second of DDQN and SA-DDQN, ours and plain, and products of matrices per second."""
     return race(
         {
-            "ddqn": Entry(contenders.our_update, (True, False), 4 * amount),
-            "sa_ddqn": Entry(contenders.our_update, (True, True), amount),
+            "ddqn": Entry(contenders.our_update, (False, "auto"), 4 * amount),
+            "sa_ddqn": Entry(contenders.our_update, (True, "auto"), amount),
+            "ddqn_float32": Entry(contenders.our_update, (False, "float32"), 4 * amount),
+            "sa_ddqn_float32": Entry(contenders.our_update, (True, "float32"), amount),
             "plain_sa_ddqn": Entry(contenders.plain_update, (False,), amount),
             "plain_sa_ddqn_keeping_memory": Entry(contenders.plain_update, (True,), amount),
             "matrix_product": Entry(contenders.matrix_product, (), 3),
+            "matrix_product_auto": Entry(contenders.matrix_product, (choose_precision("auto", contenders.CPU),), 3),
         },
         rounds,
     )
 
 
-def loops(rounds: int, agent_steps: int, num_envs: list[int]) -> tuple[dict[int, Result], dict[int, Result]]:
-    """Agent steps per second of our loop and of stable-baselines3's, each by its number of environments."""
+def loops(rounds: int, agent_steps: int, num_envs: list[int]) -> dict[str, dict[int, Result]]:
+    """Agent steps per second of our loop, in both precisions, and of stable-baselines3's, by number of environments."""
     entries = {}
     for number in num_envs:
-        entries[f"ours {number}"] = Entry(contenders.our_loop, (number,), agent_steps)
-        entries[f"theirs {number}"] = Entry(contenders.stable_baselines3_loop, (number,), agent_steps)
-    results = race(entries, rounds)
-    ours = {number: results[f"ours {number}"] for number in num_envs}
-    theirs = {number: results[f"theirs {number}"] for number in num_envs}
-    return ours, theirs
+        entries["ours", number] = Entry(contenders.our_loop, (number, "auto"), agent_steps)
+        entries["float32", number] = Entry(contenders.our_loop, (number, "float32"), agent_steps)
+        entries["sb3", number] = Entry(contenders.stable_baselines3_loop, (number,), agent_steps)
+    results = race({f"{name} {number}": entry for (name, number), entry in entries.items()}, rounds)
+    return {name: {number: results[f"{name} {number}"] for number in num_envs} for name, _ in entries}
 
 
 def fraction_of_peak(update: Result, product: Result) -> float:
@@ -75,23 +79,34 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that train.json holds."""
     described = machine()
     by_update = updates(options.rounds, options.updates)
-    ours, theirs = loops(options.rounds, options.agent_steps, options.num_envs)
-    ratios = {number: ratio(ours[number], theirs[number]) for number in options.num_envs}
+    by_loop = loops(options.rounds, options.agent_steps, options.num_envs)
+    ratios, ratios_float32 = (
+        {number: ratio(by_loop[name][number], by_loop["sb3"][number]) for number in options.num_envs}
+        for name in ("ours", "float32")
+    )
     headline = contenders.HEADLINE_ENVS if contenders.HEADLINE_ENVS in ratios else options.num_envs[-1]
     plain = ratio(by_update["sa_ddqn"], by_update["plain_sa_ddqn"])
+    plain_float32 = ratio(by_update["sa_ddqn_float32"], by_update["plain_sa_ddqn"])
     keeping = ratio(by_update["sa_ddqn"], by_update["plain_sa_ddqn_keeping_memory"])
+    peaks = {name: "matrix_product" if name.endswith("32") else "matrix_product_auto" for name in OUR_UPDATES}
     return {
         "sps_ratio_vs_sb3": ratios[headline][0],
+        "sps_ratio_vs_sb3_float32": ratios_float32[headline][0],
         "sps_ratio_vs_sb3_num_envs": headline,
         "sa_update_ratio_vs_plain": plain[0],
+        "sa_update_ratio_vs_plain_float32": plain_float32[0],
+        "precision": str(choose_precision("auto", contenders.CPU)).removeprefix("torch."),
         "fraction_of_matmul_peak": {
-            name: fraction_of_peak(by_update[name], by_update["matrix_product"]) for name in ("ddqn", "sa_ddqn")
+            name: fraction_of_peak(by_update[name], by_update[peak]) for name, peak in peaks.items()
         },
-        "sps_by_num_envs": {str(number): result.median for number, result in ours.items()},
-        "sb3_sps_by_num_envs": {str(number): result.median for number, result in theirs.items()},
+        "sps_by_num_envs": {str(number): result.median for number, result in by_loop["ours"].items()},
+        "float32_sps_by_num_envs": {str(number): result.median for number, result in by_loop["float32"].items()},
+        "sb3_sps_by_num_envs": {str(number): result.median for number, result in by_loop["sb3"].items()},
         "ratios_median_low_high": {
             **{f"sps vs sb3, {number} environments": values for number, values in ratios.items()},
+            **{f"sps vs sb3, {number} environments, float32": values for number, values in ratios_float32.items()},
             "sa update vs plain": plain,
+            "sa update vs plain, float32": plain_float32,
             "sa update vs plain with memory kept": keeping,
         },
         "updates_per_second": {name: asdict(result) for name, result in by_update.items()},
@@ -103,19 +118,30 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def tables(results: dict[str, Any]) -> list[Table]:
     """What the terminal shows."""
-    updates = Table("update (batch 32, dueling)", "per second", "of the matrix product's peak", title="Updates")
+    updates = Table("update (batch 32, dueling)", "per second", "of its matrix product's peak", title="Updates")
     for name, values in results["updates_per_second"].items():
         rates = sorted(values["rates"])
         share = results["fraction_of_matmul_peak"].get(name)
         updates.add_row(name, f"{rates[len(rates) // 2]:.1f}", "" if share is None else f"{share:.0%}")
+    ratios = results["ratios_median_low_high"]
+    precision = results["precision"]
     loops = Table("environments", "ours", "stable-baselines3", "ratio", title="Agent steps per second (plain DQN)")
+    loops.add_column("ratio in float32")
     for number, ours in results["sps_by_num_envs"].items():
-        middle, low, high = results["ratios_median_low_high"][f"sps vs sb3, {number} environments"]
-        theirs = results["sb3_sps_by_num_envs"][number]
-        loops.add_row(number, f"{ours:.0f}", f"{theirs:.0f}", f"{middle:.2f} ({low:.2f} to {high:.2f})")
-    middle, low, high = results["ratios_median_low_high"]["sa update vs plain"]
-    updates.caption = f"SA-DDQN update: {middle:.2f} times the plain one ({low:.2f} to {high:.2f})"
+        name, theirs = f"sps vs sb3, {number} environments", results["sb3_sps_by_num_envs"][number]
+        shown = [_times(ratios[name]), _times(ratios[f"{name}, float32"])]
+        loops.add_row(number, f"{ours:.0f}", f"{theirs:.0f}", *shown)
+    loops.caption = f"ours: {precision}"
+    updates.caption = (
+        f"SA-DDQN update: {_times(ratios['sa update vs plain'])} times the plain one in {precision}, "
+        f"{_times(ratios['sa update vs plain, float32'])} in float32"
+    )
     return [updates, loops]
+
+
+def _times(values: tuple[float, float, float]) -> str:
+    middle, low, high = values
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def main() -> None:

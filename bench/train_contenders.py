@@ -27,10 +27,11 @@ from nrmap.learning.settings import ExplorationSpec, TrainSettings
 from nrmap.learning.state_adversarial import RegulariserSpec, hinge_loss
 from nrmap.network import STATE_SCALE, NetworkSpec, QNetwork
 from nrmap.perturbations import other_action_margin, project, random_start
-from nrmap.runtime import keep_freed_memory
+from nrmap.runtime import choose_precision, keep_freed_memory
 from train.trainer import Trainer
 
 GAME = EnvSpec("Freeway", 84, 84)
+CPU = torch.device("cpu")
 ACTIONS = 3
 BATCH_SIZE = 32
 STEPS_PER_UPDATE = 4
@@ -56,7 +57,7 @@ LEARNER = LearnerSpec(
 )
 
 
-def our_loop(num_envs: int) -> Work:
+def our_loop(num_envs: int, precision: str) -> Work:
     """Agent steps of `train.trainer` as stable-baselines3's DQN learns: plain network, uniform replay, no Double-Q."""
     keep_freed_memory()
     settings = TrainSettings(
@@ -78,7 +79,7 @@ def our_loop(num_envs: int) -> Work:
         regulariser=None,
         parent=None,
     )
-    trainer = Trainer(settings, device=torch.device("cpu"))
+    trainer = Trainer(settings, device=CPU, precision=choose_precision(precision, CPU))
     iterations = trainer.run()
 
     def run(agent_steps: int) -> int:
@@ -121,10 +122,10 @@ def stable_baselines3_loop(num_envs: int) -> Work:
     return Work(run)
 
 
-def our_update(dueling: bool, robust: bool) -> Work:
-    """Updates of `Learner`: DDQN, or SA-DDQN with PGD."""
+def our_update(robust: bool, precision: str) -> Work:
+    """Updates of `Learner` on a dueling network: DDQN, or SA-DDQN with PGD."""
     keep_freed_memory()
-    learner, batch = our_learner(dueling=dueling, robust=robust), random_batch()
+    learner, batch = our_learner(robust=robust, precision=choose_precision(precision, CPU)), random_batch()
     return _updates(lambda: learner.update(batch, agent_step=FOREVER))
 
 
@@ -136,10 +137,10 @@ def plain_update(keep_memory: bool) -> Work:
     return _updates(lambda: learner.update(batch))
 
 
-def matrix_product() -> Work:
-    """Products of two square float32 matrices, the most operations per second that torch gets out of this machine."""
-    one, two = torch.randn(2, MATRIX_SIDE, MATRIX_SIDE)
-    result = torch.empty(MATRIX_SIDE, MATRIX_SIDE)
+def matrix_product(dtype: torch.dtype = torch.float32) -> Work:
+    """Products of two square matrices, the most operations per second that torch gets out of this machine."""
+    one, two = torch.randn(2, MATRIX_SIDE, MATRIX_SIDE).to(dtype)
+    result = torch.empty(MATRIX_SIDE, MATRIX_SIDE, dtype=dtype)
 
     def run(amount: int) -> int:
         for _ in range(amount):
@@ -163,7 +164,7 @@ def _updates(update: Callable[[], Any]) -> Work:
     return Work(run, operations=float(counter.get_total_flops()))
 
 
-def our_learner(*, dueling: bool, robust: bool) -> Learner:
+def our_learner(*, robust: bool, precision: torch.dtype = torch.float32) -> Learner:
     """A learner from fixed random weights; `robust` is SA-DDQN at its full attack radius."""
     regulariser = RegulariserSpec(
         kappa=KAPPA,
@@ -176,11 +177,12 @@ def our_learner(*, dueling: bool, robust: bool) -> Learner:
         pgd_step_fraction=1 / PGD_STEPS,
     )
     return Learner(
-        online=_network(dueling=dueling),
+        online=_network(),
         spec=replace(LEARNER, double_q=True, gradient_clip=0.0),
         regulariser=regulariser if robust else None,
         total_steps=2 * FOREVER,
         generator=torch.Generator().manual_seed(1),
+        precision=precision,
     )
 
 
@@ -188,8 +190,8 @@ class PlainLearner:
     """SA-DDQN as one writes it down: PGD by whole backward passes, default layout, default Adam."""
 
     def __init__(self) -> None:
-        self.online = _in_default_layout(_network(dueling=True))
-        self.target_network = _in_default_layout(_network(dueling=True))
+        self.online = _in_default_layout(_network())
+        self.target_network = _in_default_layout(_network())
         self.optimiser = torch.optim.Adam(self.online.parameters(), lr=LEARNER.learning_rate, eps=LEARNER.adam_epsilon)
         self.generator = torch.Generator().manual_seed(1)
         self.updates = 0
@@ -225,9 +227,9 @@ class PlainLearner:
         return loss.detach()
 
 
-def _network(*, dueling: bool) -> QNetwork:
+def _network() -> QNetwork:
     torch.manual_seed(0)
-    return QNetwork(NetworkSpec(*GAME.state_shape, ACTIONS, dueling=dueling))
+    return QNetwork(NetworkSpec(*GAME.state_shape, ACTIONS))
 
 
 def _in_default_layout(network: QNetwork) -> QNetwork:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_plain_update_is_ours_done_plainly():
-    ours, plain, batch = our_learner(dueling=True, robust=True), PlainLearner(), random_batch(4)
+    ours, plain, batch = our_learner(robust=True), PlainLearner(), random_batch(4)
     for _ in range(2):
         loss, plain_loss = ours.update(batch, agent_step=10**9)["loss"], plain.update(batch)
         torch.testing.assert_close(loss, plain_loss, rtol=1e-3, atol=1e-5)
@@ -42,5 +42,5 @@ def test_the_benchmark_writes_its_json(tmp_path):
     assert results["sps_ratio_vs_sb3"] > 0
     assert results["sa_update_ratio_vs_plain"] > 0
     assert set(results["sps_by_num_envs"]) == {"2", "16"}
-    assert 0 < results["fraction_of_matmul_peak"]["sa_ddqn"] < 1
+    assert all(0 < share < 1 for share in results["fraction_of_matmul_peak"].values())
     assert results["machine"]["cores"] > 0
