@@ -37,7 +37,8 @@ class Column:
     """`key` names it in CSV, `title` elsewhere, under the heading `group` that it may share with its neighbours.
 
     `digits` after the point show a number; None shows it as it is. A `measured` column has an
-    interval and notes, which become CSV columns of their own.
+    interval and notes, which become CSV columns of their own. `spreads` says that a mean over
+    seeds means something.
     """
 
     key: str
@@ -47,6 +48,7 @@ class Column:
     latex_group: str | None = None
     digits: int | None = None
     measured: bool = False
+    spreads: bool = True
 
 
 @dataclass(frozen=True)
@@ -187,12 +189,26 @@ def _parts(table: Table, console: Console) -> list[Table]:
             if len(parts[-1]) > first and not _fits(table, [*parts[-1], *piece], console):
                 parts.append(list(heads))
             parts[-1] += piece
-    return [_columns_of(table, part) for part in parts]
+    return [
+        _columns_of(table, part) if number == 0 else _filled_rows(table, part, first)
+        for number, part in enumerate(parts)
+    ]
 
 
 def _fits(table: Table, indices: Sequence[int], console: Console) -> bool:
     shown = to_terminal(_columns_of(table, indices), title="", footnotes=table.footnotes(), notes=False)
     return bool(console.measure(shown, options=console.options.update(width=10_000)).maximum <= console.width)
+
+
+def _filled_rows(table: Table, indices: Sequence[int], first: int) -> Table:
+    """Only the columns at `indices`, and only the rows with something in those of them from `first` on."""
+    kept = [
+        number
+        for number, row in enumerate(table.rows)
+        if any(row[index].value is not None or row[index].note for index in indices if index >= first)
+    ]
+    breaks = frozenset(sum(number < line for number in kept) for line in table.breaks)
+    return _columns_of(replace(table, rows=tuple(table.rows[number] for number in kept), breaks=breaks), indices)
 
 
 def _columns_of(table: Table, indices: Sequence[int]) -> Table:

@@ -54,7 +54,11 @@ class Rows:
             if len(seeds) > 1:
                 by_column = [[cells.get(column.key, Cell()) for cells in seeds.values()] for column in columns]
                 several_of = "draws" if self._is_control(key) else "seeds"
-                rows.append((*heads, Cell(f"{len(seeds)} {several_of}"), *map(spread, by_column)))
+                spreads = [
+                    spread(cells) if column.spreads else Cell()
+                    for cells, column in zip(by_column, columns, strict=True)
+                ]
+                rows.append((*heads, Cell(f"{len(seeds)} {several_of}"), *spreads))
         index_columns = [_index_column(self._index[index]) for index in shown]
         notes = [*notes, SPREAD_NOTE] if several else notes
         return Table(
@@ -98,7 +102,8 @@ def measured_column(metric: str, key: str, title: str, *, group: str = "") -> Co
     """A column of values with intervals; titles that are the metric's own are formulas in LaTeX."""
     name = metric_name(metric)
     latex, latex_group = (name.latex if text == name.title else None for text in (title, group))
-    return Column(key, title, group, latex, latex_group, digits=name.digits, measured=True)
+    spreads = not metric.endswith("p_value")
+    return Column(key, title, group, latex, latex_group, digits=name.digits, measured=True, spreads=spreads)
 
 
 def interval_notes(records: Iterable[Record]) -> tuple[str, ...]:

@@ -247,7 +247,7 @@ def _is_of(path: Path, *, settings: dict[str, Any], inputs: dict[str, Any]) -> b
 
 
 def _relative(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
 def _once(path: Path, make: Callable[[], None]) -> None:
