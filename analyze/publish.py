@@ -55,7 +55,7 @@ def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
     about = policy.card
     facts = {
         "agent steps": f"{about.agent_steps:,}",
-        **{name.replace("_", " "): f"{value:,.2f}" for name, value in about.results.items() if value is not None},
+        **{name.replace("_", " "): _shown(value) for name, value in about.results.items() if value is not None},
         "starts from": "scratch" if about.parent_sha256 is None else f"the policy {about.parent_sha256}",
         "settings' identity": about.identity,
         "SHA-256 of the policy": policy.sha256,
@@ -73,6 +73,10 @@ def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
         "## Recipe\n\n" + _bullets(flattened(about.settings)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _shown(value: float | int | str) -> str:
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
 
 
 def _bullets(facts: Mapping[str, str | None]) -> str:

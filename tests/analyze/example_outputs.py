@@ -86,7 +86,7 @@ def write_training(layout: Layout, settings: TrainSettings) -> Path:
         agent_steps=settings.steps,
         identity=identity,
         settings=asdict(settings),
-        results={"updates": 60, "recent_mean_return": 21.5, "seconds": 12.5},
+        results={"updates": 60, "precision": "bfloat16", "recent_mean_return": 21.5, "seconds": 12.5},
         provenance=provenance(),
     )
     save_policy(folder / POLICY_FILE, Policy(network, settings.env, card))
