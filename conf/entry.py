@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> N
         _check_choices(sys.argv[1:])
     except NrmapError as error:
         sys.exit(_complain(error))
+    sys.argv[1:] = with_absolute_outputs(sys.argv[1:])
 
     @functools.wraps(run)
     def task(config: DictConfig) -> None:
@@ -98,7 +99,8 @@ def _importable(run: Callable[[Mapping[str, Any]], None]) -> Callable[[Mapping[s
 
 def _run_as_job(run: Callable[[Mapping[str, Any]], None], values: Mapping[str, Any], hydra_config: HydraConf) -> None:
     """Call `run`; log and note its error, whatever it is, and raise JobFailedError instead."""
-    job, folder = " ".join(hydra_config.overrides.task), Path(hydra_config.runtime.output_dir)
+    overrides = (override for override in hydra_config.overrides.task if not override.startswith("outputs="))
+    job, folder = " ".join(overrides), Path(hydra_config.runtime.output_dir)
     forget_failure(folder, job)
     try:
         run(values)
@@ -140,6 +142,29 @@ def register_games() -> None:
     for game in game_names():
         if game not in group_options("env"):
             store.store(group="env", name=game, node={"defaults": ["base", "_self_"], "game": game})
+
+
+def with_absolute_outputs(arguments: Sequence[str]) -> list[str]:
+    """The command line with an absolute `outputs`, by default the folder of that name in the current one.
+
+    Jobs of a launcher may run in another folder than the command, and before they run Hydra
+    does not yet resolve where that is.
+    """
+    changed = list(arguments)
+    overrides = [index for index, argument in enumerate(changed) if "=" in argument and not argument.startswith("-")]
+    given = [index for index in overrides if changed[index].startswith("outputs=")]
+    if not given:
+        changed.insert(overrides[0] if overrides else len(changed), _absolute_outputs("outputs"))
+    for index in given:
+        value = changed[index].partition("=")[2]
+        if value and not any(symbol in value for symbol in "'\"$,[{"):  # what Hydra reads otherwise than as it stands
+            changed[index] = _absolute_outputs(value)
+    return changed
+
+
+def _absolute_outputs(folder: str) -> str:
+    path = os.path.abspath(folder).replace("'", "\\'")
+    return f"outputs='{path}'"
 
 
 def _check_choices(arguments: list[str]) -> None:

@@ -36,7 +36,7 @@ def test_what_hydra_understands_is_left_to_it(argument: str) -> None:
 
 
 def test_read_option_gives_the_yaml_and_refuses_unknown_names() -> None:
-    robust_loss = {"kappa": 0.25, "hinge": 1.0, "hinge_reduction": "batch_sum"}
+    robust_loss = {"kappa": 0.25, "hinge": 1.0, "hinge_reduction": "batch_sum", "hold_advantages": False}
     config = {"scale": {"robust_loss": robust_loss}}
     assert read_option("method", "sa_ddqn", config)["regulariser"]["kappa"] == 0.25
     with pytest.raises(NrmapError, match="unknown method 'dqn'"):

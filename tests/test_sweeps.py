@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.entry import _check_choices
+from conf.entry import _check_choices, with_absolute_outputs
 from conf.failures import JobFailedError
 from nrmap.errors import NrmapError
 from nrmap.layout import POLICY_FILE
@@ -77,7 +77,7 @@ def test_failed_jobs_are_named_and_the_others_finish(launcher: str, sweep, tmp_p
     logs = tmp_path / "logs/train/Freeway/ddqn"
     errors = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
     assert errors == [
-        f"error: seed={seed} outputs={tmp_path} failed: {why}; the traceback is in {logs}/seed{seed}/train.log"
+        f"error: seed={seed} failed: {why}; the traceback is in {logs}/seed{seed}/train.log"
         for seed, why in ((1, "ZeroDivisionError: a bug"), (2, "a mistake"))
     ]
     assert "raise ZeroDivisionError" in (logs / "seed1/train.log").read_text()
@@ -88,6 +88,33 @@ def test_failed_jobs_are_named_and_the_others_finish(launcher: str, sweep, tmp_p
     assert again.returncode == 0, again.stderr
     assert "error: " not in again.stderr
     assert not list(logs.glob("seed1/failed*"))
+
+
+@pytest.mark.parametrize("mode", [["seed=0"], ["-m", "seed=0"], ["-m", "hydra/launcher=joblib", "seed=0"]])
+def test_without_a_folder_outputs_is_in_the_current_one(mode: list[str], tmp_path: Path) -> None:
+    here = tmp_path / "it's here, really"
+    here.mkdir()
+    (here / "outputs").mkdir()
+    (tmp_path / "jobs.py").write_text(JOBS)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    finished = subprocess.run(
+        [sys.executable, str(tmp_path / "jobs.py"), *mode], cwd=here, env=environment, capture_output=True, text=True,
+        timeout=800, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert done(here / "outputs") == {"done0"}
+    assert (here / "outputs/logs/train/Freeway/ddqn/seed0").is_dir()
+    assert {path.name for path in here.iterdir()} == {"outputs"}
+
+
+def test_outputs_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert with_absolute_outputs(["-m", "seed=0"]) == ["-m", f"outputs='{tmp_path}/outputs'", "seed=0"]
+    assert with_absolute_outputs(["--cfg", "job"]) == ["--cfg", "job", f"outputs='{tmp_path}/outputs'"]
+    assert with_absolute_outputs(["outputs=a/b", "seed=0"]) == [f"outputs='{tmp_path}/a/b'", "seed=0"]
+    assert with_absolute_outputs(["outputs=/a"]) == ["outputs='/a'"]
+    for kept in ("outputs='a b'", "outputs=${oc.env:HOME}/a", "outputs=a,b"):
+        assert with_absolute_outputs([kept]) == [kept]
 
 
 def test_a_killed_process_ends_in_a_line(sweep) -> None:
