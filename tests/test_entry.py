@@ -1,6 +1,8 @@
 """The entry points' command line: choices by name, errors on one line."""
 
 import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 
 from conf.choices import group_options, read_option
 from conf.entry import _check_choices
@@ -36,8 +38,8 @@ def test_what_hydra_understands_is_left_to_it(argument: str) -> None:
 
 
 def test_read_option_gives_the_yaml_and_refuses_unknown_names() -> None:
-    robust_loss = {"kappa": 0.25, "hinge": 1.0, "hinge_reduction": "batch_sum", "hold_advantages": False}
-    config = {"scale": {"robust_loss": robust_loss}}
+    with initialize_config_module("conf", version_base="1.3"):
+        config = OmegaConf.to_container(compose("train", ["scale=quick", "scale.robust_loss.pgd.kappa=0.25"]))
     assert read_option("method", "sa_ddqn", config)["regulariser"]["kappa"] == 0.25
     with pytest.raises(NrmapError, match="unknown method 'dqn'"):
         read_option("method", "dqn", config)

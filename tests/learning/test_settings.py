@@ -71,8 +71,10 @@ def test_the_control_differs_from_sa_ddqn_in_the_regulariser_alone():
 
 
 def test_the_regulariser_holds_the_numbers_of_the_yaml():
-    regulariser = settings_of("method=sa_ddqn", "method.regulariser.kappa=0.3").regulariser
+    regulariser = settings_of("method=sa_ddqn", "scale=paper", "method.regulariser.kappa=0.3").regulariser
     assert regulariser.kappa == 0.3
+    assert regulariser.hinge_reduction == "batch_sum"
+    assert not regulariser.hold_advantages
     assert regulariser.attack_epsilon == 1 / 255
     assert regulariser.pgd_step_fraction * regulariser.pgd_steps == pytest.approx(1)
 
@@ -125,8 +127,8 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
         ("method.name", "ddqn", "with method.name=ddqn: expected none"),
         ("method.name", "sa_ddqn_ibp", "with method.name=sa_ddqn_ibp: expected one with solver: ibp"),
         ("scale.fine_tune.attack_ramp.ramp_steps", 0, "ramp_steps=0: expected at least 1"),
-        ("scale.fine_tune.attack_ramp.ramp_initial", 1, "ramp_initial=1.0: expected 0 ≤ share < 1"),
-        ("scale.fine_tune.attack_ramp.ramp_of", "epsilon", "ramp_of='epsilon': expected radius or kappa"),
+        ("method.regulariser.ramp_initial", 1, "ramp_initial=1.0: expected 0 ≤ share < 1"),
+        ("method.regulariser.ramp_of", "epsilon", "ramp_of='epsilon': expected radius or kappa"),
         ("env.sticky_actions", 1.5, "sticky_actions=1.5: expected 0 ≤ p < 1"),
         ("env.frame_stack", 0, "frame_stack=0: expected at least 1"),
         ("env.height", 20, "a 20×84 screen is too small"),
