@@ -114,8 +114,7 @@ class Learner:
         loss, td_errors = td_loss(q_tm1=q_tm1, a_tm1=a_tm1, targets=targets, weights=weights)
         metrics = {"loss": loss}
         if regulariser is not None and margins is not None:  # TD + κ R
-            if regulariser.hold_advantages:
-                margins = hold_advantages(margins, q_tm1, a_star)
+            margins = hold_advantages(margins, q_tm1, a_star, share=regulariser.hold_advantages)
             robust_loss = hinge_loss(margins, hinge=regulariser.hinge, reduction=regulariser.hinge_reduction)
             loss = loss + kappa * robust_loss
             not_robust = "adversarial_flips" if regulariser.solver == "pgd" else "uncertified"

@@ -30,7 +30,7 @@ class RegulariserSpec:
     steps after `ramp_begin` it, or κ with `ramp_of` "kappa", grows: smoothly from 0 or, where
     `ramp_initial` is above 0, geometrically from that share of it. The solver "pgd" takes `pgd_steps`
     steps of the current radius times `pgd_step_fraction` from a random start; "ibp" has no settings
-    of its own. With `hold_advantages` R falls by robustness alone, see `hold_advantages`.
+    of its own. `hold_advantages` is a share, see the function of that name: 0 is eq. 7 as printed.
     """
 
     kappa: float
@@ -41,7 +41,7 @@ class RegulariserSpec:
     ramp_steps: int
     ramp_initial: float = 0.0
     ramp_of: RampOf = "radius"
-    hold_advantages: bool = False
+    hold_advantages: float = 0.0
     solver: Solver = "pgd"
     pgd_steps: int = 0
     pgd_step_fraction: float = 0.0
@@ -53,6 +53,7 @@ class RegulariserSpec:
         check(self.ramp_begin >= 0, f"ramp_begin={self.ramp_begin}: expected at least 0")
         check(self.ramp_steps >= 1, f"ramp_steps={self.ramp_steps}: expected at least 1")
         check(0 <= self.ramp_initial < 1, f"ramp_initial={self.ramp_initial}: expected 0 ≤ share < 1, such as 1e-4")
+        check(0 <= self.hold_advantages <= 1, f"hold_advantages={self.hold_advantages}: expected a share, 0 to 1")
         check(self.ramp_of in ("radius", "kappa"), f"ramp_of={self.ramp_of!r}: expected radius or kappa")
         check(self.solver in ("pgd", "ibp"), f"solver={self.solver!r}: expected pgd or ibp")
         if self.solver == "pgd":
@@ -106,20 +107,22 @@ def adversarial_states(
     )
 
 
-def hold_advantages(margins: Tensor, q_values: Tensor, actions: Tensor) -> Tensor:
-    """`margins` [B] of the worst states with another gradient: R of eq. 7 then falls by robustness alone.
+def hold_advantages(margins: Tensor, q_values: Tensor, actions: Tensor, *, share: float) -> Tensor:
+    """`margins` [B] of the worst states with another gradient: R of eq. 7 then falls by robustness alone, at share 1.
 
     A worst margin is the clean one plus what the ball adds to it. It also falls when the lead of
     a* grows everywhere, which drives a policy towards always the same action, and what the ball
     adds also falls when all advantages shrink together, which makes the policy arbitrary. So the
     clean margin is held, and what the ball adds is differentiated relative to how far the
     advantages spread over the batch: neither a constant added to an action's Q-values nor a
-    factor on all of them changes that. `q_values` [B, A] at the clean states, `actions` a* [B].
+    factor on all of them changes that. A `share` below 1 keeps the rest of the gradient of eq. 7.
+    `q_values` [B, A] at the clean states, `actions` a* [B].
     """
     clean = other_action_margin(q_values, actions)  # [B]
     advantages = q_values - q_values.mean(dim=1, keepdim=True)  # [B, A]
     spread = (advantages.var(dim=0, correction=0).mean() + _SMALLEST_VARIANCE).sqrt()
-    return clean.detach() + (margins - clean) * (spread.detach() / spread)
+    held = clean.detach() + (margins - clean) * (spread.detach() / spread)
+    return share * held + (1 - share) * margins
 
 
 def hinge_loss(margins: Tensor, *, hinge: float, reduction: HingeReduction) -> Tensor:

@@ -161,14 +161,15 @@ def test_sa_ddqn_descends_td_plus_kappa_times_equation_7(reduction, hinge, tiny_
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
 
 
-def held_regulariser(tiny_regulariser):
+def held_regulariser(tiny_regulariser, share):
     return tiny_regulariser(
-        kappa=0.7, hinge=100.0, hinge_reduction="per_sample_mean", pgd_steps=3, hold_advantages=True
+        kappa=0.7, hinge=100.0, hinge_reduction="per_sample_mean", pgd_steps=3, hold_advantages=share
     )
 
 
-def test_held_advantages_leave_r_its_value_and_give_it_the_gradient_of_the_relative_slack(tiny_regulariser):
-    regulariser = held_regulariser(tiny_regulariser)
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_held_advantages_leave_r_its_value_and_give_it_the_gradient_of_the_relative_slack(share, tiny_regulariser):
+    regulariser = held_regulariser(tiny_regulariser, share)
     learner, batch, agent_step = with_another_target(make_learner(regulariser)), make_batch(0), 80
     before = copy.deepcopy(learner.online)
     generator = torch.Generator()
@@ -181,7 +182,8 @@ def test_held_advantages_leave_r_its_value_and_give_it_the_gradient_of_the_relat
     slack = robust - (best[:, 1] - best[:, 0]).mean()
     advantages = q_values - q_values.mean(dim=1, keepdim=True)
     spread = ((advantages - advantages.mean(dim=0)) ** 2).mean().sqrt()
-    expected = gradients(td + 0.7 * slack / spread * spread.item(), before)
+    held = slack / spread * spread.item()
+    expected = gradients(td + 0.7 * (share * held + (1 - share) * robust), before)
     metrics = learner.update(batch, agent_step)
     assert metrics["robust_loss"].item() == pytest.approx(robust.item(), rel=1e-4, abs=1e-6)
     for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
@@ -200,7 +202,7 @@ def test_with_held_advantages_neither_a_larger_lead_nor_a_smaller_scale_lowers_r
     margins = other_action_margin(worst[rows], a_star[rows])
     plain = torch.autograd.grad(margins.mean(), (lead, scale), retain_graph=True)
     assert all(gradient.abs() > 0.01 for gradient in plain)
-    held = hold_advantages(other_action_margin(worst, a_star), clean, a_star)
+    held = hold_advantages(other_action_margin(worst, a_star), clean, a_star, share=1.0)
     scale_gradient = torch.autograd.grad(held.mean(), scale, retain_graph=True)[0]
     assert scale_gradient.abs() < 1e-5
     of_one_action = a_star == a_star[0]

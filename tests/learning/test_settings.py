@@ -74,7 +74,7 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
     regulariser = settings_of("method=sa_ddqn", "scale=paper", "method.regulariser.kappa=0.3").regulariser
     assert regulariser.kappa == 0.3
     assert regulariser.hinge_reduction == "batch_sum"
-    assert not regulariser.hold_advantages
+    assert regulariser.hold_advantages == 0
     assert regulariser.attack_epsilon == 1 / 255
     assert regulariser.pgd_step_fraction * regulariser.pgd_steps == pytest.approx(1)
 
