@@ -105,7 +105,7 @@ def episode_maps(
     key: dict[str, Any] = {"stage": "ablation", **inputs, **asdict(settings.ablation)}
     if len(rows) < len(ids):
         key["episodes"] = list(episodes)
-    engine = make_engine(policy, spec=settings.ablation, engine=resources.engine)
+    engine = make_engine(policy, spec=settings.ablation, engine=resources.engine, differences_only=True)
     with Progress(f"{policy.label}: maps on {states_from} states", unit="states") as progress:
         chunks = ablated_q_values(
             layout.ablated(game=policy.env.game, identity=identity_of(key)),

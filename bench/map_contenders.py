@@ -24,15 +24,16 @@ from nrmap.ablation.dense import DenseEngine
 from nrmap.ablation.exactness import Exactness, compare
 from nrmap.ablation.rounding import ablate_pixels
 from nrmap.network import STATE_SCALE
+from nrmap.runtime import keep_freed_memory
 
 SPEC = AblationSpec(value=0, channels="all")
 EXACT_BATCH = 64
 
 
-def incremental(case: Case) -> Work:
+def incremental(case: Case, differences_only: bool = False) -> Work:
     """States per second of the incremental engine, `amount` states in one call."""
     policy, states = case.load()
-    engine = make_engine(policy, spec=SPEC, engine="incremental")
+    engine = make_engine(policy, spec=SPEC, engine="incremental", differences_only=differences_only)
 
     def run(amount: int) -> int:
         for _ in engine.ablate(states[:amount]):
@@ -104,6 +105,7 @@ def occlusion(case: Case, perturbations_per_eval: int) -> Work:
 
 
 def _one_by_one(states: Tensor, ablate: Callable[[Tensor], object]) -> Work:
+    keep_freed_memory()  # as the engine does
     """Takes the states [N, C, H, W] in turn, so that every round has other ones."""
     turns = itertools.cycle(states.split(1))
 

@@ -38,6 +38,7 @@ def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     results = race(
         {
             "incremental": Entry(contenders.incremental, (case,), options.states),
+            "differences_only": Entry(contenders.incremental, (case, True), options.states),
             **{rival: Entry(prepare, (case, best[rival]), 1) for rival, prepare in RIVALS.items()},
             "matrix_product": Entry(matrix_product, (), 5),
         },
@@ -56,6 +57,7 @@ def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "states": options.states,
         **{f"speedup_vs_{rival}": ratios[rival][0] for rival in RIVALS},
         "speedups_median_low_high": ratios,
+        "differences_only_speedup_vs_dense": ratio(results["differences_only"], results["dense"])[0],
         "gflops_fraction": ratio(results["incremental"], product)[0] * operations / product.operations,
         "multiply_adds_per_state": operations / 2,
         "max_abs_q_diff": exactness.max_abs_q_diff,
@@ -67,7 +69,7 @@ def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "peak_rss_beyond_states_mb": beyond_states,
         "dense_peak_rss_mb": dense_peak,
         "dense_peak_rss_beyond_states_mb": dense_beyond_states,
-        "seconds_per_state": {name: 1 / results[name].median for name in ("incremental", *RIVALS)},
+        "seconds_per_state": {name: 1 / results[name].median for name in ("incremental", "differences_only", *RIVALS)},
         "best_batch_size": best,
     }
 
@@ -133,6 +135,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def tables(results: dict[str, Any]) -> list[Table]:
     """What the terminal shows."""
     speed = Table("case", "weights", "engine", title="Seconds per state, and how many times faster the engine is")
+    speed.add_column("differences only")
     checks = Table("case", "multiply-adds", "of peak", "memory beyond states", "max |ΔQ|", "mismatches", "ties")
     for rival in RIVALS:
         speed.add_column(rival.replace("_", " "))
@@ -140,7 +143,8 @@ def tables(results: dict[str, Any]) -> list[Table]:
         seconds, ratios = case["seconds_per_state"], case["speedups_median_low_high"]
         weights = "random" if case["weights"] == "random" else "trained"
         against = [f"{seconds[rival]:.2f} ({ratios[rival][0]:.1f}×)" for rival in RIVALS]
-        speed.add_row(case["case"], weights, f"{seconds['incremental']:.3f}", *against)
+        differences = f"{seconds['differences_only']:.3f} ({case['differences_only_speedup_vs_dense']:.1f}× dense)"
+        speed.add_row(case["case"], weights, f"{seconds['incremental']:.3f}", differences, *against)
         checks.add_row(
             case["case"],
             f"{case['multiply_adds_per_state'] / 1e9:.2f} G",

@@ -25,19 +25,26 @@ class Progress:
             desc=label, unit=f" {unit}", unit_scale=True, initial=initial, disable=not self._terminal, leave=False
         )
         self._begun = self._last_line = time.monotonic()
+        self._done = initial
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Show `done` of `total`, which may still be an estimate, and `note` beside it."""
+        """Show `done` of `total`, which may still be an estimate, and `note` beside it.
+
+        Less done than before means that another part of the work has begun, with a speed of its own.
+        """
         if self._terminal:
             self._bar.total = total
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(done - self._bar.n)
             return
         now = time.monotonic()
+        if done < self._done:
+            self._begun, self._initial = now, done
+        self._done = done
         if now - self._last_line < LINE_EVERY_SECONDS:
             return
         self._last_line = now
-        speed = max(done - self._initial, 0) / (now - self._begun)
+        speed = max(done - self._initial, 0) / max(now - self._begun, 1e-9)
         left = "" if speed == 0 else f", {(total - done) / speed / 60:.1f} min left"
         log.info(
             "%s: %s of %s %s, %.0f/s%s%s",

@@ -150,11 +150,16 @@ class Scaled(nn.Module):
         return self.network(states.to(self.dtype) * (1 / 255))
 
 
-@pytest.mark.parametrize("engine", ["dense", "incremental"])
-def test_the_algorithms_of_the_paper_through_the_engines(engine):
+@pytest.mark.parametrize(
+    ("engine", "differences_only"), [("dense", False), ("incremental", False), ("incremental", True)]
+)
+def test_the_algorithms_of_the_paper_through_the_engines(engine, differences_only):
     network = random_network(2)
     states = (random_states(3, 12) * 255).byte()
-    source = make_engine(Scaled(network, torch.float32), spec=AblationSpec(), engine=engine, state_shape=(1, 9, 8))
+    source = make_engine(
+        Scaled(network, torch.float32),
+        spec=AblationSpec(), engine=engine, state_shape=(1, 9, 8), differences_only=differences_only,
+    )  # fmt: skip
     swept = sweep_maps(
         source.ablate(states), episode_ids=[0] * 12, temperatures=(0.5,), rounding_floor=source.rounding_floor
     )

@@ -29,6 +29,7 @@ def make_engine(
     engine: Literal["auto", "incremental", "dense"] = "auto",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     state_shape: tuple[int, int, int] | None = None,
+    differences_only: bool = False,
 ) -> Engine:
     """The engine that ablates states of `policy`, with its weights as they are now.
 
@@ -38,6 +39,9 @@ def make_engine(
     "dense" runs any policy on every ablated state; "auto" is incremental where it can be, and
     otherwise dense with a warning that says why. The incremental engine works on the device of
     the policy's parameters and ablates as many states at a time as `memory_budget` bytes allow.
+    With `differences_only` the Q-values of an ablated state may all be off by one number, which
+    neither an arg max nor a softmax, a margin or any map sees: V(s) of a dueling network, half of
+    the work, is then left out.
 
     Raises NrmapError for an unknown engine, for weights that are NaN or infinite, and where the
     memory budget is too small for a single state.
@@ -52,7 +56,10 @@ def make_engine(
     if engine == "incremental" and parts is None:
         raise NrmapError(f"engine=incremental cannot ablate this policy: {reason}; use engine=dense or engine=auto")
     if parts is not None and engine != "dense":
-        return IncrementalEngine(policy, parts, spec=spec, state_shape=state_shape, memory_budget=memory_budget)
+        return IncrementalEngine(
+            policy, parts,
+            spec=spec, state_shape=state_shape, memory_budget=memory_budget, differences_only=differences_only,
+        )  # fmt: skip
     if engine == "auto":
         warnings.warn(f"ablating in dense batches, about 15 times slower, because of the policy {reason}", stacklevel=2)
     return DenseEngine(

@@ -9,6 +9,9 @@ from torch.nn import functional
 
 from nrmap.ablation.geometry import Axis
 
+# Relative; the weights of a readout are differences of outputs.
+READ_OFF_ERROR = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class Convolution:
@@ -100,6 +103,24 @@ class NetworkParts:
         """Q-values [N, A] of uint8 states [N, C, H, W]."""
         q_values: Tensor = self.tail(self.pre_activations(states)[1])
         return q_values
+
+    def differences_only(self) -> "NetworkParts":
+        """Without the hidden units that move all Q-values alike: those are right up to a number for each state.
+
+        Of dueling heads the value's units fall away, half of the hidden layer.
+        """
+        if not isinstance(self.tail, Readout):
+            return self
+        weight = self.tail.weight  # [A, U]
+        apart = weight.amax(dim=0) - weight.amin(dim=0) > READ_OFF_ERROR * weight.abs().amax(dim=0)  # [U]
+        if not apart.any():
+            return self
+        return replace(
+            self,
+            hidden_weight=self.hidden_weight[apart].contiguous(),
+            hidden_bias=self.hidden_bias[apart],
+            tail=Readout(weight[:, apart].contiguous(), self.tail.bias),
+        )
 
     def double(self) -> "NetworkParts":
         """The same network in float64; the scaled states remain the float32 numbers that the policy sees."""

@@ -16,11 +16,11 @@ SAFETY = 4
 ASSUMED_ERROR = 4
 
 
-def agrees(found: Tensor, expected: Tensor) -> bool:
-    """Whether two sets of Q-values are equal but for rounding: within 1e-5·max(1, max|Q|)."""
+def agrees(found: Tensor, expected: Tensor, roundings: int = 1) -> bool:
+    """Whether two sets of Q-values are equal but for rounding: within 1e-5·max(1, max|Q|) for each of `roundings`."""
     if not expected.isfinite().all():
         return True  # refused elsewhere, and by a clearer name
-    return bool((found - expected).abs().max() <= 1e-5 * max(1.0, float(expected.abs().max())))
+    return bool((found - expected).abs().max() <= roundings * 1e-5 * max(1.0, float(expected.abs().max())))
 
 
 def made_up_states(state_shape: tuple[int, int, int], device: torch.device) -> Tensor:

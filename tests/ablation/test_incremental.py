@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from nrmap.ablation import AblationSpec, make_engine
 from nrmap.ablation.exactness import compare
+from nrmap.ablation.trace import trace
 from nrmap.errors import NrmapError
 
 
@@ -60,6 +61,31 @@ def test_every_q_value_is_exact(example, engine):
     made = make_engine(example.policy, spec=example.spec, engine=engine, state_shape=example.state_shape)
     change, exact_change = q_values - beside(clean, q_values).double(), exact - beside(exact_clean, exact)
     assert (change - exact_change).abs().max() <= made.rounding_floor
+
+
+@settings(max_examples=30)
+@given(example=examples())
+def test_differences_of_actions_alone_are_exact_too(example):
+    made = make_engine(
+        example.policy, spec=example.spec, engine="incremental", state_shape=example.state_shape, differences_only=True
+    )
+    q_values = torch.cat([chunk.q_values for chunk in made.ablate(example.states)])
+    exact = ablated_one_by_one(in_double(example.policy), example.states, example.spec)
+    scale = exact.abs().amax(dim=-1, keepdim=True).clamp(min=1)
+    error = (q_values - q_values[..., :1]).double() - (exact - exact[..., :1])
+    assert (error.abs() / scale).max() <= 2e-5
+    # With an action's own number put back, arg maxes are judged like any others.
+    assert compare((q_values - q_values[..., :1] + exact[..., :1]).float(), exact).argmax_mismatches == 0
+
+
+def test_differences_of_actions_need_only_the_advantages():
+    network = plain_network(nn.Conv2d(2, 4, 3), nn.ReLU(), size=(2, 6, 6))
+    policy = ScaledPolicy(network, 1 / 255, 0.0).eval()
+    parts = trace(policy)
+    fewer = parts.differences_only()
+    assert len(parts.hidden_weight) == 7 + 5  # advantage and value
+    assert len(fewer.hidden_weight) == 7
+    assert len(fewer.differences_only().hidden_weight) == 7
 
 
 @settings(max_examples=10)
