@@ -61,7 +61,7 @@ def make_engine(
             spec=spec, state_shape=state_shape, memory_budget=memory_budget, differences_only=differences_only,
         )  # fmt: skip
     if engine == "auto":
-        warnings.warn(f"ablating in dense batches, ten times slower or more, because of the policy {reason}", stacklevel=2)
+        warnings.warn(f"ablating in dense batches, ten times slower, because of the policy {reason}", stacklevel=2)
     return DenseEngine(
         policy,
         spec=spec,
