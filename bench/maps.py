@@ -175,7 +175,7 @@ def main() -> None:
     explained = "trained policies, each in place of random weights of its kind; that for one frame, dueling, also plays"
     parser.add_argument("--policy", type=Path, nargs="*", default=default, help=f"{explained}; default: %(default)s")
     add("--states", type=int, default=64)
-    parser.add_argument("--exact-states", type=int, default=64, help="checked in float64; default: %(default)s")
+    parser.add_argument("--exact-states", type=int, default=16, help="checked in float64; default: %(default)s")
     add("--rounds", type=int, default=5)
     add("--batch-sizes", type=int, nargs="+", default=[32, 64, 128, 256, 512])
     add("--sides", type=int, nargs="+", default=[42, 60, 84, 120, 168])
