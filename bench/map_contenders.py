@@ -60,6 +60,7 @@ def _addmm_operations(sums: Sequence[int], one: Sequence[int], two: Sequence[int
 
 def dense(case: Case, batch_size: int, skip_unchanged: bool) -> Work:
     """States per second of dense batches in inference mode, channels last."""
+    keep_freed_memory()  # as the engine does; captum grows without bounds with it
     policy, states = case.load()
     engine = DenseEngine(
         policy,
@@ -105,7 +106,6 @@ def occlusion(case: Case, perturbations_per_eval: int) -> Work:
 
 
 def _one_by_one(states: Tensor, ablate: Callable[[Tensor], object]) -> Work:
-    keep_freed_memory()  # as the engine does
     """Takes the states [N, C, H, W] in turn, so that every round has other ones."""
     turns = itertools.cycle(states.split(1))
 

@@ -1,5 +1,6 @@
 """The training loop, the same for every method: act, learn while the emulators run, remember."""
 
+import copy
 import math
 from collections import defaultdict
 from collections.abc import Iterator
@@ -40,7 +41,10 @@ class Trainer:
         initial: QNetwork | None = None,
         precision: torch.dtype = torch.float32,
     ) -> None:
-        """`initial` gives the first weights, else they are drawn from the seed; `precision` is the learner's."""
+        """`initial` gives the first weights, else they are drawn from the seed; `precision` is the learner's.
+
+        With `settings.anchor` the advantages are held to those of `initial`.
+        """
         self.settings = settings
         exploration_seed, sampling_seed, network_seed, attack_seed = np.random.SeedSequence(settings.seed).spawn(4)
         self._exploration_rng = np.random.default_rng(exploration_seed)
@@ -71,6 +75,8 @@ class Trainer:
             total_steps=settings.steps,
             generator=torch.Generator(device).manual_seed(int(attack_seed.generate_state(1)[0])),
             precision=precision,
+            parent=copy.deepcopy(network) if settings.anchor > 0 else None,
+            anchor=settings.anchor,
         )
         self._importance = Linear(settings.replay.importance_initial, 1.0, 0, settings.steps)
         self.agent_step = 0

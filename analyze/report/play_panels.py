@@ -43,6 +43,7 @@ from nrmap.records import Record, select
 _DIAGNOSTICS = {
     "loss": "Loss",
     "q_mean": "Mean Q-value of the batch",
+    "anchor_loss": "Distance from the vanilla agent's advantages",
     "robust_loss": "Regulariser R of eq. 7",
     "adversarial_flips": "Share of the batch whose action PGD flips",
     "uncertified": "Share of the batch that the bounds leave open",

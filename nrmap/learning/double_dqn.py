@@ -1,4 +1,4 @@
-"""The temporal-difference loss of Double DQN (van Hasselt et al. 2016) with n-step returns."""
+"""The losses of Double DQN (van Hasselt et al. 2016) with n-step returns, and of training on from another policy."""
 
 from collections.abc import Callable
 
@@ -36,3 +36,14 @@ def td_loss(*, q_tm1: Tensor, a_tm1: Tensor, targets: Tensor, weights: Tensor) -
     estimates = q_tm1.gather(1, a_tm1[:, None]).squeeze(1)  # [B]
     losses = functional.huber_loss(estimates, targets, reduction="none")  # [B]
     return (weights * losses).mean(), (targets - estimates).detach()
+
+
+def anchor_loss(q_values: Tensor, parent_q_values: Tensor) -> Tensor:
+    """½ Σ_a (A(s, a) − A_parent(s, a))², the mean over the batch; A(s, a) = Q(s, a) − mean_a Q(s, a), both [B, A].
+
+    A temporal-difference loss corrects the action that was taken and no other. Whatever else moves
+    the values of the others, such as a robust loss, meets no resistance. Here they are held to
+    those of the policy that the training started from; the values V(s) stay free.
+    """
+    difference = q_values - parent_q_values  # [B, A]
+    return (difference - difference.mean(dim=1, keepdim=True)).square().sum(dim=1).mean() / 2

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nrmap.bounds import margin_bounds
 from nrmap.errors import check
-from nrmap.learning.double_dqn import double_q_targets, q_learning_targets, td_loss
+from nrmap.learning.double_dqn import anchor_loss, double_q_targets, q_learning_targets, td_loss
 from nrmap.learning.replay import Batch
 from nrmap.learning.schedules import Linear
 from nrmap.learning.state_adversarial import RegulariserSpec, adversarial_states, hinge_loss, hold_advantages
@@ -55,11 +55,14 @@ class Learner:
         total_steps: int,
         generator: torch.Generator,
         precision: torch.dtype = torch.float32,
+        parent: QNetwork | None = None,
+        anchor: float = 0.0,
     ) -> None:
         """`regulariser` None is DDQN; `generator` draws the random starts of PGD.
 
         `precision` is that of an update's large matrix products, see `nrmap.network.rounded`;
-        interval bounds are computed in float32 whatever it is.
+        interval bounds are computed in float32 whatever it is. With a `parent` the advantages are
+        held to its own, by a term of weight `anchor` in the loss: see `anchor_loss`.
         """
         self.spec = spec
         self.regulariser = regulariser
@@ -70,6 +73,8 @@ class Learner:
         self.target_network.load_state_dict(online.state_dict())
         self.target_network.requires_grad_(False)
         self.precision = precision
+        self.anchor = anchor
+        self._parent_q_values = None if parent is None else rounded(parent.requires_grad_(False), precision)
         self._q_values = rounded(online, precision)
         self._target_q_values = rounded(self.target_network, precision)
         self.optimiser = torch.optim.Adam(online.parameters(), lr=spec.learning_rate, eps=spec.adam_epsilon, fused=True)
@@ -112,13 +117,18 @@ class Learner:
             margins = margin_bounds(self.online, s_tm1, a_star, attack_epsilon)  # [B]
 
         loss, td_errors = td_loss(q_tm1=q_tm1, a_tm1=a_tm1, targets=targets, weights=weights)
-        metrics = {"loss": loss}
+        metrics: dict[str, Tensor] = {}
+        if self._parent_q_values is not None:
+            with torch.no_grad():
+                parent_q_values = self._parent_q_values(s_tm1)  # [B, A]
+            metrics["anchor_loss"] = anchor_loss(q_tm1, parent_q_values)
+            loss = loss + self.anchor * metrics["anchor_loss"]
         if regulariser is not None and margins is not None:  # TD + κ R
             margins = hold_advantages(margins, q_tm1, a_star, share=regulariser.hold_advantages)
             robust_loss = hinge_loss(margins, hinge=regulariser.hinge, reduction=regulariser.hinge_reduction)
             loss = loss + kappa * robust_loss
             not_robust = "adversarial_flips" if regulariser.solver == "pgd" else "uncertified"
-            metrics = {"loss": loss, "robust_loss": robust_loss, not_robust: (margins > 0).float().mean()}
+            metrics |= {"robust_loss": robust_loss, not_robust: (margins > 0).float().mean()}
 
         self.optimiser.zero_grad()
         loss.backward()
@@ -130,7 +140,7 @@ class Learner:
         self.updates += 1
         if self.updates % self.spec.target_update_period == 0:
             self.target_network.load_state_dict(self.online.state_dict())
-        return {"td_errors": td_errors, "q_mean": q_tm1.mean(), **metrics}
+        return {"td_errors": td_errors, "q_mean": q_tm1.mean(), "loss": loss, **metrics}
 
     def robustness(self, agent_step: int) -> tuple[float, float]:
         """κ and the attack radius of the updates at `agent_step`, (0, 0) without a regulariser."""

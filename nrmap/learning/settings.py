@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,8 @@ class TrainSettings:
     """One training run. `steps` and `warm_up_steps` are agent steps over all environments.
 
     A batch is learned from every `steps_per_update` agent steps. `parent` holds the settings of
-    the policy whose weights the run starts from, None to start from random ones.
+    the policy whose weights the run starts from, None to start from random ones; `anchor` is the
+    weight of holding the advantages to that policy's, see `anchor_loss`.
     """
 
     env: EnvSpec
@@ -70,11 +71,14 @@ class TrainSettings:
     learner: LearnerSpec
     regulariser: RegulariserSpec | None
     parent: "TrainSettings | None"
+    anchor: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "num_envs", "steps_per_update"):
             check(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: expected at least 1")
         check(self.seed >= 0, f"seed={self.seed}: expected at least 0")
+        check(self.anchor >= 0, f"anchor={self.anchor}: expected at least 0 (off)")
+        check(self.anchor == 0 or self.parent is not None, f"anchor={self.anchor}: expected 0 without a parent")
         NetworkSpec(*self.env.state_shape, actions=1, dueling=self.dueling)  # checks the size of the screen
         per_env = (self.replay.n_step + 1) * self.num_envs
         slots = self.replay.smallest_ring(self.env.frame_stack) * self.num_envs
@@ -100,7 +104,9 @@ class TrainSettings:
 
     def identity(self, parent_sha256: str | None) -> str:
         """The hash of these settings and of the parent's policy; the parent's own settings are in the latter."""
-        own = asdict(replace(self, parent=None))
+        own = {**asdict(self), "parent": None}
+        if not self.anchor:
+            del own["anchor"]  # what is off is no setting: policies from before it was one keep their identity
         return identity_of({"stage": "train", "settings": own, "parent_sha256": parent_sha256})
 
 

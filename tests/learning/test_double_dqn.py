@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from nrmap.learning.double_dqn import double_q_targets, q_learning_targets, td_loss
+from nrmap.learning.double_dqn import anchor_loss, double_q_targets, q_learning_targets, td_loss
 
 
 class Table(nn.Module):
@@ -61,3 +61,21 @@ def test_td_loss_is_the_weighted_mean_huber_loss(batch, actions, seed):
     assert not td_errors.requires_grad
     loss.backward()
     np.testing.assert_allclose(estimates.grad.numpy(), slopes, atol=1e-12)
+
+
+def test_the_anchor_is_half_the_squared_difference_of_advantages():
+    rng = np.random.default_rng(5)
+    ours, parents = rng.normal(size=(2, 6, 4))
+    expected = np.mean(
+        [
+            sum(((q[a] - q.mean()) - (p[a] - p.mean())) ** 2 for a in range(4)) / 2
+            for q, p in zip(ours, parents, strict=True)
+        ]
+    )
+    assert anchor_loss(torch.tensor(ours), torch.tensor(parents)).item() == pytest.approx(expected)
+
+
+def test_the_anchor_leaves_v_free():
+    q_values, parents = torch.randn(2, 5, 3, dtype=torch.float64)
+    moved = q_values + torch.randn(5, 1, dtype=torch.float64)
+    torch.testing.assert_close(anchor_loss(moved, parents), anchor_loss(q_values, parents))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from nrmap.learning.double_dqn import anchor_loss
 from nrmap.learning.learner import Learner, LearnerSpec
 from nrmap.learning.replay import Batch, Replay, ReplaySpec
 from nrmap.learning.state_adversarial import hold_advantages
@@ -42,7 +43,14 @@ def undecided_network(seed: int) -> QNetwork:
 
 
 def make_learner(
-    regulariser=None, *, seed: int = 0, device: str = "cpu", precision: torch.dtype = torch.float32, **changes
+    regulariser=None,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    precision: torch.dtype = torch.float32,
+    parent: QNetwork | None = None,
+    anchor: float = 0.0,
+    **changes,
 ) -> Learner:
     return Learner(
         online=undecided_network(seed).to(device),
@@ -51,6 +59,8 @@ def make_learner(
         total_steps=TOTAL_STEPS,
         generator=torch.Generator(device).manual_seed(11),
         precision=precision,
+        parent=parent,
+        anchor=anchor,
     )
 
 
@@ -159,6 +169,24 @@ def test_sa_ddqn_descends_td_plus_kappa_times_equation_7(reduction, hinge, tiny_
         assert metrics["loss"].item() == pytest.approx((td + 0.7 * robust).item(), rel=1e-4)
         for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("robust", [False, True])
+def test_an_anchor_adds_its_loss_and_never_moves(robust, tiny_regulariser):
+    regulariser = tiny_regulariser(kappa=0.0) if robust else None
+    parent = undecided_network(3)
+    unmoved = copy.deepcopy(parent.state_dict())
+    free, held = make_learner(regulariser), make_learner(regulariser, parent=parent, anchor=0.3)
+    batch = make_batch(0)
+    before = copy.deepcopy(held.online)
+    states = batch.s_tm1.float() / 255
+    term = gradients(0.3 * anchor_loss(before(states), parent(states)), before)
+    metrics = held.update(batch, agent_step=80)
+    free.update(batch, agent_step=80)
+    assert metrics["anchor_loss"] > 0
+    for ours, plain, anchor in zip(held.online.parameters(), free.online.parameters(), term, strict=True):
+        torch.testing.assert_close(ours.grad, plain.grad + anchor, rtol=1e-3, atol=1e-5)
+    assert all(torch.equal(parent.state_dict()[name], unmoved[name]) for name in unmoved)
 
 
 def held_regulariser(tiny_regulariser, share):

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from conf.choices import group_options
 from nrmap.errors import NrmapError
+from nrmap.files import identity_of
 from nrmap.learning.settings import TrainSettings, build, merged, train_settings
 from nrmap.tracking import TrackingSpec
 
@@ -19,8 +20,7 @@ from nrmap.tracking import TrackingSpec
 @functools.cache
 def composed(*overrides: str) -> dict[str, Any]:
     with initialize_config_module("conf", version_base="1.3"):
-        # By default `outputs` refers to where the program was started, of which `compose` knows nothing.
-        config = compose("train", overrides=["outputs=nowhere", *overrides])
+        config = compose("train", overrides=[*overrides])
     return OmegaConf.to_container(config, resolve=True)
 
 
@@ -83,6 +83,8 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
     ("key", "value", "expected"),
     [
         ("env.game", "Freway", "unknown game 'Freway': did you mean Freeway"),
+        ("scale.anchor", 0.5, "anchor=0.5: expected 0 without a parent"),
+        ("scale.fine_tune.anchor", -1.0, "anchor=-1.0: expected at least 0"),
         ("method.name", "sadqn", "unknown method 'sadqn': did you mean"),
         ("method.start_from", "vanila", "unknown start_from 'vanila': did you mean vanilla"),
         ("scale.step", 3, "unknown key of scale 'step': did you mean steps"),
@@ -197,7 +199,9 @@ def variants(settings: Any, path: str = "") -> list[tuple[str, Any]]:
 
 
 def test_the_identity_follows_every_field(tiny_settings, tiny_regulariser):
-    base = tiny_settings(method="sa_ddqn", regulariser=tiny_regulariser(), replay={"capacity": 1000})
+    base = tiny_settings(
+        method="sa_ddqn", regulariser=tiny_regulariser(), replay={"capacity": 1000}, parent=tiny_settings()
+    )
     changed = variants(base)
     assert {"seed", "replay.n_step", "env.game", "regulariser.kappa", "learner.double_q"} <= {
         name for name, _ in changed
@@ -209,6 +213,13 @@ def test_the_identity_follows_every_field(tiny_settings, tiny_regulariser):
     identities["with a parent"] = base.identity("a" * 64)
     identities["with another parent"] = base.identity("b" * 64)
     assert len(set(identities.values())) == len(identities)
+
+
+def test_an_anchor_that_is_off_is_in_no_identity(tiny_settings):
+    settings = tiny_settings()
+    values = {**asdict(settings), "parent": None}
+    del values["anchor"]
+    assert settings.identity(None) == identity_of({"stage": "train", "settings": values, "parent_sha256": None})
 
 
 def test_the_identity_is_that_of_the_values(tiny_settings):

@@ -95,6 +95,19 @@ def test_a_run_is_killed_more_than_once(run_of, tmp_path, assert_same):
     assert_same(load_checkpoint(path)["trainer"], whole.get_state())
 
 
+def test_a_run_that_is_held_to_its_start_goes_on_after_a_kill(tiny_settings, tmp_path, assert_same):
+    settings = tiny_settings(method="ddqn_continued", parent=tiny_settings(), anchor=0.5, steps=60)
+    whole, part = (Trainer(settings, device=CPU, initial=initial_network(settings)) for _ in range(2))
+    train(whole)
+    train(part, stop_at=44)
+    save_checkpoint(tmp_path / "state.safetensors", part.get_state())
+    resumed = Trainer(settings, device=CPU, initial=initial_network(settings))
+    resumed.set_state(load_checkpoint(tmp_path / "state.safetensors"))
+    train(resumed)
+    assert_same(resumed.get_state(), whole.get_state())
+    assert whole.metrics()["anchor_loss"] > 0
+
+
 def test_runs_repeat_and_seeds_differ(run_of, assert_same):
     settings = replace(run_of("robust"), steps=60)
     states = []
