@@ -19,7 +19,7 @@ from nrmap.layout import CHECKPOINT_FILE, SETTINGS_FILE
 from nrmap.learning.settings import build
 from nrmap.network import STATE_SCALE, NetworkSpec, QNetwork, frozen
 from nrmap.policy import Policy, PolicyCard, load_policy
-from nrmap.records import Record
+from nrmap.records import select
 from nrmap.states import collect_states
 from train.checkpoint import load_checkpoint
 
@@ -47,7 +47,9 @@ def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: i
     records = evaluate(policy, settings, num_envs=max(episodes, attacked_episodes))
 
     def value(metric: str, attack: str, item: str | None = None) -> float:
-        return float(next(_values(records, metric, attack, item)))
+        found = select(records, metric=metric, attack=attack, **({} if item is None else {"item": item}))
+        assert found[0].value is not None, f"{metric} is undefined"
+        return found[0].value
 
     sample = collect_states(
         policy, num_states=num_states, episodes=episodes, run_seed=RUN_SEED, stream=VALIDATION_STREAM
@@ -72,10 +74,6 @@ def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: i
         f"{bounds.median():.3g}",
         f"{(bounds < 0).float().mean():.1%}",
     ]
-
-
-def _values(records: list[Record], metric: str, attack: str, item: str | None):  # type: ignore[no-untyped-def]
-    return (r.value for r in records if (r.metric, r.attack) == (metric, attack) and item in (None, r.item))
 
 
 def main() -> None:

@@ -80,7 +80,12 @@ class QNetwork(nn.Module):
         advantage = self.advantage(features)  # [N, A]
         if self.value is None:
             return advantage
-        return self.value(features) + advantage - advantage.mean(dim=1, keepdim=True)
+        return _dueling(self.value(features), advantage)
+
+
+def _dueling(value: Tensor, advantage: Tensor) -> Tensor:
+    """Q = V + A − mean_a A, [N, A], of `value` [N, 1] and `advantage` [N, A] (Wang et al. 2016, eq. 9)."""
+    return value + advantage - advantage.mean(dim=1, keepdim=True)
 
 
 def _head(features: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -103,7 +108,7 @@ def rounded(network: QNetwork, precision: torch.dtype) -> Callable[[Tensor], Ten
         advantage = network.advantage[-1](hidden[0].float())  # [N, A]
         if network.value is None:
             return advantage
-        return network.value[-1](hidden[1].float()) + advantage - advantage.mean(dim=1, keepdim=True)
+        return _dueling(network.value[-1](hidden[1].float()), advantage)
 
     return q_values
 
@@ -148,7 +153,7 @@ def frozen(
         advantage = _frozen_head(x, parameters, "advantage")
         if not network.spec.dueling or not value:
             return advantage
-        return _frozen_head(x, parameters, "value") + advantage - advantage.mean(dim=1, keepdim=True)
+        return _dueling(_frozen_head(x, parameters, "value"), advantage)
 
     return q_values
 

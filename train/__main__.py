@@ -52,10 +52,11 @@ def train(config: Mapping[str, Any]) -> None:
             folder=folder,
         )
 
+    device = choose_device(machine.device)
     options = RunOptions(
         layout=Layout(Path(config["outputs"])),
-        device=choose_device(machine.device),
-        precision=choose_precision(machine.precision, choose_device(machine.device)),
+        device=device,
+        precision=choose_precision(machine.precision, device),
         checkpoint_seconds=machine.checkpoint_seconds,
         open_tracker=open_tracker,
     )
