@@ -17,6 +17,7 @@ from rich.table import Table
 from bench import map_contenders as contenders
 from bench.map_cases import Case, make_cases, resized_case
 from bench.paired import Entry, Work, race, ratio, show_and_write
+from bench.second_temperature import second_temperature
 from bench.train import machine
 from bench.train_contenders import matrix_product
 
@@ -126,6 +127,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "cases": measured,
         "growth_with_states": growth_with_states(cases[0], options),
         "growth_with_image_size": growth_with_image_size(cases[0], folder, options),
+        "second_temperature": _apart(second_temperature, cases[0].policy, options.map_states, folder / "outputs"),
         "matrix_product_gflops": product.median * product.operations / 1e9,
         "rounds": options.rounds,
         "machine": described,
@@ -164,7 +166,11 @@ def tables(results: dict[str, Any]) -> list[Table]:
         seconds = row["seconds_per_state"]
         dense = f"{seconds['dense']:.2f} ({row['speedup_vs_dense']:.1f}×)"
         sides.add_row(f"{row['side']} × {row['side']}", f"{seconds['incremental']:.3f}", dense)
-    return [speed, checks, states, sides]
+    stage = Table("states", "first temperature", "second", "times shorter", title="Seconds of the maps stage")
+    maps = results["second_temperature"]
+    seconds = (f"{maps[key]:.1f}" for key in ("first_seconds", "second_seconds", "speedup"))
+    stage.add_row(f"{maps['states']:,}", *seconds)
+    return [speed, checks, states, sides, stage]
 
 
 def main() -> None:
@@ -179,6 +185,7 @@ def main() -> None:
     add("--rounds", type=int, default=5)
     add("--batch-sizes", type=int, nargs="+", default=[32, 64, 128, 256, 512])
     add("--sides", type=int, nargs="+", default=[42, 60, 84, 120, 168])
+    add("--map-states", type=int, default=1024)
     add("--output", type=Path, default=Path("outputs/bench/maps.json"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

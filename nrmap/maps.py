@@ -4,7 +4,7 @@ For a policy whose outputs are logits the formulas are the same: KMAP and the ma
 then in units of logits, and HMAP and KL are those of softmax(logits/T).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,9 @@ from torch import Tensor
 
 from nrmap.episode_maps import EpisodeMaps, FloatArray, IntArray
 from nrmap.errors import NrmapError, check
+
+# Enough for the arrays to be worth a thread each, few enough for the processor's cache.
+STATES_AT_A_TIME = 4
 
 
 class AblatedQValues(Protocol):
@@ -52,7 +55,7 @@ def sweep_maps(
     maps of that many states as well; `ranks` [N] says which come first and defaults to
     `prefix_ranks(episode_ids)`; a shard passes its slice of the ranks of all states.
 
-    States are processed one by one in float64, so a map depends neither on the chunks' sizes nor
+    Sums are in float64 and of one state after another, so a map depends neither on the chunks' sizes nor
     on the other episodes. Raises NrmapError for a temperature that is not finite and > 0, or so
     small that Q/T overflows, for NaN or infinite Q-values, and for chunks that do not cover the
     states in order.
@@ -76,14 +79,14 @@ def sweep_maps(
         if not sums:
             pixels = tuple(chunk.q_values.shape[1:-1])
             sums = {size: _Sums(ids, temperatures, pixels) for size in (None, *sorted(set(prefix_sizes)))}
-        for clean, ablated in zip(chunk.clean_q_values, chunk.q_values, strict=True):
-            terms = _state_terms(clean, ablated, temperatures, rounding_floor)
-            if not np.isfinite(terms.h).all():
-                raise NrmapError(f"temperature {min(temperatures)} is too small: Q/T overflows at state {state}")
-            for size, part in sums.items():
-                if size is None or rank[state] < size:
-                    part.add(state, terms)
-            state += 1
+        for few in torch.arange(len(chunk.q_values)).split(STATES_AT_A_TIME):
+            for terms in _terms(chunk.clean_q_values[few], chunk.q_values[few], temperatures, rounding_floor):
+                if not np.isfinite(terms.h).all():
+                    raise NrmapError(f"temperature {min(temperatures)} is too small: Q/T overflows at state {state}")
+                for size, part in sums.items():
+                    if size is None or rank[state] < size:
+                        part.add(state, terms)
+                state += 1
     check(state == len(ids), f"ablated Q-values of {state} states: expected {len(ids)}, one for each episode id")
     return sums.pop(None).maps({size: part.maps({}) for size, part in sums.items() if size is not None})
 
@@ -134,51 +137,64 @@ class _StateTerms:
 
 
 @torch.no_grad()
-def _state_terms(clean: Tensor, ablated: Tensor, temperatures: Sequence[float], rounding_floor: float) -> _StateTerms:
-    """The summands of the state with Q-values `clean` [A] and `ablated` [H, W, A] or [C, H, W, A]."""
-    clean = clean.double()[:, None]  # [A, 1]
-    ablated = ablated.flatten(0, -2).double().T.contiguous()  # [A, P]: reductions over actions run along the pixels
-    quiet = (ablated - clean).abs().amax(dim=0) <= rounding_floor  # [P]
+def _terms(
+    clean: Tensor, ablated: Tensor, temperatures: Sequence[float], rounding_floor: float
+) -> Iterator[_StateTerms]:
+    """The summands of n states with Q-values `clean` [n, A] and `ablated` [n, H, W, A] or [n, C, H, W, A]."""
+    clean = clean.double().T[:, :, None]  # [A, n, 1]
+    # Reductions over actions run along states and pixels.
+    ablated = ablated.flatten(1, -2).double().permute(2, 0, 1).contiguous()  # [A, n, P]
+    quiet = (ablated - clean).abs().amax(dim=0) <= rounding_floor  # [n, P]
 
     # The indices of `max` are those of the first of equal ones, as argmax's, and come many times sooner.
-    best = clean.max(dim=0).indices  # [1], a*
-    ablated_best = ablated.max(dim=0).indices  # [P]
-    flipped = (ablated_best != best) & ~quiet  # [P]
-    k = torch.where(flipped, clean[best, 0] - clean[ablated_best, 0], 0)  # [P], equation 4
-    margin = _margin(clean, best)  # [1]
-    margin_drop = (margin - _margin(ablated, best.expand_as(ablated_best))).masked_fill(quiet, 0)  # [P]
-    ties = (_margin(ablated, ablated_best) <= 2 * rounding_floor) & ~quiet  # [P]
+    best = clean.max(dim=0).indices  # [n, 1], a*
+    ablated_best = ablated.max(dim=0).indices  # [n, P]
+    flipped = (ablated_best != best) & ~quiet  # [n, P]
+    q_values = clean.expand_as(ablated)  # [A, n, P]
+    k = (_at(clean, best) - _at(q_values, ablated_best)).masked_fill(~flipped, 0)  # [n, P], equation 4
+    margin = _margin(clean, best)  # [n, 1]
+    margin_drop = (margin - _margin(ablated, best.expand_as(ablated_best))).masked_fill(quiet, 0)  # [n, P]
+    tied = (_margin(ablated, ablated_best) <= 2 * rounding_floor) & ~quiet  # [n, P]
 
     h, kl, entropy = [], [], []
     for temperature in temperatures:
-        log_policy = torch.log_softmax(clean / temperature, dim=0)  # [A, 1], equation 6
-        log_ablated = torch.log_softmax(ablated / temperature, dim=0)  # [A, P]
+        log_policy = torch.log_softmax(clean / temperature, dim=0)  # [A, n, 1], equation 6
+        log_ablated = torch.log_softmax(ablated / temperature, dim=0)  # [A, n, P]
         policy = log_policy.exp()
-        clean_entropy = -(policy * log_policy).sum()
-        cross_entropy = -(policy * log_ablated).sum(dim=0)  # [P], equation 5
+        clean_entropy = -(policy * log_policy).sum(dim=0)  # [n, 1]
+        cross_entropy = -(policy * log_ablated).sum(dim=0)  # [n, P], equation 5
         h.append(torch.where(quiet, clean_entropy, cross_entropy))
         kl.append(_kl(log_policy, log_ablated).masked_fill(quiet, 0))
-        entropy.append(clean_entropy)
-    return _StateTerms(
-        k=k.cpu().numpy(),
-        margin_drop=margin_drop.cpu().numpy(),
-        h=torch.stack(h).cpu().numpy(),
-        kl=torch.stack(kl).cpu().numpy(),
-        entropy=torch.stack(entropy).cpu().numpy(),
-        flips=int(flipped.sum()),
-        ties=int(ties.sum()),
-        q_gap=float(margin),
-    )
+        entropy.append(clean_entropy[:, 0])
+    every_h, every_kl, entropies = (torch.stack(parts, dim=1).cpu().numpy() for parts in (h, kl, entropy))  # [n, T, …]
+    k, margin_drop = k.cpu(), margin_drop.cpu()
+    flips, ties = flipped.sum(dim=1).tolist(), tied.sum(dim=1).tolist()
+    for state in range(len(flips)):
+        yield _StateTerms(
+            k=k[state].numpy(),
+            margin_drop=margin_drop[state].numpy(),
+            h=every_h[state],
+            kl=every_kl[state],
+            entropy=entropies[state],
+            flips=flips[state],
+            ties=ties[state],
+            q_gap=float(margin[state]),
+        )
+
+
+def _at(q_values: Tensor, action: Tensor) -> Tensor:
+    """Q(a) [n, P] of `q_values` [A, n, P] at `action` [n, P]."""
+    return q_values.gather(0, action[None])[0]
 
 
 def _margin(q_values: Tensor, action: Tensor) -> Tensor:
-    """Q(a) − max_{a' ≠ a} Q(a') [P] of `q_values` [A, P] at `action` [P]."""
-    others = q_values.scatter(0, action[None], -torch.inf)  # [A, P]
-    return q_values.gather(0, action[None])[0] - others.amax(dim=0)
+    """Q(a) − max_{a' ≠ a} Q(a') [n, P] of `q_values` [A, n, P] at `action` [n, P]."""
+    others = q_values.scatter(0, action[None], -torch.inf)  # [A, n, P]
+    return _at(q_values, action) - others.amax(dim=0)
 
 
 def _kl(log_policy: Tensor, log_ablated: Tensor) -> Tensor:
-    """KL(π ‖ π') [P] from log π [A, 1] and log π' [A, P].
+    """KL(π ‖ π') [n, P] from log π [A, n, 1] and log π' [A, n, P].
 
     With d = log π' − log π it is −Σ_a π d, and, because Σ_a π e^d = 1, also Σ_a π (e^d − 1 − d).
     No summand of the second form is negative and those of a small change are small; in the first

@@ -146,13 +146,13 @@ def next_changes(layer: Convolution, clean: CleanLayer, ablations: Ablations, in
                 changes = column.changes[:, read]  # [ablations, units]
                 # The unit y·I + c is under tap (y − start) + run.tap, so under that row of the kernel's matrix.
                 under = column.units[read] + (run.tap - start) * inputs.channels
-                weights = layer.by_column.index_select(2, under)  # [KW, O, units]
+                weights = layer.by_column.index_select(1, under)  # [KW, units, O]
                 for x in layer.horizontal.readers(range(source, source + 1), clean.width):
                     tap = layer.horizontal.tap(source, x)
                     if tap is not None:
                         offset = ablations.starts[reach[x].start]
                         rows = slice(column.ablations.start - offset, column.ablations.stop - offset)
-                        sums[x][rows, outputs].addmm_(changes, weights[tap].T)
+                        sums[x][rows, outputs].addmm_(changes, weights[tap])
     columns = {}
     for x in list(sums):
         changes, rows = sums.pop(x), ablations.of(reach[x])

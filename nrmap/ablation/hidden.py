@@ -21,6 +21,8 @@ from nrmap.ablation.parts import NetworkParts, Readout
 COLUMNS_PER_BOUND = 4
 # So many ablations go through the hidden layer at a time: few enough for a processor's cache.
 ABLATIONS_AT_A_TIME = 2048
+# Rows of results that begin on a cache line: without it products of this size take up to half as long again.
+ALIGNMENT = 16
 # The bounds are computed in float32.
 SLACK = 1.001
 
@@ -69,20 +71,29 @@ def _by_readout(
     readout: Readout, weights: dict[int, Tensor], clean: CleanHidden, ablations: Ablations, features: Changes
 ) -> Tensor:
     linear, bent = _sorted_units(weights, clean.pre_activations, ablations, features)
-    through = readout.weight * linear  # [A, U]
-    weights = {x: torch.cat([weight[:, bent], weight @ through.T], dim=1) for x, weight in weights.items()}
+    # The bent units, the sum of all linear ones for each action, and zeros up to a whole cache line.
+    actions = len(readout.bias)
+    width = -(-(len(bent) + actions) // ALIGNMENT) * ALIGNMENT
+    through = (readout.weight * linear).T  # [U, A]
+    weights = {
+        x: _widened(torch.cat([weight[:, bent], weight @ through], dim=1), width) for x, weight in weights.items()
+    }
     pre_activations = clean.pre_activations[:, bent]  # [S, B]
-    below, minus_above = pre_activations.clamp(max=0), pre_activations.clamp(min=0).neg_()
-    bent_readout = readout.weight[:, bent]  # [A, B]
+    below = _widened(pre_activations.clamp(max=0), width)  # [S, width]
+    minus_above = _widened(pre_activations.clamp(min=0).neg_(), width, value=-torch.inf)  # the sums stay as they are
+    read = torch.cat([readout.weight[:, bent], torch.eye(actions).to(through)], dim=1)  # [A, B + A]
+    read = _widened(read, width)
     parts = []
     for rows in _slices(len(ablations)):
         states = ablations.states[rows]
-        sums = below.new_zeros(len(states), len(bent) + len(readout.bias))  # [n, B + A]
-        changes, q_changes = _add_products(sums, weights, features, rows).tensor_split([len(bent)], dim=1)
-        changes = below.index_select(0, states).add_(changes)
+        changes = _add_products(below.index_select(0, states), weights, features, rows)  # [n, width]
         torch.maximum(changes, minus_above.index_select(0, states), out=changes)
-        parts.append(functional.linear(changes, bent_readout) + q_changes)
+        parts.append(functional.linear(changes, read))
     return torch.cat(parts)  # [R, A]
+
+
+def _widened(matrix: Tensor, width: int, *, value: float = 0.0) -> Tensor:
+    return functional.pad(matrix, (0, width - matrix.shape[1]), value=value)
 
 
 def _sorted_units(

@@ -16,7 +16,7 @@ from nrmap.errors import NrmapError, check
 from nrmap.runtime import keep_freed_memory
 
 # Larger matrix products are faster ones, up to about so many states at a time.
-MOST_STATES = 32
+MOST_STATES = 64
 
 
 class IncrementalEngine:

@@ -30,8 +30,8 @@ class Convolution:
 
     @cached_property
     def by_column(self) -> Tensor:
-        """The weights [KW, O, KH·I]: for each column of the kernel a matrix over (row, input channel)."""
-        return self.weight.permute(3, 0, 2, 1).flatten(2).contiguous()
+        """The weights [KW, KH·I, O]: for each column of the kernel a matrix from (row, input channel)."""
+        return self.weight.permute(3, 2, 1, 0).flatten(1, 2).contiguous()
 
     @cached_property
     def by_tap(self) -> Tensor:
