@@ -9,9 +9,11 @@ import itertools
 import math
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -20,8 +22,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.map_cases import Case
 from bench.paired import Work
 from nrmap.ablation import AblationSpec, make_engine
+from nrmap.ablation import incremental as incremental_engine
 from nrmap.ablation.dense import DenseEngine
 from nrmap.ablation.exactness import Exactness, compare
+from nrmap.ablation.hidden import HiddenLayer
+from nrmap.ablation.parts import Convolution
 from nrmap.ablation.rounding import ablate_pixels
 from nrmap.network import STATE_SCALE
 from nrmap.runtime import keep_freed_memory
@@ -44,13 +49,36 @@ def incremental(case: Case, differences_only: bool = False) -> Work:
     return Work(run)
 
 
-def operations_per_state(case: Case) -> float:
-    """Floating-point operations in matrix products and convolutions of the incremental engine, on average."""
+def operations_by_layer(case: Case, differences_only: bool = False) -> dict[str, float]:
+    """Floating-point operations for one state, on average, in the engine's matrix products and convolutions.
+
+    Those of every convolution but the first, of the "hidden" layer with what follows it, and "sum".
+    """
     policy, states = case.load()
-    engine = make_engine(policy, spec=SPEC, engine="incremental")
-    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm_operations}) as counter:
+    engine = make_engine(policy, spec=SPEC, engine="incremental", differences_only=differences_only)
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm_operations})
+    found: Counter[str] = Counter()
+    layers: dict[int, str] = {}
+
+    def counted(function: Callable[..., Any], name: Callable[..., str]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            before = counter.get_total_flops()
+            result = function(*arguments)
+            found[name(*arguments)] += counter.get_total_flops() - before
+            return result
+
+        return call
+
+    def name_of_layer(layer: Convolution, *_: object) -> str:
+        return layers.setdefault(id(layer), f"conv{len(layers) + 2}")
+
+    carry = counted(incremental_engine.next_changes, name_of_layer)
+    read = counted(HiddenLayer.q_changes, lambda *_: "hidden")
+    of_carry = mock.patch.object(incremental_engine, "next_changes", carry)
+    of_read = mock.patch.object(HiddenLayer, "q_changes", read)
+    with of_carry, of_read, counter:
         list(engine.ablate(states))
-    return counter.get_total_flops() / len(states)
+    return {name: number / len(states) for name, number in (*found.items(), ("sum", counter.get_total_flops()))}
 
 
 def _addmm_operations(sums: Sequence[int], one: Sequence[int], two: Sequence[int], **_: object) -> int:

@@ -48,7 +48,8 @@ def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     ratios = {rival: ratio(results["incremental"], results[rival]) for rival in RIVALS}
     product = results["matrix_product"]
     assert product.operations is not None
-    operations = _apart(contenders.operations_per_state, case)
+    by_layer = _apart(contenders.operations_by_layer, case)
+    operations = by_layer["sum"]
     exactness, rounding_floor = _apart(contenders.exactness, case, min(options.exact_states, options.states))
     peak, beyond_states = _apart(contenders.peak_memory, case, options.states, "incremental")
     dense_peak, dense_beyond_states = _apart(contenders.peak_memory, case, min(2, options.states), "dense")
@@ -61,6 +62,8 @@ def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "differences_only_speedup_vs_dense": ratio(results["differences_only"], results["dense"])[0],
         "gflops_fraction": ratio(results["incremental"], product)[0] * operations / product.operations,
         "multiply_adds_per_state": operations / 2,
+        "multiply_adds_by_layer": _halved(by_layer),
+        "multiply_adds_by_layer_of_differences": _halved(_apart(contenders.operations_by_layer, case, True)),
         "max_abs_q_diff": exactness.max_abs_q_diff,
         "argmax_mismatches": exactness.argmax_mismatches,
         "argmax_ties": exactness.argmax_ties,
@@ -73,6 +76,10 @@ def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "seconds_per_state": {name: 1 / results[name].median for name in ("incremental", "differences_only", *RIVALS)},
         "best_batch_size": best,
     }
+
+
+def _halved(operations: dict[str, float]) -> dict[str, float]:
+    return {layer: number / 2 for layer, number in operations.items()}
 
 
 def growth_with_states(case: Case, options: argparse.Namespace) -> list[dict[str, float]]:

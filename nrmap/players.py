@@ -120,7 +120,8 @@ class AttackedPlayer:
         certify: Certifies | None = None,
     ) -> None:
         """`seed` seeds the attack's random numbers, `device` is where the policy lies."""
-        self._policy, self._q_values = policy, frozen(policy.network)
+        # V(s) changes no arg max, no margin and no softmax, hence no attack.
+        self._policy, self._q_values = policy, frozen(policy.network, value=False)
         self._attack, self._attack_epsilon, self._seed, self._device = attack, attack_epsilon, seed, device
         self._certify = certify
         self.flips: EpisodeCounts = Counter()
