@@ -17,7 +17,7 @@ from torch import Tensor
 from nrmap.episode_maps import EpisodeMaps, FloatArray, IntArray
 from nrmap.errors import NrmapError, check
 
-# Enough for the arrays to be worth a thread each, few enough for the processor's cache.
+# Enough work for several threads, little enough for a processor's cache.
 STATES_AT_A_TIME = 4
 
 
@@ -55,8 +55,8 @@ def sweep_maps(
     maps of that many states as well; `ranks` [N] says which come first and defaults to
     `prefix_ranks(episode_ids)`; a shard passes its slice of the ranks of all states.
 
-    Sums are in float64 and of one state after another, so a map depends neither on the chunks' sizes nor
-    on the other episodes. Raises NrmapError for a temperature that is not finite and > 0, or so
+    Summands are in float64 and added state by state, so a map depends neither on the chunks'
+    sizes nor on the other episodes. Raises NrmapError for a temperature that is not finite and > 0, or so
     small that Q/T overflows, for NaN or infinite Q-values, and for chunks that do not cover the
     states in order.
     """
@@ -79,8 +79,9 @@ def sweep_maps(
         if not sums:
             pixels = tuple(chunk.q_values.shape[1:-1])
             sums = {size: _Sums(ids, temperatures, pixels) for size in (None, *sorted(set(prefix_sizes)))}
-        for few in torch.arange(len(chunk.q_values)).split(STATES_AT_A_TIME):
-            for terms in _terms(chunk.clean_q_values[few], chunk.q_values[few], temperatures, rounding_floor):
+        few_states = (q_values.split(STATES_AT_A_TIME) for q_values in (chunk.clean_q_values, chunk.q_values))
+        for clean, ablated in zip(*few_states, strict=True):
+            for terms in _terms(clean, ablated, temperatures, rounding_floor):
                 if not np.isfinite(terms.h).all():
                     raise NrmapError(f"temperature {min(temperatures)} is too small: Q/T overflows at state {state}")
                 for size, part in sums.items():
@@ -150,8 +151,8 @@ def _terms(
     best = clean.max(dim=0).indices  # [n, 1], a*
     ablated_best = ablated.max(dim=0).indices  # [n, P]
     flipped = (ablated_best != best) & ~quiet  # [n, P]
-    q_values = clean.expand_as(ablated)  # [A, n, P]
-    k = (_at(clean, best) - _at(q_values, ablated_best)).masked_fill(~flipped, 0)  # [n, P], equation 4
+    cost = _at(clean, best) - _at(clean.expand_as(ablated), ablated_best)  # [n, P]
+    k = cost.masked_fill(~flipped, 0)  # equation 4
     margin = _margin(clean, best)  # [n, 1]
     margin_drop = (margin - _margin(ablated, best.expand_as(ablated_best))).masked_fill(quiet, 0)  # [n, P]
     tied = (_margin(ablated, ablated_best) <= 2 * rounding_floor) & ~quiet  # [n, P]
