@@ -23,7 +23,14 @@ from nrmap.certify import IntervalCertifier
 from nrmap.envs import EnvSpec
 from nrmap.episode_maps import EpisodeMaps, load_maps, save_maps
 from nrmap.errors import NrmapError
-from nrmap.evaluation import BASELINE_METHOD, EvaluationProgress, EvaluationSettings, evaluate, evaluate_baselines
+from nrmap.evaluation import (
+    BASELINE_METHOD,
+    EvaluationProgress,
+    EvaluationSettings,
+    PlaysRollOut,
+    evaluate,
+    evaluate_baselines,
+)
 from nrmap.files import identity_of, read_json, sha256_of_file, write_json
 from nrmap.layout import METRICS_FILE, Layout
 from nrmap.policy import Policy
@@ -38,6 +45,7 @@ log = logging.getLogger(__name__)
 PARALLEL_EPISODES = 16
 MAPS_FILE = "maps.npz"
 FIGURES_FILE = "figures.json"
+ROLL_OUTS_FOLDER = "roll_outs"
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def ensure_evaluation(
 ) -> list[Record]:
     """Returns, actions and flips of `policy`, clean and under every attack of `settings`, and what is certified.
 
-    That of a reference policy comes with it.
+    That of a reference policy comes with it. One that was cut off goes on after its last whole roll-out.
     """
     card, inputs = policy.card, {"policy_sha256": policy.sha256}
     reference = layout.reference(game=policy.env.game, method=card.method, seed=card.seed) / METRICS_FILE
@@ -110,13 +118,21 @@ def ensure_evaluation(
     identity = identity_of({"stage": "evaluation", **inputs, "settings": asdict(settings)})
     folder = layout.evaluation(game=policy.env.game, method=card.method, seed=card.seed, identity=identity)
 
+    roll_outs = folder / ROLL_OUTS_FOLDER
+
+    def keep(roll_out: str, play_it: PlaysRollOut) -> list[Record]:
+        path = roll_outs / f"{roll_out}.json"
+        _once(path, lambda: write_records(path, play_it()))
+        return read_records(path)
+
     def make() -> None:
         with Progress(f"{policy.label}: evaluation", unit="steps") as progress:
             records = evaluate(
                 policy, settings, num_envs=settings.episodes, device=device,
-                certify=IntervalCertifier(policy.network), progress=_show_part(progress),
+                certify=IntervalCertifier(policy.network), keep=keep, progress=_show_part(progress),
             )  # fmt: skip
         _write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=inputs)
+        shutil.rmtree(roll_outs, ignore_errors=True)
 
     _once(folder / METRICS_FILE, make)
     return read_records(folder / METRICS_FILE)

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from nrmap.attacks import attack_named, check_attack_epsilon
+from nrmap.attacks import UniformNoise, attack_named, check_attack_epsilon
 from nrmap.certify import RememberingCertifier
 from nrmap.envs import EVALUATION_STREAM, EnvSpec, SeededVectorEnv
 from nrmap.errors import check
@@ -29,6 +29,9 @@ from nrmap.rollout import ChoosesActions, Episode, Progress, check_fits, episode
 EvaluationProgress = Callable[[str, int, int], None]
 # A Record with the fields filled in that all records of one evaluation share.
 MakesRecord = Callable[..., Record]
+PlaysRollOut = Callable[[], list[Record]]
+# A roll-out's name, unique in its evaluation, and what plays it; gives its records, from now or from before.
+KeepsRollOut = Callable[[str, PlaysRollOut], list[Record]]
 
 GAP_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 BASELINE_METHOD = "baseline"
@@ -79,6 +82,10 @@ class EvaluationSettings:
             check_attack_epsilon(attack_epsilon)
 
 
+def _keep_nothing(roll_out: str, play_it: PlaysRollOut) -> list[Record]:
+    return play_it()
+
+
 def evaluate(
     policy: Policy,
     settings: EvaluationSettings,
@@ -86,6 +93,7 @@ def evaluate(
     num_envs: int,
     device: str | torch.device = "cpu",
     certify: Certifies | None = None,
+    keep: KeepsRollOut = _keep_nothing,
     progress: EvaluationProgress | None = None,
 ) -> list[Record]:
     """Roll the policy out clean and under each attack of `settings`; `device` is where it lies.
@@ -94,9 +102,10 @@ def evaluate(
     next best ("q_gap_quantile"), and with `certify` the share of its states that are certified
     at each radius ("certified_rate"). Those under attack give the share of states whose action
     flips ("flip_rate"); with `certify` only those states are attacked that it leaves open, which
-    saves time and changes no result. For the rest see `episode_records`. Raises NrmapError when
-    the policy does not fit its environment, or there are radii to certify or worst cases but no
-    `certify`.
+    saves time and changes no result. For the rest see `episode_records`. Every roll-out goes
+    through `keep`, which may know from an evaluation that was cut off what it gave. Raises
+    NrmapError when the policy does not fit its environment, or there are radii to certify or
+    worst cases but no `certify`.
     """
     check_fits(policy)
     check(certify is not None or not settings.certify_epsilons, "certify_epsilons are set, but nothing certifies")
@@ -106,26 +115,33 @@ def evaluate(
         certify = RememberingCertifier(certify)
     names = SeededVectorEnv(policy.env, 1).action_names
     record = partial(Record, policy.env.game, policy.card.method, policy.card.seed, policy_sha256=policy.sha256)
-    clean = CleanPlayer(policy, device, certify, settings.certify_epsilons)
-    seeds = episode_seeds(settings.run_seed, settings.episodes, settings.stream)
-    played = play(clean, policy.env, seeds, num_envs=num_envs, progress=_named(progress, "clean"))
-    make = partial(record, episodes=len(played), attack="clean")
-    records = episode_records(make, played, names)
-    gaps = clean.q_gaps
-    for quantile in GAP_QUANTILES:
-        value = float(np.quantile(gaps, quantile))
-        records.append(make(metric="q_gap_quantile", value=value, item=str(quantile), num_states=len(gaps)))
-    for attack_epsilon, certified in clean.certified.items():
-        rate = rate_record(partial(make, attack_epsilon=attack_epsilon), "certified_rate", certified, played)
-        records.append(rate)
-    for run in settings.attack_runs:
-        attacked = _player_under(run, policy, settings.run_seed, device, certify)
+
+    def play_clean() -> list[Record]:
+        player = CleanPlayer(policy, device, certify, settings.certify_epsilons)
+        seeds = episode_seeds(settings.run_seed, settings.episodes, settings.stream)
+        played = play(player, policy.env, seeds, num_envs=num_envs, progress=_named(progress, "clean"))
+        make = partial(record, episodes=len(played), attack="clean")
+        records = episode_records(make, played, names)
+        gaps = player.q_gaps
+        for quantile in GAP_QUANTILES:
+            value = float(np.quantile(gaps, quantile))
+            records.append(make(metric="q_gap_quantile", value=value, item=str(quantile), num_states=len(gaps)))
+        for attack_epsilon, certified in player.certified.items():
+            rate = rate_record(partial(make, attack_epsilon=attack_epsilon), "certified_rate", certified, played)
+            records.append(rate)
+        return records
+
+    def play_under(run: AttackRun) -> list[Record]:
+        player = _player_under(run, policy, settings.run_seed, device, certify)
         seeds = episode_seeds(settings.run_seed, run.episodes, settings.stream)
         report = _named(progress, f"{run.name} at {run.attack_epsilon:.2g}")
-        played = play(attacked, policy.env, seeds, num_envs=num_envs, progress=report)
+        played = play(player, policy.env, seeds, num_envs=num_envs, progress=report)
         make = partial(record, episodes=len(played), attack=run.name, attack_epsilon=run.attack_epsilon)
-        records += episode_records(make, played, names)
-        records.append(rate_record(make, "flip_rate", attacked.flips, played))
+        return [*episode_records(make, played, names), rate_record(make, "flip_rate", player.flips, played)]
+
+    records = keep("0-clean", play_clean)
+    for number, run in enumerate(settings.attack_runs, start=1):
+        records += keep(f"{number}-{run.name}", partial(play_under, run))
     return records
 
 
@@ -135,7 +151,9 @@ def _player_under(
     if run.attack == WORST_CASE:
         assert certify is not None, "checked before anything was played"
         return WorstCasePlayer(policy, certify, run.attack_epsilon, device)
-    return AttackedPlayer(policy, attack_named(run.attack), run.attack_epsilon, seed, device, certify)
+    attack = attack_named(run.attack)
+    proofs = None if isinstance(attack, UniformNoise) else certify  # a proof costs more than the one point it may save
+    return AttackedPlayer(policy, attack, run.attack_epsilon, seed, device, proofs)
 
 
 def evaluate_baselines(

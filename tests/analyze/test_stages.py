@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from toy_policies import BREAKOUT, FREEWAY, toy_policy
 from analyze import shards, stages
 from analyze.controls import ensure_controls
 from analyze.settings import MapSettings, Resources, StatesSettings, analysis_settings
+from nrmap import evaluation
 from nrmap.ablation import AblationSpec
 from nrmap.controls import CONTROL_KINDS, control_policies
 from nrmap.errors import NrmapError
@@ -166,6 +168,32 @@ def test_the_evaluation_of_a_reference_policy_comes_with_it(tmp_path: Path, call
     other.card = policy.card
     stages.ensure_evaluation(other, EVALUATION, layout=layout, device=CPU)
     assert calls["evaluate"] == 3
+
+
+def test_an_evaluation_that_was_cut_off_goes_on_after_its_last_whole_roll_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, layout = saved(tmp_path), Layout(tmp_path / "outputs")
+    settings = replace(EVALUATION, attack_runs=(AttackRun("noise", 0.1, 1), AttackRun("fgsm", 0.1, 1)))
+    whole = stages.ensure_evaluation(policy, settings, layout=Layout(tmp_path / "whole"), device=CPU)
+    play, played = evaluation.play, Counter[str]()
+
+    def play_unless_killed(player: Any, *args: Any, killed_at: str | None = None, **kwargs: Any) -> Any:
+        attack = getattr(getattr(player, "_attack", None), "name", "clean")
+        if attack == killed_at:
+            raise KeyboardInterrupt
+        played[attack] += 1
+        return play(player, *args, **kwargs)
+
+    monkeypatch.setattr(evaluation, "play", partial(play_unless_killed, killed_at="fgsm"))
+    with pytest.raises(KeyboardInterrupt):
+        stages.ensure_evaluation(policy, settings, layout=layout, device=CPU)
+    assert layout.evaluations(game="Freeway", method="toy", seed=0) == []
+    monkeypatch.setattr(evaluation, "play", play_unless_killed)
+    assert stages.ensure_evaluation(policy, settings, layout=layout, device=CPU) == whole
+    assert dict(played) == {"clean": 1, "noise": 1, "fgsm": 1}
+    (made,) = layout.evaluations(game="Freeway", method="toy", seed=0)
+    assert [path.name for path in made.parent.iterdir() if not path.name.startswith(".")] == [made.name]
 
 
 def test_the_evaluation_proves_what_it_can_and_records_it(tmp_path: Path) -> None:
