@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections import deque
 from types import TracebackType
 
 from tqdm import tqdm
@@ -10,6 +11,8 @@ from tqdm import tqdm
 log = logging.getLogger(__name__)
 
 LINE_EVERY_SECONDS = 30.0
+# A speed is that of the time since so many lines ago, so that a pause is forgotten.
+LINES_OF_SPEED = 4
 
 
 class Progress:
@@ -19,13 +22,13 @@ class Progress:
         """`initial`: what an earlier process had done already, which says nothing of this one's speed."""
         self._label = label
         self._unit = unit
-        self._initial = initial
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(
             desc=label, unit=f" {unit}", unit_scale=True, initial=initial, disable=not self._terminal, leave=False
         )
-        self._begun = self._last_line = time.monotonic()
+        self._last_line = time.monotonic()
         self._done = initial
+        self._marks = deque([(self._last_line, initial)], maxlen=LINES_OF_SPEED)  # time and how much was done
 
     def update(self, done: int, total: int, note: str = "") -> None:
         """Show `done` of `total`, which may still be an estimate, and `note` beside it.
@@ -39,12 +42,15 @@ class Progress:
             return
         now = time.monotonic()
         if done < self._done:
-            self._begun, self._initial = now, done
+            self._marks.clear()
+            self._marks.append((now, done))
         self._done = done
         if now - self._last_line < LINE_EVERY_SECONDS:
             return
         self._last_line = now
-        speed = max(done - self._initial, 0) / max(now - self._begun, 1e-9)
+        then, done_then = self._marks[0]
+        self._marks.append((now, done))
+        speed = (done - done_then) / max(now - then, 1e-9)
         left = "" if speed == 0 else f", {(total - done) / speed / 60:.1f} min left"
         log.info(
             "%s: %s of %s %s, %.0f/s%s%s",
