@@ -152,15 +152,22 @@ def _settings(
     scale = dict(config["scale"])
     for not_of_training in ("name", "analysis", "robust_loss"):  # the method refers to the last
         scale.pop(not_of_training, None)
-    ramp = scale.pop("attack_ramp")
+    ramps = scale.pop("attack_ramp")
     parts: dict[str, Any] = {
         "env": env_spec(config["env"]),
         "exploration": build(ExplorationSpec, scale.pop("exploration"), "scale.exploration"),
         "replay": build(ReplaySpec, scale.pop("replay"), "scale.replay"),
         "learner": build(LearnerSpec, scale.pop("learner"), "scale.learner"),
-        "regulariser": None if regulariser is None else build(RegulariserSpec, {**regulariser, **ramp}, "method"),
+        "regulariser": None if regulariser is None else _regulariser(regulariser, ramps),
     }
     return build(TrainSettings, {**scale, **parts, "method": name, "seed": config["seed"], "parent": parent}, "scale")
+
+
+def _regulariser(node: Mapping[str, Any], ramps: Mapping[str, Any]) -> RegulariserSpec:
+    solver = node["solver"]
+    check(solver in ramps, f"scale.attack_ramp={ramps!r}: expected one for {solver}")
+    spec: RegulariserSpec = build(RegulariserSpec, {**node, **ramps[solver]}, "method")
+    return spec
 
 
 def env_spec(node: Mapping[str, Any]) -> EnvSpec:

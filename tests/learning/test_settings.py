@@ -128,7 +128,8 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
         ("method.regulariser.solver", "ibp", "with method.name=sa_ddqn: expected one with solver: pgd"),
         ("method.name", "ddqn", "with method.name=ddqn: expected none"),
         ("method.name", "sa_ddqn_ibp", "with method.name=sa_ddqn_ibp: expected one with solver: ibp"),
-        ("scale.fine_tune.attack_ramp.ramp_steps", 0, "ramp_steps=0: expected at least 1"),
+        ("scale.fine_tune.attack_ramp.pgd.ramp_steps", 0, "ramp_steps=0: expected at least 1"),
+        ("scale.attack_ramp", {}, "key of fine_tune 'pgd'"),
         ("method.regulariser.ramp_initial", 1, "ramp_initial=1.0: expected 0 ≤ share < 1"),
         ("method.regulariser.ramp_of", "epsilon", "ramp_of='epsilon': expected radius or kappa"),
         ("env.sticky_actions", 1.5, "sticky_actions=1.5: expected 0 ≤ p < 1"),
@@ -152,6 +153,13 @@ def test_a_missing_key_is_named():
     config = copy.deepcopy(composed())
     del config["scale"]["steps"]
     with pytest.raises(NrmapError, match=r"^scale: missing 1 required positional argument: 'steps'$"):
+        train_settings(config)
+
+
+def test_a_missing_ramp_is_named():
+    config = copy.deepcopy(composed("method=sa_ddqn", "method.start_from=scratch"))
+    del config["scale"]["attack_ramp"]["pgd"]
+    with pytest.raises(NrmapError, match=r"^scale\.attack_ramp=.*: expected one for pgd$"):
         train_settings(config)
 
 
@@ -241,7 +249,7 @@ def test_the_identity_ignores_machine_and_tracking():
 
 
 def test_an_attack_ramp_does_not_change_a_vanilla_run():
-    assert settings_of("scale.attack_ramp.ramp_steps=5") == settings_of()
+    assert settings_of("scale.attack_ramp.pgd.ramp_steps=5") == settings_of()
 
 
 def test_settings_are_json():

@@ -29,7 +29,7 @@ TINY = (
     "scale=smoke", "wandb=disabled", "device=cpu", "threads=1", "env.height=36", "env.width=36",
     "scale.steps=160", "scale.num_envs=2", "scale.warm_up_steps=40", "scale.replay.capacity=100",
     "scale.exploration.decay_steps=60", "scale.fine_tune.steps=80", "env.max_agent_steps=33",
-    "scale.fine_tune.attack_ramp.ramp_begin=0", "scale.fine_tune.attack_ramp.ramp_steps=40",
+    "scale.fine_tune.attack_ramp.pgd.ramp_begin=0", "scale.fine_tune.attack_ramp.pgd.ramp_steps=40",
 )  # fmt: skip
 
 # A server that has imported everything starts the processes: the import would take longer than the run.
