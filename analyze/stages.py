@@ -186,7 +186,7 @@ def ensure_maps(
             states_from=states_from,
             policy_sha256=policy.sha256,
         )
-        context = {"states_path": _relative(states.path, layout.outputs), **inputs}
+        context = {"states_path": _as_recorded(states.path, layout.outputs), **inputs}
         _write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=context)
         shutil.rmtree(shards.shards_folder(folder), ignore_errors=True)
 
@@ -262,7 +262,8 @@ def _is_of(path: Path, *, settings: dict[str, Any], inputs: dict[str, Any]) -> b
     return identity_of({"of": [there["settings"], there["inputs"]]}) == identity_of({"of": [settings, inputs]})
 
 
-def _relative(path: Path, folder: Path) -> str:
+def _as_recorded(path: Path, folder: Path) -> str:
+    """`path` as metrics name it: from `folder` on where it lies there, so that the folder can be moved."""
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 

@@ -21,8 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.map_cases import Case
 from bench.paired import Work
-from nrmap.ablation import AblationSpec, make_engine
+from nrmap.ablation import AblationSpec, hidden, make_engine
 from nrmap.ablation import incremental as incremental_engine
+from nrmap.ablation.carry import Ablations, Changes
 from nrmap.ablation.dense import DenseEngine
 from nrmap.ablation.exactness import Exactness, compare
 from nrmap.ablation.hidden import HiddenLayer
@@ -79,6 +80,51 @@ def operations_by_layer(case: Case, differences_only: bool = False) -> dict[str,
     with of_carry, of_read, counter:
         list(engine.ablate(states))
     return {name: number / len(states) for name, number in (*found.items(), ("sum", counter.get_total_flops()))}
+
+
+def units_left(case: Case, differences_only: bool = False) -> dict[str, float]:
+    """The share of each layer's units, inside an ablation's window, that the engine carries on, on average.
+
+    Of a convolution, "conv1" onwards, the others change under no ablation of the strip; of the
+    "hidden" layer they keep their side of zero under all of them.
+    """
+    policy, states = case.load()
+    engine = make_engine(policy, spec=SPEC, engine="incremental", differences_only=differences_only)
+    found: dict[str, list[float]] = {}
+    layers: dict[int, str] = {}
+    first, following, sort = incremental_engine.first_changes, incremental_engine.next_changes, hidden.sorted_units
+
+    def note(layer: Convolution, changes: Changes) -> None:
+        of_layer = found.setdefault(layers.setdefault(id(layer), f"conv{len(layers) + 1}"), [0.0, 0.0])
+        for column in changes.columns.values():
+            rows, units = column.changes.shape
+            of_layer[0] += rows * units
+            of_layer[1] += rows * len(changes.window) * changes.channels
+
+    def first_noted(layer: Convolution, *arguments: Any) -> tuple[Ablations, Changes]:
+        ablations, changes = first(layer, *arguments)
+        note(layer, changes)
+        return ablations, changes
+
+    def following_noted(layer: Convolution, *arguments: Any) -> Changes:
+        changes = following(layer, *arguments)
+        note(layer, changes)
+        return changes
+
+    def sort_noted(weights: Any, pre_activations: Tensor, ablations: Ablations, features: Any) -> tuple[Tensor, Tensor]:
+        linear, bent = sort(weights, pre_activations, ablations, features)
+        of_layer = found.setdefault("hidden", [0.0, 0.0])
+        of_layer[0] += len(ablations) * len(bent)
+        of_layer[1] += len(ablations) * len(linear)
+        return linear, bent
+
+    with (
+        mock.patch.object(incremental_engine, "first_changes", first_noted),
+        mock.patch.object(incremental_engine, "next_changes", following_noted),
+        mock.patch.object(hidden, "sorted_units", sort_noted),
+    ):
+        list(engine.ablate(states))
+    return {name: left / units for name, (left, units) in found.items()}
 
 
 def _addmm_operations(sums: Sequence[int], one: Sequence[int], two: Sequence[int], **_: object) -> int:

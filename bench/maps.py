@@ -64,6 +64,7 @@ def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "multiply_adds_per_state": operations / 2,
         "multiply_adds_by_layer": _halved(by_layer),
         "multiply_adds_by_layer_of_differences": _halved(_apart(contenders.operations_by_layer, case, True)),
+        "units_left_by_layer": _apart(contenders.units_left, case),
         "max_abs_q_diff": exactness.max_abs_q_diff,
         "argmax_mismatches": exactness.argmax_mismatches,
         "argmax_ties": exactness.argmax_ties,

@@ -70,7 +70,7 @@ def _by_tail(
 def _by_readout(
     readout: Readout, weights: dict[int, Tensor], clean: CleanHidden, ablations: Ablations, features: Changes
 ) -> Tensor:
-    linear, bent = _sorted_units(weights, clean.pre_activations, ablations, features)
+    linear, bent = sorted_units(weights, clean.pre_activations, ablations, features)
     # The bent units, the sum of all linear ones for each action, and zeros up to a whole cache line.
     actions = len(readout.bias)
     width = -(-(len(bent) + actions) // ALIGNMENT) * ALIGNMENT
@@ -96,7 +96,7 @@ def _widened(matrix: Tensor, width: int, *, value: float = 0.0) -> Tensor:
     return functional.pad(matrix, (0, width - matrix.shape[1]), value=value)
 
 
-def _sorted_units(
+def sorted_units(
     weights: dict[int, Tensor], pre_activations: Tensor, ablations: Ablations, features: Changes
 ) -> tuple[Tensor, Tensor]:
     """Which hidden units are linear in every state under every ablation, [U], and the indices of those in doubt, [B].
