@@ -19,8 +19,9 @@ from nrmap.episode_maps import EpisodeMaps, IntArray, load_maps, merge_maps
 from nrmap.errors import check
 from nrmap.files import identity_of
 from nrmap.layout import Layout
-from nrmap.maps import prefix_ranks, sweep_maps
+from nrmap.maps import sweep_maps
 from nrmap.policy import Policy
+from nrmap.prefixes import prefix_ranks
 from nrmap.progress import Progress
 from nrmap.states import RolloutStates
 

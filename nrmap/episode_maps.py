@@ -27,7 +27,7 @@ class EpisodeMaps:
     Pixels are [H, W], or [C, H, W] where each channel was ablated apart; T is the number of
     temperatures. Episodes are in ascending order of their ids. `hmap` = `kl` + `entropy` up to
     rounding. `prefixes` maps a size n to the maps of the first n states in the order of
-    nrmap.maps.prefix_ranks; an episode without a state in a prefix has zeros there.
+    nrmap.prefixes.prefix_ranks; an episode without a state in a prefix has zeros there.
 
     Raises NrmapError for arrays whose shapes do not fit together.
     """

@@ -1,8 +1,7 @@
 """Maps against algorithms 1 and 2 as plain loops, closed forms, captum, exact decimals and properties."""
 
-import json
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -11,82 +10,14 @@ import torch
 from captum.attr import FeatureAblation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from swept_maps import CLEAN, Q_VALUES, SPEC, Chunk, ablated, chunked, identical, random_network, random_states, sweep
+from torch import nn
 
 from nrmap.ablation import AblationSpec, make_engine
-from nrmap.episode_maps import EpisodeMaps, load_maps, merge_maps, save_maps
+from nrmap.episode_maps import merge_maps
 from nrmap.errors import NrmapError
-from nrmap.maps import prefix_ranks, sweep_maps
-from nrmap.network import ConvSpec, NetworkSpec, QNetwork
-
-SPEC = NetworkSpec(1, 9, 8, actions=4, convs=(ConvSpec(6, 4, 2), ConvSpec(8, 2, 1)), hidden=16)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    start: int
-    q_values: Tensor
-    clean_q_values: Tensor
-
-
-def chunked(q_values, clean, size=3):
-    return [
-        Chunk(start, q_values[start : start + size], clean[start : start + size])
-        for start in range(0, len(clean), size)
-    ]
-
-
-def ablated(network, states, by_channel=False):
-    """Q-values [N, (C,) H, W, A] of every ablated state and [N, A] of the clean ones, pixel by pixel."""
-    _, channels, height, width = states.shape
-    with torch.no_grad():
-        clean = network(states)
-        q_values = torch.empty(len(states), channels if by_channel else 1, height, width, clean.shape[1]).to(clean)
-        for c, i, j in np.ndindex(*q_values.shape[1:4]):
-            zeroed = states.clone()
-            zeroed[:, c if by_channel else slice(None), i, j] = 0
-            q_values[:, c, i, j] = network(zeroed)
-    return (q_values if by_channel else q_values[:, 0]), clean
-
-
-def random_network(seed, spec=SPEC):
-    """In float64 and without biases, so that single pixels matter."""
-    torch.manual_seed(seed)
-    network = QNetwork(spec).double()
-    for name, parameter in network.named_parameters():
-        parameter.data *= 0 if name.endswith("bias") else 3
-    return network
-
-
-def random_states(seed, count, spec=SPEC):
-    """A few bright pixels on a dark screen."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (count, spec.in_channels, spec.height, spec.width)
-    bright = torch.rand(shape, generator=generator) < 0.15
-    return torch.rand(shape, generator=generator, dtype=torch.float64) * bright
-
-
-def sweep(q_values, clean, episode_ids=None, temperatures=(1.0,), floor=0.0, size=3, **options):
-    ids = np.zeros(len(clean), dtype=np.int64) if episode_ids is None else episode_ids
-    return sweep_maps(
-        chunked(torch.as_tensor(q_values), torch.as_tensor(clean), size),
-        episode_ids=ids,
-        temperatures=temperatures,
-        rounding_floor=floor,
-        **options,
-    )
-
-
-def identical(first: EpisodeMaps, second: EpisodeMaps) -> bool:
-    """Bit for bit, prefixes too."""
-    arrays = [field.name for field in fields(EpisodeMaps) if field.name not in ("temperatures", "prefixes")]
-    return (
-        first.temperatures == second.temperatures
-        and all(np.array_equal(getattr(first, name), getattr(second, name)) for name in arrays)
-        and first.prefixes.keys() == second.prefixes.keys()
-        and all(identical(part, second.prefixes[size]) for size, part in first.prefixes.items())
-    )
-
+from nrmap.maps import sweep_maps
+from nrmap.prefixes import prefix_ranks
 
 # --- the paper's algorithms, written as they are printed -------------------------------------------
 
@@ -402,31 +333,6 @@ def test_a_prefix_is_the_map_of_its_states():
     assert maps.prefixes[3].num_states == 3
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=20))
-@settings(max_examples=60, deadline=None)
-def test_prefixes_take_turns_among_the_episodes(lengths):
-    ids = np.repeat(np.arange(len(lengths)), lengths)
-    ranks = prefix_ranks(ids)
-    assert sorted(ranks.tolist()) == list(range(len(ids)))
-    for size in range(1, len(ids) + 1):
-        counts = np.bincount(ids[ranks < size], minlength=len(lengths))
-        waiting = counts < lengths
-        assert counts.max() <= counts[waiting].min(initial=max(lengths)) + 1
-
-
-@pytest.mark.parametrize("size", [16, 64, 256])
-def test_prefixes_are_spread_over_the_episodes(size):
-    episodes, per_episode = 16, 64
-    ids = np.repeat(np.arange(episodes), per_episode)
-    chosen = np.flatnonzero(prefix_ranks(ids) < size)
-    places = (chosen % per_episode + 0.5) / per_episode
-    # All together: every sixteenth of the game has its share. In each episode: no gap beyond its share.
-    assert np.histogram(places, bins=16, range=(0, 1))[0].tolist() == [size // 16] * 16
-    for episode in range(episodes):
-        steps = np.sort(chosen[ids[chosen] == episode])
-        assert np.diff(steps).max(initial=0) <= per_episode * 16 // size
-
-
 # --- channels, devices, mistakes ---------------------------------------------------------------------
 
 
@@ -451,10 +357,6 @@ def test_maps_from_a_cuda_device():
     assert np.array_equal(here.kmap, there.kmap)
     np.testing.assert_allclose(there.hmap, here.hmap, rtol=1e-12)
     np.testing.assert_allclose(there.kl, here.kl, rtol=1e-9)
-
-
-Q_VALUES, CLEAN = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(0)).split([6, 1], dim=1)
-Q_VALUES, CLEAN = Q_VALUES.reshape(4, 2, 3, 5), CLEAN[:, 0]
 
 
 @pytest.mark.parametrize(
@@ -502,103 +404,3 @@ def test_chunks_out_of_order_or_of_wrong_shape_are_refused():
         sweep_maps([Chunk(0, Q_VALUES[..., :1], CLEAN[:, :1])], **good)
     with pytest.raises(NrmapError, match="of 0 states: expected 4"):
         sweep_maps([], **good)
-
-
-def test_shards_that_do_not_fit_are_refused():
-    maps = sweep(Q_VALUES, CLEAN, [0, 0, 1, 1])
-    with pytest.raises(NrmapError, match="more than one shard: \\[0, 1\\]"):
-        merge_maps([maps, maps])
-    with pytest.raises(NrmapError, match="different temperatures"):
-        merge_maps([maps, sweep(Q_VALUES, CLEAN, [2, 2, 3, 3], temperatures=(2.0,))])
-    with pytest.raises(NrmapError, match="different pixels"):
-        merge_maps([maps, sweep(Q_VALUES[:, :1], CLEAN, [2, 2, 3, 3])])
-    with pytest.raises(NrmapError, match="different prefix sizes"):
-        merge_maps([maps, sweep(Q_VALUES, CLEAN, [2, 2, 3, 3], prefix_sizes=(2,))])
-    with pytest.raises(NrmapError, match="no shards"):
-        merge_maps([])
-
-
-# --- files --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def maps():
-    return sweep(Q_VALUES, CLEAN, [3, 3, 5, 5], temperatures=(0.5, 1.0), prefix_sizes=(2, 4))
-
-
-def test_a_file_of_maps_brings_them_back(tmp_path, maps):
-    metadata = {"policy": "Freeway/ddqn/seed0", "num_states": 4}
-    save_maps(tmp_path / "maps.npz", maps, metadata)
-    loaded, found = load_maps(tmp_path / "maps.npz")
-    assert identical(maps, loaded)
-    assert found == metadata
-    save_maps(tmp_path / "again.npz", loaded, found)
-    assert (tmp_path / "maps.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
-    with np.load(tmp_path / "maps.npz", allow_pickle=False) as file:
-        assert file["kmap"].shape == (2, 2, 3)
-        assert file["prefix2/hmap"].shape == (2, 2, 2, 3)
-
-
-def test_a_failed_save_leaves_nothing(tmp_path, maps):
-    with pytest.raises(ValueError, match="JSON"):
-        save_maps(tmp_path / "maps.npz", maps, {"floor": math.nan})
-    (tmp_path / "file").write_text("")
-    with pytest.raises(NrmapError, match="cannot write"):
-        save_maps(tmp_path / "file" / "maps.npz", maps, {})
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_files_that_are_not_maps_are_refused(tmp_path, maps):
-    path = tmp_path / "maps.npz"
-    with pytest.raises(NrmapError, match="no maps file"):
-        load_maps(path)
-    save_maps(path, maps, {})
-    whole = path.read_bytes()
-    for length in (0, 3, 100, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:length])
-        with pytest.raises(NrmapError, match="is not a readable maps file"):
-            load_maps(path)
-    np.save(path.open("wb"), np.zeros(3))
-    with pytest.raises(NrmapError, match="is an npy file"):
-        load_maps(path)
-    np.savez(path, kmap=np.zeros(3))
-    with pytest.raises(NrmapError, match="holds no maps"):
-        load_maps(path)
-    np.savez(path, nrmap_maps="not JSON")
-    with pytest.raises(NrmapError, match="is not a readable maps file"):
-        load_maps(path)
-
-
-def test_a_damaged_byte_never_changes_a_map(tmp_path, maps):
-    path = tmp_path / "maps.npz"
-    save_maps(path, maps, {})
-    whole = path.read_bytes()
-    noticed = 0
-    for place, byte in np.random.default_rng(0).integers((0, 1), (len(whole), 256), size=(150, 2)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ byte]) + whole[place + 1 :])
-        try:
-            assert identical(load_maps(path)[0], maps)
-        except NrmapError:
-            noticed += 1
-    assert noticed > 50
-
-
-def test_arrays_that_are_missing_or_wrong_are_named(tmp_path, maps):
-    path = tmp_path / "maps.npz"
-    save_maps(path, maps, {})
-    with np.load(path) as file:
-        arrays = dict(file)
-    header = json.loads(str(arrays["nrmap_maps"]))
-    for changes, message in (
-        ({"nrmap_maps": json.dumps(header | {"format": 99})}, "maps format 99: expected 1"),
-        ({"kl": None}, "the array kl is missing"),
-        ({"prefix2/flips": None}, "the array prefix2/flips is missing"),
-        ({"kmap": arrays["kmap"].astype(np.float32)}, "kmap is float32, expected float64"),
-        ({"prefix4/ties": arrays["prefix4/ties"] * 1.0}, "prefix4/ties is float64, expected int64"),
-        ({"hmap": arrays["hmap"][:, :1]}, "hmap of 2 episodes is"),
-        ({"q_gaps": arrays["q_gaps"][:3]}, "q_gaps of 2 episodes is \\(3,\\): expected \\(4,\\)"),
-    ):
-        changed = {name: array for name, array in (arrays | changes).items() if array is not None}
-        np.savez(path, **changed)
-        with pytest.raises(NrmapError, match=message):
-            load_maps(path)

@@ -1,4 +1,4 @@
-"""From the changes of the features to those of the Q-values, with most hidden units left out.
+"""From the changes of the features to those of the Q-values, without the hidden units that keep their side of zero.
 
 A hidden unit's change is wᵀδ, and |wᵀδ| ≤ Σ_x ‖w_x‖·‖δ_x‖ over the columns x of the feature map
 (Cauchy and Schwarz). One such bound for a state and a few neighbouring pixel columns costs next

@@ -1,0 +1,82 @@
+"""Small networks, their ablated Q-values by brute force, and maps made of them."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nrmap.episode_maps import EpisodeMaps
+from nrmap.maps import sweep_maps
+from nrmap.network import ConvSpec, NetworkSpec, QNetwork
+
+SPEC = NetworkSpec(1, 9, 8, actions=4, convs=(ConvSpec(6, 4, 2), ConvSpec(8, 2, 1)), hidden=16)
+
+Q_VALUES, CLEAN = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(0)).split([6, 1], dim=1)
+Q_VALUES, CLEAN = Q_VALUES.reshape(4, 2, 3, 5), CLEAN[:, 0]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    start: int
+    q_values: Tensor
+    clean_q_values: Tensor
+
+
+def chunked(q_values, clean, size=3):
+    return [
+        Chunk(start, q_values[start : start + size], clean[start : start + size])
+        for start in range(0, len(clean), size)
+    ]
+
+
+def ablated(network, states, by_channel=False):
+    """Q-values [N, (C,) H, W, A] of every ablated state and [N, A] of the clean ones, pixel by pixel."""
+    _, channels, height, width = states.shape
+    with torch.no_grad():
+        clean = network(states)
+        q_values = torch.empty(len(states), channels if by_channel else 1, height, width, clean.shape[1]).to(clean)
+        for c, i, j in np.ndindex(*q_values.shape[1:4]):
+            zeroed = states.clone()
+            zeroed[:, c if by_channel else slice(None), i, j] = 0
+            q_values[:, c, i, j] = network(zeroed)
+    return (q_values if by_channel else q_values[:, 0]), clean
+
+
+def random_network(seed, spec=SPEC):
+    """In float64 and without biases, so that single pixels matter."""
+    torch.manual_seed(seed)
+    network = QNetwork(spec).double()
+    for name, parameter in network.named_parameters():
+        parameter.data *= 0 if name.endswith("bias") else 3
+    return network
+
+
+def random_states(seed, count, spec=SPEC):
+    """A few bright pixels on a dark screen."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (count, spec.in_channels, spec.height, spec.width)
+    bright = torch.rand(shape, generator=generator) < 0.15
+    return torch.rand(shape, generator=generator, dtype=torch.float64) * bright
+
+
+def sweep(q_values, clean, episode_ids=None, temperatures=(1.0,), floor=0.0, size=3, **options):
+    ids = np.zeros(len(clean), dtype=np.int64) if episode_ids is None else episode_ids
+    return sweep_maps(
+        chunked(torch.as_tensor(q_values), torch.as_tensor(clean), size),
+        episode_ids=ids,
+        temperatures=temperatures,
+        rounding_floor=floor,
+        **options,
+    )
+
+
+def identical(first: EpisodeMaps, second: EpisodeMaps) -> bool:
+    """Bit for bit, prefixes too."""
+    arrays = [field.name for field in fields(EpisodeMaps) if field.name not in ("temperatures", "prefixes")]
+    return (
+        first.temperatures == second.temperatures
+        and all(np.array_equal(getattr(first, name), getattr(second, name)) for name in arrays)
+        and first.prefixes.keys() == second.prefixes.keys()
+        and all(identical(part, second.prefixes[size]) for size, part in first.prefixes.items())
+    )
