@@ -112,6 +112,8 @@ class TrainSettings:
 
 # Every method and the solver of its regulariser, None without one.
 METHODS = {"ddqn": None, "ddqn_continued": None, "sa_ddqn": "pgd", "sa_ddqn_ibp": "ibp"}
+# Plain DDQN from the vanilla policy is the control of SA-DDQN by PGD: it has the same steps and the same anchor.
+_SOLVER_OF_CONTROLS = "pgd"
 _METHOD_KEYS = ("name", "start_from", "regulariser")
 
 
@@ -119,8 +121,9 @@ def train_settings(config: Mapping[str, Any]) -> TrainSettings:
     """The settings of a run from a plain mapping with the nodes of conf/train.yaml.
 
     `config["scale"]` gives the sizes of a training from scratch and, under `fine_tune`, what
-    differs for one that starts from the vanilla policy of the same game, seed and scale.
-    Raises NrmapError for an unknown method, an unknown or missing key, and a value out of range.
+    differs for one that starts from the vanilla policy of the same game, seed and scale; what
+    `by_solver` has there differs for one solver only. Raises NrmapError for an unknown method, an
+    unknown or missing key, and a value out of range.
     """
     method = dict(config["method"])
     for key in method:
@@ -128,15 +131,18 @@ def train_settings(config: Mapping[str, Any]) -> TrainSettings:
             raise unknown_choice("key of method", key, _METHOD_KEYS)
     if method["name"] not in METHODS:
         raise unknown_choice("method", method["name"], METHODS)
-    parent = None
+    parent, solver = None, METHODS[method["name"]]
     scale = dict(config["scale"])
-    fine_tune = scale.pop("fine_tune")
+    fine_tune = dict(scale.pop("fine_tune"))
+    by_solver = fine_tune.pop("by_solver")
     if method["start_from"] == "vanilla":
         parent = _settings({**config, "scale": scale}, name="ddqn", regulariser=None, parent=None)
-        scale = merged(scale, fine_tune)
+        key = solver or _SOLVER_OF_CONTROLS
+        check(key in by_solver, f"scale.fine_tune.by_solver={by_solver!r}: expected one for {key}")
+        scale = merged(merged(scale, fine_tune), by_solver[key])
     elif method["start_from"] != "scratch":
         raise unknown_choice("start_from", method["start_from"], ("vanilla", "scratch"))
-    regulariser, solver = method.get("regulariser"), METHODS[method["name"]]
+    regulariser = method.get("regulariser")
     if solver is None:
         fits, expected = regulariser is None, "none"
     else:
@@ -152,22 +158,15 @@ def _settings(
     scale = dict(config["scale"])
     for not_of_training in ("name", "analysis", "robust_loss"):  # the method refers to the last
         scale.pop(not_of_training, None)
-    ramps = scale.pop("attack_ramp")
+    ramp = scale.pop("attack_ramp")
     parts: dict[str, Any] = {
         "env": env_spec(config["env"]),
         "exploration": build(ExplorationSpec, scale.pop("exploration"), "scale.exploration"),
         "replay": build(ReplaySpec, scale.pop("replay"), "scale.replay"),
         "learner": build(LearnerSpec, scale.pop("learner"), "scale.learner"),
-        "regulariser": None if regulariser is None else _regulariser(regulariser, ramps),
+        "regulariser": None if regulariser is None else build(RegulariserSpec, {**regulariser, **ramp}, "method"),
     }
     return build(TrainSettings, {**scale, **parts, "method": name, "seed": config["seed"], "parent": parent}, "scale")
-
-
-def _regulariser(node: Mapping[str, Any], ramps: Mapping[str, Any]) -> RegulariserSpec:
-    solver = node["solver"]
-    check(solver in ramps, f"scale.attack_ramp={ramps!r}: expected one for {solver}")
-    spec: RegulariserSpec = build(RegulariserSpec, {**node, **ramps[solver]}, "method")
-    return spec
 
 
 def env_spec(node: Mapping[str, Any]) -> EnvSpec:

@@ -55,9 +55,12 @@ def test_fine_tuning_starts_from_the_vanilla_run_of_the_same_scale(scale, method
     assert tuned.parent == vanilla
     assert vanilla.parent is None
     assert vanilla.regulariser is None
-    node = composed(f"scale={scale}")["scale"]
-    sizes = merged(node, node["fine_tune"])
-    assert tuned.steps == sizes["steps"]
+    node = copy.deepcopy(composed(f"scale={scale}")["scale"])
+    by_solver = node["fine_tune"].pop("by_solver")["ibp" if method == "sa_ddqn_ibp" else "pgd"]
+    sizes = merged(merged(node, node["fine_tune"]), by_solver)
+    assert (tuned.steps, tuned.anchor) == (sizes["steps"], sizes["anchor"])
+    if tuned.regulariser:
+        assert tuned.regulariser.ramp_steps == sizes["attack_ramp"]["ramp_steps"]
     assert tuned.learner.learning_rate == sizes["learner"]["learning_rate"]
     assert tuned.exploration.epsilon_initial == sizes["exploration"]["epsilon_initial"] < 1
     scratch = settings_of(f"method={method}", f"scale={scale}", "seed=7", "method.start_from=scratch")
@@ -84,7 +87,7 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
     [
         ("env.game", "Freway", "unknown game 'Freway': did you mean Freeway"),
         ("scale.anchor", 0.5, "anchor=0.5: expected 0 without a parent"),
-        ("scale.fine_tune.anchor", -1.0, "anchor=-1.0: expected at least 0"),
+        ("scale.fine_tune.by_solver.pgd.anchor", -1.0, "anchor=-1.0: expected at least 0"),
         ("method.name", "sadqn", "unknown method 'sadqn': did you mean"),
         ("method.start_from", "vanila", "unknown start_from 'vanila': did you mean vanilla"),
         ("scale.step", 3, "unknown key of scale 'step': did you mean steps"),
@@ -128,8 +131,7 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
         ("method.regulariser.solver", "ibp", "with method.name=sa_ddqn: expected one with solver: pgd"),
         ("method.name", "ddqn", "with method.name=ddqn: expected none"),
         ("method.name", "sa_ddqn_ibp", "with method.name=sa_ddqn_ibp: expected one with solver: ibp"),
-        ("scale.fine_tune.attack_ramp.pgd.ramp_steps", 0, "ramp_steps=0: expected at least 1"),
-        ("scale.attack_ramp", {}, "key of fine_tune 'pgd'"),
+        ("scale.fine_tune.by_solver.pgd.attack_ramp.ramp_steps", 0, "ramp_steps=0: expected at least 1"),
         ("method.regulariser.ramp_initial", 1, "ramp_initial=1.0: expected 0 ≤ share < 1"),
         ("method.regulariser.ramp_of", "epsilon", "ramp_of='epsilon': expected radius or kappa"),
         ("env.sticky_actions", 1.5, "sticky_actions=1.5: expected 0 ≤ p < 1"),
@@ -156,10 +158,10 @@ def test_a_missing_key_is_named():
         train_settings(config)
 
 
-def test_a_missing_ramp_is_named():
-    config = copy.deepcopy(composed("method=sa_ddqn", "method.start_from=scratch"))
-    del config["scale"]["attack_ramp"]["pgd"]
-    with pytest.raises(NrmapError, match=r"^scale\.attack_ramp=.*: expected one for pgd$"):
+def test_missing_solvers_are_named():
+    config = copy.deepcopy(composed("method=sa_ddqn"))
+    del config["scale"]["fine_tune"]["by_solver"]["pgd"]
+    with pytest.raises(NrmapError, match=r"^scale\.fine_tune\.by_solver=.*: expected one for pgd$"):
         train_settings(config)
 
 
@@ -249,7 +251,7 @@ def test_the_identity_ignores_machine_and_tracking():
 
 
 def test_an_attack_ramp_does_not_change_a_vanilla_run():
-    assert settings_of("scale.attack_ramp.pgd.ramp_steps=5") == settings_of()
+    assert settings_of("scale.attack_ramp.ramp_steps=5") == settings_of()
 
 
 def test_settings_are_json():

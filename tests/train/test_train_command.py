@@ -28,8 +28,12 @@ ROOT = Path(__file__).parents[2]
 TINY = (
     "scale=smoke", "wandb=disabled", "device=cpu", "threads=1", "env.height=36", "env.width=36",
     "scale.steps=160", "scale.num_envs=2", "scale.warm_up_steps=40", "scale.replay.capacity=100",
-    "scale.exploration.decay_steps=60", "scale.fine_tune.steps=80", "env.max_agent_steps=33",
-    "scale.fine_tune.attack_ramp.pgd.ramp_begin=0", "scale.fine_tune.attack_ramp.pgd.ramp_steps=40",
+    "scale.exploration.decay_steps=60", "env.max_agent_steps=33",
+    *(
+        f"scale.fine_tune.by_solver.{solver}.{setting}"
+        for solver in ("pgd", "ibp")
+        for setting in ("steps=80", "attack_ramp.ramp_begin=0", "attack_ramp.ramp_steps=40")
+    ),
 )  # fmt: skip
 
 # A server that has imported everything starts the processes: the import would take longer than the run.
@@ -197,7 +201,7 @@ def test_a_killed_command_goes_on_to_the_same_policy(start, tmp_path):
     # Both robust runs need the same file to start from: it tells how long it took, so another has another hash.
     (whole / parent.parent.relative_to(here)).mkdir(parents=True)
     (whole / parent.relative_to(here)).write_bytes(parent.read_bytes())
-    options = ("method=sa_ddqn", "env=Breakout", "checkpoint_seconds=0", "scale.fine_tune.steps=120")
+    options = ("method=sa_ddqn", "env=Breakout", "checkpoint_seconds=0", "scale.fine_tune.by_solver.pgd.steps=120")
     uninterrupted = finished(start(*options, outputs=whole))
 
     for least_step in (10, 80):
