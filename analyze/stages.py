@@ -117,7 +117,6 @@ def ensure_evaluation(
         return read_records(reference)
     identity = identity_of({"stage": "evaluation", **inputs, "settings": asdict(settings)})
     folder = layout.evaluation(game=policy.env.game, method=card.method, seed=card.seed, identity=identity)
-
     roll_outs = folder / ROLL_OUTS_FOLDER
 
     def keep(roll_out: str, play_it: PlaysRollOut) -> list[Record]:

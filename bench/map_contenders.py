@@ -90,37 +90,34 @@ def units_left(case: Case, differences_only: bool = False) -> dict[str, float]:
     """
     policy, states = case.load()
     engine = make_engine(policy, spec=SPEC, engine="incremental", differences_only=differences_only)
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[int]] = {}
     layers: dict[int, str] = {}
-    first, following, sort = incremental_engine.first_changes, incremental_engine.next_changes, hidden.sorted_units
+    sort = hidden.sorted_units
 
-    def note(layer: Convolution, changes: Changes) -> None:
-        of_layer = found.setdefault(layers.setdefault(id(layer), f"conv{len(layers) + 1}"), [0.0, 0.0])
-        for column in changes.columns.values():
-            rows, units = column.changes.shape
-            of_layer[0] += rows * units
-            of_layer[1] += rows * len(changes.window) * changes.channels
+    def note(name: str, left: int, units: int) -> None:
+        of_layer = found.setdefault(name, [0, 0])
+        of_layer[0] += left
+        of_layer[1] += units
 
-    def first_noted(layer: Convolution, *arguments: Any) -> tuple[Ablations, Changes]:
-        ablations, changes = first(layer, *arguments)
-        note(layer, changes)
-        return ablations, changes
+    def noted(carry: Callable[..., Any]) -> Callable[..., Any]:
+        def call(layer: Convolution, *arguments: Any) -> Any:
+            result = carry(layer, *arguments)
+            changes: Changes = result[1] if isinstance(result, tuple) else result
+            name = layers.setdefault(id(layer), f"conv{len(layers) + 1}")
+            for column in changes.columns.values():
+                note(name, column.changes.numel(), len(column.changes) * len(changes.window) * changes.channels)
+            return result
 
-    def following_noted(layer: Convolution, *arguments: Any) -> Changes:
-        changes = following(layer, *arguments)
-        note(layer, changes)
-        return changes
+        return call
 
     def sort_noted(weights: Any, pre_activations: Tensor, ablations: Ablations, features: Any) -> tuple[Tensor, Tensor]:
         linear, bent = sort(weights, pre_activations, ablations, features)
-        of_layer = found.setdefault("hidden", [0.0, 0.0])
-        of_layer[0] += len(ablations) * len(bent)
-        of_layer[1] += len(ablations) * len(linear)
+        note("hidden", len(ablations) * len(bent), len(ablations) * len(linear))
         return linear, bent
 
     with (
-        mock.patch.object(incremental_engine, "first_changes", first_noted),
-        mock.patch.object(incremental_engine, "next_changes", following_noted),
+        mock.patch.object(incremental_engine, "first_changes", noted(incremental_engine.first_changes)),
+        mock.patch.object(incremental_engine, "next_changes", noted(incremental_engine.next_changes)),
         mock.patch.object(hidden, "sorted_units", sort_noted),
     ):
         list(engine.ablate(states))

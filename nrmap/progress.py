@@ -28,7 +28,8 @@ class Progress:
         )
         self._last_line = time.monotonic()
         self._done = initial
-        self._marks = deque([(self._last_line, initial)], maxlen=LINES_OF_SPEED)  # time and how much was done
+        # When a line was shown or a part began, and how much was done then.
+        self._marks = deque([(self._last_line, initial)], maxlen=LINES_OF_SPEED)
 
     def update(self, done: int, total: int, note: str = "") -> None:
         """Show `done` of `total`, which may still be an estimate, and `note` beside it.

@@ -12,8 +12,8 @@ from nrmap.network import ConvSpec, NetworkSpec, QNetwork
 
 SPEC = NetworkSpec(1, 9, 8, actions=4, convs=(ConvSpec(6, 4, 2), ConvSpec(8, 2, 1)), hidden=16)
 
-Q_VALUES, CLEAN = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(0)).split([6, 1], dim=1)
-Q_VALUES, CLEAN = Q_VALUES.reshape(4, 2, 3, 5), CLEAN[:, 0]
+_DRAWN = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(0))
+Q_VALUES, CLEAN = _DRAWN[:, :6].reshape(4, 2, 3, 5), _DRAWN[:, 6]  # [N, H, W, A] and [N, A]
 
 
 @dataclass(frozen=True)
