@@ -1,0 +1,74 @@
+"""Small random networks and states for tests of what float32 computes, and the same function summed in other orders."""
+
+import copy
+
+import torch
+
+from nrmap.network import ConvSpec, NetworkSpec, QNetwork, frozen
+
+SPECS = (
+    NetworkSpec(1, 12, 12, 3, convs=(ConvSpec(4, 4, 2), ConvSpec(5, 3, 1)), hidden=32),
+    NetworkSpec(2, 11, 14, 4, dueling=False, convs=(ConvSpec(6, 5, 3),), hidden=24),
+)
+
+
+def random_network(spec: NetworkSpec, seed: int, cancelling: float = 0.0) -> QNetwork:
+    """With `cancelling`, hidden units come in equal pairs whose weights of that size cancel but for a little."""
+    torch.manual_seed(seed)
+    network = QNetwork(spec).requires_grad_(False)
+    if cancelling:
+        hidden, last = network.advantage[0], network.advantage[2]
+        half = hidden.out_features // 2
+        hidden.weight[half:], hidden.bias[half:] = hidden.weight[:half], hidden.bias[:half]
+        last.weight[:, :half] += cancelling
+        last.weight[:, half:] -= cancelling
+    return network
+
+
+def random_states(spec: NetworkSpec, seed: int, count: int) -> torch.Tensor:
+    """As a game gives them: multiples of 1/255 in float32, many black and white."""
+    generator = torch.Generator().manual_seed(seed)
+    levels = torch.randint(-80, 336, (count, spec.in_channels, spec.height, spec.width), generator=generator)
+    return levels.clamp(0, 255).float() * (1 / 255)
+
+
+def random_case(seed: int, count: int = 12) -> tuple[QNetwork, torch.Tensor, torch.Tensor]:
+    network, states = random_network(SPECS[seed % 2], seed), random_states(SPECS[seed % 2], seed, count)
+    return network, states, network(states).argmax(dim=1)
+
+
+def in_another_order(network: QNetwork, seed: int) -> QNetwork:
+    """The same function with its channels and hidden units permuted, so that every sum is added up in another order."""
+    generator, other = torch.Generator().manual_seed(seed), copy.deepcopy(network)
+    order = torch.arange(network.spec.in_channels)
+    for conv in other.features:
+        if isinstance(conv, torch.nn.Conv2d):
+            new = torch.randperm(conv.out_channels, generator=generator)
+            conv.weight.copy_(conv.weight[new][:, order].clone())
+            conv.bias.copy_(conv.bias[new].clone())
+            order = new
+    height, width = network.spec.feature_sides
+    columns = torch.arange(len(order) * height * width).view(len(order), height, width)[order].flatten()
+    for head in (other.advantage, other.value):
+        if head is not None:
+            new = torch.randperm(network.spec.hidden, generator=generator)
+            head[0].weight.copy_(head[0].weight[new][:, columns].clone())
+            head[0].bias.copy_(head[0].bias[new].clone())
+            head[2].weight.copy_(head[2].weight[:, new].clone())
+    return other
+
+
+def ways_to_evaluate(network: QNetwork):
+    """The float32 network in several orders of summation: [N, C, H, W] → [N, A]."""
+    contiguous = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    yield network
+    yield frozen(network)
+    yield contiguous
+    yield lambda points: torch.cat([network(point[None]) for point in points])
+    for seed in range(3):
+        yield in_another_order(network, seed)
+
+
+def lead_of(network: QNetwork, action: int, change: float) -> None:
+    """Give `action` a larger Q-value by `change` over every other."""
+    network.advantage[2].bias[action] += change
