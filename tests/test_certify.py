@@ -7,7 +7,7 @@ import torch
 from ball_points import points_of_the_ball
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_networks import (
+from summed_networks import (
     SPECS,
     lead_of,
     random_case,

@@ -10,7 +10,7 @@ import torch
 from ball_points import points_of_the_ball
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_networks import (
+from summed_networks import (
     SPECS,
     in_another_order,
     lead_of,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from random_networks import lead_of
+from summed_networks import lead_of
 from toy_policies import FREEWAY, toy_policy
 
 from nrmap.attacks import attack_named
