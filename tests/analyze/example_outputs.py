@@ -50,6 +50,11 @@ class Example:
     controls: int = 0  # draws of each kind
 
 
+SMALL = Example(
+    seeds=(0,), temperatures=(1.0,), prefix_sizes=(8,), states_from=("own",), without_flips=(("sa_ddqn", 0),)
+)
+
+
 def write_example(outputs: Path, base: TrainSettings, example: Example) -> None:
     """Write the tree under `outputs`; `base` are settings of a small training run."""
     layout = Layout(outputs)
