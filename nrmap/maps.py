@@ -131,8 +131,8 @@ def _terms(
         log_policy = torch.log_softmax(clean / temperature, dim=0)  # [A, n, 1], equation 6
         log_ablated = torch.log_softmax(ablated / temperature, dim=0)  # [A, n, P]
         policy = log_policy.exp()
-        clean_entropy = -(policy * log_policy).sum(dim=0)  # [n, 1]
-        cross_entropy = -(policy * log_ablated).sum(dim=0)  # [n, P], equation 5
+        clean_entropy = -_over_actions(policy * log_policy)  # [n, 1]
+        cross_entropy = -_over_actions(policy * log_ablated)  # [n, P], equation 5
         h.append(torch.where(quiet, clean_entropy, cross_entropy))
         kl.append(_kl(log_policy, log_ablated).masked_fill(quiet, 0))
         entropy.append(clean_entropy[:, 0])
@@ -176,7 +176,19 @@ def _kl(log_policy: Tensor, log_ablated: Tensor) -> Tensor:
         policy * (torch.expm1(d) - d),
         log_ablated.exp() - policy - policy * d,  # the same, for a d whose e^d could overflow
     )
-    return summands.sum(dim=0).clamp(min=0)
+    return _over_actions(summands).clamp(min=0)
+
+
+def _over_actions(summands: Tensor) -> Tensor:
+    """The sum [n, P] of `summands` [A, n, P], in the order of the actions.
+
+    `Tensor.sum` adds in an order that depends on where in memory an element lies, so that a
+    state's map would depend on the states that it is computed with.
+    """
+    total = summands[0].clone()
+    for summand in summands[1:]:
+        total += summand
+    return total
 
 
 class _Sums:

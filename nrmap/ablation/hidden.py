@@ -6,6 +6,9 @@ to nothing and sorts the units. Where the clean pre-activation is further from 0
 no ablation carries it to the other side of its ReLU: below 0 the unit stays silent, above 0 it
 stays linear, and all linear units together act on the Q-values as one matrix with A columns. If
 this holds in every state of the batch, the unit needs no matrix product of its own.
+
+The others are computed as relu(h + wᵀδ), and the clean readout is taken off at the end: unlike in
+the layers before, no later step needs the units' differences.
 """
 
 from dataclasses import dataclass
@@ -78,22 +81,21 @@ def _by_readout(
     weights = {
         x: _widened(torch.cat([weight[:, bent], weight @ through], dim=1), width) for x, weight in weights.items()
     }
-    pre_activations = clean.pre_activations[:, bent]  # [S, B]
-    below = _widened(pre_activations.clamp(max=0), width)  # [S, width]
-    minus_above = _widened(pre_activations.clamp(min=0).neg_(), width, value=-torch.inf)  # the sums stay as they are
+    pre_activations = _widened(clean.pre_activations[:, bent], width)  # [S, width]
     read = torch.cat([readout.weight[:, bent], torch.eye(actions).to(through)], dim=1)  # [A, B + A]
     read = _widened(read, width)
+    clean_q = functional.linear(pre_activations.relu(), read)  # [S, A], what the units in doubt add to the Q-values
     parts = []
     for rows in _slices(len(ablations)):
         states = ablations.states[rows]
-        changes = _add_products(below.index_select(0, states), weights, features, rows)  # [n, width]
-        torch.maximum(changes, minus_above.index_select(0, states), out=changes)
-        parts.append(functional.linear(changes, read))
+        sums = _add_products(pre_activations.index_select(0, states), weights, features, rows)  # [n, width]
+        sums[:, : len(bent)].relu_()  # the sums over linear units stay as they are
+        parts.append(functional.linear(sums, read).sub_(clean_q.index_select(0, states)))
     return torch.cat(parts)  # [R, A]
 
 
-def _widened(matrix: Tensor, width: int, *, value: float = 0.0) -> Tensor:
-    return functional.pad(matrix, (0, width - matrix.shape[1]), value=value)
+def _widened(matrix: Tensor, width: int) -> Tensor:
+    return functional.pad(matrix, (0, width - matrix.shape[1]))
 
 
 def sorted_units(
