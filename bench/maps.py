@@ -21,7 +21,10 @@ from bench.second_temperature import second_temperature
 from bench.train import machine
 from bench.train_contenders import matrix_product
 
-TRAINED = Path("outputs/reference/Freeway/ddqn/seed0/policy.safetensors")
+TRAINED = (
+    Path("outputs/reference/Freeway/ddqn/seed0/policy.safetensors"),
+    Path("outputs/bench/four_frames.safetensors"),  # python -m train env.frame_stack=4 seed=100 scale.steps=100000
+)
 RIVALS: dict[str, Callable[..., Work]] = {
     "dense": partial(contenders.dense, skip_unchanged=False),
     "dense_skipping": partial(contenders.dense, skip_unchanged=True),
@@ -184,7 +187,7 @@ def tables(results: dict[str, Any]) -> list[Table]:
 def main() -> None:
     """Measure, show, write."""
     parser = argparse.ArgumentParser(prog="python -m bench.maps", description=__doc__.partition("\n")[0])
-    default = [TRAINED] if TRAINED.is_file() else []
+    default = [path for path in TRAINED if path.is_file()]
     add = partial(parser.add_argument, help="default: %(default)s")
     explained = "trained policies, each in place of random weights of its kind; that for one frame, dueling, also plays"
     parser.add_argument("--policy", type=Path, nargs="*", default=default, help=f"{explained}; default: %(default)s")
