@@ -23,7 +23,8 @@ from bench.train_contenders import matrix_product
 
 TRAINED = (
     Path("outputs/reference/Freeway/ddqn/seed0/policy.safetensors"),
-    Path("outputs/bench/four_frames.safetensors"),  # python -m train env.frame_stack=4 seed=100 scale.steps=100000
+    # python -m train env=Freeway env.frame_stack=4 method=ddqn seed=100 scale.steps=100000 precision=float32
+    Path("outputs/bench/four_frames.safetensors"),
 )
 RIVALS: dict[str, Callable[..., Work]] = {
     "dense": partial(contenders.dense, skip_unchanged=False),

@@ -48,7 +48,7 @@ def test_auto_is_bfloat16_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_auto_never_takes_an_emulated_precision() -> None:
-    """Emulated bfloat16 was measured at 5 times float32's time, native bfloat16 at half of it."""
+    """Emulated, a product in bfloat16 was measured at 5 times float32's time."""
     assert _fastest_product(choose_precision("auto", torch.device("cpu"))) < 2.5 * _fastest_product(torch.float32)
 
 
