@@ -14,12 +14,12 @@ from nrmap.rollout import (
     Episode,
     Progress,
     check_fits,
-    episode_seeds,
     even_positions,
     greedy,
     play,
     replay_states,
 )
+from nrmap.starts import episode_seeds
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def collect_states(
     """
     check_fits(policy)
     check(num_states >= episodes, f"num_states={num_states}: expected at least one for each of {episodes} episodes")
-    seeds = episode_seeds(run_seed, episodes, stream)
+    seeds = episode_seeds(policy.env, run_seed, episodes, stream)
     played = play(greedy(policy, device), policy.env, seeds, num_envs=num_envs, progress=progress)
     positions = even_positions([episode.length for episode in played], num_states)
     return RolloutStates(

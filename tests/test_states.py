@@ -10,7 +10,8 @@ from toy_policies import FREEWAY, toy_policy
 
 from nrmap.envs import VALIDATION_STREAM
 from nrmap.errors import NrmapError
-from nrmap.rollout import Episode, episode_seeds, even_positions, replay_states
+from nrmap.rollout import Episode, even_positions, replay_states
+from nrmap.starts import episode_seeds
 from nrmap.states import Origin, RolloutStates, check_same_game, collect_states, pool_states, select_episodes
 from nrmap.states_file import ARRAYS, load_states, save_states
 
@@ -64,7 +65,7 @@ def assert_equal(first, second):
 
 def test_collected_states_are_the_policys_own(policy, states):
     """Each state, shown to the policy, gives the action recorded there; each comes back from seed and actions."""
-    assert [episode.seed for episode in states.episodes] == list(episode_seeds(5, 3))
+    assert [episode.seed for episode in states.episodes] == list(episode_seeds(FREEWAY, 5, 3))
     assert states.origins == (Origin("Freeway/toy/seed0", policy.sha256),)
     assert states.origin_ids.tolist() == [0] * 11
     positions = even_positions([episode.length for episode in states.episodes], 11)
