@@ -1,4 +1,4 @@
-"""The states that maps are made of: sampled from whole episodes, chosen by episode, pooled over policies."""
+"""The states that maps are made of: sampled from whole episodes, pooled over policies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,21 +114,6 @@ def check_same_game(states: RolloutStates, env: EnvSpec) -> None:
         f"the states have shape {ours.state_shape}: the policy for {theirs.game} takes {theirs.state_shape}",
     )
     check(ours.full_action_space == theirs.full_action_space, "the states are of another action set than the policy's")
-
-
-def select_episodes(states: RolloutStates, episode_ids: Sequence[int]) -> RolloutStates:
-    """Only the given episodes and the states from them, numbered anew from 0 in the given order."""
-    chosen = [np.flatnonzero(states.episode_ids == episode) for episode in episode_ids]
-    rows = np.concatenate([*chosen, np.zeros(0, dtype=np.int64)])
-    return RolloutStates(
-        env=states.env,
-        origins=states.origins,
-        episodes=tuple(states.episodes[episode] for episode in episode_ids),
-        episode_origins=states.episode_origins[list(episode_ids)],
-        states=states.states[rows],
-        episode_ids=np.repeat(np.arange(len(chosen)), [len(part) for part in chosen]),
-        positions=states.positions[rows],
-    )
 
 
 def pool_states(parts: Sequence[RolloutStates]) -> RolloutStates:
