@@ -14,7 +14,15 @@ LIST = $(subst $(space),$(comma),$(strip $(1)))
 # Several jobs at a time have cores/JOBS threads each.
 LAUNCHER = $(if $(filter-out 1,$(JOBS)),hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS))
 GRID = env=$(call LIST,$(GAMES)) method=ddqn,sa_ddqn seed=$(call LIST,$(SEEDS)) scale=$(SCALE) $(LAUNCHER)
+METHODS := ddqn ddqn_continued sa_ddqn sa_ddqn_ibp
 REFERENCE = $(BIN)/python -m analyze -m env=Freeway policies_from=reference evaluation=paper $(LAUNCHER)
+# The seeds of which there is a reference policy of method $(1).
+seeds = $(patsubst outputs/reference/Freeway/$(1)/seed%/policy.safetensors,%,$(sort $(wildcard outputs/reference/Freeway/$(1)/seed*/policy.safetensors)))
+
+define MAPS_OF
+	$(REFERENCE) method=$(1) seed=$(call LIST,$(call seeds,$(1))) states_from=own,pool controls=0 $(ARGS)
+
+endef
 
 .PHONY: help install reproduce maps controls report test test-slow test-slurm test-ray lint format bench-maps bench-train bench-cost clean
 
@@ -34,14 +42,13 @@ reproduce: $(INSTALLED) ## train, map and report: GAMES="Freeway" SEEDS="0" SCAL
 	$(BIN)/python -m analyze -m $(GRID) states_from=own,pool $(ARGS)
 	$(BIN)/python -m analyze.report
 
-maps: $(INSTALLED) ## everything after training, of the reference policies: JOBS=2
-	$(REFERENCE) method=ddqn,sa_ddqn seed=0,1,2 states_from=own,pool controls=0 $(ARGS)
-	$(REFERENCE) method=ddqn_continued seed=0 states_from=own,pool controls=0 $(ARGS)
-	$(REFERENCE) method=sa_ddqn_ibp seed=0,1 states_from=own,pool controls=0 $(ARGS)
+maps: $(INSTALLED) ## everything after training, of the reference policies of Freeway: JOBS=2
+	$(foreach method,$(METHODS),$(if $(call seeds,$(method)),$(call MAPS_OF,$(method))))
 	$(BIN)/python -m analyze.report
 
 controls: $(INSTALLED) ## random and shuffled weights on the states of the reference policies of seed 0
-	$(REFERENCE) method=ddqn,ddqn_continued,sa_ddqn,sa_ddqn_ibp seed=0 states_from=pool controls=3 $(ARGS)
+	$(REFERENCE) method=$(call LIST,$(foreach method,$(METHODS),$(if $(filter 0,$(call seeds,$(method))),$(method)))) \
+		seed=0 states_from=pool controls=3 $(ARGS)
 	$(BIN)/python -m analyze.report
 
 report: $(INSTALLED) ## build outputs/report/index.html from what lies under outputs/
