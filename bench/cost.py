@@ -6,32 +6,25 @@ model's formulas and what it leaves out.
 """
 
 import argparse
-import multiprocessing
-import resource
 import statistics
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from bench.train import machine
-from bench.train_contenders import random_batch
+from bench.host import measure
 from nrmap.errors import NrmapError
 from nrmap.files import read_json, write_json
 from nrmap.learning.settings import TrainSettings, train_settings
-from nrmap.runtime import choose_device, keep_freed_memory
-from train.trainer import Trainer
+from nrmap.runtime import choose_device
 
 METHODS = ("ddqn", "sa_ddqn")
-HOUR, MEGABYTE = 3600.0, 2**20
-FOREVER = 10**9
+HOUR = 3600.0
 
 
 @dataclass(frozen=True)
@@ -149,62 +142,6 @@ def page(study: Study, speeds: Mapping[str, Speeds | None], workers: Mapping[str
     return "\n".join(lines)
 
 
-def measure(study: Study, device: str, agent_steps: int) -> dict[str, Any]:
-    """What host.json holds; in a process of its own, so that the peak of its memory is that of a training."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, (study.trainings, device, agent_steps))
-
-
-def _measure(trainings: Mapping[str, TrainSettings], device: str, agent_steps: int) -> dict[str, Any]:
-    keep_freed_memory()
-    described = machine()
-    trainers = {method: _trainer(settings, device, agent_steps) for method, settings in trainings.items()}
-    trainer = trainers["ddqn"]
-    iterations = trainer.run()
-    seconds = 0.0
-    for end in (agent_steps, 2 * agent_steps):  # in the first half the emulators begin and the replay's memory fills
-        begun, before = time.perf_counter(), trainer.agent_step
-        while trainer.agent_step < end:
-            next(iterations)
-        seconds = (time.perf_counter() - begun) / (trainer.agent_step - before)
-    updates = {method: _milliseconds_of_an_update(each, device) for method, each in trainers.items()}
-    settings = trainings["ddqn"]
-    frames_left_out = settings.replay.capacity - trainer.settings.replay.capacity
-    return {
-        "device": device,
-        "num_envs": settings.num_envs,
-        "collecting_seconds_per_step": seconds,
-        "update_milliseconds": updates,
-        "training_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        + frames_left_out * settings.env.height * settings.env.width / MEGABYTE,
-        "training_gpu_mb": torch.cuda.max_memory_allocated() / MEGABYTE if device == "cuda" else None,
-        "machine": described,
-    }
-
-
-def _trainer(settings: TrainSettings, device: str, capacity: int) -> Trainer:
-    """One that only collects, into a small replay."""
-    small = replace(settings.replay, capacity=capacity)
-    return Trainer(replace(settings, steps=FOREVER, warm_up_steps=FOREVER, replay=small), device=torch.device(device))
-
-
-def _milliseconds_of_an_update(trainer: Trainer, device: str, updates: int = 20) -> float:
-    batch = random_batch()
-    begun = 0.0
-    for number in range(updates + 3):
-        if number == 3:
-            _synchronise(device)
-            begun = time.perf_counter()
-        trainer.learner.update(batch, agent_step=FOREVER)
-    _synchronise(device)
-    return 1000 * (time.perf_counter() - begun) / updates
-
-
-def _synchronise(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def main() -> None:
     """Measure if asked to, then print the page."""
     parser = argparse.ArgumentParser(prog="python -m bench.cost", description=__doc__.partition("\n")[0])
@@ -226,7 +163,7 @@ def main() -> None:
     try:
         if options.measure:
             choose_device(options.device)
-            write_json(options.folder / "host.json", measure(study, options.device, options.agent_steps))
+            write_json(options.folder / "host.json", measure(study.trainings, options.device, options.agent_steps))
         train, maps, host = (read_json(options.folder / f"{name}.json") for name in ("train", "maps", "host"))
     except NrmapError as error:
         makes = "make them with python -m bench.train, python -m bench.maps and python -m bench.cost --measure"
