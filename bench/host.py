@@ -31,7 +31,7 @@ def measure(trainings: Mapping[str, TrainSettings], device: str, agent_steps: in
 def _measure(trainings: Mapping[str, TrainSettings], device: str, agent_steps: int) -> dict[str, Any]:
     keep_freed_memory()
     described = machine()
-    trainers = {method: _trainer(settings, device, agent_steps) for method, settings in trainings.items()}
+    trainers = {method: collecting_trainer(settings, device, agent_steps) for method, settings in trainings.items()}
     trainer = trainers["ddqn"]
     iterations = trainer.run()
     seconds = 0.0
@@ -55,10 +55,20 @@ def _measure(trainings: Mapping[str, TrainSettings], device: str, agent_steps: i
     }
 
 
-def _trainer(settings: TrainSettings, device: str, capacity: int) -> Trainer:
-    """One that only collects, into a small replay."""
-    small = replace(settings.replay, capacity=capacity)
-    return Trainer(replace(settings, steps=FOREVER, warm_up_steps=FOREVER, replay=small), device=torch.device(device))
+def collecting_trainer(settings: TrainSettings, device: str, capacity: int) -> Trainer:
+    """One that never learns, into a replay of `capacity` frames.
+
+    It explores at the final rate from the start: while nearly all actions are random, few steps ask
+    the network for one, and the time of acting would go missing.
+    """
+    changed = replace(
+        settings,
+        steps=FOREVER,
+        warm_up_steps=FOREVER,
+        replay=replace(settings.replay, capacity=capacity),
+        exploration=replace(settings.exploration, epsilon_initial=settings.exploration.epsilon_final),
+    )
+    return Trainer(changed, device=torch.device(device))
 
 
 def _milliseconds_of_an_update(trainer: Trainer, device: str, updates: int = 20) -> float:

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.cost import Speeds, Study, cost, cpu_speeds, gpu_speeds, page, paper_study, training_hours
+from bench.host import collecting_trainer
 from nrmap.learning.settings import TrainSettings
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +75,21 @@ def test_what_was_not_measured_is_said(study: Study) -> None:
     assert "| 6 CPU jobs | 3 | 0.0 |" in text
     assert "| CPU job | 1.00 ms | 20.00 ms | 100.00 ms | 250.00 ms | 0.0 h | 0.0 h | 0.5 h |" in text
     assert "2.0 GB" in text
+
+
+def test_the_timed_steps_ask_the_network(tiny_settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tiny_settings(exploration={"epsilon_initial": 1.0, "epsilon_final": 0.0})
+    trainer = collecting_trainer(settings, "cpu", settings.replay.capacity)
+    asked = []
+
+    def greedy_actions(states: torch.Tensor) -> torch.Tensor:
+        asked.append(len(states))
+        return torch.zeros(len(states), dtype=torch.int64)
+
+    monkeypatch.setattr(trainer.learner, "greedy_actions", greedy_actions)
+    for _ in zip(range(5), trainer.run(), strict=False):
+        pass
+    assert asked == 5 * [settings.num_envs]
 
 
 @pytest.mark.slow
