@@ -35,6 +35,7 @@ class Study:
     seeds: int
     trainings: Mapping[str, TrainSettings]  # by method
     num_states: int  # a policy's own; the pool of both methods has as many of each
+    controls: int  # draws of random and of shuffled weights, each mapped on the pool
 
     @property
     def chains(self) -> int:
@@ -43,8 +44,13 @@ class Study:
 
     @property
     def ablated_states(self) -> int:
-        """The states ablated for one chain: two policies, each on its own states and on those of the pool."""
-        return 2 * (self.num_states + 2 * self.num_states)
+        """The states ablated for one chain: each policy's own, then those of the pool for both and for their controls.
+
+        Random weights are the same for both policies, so they are mapped once; shuffled ones are each policy's own.
+        """
+        own, pool = self.num_states, 2 * self.num_states
+        random, shuffled = self.controls, 2 * self.controls
+        return 2 * own + (2 + random + shuffled) * pool
 
 
 @dataclass(frozen=True)
@@ -83,15 +89,18 @@ def cost(study: Study, speeds: Speeds, workers: int) -> Cost:
 
 def paper_study(games: int, seeds: int) -> Study:
     """The study at the scale `paper`, as conf/ has it."""
-    trainings, num_states = {}, 0
     with initialize_config_module("conf", version_base="1.3"):
-        for method in METHODS:
-            config = compose("train", overrides=["scale=paper", f"method={method}", "outputs=none"])
-            values = OmegaConf.to_container(config, resolve=True)
-            assert isinstance(values, dict)
-            trainings[method] = train_settings({str(key): value for key, value in values.items()})
-            num_states = config.scale.analysis.num_states
-    return Study(games, seeds, trainings, num_states)
+        configs = {
+            method: compose("train", overrides=["scale=paper", f"method={method}", "outputs=none"])
+            for method in METHODS
+        }
+    trainings = {}
+    for method, config in configs.items():
+        values = OmegaConf.to_container(config, resolve=True)
+        assert isinstance(values, dict)
+        trainings[method] = train_settings({str(key): value for key, value in values.items()})
+    analysis = configs["ddqn"].scale.analysis
+    return Study(games, seeds, trainings, num_states=analysis.num_states, controls=analysis.controls)
 
 
 def cpu_speeds(train: Mapping[str, Any], maps: Mapping[str, Any], host: Mapping[str, Any]) -> Speeds:
@@ -114,7 +123,7 @@ def page(study: Study, speeds: Mapping[str, Speeds | None], workers: Mapping[str
     steps = study.trainings["ddqn"].steps
     lines = [
         f"{study.games} games × {study.seeds} seeds × {len(METHODS)} methods at {steps:,} agent steps, "
-        f"{study.ablated_states:,} states ablated for each game and seed.",
+        f"{study.ablated_states:,} states ablated for each game and seed, controls included.",
         "",
         f"Measured on {host['machine']['processor']}, {host['machine']['cores']} cores. "
         f"Memory of a training: {host['training_rss_mb'] / 1024:.1f} GB.",

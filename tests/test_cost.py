@@ -33,7 +33,7 @@ HOST = {
 def study(tiny_settings) -> Study:
     vanilla = tiny_settings(steps=7200, warm_up_steps=3600, steps_per_update=4)
     robust: TrainSettings = replace(vanilla, method="sa_ddqn", steps=3600, warm_up_steps=400)
-    return Study(games=2, seeds=3, trainings={"ddqn": vanilla, "sa_ddqn": robust}, num_states=1200)
+    return Study(games=2, seeds=3, trainings={"ddqn": vanilla, "sa_ddqn": robust}, num_states=1200, controls=2)
 
 
 def test_a_training_is_its_steps_and_its_updates(study: Study) -> None:
@@ -47,8 +47,9 @@ def test_a_training_is_its_steps_and_its_updates(study: Study) -> None:
 @pytest.mark.parametrize(("workers", "rounds"), [(1, 6), (4, 2), (6, 1), (20, 1)])
 def test_chains_are_shared_out(study: Study, workers: int, rounds: int) -> None:
     found = cost(study, cpu_speeds(TRAIN, MAPS, HOST), workers)
-    # Two policies, each on its own 1,200 states and on the 2,400 of the pool.
-    assert found.maps == pytest.approx(2 * 3600 * 0.25 / 3600)
+    # 2 · 1,200 own states, and the 2,400 of the pool for the two policies, two random networks and
+    # two shuffled ones of each policy: 2,400 + 8 · 2,400 = 21,600 states, 90 minutes at 0.25 s.
+    assert found.maps == pytest.approx(1.5)
     chain = (7.2 + 18 + 3.6 + 80) / 3600 + found.maps
     assert found.worker_hours == pytest.approx(6 * chain)
     assert found.wall_hours == pytest.approx(rounds * chain)
@@ -67,13 +68,15 @@ def test_the_scale_is_the_papers() -> None:
         assert settings.steps == 6_000_000
         assert settings.steps_per_update == 1
     assert study.trainings["sa_ddqn"].parent == study.trainings["ddqn"]
+    # 2,048 own states of each of two policies; 4,096 pooled ones for 2 trained, 3 random and 6 shuffled networks.
+    assert study.ablated_states == 4_096 + 45_056
 
 
 def test_what_was_not_measured_is_said(study: Study) -> None:
     text = page(study, {"GPU": None, "CPU job": cpu_speeds(TRAIN, MAPS, HOST)}, {"GPU": 1, "CPU jobs": 6}, HOST)
     assert "| 1 GPU | not measured | |" in text
-    assert "| 6 CPU jobs | 3 | 0.0 |" in text
-    assert "| CPU job | 1.00 ms | 20.00 ms | 100.00 ms | 250.00 ms | 0.0 h | 0.0 h | 0.5 h |" in text
+    assert "| 6 CPU jobs | 9 | 0.1 |" in text
+    assert "| CPU job | 1.00 ms | 20.00 ms | 100.00 ms | 250.00 ms | 0.0 h | 0.0 h | 1.5 h |" in text
     assert "2.0 GB" in text
 
 
