@@ -109,7 +109,7 @@ def cpu_speeds(train: Mapping[str, Any], maps: Mapping[str, Any], host: Mapping[
     return Speeds(
         collecting=host["collecting_seconds_per_step"],
         updates={method: 1 / rate for method, rate in rates.items()},
-        ablating=maps["cases"][0]["seconds_per_state"]["incremental"],
+        ablating=maps["cases"][0]["seconds_per_state"]["differences_only"],  # as `analyze` ablates
     )
 
 

@@ -20,7 +20,7 @@ TRAIN = {
         "sa_ddqn": {"rates": [10.0, 9.0, 11.0], "operations": 1.0},
     }
 }
-MAPS = {"cases": [{"case": "1 frame", "seconds_per_state": {"incremental": 0.25, "dense": 9.0}}]}
+MAPS = {"cases": [{"case": "1 frame", "seconds_per_state": {"incremental": 0.5, "differences_only": 0.25}}]}
 HOST = {
     "device": "cpu",
     "collecting_seconds_per_step": 0.001,
