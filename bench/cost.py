@@ -1,8 +1,9 @@
 """What the paper's study would cost: `python -m bench.cost`, Markdown tables from measured numbers.
 
 It reads outputs/bench/train.json (python -m bench.train), outputs/bench/maps.json (python -m
-bench.maps) and outputs/bench/host.json, which `--measure` makes in a minute. docs/scale.md has the
-model's formulas and what it leaves out.
+bench.maps) and outputs/bench/host.json, which `--measure` makes in a minute; on a machine with a GPU
+`--measure --device cuda` makes host-cuda.json beside it. docs/scale.md has the model's formulas and
+what it leaves out.
 """
 
 import argparse
@@ -18,13 +19,19 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from bench.host import measure
-from nrmap.errors import NrmapError
+from nrmap.errors import NrmapError, check
 from nrmap.files import read_json, write_json
 from nrmap.learning.settings import TrainSettings, train_settings
 from nrmap.runtime import choose_device
 
 METHODS = ("ddqn", "sa_ddqn")
 HOUR = 3600.0
+MADE_BY = {
+    "train.json": "python -m bench.train",
+    "maps.json": "python -m bench.maps",
+    "host.json": "python -m bench.cost --measure",
+}
+HOSTS = {"cpu": "host.json", "cuda": "host-cuda.json"}  # by the device that was measured
 
 
 @dataclass(frozen=True)
@@ -113,9 +120,23 @@ def cpu_speeds(train: Mapping[str, Any], maps: Mapping[str, Any], host: Mapping[
     )
 
 
-def gpu_speeds(cpu: Speeds, update_milliseconds: Mapping[str, float]) -> Speeds:
-    """With updates on a GPU. What was not measured there, collecting and ablating, is taken from the CPU: too much."""
-    return replace(cpu, updates={method: update_milliseconds[method] / 1000 for method in METHODS})
+def gpu_speeds(cpu: Speeds, update_milliseconds: Mapping[str, float], *, collecting: float) -> Speeds:
+    """With the updates of a GPU, and `collecting` beside it; ablating, not measured there, takes what the CPU needs."""
+    updates = {method: update_milliseconds[method] / 1000 for method in METHODS}
+    return replace(cpu, updates=updates, collecting=collecting)
+
+
+def read_measurements(folder: Path, *, with_gpu: bool) -> dict[str, Any]:
+    """The content of the files in `folder`, by name; that of a GPU if it is asked for and there.
+
+    NrmapError says how to make one that is missing.
+    """
+    names = list(MADE_BY)
+    for name, command in MADE_BY.items():
+        check((folder / name).is_file(), f"no file {folder / name}; make it with {command}")
+    if with_gpu and (folder / HOSTS["cuda"]).is_file():
+        names.append(HOSTS["cuda"])
+    return {name: read_json(folder / name) for name in names}
 
 
 def page(study: Study, speeds: Mapping[str, Speeds | None], workers: Mapping[str, int], host: Mapping[str, Any]) -> str:
@@ -163,25 +184,27 @@ def main() -> None:
         "--gpu-update-ms", type=float, nargs=2, metavar=("DDQN", "SA_DDQN"),
         help="milliseconds of an update on a GPU; without them, those that --measure --device cuda wrote",
     )  # fmt: skip
-    parser.add_argument("--measure", action="store_true", help="write host.json first")
+    parser.add_argument("--measure", action="store_true", help="write host.json first, host-cuda.json with cuda")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to measure; default: %(default)s")
     add("--agent-steps", default=4096, help="to measure; default: %(default)s")
     parser.add_argument("--folder", type=Path, default=Path("outputs/bench"), help="default: %(default)s")
     options = parser.parse_args()
     study = paper_study(options.games, options.seeds)
+    known = options.gpu_update_ms
     try:
         if options.measure:
             choose_device(options.device)
-            write_json(options.folder / "host.json", measure(study.trainings, options.device, options.agent_steps))
-        train, maps, host = (read_json(options.folder / f"{name}.json") for name in ("train", "maps", "host"))
+            measured = measure(study.trainings, options.device, options.agent_steps)
+            write_json(options.folder / HOSTS[options.device], measured)
+        files = read_measurements(options.folder, with_gpu=known is None)
     except NrmapError as error:
-        makes = "make them with python -m bench.train, python -m bench.maps and python -m bench.cost --measure"
-        sys.exit(f"error: {error}; {makes}")
-    cpu, gpu = cpu_speeds(train, maps, host), None
-    if options.gpu_update_ms is not None:
-        gpu = gpu_speeds(cpu, dict(zip(METHODS, options.gpu_update_ms, strict=True)))
-    elif host["device"] == "cuda":
-        gpu = gpu_speeds(cpu, host["update_milliseconds"])
+        sys.exit(f"error: {error}")
+    host, gpu_host = files["host.json"], files.get(HOSTS["cuda"])
+    cpu, gpu = cpu_speeds(files["train.json"], files["maps.json"], host), None
+    if known is not None:
+        gpu = gpu_speeds(cpu, dict(zip(METHODS, known, strict=True)), collecting=cpu.collecting)
+    elif gpu_host is not None:
+        gpu = gpu_speeds(cpu, gpu_host["update_milliseconds"], collecting=gpu_host["collecting_seconds_per_step"])
     print(
         page(study, {"GPU": gpu, "CPU job": cpu}, {"GPU": 1, "GPUs": options.gpus, "CPU jobs": options.cpu_jobs}, host)
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cost import Speeds, Study, cost, cpu_speeds, gpu_speeds, page, paper_study, training_hours
+from bench.cost import Speeds, Study, cost, cpu_speeds, gpu_speeds, main, page, paper_study, training_hours
 from bench.host import collecting_trainer
 from nrmap.learning.settings import TrainSettings
 
@@ -55,10 +55,10 @@ def test_chains_are_shared_out(study: Study, workers: int, rounds: int) -> None:
     assert found.wall_hours == pytest.approx(rounds * chain)
 
 
-def test_a_gpu_changes_the_updates_alone() -> None:
+def test_a_gpu_changes_the_updates_and_the_agent_steps() -> None:
     cpu = cpu_speeds(TRAIN, MAPS, HOST)
-    gpu = gpu_speeds(cpu, {"ddqn": 2.0, "sa_ddqn": 8.0})
-    assert gpu == replace(cpu, updates={"ddqn": 0.002, "sa_ddqn": 0.008})
+    gpu = gpu_speeds(cpu, {"ddqn": 2.0, "sa_ddqn": 8.0}, collecting=0.0005)
+    assert gpu == Speeds(collecting=0.0005, updates={"ddqn": 0.002, "sa_ddqn": 0.008}, ablating=0.25)
 
 
 def test_the_scale_is_the_papers() -> None:
@@ -78,6 +78,67 @@ def test_what_was_not_measured_is_said(study: Study) -> None:
     assert "| 6 CPU jobs | 9 | 0.1 |" in text
     assert "| CPU job | 1.00 ms | 20.00 ms | 100.00 ms | 250.00 ms | 0.0 h | 0.0 h | 1.5 h |" in text
     assert "2.0 GB" in text
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench.cost", "--folder", str(folder), *arguments])
+    main()
+
+
+def write(folder: Path, **files: object) -> None:
+    for name, content in files.items():
+        (folder / f"{name.replace('_', '-')}.json").write_text(json.dumps(content))
+
+
+def test_a_gpu_has_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    on_gpu = {
+        **HOST,
+        "device": "cuda",
+        "collecting_seconds_per_step": 0.0005,
+        "update_milliseconds": {"ddqn": 2.0, "sa_ddqn": 8.0},
+    }
+    write(tmp_path, train=TRAIN, maps=MAPS, host=HOST, host_cuda=on_gpu)
+    run_main(monkeypatch, tmp_path)
+    both = capsys.readouterr().out
+    assert "| GPU | 0.50 ms | 2.00 ms | 8.00 ms | 250.00 ms |" in both
+    assert "| CPU job | 1.00 ms | 20.00 ms | 100.00 ms | 250.00 ms |" in both
+    run_main(monkeypatch, tmp_path, "--gpu-update-ms", "3", "9")
+    assert "| GPU | 1.00 ms | 3.00 ms | 9.00 ms | 250.00 ms |" in capsys.readouterr().out
+    (tmp_path / "host-cuda.json").unlink()
+    run_main(monkeypatch, tmp_path)
+    assert "| GPU | not measured |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("there", "name", "command"),
+    [
+        ({}, "train", "python -m bench.train"),
+        ({"train": TRAIN}, "maps", "python -m bench.maps"),
+        ({"train": TRAIN, "maps": MAPS, "host_cuda": HOST}, "host", "python -m bench.cost --measure"),
+    ],
+)
+def test_a_missing_file_is_said_to_be_made_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: dict[str, object], name: str, command: str
+) -> None:
+    write(tmp_path, **there)
+    with pytest.raises(SystemExit) as stopped:
+        run_main(monkeypatch, tmp_path)
+    assert stopped.value.code == f"error: no file {tmp_path}/{name}.json; make it with {command}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mistake"), [((), "is not a JSON file"), (("--measure", "--device", "cuda"), "no CUDA device")]
+)
+def test_other_mistakes_are_not_taken_for_missing_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], mistake: str
+) -> None:
+    write(tmp_path, train=TRAIN, maps=MAPS, host=HOST)
+    (tmp_path / "maps.json").write_text("{")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as stopped:
+        run_main(monkeypatch, tmp_path, *arguments)
+    assert mistake in str(stopped.value.code)
+    assert "python -m" not in str(stopped.value.code)
 
 
 def test_the_timed_steps_ask_the_network(tiny_settings, monkeypatch: pytest.MonkeyPatch) -> None:
