@@ -9,6 +9,7 @@ what it leaves out.
 import argparse
 import statistics
 import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -139,15 +140,30 @@ def read_measurements(folder: Path, *, with_gpu: bool) -> dict[str, Any]:
     return {name: read_json(folder / name) for name in names}
 
 
-def page(study: Study, speeds: Mapping[str, Speeds | None], workers: Mapping[str, int], host: Mapping[str, Any]) -> str:
-    """Two Markdown tables: the parts, and the study on so many workers of every kind; None has not been measured."""
+def measured_on(files: Mapping[str, Any]) -> str:
+    """One sentence: the processor, or each with the names of its files where they come from several machines."""
+    names = defaultdict(list)
+    for name, content in files.items():
+        names[f"{content['machine']['processor']}, {content['machine']['cores']} cores"].append(name)
+    if len(names) == 1:
+        return f"Measured on {next(iter(names))}."
+    places = [f"{' and '.join(there)} on {machine}" for machine, there in names.items()]
+    return f"Not measured on one machine: {'; '.join(places)}."
+
+
+def page(
+    study: Study, speeds: Mapping[str, Speeds | None], workers: Mapping[str, int], files: Mapping[str, Any]
+) -> str:
+    """Two Markdown tables: the parts, and the study on so many workers of every kind; None has not been measured.
+
+    `files` has the measurements behind `speeds`.
+    """
     steps = study.trainings["ddqn"].steps
     lines = [
         f"{study.games} games × {study.seeds} seeds × {len(METHODS)} methods at {steps:,} agent steps, "
         f"{study.ablated_states:,} states ablated for each game and seed, controls included.",
         "",
-        f"Measured on {host['machine']['processor']}, {host['machine']['cores']} cores. "
-        f"Memory of a training: {host['training_rss_mb'] / 1024:.1f} GB.",
+        f"{measured_on(files)} Memory of a training: {files['host.json']['training_rss_mb'] / 1024:.1f} GB.",
         "",
         "| worker | agent step | update, ddqn | update, sa_ddqn | state | training, ddqn | training, sa_ddqn | maps |",
         "|---|---|---|---|---|---|---|---|",
@@ -199,15 +215,14 @@ def main() -> None:
         files = read_measurements(options.folder, with_gpu=known is None)
     except NrmapError as error:
         sys.exit(f"error: {error}")
-    host, gpu_host = files["host.json"], files.get(HOSTS["cuda"])
-    cpu, gpu = cpu_speeds(files["train.json"], files["maps.json"], host), None
+    cpu, gpu = cpu_speeds(files["train.json"], files["maps.json"], files["host.json"]), None
+    gpu_host = files.get(HOSTS["cuda"])
     if known is not None:
         gpu = gpu_speeds(cpu, dict(zip(METHODS, known, strict=True)), collecting=cpu.collecting)
     elif gpu_host is not None:
         gpu = gpu_speeds(cpu, gpu_host["update_milliseconds"], collecting=gpu_host["collecting_seconds_per_step"])
-    print(
-        page(study, {"GPU": gpu, "CPU job": cpu}, {"GPU": 1, "GPUs": options.gpus, "CPU jobs": options.cpu_jobs}, host)
-    )
+    workers = {"GPU": 1, "GPUs": options.gpus, "CPU jobs": options.cpu_jobs}
+    print(page(study, {"GPU": gpu, "CPU job": cpu}, workers, files))
 
 
 if __name__ == "__main__":

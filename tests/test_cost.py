@@ -9,24 +9,30 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cost import Speeds, Study, cost, cpu_speeds, gpu_speeds, main, page, paper_study, training_hours
+from bench.cost import Speeds, Study, cost, cpu_speeds, gpu_speeds, main, measured_on, page, paper_study, training_hours
 from bench.host import collecting_trainer
 from nrmap.learning.settings import TrainSettings
 
 ROOT = Path(__file__).parent.parent
+MACHINE = {"processor": "a processor", "cores": 2}
 TRAIN = {
     "updates_per_second": {
         "ddqn": {"rates": [40.0, 50.0, 200.0], "operations": 1.0},
         "sa_ddqn": {"rates": [10.0, 9.0, 11.0], "operations": 1.0},
-    }
+    },
+    "machine": MACHINE,
 }
-MAPS = {"cases": [{"case": "1 frame", "seconds_per_state": {"incremental": 0.5, "differences_only": 0.25}}]}
+MAPS = {
+    "cases": [{"case": "1 frame", "seconds_per_state": {"incremental": 0.5, "differences_only": 0.25}}],
+    "machine": MACHINE,
+}
 HOST = {
     "device": "cpu",
     "collecting_seconds_per_step": 0.001,
     "training_rss_mb": 2048.0,
-    "machine": {"processor": "a processor", "cores": 2},
+    "machine": MACHINE,
 }
+FILES = {"train.json": TRAIN, "maps.json": MAPS, "host.json": HOST}
 
 
 @pytest.fixture
@@ -73,11 +79,22 @@ def test_the_scale_is_the_papers() -> None:
 
 
 def test_what_was_not_measured_is_said(study: Study) -> None:
-    text = page(study, {"GPU": None, "CPU job": cpu_speeds(TRAIN, MAPS, HOST)}, {"GPU": 1, "CPU jobs": 6}, HOST)
+    text = page(study, {"GPU": None, "CPU job": cpu_speeds(TRAIN, MAPS, HOST)}, {"GPU": 1, "CPU jobs": 6}, FILES)
     assert "| 1 GPU | not measured | |" in text
     assert "| 6 CPU jobs | 9 | 0.1 |" in text
     assert "| CPU job | 1.00 ms | 20.00 ms | 100.00 ms | 250.00 ms | 0.0 h | 0.0 h | 1.5 h |" in text
-    assert "2.0 GB" in text
+    assert "Measured on a processor, 2 cores. Memory of a training: 2.0 GB." in text
+
+
+def test_measurements_of_several_machines_are_said_to_be_that() -> None:
+    other = {"machine": {"processor": "another", "cores": 2}}
+    assert measured_on({"train.json": TRAIN, "maps.json": other, "host.json": HOST}) == (
+        "Not measured on one machine: train.json and host.json on a processor, 2 cores; maps.json on another, 2 cores."
+    )
+    more_cores = {"machine": {**MACHINE, "cores": 64}}
+    assert measured_on({"train.json": TRAIN, "maps.json": more_cores}) == (
+        "Not measured on one machine: train.json on a processor, 2 cores; maps.json on a processor, 64 cores."
+    )
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> None:
