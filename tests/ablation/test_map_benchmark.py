@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_policies import FREEWAY, toy_policy
 
 from bench import map_contenders as contenders
 from bench.map_cases import ACTIONS, Case, random_policy
+from bench.second_temperature import second_temperature
 from nrmap.ablation import make_engine
 from nrmap.envs import EnvSpec
 from nrmap.policy import save_policy
@@ -102,6 +104,15 @@ def test_the_operations_of_the_engine_are_fewer_than_those_of_whole_networks(cas
     left = contenders.units_left(case)
     assert list(left) == ["conv1", "conv2", "conv3", "hidden"]
     assert all(0 < share <= 1 for share in left.values())
+
+
+def test_a_second_temperature_finds_the_ablation_done(tmp_path: Path) -> None:
+    save_policy(tmp_path / "policy.safetensors", toy_policy(FREEWAY))
+    found = second_temperature(tmp_path / "policy.safetensors", 1, tmp_path / "outputs")
+    assert found["states"] == 1
+    assert found["speedup"] == found["first_seconds"] / found["second_seconds"] > 0
+    assert len(list((tmp_path / "outputs/ablated/Freeway").iterdir())) == 1
+    assert len(list((tmp_path / "outputs/maps/Freeway/toy/seed0").iterdir())) == 2
 
 
 @pytest.mark.slow
