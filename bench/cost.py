@@ -1,37 +1,38 @@
 """What the paper's study would cost: `python -m bench.cost`, Markdown tables from measured numbers.
 
 It reads outputs/bench/train.json (python -m bench.train), outputs/bench/maps.json (python -m
-bench.maps) and outputs/bench/host.json, which `--measure` makes in a minute. docs/scale.md has the
-model's formulas and what it leaves out.
+bench.maps) and outputs/bench/host.json, which `--measure` makes in a minute; on a machine with a GPU
+`--measure --device cuda` makes host-cuda.json beside it. docs/scale.md has the model's formulas and
+what it leaves out.
 """
 
 import argparse
-import multiprocessing
-import resource
 import statistics
 import sys
-import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from bench.train import machine
-from bench.train_contenders import random_batch
-from nrmap.errors import NrmapError
+from bench.host import measure
+from nrmap.errors import NrmapError, check
 from nrmap.files import read_json, write_json
 from nrmap.learning.settings import TrainSettings, train_settings
-from nrmap.runtime import choose_device, keep_freed_memory
-from train.trainer import Trainer
+from nrmap.runtime import choose_device
 
 METHODS = ("ddqn", "sa_ddqn")
-HOUR, MEGABYTE = 3600.0, 2**20
-FOREVER = 10**9
+HOUR = 3600.0
+MADE_BY = {
+    "train.json": "python -m bench.train",
+    "maps.json": "python -m bench.maps",
+    "host.json": "python -m bench.cost --measure",
+}
+HOSTS = {"cpu": "host.json", "cuda": "host-cuda.json"}  # by the device that was measured
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Study:
     seeds: int
     trainings: Mapping[str, TrainSettings]  # by method
     num_states: int  # a policy's own; the pool of both methods has as many of each
+    controls: int  # draws of random and of shuffled weights, each mapped on the pool
 
     @property
     def chains(self) -> int:
@@ -50,8 +52,13 @@ class Study:
 
     @property
     def ablated_states(self) -> int:
-        """The states ablated for one chain: two policies, each on its own states and on those of the pool."""
-        return 2 * (self.num_states + 2 * self.num_states)
+        """The states ablated for one chain: each policy's own, then those of the pool for both and for their controls.
+
+        Random weights are the same for both policies, so they are mapped once; shuffled ones are each policy's own.
+        """
+        own, pool = self.num_states, 2 * self.num_states
+        random, shuffled = self.controls, 2 * self.controls
+        return 2 * own + (2 + random + shuffled) * pool
 
 
 @dataclass(frozen=True)
@@ -90,15 +97,18 @@ def cost(study: Study, speeds: Speeds, workers: int) -> Cost:
 
 def paper_study(games: int, seeds: int) -> Study:
     """The study at the scale `paper`, as conf/ has it."""
-    trainings, num_states = {}, 0
     with initialize_config_module("conf", version_base="1.3"):
-        for method in METHODS:
-            config = compose("train", overrides=["scale=paper", f"method={method}", "outputs=none"])
-            values = OmegaConf.to_container(config, resolve=True)
-            assert isinstance(values, dict)
-            trainings[method] = train_settings({str(key): value for key, value in values.items()})
-            num_states = config.scale.analysis.num_states
-    return Study(games, seeds, trainings, num_states)
+        configs = {
+            method: compose("train", overrides=["scale=paper", f"method={method}", "outputs=none"])
+            for method in METHODS
+        }
+    trainings = {}
+    for method, config in configs.items():
+        values = OmegaConf.to_container(config, resolve=True)
+        assert isinstance(values, dict)
+        trainings[method] = train_settings({str(key): value for key, value in values.items()})
+    analysis = configs["ddqn"].scale.analysis
+    return Study(games, seeds, trainings, num_states=analysis.num_states, controls=analysis.controls)
 
 
 def cpu_speeds(train: Mapping[str, Any], maps: Mapping[str, Any], host: Mapping[str, Any]) -> Speeds:
@@ -107,24 +117,53 @@ def cpu_speeds(train: Mapping[str, Any], maps: Mapping[str, Any], host: Mapping[
     return Speeds(
         collecting=host["collecting_seconds_per_step"],
         updates={method: 1 / rate for method, rate in rates.items()},
-        ablating=maps["cases"][0]["seconds_per_state"]["incremental"],
+        ablating=maps["cases"][0]["seconds_per_state"]["differences_only"],  # as `analyze` ablates
     )
 
 
-def gpu_speeds(cpu: Speeds, update_milliseconds: Mapping[str, float]) -> Speeds:
-    """With updates on a GPU. What was not measured there, collecting and ablating, is taken from the CPU: too much."""
-    return replace(cpu, updates={method: update_milliseconds[method] / 1000 for method in METHODS})
+def gpu_speeds(cpu: Speeds, update_milliseconds: Mapping[str, float], *, collecting: float) -> Speeds:
+    """With the updates of a GPU, and `collecting` beside it; ablating, not measured there, takes what the CPU needs."""
+    updates = {method: update_milliseconds[method] / 1000 for method in METHODS}
+    return replace(cpu, updates=updates, collecting=collecting)
 
 
-def page(study: Study, speeds: Mapping[str, Speeds | None], workers: Mapping[str, int], host: Mapping[str, Any]) -> str:
-    """Two Markdown tables: the parts, and the study on so many workers of every kind; None has not been measured."""
+def read_measurements(folder: Path, *, with_gpu: bool) -> dict[str, Any]:
+    """The content of the files in `folder`, by name; that of a GPU if it is asked for and there.
+
+    NrmapError says how to make one that is missing.
+    """
+    names = list(MADE_BY)
+    for name, command in MADE_BY.items():
+        check((folder / name).is_file(), f"no file {folder / name}; make it with {command}")
+    if with_gpu and (folder / HOSTS["cuda"]).is_file():
+        names.append(HOSTS["cuda"])
+    return {name: read_json(folder / name) for name in names}
+
+
+def measured_on(files: Mapping[str, Any]) -> str:
+    """One sentence: the processor, or each with the names of its files where they come from several machines."""
+    names = defaultdict(list)
+    for name, content in files.items():
+        names[f"{content['machine']['processor']}, {content['machine']['cores']} cores"].append(name)
+    if len(names) == 1:
+        return f"Measured on {next(iter(names))}."
+    places = [f"{' and '.join(there)} on {machine}" for machine, there in names.items()]
+    return f"Not measured on one machine: {'; '.join(places)}."
+
+
+def page(
+    study: Study, speeds: Mapping[str, Speeds | None], workers: Mapping[str, int], files: Mapping[str, Any]
+) -> str:
+    """Two Markdown tables: the parts, and the study on so many workers of every kind; None has not been measured.
+
+    `files` has the measurements behind `speeds`.
+    """
     steps = study.trainings["ddqn"].steps
     lines = [
         f"{study.games} games × {study.seeds} seeds × {len(METHODS)} methods at {steps:,} agent steps, "
-        f"{study.ablated_states:,} states ablated for each game and seed.",
+        f"{study.ablated_states:,} states ablated for each game and seed, controls included.",
         "",
-        f"Measured on {host['machine']['processor']}, {host['machine']['cores']} cores. "
-        f"Memory of a training: {host['training_rss_mb'] / 1024:.1f} GB.",
+        f"{measured_on(files)} Memory of a training: {files['host.json']['training_rss_mb'] / 1024:.1f} GB.",
         "",
         "| worker | agent step | update, ddqn | update, sa_ddqn | state | training, ddqn | training, sa_ddqn | maps |",
         "|---|---|---|---|---|---|---|---|",
@@ -149,62 +188,6 @@ def page(study: Study, speeds: Mapping[str, Speeds | None], workers: Mapping[str
     return "\n".join(lines)
 
 
-def measure(study: Study, device: str, agent_steps: int) -> dict[str, Any]:
-    """What host.json holds; in a process of its own, so that the peak of its memory is that of a training."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, (study.trainings, device, agent_steps))
-
-
-def _measure(trainings: Mapping[str, TrainSettings], device: str, agent_steps: int) -> dict[str, Any]:
-    keep_freed_memory()
-    described = machine()
-    trainers = {method: _trainer(settings, device, agent_steps) for method, settings in trainings.items()}
-    trainer = trainers["ddqn"]
-    iterations = trainer.run()
-    seconds = 0.0
-    for end in (agent_steps, 2 * agent_steps):  # in the first half the emulators begin and the replay's memory fills
-        begun, before = time.perf_counter(), trainer.agent_step
-        while trainer.agent_step < end:
-            next(iterations)
-        seconds = (time.perf_counter() - begun) / (trainer.agent_step - before)
-    updates = {method: _milliseconds_of_an_update(each, device) for method, each in trainers.items()}
-    settings = trainings["ddqn"]
-    frames_left_out = settings.replay.capacity - trainer.settings.replay.capacity
-    return {
-        "device": device,
-        "num_envs": settings.num_envs,
-        "collecting_seconds_per_step": seconds,
-        "update_milliseconds": updates,
-        "training_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        + frames_left_out * settings.env.height * settings.env.width / MEGABYTE,
-        "training_gpu_mb": torch.cuda.max_memory_allocated() / MEGABYTE if device == "cuda" else None,
-        "machine": described,
-    }
-
-
-def _trainer(settings: TrainSettings, device: str, capacity: int) -> Trainer:
-    """One that only collects, into a small replay."""
-    small = replace(settings.replay, capacity=capacity)
-    return Trainer(replace(settings, steps=FOREVER, warm_up_steps=FOREVER, replay=small), device=torch.device(device))
-
-
-def _milliseconds_of_an_update(trainer: Trainer, device: str, updates: int = 20) -> float:
-    batch = random_batch()
-    begun = 0.0
-    for number in range(updates + 3):
-        if number == 3:
-            _synchronise(device)
-            begun = time.perf_counter()
-        trainer.learner.update(batch, agent_step=FOREVER)
-    _synchronise(device)
-    return 1000 * (time.perf_counter() - begun) / updates
-
-
-def _synchronise(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def main() -> None:
     """Measure if asked to, then print the page."""
     parser = argparse.ArgumentParser(prog="python -m bench.cost", description=__doc__.partition("\n")[0])
@@ -217,28 +200,29 @@ def main() -> None:
         "--gpu-update-ms", type=float, nargs=2, metavar=("DDQN", "SA_DDQN"),
         help="milliseconds of an update on a GPU; without them, those that --measure --device cuda wrote",
     )  # fmt: skip
-    parser.add_argument("--measure", action="store_true", help="write host.json first")
+    parser.add_argument("--measure", action="store_true", help="write host.json first, host-cuda.json with cuda")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to measure; default: %(default)s")
     add("--agent-steps", default=4096, help="to measure; default: %(default)s")
     parser.add_argument("--folder", type=Path, default=Path("outputs/bench"), help="default: %(default)s")
     options = parser.parse_args()
     study = paper_study(options.games, options.seeds)
+    known = options.gpu_update_ms
     try:
         if options.measure:
             choose_device(options.device)
-            write_json(options.folder / "host.json", measure(study, options.device, options.agent_steps))
-        train, maps, host = (read_json(options.folder / f"{name}.json") for name in ("train", "maps", "host"))
+            measured = measure(study.trainings, options.device, options.agent_steps)
+            write_json(options.folder / HOSTS[options.device], measured)
+        files = read_measurements(options.folder, with_gpu=known is None)
     except NrmapError as error:
-        makes = "make them with python -m bench.train, python -m bench.maps and python -m bench.cost --measure"
-        sys.exit(f"error: {error}; {makes}")
-    cpu, gpu = cpu_speeds(train, maps, host), None
-    if options.gpu_update_ms is not None:
-        gpu = gpu_speeds(cpu, dict(zip(METHODS, options.gpu_update_ms, strict=True)))
-    elif host["device"] == "cuda":
-        gpu = gpu_speeds(cpu, host["update_milliseconds"])
-    print(
-        page(study, {"GPU": gpu, "CPU job": cpu}, {"GPU": 1, "GPUs": options.gpus, "CPU jobs": options.cpu_jobs}, host)
-    )
+        sys.exit(f"error: {error}")
+    cpu, gpu = cpu_speeds(files["train.json"], files["maps.json"], files["host.json"]), None
+    gpu_host = files.get(HOSTS["cuda"])
+    if known is not None:
+        gpu = gpu_speeds(cpu, dict(zip(METHODS, known, strict=True)), collecting=cpu.collecting)
+    elif gpu_host is not None:
+        gpu = gpu_speeds(cpu, gpu_host["update_milliseconds"], collecting=gpu_host["collecting_seconds_per_step"])
+    workers = {"GPU": 1, "GPUs": options.gpus, "CPU jobs": options.cpu_jobs}
+    print(page(study, {"GPU": gpu, "CPU job": cpu}, workers, files))
 
 
 if __name__ == "__main__":

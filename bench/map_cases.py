@@ -16,6 +16,11 @@ from nrmap.policy import Policy, PolicyCard, load_policy, save_policy
 GAME = EnvSpec("Freeway", 84, 84)
 ACTIONS = 3
 STACKS = (1, 4)
+CASES = {
+    f"{frames} frame{'s' * (frames > 1)}, {'dueling' if dueling else 'plain'}": (frames, dueling)
+    for frames in STACKS
+    for dueling in (True, False)
+}
 EPISODES = 8
 STEPS = 1024
 
@@ -34,8 +39,8 @@ class Case:
         return load_policy(self.policy), torch.load(self.states)
 
 
-def make_cases(folder: Path, trained: Sequence[Path], num_states: int) -> list[Case]:
-    """A dueling and a plain network each for one frame and for four: trained where given, else with random weights."""
+def make_cases(folder: Path, trained: Sequence[Path], num_states: int, names: Sequence[str]) -> list[Case]:
+    """The cases with these names, each with its trained policy where one is given, else with random weights."""
     given = {}
     for path in trained:
         spec = load_policy(path).network.spec
@@ -43,17 +48,16 @@ def make_cases(folder: Path, trained: Sequence[Path], num_states: int) -> list[C
     player = load_policy(given[1, True]) if (1, True) in given else random_policy(GAME)
     stacked = play(player, num_states)  # [N, 4, H, W]
     cases = []
-    for frames in STACKS:
+    for name in names:
+        frames, dueling = CASES[name]
         states = folder / f"states{frames}.pt"
         torch.save(stacked[:, -frames:].clone(), states)
-        for dueling in (True, False):
-            name = f"{frames} frame{'s' * (frames > 1)}, {'dueling' if dueling else 'plain'}"
-            if (frames, dueling) in given:
-                cases.append(Case(name, str(given[frames, dueling]), given[frames, dueling], states))
-                continue
-            path = folder / f"policy{len(cases)}.safetensors"
-            save_policy(path, random_policy(replace(player.env, frame_stack=frames), dueling=dueling))
-            cases.append(Case(name, "random", path, states))
+        if (frames, dueling) in given:
+            cases.append(Case(name, str(given[frames, dueling]), given[frames, dueling], states))
+            continue
+        path = folder / f"policy{len(cases)}.safetensors"
+        save_policy(path, random_policy(replace(player.env, frame_stack=frames), dueling=dueling))
+        cases.append(Case(name, "random", path, states))
     return cases
 
 

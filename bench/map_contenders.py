@@ -30,10 +30,13 @@ from nrmap.ablation.hidden import HiddenLayer
 from nrmap.ablation.parts import Convolution
 from nrmap.ablation.rounding import ablate_pixels
 from nrmap.network import STATE_SCALE
+from nrmap.policy import Policy
 from nrmap.runtime import keep_freed_memory
 
 SPEC = AblationSpec(value=0, channels="all")
 EXACT_BATCH = 64
+
+Ablates = Callable[[Tensor], Tensor]  # from one uint8 state, [1, C, H, W]
 
 
 def incremental(case: Case, differences_only: bool = False) -> Work:
@@ -129,10 +132,9 @@ def _addmm_operations(sums: Sequence[int], one: Sequence[int], two: Sequence[int
     return 2 * one[0] * one[1] * two[1]
 
 
-def dense(case: Case, batch_size: int, skip_unchanged: bool) -> Work:
-    """States per second of dense batches in inference mode, channels last."""
+def dense(policy: Policy, batch_size: int, *, skip_unchanged: bool) -> Ablates:
+    """Dense batches, channels last; all Q-values, [1, H, W, A]."""
     keep_freed_memory()  # as the engine does; captum grows without bounds with it
-    policy, states = case.load()
     engine = DenseEngine(
         policy,
         spec=SPEC,
@@ -142,43 +144,53 @@ def dense(case: Case, batch_size: int, skip_unchanged: bool) -> Work:
         skip_unchanged=skip_unchanged,
         memory_format=torch.channels_last,
     )
-    return _one_by_one(states, lambda state: list(engine.ablate(state)))
+
+    def ablate(state: Tensor) -> Tensor:
+        (chunk,) = engine.ablate(state)
+        return chunk.q_values
+
+    return ablate
 
 
-def feature_ablation(case: Case, perturbations_per_eval: int) -> Work:
-    """States per second of captum's FeatureAblation, whose features are the pixels in all frames."""
+def feature_ablation(policy: Policy, perturbations_per_eval: int) -> Ablates:
+    """captum's FeatureAblation, whose features are the pixels in all frames; what Q(s, 0) loses, [1, C, H, W]."""
     from captum.attr import FeatureAblation
 
-    policy, states = case.load()
-    _, channels, height, width = states.shape
+    channels, height, width = policy.env.state_shape
     pixels = torch.arange(height * width).view(1, 1, height, width).expand(1, channels, height, width)
     method = FeatureAblation(policy.network)
 
-    def attribute(state: Tensor) -> None:
+    def attribute(state: Tensor) -> Tensor:
         scaled = state.float() * STATE_SCALE
-        method.attribute(scaled, target=0, feature_mask=pixels, perturbations_per_eval=perturbations_per_eval)
+        losses: Tensor = method.attribute(
+            scaled, target=0, feature_mask=pixels, perturbations_per_eval=perturbations_per_eval
+        )
+        return losses
 
-    return _one_by_one(states, attribute)
+    return attribute
 
 
-def occlusion(case: Case, perturbations_per_eval: int) -> Work:
-    """States per second of captum's Occlusion with windows of one pixel in all frames."""
+def occlusion(policy: Policy, perturbations_per_eval: int) -> Ablates:
+    """captum's Occlusion with windows of one pixel in all frames; what Q(s, 0) loses, [1, C, H, W]."""
     from captum.attr import Occlusion
 
-    policy, states = case.load()
-    window = (states.shape[1], 1, 1)
+    window = (policy.env.state_shape[0], 1, 1)
     method = Occlusion(policy.network)
 
-    def attribute(state: Tensor) -> None:
+    def attribute(state: Tensor) -> Tensor:
         scaled = state.float() * STATE_SCALE
-        method.attribute(scaled, window, strides=window, target=0, perturbations_per_eval=perturbations_per_eval)
+        losses: Tensor = method.attribute(
+            scaled, window, strides=window, target=0, perturbations_per_eval=perturbations_per_eval
+        )
+        return losses
 
-    return _one_by_one(states, attribute)
+    return attribute
 
 
-def _one_by_one(states: Tensor, ablate: Callable[[Tensor], object]) -> Work:
-    """Takes the states [N, C, H, W] in turn, so that every round has other ones."""
-    turns = itertools.cycle(states.split(1))
+def one_by_one(rival: Callable[[Policy, int], Ablates], case: Case, batch_size: int) -> Work:
+    """States per second of a rival that takes them in turn, so that every round has other ones."""
+    policy, states = case.load()
+    ablate, turns = rival(policy, batch_size), itertools.cycle(states.split(1))
 
     def run(amount: int) -> int:
         with torch.inference_mode():

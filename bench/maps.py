@@ -15,7 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from bench import map_contenders as contenders
-from bench.map_cases import Case, make_cases, resized_case
+from bench.map_cases import CASES, Case, make_cases, resized_case
 from bench.paired import Entry, Work, race, ratio, show_and_write
 from bench.second_temperature import second_temperature
 from bench.train import machine
@@ -27,10 +27,10 @@ TRAINED = (
     Path("outputs/bench/four_frames.safetensors"),
 )
 RIVALS: dict[str, Callable[..., Work]] = {
-    "dense": partial(contenders.dense, skip_unchanged=False),
-    "dense_skipping": partial(contenders.dense, skip_unchanged=True),
-    "feature_ablation": contenders.feature_ablation,
-    "occlusion": contenders.occlusion,
+    "dense": partial(contenders.one_by_one, partial(contenders.dense, skip_unchanged=False)),
+    "dense_skipping": partial(contenders.one_by_one, partial(contenders.dense, skip_unchanged=True)),
+    "feature_ablation": partial(contenders.one_by_one, contenders.feature_ablation),
+    "occlusion": partial(contenders.one_by_one, contenders.occlusion),
 }
 
 
@@ -127,7 +127,7 @@ def _apart(function: Any, *arguments: Any) -> Any:
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Everything that maps.json holds."""
     described = machine()
-    cases = make_cases(folder, options.policy, options.states)
+    cases = make_cases(folder, options.policy, options.states, options.cases)
     measured = []
     for case in cases:
         print(case.name, flush=True)
@@ -192,6 +192,8 @@ def main() -> None:
     add = partial(parser.add_argument, help="default: %(default)s")
     explained = "trained policies, each in place of random weights of its kind; that for one frame, dueling, also plays"
     parser.add_argument("--policy", type=Path, nargs="*", default=default, help=f"{explained}; default: %(default)s")
+    explained = "the growth and the second temperature are those of the first"
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help=f"{explained}; default: all")
     add("--states", type=int, default=64)
     parser.add_argument("--exact-states", type=int, default=16, help="checked in float64; default: %(default)s")
     add("--rounds", type=int, default=5)

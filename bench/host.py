@@ -1,0 +1,88 @@
+"""What bench.cost measures itself: seconds of an agent step, milliseconds of an update, memory of a training."""
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from bench.train import machine
+from bench.train_contenders import random_batch
+from nrmap.learning.settings import TrainSettings
+from nrmap.runtime import keep_freed_memory
+from train.trainer import Trainer
+
+MEGABYTE = 2**20
+FOREVER = 10**9
+
+
+def measure(trainings: Mapping[str, TrainSettings], device: str, agent_steps: int) -> dict[str, Any]:
+    """What host.json holds; in a process of its own, so that the peak of its memory is that of a training.
+
+    `trainings` has settings for each method, of which "ddqn" is the one that collects.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure, (trainings, device, agent_steps))
+
+
+def _measure(trainings: Mapping[str, TrainSettings], device: str, agent_steps: int) -> dict[str, Any]:
+    keep_freed_memory()
+    described = machine()
+    trainers = {method: collecting_trainer(settings, device, agent_steps) for method, settings in trainings.items()}
+    trainer = trainers["ddqn"]
+    iterations = trainer.run()
+    seconds = 0.0
+    for end in (agent_steps, 2 * agent_steps):  # in the first half the emulators begin and the replay's memory fills
+        begun, before = time.perf_counter(), trainer.agent_step
+        while trainer.agent_step < end:
+            next(iterations)
+        seconds = (time.perf_counter() - begun) / (trainer.agent_step - before)
+    updates = {method: _milliseconds_of_an_update(each, device) for method, each in trainers.items()}
+    settings = trainings["ddqn"]
+    frames_left_out = settings.replay.capacity - trainer.settings.replay.capacity
+    return {
+        "device": device,
+        "num_envs": settings.num_envs,
+        "collecting_seconds_per_step": seconds,
+        "update_milliseconds": updates,
+        "training_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        + frames_left_out * settings.env.height * settings.env.width / MEGABYTE,
+        "training_gpu_mb": torch.cuda.max_memory_allocated() / MEGABYTE if device == "cuda" else None,
+        "machine": described,
+    }
+
+
+def collecting_trainer(settings: TrainSettings, device: str, capacity: int) -> Trainer:
+    """One that never learns, into a replay of `capacity` frames.
+
+    It explores at the final rate from the start: while nearly all actions are random, few steps ask
+    the network for one, and the time of acting would go missing.
+    """
+    changed = replace(
+        settings,
+        steps=FOREVER,
+        warm_up_steps=FOREVER,
+        replay=replace(settings.replay, capacity=capacity),
+        exploration=replace(settings.exploration, epsilon_initial=settings.exploration.epsilon_final),
+    )
+    return Trainer(changed, device=torch.device(device))
+
+
+def _milliseconds_of_an_update(trainer: Trainer, device: str, updates: int = 20) -> float:
+    batch = random_batch()
+    begun = 0.0
+    for number in range(updates + 3):
+        if number == 3:
+            _synchronise(device)
+            begun = time.perf_counter()
+        trainer.learner.update(batch, agent_step=FOREVER)
+    _synchronise(device)
+    return 1000 * (time.perf_counter() - begun) / updates
+
+
+def _synchronise(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
