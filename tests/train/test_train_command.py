@@ -18,6 +18,7 @@ import safetensors
 import torch
 
 from conf.choices import group_options
+from nrmap.files import TEMPORARY_PREFIX
 from nrmap.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE
 from nrmap.policy import load_policy
 from train.checkpoint import load_checkpoint
@@ -213,7 +214,7 @@ def test_a_killed_command_goes_on_to_the_same_policy(start, tmp_path):
         command.process.join(timeout=60)
         assert command.process.exitcode == -signal.SIGKILL
     folder = next(here.glob(f"train/*/sa_ddqn/*/*/{CHECKPOINT_FILE}")).parent
-    (folder / f".{CHECKPOINT_FILE}.half").write_bytes(b"what a kill can leave")
+    (folder / f"{TEMPORARY_PREFIX}{CHECKPOINT_FILE}.half").write_bytes(b"what a kill can leave")
     resumed = start(*options)
     path = finished(resumed)
     assert "going on from agent step" in resumed.err
