@@ -34,6 +34,8 @@ def run(config):
         raise NrmapError("a mistake")
     if seed == 3:
         os.kill(os.getpid(), 9)
+    if seed == -1:
+        open("absent")
     if seed >= 4:
         import torch
         (Path(config["outputs"]) / f"threads{seed}").write_text(str(torch.get_num_threads()))
@@ -115,6 +117,22 @@ def test_outputs_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert with_absolute_outputs(["outputs=/a"]) == ["outputs='/a'"]
     for kept in ("outputs='a b'", "outputs=${oc.env:HOME}/a", "outputs=a,b"):
         assert with_absolute_outputs([kept]) == [kept]
+
+
+def test_a_bug_keeps_its_traceback_and_a_log_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "jobs.py").write_text(JOBS)
+    bug = command([str(tmp_path / "jobs.py"), "seed=-1", f"outputs={tmp_path}"], PYTHONPATH=str(ROOT))
+    assert bug.returncode == 1
+    assert bug.stderr.splitlines()[-1] == "FileNotFoundError: [Errno 2] No such file or directory: 'absent'"
+    assert "error: cannot" not in bug.stderr
+    (tmp_path / "file").touch()
+    for mode in ([], ["-m"]):
+        arguments = [str(tmp_path / "jobs.py"), *mode, "seed=0", f"outputs={tmp_path / 'file'}"]
+        unwritable = command(arguments, PYTHONPATH=str(ROOT))
+        assert unwritable.returncode == 2
+        (line,) = [line for line in unwritable.stderr.splitlines() if line.startswith("error: ")]
+        assert line.startswith(f"error: cannot write {tmp_path / 'file'}/logs")
+        assert "Traceback" not in unwritable.stderr
 
 
 def test_a_killed_process_ends_in_a_line(sweep) -> None:
