@@ -11,7 +11,8 @@ import torch
 from conf.entry import entry_point
 from nrmap.errors import check
 from nrmap.layout import Layout
-from nrmap.learning.settings import TrainSettings, build, train_settings
+from nrmap.learning.settings import TrainSettings, train_settings
+from nrmap.mappings import build
 from nrmap.runtime import choose_device, choose_precision, keep_freed_memory
 from nrmap.tracking import Tracker, TrackingSpec, track
 from train.run import RunOptions, ensure_trained

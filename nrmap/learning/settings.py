@@ -1,20 +1,20 @@
 """Everything that a trained policy depends on, as one frozen value with an identity."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nrmap.envs import EnvSpec
-from nrmap.errors import NrmapError, check, unknown_choice
+from nrmap.errors import check, unknown_choice
 from nrmap.files import identity_of
 from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
 from nrmap.learning.schedules import Linear, epsilon_per_env
 from nrmap.learning.state_adversarial import RegulariserSpec
+from nrmap.mappings import build, merged, part
 from nrmap.network import NetworkSpec
 
 
@@ -80,7 +80,7 @@ class TrainSettings:
         check(self.anchor >= 0, f"anchor={self.anchor}: expected at least 0 (off)")
         check(self.anchor == 0 or self.parent is not None, f"anchor={self.anchor}: expected 0 without a parent")
         NetworkSpec(*self.env.state_shape, actions=1, dueling=self.dueling)  # checks the size of the screen
-        per_env = (self.replay.n_step + 1) * self.num_envs
+        first_returns = (self.replay.n_step + 1) * self.num_envs
         slots = self.replay.smallest_ring(self.env.frame_stack) * self.num_envs
         check(
             self.replay.capacity >= slots,
@@ -88,8 +88,8 @@ class TrainSettings:
             f"{self.num_envs} environments",
         )
         check(
-            self.warm_up_steps >= per_env,
-            f"warm_up_steps={self.warm_up_steps}: expected at least (n_step + 1) · num_envs = {per_env}, "
+            self.warm_up_steps >= first_returns,
+            f"warm_up_steps={self.warm_up_steps}: expected at least (n_step + 1) · num_envs = {first_returns}, "
             "so that a first batch can be drawn",
         )
         check(
@@ -114,7 +114,9 @@ class TrainSettings:
 METHODS = {"ddqn": None, "ddqn_continued": None, "sa_ddqn": "pgd", "sa_ddqn_ibp": "ibp"}
 # Plain DDQN from the vanilla policy is the control of SA-DDQN by PGD: it has the same steps and the same anchor.
 _SOLVER_OF_CONTROLS = "pgd"
-_METHOD_KEYS = ("name", "start_from", "regulariser")
+_METHOD_KEYS = {"name": "a method", "start_from": "vanilla or scratch", "regulariser": "null, or keys and values"}
+_PARTS_OF_SCALE = {"exploration": ExplorationSpec, "replay": ReplaySpec, "learner": LearnerSpec}
+_RAMP_KEYS = ("ramp_begin", "ramp_steps")
 
 
 def train_settings(config: Mapping[str, Any]) -> TrainSettings:
@@ -125,24 +127,26 @@ def train_settings(config: Mapping[str, Any]) -> TrainSettings:
     `by_solver` has there differs for one solver only. Raises NrmapError for an unknown method, an
     unknown or missing key, and a value out of range.
     """
-    method = dict(config["method"])
+    method, scale = part(config, "method", "config"), part(config, "scale", "config")
     for key in method:
         if key not in _METHOD_KEYS:
             raise unknown_choice("key of method", key, _METHOD_KEYS)
+    for key, expected in _METHOD_KEYS.items():
+        check(key in method, f"method.{key} is missing: expected {expected}")
     if method["name"] not in METHODS:
         raise unknown_choice("method", method["name"], METHODS)
     parent, solver = None, METHODS[method["name"]]
-    scale = dict(config["scale"])
-    fine_tune = dict(scale.pop("fine_tune"))
-    by_solver = fine_tune.pop("by_solver")
+    fine_tune = part(scale, "fine_tune", "scale")
+    by_solver = part(fine_tune, "by_solver", "scale.fine_tune")
+    del scale["fine_tune"], fine_tune["by_solver"]
     if method["start_from"] == "vanilla":
         parent = _settings({**config, "scale": scale}, name="ddqn", regulariser=None, parent=None)
-        key = solver or _SOLVER_OF_CONTROLS
-        check(key in by_solver, f"scale.fine_tune.by_solver={by_solver!r}: expected one for {key}")
-        scale = merged(merged(scale, fine_tune), by_solver[key])
+        key, where = solver or _SOLVER_OF_CONTROLS, "scale.fine_tune"
+        of_solver = part(by_solver, key, f"{where}.by_solver")
+        scale = merged(merged(scale, fine_tune, where), of_solver, f"{where}.by_solver.{key}")
     elif method["start_from"] != "scratch":
         raise unknown_choice("start_from", method["start_from"], ("vanilla", "scratch"))
-    regulariser = method.get("regulariser")
+    regulariser = method["regulariser"]
     if solver is None:
         fits, expected = regulariser is None, "none"
     else:
@@ -158,59 +162,27 @@ def _settings(
     scale = dict(config["scale"])
     for not_of_training in ("name", "analysis", "robust_loss"):  # the method refers to the last
         scale.pop(not_of_training, None)
-    ramp = scale.pop("attack_ramp")
+    ramp = part(scale, "attack_ramp", "scale")
+    del scale["attack_ramp"]
     parts: dict[str, Any] = {
         "env": env_spec(config["env"]),
-        "exploration": build(ExplorationSpec, scale.pop("exploration"), "scale.exploration"),
-        "replay": build(ReplaySpec, scale.pop("replay"), "scale.replay"),
-        "learner": build(LearnerSpec, scale.pop("learner"), "scale.learner"),
-        "regulariser": None if regulariser is None else build(RegulariserSpec, {**regulariser, **ramp}, "method"),
+        **{key: build(kind, part(scale, key, "scale"), f"scale.{key}") for key, kind in _PARTS_OF_SCALE.items()},
+        "regulariser": None if regulariser is None else _regulariser(regulariser, ramp),
     }
     return build(TrainSettings, {**scale, **parts, "method": name, "seed": config["seed"], "parent": parent}, "scale")
+
+
+def _regulariser(regulariser: Mapping[str, Any], ramp: Mapping[str, Any]) -> RegulariserSpec:
+    for key in ramp:
+        if key not in _RAMP_KEYS:
+            raise unknown_choice("key of scale.attack_ramp", key, _RAMP_KEYS)
+    for key in _RAMP_KEYS:
+        check(key in ramp, f"scale.attack_ramp.{key} is missing: expected a whole number")
+        check(key not in regulariser, f"method.regulariser.{key}: expected it under scale.attack_ramp")
+    spec: RegulariserSpec = build(RegulariserSpec, {**regulariser, **ramp}, "method.regulariser")
+    return spec
 
 
 def env_spec(node: Mapping[str, Any]) -> EnvSpec:
     """The environment of the node `env`, whose `literature` is for other nodes to refer to."""
     return build(EnvSpec, {key: value for key, value in node.items() if key != "literature"}, "env")
-
-
-def build(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    """The frozen dataclass `kind` from `values`.
-
-    Raises NrmapError naming unknown and missing keys of `where`, and values of another type than
-    the field's: a whole number for a real one is converted, so that 1 and 1.0 mean the same.
-    """
-    check(isinstance(values, Mapping), f"{where}={values!r}: expected keys and values")
-    types = {field.name: field.type for field in fields(kind)}
-    for key in values:
-        if key not in types:
-            raise unknown_choice(f"key of {where}", key, types)
-    try:
-        return kind(**{key: _typed(key, value, types[key]) for key, value in values.items()})
-    except TypeError as error:
-        raise NrmapError(f"{where}: {str(error).removeprefix(kind.__name__ + '.__init__() ')}") from error
-
-
-_EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
-
-
-def _typed(key: str, value: Any, expected: Any) -> Any:
-    """`value` for a field of type `expected`; types other than bool, int, float and str are let through."""
-    if expected is float and type(value) is int:
-        value = float(value)
-    if expected in _EXPECTED:
-        fits = type(value) is expected and not (expected is float and not math.isfinite(value))
-        check(fits, f"{key}={value!r}: expected {_EXPECTED[expected]}")
-    return value
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, mapping by mapping; a key that `base` lacks is an error."""
-    result = dict(base)
-    for key, value in changes.items():
-        if key not in base:
-            raise unknown_choice("key of fine_tune", key, base)
-        both = isinstance(value, Mapping) == isinstance(base[key], Mapping)
-        check(both, f"fine_tune.{key}={value!r}: expected the same kind of value as {base[key]!r}")
-        result[key] = merged(base[key], value) if isinstance(value, Mapping) else value
-    return result

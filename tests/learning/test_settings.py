@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import re
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any
 
@@ -13,7 +14,8 @@ from omegaconf import OmegaConf
 from conf.choices import group_options
 from nrmap.errors import NrmapError
 from nrmap.files import identity_of
-from nrmap.learning.settings import TrainSettings, build, merged, train_settings
+from nrmap.learning.settings import TrainSettings, train_settings
+from nrmap.mappings import build, merged
 from nrmap.tracking import TrackingSpec
 
 
@@ -57,7 +59,7 @@ def test_fine_tuning_starts_from_the_vanilla_run_of_the_same_scale(scale, method
     assert vanilla.regulariser is None
     node = copy.deepcopy(composed(f"scale={scale}")["scale"])
     by_solver = node["fine_tune"].pop("by_solver")["ibp" if method == "sa_ddqn_ibp" else "pgd"]
-    sizes = merged(merged(node, node["fine_tune"]), by_solver)
+    sizes = merged(merged(node, node["fine_tune"], "fine_tune"), by_solver, "by_solver")
     assert (tuned.steps, tuned.anchor) == (sizes["steps"], sizes["anchor"])
     if tuned.regulariser:
         assert tuned.regulariser.ramp_steps == sizes["attack_ramp"]["ramp_steps"]
@@ -95,9 +97,13 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
         ("scale.learner.learningrate", 1, "unknown key of scale.learner 'learningrate': did you mean learning_rate"),
         ("scale.replay.nstep", 1, "unknown key of scale.replay 'nstep': did you mean n_step"),
         ("scale.exploration.epsilon", 1, "unknown key of scale.exploration 'epsilon': did you mean epsilon"),
-        ("method.regulariser.kapa", 1, "unknown key of method 'kapa': did you mean kappa"),
+        ("method.regulariser.kapa", 1, "unknown key of method.regulariser 'kapa': did you mean kappa"),
         ("method.regularizer", None, "unknown key of method 'regularizer': did you mean regulariser"),
-        ("scale.fine_tune.stps", 1, "unknown key of fine_tune 'stps': did you mean steps"),
+        ("scale.fine_tune.stps", 1, "unknown key of scale.fine_tune 'stps': did you mean steps"),
+        ("scale.fine_tune.learner.lr", 1, "unknown key of scale.fine_tune.learner 'lr': choose one of batch_size"),
+        ("scale.fine_tune.by_solver.pgd.stps", 1, "unknown key of scale.fine_tune.by_solver.pgd 'stps': did you mean"),
+        ("scale.attack_ramp.ramp_stps", 1, "unknown key of scale.attack_ramp 'ramp_stps': did you mean ramp_steps"),
+        ("method.regulariser.ramp_steps", 1, "method.regulariser.ramp_steps: expected it under scale.attack_ramp"),
         ("scale.steps", "many", "steps='many': expected a whole number"),
         ("scale.num_envs", 100.0, "num_envs=100.0: expected a whole number"),
         ("scale.dueling", "perhaps", "dueling='perhaps': expected true or false"),
@@ -105,7 +111,13 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
         ("scale.learner.learning_rate", "fast", "learning_rate='fast': expected a finite number"),
         ("scale.learner.learning_rate", float("nan"), "learning_rate=nan: expected a finite number"),
         ("scale.learner", 3, "scale.learner=3: expected keys and values"),
-        ("scale.fine_tune.learner", 3, "fine_tune.learner=3: expected the same kind of value"),
+        ("scale.fine_tune.learner", 3, "scale.fine_tune.learner=3: expected the same kind of value"),
+        ("scale.fine_tune.steps", {}, "scale.fine_tune.steps={}: expected the same kind of value"),
+        ("scale.fine_tune", None, "scale.fine_tune=None: expected keys and values"),
+        ("scale.fine_tune.by_solver", None, "scale.fine_tune.by_solver=None: expected keys and values"),
+        ("scale.fine_tune.by_solver.pgd", None, "scale.fine_tune.by_solver.pgd=None: expected keys and values"),
+        ("scale.attack_ramp", 3, "scale.attack_ramp=3: expected keys and values"),
+        ("scale.replay", None, "scale.replay=None: expected keys and values"),
         ("seed", -1, "seed=-1: expected at least 0"),
         ("seed", "one", "seed='one': expected a whole number"),
         ("scale.num_envs", 0, "num_envs=0: expected at least 1"),
@@ -158,10 +170,16 @@ def test_a_missing_key_is_named():
         train_settings(config)
 
 
-def test_missing_solvers_are_named():
+@pytest.mark.parametrize(
+    "key",
+    ["scale.fine_tune", "scale.fine_tune.by_solver", "scale.fine_tune.by_solver.pgd", "scale.attack_ramp",
+     "scale.attack_ramp.ramp_begin", "scale.exploration", "method.start_from", "method.regulariser"],
+)  # fmt: skip
+def test_a_missing_part_is_named_by_its_path(key):
     config = copy.deepcopy(composed("method=sa_ddqn"))
-    del config["scale"]["fine_tune"]["by_solver"]["pgd"]
-    with pytest.raises(NrmapError, match=r"^scale\.fine_tune\.by_solver=.*: expected one for pgd$"):
+    *path, last = key.split(".")
+    del functools.reduce(lambda inner, name: inner[name], path, config)[last]
+    with pytest.raises(NrmapError, match=rf"^{re.escape(key)} is missing: expected "):
         train_settings(config)
 
 
@@ -257,9 +275,3 @@ def test_an_attack_ramp_does_not_change_a_vanilla_run():
 def test_settings_are_json():
     settings = settings_of("method=sa_ddqn")
     assert json.loads(json.dumps(asdict(settings), allow_nan=False)) == asdict(settings)
-
-
-def test_merging_keeps_what_is_not_named():
-    base = {"a": 1, "b": {"c": 2, "d": 3}}
-    assert merged(base, {"b": {"d": 4}}) == {"a": 1, "b": {"c": 2, "d": 4}}
-    assert base == {"a": 1, "b": {"c": 2, "d": 3}}
