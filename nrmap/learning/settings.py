@@ -4,47 +4,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nrmap.envs import EnvSpec
 from nrmap.errors import check, unknown_choice
 from nrmap.files import identity_of
+from nrmap.learning.exploration import ExplorationSpec
 from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
-from nrmap.learning.schedules import Linear, epsilon_per_env
 from nrmap.learning.state_adversarial import RegulariserSpec
 from nrmap.mappings import build, merged, part
 from nrmap.network import NetworkSpec
-
-
-@dataclass(frozen=True)
-class ExplorationSpec:
-    """ε-greedy: ε falls linearly over `decay_steps` agent steps, each environment having its own.
-
-    Environment i of E explores with ε^(1 + env_spread · i / (E − 1)). An exploring action is kept
-    for a number of steps drawn from the zeta distribution P(n) ∝ n^−2, at most `longest_repeat`
-    (Dabney et al. 2021, εz-greedy); 1 is plain ε-greedy. Where a reward lies dozens of equal
-    actions away, as in Freeway, plain ε-greedy finds it by luck alone.
-    """
-
-    epsilon_initial: float
-    epsilon_final: float
-    decay_steps: int
-    env_spread: float
-    longest_repeat: int
-
-    def __post_init__(self) -> None:
-        for name in ("epsilon_initial", "epsilon_final"):
-            check(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)}: expected a probability, 0 ≤ ε ≤ 1")
-        check(self.decay_steps >= 1, f"decay_steps={self.decay_steps}: expected at least 1")
-        check(self.env_spread >= 0, f"env_spread={self.env_spread}: expected at least 0 (the same ε everywhere)")
-        check(self.longest_repeat >= 1, f"longest_repeat={self.longest_repeat}: expected at least 1 (plain ε-greedy)")
-
-    def epsilons(self, agent_step: int, num_envs: int) -> NDArray[np.float64]:
-        """The exploration rate of every environment, [E]."""
-        epsilon = Linear(self.epsilon_initial, self.epsilon_final, 0, self.decay_steps)(agent_step)
-        return epsilon_per_env(epsilon, num_envs, self.env_spread)
 
 
 @dataclass(frozen=True)
@@ -102,6 +70,12 @@ class TrainSettings:
         """`Freeway/sa_ddqn/seed0`."""
         return f"{self.env.game}/{self.method}/seed{self.seed}"
 
+    @property
+    def updates(self) -> int:
+        """How often the run learns from a batch; warm-up and run end with a whole step of all environments."""
+        begin, end = (-(-steps // self.num_envs) * self.num_envs for steps in (self.warm_up_steps, self.steps))
+        return max(end // self.steps_per_update - begin // self.steps_per_update, 0)
+
     def identity(self, parent_sha256: str | None) -> str:
         """The hash of these settings and of the parent's policy; the parent's own settings are in the latter."""
         own = {**asdict(self), "parent": None}
@@ -125,7 +99,8 @@ def train_settings(config: Mapping[str, Any]) -> TrainSettings:
     `config["scale"]` gives the sizes of a training from scratch and, under `fine_tune`, what
     differs for one that starts from the vanilla policy of the same game, seed and scale; what
     `by_solver` has there differs for one solver only. Raises NrmapError for an unknown method, an
-    unknown or missing key, and a value out of range.
+    unknown or missing key, a value out of range, and a run that would learn nothing, or end before
+    its robust loss has its full weight and radius.
     """
     method, scale = part(config, "method", "config"), part(config, "scale", "config")
     for key in method:
@@ -156,6 +131,21 @@ def train_settings(config: Mapping[str, Any]) -> TrainSettings:
     return _settings({**config, "scale": scale}, name=method["name"], regulariser=regulariser, parent=parent)
 
 
+def _check_that_it_learns(settings: TrainSettings) -> None:
+    """A trainer may only collect, for a benchmark; what is asked for on a command line may not."""
+    check(
+        settings.updates > 0,
+        f"steps={settings.steps}: expected more than warm_up_steps={settings.warm_up_steps}, or nothing is learned",
+    )
+    if settings.regulariser is not None:
+        begin, steps = settings.regulariser.ramp_begin, settings.regulariser.ramp_steps
+        check(
+            begin + steps <= settings.steps,
+            f"attack_ramp: ramp_begin={begin} and ramp_steps={steps} end after steps={settings.steps}: "
+            "expected the full robust loss before the end of the training",
+        )
+
+
 def _settings(
     config: Mapping[str, Any], *, name: str, regulariser: Mapping[str, Any] | None, parent: TrainSettings | None
 ) -> TrainSettings:
@@ -169,7 +159,10 @@ def _settings(
         **{key: build(kind, part(scale, key, "scale"), f"scale.{key}") for key, kind in _PARTS_OF_SCALE.items()},
         "regulariser": None if regulariser is None else _regulariser(regulariser, ramp),
     }
-    return build(TrainSettings, {**scale, **parts, "method": name, "seed": config["seed"], "parent": parent}, "scale")
+    values = {**scale, **parts, "method": name, "seed": config["seed"], "parent": parent}
+    settings: TrainSettings = build(TrainSettings, values, "scale")
+    _check_that_it_learns(settings)
+    return settings
 
 
 def _regulariser(regulariser: Mapping[str, Any], ramp: Mapping[str, Any]) -> RegulariserSpec:

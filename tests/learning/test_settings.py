@@ -123,6 +123,10 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
         ("scale.num_envs", 0, "num_envs=0: expected at least 1"),
         ("scale.steps_per_update", 3, "steps_per_update=3: expected a divisor or a multiple of num_envs="),
         ("scale.warm_up_steps", 10, "warm_up_steps=10: expected at least"),
+        ("scale.warm_up_steps", 320000, "steps=320000: expected more than warm_up_steps=320000, or nothing is learned"),
+        ("scale.fine_tune.by_solver.pgd.steps", 8000, "steps=8000: expected more than warm_up_steps=8000"),
+        ("scale.fine_tune.by_solver.pgd.attack_ramp.ramp_begin", 110001, "ramp_begin=110001 and ramp_steps=50000 end"),
+        ("scale.fine_tune.by_solver.pgd.steps", 49000, "ramp_steps=50000 end after steps=49000: expected the full"),
         ("scale.replay.capacity", 100, "capacity=100: expected at least"),
         ("scale.replay.n_step", 0, "n_step=0: expected at least 1"),
         ("scale.replay.discount", 1.1, "discount=1.1: expected 0 ≤ γ ≤ 1"),
@@ -161,6 +165,13 @@ def test_mistakes_are_named_on_one_line(key, value, expected):
     message = str(caught.value)
     assert expected in message
     assert "\n" not in message
+
+
+def test_the_last_robust_loss_may_be_the_first_full_one():
+    assert settings_of("method=sa_ddqn", "scale.fine_tune.by_solver.pgd.attack_ramp.ramp_steps=160000").updates > 0
+    assert settings_of("scale.steps=8004").updates == 4  # of one last step of 16 environments
+    with pytest.raises(NrmapError, match="steps=8000: expected more than warm_up_steps=8000"):
+        settings_of("scale.steps=8000")
 
 
 def test_a_missing_key_is_named():
@@ -269,7 +280,7 @@ def test_the_identity_ignores_machine_and_tracking():
 
 
 def test_an_attack_ramp_does_not_change_a_vanilla_run():
-    assert settings_of("scale.attack_ramp.ramp_steps=5") == settings_of()
+    assert settings_of("scale.attack_ramp.ramp_steps=999999999") == settings_of()
 
 
 def test_settings_are_json():

@@ -152,21 +152,25 @@ def test_methods_from_one_start_share_all_but_the_loss(tiny_settings, tiny_regul
         assert_same(trainers["vanilla"].learner.get_state(), trainers["robust"].learner.get_state())
 
 
-@pytest.mark.parametrize(("steps_per_update", "warm_up"), [(1, 30), (2, 31), (4, 40), (8, 9)])
-def test_updates_come_when_they_are_due(tiny_settings, steps_per_update, warm_up):
+@pytest.mark.parametrize(
+    ("steps_per_update", "warm_up", "steps"),
+    [(1, 30, 64), (2, 31, 64), (4, 40, 63), (8, 9, 64), (2, 64, 63), (1, 70, 64)],
+)
+def test_updates_come_when_they_are_due(tiny_settings, steps_per_update, warm_up, steps):
     settings = tiny_settings(
-        steps=64, steps_per_update=steps_per_update, warm_up_steps=warm_up, learner={"batch_size": 1}
+        steps=steps, steps_per_update=steps_per_update, warm_up_steps=warm_up, learner={"batch_size": 1}
     )
     trainer, counts = Trainer(settings, device=CPU), []
     for iteration in trainer.run():
         counts.append((iteration.agent_step, trainer.learner.updates))
     expected, updates = [], 0
-    for step in range(1, settings.steps + 1):
+    for step in range(1, 65):
         before_the_tick = (step - 1) // settings.num_envs * settings.num_envs
         updates += step % steps_per_update == 0 and before_the_tick >= warm_up
         if step % settings.num_envs == 0:
             expected.append((step, updates))
     assert counts == expected
+    assert settings.updates == updates
 
 
 def test_without_exploration_the_network_acts(tiny_settings):
