@@ -115,7 +115,8 @@ def train_settings(config: Mapping[str, Any]) -> TrainSettings:
     by_solver = part(fine_tune, "by_solver", "scale.fine_tune")
     del scale["fine_tune"], fine_tune["by_solver"]
     if method["start_from"] == "vanilla":
-        parent = _settings({**config, "scale": scale}, name="ddqn", regulariser=None, parent=None)
+        from_scratch = {**scale, "anchor": 0.0}  # the parent has no policy to hold its advantages to
+        parent = _settings({**config, "scale": from_scratch}, name="ddqn", regulariser=None, parent=None)
         key, where = solver or _SOLVER_OF_CONTROLS, "scale.fine_tune"
         of_solver = part(by_solver, key, f"{where}.by_solver")
         scale = merged(merged(scale, fine_tune, where), of_solver, f"{where}.by_solver.{key}")

@@ -70,6 +70,14 @@ def test_fine_tuning_starts_from_the_vanilla_run_of_the_same_scale(scale, method
     assert replace(scratch, method="ddqn", regulariser=None) == vanilla
 
 
+def test_an_anchor_reaches_the_run_and_not_the_parent():
+    tuned, free = (settings_of("method=sa_ddqn", "scale=paper", *more) for more in (["scale.anchor=20"], []))
+    assert (tuned.anchor, free.anchor) == (20.0, 0.0)
+    assert tuned.parent == free.parent
+    with pytest.raises(NrmapError, match=r"^anchor=20.0: expected 0 without a parent$"):
+        settings_of("method=ddqn", "scale.anchor=20.0")
+
+
 def test_the_control_differs_from_sa_ddqn_in_the_regulariser_alone():
     robust, control = settings_of("method=sa_ddqn"), settings_of("method=ddqn_continued")
     assert replace(robust, method="ddqn_continued", regulariser=None) == control
@@ -88,7 +96,6 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
     ("key", "value", "expected"),
     [
         ("env.game", "Freway", "unknown game 'Freway': did you mean Freeway"),
-        ("scale.anchor", 0.5, "anchor=0.5: expected 0 without a parent"),
         ("scale.fine_tune.by_solver.pgd.anchor", -1.0, "anchor=-1.0: expected at least 0"),
         ("method.name", "sadqn", "unknown method 'sadqn': did you mean"),
         ("method.start_from", "vanila", "unknown start_from 'vanila': did you mean vanilla"),
