@@ -98,7 +98,8 @@ def train_settings(config: Mapping[str, Any]) -> TrainSettings:
 
     `config["scale"]` gives the sizes of a training from scratch and, under `fine_tune`, what
     differs for one that starts from the vanilla policy of the same game, seed and scale; what
-    `by_solver` has there differs for one solver only. Raises NrmapError for an unknown method, an
+    `by_solver` has there differs for one solver only. `robust_from_scratch` says what differs for
+    a method with a solver that starts from scratch. Raises NrmapError for an unknown method, an
     unknown or missing key, a value out of range, and a run that would learn nothing, or end before
     its robust loss has its full weight and radius.
     """
@@ -113,7 +114,8 @@ def train_settings(config: Mapping[str, Any]) -> TrainSettings:
     parent, solver = None, METHODS[method["name"]]
     fine_tune = part(scale, "fine_tune", "scale")
     by_solver = part(fine_tune, "by_solver", "scale.fine_tune")
-    del scale["fine_tune"], fine_tune["by_solver"]
+    robust_from_scratch = part(scale, "robust_from_scratch", "scale")
+    del scale["fine_tune"], fine_tune["by_solver"], scale["robust_from_scratch"]
     if method["start_from"] == "vanilla":
         from_scratch = {**scale, "anchor": 0.0}  # the parent has no policy to hold its advantages to
         parent = _settings({**config, "scale": from_scratch}, name="ddqn", regulariser=None, parent=None)
@@ -122,6 +124,8 @@ def train_settings(config: Mapping[str, Any]) -> TrainSettings:
         scale = merged(merged(scale, fine_tune, where), of_solver, f"{where}.by_solver.{key}")
     elif method["start_from"] != "scratch":
         raise unknown_choice("start_from", method["start_from"], ("vanilla", "scratch"))
+    elif solver is not None:
+        scale = merged(scale, robust_from_scratch, "scale.robust_from_scratch")
     regulariser = method["regulariser"]
     if solver is None:
         fits, expected = regulariser is None, "none"

@@ -67,6 +67,10 @@ def test_fine_tuning_starts_from_the_vanilla_run_of_the_same_scale(scale, method
     assert tuned.exploration.epsilon_initial == sizes["exploration"]["epsilon_initial"] < 1
     scratch = settings_of(f"method={method}", f"scale={scale}", "seed=7", "method.start_from=scratch")
     assert scratch.parent is None
+    if scratch.regulariser and scale == "paper":
+        assert scratch.exploration.decay_steps == 1_500_000
+        assert vanilla.exploration.decay_steps == 100_000  # of Freeway, as the reference has it
+        scratch = replace(scratch, exploration=vanilla.exploration)
     assert replace(scratch, method="ddqn", regulariser=None) == vanilla
 
 
@@ -190,9 +194,12 @@ def test_a_missing_key_is_named():
 
 @pytest.mark.parametrize(
     "key",
-    ["scale.fine_tune", "scale.fine_tune.by_solver", "scale.fine_tune.by_solver.pgd", "scale.attack_ramp",
-     "scale.attack_ramp.ramp_begin", "scale.exploration", "method.start_from", "method.regulariser"],
-)  # fmt: skip
+    [
+        *("scale.fine_tune", "scale.fine_tune.by_solver", "scale.fine_tune.by_solver.pgd", "scale.robust_from_scratch"),
+        *("scale.attack_ramp", "scale.attack_ramp.ramp_begin", "scale.exploration"),
+        *("method.start_from", "method.regulariser"),
+    ],
+)
 def test_a_missing_part_is_named_by_its_path(key):
     config = copy.deepcopy(composed("method=sa_ddqn"))
     *path, last = key.split(".")
