@@ -14,9 +14,9 @@ import torch
 from nrmap.errors import NrmapError
 from nrmap.files import remove_leftovers, write_json
 from nrmap.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, SETTINGS_FILE, Layout
-from nrmap.learning.lookup import training_folder
-from nrmap.learning.settings import TrainSettings
-from nrmap.policy import Policy, PolicyCard, load_policy, save_policy
+from nrmap.learning.lookup import load_parent, training_folder
+from nrmap.learning.settings import PolicyFile, TrainSettings
+from nrmap.policy import Policy, PolicyCard, save_policy
 from nrmap.progress import Progress
 from nrmap.runtime import provenance
 from nrmap.tracking import Tracker
@@ -42,14 +42,17 @@ class RunOptions:
 
 
 def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
-    """The policy file of `settings`, trained now if it is not there, its parent first.
+    """The policy file of `settings`, trained now if it is not there, its parent first if that is no file.
 
     A lock in the run's folder lets one process train while others that want the same policy wait
-    for it. Raises NrmapError when the folder cannot be written or a checkpoint not be read.
+    for it. Raises NrmapError when the folder cannot be written, a checkpoint not be read, and a file
+    to start from does not fit.
     """
     parent = None
     if settings.parent is not None:
-        parent = load_policy(ensure_trained(settings.parent, options), options.device)
+        start = settings.parent
+        parent_path = Path(start.path) if isinstance(start, PolicyFile) else ensure_trained(start, options)
+        parent = load_parent(settings, parent_path, options.device)
     parent_sha256 = None if parent is None else parent.sha256
     identity = settings.identity(parent_sha256)
     folder = training_folder(settings, options.layout, parent_sha256)
@@ -88,7 +91,7 @@ def _train(
     label: str,
 ) -> None:
     remove_leftovers(folder)
-    write_json(folder / SETTINGS_FILE, asdict(settings))
+    write_json(folder / SETTINGS_FILE, _recorded(settings, parent))
     initial = None if parent is None else parent.network
     trainer = Trainer(settings, device=options.device, initial=initial, precision=options.precision)
     curves = Curves()
@@ -124,6 +127,14 @@ def _train(
     log.info("%s: trained, %s, %s", label, curves.describe(), policy_path)
 
 
+def _recorded(settings: TrainSettings, parent: Policy | None) -> dict[str, Any]:
+    """The settings as files keep them: those of a parent that is a file are its own, wherever it lies."""
+    recorded = asdict(settings)
+    if parent is not None and isinstance(settings.parent, PolicyFile):
+        recorded["parent"] = {"steps": parent.card.agent_steps, **parent.card.settings}
+    return recorded
+
+
 def _policy(settings: TrainSettings, trainer: Trainer, parent: Policy | None, curves: Curves) -> Policy:
     parent_sha256 = None if parent is None else parent.sha256
     results: Mapping[str, Any] = {
@@ -137,7 +148,7 @@ def _policy(settings: TrainSettings, trainer: Trainer, parent: Policy | None, cu
         seed=settings.seed,
         agent_steps=trainer.agent_step,
         identity=settings.identity(parent_sha256),
-        settings=asdict(settings),
+        settings=_recorded(settings, parent),
         parent_sha256=parent_sha256,
         results=dict(results),
         provenance=provenance(),

@@ -16,12 +16,19 @@ from nrmap.network import NetworkSpec
 
 
 @dataclass(frozen=True)
+class PolicyFile:
+    """A policy file to start from; what it holds is part of the run's identity, where it lies is not."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class TrainSettings:
     """One training run. `steps` and `warm_up_steps` are agent steps over all environments.
 
-    A batch is learned from every `steps_per_update` agent steps. `parent` holds the settings of
-    the policy whose weights the run starts from, None to start from random ones; `anchor` is the
-    weight of holding the advantages to that policy's, see `anchor_loss`.
+    A batch is learned from every `steps_per_update` agent steps. `parent` is the policy whose
+    weights the run starts from, as the settings that train it or as a file, None to start from
+    random ones; `anchor` is the weight of holding the advantages to that policy's, see `anchor_loss`.
     """
 
     env: EnvSpec
@@ -38,7 +45,7 @@ class TrainSettings:
     replay: ReplaySpec
     learner: LearnerSpec
     regulariser: RegulariserSpec | None
-    parent: "TrainSettings | None"
+    parent: "TrainSettings | PolicyFile | None"
     anchor: float = 0.0
 
     def __post_init__(self) -> None:
@@ -88,52 +95,71 @@ class TrainSettings:
 METHODS = {"ddqn": None, "ddqn_continued": None, "sa_ddqn": "pgd", "sa_ddqn_ibp": "ibp"}
 # Plain DDQN from the vanilla policy is the control of SA-DDQN by PGD: it has the same steps and the same anchor.
 _SOLVER_OF_CONTROLS = "pgd"
-_METHOD_KEYS = {"name": "a method", "start_from": "vanilla or scratch", "regulariser": "null, or keys and values"}
+_METHOD_KEYS = {
+    "name": "a method", "start_from": "vanilla, scratch or a file", "regulariser": "null, or keys and values",
+}  # fmt: skip
 _PARTS_OF_SCALE = {"exploration": ExplorationSpec, "replay": ReplaySpec, "learner": LearnerSpec}
 _RAMP_KEYS = ("ramp_begin", "ramp_steps")
+POLICY_SUFFIX = ".safetensors"
 
 
 def train_settings(config: Mapping[str, Any]) -> TrainSettings:
     """The settings of a run from a plain mapping with the nodes of conf/train.yaml.
 
     `config["scale"]` gives the sizes of a training from scratch and, under `fine_tune`, what
-    differs for one that starts from the vanilla policy of the same game, seed and scale; what
-    `by_solver` has there differs for one solver only. `robust_from_scratch` says what differs for
-    a method with a solver that starts from scratch. Raises NrmapError for an unknown method, an
-    unknown or missing key, a value out of range, and a run that would learn nothing, or end before
-    its robust loss has its full weight and radius.
+    differs for one that starts from a policy: the vanilla one of the same game, seed and scale, or
+    a file; what `by_solver` has there differs for one solver only. `robust_from_scratch` says what
+    differs for a method with a solver that starts from scratch. Raises NrmapError for an unknown
+    method, an unknown or missing key, a value out of range, and a run that would learn nothing, or
+    end before its robust loss has its full weight and radius.
     """
-    method, scale = part(config, "method", "config"), part(config, "scale", "config")
+    method = part(config, "method", "config")
+    _check_method(method)
+    name, start_from, regulariser = method["name"], method["start_from"], method["regulariser"]
+    scale = part(config, "scale", "config")
+    changes = {key: part(scale, key, "scale") for key in ("fine_tune", "robust_from_scratch")}
+    scale = {key: value for key, value in scale.items() if key not in changes}
+    parent: TrainSettings | PolicyFile | None = None
+    if start_from == "vanilla":
+        from_scratch = {**scale, "anchor": 0.0}  # the parent has no policy to hold its advantages to
+        parent = _settings({**config, "scale": from_scratch}, name="ddqn", regulariser=None, parent=None)
+    elif start_from != "scratch":
+        parent = PolicyFile(start_from)
+    if parent is not None:
+        scale = _fine_tuned(scale, changes["fine_tune"], METHODS[name] or _SOLVER_OF_CONTROLS)
+    elif regulariser is not None:
+        scale = merged(scale, changes["robust_from_scratch"], "scale.robust_from_scratch")
+    return _settings({**config, "scale": scale}, name=name, regulariser=regulariser, parent=parent)
+
+
+def _check_method(method: Mapping[str, Any]) -> None:
     for key in method:
         if key not in _METHOD_KEYS:
             raise unknown_choice("key of method", key, _METHOD_KEYS)
     for key, expected in _METHOD_KEYS.items():
         check(key in method, f"method.{key} is missing: expected {expected}")
-    if method["name"] not in METHODS:
-        raise unknown_choice("method", method["name"], METHODS)
-    parent, solver = None, METHODS[method["name"]]
-    fine_tune = part(scale, "fine_tune", "scale")
-    by_solver = part(fine_tune, "by_solver", "scale.fine_tune")
-    robust_from_scratch = part(scale, "robust_from_scratch", "scale")
-    del scale["fine_tune"], fine_tune["by_solver"], scale["robust_from_scratch"]
-    if method["start_from"] == "vanilla":
-        from_scratch = {**scale, "anchor": 0.0}  # the parent has no policy to hold its advantages to
-        parent = _settings({**config, "scale": from_scratch}, name="ddqn", regulariser=None, parent=None)
-        key, where = solver or _SOLVER_OF_CONTROLS, "scale.fine_tune"
-        of_solver = part(by_solver, key, f"{where}.by_solver")
-        scale = merged(merged(scale, fine_tune, where), of_solver, f"{where}.by_solver.{key}")
-    elif method["start_from"] != "scratch":
-        raise unknown_choice("start_from", method["start_from"], ("vanilla", "scratch"))
-    elif solver is not None:
-        scale = merged(scale, robust_from_scratch, "scale.robust_from_scratch")
-    regulariser = method["regulariser"]
-    if solver is None:
+    name, start_from, regulariser = method["name"], method["start_from"], method["regulariser"]
+    if name not in METHODS:
+        raise unknown_choice("method", name, METHODS)
+    if METHODS[name] is None:
         fits, expected = regulariser is None, "none"
     else:
-        fits = isinstance(regulariser, Mapping) and regulariser.get("solver") == solver
-        expected = f"one with solver: {solver}"
-    check(fits, f"method.regulariser={regulariser!r} with method.name={method['name']}: expected {expected}")
-    return _settings({**config, "scale": scale}, name=method["name"], regulariser=regulariser, parent=parent)
+        fits = isinstance(regulariser, Mapping) and regulariser.get("solver") == METHODS[name]
+        expected = f"one with solver: {METHODS[name]}"
+    check(fits, f"method.regulariser={regulariser!r} with method.name={name}: expected {expected}")
+    if start_from not in ("vanilla", "scratch") and not str(start_from).endswith(POLICY_SUFFIX):
+        raise unknown_choice("start_from", start_from, ("vanilla", "scratch", f"FILE{POLICY_SUFFIX}"))
+    given = f"method.start_from={start_from} with method.name={name}"
+    check(name != "ddqn" or start_from == "scratch", f"{given}: expected scratch; use method=ddqn_continued")
+    check(name != "ddqn_continued" or start_from != "scratch", f"{given}: expected a policy; use method=ddqn")
+
+
+def _fine_tuned(scale: Mapping[str, Any], fine_tune: Mapping[str, Any], solver: str) -> dict[str, Any]:
+    """The sizes of a training that starts from a policy."""
+    where = "scale.fine_tune"
+    of_solver = part(part(fine_tune, "by_solver", where), solver, f"{where}.by_solver")
+    of_all = {key: value for key, value in fine_tune.items() if key != "by_solver"}
+    return merged(merged(scale, of_all, where), of_solver, f"{where}.by_solver.{solver}")
 
 
 def _check_that_it_learns(settings: TrainSettings) -> None:
@@ -152,7 +178,11 @@ def _check_that_it_learns(settings: TrainSettings) -> None:
 
 
 def _settings(
-    config: Mapping[str, Any], *, name: str, regulariser: Mapping[str, Any] | None, parent: TrainSettings | None
+    config: Mapping[str, Any],
+    *,
+    name: str,
+    regulariser: Mapping[str, Any] | None,
+    parent: TrainSettings | PolicyFile | None,
 ) -> TrainSettings:
     scale = dict(config["scale"])
     for not_of_training in ("name", "analysis", "robust_loss"):  # the method refers to the last

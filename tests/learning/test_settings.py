@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from conf.choices import group_options
 from nrmap.errors import NrmapError
 from nrmap.files import identity_of
-from nrmap.learning.settings import TrainSettings, train_settings
+from nrmap.learning.settings import PolicyFile, TrainSettings, train_settings
 from nrmap.mappings import build, merged
 from nrmap.tracking import TrackingSpec
 
@@ -65,9 +65,19 @@ def test_fine_tuning_starts_from_the_vanilla_run_of_the_same_scale(scale, method
         assert tuned.regulariser.ramp_steps == sizes["attack_ramp"]["ramp_steps"]
     assert tuned.learner.learning_rate == sizes["learner"]["learning_rate"]
     assert tuned.exploration.epsilon_initial == sizes["exploration"]["epsilon_initial"] < 1
-    scratch = settings_of(f"method={method}", f"scale={scale}", "seed=7", "method.start_from=scratch")
+    tuned_file = settings_of(f"method={method}", f"scale={scale}", "seed=7", "method.start_from=some/file.safetensors")
+    assert tuned_file.parent == PolicyFile("some/file.safetensors")
+    assert replace(tuned_file, parent=vanilla) == tuned
+    assert tuned_file.identity("a" * 64) == tuned.identity("a" * 64) != tuned_file.identity("b" * 64)
+
+
+@pytest.mark.parametrize("scale", group_options("scale"))
+@pytest.mark.parametrize("method", ["sa_ddqn", "sa_ddqn_ibp"])
+def test_from_scratch_a_robust_run_is_the_vanilla_one_plus_its_loss(scale, method):
+    vanilla = settings_of("method=ddqn", f"scale={scale}")
+    scratch = settings_of(f"method={method}", f"scale={scale}", "method.start_from=scratch")
     assert scratch.parent is None
-    if scratch.regulariser and scale == "paper":
+    if scale == "paper":
         assert scratch.exploration.decay_steps == 1_500_000
         assert vanilla.exploration.decay_steps == 100_000  # of Freeway, as the reference has it
         scratch = replace(scratch, exploration=vanilla.exploration)
@@ -103,6 +113,8 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
         ("scale.fine_tune.by_solver.pgd.anchor", -1.0, "anchor=-1.0: expected at least 0"),
         ("method.name", "sadqn", "unknown method 'sadqn': did you mean"),
         ("method.start_from", "vanila", "unknown start_from 'vanila': did you mean vanilla"),
+        ("method.start_from", "policy.pt", "unknown start_from 'policy.pt': "),
+        ("method.start_from", None, "unknown start_from None: choose one of vanilla, scratch, FILE.safetensors"),
         ("scale.step", 3, "unknown key of scale 'step': did you mean steps"),
         ("env.framestack", 3, "unknown key of env 'framestack': did you mean frame_stack"),
         ("scale.learner.learningrate", 1, "unknown key of scale.learner 'learningrate': did you mean learning_rate"),
@@ -183,6 +195,20 @@ def test_the_last_robust_loss_may_be_the_first_full_one():
     assert settings_of("scale.steps=8004").updates == 4  # of one last step of 16 environments
     with pytest.raises(NrmapError, match="steps=8000: expected more than warm_up_steps=8000"):
         settings_of("scale.steps=8000")
+
+
+@pytest.mark.parametrize(
+    ("method", "start_from", "use"),
+    [
+        ("ddqn", "vanilla", "expected scratch; use method=ddqn_continued"),
+        ("ddqn", "some/file.safetensors", "expected scratch; use method=ddqn_continued"),
+        ("ddqn_continued", "scratch", "expected a policy; use method=ddqn"),
+    ],
+)
+def test_a_method_that_cannot_start_there_names_the_one_that_can(method, start_from, use):
+    with pytest.raises(NrmapError) as caught:
+        settings_of(f"method={method}", f"method.start_from={start_from}")
+    assert str(caught.value) == f"method.start_from={start_from} with method.name={method}: {use}"
 
 
 def test_a_missing_key_is_named():
