@@ -125,6 +125,22 @@ def test_with_held_advantages_neither_a_larger_lead_nor_a_smaller_scale_lowers_r
     assert lead_gradient.abs() < 1e-5
 
 
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_held_advantages_still_raise_the_clean_runner_up_where_the_worst_state_has_another(share):
+    # a* is action 0. The runner-up is action 1 and stays it in the first state; in the second it becomes action 2.
+    constants = torch.zeros(3, requires_grad=True)
+    clean = torch.tensor([[1.0, 0.5, 0.1], [1.0, 0.5, 0.1]]) + constants
+    worst = torch.tensor([[0.8, 0.7, 0.2], [0.8, 0.4, 0.6]]) + constants
+    a_star = torch.tensor([0, 0])
+    held = hold_advantages(other_action_margin(worst, a_star), clean, a_star, share=share)
+    of_first, of_second = (torch.autograd.grad(one, constants, retain_graph=True)[0] for one in held)
+    # Of eq. 7 itself the first would be (−1, 1, 0), the second (−1, 0, 1).
+    torch.testing.assert_close(of_first, (1 - share) * torch.tensor([-1.0, 1.0, 0.0]))
+    torch.testing.assert_close(
+        of_second, share * torch.tensor([0.0, -1.0, 1.0]) + (1 - share) * torch.tensor([-1.0, 0.0, 1.0])
+    )
+
+
 @pytest.mark.parametrize("robust", [False, True])
 def test_an_update_in_bfloat16_is_that_in_float32_but_for_rounding(robust, tiny_regulariser):
     regulariser = tiny_regulariser(kappa=0.7) if robust else None
