@@ -122,7 +122,8 @@ class Trainer:
     def metrics(self) -> dict[str, float]:
         """The means of the update's diagnostics since the last call, and where the schedules stand.
 
-        Raises NrmapError where one is not finite: the training has diverged.
+        `epsilon` is that of the first environment, which explores most. Raises NrmapError where a
+        mean is not finite: the training has diverged.
         """
         means = {name: float(torch.stack(values).mean()) for name, values in self._collected.items()}
         self._collected.clear()

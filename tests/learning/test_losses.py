@@ -31,7 +31,7 @@ def test_ddqn_descends_the_td_loss(double_q):
         loss = plain_td_loss(before, learner.target_network, batch, double_q=double_q)
         expected = gradients(loss, before)
         metrics = learner.update(batch, agent_step=0)
-        assert metrics["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
+        assert metrics["loss"].item() == metrics["td_loss"].item() == pytest.approx(loss.item(), rel=1e-5)
         for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
 
@@ -53,6 +53,7 @@ def test_sa_ddqn_descends_td_plus_kappa_times_equation_7(reduction, hinge, tiny_
         expected = gradients(td + 0.7 * robust, before)
         metrics = learner.update(batch, agent_step)
         assert metrics["robust_loss"].item() == pytest.approx(robust.item(), rel=1e-4, abs=1e-6)
+        assert metrics["td_loss"].item() == pytest.approx(td.item(), rel=1e-4)
         assert metrics["loss"].item() == pytest.approx((td + 0.7 * robust).item(), rel=1e-4)
         for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
@@ -71,6 +72,7 @@ def test_an_anchor_adds_its_loss_and_never_moves(robust, tiny_regulariser):
     metrics = held.update(batch, agent_step=80)
     free.update(batch, agent_step=80)
     assert metrics["anchor_loss"] > 0
+    assert metrics["loss"].item() == pytest.approx((metrics["td_loss"] + 0.3 * metrics["anchor_loss"]).item(), rel=1e-5)
     for ours, plain, anchor in zip(held.online.parameters(), free.online.parameters(), term, strict=True):
         torch.testing.assert_close(ours.grad, plain.grad + anchor, rtol=1e-3, atol=1e-5)
     assert all(torch.equal(parent.state_dict()[name], unmoved[name]) for name in unmoved)

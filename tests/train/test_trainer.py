@@ -213,8 +213,8 @@ def test_metrics_are_means_and_schedules(run_of):
     train(trainer, stop_at=60)
     metrics = trainer.metrics()
     assert set(metrics) == {
-        "loss", "q_mean", "robust_loss", "adversarial_flips", "epsilon", "learning_rate", "kappa", "attack_epsilon",
-        "active_features",
+        "loss", "td_loss", "q_mean", "robust_loss", "adversarial_flips", "epsilon", "learning_rate", "kappa",
+        "attack_epsilon", "active_features",
     }  # fmt: skip
     assert metrics["epsilon"] == pytest.approx(1 - 0.9 * 60 / 80)
     assert metrics["attack_epsilon"] == pytest.approx(0.05)
