@@ -253,7 +253,7 @@ def test_a_start_of_another_shape_is_refused(tiny_settings):
         Trainer(settings, device=CPU, initial=initial_network(replace(settings, dueling=False)))
 
 
-def test_the_start_is_trained_even_if_it_came_frozen(tiny_settings):
+def test_a_copy_of_the_start_is_trained_even_if_it_came_frozen(tiny_settings):
     settings = tiny_settings(steps=40)
     network = initial_network(settings).requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -261,3 +261,5 @@ def test_the_start_is_trained_even_if_it_came_frozen(tiny_settings):
     train(trainer)
     after = trainer.learner.online.state_dict()
     assert all(not torch.equal(before[name], after[name]) for name in before)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in network.parameters())
