@@ -79,20 +79,29 @@ def test_failed_jobs_are_named_and_the_others_finish(launcher: str, sweep, tmp_p
     logs = tmp_path / "logs/train/Freeway/ddqn"
     errors = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
     assert errors == [
-        f"error: seed={seed} failed: {why}; the traceback is in {logs}/seed{seed}/train.log"
-        for seed, why in ((1, "ZeroDivisionError: a bug"), (2, "a mistake"))
+        f"error: seed={seed} failed: {why}; the traceback is in {logs}/seed{seed}/{place}/train.log"
+        for seed, place, why in ((1, 0, "ZeroDivisionError: a bug"), (2, 2, "a mistake"))
     ]
-    assert "raise ZeroDivisionError" in (logs / "seed1/train.log").read_text()
+    assert "raise ZeroDivisionError" in (logs / "seed1/0/train.log").read_text()
     assert "raise ZeroDivisionError" in finished.stderr
-    # The note of a failure goes once the job has not failed.
+    assert len(list(logs.glob("seed1/0/failed*"))) == 1
+    # The note of a failure goes once the job has not failed, wherever the job stands in the sweep.
     (tmp_path / "jobs.py").write_text(JOBS.replace("seed == 1:", "seed == 99:"))
-    again = sweep(launcher, "seed=1,0")
+    again = sweep(launcher, "seed=0,1")
     assert again.returncode == 0, again.stderr
     assert "error: " not in again.stderr
-    assert not list(logs.glob("seed1/failed*"))
+    assert (logs / "seed1/1").is_dir()
+    assert not list(logs.glob("seed1/*/failed*"))
 
 
 @pytest.mark.parametrize("mode", [["seed=0"], ["-m", "seed=0"], ["-m", "hydra/launcher=joblib", "seed=0"]])
+def test_jobs_that_differ_in_any_setting_have_folders_of_their_own(sweep, tmp_path: Path) -> None:
+    finished = sweep("basic", "seed=0", "scale.learner.learning_rate=1e-3,1e-4")
+    assert finished.returncode == 0, finished.stderr
+    logs = (tmp_path / "logs/train/Freeway/ddqn/seed0").glob("*/train.log")
+    assert [path.parent.name for path in sorted(logs)] == ["0", "1"]
+
+
 def test_without_a_folder_outputs_is_in_the_current_one(mode: list[str], tmp_path: Path) -> None:
     here = tmp_path / "it's here, really"
     here.mkdir()
