@@ -58,6 +58,7 @@ def train(config: Mapping[str, Any]) -> None:
         layout=Layout(Path(config["outputs"])),
         device=device,
         precision=choose_precision(machine.precision, device),
+        any_precision=machine.precision == "auto",
         checkpoint_seconds=machine.checkpoint_seconds,
         open_tracker=open_tracker,
     )

@@ -48,10 +48,11 @@ def run_of(tiny_settings, tiny_regulariser):
     return {"plain": plain, "robust": robust}.__getitem__
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["plain", "robust"])
-def test_a_killed_run_goes_on_as_if_it_had_not_been(name, run_of, tmp_path, assert_same):
+def test_a_killed_run_goes_on_as_if_it_had_not_been(name, precision, run_of, tmp_path, assert_same):
     settings = run_of(name)
-    trainer, curves = Trainer(settings, device=CPU), Curves()
+    trainer, curves = Trainer(settings, device=CPU, precision=precision), Curves()
     # While warming up, and late; and right after each environment's first episode has ended.
     points, ended = [8, 100], set()
     for iteration in trainer.run():
@@ -69,7 +70,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, run_of, tmp_path, asse
 
     final, metrics = trainer.get_state(), trainer.metrics()
     for file in files:
-        resumed = Trainer(settings, device=CPU)
+        resumed = Trainer(settings, device=CPU, precision=precision)
         state = load_checkpoint(file)
         resumed.set_state(state["trainer"])
         curves_again = Curves.from_state(state["curves"])
