@@ -100,7 +100,7 @@ _METHOD_KEYS = {
 }  # fmt: skip
 _PARTS_OF_SCALE = {"exploration": ExplorationSpec, "replay": ReplaySpec, "learner": LearnerSpec}
 _RAMP_KEYS = ("ramp_begin", "ramp_steps")
-POLICY_SUFFIX = ".safetensors"
+_POLICY_SUFFIX = ".safetensors"
 
 
 def train_settings(config: Mapping[str, Any]) -> TrainSettings:
@@ -147,8 +147,8 @@ def _check_method(method: Mapping[str, Any]) -> None:
         fits = isinstance(regulariser, Mapping) and regulariser.get("solver") == METHODS[name]
         expected = f"one with solver: {METHODS[name]}"
     check(fits, f"method.regulariser={regulariser!r} with method.name={name}: expected {expected}")
-    if start_from not in ("vanilla", "scratch") and not str(start_from).endswith(POLICY_SUFFIX):
-        raise unknown_choice("start_from", start_from, ("vanilla", "scratch", f"FILE{POLICY_SUFFIX}"))
+    if start_from not in ("vanilla", "scratch") and not str(start_from).endswith(_POLICY_SUFFIX):
+        raise unknown_choice("start_from", start_from, ("vanilla", "scratch", f"FILE{_POLICY_SUFFIX}"))
     given = f"method.start_from={start_from} with method.name={name}"
     check(name != "ddqn" or start_from == "scratch", f"{given}: expected scratch; use method=ddqn_continued")
     check(name != "ddqn_continued" or start_from != "scratch", f"{given}: expected a policy; use method=ddqn")
