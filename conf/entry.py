@@ -34,11 +34,12 @@ _LAUNCHERS = {"joblib": "joblib", "slurm": "submitit", "ray": "ray"}  # each by 
 def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> None:
     """Read conf/`config_name`.yaml and the command line, then call `run` with a plain mapping.
 
-    A mistake of the user ends in one line on stderr and exit status 2. In a multirun the launcher
+    A mistake of the user ends in one line on stderr and exit status 2, and so does a log folder
+    that Hydra cannot write; any other error of `run` keeps its traceback. In a multirun the launcher
     goes on with the other jobs whatever error one ends in; the job's log has the traceback, the
     last lines name every job that failed, and the exit status is 1.
     """
-    begun = time.time()
+    begun, handed_over = time.time(), False
     run = _importable(run)
     register_games()
     try:
@@ -49,6 +50,7 @@ def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> N
 
     @functools.wraps(run)
     def task(config: DictConfig) -> None:
+        nonlocal handed_over
         resolved = OmegaConf.to_container(config, resolve=True)
         assert isinstance(resolved, dict)
         values = {str(key): value for key, value in resolved.items()}
@@ -56,6 +58,7 @@ def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> N
         if hydra_config.mode is RunMode.MULTIRUN:
             _run_as_job(run, values, hydra_config)
             return
+        handed_over = True
         try:
             run(values)
         except NrmapError as error:
@@ -81,8 +84,12 @@ def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> N
         sys.exit(1)
     except NrmapError as error:
         sys.exit(_complain(error))
-    except (HydraException, OmegaConfBaseException, OSError) as error:
+    except (HydraException, OmegaConfBaseException) as error:
         sys.exit(_complain(_as_one_line(error)))
+    except OSError as error:
+        if handed_over or not error.filename:
+            raise
+        sys.exit(_complain(NrmapError(f"cannot write {os.fsdecode(error.filename)}: {error.strerror}")))
 
 
 def _importable(run: Callable[[Mapping[str, Any]], None]) -> Callable[[Mapping[str, Any]], None]:
@@ -117,15 +124,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _as_one_line(error: Exception) -> NrmapError:
-    """What Hydra found wrong in the command line or the YAML, or why it cannot write its log folder."""
+    """What Hydra found wrong in the command line or the YAML."""
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
         folder, dot, key = str(cause.full_key).rpartition(".")
         if key not in cause.parent_node:
             siblings = (f"{folder}{dot}{name}" for name in map(str, cause.parent_node))
             return unknown_choice("key", f"{folder}{dot}{key}", siblings)
-    if isinstance(error, OSError) and error.filename:
-        return NrmapError(f"cannot write {os.fsdecode(error.filename)}: {error.strerror}")
     return NrmapError(" ".join(str(error).split()))
 
 

@@ -29,8 +29,10 @@ def note_failure(folder: Path, job: str, line: str) -> None:
 
 
 def forget_failure(folder: Path, job: str) -> None:
-    """Remove what an earlier sweep noted about the same `job`."""
-    _marker(folder, job).unlink(missing_ok=True)
+    """Remove what earlier sweeps noted about the same `job`, whose place in them, and so folder, may have differed."""
+    marker = _marker(folder, job)
+    for noted in folder.parent.glob(f"*/{marker.name}"):
+        noted.unlink(missing_ok=True)
 
 
 def failures_since(begun: float, sweep_folder: Path) -> list[str]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,27 +14,30 @@ from safetensors import SafetensorError
 from nrmap.errors import NrmapError
 
 IDENTITY_LENGTH = 12
+# What a file is called while it is being written; network file systems and other programs have dotfiles of their own.
+TEMPORARY_PREFIX = ".unfinished-"
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends without an error.
 
-    On any error the temporary file is removed and `path` is left as it was. A folder that
-    cannot be written and a full disk raise NrmapError.
+    On any error the temporary file is removed and `path` is left as it was. Who may read the file
+    follows from the umask. A folder that cannot be written and a full disk raise NrmapError.
     """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{secrets.token_hex(8)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        mode = os.fstat(handle).st_mode & 0o777
         os.close(handle)
     except OSError as error:
         raise NrmapError(f"cannot write {path}: {error.strerror or error}") from error
-    temporary = Path(name)
     try:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(mode)  # some writers put a file of their own, with a mode of its own, in its place
         temporary.replace(path)
     except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
         raise NrmapError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
@@ -44,9 +47,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what a process that was killed while writing to `folder` left there; nobody may be writing to it now."""
-    for leftover in folder.glob(".*"):
-        if leftover.is_file():
-            leftover.unlink(missing_ok=True)
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        leftover.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -66,19 +68,24 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`; NrmapError when it is missing or not JSON."""
+    """The JSON value in `path`; NrmapError when it is missing, cannot be read or is not JSON."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
         raise NrmapError(f"no file {path}") from error
+    except OSError as error:
+        raise NrmapError(f"cannot read {path}: {error.strerror or error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise NrmapError(f"{path} is not a JSON file ({error})") from error
 
 
 def sha256_of_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 of a file's bytes, in hexadecimal; NrmapError when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise NrmapError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def identity_of(settings: Mapping[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """Policies as files: weights plus the JSON that says what they are, never a pickle."""
 
+import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -11,9 +13,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from nrmap.envs import EnvSpec
+from nrmap.envs import EnvSpec, SeededVectorEnv
 from nrmap.errors import NrmapError, check
 from nrmap.files import atomic_path
+from nrmap.mappings import build, part
 from nrmap.network import STATE_SCALE, ConvSpec, NetworkSpec, QNetwork
 
 FORMAT_VERSION = 1
@@ -95,43 +98,89 @@ def load_policy(path: Path, device: str | torch.device = "cpu") -> Policy:
     Its `sha256` covers everything but the card's `results` and `provenance`: the same training
     done again, elsewhere or slower, is the same policy, and nothing that was computed from the
     first is stale. Raises NrmapError when the file is missing, truncated, not of this project, of another
-    format version, does not fit the network it declares, or holds NaN or infinite weights.
+    format version, does not fit the network it declares, holds NaN or infinite weights, or declares
+    a network that does not fit its environment.
     """
     check(path.is_file(), f"no policy file {path}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata_text = (file.metadata() or {}).get(METADATA_KEY)
+            text = (file.metadata() or {}).get(METADATA_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (safetensors.SafetensorError, OSError) as error:
         raise NrmapError(f"{path} is not a readable safetensors file: {error}") from error
-    if metadata_text is None:
+    if text is None:
         raise NrmapError(f"{path} is a safetensors file but not a policy: it has no {METADATA_KEY!r} metadata")
-    metadata = json.loads(metadata_text)
-    if metadata.get("format") != FORMAT_VERSION:
-        raise NrmapError(f"{path} has policy format {metadata.get('format')!r}: expected {FORMAT_VERSION}")
-    network_fields = dict(metadata["network"])
-    network_fields["convs"] = tuple(ConvSpec(**conv) for conv in network_fields["convs"])
-    env = EnvSpec(**metadata["env"])
-    network = QNetwork(NetworkSpec(**network_fields))
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise NrmapError(f"{path}: weight {name} is {found.get(name)}, its network needs {expected.get(name)}")
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise NrmapError(f"{path}: weight {name} holds NaN or infinite values")
+    try:
+        metadata = _metadata(text)
+        env, card = build(EnvSpec, metadata["env"], "env"), build(PolicyCard, metadata["card"], "card")
+        spec = _network_spec(part(metadata, "network", "metadata"))
+        _check_weights(tensors, spec)
+        _check_network(spec, env)
+    except NrmapError as error:
+        raise NrmapError(f"{path}: {error}") from error
+    network = QNetwork(spec)
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     network.to(torch.device(device)).requires_grad_(False)
-    return Policy(network, env, PolicyCard(**metadata["card"]), sha256=_sha256(tensors, metadata)).eval()
+    return Policy(network, env, card, sha256=_sha256(tensors, metadata)).eval()
 
 
-def _sha256(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
+def _metadata(text: str) -> dict[str, Any]:
+    try:
+        metadata = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise NrmapError(f"its metadata is not JSON ({error})") from error
+    check(isinstance(metadata, dict), "its metadata is JSON but not keys and values")
+    found = metadata.get("format")
+    check(found == FORMAT_VERSION, f"policy format {found!r}: expected {FORMAT_VERSION}")
+    outputs = metadata.get("outputs")
+    check(outputs == Policy.outputs, f"outputs {outputs!r}: expected {Policy.outputs!r}")
+    for key in ("env", "card"):
+        part(metadata, key, "metadata")
+    return metadata
+
+
+def _network_spec(node: Mapping[str, Any]) -> NetworkSpec:
+    convs = node.get("convs", ())
+    check(isinstance(convs, list) and bool(convs), f"network.convs={convs!r}: expected a list of convolutions")
+    built = tuple(build(ConvSpec, conv, "network.convs") for conv in convs)
+    for conv in built:
+        check(min(conv.channels, conv.kernel, conv.stride) >= 1, f"network.convs: {conv}: expected sizes of at least 1")
+    spec: NetworkSpec = build(NetworkSpec, {**node, "convs": built}, "network")
+    return spec
+
+
+def _check_network(spec: NetworkSpec, env: EnvSpec) -> None:
+    shape = (spec.in_channels, spec.height, spec.width)
+    check(shape == env.state_shape, f"its network takes states {shape}, its environment gives {env.state_shape}")
+    actions = _num_actions(env.game, env.full_action_space)
+    check(spec.actions == actions, f"its network has {spec.actions} actions, {env.game} has {actions}")
+
+
+@functools.cache
+def _num_actions(game: str, full_action_space: bool) -> int:
+    return SeededVectorEnv(EnvSpec(game, 84, 84, full_action_space=full_action_space), 1).num_actions
+
+
+def _check_weights(tensors: Mapping[str, Tensor], spec: NetworkSpec) -> None:
+    with torch.device("meta"):  # a file may claim any size
+        expected = {name: tuple(tensor.shape) for name, tensor in QNetwork(spec).state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        check(
+            expected.get(name) == found.get(name),
+            f"weight {name} is {found.get(name)}, its network needs {expected.get(name)}",
+        )
+    for name, tensor in tensors.items():
+        check(tensor.is_floating_point(), f"weight {name} is {tensor.dtype}: expected floating-point numbers")
+        check(bool(torch.isfinite(tensor.float()).all()), f"weight {name} holds NaN or infinite values")
+
+
+def _sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
     card = {key: value for key, value in metadata["card"].items() if key not in ("results", "provenance")}
     digest = hashlib.sha256(json.dumps({**metadata, "card": card}, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype}".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().data)  # NumPy has no bfloat16
     return digest.hexdigest()
 
 

@@ -14,10 +14,12 @@ from nrmap.errors import NrmapError, unknown_choice
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP = (1 << 31) - 1
+# The largest blocks to keep. Some versions of glibc refuse more than 32 MiB, which is enough for gradients.
+_LARGEST_BLOCKS = (1 << 30, 32 << 20)
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to keep freed memory for the next allocation; True where it can be told.
+    """Tell the C library to keep freed memory for the next allocation; True where it takes both settings.
 
     Every update frees and allocates gradients of some 13 MB. By default glibc returns them to
     the system and takes them back page by page, thousands of page faults an update, which on two
@@ -26,19 +28,28 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(_M_TRIM_THRESHOLD, _KEEP))
+    keeps_blocks = any(libc.mallopt(_M_MMAP_THRESHOLD, size) for size in _LARGEST_BLOCKS)
+    keeps_the_top = libc.mallopt(_M_TRIM_THRESHOLD, _KEEP)
+    return bool(keeps_blocks and keeps_the_top)
 
 
 _BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; NrmapError for another name and for CUDA where there is none."""
+    """The device for `auto`, `cpu` or `cuda`; NrmapError for another name and for CUDA where there is none.
+
+    Choosing CUDA also turns TensorFloat-32 off for the whole process: by default convolutions there
+    round their inputs to 10 bits, and what is called float32 would be neither that nor good for a proof.
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise unknown_choice("device", name, ("auto", "cpu", "cuda"))
     if name == "cuda" and not torch.cuda.is_available():
         raise NrmapError("device=cuda: no CUDA device is available here; use device=cpu or device=auto")
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    if use_cuda:
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda" if use_cuda else "cpu")
 
 

@@ -1,8 +1,10 @@
 """A policy is its file: it comes back whole or not at all."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -22,12 +24,18 @@ def make_policy() -> Policy:
     return Policy(QNetwork(NetworkSpec(1, 84, 84, 3)), ENV, card)
 
 
-def rewrite(path: Path, **changes: object) -> None:
-    """Replace top-level fields of the metadata of the policy file `path`."""
+def content(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The weights and the metadata of the policy file `path`."""
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = json.loads(file.metadata()[METADATA_KEY])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    metadata.update(changes)
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (not a dict)
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    """Replace fields of the metadata of the policy file `path`: a mapping changes fields of a part."""
+    tensors, metadata = content(path)
+    for key, change in changes.items():
+        metadata[key] = {**metadata[key], **change} if isinstance(change, dict) else change
     safetensors.torch.save_file(tensors, path, metadata={METADATA_KEY: json.dumps(metadata)})
 
 
@@ -102,6 +110,73 @@ def test_another_format_version(tmp_path: Path) -> None:
     save_policy(tmp_path / "p", make_policy())
     rewrite(tmp_path / "p", format=99)
     with pytest.raises(NrmapError, match="policy format 99: expected 1"):
+        load_policy(tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"outputs": "logits"}, "outputs 'logits': expected 'q_values'"),
+        ({"network": None}, "metadata.network=None: expected keys and values"),
+        ({"env": [1]}, "metadata.env=[1]: expected keys and values"),
+        ({"card": "mine"}, "metadata.card='mine': expected keys and values"),
+        ({"env": {"gane": "Pong"}}, "unknown key of env 'gane': did you mean game?"),
+        ({"env": {"game": "Pnog"}}, "unknown game 'Pnog': did you mean Pong"),
+        ({"env": {"height": "84"}}, "height='84': expected a whole number"),
+        ({"env": {"frame_stack": 4}}, "its network takes states (1, 84, 84), its environment gives (4, 84, 84)"),
+        ({"env": {"game": "Pong"}}, "its network has 3 actions, Pong has 6"),
+        ({"env": {"full_action_space": True}}, "its network has 3 actions, Freeway has 18"),
+        ({"card": {"sed": 3}}, "unknown key of card 'sed': did you mean seed?"),
+        ({"card": {"results": 3}}, "results=3: expected keys and values"),
+        ({"network": {"convs": 3}}, "network.convs=3: expected a list of convolutions"),
+        ({"network": {"convs": [{"channels": 1}]}}, "network.convs: missing 2 required positional arguments"),
+        ({"network": {"convs": [{"channels": 1, "kernel": 1, "stride": 0}]}}, "expected sizes of at least 1"),
+        ({"network": {"hidden": 10**12}}, "weight advantage.0.bias is (512,), its network needs (1000000000000,)"),
+        ({"network": {"hidden": None}}, "hidden=None: expected a whole number"),
+    ],
+)
+def test_metadata_of_another_kind_is_one_clear_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = tmp_path / "p"
+    save_policy(path, make_policy())
+    rewrite(path, **changes)
+    with pytest.raises(NrmapError) as caught:
+        load_policy(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '"policy"', "{}", '{"format": 1, "outputs": "q_values"}'])
+def test_metadata_that_is_none_is_one_clear_line(tmp_path: Path, text: str) -> None:
+    save_policy(tmp_path / "p", make_policy())
+    safetensors.torch.save_file(content(tmp_path / "p")[0], tmp_path / "p", metadata={METADATA_KEY: text})
+    with pytest.raises(NrmapError, match=f"^{tmp_path / 'p'}: "):
+        load_policy(tmp_path / "p")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_hash_is_of_the_bytes_of_the_weights(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "p"
+    save_policy(path, make_policy(), dtype)
+    tensors, metadata = content(path)
+    for key in ("results", "provenance"):
+        del metadata["card"][key]
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    raw = path.read_bytes()
+    begin = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:begin])
+    for name in sorted(tensors):
+        first, last = header[name]["data_offsets"]
+        digest.update(f"{name} {dtype}".encode() + raw[begin + first : begin + last])
+    assert load_policy(path).sha256 == digest.hexdigest()
+
+
+def test_weights_that_are_no_real_numbers(tmp_path: Path) -> None:
+    save_policy(tmp_path / "p", make_policy())
+    tensors, metadata = content(tmp_path / "p")
+    tensors["value.2.bias"] = tensors["value.2.bias"].long()
+    safetensors.torch.save_file(tensors, tmp_path / "p", metadata={METADATA_KEY: json.dumps(metadata)})
+    with pytest.raises(NrmapError, match=r"weight value\.2\.bias is torch\.int64: expected floating-point numbers"):
         load_policy(tmp_path / "p")
 
 

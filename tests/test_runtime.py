@@ -1,12 +1,15 @@
 """The device is the one asked for, or a clear error."""
 
+import ctypes
+import platform
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from nrmap.errors import NrmapError
-from nrmap.runtime import choose_device, choose_precision, provenance
+from nrmap.runtime import choose_device, choose_precision, keep_freed_memory, provenance
 
 
 def test_cpu_is_cpu() -> None:
@@ -18,6 +21,22 @@ def test_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("auto").type == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto").type == "cpu"
+
+
+def test_float32_is_float32_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [part.allow_tf32 for part in parts]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    try:
+        for part in parts:
+            part.allow_tf32 = True
+        choose_device("cpu")
+        assert [part.allow_tf32 for part in parts] == [True, True]
+        choose_device("auto")
+        assert [part.allow_tf32 for part in parts] == [False, False]
+    finally:
+        for part, allowed in zip(parts, before, strict=True):
+            part.allow_tf32 = allowed
 
 
 def test_cuda_without_a_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +79,22 @@ def _fastest_product(dtype: torch.dtype) -> float:
         matrix @ matrix
         seconds.append(time.perf_counter() - start)
     return min(seconds)
+
+
+@pytest.mark.parametrize("largest_block", [1 << 30, 32 << 20, 0])
+def test_memory_is_kept_as_far_as_the_c_library_allows(largest_block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {}
+
+    def mallopt(parameter: int, value: int) -> int:
+        accepted = parameter == -1 or value <= largest_block
+        if accepted:
+            settings[parameter] = value
+        return int(accepted)
+
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.0"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    assert keep_freed_memory() == (largest_block > 0)
+    assert settings == {-1: (1 << 31) - 1} | ({-3: largest_block} if largest_block else {})
 
 
 def test_provenance_names_versions() -> None:

@@ -34,6 +34,8 @@ def run(config):
         raise NrmapError("a mistake")
     if seed == 3:
         os.kill(os.getpid(), 9)
+    if seed == -1:
+        open("absent")
     if seed >= 4:
         import torch
         (Path(config["outputs"]) / f"threads{seed}").write_text(str(torch.get_num_threads()))
@@ -77,20 +79,29 @@ def test_failed_jobs_are_named_and_the_others_finish(launcher: str, sweep, tmp_p
     logs = tmp_path / "logs/train/Freeway/ddqn"
     errors = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
     assert errors == [
-        f"error: seed={seed} failed: {why}; the traceback is in {logs}/seed{seed}/train.log"
-        for seed, why in ((1, "ZeroDivisionError: a bug"), (2, "a mistake"))
+        f"error: seed={seed} failed: {why}; the traceback is in {logs}/seed{seed}/{place}/train.log"
+        for seed, place, why in ((1, 0, "ZeroDivisionError: a bug"), (2, 2, "a mistake"))
     ]
-    assert "raise ZeroDivisionError" in (logs / "seed1/train.log").read_text()
+    assert "raise ZeroDivisionError" in (logs / "seed1/0/train.log").read_text()
     assert "raise ZeroDivisionError" in finished.stderr
-    # The note of a failure goes once the job has not failed.
+    assert len(list(logs.glob("seed1/0/failed*"))) == 1
+    # The note of a failure goes once the job has not failed, wherever the job stands in the sweep.
     (tmp_path / "jobs.py").write_text(JOBS.replace("seed == 1:", "seed == 99:"))
-    again = sweep(launcher, "seed=1,0")
+    again = sweep(launcher, "seed=0,1")
     assert again.returncode == 0, again.stderr
     assert "error: " not in again.stderr
-    assert not list(logs.glob("seed1/failed*"))
+    assert (logs / "seed1/1").is_dir()
+    assert not list(logs.glob("seed1/*/failed*"))
 
 
 @pytest.mark.parametrize("mode", [["seed=0"], ["-m", "seed=0"], ["-m", "hydra/launcher=joblib", "seed=0"]])
+def test_jobs_that_differ_in_any_setting_have_folders_of_their_own(sweep, tmp_path: Path) -> None:
+    finished = sweep("basic", "seed=0", "scale.learner.learning_rate=1e-3,1e-4")
+    assert finished.returncode == 0, finished.stderr
+    logs = (tmp_path / "logs/train/Freeway/ddqn/seed0").glob("*/train.log")
+    assert [path.parent.name for path in sorted(logs)] == ["0", "1"]
+
+
 def test_without_a_folder_outputs_is_in_the_current_one(mode: list[str], tmp_path: Path) -> None:
     here = tmp_path / "it's here, really"
     here.mkdir()
@@ -117,6 +128,22 @@ def test_outputs_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         assert with_absolute_outputs([kept]) == [kept]
 
 
+def test_a_bug_keeps_its_traceback_and_a_log_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "jobs.py").write_text(JOBS)
+    bug = command([str(tmp_path / "jobs.py"), "seed=-1", f"outputs={tmp_path}"], PYTHONPATH=str(ROOT))
+    assert bug.returncode == 1
+    assert bug.stderr.splitlines()[-1] == "FileNotFoundError: [Errno 2] No such file or directory: 'absent'"
+    assert "error: cannot" not in bug.stderr
+    (tmp_path / "file").touch()
+    for mode in ([], ["-m"]):
+        arguments = [str(tmp_path / "jobs.py"), *mode, "seed=0", f"outputs={tmp_path / 'file'}"]
+        unwritable = command(arguments, PYTHONPATH=str(ROOT))
+        assert unwritable.returncode == 2
+        (line,) = [line for line in unwritable.stderr.splitlines() if line.startswith("error: ")]
+        assert line.startswith(f"error: cannot write {tmp_path / 'file'}/logs")
+        assert "Traceback" not in unwritable.stderr
+
+
 def test_a_killed_process_ends_in_a_line(sweep) -> None:
     finished = sweep("joblib", "seed=3,0", "hydra.launcher.n_jobs=2")
     assert finished.returncode == 1
@@ -137,7 +164,8 @@ def test_jobs_share_the_cores(sweep, tmp_path: Path) -> None:
 TINY = (
     "scale=smoke", "wandb=disabled", "device=cpu", "threads=1", "env.height=36", "env.width=36",
     "scale.steps=160", "scale.num_envs=2", "scale.warm_up_steps=40", "scale.replay.capacity=100",
-    "scale.exploration.decay_steps=60", "scale.fine_tune.by_solver.pgd.steps=80", "env.max_agent_steps=33",
+    "scale.exploration.decay_steps=60", "env.max_agent_steps=33", "scale.fine_tune.by_solver.pgd.steps=80",
+    "scale.fine_tune.by_solver.pgd.attack_ramp.ramp_begin=0", "scale.fine_tune.by_solver.pgd.attack_ramp.ramp_steps=40",
 )  # fmt: skip
 
 

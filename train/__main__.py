@@ -11,7 +11,8 @@ import torch
 from conf.entry import entry_point
 from nrmap.errors import check
 from nrmap.layout import Layout
-from nrmap.learning.settings import TrainSettings, build, train_settings
+from nrmap.learning.settings import TrainSettings, train_settings
+from nrmap.mappings import build
 from nrmap.runtime import choose_device, choose_precision, keep_freed_memory
 from nrmap.tracking import Tracker, TrackingSpec, track
 from train.run import RunOptions, ensure_trained
@@ -57,6 +58,7 @@ def train(config: Mapping[str, Any]) -> None:
         layout=Layout(Path(config["outputs"])),
         device=device,
         precision=choose_precision(machine.precision, device),
+        any_precision=machine.precision == "auto",
         checkpoint_seconds=machine.checkpoint_seconds,
         open_tracker=open_tracker,
     )

@@ -9,10 +9,11 @@ import safetensors
 import safetensors.torch
 import torch
 
-from nrmap.errors import NrmapError
+from nrmap.errors import NrmapError, check
 from nrmap.files import atomic_path
 
 _TENSOR, _ARRAY = "__tensor__", "__array__"
+FORMAT_VERSION = "2"  # of what a training keeps, and how; without one it is the first
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -20,14 +21,21 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     tensors: dict[str, torch.Tensor] = {}
     tree = _flatten(state, "", tensors)
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata={"state": json.dumps(tree, sort_keys=True)})
+        metadata = {"format": FORMAT_VERSION, "state": json.dumps(tree, sort_keys=True)}
+        safetensors.torch.save_file(tensors, temporary, metadata=metadata)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote; NrmapError when the file is not whole."""
+    """What `save_checkpoint` wrote; NrmapError when the file is not whole, or of another format version."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            tree = json.loads(file.metadata()["state"])
+            metadata = file.metadata()
+            text = metadata["state"]
+            found = metadata.get("format")
+            check(
+                found == FORMAT_VERSION, f"the checkpoint {path} was made by another version: remove it to start anew"
+            )
+            tree = json.loads(text)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (safetensors.SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as error:
         raise NrmapError(f"cannot read the checkpoint {path}: {error}. Remove it to start anew") from error

@@ -5,6 +5,8 @@ collector logs both for every episode of which the replay still holds a frame; t
 plays those episodes again and the replay fills itself.
 """
 
+import struct
+import zlib
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,16 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nrmap.envs import TRAINING_STREAM, EnvSpec, SeededVectorEnv, Transition, episode_seed
-from nrmap.errors import NrmapError
+from nrmap.errors import check
 from nrmap.learning.replay import Replay
 
 
 @dataclass
 class EpisodeLog:
-    """One episode of one environment: its number, its first slot in the replay, its actions so far."""
+    """One episode of one environment: its number, its first slot in the replay, its actions so far.
+
+    `checksum` is over every frame, reward and number of lives that the emulator gave.
+    """
 
     number: int
     first_slot: int
+    checksum: int
     actions: bytearray = field(default_factory=bytearray)
     undiscounted_return: float = 0.0
 
@@ -76,7 +82,8 @@ class Collector:
         self.states[envs], self._lives[envs] = states[envs], lives[envs]
         self.replay.begin_episodes(envs, states[envs])
         for env, number in zip(envs, numbers, strict=True):
-            self._logs[env].append(EpisodeLog(number, first_slot=int(self.replay.newest[env])))
+            checksum = _extended(0, states[env], reward=0.0, lives=lives[env])
+            self._logs[env].append(EpisodeLog(number, int(self.replay.newest[env]), checksum))
             oldest_kept = self.replay.newest[env] - self.replay.slots
             while len(self._logs[env]) > 1 and self._logs[env][1].first_slot <= oldest_kept:
                 self._logs[env].popleft()
@@ -116,6 +123,7 @@ class Collector:
             log = self._logs[env][-1]
             log.actions.append(int(actions[env]))
             log.undiscounted_return += float(step.rewards[env])
+            log.checksum = _extended(log.checksum, step.states[env], reward=step.rewards[env], lives=step.lives[env])
             if step.ended[env]:
                 finished.append(FinishedEpisode(int(env), log.undiscounted_return, len(log.actions)))
         return finished
@@ -126,7 +134,7 @@ class Collector:
             {
                 "number": log.number,
                 "first_slot": log.first_slot,
-                "undiscounted_return": log.undiscounted_return,
+                "checksum": log.checksum,
                 "actions": np.frombuffer(bytes(log.actions), dtype=np.uint8),
                 "env": env,
             }
@@ -138,8 +146,8 @@ class Collector:
     def set_state(self, state: dict[str, Any]) -> None:
         """Play the logged episodes again, which brings back emulators and replay, then set the priorities.
 
-        Takes as long as acting did for the frames in the replay. Raises NrmapError where the
-        emulator gives another return than the one logged.
+        Takes as long as acting did for the frames in the replay. Raises NrmapError where an episode
+        ends elsewhere than the log has it, or shows other frames, rewards or lives.
         """
         plans: list[deque[dict[str, Any]]] = [deque() for _ in range(self.num_envs)]
         for episode in state["episodes"]:
@@ -166,17 +174,28 @@ class Collector:
                 break
             actions = np.array([queue.popleft() if queue else 0 for queue in remaining], dtype=np.int64)
             step = self._env.step(actions)
-            self._write(np.flatnonzero(~idle), actions, step)
+            busy = np.flatnonzero(~idle)
+            for env in busy.tolist():
+                ended_then = not remaining[env] and bool(plans[env])  # another episode followed
+                check(bool(step.ended[env]) == ended_then, _another_episode(env, self._logs[env][-1]))
+            self._write(busy, actions, step)
             if (idle & step.ended).any():
                 ended_idle = idle & step.ended
                 self._env.begin(ended_idle, [0] * int(ended_idle.sum()))
-        logged = {(episode["env"], episode["number"]): episode["undiscounted_return"] for episode in state["episodes"]}
+        checksums = {(episode["env"], episode["number"]): episode["checksum"] for episode in state["episodes"]}
         for env, logs in enumerate(self._logs):
             for log in logs:
-                if log.undiscounted_return != logged[env, log.number]:
-                    raise NrmapError(
-                        f"cannot resume: episode {log.number} of environment {env} returned "
-                        f"{log.undiscounted_return} when played again, {logged[env, log.number]} before; "
-                        "another ale-py version? Remove the checkpoint to start anew"
-                    )
+                check(log.checksum == checksums[env, log.number], _another_episode(env, log))
         self.replay.set_state(state["replay"])
+
+
+def _extended(checksum: int, state: NDArray[np.uint8], *, reward: float, lives: int) -> int:
+    """`checksum` with the newest frame of `state` [C, H, W] and what came with it."""
+    return zlib.crc32(struct.pack("<fi", reward, lives), zlib.crc32(state[-1], checksum))
+
+
+def _another_episode(env: int, log: EpisodeLog) -> str:
+    return (
+        f"cannot resume: episode {log.number} of environment {env} is another one when played again, "
+        "perhaps with another ale-py"
+    )

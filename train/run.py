@@ -1,8 +1,9 @@
 """From settings to a policy file: look it up, go on from a checkpoint, or start; one at a time."""
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,14 +15,15 @@ import torch
 from nrmap.errors import NrmapError
 from nrmap.files import remove_leftovers, write_json
 from nrmap.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, SETTINGS_FILE, Layout
-from nrmap.learning.lookup import training_folder
-from nrmap.learning.settings import TrainSettings
+from nrmap.learning.lookup import load_parent, training_folder
+from nrmap.learning.settings import PolicyFile, TrainSettings
 from nrmap.policy import Policy, PolicyCard, load_policy, save_policy
 from nrmap.progress import Progress
 from nrmap.runtime import provenance
 from nrmap.tracking import Tracker
-from train.checkpoint import load_checkpoint, save_checkpoint
 from train.curves import Curves
+from train.descriptions import main_settings
+from train.resume import begun_or_resumed, keep, name_of
 from train.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -32,36 +34,48 @@ OpenTracker = Callable[[TrainSettings, str, Path], AbstractContextManager[Tracke
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run may do without its result changing."""
+    """What a run may do without its settings changing.
+
+    `precision` is that of a training that begins; with `any_precision` one that was begun in
+    another goes on in its own.
+    """
 
     layout: Layout
     device: torch.device
     precision: torch.dtype
+    any_precision: bool
     checkpoint_seconds: float
     open_tracker: OpenTracker
 
 
 def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
-    """The policy file of `settings`, trained now if it is not there, its parent first.
+    """The policy file of `settings`, trained now if it is not there, its parent first if that is no file.
 
     A lock in the run's folder lets one process train while others that want the same policy wait
-    for it. Raises NrmapError when the folder cannot be written or a checkpoint not be read.
+    for it. Raises NrmapError when the folder cannot be written, a checkpoint not be read or gone
+    on from with these options, and a file to start from does not fit.
     """
     parent = None
     if settings.parent is not None:
-        parent = load_policy(ensure_trained(settings.parent, options), options.device)
+        start = settings.parent
+        parent_path = Path(start.path) if isinstance(start, PolicyFile) else ensure_trained(start, options)
+        parent = load_parent(settings, parent_path, options.device)
     parent_sha256 = None if parent is None else parent.sha256
     identity = settings.identity(parent_sha256)
     folder = training_folder(settings, options.layout, parent_sha256)
     policy_path = folder / POLICY_FILE
     label = settings.label
-    if policy_path.is_file():
-        log.info("%s: already trained, %s", label, policy_path)
-        return policy_path
-    with _locked(folder, label):
-        if not policy_path.is_file():
-            with options.open_tracker(settings, identity, folder) as tracker:
-                _train(settings, options, folder=folder, parent=parent, tracker=tracker, label=label)
+    if not policy_path.is_file():
+        with _locked(folder, label):
+            if not policy_path.is_file():
+                with options.open_tracker(settings, identity, folder) as tracker:
+                    _train(settings, options, folder=folder, parent=parent, tracker=tracker, label=label)
+                return policy_path
+    log.info("%s: already trained, %s", label, policy_path)
+    _compare_precision(policy_path, options, label)
+    # A kill between the policy and the end leaves the checkpoint; a folder that is only read may keep it.
+    with contextlib.suppress(OSError):
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     return policy_path
 
 
@@ -88,19 +102,20 @@ def _train(
     label: str,
 ) -> None:
     remove_leftovers(folder)
-    write_json(folder / SETTINGS_FILE, asdict(settings))
-    initial = None if parent is None else parent.network
-    trainer = Trainer(settings, device=options.device, initial=initial, precision=options.precision)
-    curves = Curves()
+    write_json(folder / SETTINGS_FILE, _recorded(settings, parent))
+    log.info("%s: %s", label, main_settings(settings, parent))
     checkpoint_path = folder / CHECKPOINT_FILE
-    if checkpoint_path.is_file():
-        state = load_checkpoint(checkpoint_path)
-        log.info("%s: going on from agent step %s", label, f"{state['trainer']['agent_step']:,}")
-        trainer.set_state(state["trainer"])
-        curves = Curves.from_state(state["curves"])
+    trainer, curves = begun_or_resumed(
+        settings,
+        checkpoint_path,
+        device=options.device,
+        precision=options.precision,
+        any_precision=options.any_precision,
+        initial=None if parent is None else parent.network,
+    )
 
     def checkpoint() -> None:
-        save_checkpoint(checkpoint_path, {"trainer": trainer.get_state(), "curves": curves.get_state()})
+        keep(checkpoint_path, trainer, curves)
         write_json(folder / CURVES_FILE, curves.get_state())
 
     last_checkpoint = time.monotonic()
@@ -124,11 +139,27 @@ def _train(
     log.info("%s: trained, %s, %s", label, curves.describe(), policy_path)
 
 
+def _compare_precision(policy_path: Path, options: RunOptions, label: str) -> None:
+    if options.any_precision:
+        return
+    made_in, asked = load_policy(policy_path).card.results.get("precision"), name_of(options.precision)
+    if made_in != asked:
+        log.info("%s: made in %s, not in %s as asked for; precision enters no identity", label, made_in, asked)
+
+
+def _recorded(settings: TrainSettings, parent: Policy | None) -> dict[str, Any]:
+    """The settings as files keep them: those of a parent that is a file are its own, wherever it lies."""
+    recorded = asdict(settings)
+    if parent is not None and isinstance(settings.parent, PolicyFile):
+        recorded["parent"] = {"steps": parent.card.agent_steps, **parent.card.settings}
+    return recorded
+
+
 def _policy(settings: TrainSettings, trainer: Trainer, parent: Policy | None, curves: Curves) -> Policy:
     parent_sha256 = None if parent is None else parent.sha256
-    results: Mapping[str, Any] = {
+    results = {
         "updates": trainer.learner.updates,
-        "precision": str(trainer.learner.precision).removeprefix("torch."),
+        "precision": name_of(trainer.learner.precision),
         "recent_mean_return": curves.recent_mean_return(),
         "seconds": curves.seconds,
     }
@@ -137,9 +168,9 @@ def _policy(settings: TrainSettings, trainer: Trainer, parent: Policy | None, cu
         seed=settings.seed,
         agent_steps=trainer.agent_step,
         identity=settings.identity(parent_sha256),
-        settings=asdict(settings),
+        settings=_recorded(settings, parent),
         parent_sha256=parent_sha256,
-        results=dict(results),
+        results=results,
         provenance=provenance(),
     )
     return Policy(trainer.learner.online, settings.env, card)

@@ -43,7 +43,7 @@ class Trainer:
     ) -> None:
         """`initial` gives the first weights, else they are drawn from the seed; `precision` is the learner's.
 
-        With `settings.anchor` the advantages are held to those of `initial`.
+        A copy of `initial` is trained. With `settings.anchor` the advantages are held to its own.
         """
         self.settings = settings
         exploration_seed, sampling_seed, network_seed, attack_seed = np.random.SeedSequence(settings.seed).spawn(4)
@@ -65,7 +65,10 @@ class Trainer:
         )
         channels, height, width = settings.env.state_shape
         spec = NetworkSpec(channels, height, width, self.collector.num_actions, dueling=settings.dueling)
-        network = _seeded_network(spec, seed=int(network_seed.generate_state(1)[0])) if initial is None else initial
+        if initial is None:
+            network = _seeded_network(spec, seed=int(network_seed.generate_state(1)[0]))
+        else:
+            network = copy.deepcopy(initial)
         if network.spec != spec:
             raise ValueError(f"the initial network is {network.spec}: expected {spec}")
         self.learner = Learner(
@@ -122,7 +125,8 @@ class Trainer:
     def metrics(self) -> dict[str, float]:
         """The means of the update's diagnostics since the last call, and where the schedules stand.
 
-        Raises NrmapError where one is not finite: the training has diverged.
+        `epsilon` is that of the first environment, which explores most. Raises NrmapError where a
+        mean is not finite: the training has diverged.
         """
         means = {name: float(torch.stack(values).mean()) for name, values in self._collected.items()}
         self._collected.clear()

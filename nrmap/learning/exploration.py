@@ -1,9 +1,42 @@
-"""Exploring actions that last: εz-greedy (Dabney et al. 2021)."""
+"""How much is explored, and exploring actions that last: εz-greedy (Dabney et al. 2021)."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nrmap.errors import check
+from nrmap.learning.schedules import Linear, epsilon_per_env
+
+
+@dataclass(frozen=True)
+class ExplorationSpec:
+    """ε-greedy: ε falls linearly over `decay_steps` agent steps, each environment having its own.
+
+    Environment i of E explores with ε^(1 + env_spread · i / (E − 1)). An exploring action is kept
+    for a number of steps drawn from the zeta distribution P(n) ∝ n^−2, at most `longest_repeat`
+    (Dabney et al. 2021, εz-greedy); 1 is plain ε-greedy. Where a reward lies dozens of equal
+    actions away, as in Freeway, plain ε-greedy finds it by luck alone.
+    """
+
+    epsilon_initial: float
+    epsilon_final: float
+    decay_steps: int
+    env_spread: float
+    longest_repeat: int
+
+    def __post_init__(self) -> None:
+        for name in ("epsilon_initial", "epsilon_final"):
+            check(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)}: expected a probability, 0 ≤ ε ≤ 1")
+        check(self.decay_steps >= 1, f"decay_steps={self.decay_steps}: expected at least 1")
+        check(self.env_spread >= 0, f"env_spread={self.env_spread}: expected at least 0 (the same ε everywhere)")
+        check(self.longest_repeat >= 1, f"longest_repeat={self.longest_repeat}: expected at least 1 (plain ε-greedy)")
+
+    def epsilons(self, agent_step: int, num_envs: int) -> NDArray[np.float64]:
+        """The exploration rate of every environment, [E]."""
+        epsilon = Linear(self.epsilon_initial, self.epsilon_final, 0, self.decay_steps)(agent_step)
+        return epsilon_per_env(epsilon, num_envs, self.env_spread)
 
 
 class Explorer:

@@ -85,7 +85,10 @@ class Learner:
         self.updates = 0
 
     def update(self, batch: Batch, agent_step: int) -> dict[str, Tensor]:
-        """Learn from one batch; returns the TD errors [B] and scalar diagnostics, all on the device."""
+        """Learn from one batch; returns the TD errors [B] and scalar diagnostics, all on the device.
+
+        `loss` is `td_loss` plus κ times `robust_loss` and the anchor's weight times `anchor_loss`.
+        """
         s_tm1, s_t = self._scaled(batch.s_tm1), self._scaled(batch.s_t)  # [B, C, H, W] in [0, 1]
         a_tm1, r_t, discount_t, weights = (
             tensor.to(self.device) for tensor in (batch.a_tm1, batch.r_t, batch.discount_t, batch.weights)
@@ -117,7 +120,7 @@ class Learner:
             margins = margin_bounds(self.online, s_tm1, a_star, attack_epsilon)  # [B]
 
         loss, td_errors = td_loss(q_tm1=q_tm1, a_tm1=a_tm1, targets=targets, weights=weights)
-        metrics: dict[str, Tensor] = {}
+        metrics = {"td_loss": loss}
         if self._parent_q_values is not None:
             with torch.no_grad():
                 parent_q_values = self._parent_q_values(s_tm1)  # [B, A]

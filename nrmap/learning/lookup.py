@@ -1,11 +1,15 @@
 """Which file holds the policy that some settings describe."""
 
+from dataclasses import asdict
 from pathlib import Path
 
-from nrmap.errors import NrmapError, unknown_choice
+import torch
+
+from nrmap.errors import NrmapError, check, unknown_choice
 from nrmap.layout import POLICY_FILE, Layout
-from nrmap.learning.settings import TrainSettings
-from nrmap.policy import load_policy
+from nrmap.learning.settings import PolicyFile, TrainSettings
+from nrmap.network import NetworkSpec
+from nrmap.policy import Policy, load_policy
 
 
 def training_folder(settings: TrainSettings, layout: Layout, parent_sha256: str | None) -> Path:
@@ -15,15 +19,33 @@ def training_folder(settings: TrainSettings, layout: Layout, parent_sha256: str 
 
 
 def trained_policy(settings: TrainSettings, layout: Layout) -> Path:
-    """The policy file of `settings`; NrmapError when it, or the parent it starts from, is not trained yet."""
-    parent_sha256 = None if settings.parent is None else load_policy(trained_policy(settings.parent, layout)).sha256
-    path = training_folder(settings, layout, parent_sha256) / POLICY_FILE
-    if not path.is_file():
+    """The policy file of `settings`; NrmapError when it, or the parent it starts from, is not there or does not fit."""
+    parent_sha256 = None
+    if settings.parent is not None:
+        parent = settings.parent
+        path = Path(parent.path) if isinstance(parent, PolicyFile) else trained_policy(parent, layout)
+        parent_sha256 = load_parent(settings, path).sha256
+    policy_path = training_folder(settings, layout, parent_sha256) / POLICY_FILE
+    if not policy_path.is_file():
         raise NrmapError(
             f"no trained policy {settings.label} with these settings under {layout.outputs}: "
             f"train it with the same options to `python -m train`, or name a file with policy=FILE"
         )
-    return path
+    return policy_path
+
+
+def load_parent(settings: TrainSettings, path: Path, device: str | torch.device = "cpu") -> Policy:
+    """The policy in `path`, for a run with `settings` to start from.
+
+    Raises NrmapError where `load_policy` does, and for a policy of another game, environment or network.
+    """
+    policy = load_policy(path, device)
+    spec = policy.network.spec
+    fitting = NetworkSpec(*settings.env.state_shape, actions=spec.actions, dueling=settings.dueling)
+    theirs, ours = {**asdict(spec), **asdict(policy.env)}, {**asdict(fitting), **asdict(settings.env)}
+    differences = [f"{name}={value} instead of {ours[name]}" for name, value in theirs.items() if value != ours[name]]
+    check(not differences, f"cannot start from {path}: {policy.label} has {', '.join(differences)}")
+    return policy
 
 
 def reference_policy(settings: TrainSettings, layout: Layout) -> Path:

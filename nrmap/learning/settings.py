@@ -1,59 +1,34 @@
 """Everything that a trained policy depends on, as one frozen value with an identity."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nrmap.envs import EnvSpec
-from nrmap.errors import NrmapError, check, unknown_choice
+from nrmap.errors import check, unknown_choice
 from nrmap.files import identity_of
+from nrmap.learning.exploration import ExplorationSpec
 from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
-from nrmap.learning.schedules import Linear, epsilon_per_env
 from nrmap.learning.state_adversarial import RegulariserSpec
+from nrmap.mappings import build, merged, part
 from nrmap.network import NetworkSpec
 
 
 @dataclass(frozen=True)
-class ExplorationSpec:
-    """ε-greedy: ε falls linearly over `decay_steps` agent steps, each environment having its own.
+class PolicyFile:
+    """A policy file to start from; what it holds is part of the run's identity, where it lies is not."""
 
-    Environment i of E explores with ε^(1 + env_spread · i / (E − 1)). An exploring action is kept
-    for a number of steps drawn from the zeta distribution P(n) ∝ n^−2, at most `longest_repeat`
-    (Dabney et al. 2021, εz-greedy); 1 is plain ε-greedy. Where a reward lies dozens of equal
-    actions away, as in Freeway, plain ε-greedy finds it by luck alone.
-    """
-
-    epsilon_initial: float
-    epsilon_final: float
-    decay_steps: int
-    env_spread: float
-    longest_repeat: int
-
-    def __post_init__(self) -> None:
-        for name in ("epsilon_initial", "epsilon_final"):
-            check(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)}: expected a probability, 0 ≤ ε ≤ 1")
-        check(self.decay_steps >= 1, f"decay_steps={self.decay_steps}: expected at least 1")
-        check(self.env_spread >= 0, f"env_spread={self.env_spread}: expected at least 0 (the same ε everywhere)")
-        check(self.longest_repeat >= 1, f"longest_repeat={self.longest_repeat}: expected at least 1 (plain ε-greedy)")
-
-    def epsilons(self, agent_step: int, num_envs: int) -> NDArray[np.float64]:
-        """The exploration rate of every environment, [E]."""
-        epsilon = Linear(self.epsilon_initial, self.epsilon_final, 0, self.decay_steps)(agent_step)
-        return epsilon_per_env(epsilon, num_envs, self.env_spread)
+    path: str
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """One training run. `steps` and `warm_up_steps` are agent steps over all environments.
 
-    A batch is learned from every `steps_per_update` agent steps. `parent` holds the settings of
-    the policy whose weights the run starts from, None to start from random ones; `anchor` is the
-    weight of holding the advantages to that policy's, see `anchor_loss`.
+    A batch is learned from every `steps_per_update` agent steps. `parent` is the policy whose
+    weights the run starts from, as the settings that train it or as a file, None to start from
+    random ones; `anchor` is the weight of holding the advantages to that policy's, see `anchor_loss`.
     """
 
     env: EnvSpec
@@ -70,7 +45,7 @@ class TrainSettings:
     replay: ReplaySpec
     learner: LearnerSpec
     regulariser: RegulariserSpec | None
-    parent: "TrainSettings | None"
+    parent: "TrainSettings | PolicyFile | None"
     anchor: float = 0.0
 
     def __post_init__(self) -> None:
@@ -80,7 +55,7 @@ class TrainSettings:
         check(self.anchor >= 0, f"anchor={self.anchor}: expected at least 0 (off)")
         check(self.anchor == 0 or self.parent is not None, f"anchor={self.anchor}: expected 0 without a parent")
         NetworkSpec(*self.env.state_shape, actions=1, dueling=self.dueling)  # checks the size of the screen
-        per_env = (self.replay.n_step + 1) * self.num_envs
+        first_returns = (self.replay.n_step + 1) * self.num_envs
         slots = self.replay.smallest_ring(self.env.frame_stack) * self.num_envs
         check(
             self.replay.capacity >= slots,
@@ -88,8 +63,8 @@ class TrainSettings:
             f"{self.num_envs} environments",
         )
         check(
-            self.warm_up_steps >= per_env,
-            f"warm_up_steps={self.warm_up_steps}: expected at least (n_step + 1) · num_envs = {per_env}, "
+            self.warm_up_steps >= first_returns,
+            f"warm_up_steps={self.warm_up_steps}: expected at least (n_step + 1) · num_envs = {first_returns}, "
             "so that a first batch can be drawn",
         )
         check(
@@ -101,6 +76,12 @@ class TrainSettings:
     def label(self) -> str:
         """`Freeway/sa_ddqn/seed0`."""
         return f"{self.env.game}/{self.method}/seed{self.seed}"
+
+    @property
+    def updates(self) -> int:
+        """How often the run learns from a batch; warm-up and run end with a whole step of all environments."""
+        begin, end = (-(-steps // self.num_envs) * self.num_envs for steps in (self.warm_up_steps, self.steps))
+        return max(end // self.steps_per_update - begin // self.steps_per_update, 0)
 
     def identity(self, parent_sha256: str | None) -> str:
         """The hash of these settings and of the parent's policy; the parent's own settings are in the latter."""
@@ -114,103 +95,122 @@ class TrainSettings:
 METHODS = {"ddqn": None, "ddqn_continued": None, "sa_ddqn": "pgd", "sa_ddqn_ibp": "ibp"}
 # Plain DDQN from the vanilla policy is the control of SA-DDQN by PGD: it has the same steps and the same anchor.
 _SOLVER_OF_CONTROLS = "pgd"
-_METHOD_KEYS = ("name", "start_from", "regulariser")
+_METHOD_KEYS = {
+    "name": "a method", "start_from": "vanilla, scratch or a file", "regulariser": "null, or keys and values",
+}  # fmt: skip
+_PARTS_OF_SCALE = {"exploration": ExplorationSpec, "replay": ReplaySpec, "learner": LearnerSpec}
+_RAMP_KEYS = ("ramp_begin", "ramp_steps")
+_POLICY_SUFFIX = ".safetensors"
 
 
 def train_settings(config: Mapping[str, Any]) -> TrainSettings:
     """The settings of a run from a plain mapping with the nodes of conf/train.yaml.
 
     `config["scale"]` gives the sizes of a training from scratch and, under `fine_tune`, what
-    differs for one that starts from the vanilla policy of the same game, seed and scale; what
-    `by_solver` has there differs for one solver only. Raises NrmapError for an unknown method, an
-    unknown or missing key, and a value out of range.
+    differs for one that starts from a policy: the vanilla one of the same game, seed and scale, or
+    a file; what `by_solver` has there differs for one solver only. `robust_from_scratch` says what
+    differs for a method with a solver that starts from scratch. Raises NrmapError for an unknown
+    method, an unknown or missing key, a value out of range, and a run that would learn nothing, or
+    end before its robust loss has its full weight and radius.
     """
-    method = dict(config["method"])
+    method = part(config, "method", "config")
+    _check_method(method)
+    name, start_from, regulariser = method["name"], method["start_from"], method["regulariser"]
+    scale = part(config, "scale", "config")
+    changes = {key: part(scale, key, "scale") for key in ("fine_tune", "robust_from_scratch")}
+    scale = {key: value for key, value in scale.items() if key not in changes}
+    parent: TrainSettings | PolicyFile | None = None
+    if start_from == "vanilla":
+        from_scratch = {**scale, "anchor": 0.0}  # the parent has no policy to hold its advantages to
+        parent = _settings({**config, "scale": from_scratch}, name="ddqn", regulariser=None, parent=None)
+    elif start_from != "scratch":
+        parent = PolicyFile(start_from)
+    if parent is not None:
+        scale = _fine_tuned(scale, changes["fine_tune"], METHODS[name] or _SOLVER_OF_CONTROLS)
+    elif regulariser is not None:
+        scale = merged(scale, changes["robust_from_scratch"], "scale.robust_from_scratch")
+    return _settings({**config, "scale": scale}, name=name, regulariser=regulariser, parent=parent)
+
+
+def _check_method(method: Mapping[str, Any]) -> None:
     for key in method:
         if key not in _METHOD_KEYS:
             raise unknown_choice("key of method", key, _METHOD_KEYS)
-    if method["name"] not in METHODS:
-        raise unknown_choice("method", method["name"], METHODS)
-    parent, solver = None, METHODS[method["name"]]
-    scale = dict(config["scale"])
-    fine_tune = dict(scale.pop("fine_tune"))
-    by_solver = fine_tune.pop("by_solver")
-    if method["start_from"] == "vanilla":
-        parent = _settings({**config, "scale": scale}, name="ddqn", regulariser=None, parent=None)
-        key = solver or _SOLVER_OF_CONTROLS
-        check(key in by_solver, f"scale.fine_tune.by_solver={by_solver!r}: expected one for {key}")
-        scale = merged(merged(scale, fine_tune), by_solver[key])
-    elif method["start_from"] != "scratch":
-        raise unknown_choice("start_from", method["start_from"], ("vanilla", "scratch"))
-    regulariser = method.get("regulariser")
-    if solver is None:
+    for key, expected in _METHOD_KEYS.items():
+        check(key in method, f"method.{key} is missing: expected {expected}")
+    name, start_from, regulariser = method["name"], method["start_from"], method["regulariser"]
+    if name not in METHODS:
+        raise unknown_choice("method", name, METHODS)
+    if METHODS[name] is None:
         fits, expected = regulariser is None, "none"
     else:
-        fits = isinstance(regulariser, Mapping) and regulariser.get("solver") == solver
-        expected = f"one with solver: {solver}"
-    check(fits, f"method.regulariser={regulariser!r} with method.name={method['name']}: expected {expected}")
-    return _settings({**config, "scale": scale}, name=method["name"], regulariser=regulariser, parent=parent)
+        fits = isinstance(regulariser, Mapping) and regulariser.get("solver") == METHODS[name]
+        expected = f"one with solver: {METHODS[name]}"
+    check(fits, f"method.regulariser={regulariser!r} with method.name={name}: expected {expected}")
+    if start_from not in ("vanilla", "scratch") and not str(start_from).endswith(_POLICY_SUFFIX):
+        raise unknown_choice("start_from", start_from, ("vanilla", "scratch", f"FILE{_POLICY_SUFFIX}"))
+    given = f"method.start_from={start_from} with method.name={name}"
+    check(name != "ddqn" or start_from == "scratch", f"{given}: expected scratch; use method=ddqn_continued")
+    check(name != "ddqn_continued" or start_from != "scratch", f"{given}: expected a policy; use method=ddqn")
+
+
+def _fine_tuned(scale: Mapping[str, Any], fine_tune: Mapping[str, Any], solver: str) -> dict[str, Any]:
+    """The sizes of a training that starts from a policy."""
+    where = "scale.fine_tune"
+    of_solver = part(part(fine_tune, "by_solver", where), solver, f"{where}.by_solver")
+    of_all = {key: value for key, value in fine_tune.items() if key != "by_solver"}
+    return merged(merged(scale, of_all, where), of_solver, f"{where}.by_solver.{solver}")
+
+
+def _check_that_it_learns(settings: TrainSettings) -> None:
+    """A trainer may only collect, for a benchmark; what is asked for on a command line may not."""
+    check(
+        settings.updates > 0,
+        f"steps={settings.steps}: expected more than warm_up_steps={settings.warm_up_steps}, or nothing is learned",
+    )
+    if settings.regulariser is not None:
+        begin, steps = settings.regulariser.ramp_begin, settings.regulariser.ramp_steps
+        check(
+            begin + steps <= settings.steps,
+            f"attack_ramp: ramp_begin={begin} and ramp_steps={steps} end after steps={settings.steps}: "
+            "expected the full robust loss before the end of the training",
+        )
 
 
 def _settings(
-    config: Mapping[str, Any], *, name: str, regulariser: Mapping[str, Any] | None, parent: TrainSettings | None
+    config: Mapping[str, Any],
+    *,
+    name: str,
+    regulariser: Mapping[str, Any] | None,
+    parent: TrainSettings | PolicyFile | None,
 ) -> TrainSettings:
     scale = dict(config["scale"])
     for not_of_training in ("name", "analysis", "robust_loss"):  # the method refers to the last
         scale.pop(not_of_training, None)
-    ramp = scale.pop("attack_ramp")
+    ramp = part(scale, "attack_ramp", "scale")
+    del scale["attack_ramp"]
     parts: dict[str, Any] = {
         "env": env_spec(config["env"]),
-        "exploration": build(ExplorationSpec, scale.pop("exploration"), "scale.exploration"),
-        "replay": build(ReplaySpec, scale.pop("replay"), "scale.replay"),
-        "learner": build(LearnerSpec, scale.pop("learner"), "scale.learner"),
-        "regulariser": None if regulariser is None else build(RegulariserSpec, {**regulariser, **ramp}, "method"),
+        **{key: build(kind, part(scale, key, "scale"), f"scale.{key}") for key, kind in _PARTS_OF_SCALE.items()},
+        "regulariser": None if regulariser is None else _regulariser(regulariser, ramp),
     }
-    return build(TrainSettings, {**scale, **parts, "method": name, "seed": config["seed"], "parent": parent}, "scale")
+    values = {**scale, **parts, "method": name, "seed": config["seed"], "parent": parent}
+    settings: TrainSettings = build(TrainSettings, values, "scale")
+    _check_that_it_learns(settings)
+    return settings
+
+
+def _regulariser(regulariser: Mapping[str, Any], ramp: Mapping[str, Any]) -> RegulariserSpec:
+    for key in ramp:
+        if key not in _RAMP_KEYS:
+            raise unknown_choice("key of scale.attack_ramp", key, _RAMP_KEYS)
+    for key in _RAMP_KEYS:
+        check(key in ramp, f"scale.attack_ramp.{key} is missing: expected a whole number")
+        check(key not in regulariser, f"method.regulariser.{key}: expected it under scale.attack_ramp")
+    spec: RegulariserSpec = build(RegulariserSpec, {**regulariser, **ramp}, "method.regulariser")
+    return spec
 
 
 def env_spec(node: Mapping[str, Any]) -> EnvSpec:
     """The environment of the node `env`, whose `literature` is for other nodes to refer to."""
     return build(EnvSpec, {key: value for key, value in node.items() if key != "literature"}, "env")
-
-
-def build(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    """The frozen dataclass `kind` from `values`.
-
-    Raises NrmapError naming unknown and missing keys of `where`, and values of another type than
-    the field's: a whole number for a real one is converted, so that 1 and 1.0 mean the same.
-    """
-    check(isinstance(values, Mapping), f"{where}={values!r}: expected keys and values")
-    types = {field.name: field.type for field in fields(kind)}
-    for key in values:
-        if key not in types:
-            raise unknown_choice(f"key of {where}", key, types)
-    try:
-        return kind(**{key: _typed(key, value, types[key]) for key, value in values.items()})
-    except TypeError as error:
-        raise NrmapError(f"{where}: {str(error).removeprefix(kind.__name__ + '.__init__() ')}") from error
-
-
-_EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
-
-
-def _typed(key: str, value: Any, expected: Any) -> Any:
-    """`value` for a field of type `expected`; types other than bool, int, float and str are let through."""
-    if expected is float and type(value) is int:
-        value = float(value)
-    if expected in _EXPECTED:
-        fits = type(value) is expected and not (expected is float and not math.isfinite(value))
-        check(fits, f"{key}={value!r}: expected {_EXPECTED[expected]}")
-    return value
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, mapping by mapping; a key that `base` lacks is an error."""
-    result = dict(base)
-    for key, value in changes.items():
-        if key not in base:
-            raise unknown_choice("key of fine_tune", key, base)
-        both = isinstance(value, Mapping) == isinstance(base[key], Mapping)
-        check(both, f"fine_tune.{key}={value!r}: expected the same kind of value as {base[key]!r}")
-        result[key] = merged(base[key], value) if isinstance(value, Mapping) else value
-    return result

@@ -1,6 +1,7 @@
 """The SA-DDQN regulariser, eq. 7 (Zhang et al. 2020), and its inner maximum found by PGD."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -68,13 +69,17 @@ class RegulariserSpec:
             f"hinge_reduction={self.hinge_reduction!r}: expected per_sample_mean or batch_sum",
         )
 
+    @cached_property
+    def _ramp(self) -> SmoothRamp | GeometricRamp:
+        """The share of the radius or of κ at an agent step."""
+        begin, steps = self.ramp_begin, self.ramp_steps
+        if self.ramp_initial:
+            return GeometricRamp(1.0, begin, steps, self.ramp_initial)
+        return SmoothRamp(1.0, begin, steps)
+
     def at(self, agent_step: int) -> tuple[float, float]:
         """κ and the ℓ∞ radius at `agent_step`; the radius is 0 until the ramp begins."""
-        begin, steps = self.ramp_begin, self.ramp_steps
-        ramp = (
-            GeometricRamp(1.0, begin, steps, self.ramp_initial) if self.ramp_initial else SmoothRamp(1.0, begin, steps)
-        )
-        share = ramp(agent_step)
+        share = self._ramp(agent_step)
         if self.ramp_of == "kappa":
             return self.kappa * share, self.attack_epsilon if share > 0 else 0.0
         return self.kappa, self.attack_epsilon * share
@@ -108,15 +113,21 @@ def adversarial_states(
 
 
 def hold_advantages(margins: Tensor, q_values: Tensor, actions: Tensor, *, share: float) -> Tensor:
-    """`margins` [B] of the worst states with another gradient: R of eq. 7 then falls by robustness alone, at share 1.
+    """`margins` [B] of the worst states with another gradient, that of what the ball adds to the clean ones.
 
     A worst margin is the clean one plus what the ball adds to it. It also falls when the lead of
     a* grows everywhere, which drives a policy towards always the same action, and what the ball
     adds also falls when all advantages shrink together, which makes the policy arbitrary. So the
     clean margin is held, and what the ball adds is differentiated relative to how far the
-    advantages spread over the batch: neither a constant added to an action's Q-values nor a
-    factor on all of them changes that. A `share` below 1 keeps the rest of the gradient of eq. 7.
-    `q_values` [B, A] at the clean states, `actions` a* [B].
+    advantages spread over the batch.
+
+    At share 1 a factor on all Q-values changes nothing, and neither does a constant added to a*. A
+    constant added to another action changes nothing where the runner-up, which a margin measures
+    a* against, is the same action in the worst state and in the clean one. Where it is not, as may
+    happen with three actions or more, the gradient raises the clean runner-up and lowers that of
+    the worst state, by 1 each: what is left of the pull on the gaps, and it makes the clean one
+    smaller. A `share` below 1 keeps the rest of the gradient of eq. 7. `q_values` [B, A] at the clean
+    states, `actions` a* [B].
     """
     clean = other_action_margin(q_values, actions)  # [B]
     advantages = q_values - q_values.mean(dim=1, keepdim=True)  # [B, A]

@@ -56,7 +56,7 @@ def test_requeued_jobs_end_in_the_same_weights(cluster: SlurmCluster, tmp_path: 
         sweep.kill()
         sweep.wait()
     assert [task["Restarts"] for task in cluster.tasks().values()] == ["1"] * len(JOBS)
-    logs = "".join(path.read_text() for path in disturbed.glob("logs/train/*/*/*/train.log"))
+    logs = "".join(path.read_text() for path in disturbed.glob("logs/train/*/*/*/*/train.log"))
     for seed in (0, 1):
         assert f"Breakout/ddqn/seed{seed}: going on from agent step" in logs
 

@@ -1,12 +1,16 @@
 """Policies are found by what they are, and a missing one is named with what there is."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from nrmap.errors import NrmapError
 from nrmap.layout import POLICY_FILE, Layout
-from nrmap.learning.lookup import reference_policy, trained_policy
+from nrmap.learning.lookup import reference_policy, trained_policy, training_folder
+from nrmap.learning.settings import PolicyFile
+from nrmap.network import NetworkSpec, QNetwork
+from nrmap.policy import Policy, PolicyCard, load_policy, save_policy
 
 
 def test_a_reference_policy_is_found_by_game_method_and_seed_whatever_its_settings(tmp_path, tiny_settings):
@@ -25,3 +29,42 @@ def test_a_reference_policy_is_found_by_game_method_and_seed_whatever_its_settin
 def test_a_policy_that_was_not_trained_is_asked_for(tmp_path, tiny_settings):
     with pytest.raises(NrmapError, match=r"no trained policy .* train it with the same options"):
         trained_policy(tiny_settings(), Layout(tmp_path))
+
+
+@pytest.fixture
+def start(tmp_path, tiny_settings) -> Path:
+    """A policy file that fits the smallest settings."""
+    env = tiny_settings().env
+    path = tmp_path / "start.safetensors"
+    network = QNetwork(NetworkSpec(*env.state_shape, actions=3))
+    save_policy(path, Policy(network, env, PolicyCard("ddqn", 5, 120, "abc")))
+    return path
+
+
+def test_a_policy_that_started_from_a_file_is_found_by_what_the_file_holds(tmp_path, start, tiny_settings):
+    layout = Layout(tmp_path)
+    settings = tiny_settings(method="sa_ddqn", parent=PolicyFile(str(start)))
+    path = training_folder(settings, layout, load_policy(start).sha256) / POLICY_FILE
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert trained_policy(settings, layout) == path
+    elsewhere = start.rename(tmp_path / "elsewhere.safetensors")
+    assert trained_policy(replace(settings, parent=PolicyFile(str(elsewhere))), layout) == path
+    with pytest.raises(NrmapError, match=f"^no policy file {start}$"):
+        trained_policy(settings, layout)
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"env": {"game": "Pong"}}, "game=Freeway instead of Pong"),
+        ({"env": {"sticky_actions": 0.25}}, "sticky_actions=0.0 instead of 0.25"),
+        ({"env": {"frame_stack": 2}}, "in_channels=1 instead of 2, frame_stack=1 instead of 2"),
+        ({"dueling": False}, "dueling=True instead of False"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_named_with_what_differs(changes, difference, tmp_path, start, tiny_settings):
+    settings = tiny_settings(method="sa_ddqn", parent=PolicyFile(str(start)), **changes)
+    with pytest.raises(NrmapError) as caught:
+        trained_policy(settings, Layout(tmp_path))
+    assert str(caught.value) == f"cannot start from {start}: Freeway/ddqn/seed5 has {difference}"

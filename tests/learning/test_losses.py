@@ -31,7 +31,7 @@ def test_ddqn_descends_the_td_loss(double_q):
         loss = plain_td_loss(before, learner.target_network, batch, double_q=double_q)
         expected = gradients(loss, before)
         metrics = learner.update(batch, agent_step=0)
-        assert metrics["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
+        assert metrics["loss"].item() == metrics["td_loss"].item() == pytest.approx(loss.item(), rel=1e-5)
         for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
 
@@ -53,6 +53,7 @@ def test_sa_ddqn_descends_td_plus_kappa_times_equation_7(reduction, hinge, tiny_
         expected = gradients(td + 0.7 * robust, before)
         metrics = learner.update(batch, agent_step)
         assert metrics["robust_loss"].item() == pytest.approx(robust.item(), rel=1e-4, abs=1e-6)
+        assert metrics["td_loss"].item() == pytest.approx(td.item(), rel=1e-4)
         assert metrics["loss"].item() == pytest.approx((td + 0.7 * robust).item(), rel=1e-4)
         for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
@@ -71,6 +72,7 @@ def test_an_anchor_adds_its_loss_and_never_moves(robust, tiny_regulariser):
     metrics = held.update(batch, agent_step=80)
     free.update(batch, agent_step=80)
     assert metrics["anchor_loss"] > 0
+    assert metrics["loss"].item() == pytest.approx((metrics["td_loss"] + 0.3 * metrics["anchor_loss"]).item(), rel=1e-5)
     for ours, plain, anchor in zip(held.online.parameters(), free.online.parameters(), term, strict=True):
         torch.testing.assert_close(ours.grad, plain.grad + anchor, rtol=1e-3, atol=1e-5)
     assert all(torch.equal(parent.state_dict()[name], unmoved[name]) for name in unmoved)
@@ -123,6 +125,22 @@ def test_with_held_advantages_neither_a_larger_lead_nor_a_smaller_scale_lowers_r
     of_one_action = a_star == a_star[0]
     lead_gradient = torch.autograd.grad(held[of_one_action].mean(), lead)[0]
     assert lead_gradient.abs() < 1e-5
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_held_advantages_still_raise_the_clean_runner_up_where_the_worst_state_has_another(share):
+    # a* is action 0. The runner-up is action 1 and stays it in the first state; in the second it becomes action 2.
+    constants = torch.zeros(3, requires_grad=True)
+    clean = torch.tensor([[1.0, 0.5, 0.1], [1.0, 0.5, 0.1]]) + constants
+    worst = torch.tensor([[0.8, 0.7, 0.2], [0.8, 0.4, 0.6]]) + constants
+    a_star = torch.tensor([0, 0])
+    held = hold_advantages(other_action_margin(worst, a_star), clean, a_star, share=share)
+    of_first, of_second = (torch.autograd.grad(one, constants, retain_graph=True)[0] for one in held)
+    # Of eq. 7 itself the first would be (−1, 1, 0), the second (−1, 0, 1).
+    torch.testing.assert_close(of_first, (1 - share) * torch.tensor([-1.0, 1.0, 0.0]))
+    torch.testing.assert_close(
+        of_second, share * torch.tensor([0.0, -1.0, 1.0]) + (1 - share) * torch.tensor([-1.0, 0.0, 1.0])
+    )
 
 
 @pytest.mark.parametrize("robust", [False, True])

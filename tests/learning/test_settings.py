@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import re
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any
 
@@ -13,7 +14,8 @@ from omegaconf import OmegaConf
 from conf.choices import group_options
 from nrmap.errors import NrmapError
 from nrmap.files import identity_of
-from nrmap.learning.settings import TrainSettings, build, merged, train_settings
+from nrmap.learning.settings import PolicyFile, TrainSettings, train_settings
+from nrmap.mappings import build, merged
 from nrmap.tracking import TrackingSpec
 
 
@@ -57,15 +59,37 @@ def test_fine_tuning_starts_from_the_vanilla_run_of_the_same_scale(scale, method
     assert vanilla.regulariser is None
     node = copy.deepcopy(composed(f"scale={scale}")["scale"])
     by_solver = node["fine_tune"].pop("by_solver")["ibp" if method == "sa_ddqn_ibp" else "pgd"]
-    sizes = merged(merged(node, node["fine_tune"]), by_solver)
+    sizes = merged(merged(node, node["fine_tune"], "fine_tune"), by_solver, "by_solver")
     assert (tuned.steps, tuned.anchor) == (sizes["steps"], sizes["anchor"])
     if tuned.regulariser:
         assert tuned.regulariser.ramp_steps == sizes["attack_ramp"]["ramp_steps"]
     assert tuned.learner.learning_rate == sizes["learner"]["learning_rate"]
     assert tuned.exploration.epsilon_initial == sizes["exploration"]["epsilon_initial"] < 1
-    scratch = settings_of(f"method={method}", f"scale={scale}", "seed=7", "method.start_from=scratch")
+    tuned_file = settings_of(f"method={method}", f"scale={scale}", "seed=7", "method.start_from=some/file.safetensors")
+    assert tuned_file.parent == PolicyFile("some/file.safetensors")
+    assert replace(tuned_file, parent=vanilla) == tuned
+    assert tuned_file.identity("a" * 64) == tuned.identity("a" * 64) != tuned_file.identity("b" * 64)
+
+
+@pytest.mark.parametrize("scale", group_options("scale"))
+@pytest.mark.parametrize("method", ["sa_ddqn", "sa_ddqn_ibp"])
+def test_from_scratch_a_robust_run_is_the_vanilla_one_plus_its_loss(scale, method):
+    vanilla = settings_of("method=ddqn", f"scale={scale}")
+    scratch = settings_of(f"method={method}", f"scale={scale}", "method.start_from=scratch")
     assert scratch.parent is None
+    if scale == "paper":
+        assert scratch.exploration.decay_steps == 1_500_000
+        assert vanilla.exploration.decay_steps == 100_000  # of Freeway, as the reference has it
+        scratch = replace(scratch, exploration=vanilla.exploration)
     assert replace(scratch, method="ddqn", regulariser=None) == vanilla
+
+
+def test_an_anchor_reaches_the_run_and_not_the_parent():
+    tuned, free = (settings_of("method=sa_ddqn", "scale=paper", *more) for more in (["scale.anchor=20"], []))
+    assert (tuned.anchor, free.anchor) == (20.0, 0.0)
+    assert tuned.parent == free.parent
+    with pytest.raises(NrmapError, match=r"^anchor=20.0: expected 0 without a parent$"):
+        settings_of("method=ddqn", "scale.anchor=20.0")
 
 
 def test_the_control_differs_from_sa_ddqn_in_the_regulariser_alone():
@@ -86,18 +110,23 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
     ("key", "value", "expected"),
     [
         ("env.game", "Freway", "unknown game 'Freway': did you mean Freeway"),
-        ("scale.anchor", 0.5, "anchor=0.5: expected 0 without a parent"),
         ("scale.fine_tune.by_solver.pgd.anchor", -1.0, "anchor=-1.0: expected at least 0"),
         ("method.name", "sadqn", "unknown method 'sadqn': did you mean"),
         ("method.start_from", "vanila", "unknown start_from 'vanila': did you mean vanilla"),
+        ("method.start_from", "policy.pt", "unknown start_from 'policy.pt': "),
+        ("method.start_from", None, "unknown start_from None: choose one of vanilla, scratch, FILE.safetensors"),
         ("scale.step", 3, "unknown key of scale 'step': did you mean steps"),
         ("env.framestack", 3, "unknown key of env 'framestack': did you mean frame_stack"),
         ("scale.learner.learningrate", 1, "unknown key of scale.learner 'learningrate': did you mean learning_rate"),
         ("scale.replay.nstep", 1, "unknown key of scale.replay 'nstep': did you mean n_step"),
         ("scale.exploration.epsilon", 1, "unknown key of scale.exploration 'epsilon': did you mean epsilon"),
-        ("method.regulariser.kapa", 1, "unknown key of method 'kapa': did you mean kappa"),
+        ("method.regulariser.kapa", 1, "unknown key of method.regulariser 'kapa': did you mean kappa"),
         ("method.regularizer", None, "unknown key of method 'regularizer': did you mean regulariser"),
-        ("scale.fine_tune.stps", 1, "unknown key of fine_tune 'stps': did you mean steps"),
+        ("scale.fine_tune.stps", 1, "unknown key of scale.fine_tune 'stps': did you mean steps"),
+        ("scale.fine_tune.learner.lr", 1, "unknown key of scale.fine_tune.learner 'lr': choose one of batch_size"),
+        ("scale.fine_tune.by_solver.pgd.stps", 1, "unknown key of scale.fine_tune.by_solver.pgd 'stps': did you mean"),
+        ("scale.attack_ramp.ramp_stps", 1, "unknown key of scale.attack_ramp 'ramp_stps': did you mean ramp_steps"),
+        ("method.regulariser.ramp_steps", 1, "method.regulariser.ramp_steps: expected it under scale.attack_ramp"),
         ("scale.steps", "many", "steps='many': expected a whole number"),
         ("scale.num_envs", 100.0, "num_envs=100.0: expected a whole number"),
         ("scale.dueling", "perhaps", "dueling='perhaps': expected true or false"),
@@ -105,12 +134,22 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
         ("scale.learner.learning_rate", "fast", "learning_rate='fast': expected a finite number"),
         ("scale.learner.learning_rate", float("nan"), "learning_rate=nan: expected a finite number"),
         ("scale.learner", 3, "scale.learner=3: expected keys and values"),
-        ("scale.fine_tune.learner", 3, "fine_tune.learner=3: expected the same kind of value"),
+        ("scale.fine_tune.learner", 3, "scale.fine_tune.learner=3: expected the same kind of value"),
+        ("scale.fine_tune.steps", {}, "scale.fine_tune.steps={}: expected the same kind of value"),
+        ("scale.fine_tune", None, "scale.fine_tune=None: expected keys and values"),
+        ("scale.fine_tune.by_solver", None, "scale.fine_tune.by_solver=None: expected keys and values"),
+        ("scale.fine_tune.by_solver.pgd", None, "scale.fine_tune.by_solver.pgd=None: expected keys and values"),
+        ("scale.attack_ramp", 3, "scale.attack_ramp=3: expected keys and values"),
+        ("scale.replay", None, "scale.replay=None: expected keys and values"),
         ("seed", -1, "seed=-1: expected at least 0"),
         ("seed", "one", "seed='one': expected a whole number"),
         ("scale.num_envs", 0, "num_envs=0: expected at least 1"),
         ("scale.steps_per_update", 3, "steps_per_update=3: expected a divisor or a multiple of num_envs="),
         ("scale.warm_up_steps", 10, "warm_up_steps=10: expected at least"),
+        ("scale.warm_up_steps", 320000, "steps=320000: expected more than warm_up_steps=320000, or nothing is learned"),
+        ("scale.fine_tune.by_solver.pgd.steps", 8000, "steps=8000: expected more than warm_up_steps=8000"),
+        ("scale.fine_tune.by_solver.pgd.attack_ramp.ramp_begin", 110001, "ramp_begin=110001 and ramp_steps=50000 end"),
+        ("scale.fine_tune.by_solver.pgd.steps", 49000, "ramp_steps=50000 end after steps=49000: expected the full"),
         ("scale.replay.capacity", 100, "capacity=100: expected at least"),
         ("scale.replay.n_step", 0, "n_step=0: expected at least 1"),
         ("scale.replay.discount", 1.1, "discount=1.1: expected 0 ≤ γ ≤ 1"),
@@ -151,6 +190,27 @@ def test_mistakes_are_named_on_one_line(key, value, expected):
     assert "\n" not in message
 
 
+def test_the_last_robust_loss_may_be_the_first_full_one():
+    assert settings_of("method=sa_ddqn", "scale.fine_tune.by_solver.pgd.attack_ramp.ramp_steps=160000").updates > 0
+    assert settings_of("scale.steps=8004").updates == 4  # of one last step of 16 environments
+    with pytest.raises(NrmapError, match="steps=8000: expected more than warm_up_steps=8000"):
+        settings_of("scale.steps=8000")
+
+
+@pytest.mark.parametrize(
+    ("method", "start_from", "use"),
+    [
+        ("ddqn", "vanilla", "expected scratch; use method=ddqn_continued"),
+        ("ddqn", "some/file.safetensors", "expected scratch; use method=ddqn_continued"),
+        ("ddqn_continued", "scratch", "expected a policy; use method=ddqn"),
+    ],
+)
+def test_a_method_that_cannot_start_there_names_the_one_that_can(method, start_from, use):
+    with pytest.raises(NrmapError) as caught:
+        settings_of(f"method={method}", f"method.start_from={start_from}")
+    assert str(caught.value) == f"method.start_from={start_from} with method.name={method}: {use}"
+
+
 def test_a_missing_key_is_named():
     config = copy.deepcopy(composed())
     del config["scale"]["steps"]
@@ -158,10 +218,19 @@ def test_a_missing_key_is_named():
         train_settings(config)
 
 
-def test_missing_solvers_are_named():
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("scale.fine_tune", "scale.fine_tune.by_solver", "scale.fine_tune.by_solver.pgd", "scale.robust_from_scratch"),
+        *("scale.attack_ramp", "scale.attack_ramp.ramp_begin", "scale.exploration"),
+        *("method.start_from", "method.regulariser"),
+    ],
+)
+def test_a_missing_part_is_named_by_its_path(key):
     config = copy.deepcopy(composed("method=sa_ddqn"))
-    del config["scale"]["fine_tune"]["by_solver"]["pgd"]
-    with pytest.raises(NrmapError, match=r"^scale\.fine_tune\.by_solver=.*: expected one for pgd$"):
+    *path, last = key.split(".")
+    del functools.reduce(lambda inner, name: inner[name], path, config)[last]
+    with pytest.raises(NrmapError, match=rf"^{re.escape(key)} is missing: expected "):
         train_settings(config)
 
 
@@ -251,15 +320,9 @@ def test_the_identity_ignores_machine_and_tracking():
 
 
 def test_an_attack_ramp_does_not_change_a_vanilla_run():
-    assert settings_of("scale.attack_ramp.ramp_steps=5") == settings_of()
+    assert settings_of("scale.attack_ramp.ramp_steps=999999999") == settings_of()
 
 
 def test_settings_are_json():
     settings = settings_of("method=sa_ddqn")
     assert json.loads(json.dumps(asdict(settings), allow_nan=False)) == asdict(settings)
-
-
-def test_merging_keeps_what_is_not_named():
-    base = {"a": 1, "b": {"c": 2, "d": 3}}
-    assert merged(base, {"b": {"d": 4}}) == {"a": 1, "b": {"c": 2, "d": 4}}
-    assert base == {"a": 1, "b": {"c": 2, "d": 3}}

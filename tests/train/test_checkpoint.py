@@ -80,12 +80,24 @@ def test_a_foreign_file_is_refused(tmp_path):
     path = tmp_path / "state.safetensors"
     for write in (
         lambda: safetensors.torch.save_file({"a": torch.zeros(2)}, path),
-        lambda: safetensors.torch.save_file({"a": torch.zeros(2)}, path, metadata={"state": "{"}),
+        lambda: safetensors.torch.save_file({"a": torch.zeros(2)}, path, metadata={"format": "2", "state": "{"}),
         lambda: path.write_text(json.dumps({"state": 1})),
     ):
         write()
         with pytest.raises(NrmapError, match="cannot read the checkpoint"):
             load_checkpoint(path)
+
+
+@pytest.mark.parametrize("version", [{}, {"format": "3"}])
+def test_a_checkpoint_of_another_version_is_refused(version, tmp_path):
+    path = tmp_path / "state.safetensors"
+    save_checkpoint(path, {"step": 3})
+    with safetensors.safe_open(path, framework="pt") as file:
+        state = file.metadata()["state"]
+    safetensors.torch.save_file({}, path, metadata={"state": state, **version})
+    with pytest.raises(NrmapError) as caught:
+        load_checkpoint(path)
+    assert str(caught.value) == f"the checkpoint {path} was made by another version: remove it to start anew"
 
 
 FILL_THE_DISK = """

@@ -177,11 +177,43 @@ def test_the_log_forgets_an_episode_once_the_replay_has_overwritten_it():
     assert forgotten > 0
 
 
-def test_an_emulator_that_plays_otherwise_is_noticed():
-    collector = make_collector(clip_rewards=False)
+def played_state() -> dict:
+    """What a collector keeps after some episodes of 30 steps."""
+    collector = make_collector(SHORT)
     collector.begin()
-    collect(collector, 20)
-    state = collector.get_state()
-    state["episodes"][0]["undiscounted_return"] += 1
-    with pytest.raises(NrmapError, match="cannot resume: episode 0 of environment 0 returned"):
-        make_collector(clip_rewards=False).set_state(state)
+    collect(collector, 70)
+    return collector.get_state()
+
+
+SHORT = replace(SPEC, max_agent_steps=30)
+
+
+@pytest.mark.parametrize(
+    ("other", "episode"),
+    [
+        (replace(SHORT, max_agent_steps=29), "episode 0 of environment 0"),  # ends too early
+        (replace(SHORT, max_agent_steps=31), "episode 0 of environment 0"),  # does not end where it did
+        (replace(SHORT, sticky_actions=0.9), "episode 0 of environment 0"),  # shows other frames
+    ],
+)
+def test_an_emulator_that_plays_otherwise_is_noticed(other, episode):
+    with pytest.raises(NrmapError, match=f"^cannot resume: {episode} is another one when played again"):
+        make_collector(other).set_state(played_state())
+
+
+@pytest.mark.parametrize("what", ["frame", "reward", "lives"])
+def test_one_pixel_one_reward_and_one_life_are_noticed(what, monkeypatch):
+    state, steps = played_state(), 0
+    recv = SeededVectorEnv.recv
+
+    def recv_otherwise(self):
+        nonlocal steps
+        step, steps = recv(self), steps + 1
+        if steps == 65:
+            {"frame": step.states[1, 0, 3], "reward": step.rewards[1:], "lives": step.lives[1:]}[what][0] += 1
+        return step
+
+    monkeypatch.setattr(SeededVectorEnv, "recv", recv_otherwise)
+    with pytest.raises(NrmapError, match=r"^cannot resume: episode 2 of environment 1 is another"):
+        make_collector(SHORT).set_state(state)
+    assert steps == 70

@@ -18,6 +18,7 @@ import safetensors
 import torch
 
 from conf.choices import group_options
+from nrmap.files import TEMPORARY_PREFIX
 from nrmap.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE
 from nrmap.policy import load_policy
 from train.checkpoint import load_checkpoint
@@ -189,6 +190,22 @@ def test_every_method_starts_from_one_parent(start, tmp_path):
     assert len({path.parent.name for path in paths}) == len(paths)
 
 
+def test_a_training_starts_from_any_file_that_fits(start, tmp_path):
+    parent_path = finished(start("env=Breakout", "seed=4"))
+    file = tmp_path / "somewhere.safetensors"
+    file.write_bytes(parent_path.read_bytes())
+    command = start("method=sa_ddqn", "env=Breakout", "seed=1", f"method.start_from={file}")
+    path = finished(command)
+    card, parent = load_policy(path).card, load_policy(file)
+    assert card.parent_sha256 == parent.sha256
+    assert card.agent_steps == 80
+    assert card.settings["parent"] == parent.card.settings
+    assert json.loads((path.parent / "settings.json").read_text()) == card.settings
+    assert str(tmp_path) not in json.dumps(card.settings)
+    line = failed(start("method=sa_ddqn", f"method.start_from={file}"))
+    assert line == f"error: cannot start from {file}: Breakout/ddqn/seed4 has game=Breakout instead of Freeway"
+
+
 @pytest.mark.parametrize("game", [game for game in group_options("env") if game != "Freeway"])
 def test_every_game_with_a_file_of_its_own_trains(game, start):
     path = finished(start(f"env={game}", "scale.steps=60"))
@@ -213,7 +230,7 @@ def test_a_killed_command_goes_on_to_the_same_policy(start, tmp_path):
         command.process.join(timeout=60)
         assert command.process.exitcode == -signal.SIGKILL
     folder = next(here.glob(f"train/*/sa_ddqn/*/*/{CHECKPOINT_FILE}")).parent
-    (folder / f".{CHECKPOINT_FILE}.half").write_bytes(b"what a kill can leave")
+    (folder / f"{TEMPORARY_PREFIX}{CHECKPOINT_FILE}.half").write_bytes(b"what a kill can leave")
     resumed = start(*options)
     path = finished(resumed)
     assert "going on from agent step" in resumed.err

@@ -48,10 +48,11 @@ def run_of(tiny_settings, tiny_regulariser):
     return {"plain": plain, "robust": robust}.__getitem__
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["plain", "robust"])
-def test_a_killed_run_goes_on_as_if_it_had_not_been(name, run_of, tmp_path, assert_same):
+def test_a_killed_run_goes_on_as_if_it_had_not_been(name, precision, run_of, tmp_path, assert_same):
     settings = run_of(name)
-    trainer, curves = Trainer(settings, device=CPU), Curves()
+    trainer, curves = Trainer(settings, device=CPU, precision=precision), Curves()
     # While warming up, and late; and right after each environment's first episode has ended.
     points, ended = [8, 100], set()
     for iteration in trainer.run():
@@ -69,7 +70,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, run_of, tmp_path, asse
 
     final, metrics = trainer.get_state(), trainer.metrics()
     for file in files:
-        resumed = Trainer(settings, device=CPU)
+        resumed = Trainer(settings, device=CPU, precision=precision)
         state = load_checkpoint(file)
         resumed.set_state(state["trainer"])
         curves_again = Curves.from_state(state["curves"])
@@ -152,21 +153,25 @@ def test_methods_from_one_start_share_all_but_the_loss(tiny_settings, tiny_regul
         assert_same(trainers["vanilla"].learner.get_state(), trainers["robust"].learner.get_state())
 
 
-@pytest.mark.parametrize(("steps_per_update", "warm_up"), [(1, 30), (2, 31), (4, 40), (8, 9)])
-def test_updates_come_when_they_are_due(tiny_settings, steps_per_update, warm_up):
+@pytest.mark.parametrize(
+    ("steps_per_update", "warm_up", "steps"),
+    [(1, 30, 64), (2, 31, 64), (4, 40, 63), (8, 9, 64), (2, 64, 63), (1, 70, 64)],
+)
+def test_updates_come_when_they_are_due(tiny_settings, steps_per_update, warm_up, steps):
     settings = tiny_settings(
-        steps=64, steps_per_update=steps_per_update, warm_up_steps=warm_up, learner={"batch_size": 1}
+        steps=steps, steps_per_update=steps_per_update, warm_up_steps=warm_up, learner={"batch_size": 1}
     )
     trainer, counts = Trainer(settings, device=CPU), []
     for iteration in trainer.run():
         counts.append((iteration.agent_step, trainer.learner.updates))
     expected, updates = [], 0
-    for step in range(1, settings.steps + 1):
+    for step in range(1, 65):
         before_the_tick = (step - 1) // settings.num_envs * settings.num_envs
         updates += step % steps_per_update == 0 and before_the_tick >= warm_up
         if step % settings.num_envs == 0:
             expected.append((step, updates))
     assert counts == expected
+    assert settings.updates == updates
 
 
 def test_without_exploration_the_network_acts(tiny_settings):
@@ -209,8 +214,8 @@ def test_metrics_are_means_and_schedules(run_of):
     train(trainer, stop_at=60)
     metrics = trainer.metrics()
     assert set(metrics) == {
-        "loss", "q_mean", "robust_loss", "adversarial_flips", "epsilon", "learning_rate", "kappa", "attack_epsilon",
-        "active_features",
+        "loss", "td_loss", "q_mean", "robust_loss", "adversarial_flips", "epsilon", "learning_rate", "kappa",
+        "attack_epsilon", "active_features",
     }  # fmt: skip
     assert metrics["epsilon"] == pytest.approx(1 - 0.9 * 60 / 80)
     assert metrics["attack_epsilon"] == pytest.approx(0.05)
@@ -249,7 +254,7 @@ def test_a_start_of_another_shape_is_refused(tiny_settings):
         Trainer(settings, device=CPU, initial=initial_network(replace(settings, dueling=False)))
 
 
-def test_the_start_is_trained_even_if_it_came_frozen(tiny_settings):
+def test_a_copy_of_the_start_is_trained_even_if_it_came_frozen(tiny_settings):
     settings = tiny_settings(steps=40)
     network = initial_network(settings).requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -257,3 +262,5 @@ def test_the_start_is_trained_even_if_it_came_frozen(tiny_settings):
     train(trainer)
     after = trainer.learner.online.state_dict()
     assert all(not torch.equal(before[name], after[name]) for name in before)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in network.parameters())

@@ -1,0 +1,147 @@
+"""A run from settings to policy within one process: interrupted, gone on with, and found again under other options."""
+
+import logging
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nrmap.errors import NrmapError
+from nrmap.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, Layout
+from nrmap.learning.settings import PolicyFile, TrainSettings
+from nrmap.policy import load_policy
+from nrmap.tracking import NoTracker
+from train.checkpoint import load_checkpoint, save_checkpoint
+from train.run import RunOptions, ensure_trained
+
+
+class Interrupting(NoTracker):
+    """Ends the run before its policy is written, as a kill would."""
+
+    def log(self, metrics, step):
+        raise InterruptedError
+
+
+@pytest.fixture
+def run(tmp_path, caplog):
+    """`run(settings, precision="bfloat16")`: the policy file; None where `interrupted` before there is one."""
+    caplog.set_level(logging.INFO)
+
+    def run(
+        settings: TrainSettings, *, precision: str = "auto", folder: str = "outputs", interrupted: bool = False
+    ) -> Path | None:
+        @contextmanager
+        def open_tracker(settings, identity, folder):
+            yield Interrupting() if interrupted else NoTracker()
+
+        options = RunOptions(
+            layout=Layout(tmp_path / folder),
+            device=torch.device("cpu"),
+            precision=getattr(torch, "float32" if precision == "auto" else precision),
+            any_precision=precision == "auto",
+            checkpoint_seconds=0,
+            open_tracker=open_tracker,
+        )
+        if not interrupted:
+            return ensure_trained(settings, options)
+        with pytest.raises(InterruptedError):
+            ensure_trained(settings, options)
+        return None
+
+    return run
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """`checkpoint()`: the only one under the outputs."""
+    return lambda: next((tmp_path / "outputs").rglob(CHECKPOINT_FILE))
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    weights, others = (load_policy(path).network.state_dict() for path in (one, other))
+    return all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_a_run_goes_on_in_the_precision_it_was_begun_in(run, tiny_settings, caplog):
+    settings = tiny_settings(steps=60)
+    run(settings, precision="bfloat16", interrupted=True)
+    path = run(settings)
+    assert "Freeway/ddqn/seed3: going on from agent step 58, in bfloat16" in caplog.messages
+    assert load_policy(path).card.results["precision"] == "bfloat16"
+    assert same_weights(path, run(settings, precision="bfloat16", folder="whole"))
+    assert not same_weights(path, run(settings, precision="float32", folder="other"))
+
+
+def test_another_precision_or_device_is_refused_and_nothing_is_lost(run, checkpoint, tiny_settings):
+    settings = tiny_settings(steps=60)
+    run(settings, precision="bfloat16", interrupted=True)
+    path, before = checkpoint(), checkpoint().read_bytes()
+    with pytest.raises(NrmapError) as caught:
+        run(settings, precision="float32")
+    assert str(caught.value) == (
+        f"the training in {path} was started in bfloat16, not in float32: "
+        "continue with precision=bfloat16 or precision=auto, or remove the file"
+    )
+    assert path.read_bytes() == before
+    state = load_checkpoint(path)
+    assert state["machine"] == {"device": "cpu", "precision": "bfloat16"}
+    save_checkpoint(path, {**state, "machine": {"device": "cuda", "precision": "bfloat16"}})
+    with pytest.raises(NrmapError) as caught:
+        run(settings)
+    assert str(caught.value) == (
+        f"the training in {path} was started on cuda: continue with device=cuda, or remove the file"
+    )
+    assert path.exists()
+
+
+def test_a_checkpoint_of_other_episodes_is_named(run, checkpoint, tiny_settings):
+    settings = tiny_settings(steps=60)
+    run(settings, interrupted=True)
+    state = load_checkpoint(checkpoint())
+    state["trainer"]["collector"]["episodes"][0]["checksum"] ^= 1
+    save_checkpoint(checkpoint(), state)
+    with pytest.raises(NrmapError, match=rf"^cannot resume: episode .*; remove {checkpoint()} to start anew$"):
+        run(settings)
+
+
+def test_a_finished_policy_of_another_precision_is_mentioned_once_asked(run, tiny_settings, caplog):
+    settings = tiny_settings(steps=60)
+    path = run(settings, precision="float32")
+    mentioned = "Freeway/ddqn/seed3: made in float32, not in bfloat16 as asked for; precision enters no identity"
+    for precision in ("auto", "float32"):
+        assert run(settings, precision=precision) == path
+    assert mentioned not in caplog.messages
+    assert run(settings, precision="bfloat16") == path
+    assert caplog.messages.count(mentioned) == 1
+
+
+def test_a_checkpoint_beside_a_finished_policy_is_removed(run, tiny_settings):
+    path = run(tiny_settings(steps=60))
+    left_over = path.with_name(CHECKPOINT_FILE)
+    left_over.touch()
+    assert run(tiny_settings(steps=60)) == path
+    assert not left_over.exists()
+    assert {file.name for file in path.parent.iterdir()} >= {POLICY_FILE, CURVES_FILE}
+
+
+def test_a_run_begins_with_its_main_settings(run, tiny_settings, tiny_regulariser, caplog):
+    vanilla = tiny_settings(steps=60)
+    tuned = tiny_settings(
+        method="sa_ddqn", seed=4, steps=40, warm_up_steps=38, regulariser=tiny_regulariser(ramp_steps=30), anchor=2.5,
+        parent=vanilla, exploration={"epsilon_initial": 0.05, "epsilon_final": 0.05},
+    )  # fmt: skip
+    run(tuned)
+    file = run(vanilla)
+    run(replace(tuned, seed=5, parent=PolicyFile(str(file))))
+    of_tuned = (
+        "40 agent steps, 1 updates, learning rate 0.001 to 0.0001, ε 0.05, κ 0.1, radius 0.05, "
+        "radius growing from step 0 to 30, anchor 2.5, from Freeway/ddqn/seed3"
+    )
+    assert [line for line in caplog.messages if " agent steps, " in line] == [
+        "Freeway/ddqn/seed3: 60 agent steps, 15 updates, learning rate 0.001 to 0.0001, ε 1 to 0.1 over 80 steps, "
+        "from random weights",
+        f"Freeway/sa_ddqn/seed4: {of_tuned}",
+        f"Freeway/sa_ddqn/seed5: {of_tuned} ({file})",
+    ]
