@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from nrmap.controls import CONTROL_KINDS
 from nrmap.evaluation import BASELINE_METHOD, WORST_CASE
 from nrmap.records import Record
+from nrmap.sparsity import MAP_NAMES, MapKind
 
 # In the order in which tables and figures show them; other methods follow, by name.
 _METHODS = {
@@ -33,11 +34,11 @@ class MetricName:
     meaning: str
 
 
-_KINDS = {
-    "kmap": ("K", r"\mathcal{K}", "KMAP"),
-    "hmap": ("H", r"\mathcal{H}", "HMAP"),
-    "kl": ("KL", r"\mathrm{KL}", "the KL map"),
-    "margin_drop": ("Δm", r"\Delta m", "the margin-drop map"),
+_SYMBOLS: dict[MapKind, tuple[str, str]] = {
+    "kmap": ("K", r"\mathcal{K}"),
+    "hmap": ("H", r"\mathcal{H}"),
+    "kl": ("KL", r"\mathrm{KL}"),
+    "margin_drop": ("Δm", r"\Delta m"),
 }
 # The sums of the maps that are almost flat need more digits to show that they are not.
 _SPARSITY_DIGITS = {"kmap": 2, "hmap": 6, "kl": 2, "margin_drop": 2}
@@ -45,7 +46,8 @@ _SPARSITY_DIGITS = {"kmap": 2, "hmap": 6, "kl": 2, "margin_drop": 2}
 
 def _map_metrics() -> dict[str, MetricName]:
     names = {}
-    for kind, (short, symbol, name) in _KINDS.items():
+    for kind, (short, symbol) in _SYMBOLS.items():
+        name = f"the {MAP_NAMES[kind]}" if MAP_NAMES[kind].endswith(" map") else MAP_NAMES[kind]
         names[f"{kind}_sparsity"] = MetricName(
             f"S({short})",
             f"$S({symbol})$",

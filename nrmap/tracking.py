@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from nrmap.errors import check, unknown_choice
 
 Mode = Literal["online", "offline", "disabled"]
-JobType = Literal["train", "analyze", "report"]
+JobType = Literal["train", "analyze"]
 
 # What W&B itself accepts in WANDB_MODE, its two old names included.
 _ENVIRONMENT_MODES: dict[str, Mode] = {
@@ -71,9 +71,6 @@ class Tracker(Protocol):
     def image(self, name: str, image: Path | NDArray[np.uint8], caption: str | None = None) -> None:
         """A picture: a file, or uint8 [H, W] or [H, W, 3] in [0, 255]."""
 
-    def histogram(self, name: str, values: ArrayLike) -> None:
-        """The distribution of finite `values` of any shape, in 64 bins."""
-
     def artifact(
         self,
         name: str,
@@ -97,9 +94,6 @@ class NoTracker:
         """See Tracker."""
 
     def image(self, name: str, image: Path | NDArray[np.uint8], caption: str | None = None) -> None:
-        """See Tracker."""
-
-    def histogram(self, name: str, values: ArrayLike) -> None:
         """See Tracker."""
 
     def artifact(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from nrmap.errors import NrmapError, check
 
@@ -19,7 +19,6 @@ X_AXIS = "agent_step"
 INIT_TIMEOUT = 20  # seconds until a run that finds no server goes on offline
 FINISH_TIMEOUT = 120  # seconds that the end of a run waits for its last uploads
 FLUSH_INTERVAL = 5  # seconds of metrics that a kill can cost
-HISTOGRAM_BINS = 64
 
 
 def has_credentials() -> bool:
@@ -147,12 +146,6 @@ class WandbTracker:
         drawable = image.dtype == np.uint8 and (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3))
         check(drawable, f"image {name} is {image.dtype} {list(image.shape)}: expected uint8 [H, W] or [H, W, 3]")
         self._log_media(name, lambda: self._wandb.Image(image, caption=caption))
-
-    def histogram(self, name: str, values: ArrayLike) -> None:
-        """See Tracker."""
-        numbers = np.asarray(values, dtype=np.float64)
-        check(numbers.size > 0 and bool(np.isfinite(numbers).all()), f"histogram {name}: expected finite values")
-        self._log_media(name, lambda: self._wandb.Histogram(np_histogram=np.histogram(numbers, bins=HISTOGRAM_BINS)))
 
     def artifact(
         self,

@@ -13,12 +13,12 @@ from typing import Any
 from nrmap.controls import CONTROL_KINDS
 from nrmap.errors import NrmapError, check
 from nrmap.evaluation import WORST_CASE
+from nrmap.sparsity import MAP_NAMES
 from nrmap.tracking import TrackingSpec, summary_name
 from nrmap.wandb_tracker import X_AXIS, first_line, has_credentials
 
 NAME = "Non-robust features: games, methods, temperatures"
 GROUPED_BY = ("game", "method")
-_KINDS = {"kmap": "KMAP", "hmap": "HMAP", "kl": "KL map", "margin_drop": "margin-drop map"}
 PINNED_CONFIG = ("game", "method", "seed")
 
 
@@ -110,11 +110,11 @@ def study_workspace(
         "Controls and the grid": [
             *(
                 bars(f"S({title}) beside random and shuffled weights", beside_controls(f"{kind}_sparsity"))
-                for kind, title in _KINDS.items()
+                for kind, title in MAP_NAMES.items()
             ),
             *(
                 bars(f"Grid of the {title} beside random and shuffled weights", beside_controls(f"{kind}_grid_excess"))
-                for kind, title in _KINDS.items()
+                for kind, title in MAP_NAMES.items()
             ),
         ],
         "Maps": [

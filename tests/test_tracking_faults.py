@@ -79,7 +79,6 @@ with track(TrackingSpec(mode="disabled"), job_type="train", name="n", group="g",
     tracker.summary({{"a": 1}})
     tracker.table("t", ["a"], [[1]])
     tracker.image("i", Path("no such file"))
-    tracker.histogram("h", [1.0])
     tracker.artifact("a", "policy", [Path("no such file")])
 assert not [name for name in sys.modules if name.split(".")[0] == "wandb"]
 """
@@ -153,7 +152,6 @@ def test_when_wandb_dies_the_work_goes_on(tmp_path, caplog, own_session):
         tracker.summary({"a": 1})
         tracker.table("t", ["a"], [[1]])
         tracker.image("i", picture)
-        tracker.histogram("h", [1.0])
         tracker.artifact("a", "policy", [policy])
     assert time.monotonic() - began < 20
     (warning,) = [record.getMessage() for record in caplog.records if record.name.startswith("nrmap")]
@@ -188,8 +186,6 @@ def test_what_cannot_be_logged_is_refused_before_wandb_sees_it(tmp_path):
             lambda: tracker.image("i", np.zeros((2, 2))),
             lambda: tracker.image("i", np.zeros((2, 2, 4), dtype=np.uint8)),
             lambda: tracker.image("i", tmp_path / "missing.png"),
-            lambda: tracker.histogram("h", [np.nan]),
-            lambda: tracker.histogram("h", []),
             lambda: tracker.artifact("a", "policy", [tmp_path / "missing"]),
         ):
             with pytest.raises(NrmapError):

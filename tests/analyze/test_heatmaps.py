@@ -29,11 +29,6 @@ def test_a_heat_map_shows_the_map_on_its_own_scale_with_a_colour_bar(ax, kind):
     assert ax.get_title() == "a map"
 
 
-def test_maps_can_share_a_scale(ax):
-    draw_map(ax, np.ones((2, 2)), kind="kmap", title="", limits=(0.0, 5.0))
-    assert ax.get_images()[0].get_clim() == (0.0, 5.0)
-
-
 def test_a_map_of_zeros_says_so(ax):
     draw_map(ax, np.zeros((3, 3)), kind="kmap", title="")
     assert [text.get_text() for text in ax.texts] == ["0 everywhere"]
