@@ -22,10 +22,11 @@ from analyze.play_tables import other_table, returns_table
 from analyze.published import paper_number
 from analyze.rows import Rows, cell_of, interval_notes, measured_column, place_of
 from nrmap.records import Record
+from nrmap.sparsity import MAP_NAMES
 
 SPARSITIES = ("kmap_sparsity", "hmap_sparsity")
 ENTROPIES = ("kmap_map_entropy", "hmap_map_entropy")
-_KINDS = ("kmap", "hmap", "kl", "margin_drop")
+_KINDS = tuple(MAP_NAMES)
 _ALL_SPARSITIES = (*(f"{kind}_sparsity" for kind in _KINDS), "flip_pair_rate", "tie_pair_rate")
 _DIRECTIONS = ("vertical", "horizontal")
 _GRID = {"grid_excess": "grid", "grid_p_value": "p", "grid_null_quantile": "no grid", "grid_crop_quantile": "crops"}

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from analyze.figures import comparison_sheet, kinds_sheet, overlay_sheet, screen_of
 from analyze.heatmaps import KINDS
 from analyze.names import is_control, method_rank, policy_label
@@ -22,8 +24,8 @@ from analyze.report.play_panels import (
 )
 from analyze.sheets import Panel, Sheet
 from analyze.tables import headline_temperature
-from nrmap.episode_maps import load_maps
-from nrmap.errors import NrmapError
+from nrmap.episode_maps import TotalMaps, load_maps
+from nrmap.errors import NrmapError, check
 from nrmap.records import Record
 from nrmap.sparsity import MapKind
 from nrmap.states_file import load_states
@@ -98,13 +100,22 @@ def map_sets(source: GameSource, outputs: Path) -> tuple[list[MapSet], list[str]
             continue
         first = next(record for record in result.records if record.states_from is not None)
         try:
-            maps, _ = load_maps(result.maps)
+            total = _total_of_file(result.maps)
         except NrmapError as error:
             problems.append(str(error).replace(f"{outputs}/", ""))
             continue
         states_path = outputs / str(result.inputs.get("states_path", ""))
-        sets.append(MapSet(first.method, first.seed, first.states_from or "", maps.total(), states_path))
+        sets.append(MapSet(first.method, first.seed, first.states_from or "", total, states_path))
     return _without_repeats(sets), problems
+
+
+def _total_of_file(path: Path) -> TotalMaps:
+    """The maps in a file, summed; NrmapError also where they hold what no map does."""
+    maps, _ = load_maps(path)
+    total = maps.total()
+    finite = all(np.isfinite(getattr(total, kind)).all() for kind in KINDS)
+    check(finite, f"{path}: its maps have NaN or infinite values")
+    return total
 
 
 def _without_repeats(sets: Sequence[MapSet]) -> list[MapSet]:
@@ -153,7 +164,11 @@ _MAP_SHEETS: dict[MapKind, str] = {"kmap": "figure1", "hmap": "figure2", "kl": "
 
 
 def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
-    """Figures 1 (KMAP) and 2 (HMAP) of the paper with every method and seed, other maps, and all kinds of agents."""
+    """Figures 1 (KMAP) and 2 (HMAP) of the paper with every method and seed, other maps, and all kinds of agents.
+
+    A row for each seed, a column for each method. Without a single map at the temperature of the
+    headline a sheet is left out.
+    """
     temperature = headline_temperature(source.records)
     sheets = []
     kinds = one_of_each_kind(sets)
@@ -165,14 +180,14 @@ def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
     for states, group in by_states(trained).items():
         slug = re.sub(r"[^\w.-]+", "-", states.replace("N = ", ""))
         seeds = sorted({one.seed for one in group}, key=lambda seed: (seed is None, seed))
-        ordered = sorted(group, key=lambda one: (seeds.index(one.seed), method_rank(one.method)))
-        maps = {policy_label(one.method, one.seed): one.total for one in ordered}
-        columns = len({one.method for one in group})
+        methods = sorted({one.method for one in group}, key=method_rank)
+        there = {(one.method, one.seed): one.total for one in group}
+        maps = {policy_label(method, seed): there.get((method, seed)) for seed in seeds for method in methods}
         for kind, name in _MAP_SHEETS.items():
             caption = f"{KINDS[kind].title}, {source.game}, {states}"
             name = f"{name}-{source.name}-{slug}"
-            sheets.append(comparison_sheet(name, caption, maps, kind, temperature, columns=columns))
-    return sheets
+            sheets.append(comparison_sheet(name, caption, maps, kind, temperature, columns=len(methods)))
+    return [sheet for sheet in sheets if any(sheet.panels)]
 
 
 def overlay_sheets(source: GameSource, sets: Sequence[MapSet], outputs: Path) -> tuple[list[Sheet], list[str]]:
@@ -191,7 +206,8 @@ def overlay_sheets(source: GameSource, sets: Sequence[MapSet], outputs: Path) ->
     if not shown:
         return [], problems
     caption = f"KMAP and the KL map over a screen of {source.game}, from the middle of the first episode."
-    return [overlay_sheet(f"overlay-{source.name}", caption, shown)], problems
+    temperature = headline_temperature(source.records)
+    return [overlay_sheet(f"overlay-{source.name}", caption, shown, temperature)], problems
 
 
 def _steps_before(settings: Mapping[str, object]) -> int:

@@ -21,7 +21,7 @@ from analyze.report.missing import inventory
 from analyze.report.page import GamePart, build_page
 from nrmap.episode_maps import TotalMaps
 from nrmap.errors import NrmapError
-from nrmap.records import Record
+from nrmap.records import Record, read_records
 
 
 def test_tables_and_figures_lie_beside_the_page(outputs):
@@ -67,6 +67,26 @@ def test_every_seed_and_method_is_on_the_map_figures(outputs):
     assert (len(kinds.panels), kinds.columns) == (8, 2)
     assert len(sheets) == 4
     assert all(len(sheet.panels) == sheet.columns == 2 for sheet in sheets.values())
+
+
+def test_a_sheet_has_a_row_for_every_seed_and_is_left_out_without_a_map(tmp_path, tiny_settings):
+    tree = tmp_path / "outputs"
+    write_example(tree, tiny_settings(), replace(SMALL, seeds=(0, 1)))
+    write_example(tree, tiny_settings(), replace(SMALL, temperatures=(0.1,), states_from=("pool",)))
+    for lost in (tree / "maps" / "Freeway" / "ddqn" / "seed0").glob("*"):
+        records = [record for record in read_records(lost / "metrics.json") if record.states_from == "own"]
+        if records:
+            shutil.rmtree(lost)
+    (source,) = game_sources(find(tree))
+    sets, _ = map_sets(source, tree)
+    sheets = {sheet.name: sheet for sheet in map_sheets(source, sets)}
+    own = sheets["figure2-Freeway-own-states-16"]
+    assert (own.columns, [panel and panel.alt.partition(" of ")[2].partition(",")[0] for panel in own.panels]) == (
+        2,
+        [None, "SA-DDQN seed 0", "DDQN seed 1", "SA-DDQN seed 1"],
+    )
+    assert "figure1-Freeway-pooled-states-16" in sheets
+    assert "figure2-Freeway-pooled-states-16" not in sheets, "no HMAP of the pool is at the headline's T = 1"
 
 
 def test_controls_belong_to_no_training_and_stand_beside_the_agents(tmp_path, outputs, tiny_settings):
