@@ -1,18 +1,20 @@
 """What lies under an outputs folder: runs, their curves and policies, measured records, maps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from analyze.report.labels import Result, Training, labelled_results, labelled_trainings
-from nrmap.errors import NrmapError
+from nrmap.errors import NrmapError, check
 from nrmap.files import read_json, sha256_of_file
 from nrmap.layout import CURVES_FILE, METRICS_FILE, POLICY_FILE, REFERENCE_FOLDER, SETTINGS_FILE
 from nrmap.policy import load_policy
 from nrmap.records import Record, read_records
 
 MAPS_FILE = "maps.npz"
+# What reading a damaged file raises, or one whose JSON is not of the form expected.
+_UNREADABLE = (NrmapError, KeyError, TypeError, OSError)
 # Two records that agree in all other fields claim to be the same measurement.
 _RESULT_FIELDS = ("value", "low", "high", "interval", "note")
 
@@ -57,12 +59,12 @@ def _trainings(outputs: Path, problems: list[str]) -> Iterator[Training]:
         for folder in sorted(folders):
             try:
                 yield _training(outputs, folder, reference=root.name == REFERENCE_FOLDER)
-            except (NrmapError, KeyError, TypeError) as error:
+            except _UNREADABLE as error:
                 problems.append(f"{folder.relative_to(outputs)}: {_reason(error, outputs)}")
 
 
 def _training(outputs: Path, folder: Path, *, reference: bool) -> Training:
-    curves = read_json(folder / CURVES_FILE) if (folder / CURVES_FILE).is_file() else None
+    curves = _curves(folder / CURVES_FILE) if (folder / CURVES_FILE).is_file() else None
     card, sha256 = None, None
     if (folder / POLICY_FILE).is_file():
         policy = load_policy(folder / POLICY_FILE)
@@ -75,6 +77,15 @@ def _training(outputs: Path, folder: Path, *, reference: bool) -> Training:
     return Training(place, game, method, seed, reference, settings, curves, card, sha256)
 
 
+def _curves(path: Path) -> Mapping[str, Any]:
+    """What a training wrote of its course; one of `_UNREADABLE` where it has not the form of curves."""
+    curves: Mapping[str, Any] = read_json(path)
+    numbers = [episode[name] for episode in curves["episodes"] for name in ("agent_step", "undiscounted_return")]
+    numbers += [value for row in curves["rows"] for value in (row["agent_step"], *row.values())]
+    check(all(isinstance(number, int | float) for number in numbers), f"{path} has values that are no numbers")
+    return curves
+
+
 def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
     for name in ("evaluation", "maps", REFERENCE_FOLDER):
         for path in sorted((outputs / name).rglob(METRICS_FILE)):
@@ -82,7 +93,7 @@ def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
                 context = read_json(path)
                 records = tuple(read_records(path))
                 settings, inputs, provenance = (context.get(key) or {} for key in ("settings", "inputs", "provenance"))
-            except (NrmapError, KeyError, TypeError) as error:
+            except _UNREADABLE as error:
                 problems.append(f"{path.relative_to(outputs)}: {_reason(error, outputs)}")
                 continue
             maps = path.with_name(MAPS_FILE)

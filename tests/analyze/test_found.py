@@ -3,13 +3,17 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
+import pytest
 from example_outputs import SMALL, made_up_states, write_maps, write_training
+from html_page import Page
 
 from analyze.report import build
 from analyze.report.drawings import game_sources, map_sets
 from analyze.report.found import find
 from analyze.report.labels import differences
 from analyze.report.missing import inventory, missing
+from nrmap.episode_maps import load_maps, save_maps
 from nrmap.files import read_json, write_json
 from nrmap.layout import Layout
 from nrmap.policy import load_policy
@@ -48,14 +52,62 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_shown(tmp_path, out
     write_json(metrics, content | {"schema": 99})
     maps, *_ = sorted((broken / "maps").rglob("maps.npz"))
     maps.write_bytes(b"not a zip file")
+    (broken / "evaluation" / "metrics.json").mkdir()
     found = find(broken)
-    assert len(found.problems) == 2
+    assert len(found.problems) == 3
+    assert any("evaluation/metrics.json: IsADirectoryError" in problem for problem in found.problems)
     assert "policy.safetensors is not a readable safetensors file" in found.problems[1] + found.problems[0]
     assert any("metrics schema 99" in problem for problem in found.problems)
     _, problems = map_sets(game_sources(found)[0], broken)
     assert len(problems) == 1
     assert "maps.npz" in problems[0]
     assert not any(str(tmp_path) in problem for problem in (*found.problems, *problems))
+
+
+@pytest.mark.parametrize(
+    "curves",
+    [
+        {"rows": []},
+        {"episodes": [{"agent_step": 1}], "rows": []},
+        {"episodes": [], "rows": [{"agent_step": 1, "loss": "x"}]},
+        [1],
+    ],
+)
+def test_curves_of_another_form_are_named(tmp_path, tiny_settings, curves):
+    path = write_training(Layout(tmp_path), tiny_settings(seed=4)).with_name("curves.json")
+    write_json(path, curves)
+    found = find(tmp_path)
+    assert found.trainings == ()
+    (problem,) = found.problems
+    assert str(path.parent.relative_to(tmp_path)) in problem
+
+
+def test_a_damaged_file_of_maps_or_states_is_left_out_and_the_page_says_which(tmp_path, outputs, monkeypatch):
+    broken = tmp_path / "outputs"
+    shutil.copytree(outputs, broken, ignore=shutil.ignore_patterns("report"))
+    damaged = [
+        *(broken / "maps" / "Freeway" / "ddqn").rglob("maps.npz"),
+        broken / "states" / "Freeway" / "sa_ddqn0.npz",
+    ]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:-100])
+    monkeypatch.setattr(build, "save_sheet", lambda sheet, folder: folder / f"{sheet.name}.png")
+    page, _, _ = build.ensure_report(broken)
+    text = page.read_text()
+    assert Page(text).mistakes == []
+    told = [line for line in text.splitlines() if line.startswith("<li>") and "is not a readable" in line]
+    assert [str(path.relative_to(broken)) in line for path, line in zip(damaged, told, strict=True)] == [True, True]
+
+
+def test_maps_that_are_not_finite_are_left_out(tmp_path, outputs):
+    tree = tmp_path / "outputs"
+    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
+    path, *_ = (tree / "maps" / "Freeway" / "ddqn").rglob("maps.npz")
+    maps, metadata = load_maps(path)
+    save_maps(path, replace(maps, kmap=np.full_like(maps.kmap, np.inf)), metadata)
+    sets, (problem,) = map_sets(game_sources(find(tree))[0], tree)
+    assert [one.method for one in sets] == ["sa_ddqn"]
+    assert problem == f"{path.relative_to(tree)}: its maps have NaN or infinite values"
 
 
 def test_reference_policies_have_rows_and_a_section_of_their_own(tmp_path, outputs, tiny_settings):
