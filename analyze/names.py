@@ -189,12 +189,15 @@ def epsilon_label(attack_epsilon: float) -> str:
 
 
 def attack_label(attack: str | None, attack_epsilon: float | None = None) -> str:
-    """`PGD-10, 1/255`; `clean`; `always UP`; `random actions`; `worst case, 1/255`."""
+    """`PGD-10, 1/255`; `clean`; `always UP`; `random actions`; `worst case, 1/255`.
+
+    What tells several players of a kind apart stays behind it: `always UP (run_seed=1)`.
+    """
     name = attack or "clean"
     if name.startswith("constant:"):
         return f"always {name.removeprefix('constant:')}"
-    if name == "random_policy":
-        return "random actions"
+    if name.startswith("random_policy"):
+        return f"random actions{name.removeprefix('random_policy')}"
     if name == WORST_CASE:
         name = "worst case"
     name = name.upper() if name.startswith(("pgd", "fgsm")) else name

@@ -1,5 +1,6 @@
 """What lies under an outputs folder: runs, their curves and policies, measured records, maps."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -46,10 +47,10 @@ def find(outputs: Path) -> Found:
     trainings = labelled_trainings(list(_trainings(outputs, problems)))
     results = labelled_results(list(_results(outputs, problems)), trainings)
     records, disagreements = _merged(results)
-    if disagreements:
-        problems.append(
-            f"{disagreements} values were measured twice and differ; the page shows those not from reference"
-        )
+    problems += [
+        f"{other}: {count} of its values are not those of {shown}, which are shown in their place"
+        for (shown, other), count in disagreements.items()
+    ]
     return Found(outputs, tuple(trainings), tuple(results), tuple(problems), tuple(records))
 
 
@@ -113,17 +114,21 @@ def _reason(error: Exception, outputs: Path) -> str:
     return text.replace(f"{outputs}/", "")
 
 
-def _merged(results: list[Result]) -> tuple[list[Record], int]:
-    """All records once, and how many were measured twice with different values; those not from reference count."""
+def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str]]]:
+    """All records once, and how many were measured twice with other values, by the two folders.
+
+    The first folder is the one whose values count: in their order, those from reference last.
+    """
     names = [field.name for field in fields(Record) if field.name not in _RESULT_FIELDS]
-    merged: dict[tuple[Any, ...], Record] = {}
-    disagreements = 0
+    merged: dict[tuple[Any, ...], tuple[Record, str]] = {}
+    disagreements: Counter[tuple[str, str]] = Counter()
     for result in sorted(results, key=lambda result: result.reference):
         for record in result.records:
             key = tuple(getattr(record, name) for name in names)
-            found = merged.setdefault(key, record)
-            disagreements += found.value != record.value
-    return list(merged.values()), disagreements
+            found, folder = merged.setdefault(key, (record, result.folder))
+            if found.value != record.value:
+                disagreements[folder, result.folder] += 1
+    return [record for record, _ in merged.values()], disagreements
 
 
 def digest_of_inputs(outputs: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from importlib import resources
 from string import Template
 
 from analyze.formats import Table
-from analyze.names import METRICS, method_label
+from analyze.names import METRICS, base_method, is_control, method_label
 from analyze.play_tables import action_table
 from analyze.report.drawings import CHART_SIZE, GameSource, caption_of
 from analyze.report.found import Found
@@ -88,11 +88,12 @@ def _asset(name: str) -> str:
 
 
 def _subtitle(found: Found) -> str:
-    policies = {record.policy_sha256 for record in found.records if record.policy_sha256}
+    trained = [record for record in found.records if record.policy_sha256 and not is_control(record.method)]
+    policies = {record.policy_sha256 for record in trained}
     if not policies:
         return "KMAP, HMAP and their sparsity: nothing has been measured yet."
-    methods = {record.method for record in found.records if record.policy_sha256}
-    seeds = {record.seed for record in found.records if record.policy_sha256}
+    methods = {base_method(record.method) for record in trained}
+    seeds = {record.seed for record in trained}
     counts = [(len(found.games), "game"), (len(methods), "method"), (len(seeds), "seed"), (len(policies), "policy")]
     plural = {"policy": "policies"}
     words = [f"{count} {name if count == 1 else plural.get(name, f'{name}s')}" for count, name in counts]

@@ -8,15 +8,18 @@ import pytest
 from example_outputs import SMALL, made_up_states, write_maps, write_training
 from html_page import Page
 
+from analyze.play_tables import returns_table
 from analyze.report import build
 from analyze.report.drawings import game_sources, map_sets
 from analyze.report.found import find
 from analyze.report.labels import differences
 from analyze.report.missing import inventory, missing
+from nrmap.controls import control_policies
 from nrmap.episode_maps import load_maps, save_maps
 from nrmap.files import read_json, write_json
 from nrmap.layout import Layout
 from nrmap.policy import load_policy
+from nrmap.records import select
 from nrmap.states_file import save_states
 
 
@@ -143,7 +146,32 @@ def test_values_from_reference_are_not_shown_twice_and_disagreement_is_told(tmp_
     write_json(target, content)
     found = find(tree)
     assert len(found.records) == before
-    assert found.problems == ("1 values were measured twice and differ; the page shows those not from reference",)
+    assert found.problems == (
+        f"reference/Freeway/ddqn: 1 of its values are not those of {source.parent.relative_to(tree)}, "
+        "which are shown in their place",
+    )
+
+
+def test_evaluations_on_other_episodes_are_told_apart(tmp_path, outputs):
+    tree = tmp_path / "outputs"
+    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
+    for source in sorted((tree / "evaluation").rglob("metrics.json")):
+        content = read_json(source)
+        content["settings"]["run_seed"] = 1
+        for record in content["records"]:
+            record["value"] += 1
+        write_json(source.parent.with_name("other") / "metrics.json", content)
+    found = find(tree)
+    assert found.problems == ()
+    clean = select(found.records, metric="return_mean", attack="clean")
+    assert {record.method for record in clean} == {
+        f"{method} (run_seed={seed})" for method in ("ddqn", "sa_ddqn") for seed in (0, 1)
+    }
+    players = {str(row[1].value): row for row in returns_table(found.records).rows}
+    first, second = (players[f"always UP (run_seed={seed})"] for seed in (0, 1))
+    assert second[3].value == first[3].value + 1
+    assert {"random actions (run_seed=0)", "random actions (run_seed=1)"} <= players.keys()
+    assert {record.method for record in found.records if record.states_from} == {"ddqn", "sa_ddqn"}
 
 
 def test_variants_of_a_method_have_labels_that_tell_them_apart(tmp_path, tiny_settings, tiny_regulariser):
@@ -186,6 +214,27 @@ def test_two_pools_of_one_name_are_told_apart(tmp_path, outputs):
         write_json(path, content)
     states = {record.states_from for record in find(tree).records if record.states_from}
     assert states == {"pool (0abcde)", "pool (1abcde)"}
+
+
+def test_the_pools_of_all_seeds_have_one_name_and_random_weights_say_which_they_were_mapped_on(tmp_path, tiny_settings):
+    layout = Layout(tmp_path)
+    for seed in (0, 1):
+        policies = [
+            load_policy(write_training(layout, tiny_settings(method=m, seed=seed))) for m in ("ddqn", "sa_ddqn")
+        ]
+        pool = layout.states(game="Freeway", identity=f"pool{seed}")
+        save_states(pool, made_up_states(policies[0], SMALL))
+        for policy in [*policies, *control_policies(policies[1], "random_weights", 1, seed=0)]:
+            write_maps(layout, policy, pool, "pool", SMALL)
+    sizes = select(find(tmp_path).records, metric="kmap_sparsity", item=None)
+    assert sorted((record.method, record.seed, record.states_from) for record in sizes) == [
+        ("ddqn", 0, "pool"),
+        ("ddqn", 1, "pool"),
+        ("random_weights (on states of seed 0)", 0, "pool"),
+        ("random_weights (on states of seed 1)", 0, "pool"),
+        ("sa_ddqn", 0, "pool"),
+        ("sa_ddqn", 1, "pool"),
+    ]
 
 
 def test_differences_are_as_short_as_they_can_be():
