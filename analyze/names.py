@@ -54,6 +54,12 @@ def _map_metrics() -> dict[str, MetricName]:
             _SPARSITY_DIGITS[kind],
             f"‖M‖₁ / ‖M‖₂ of {name} (eq. 9), from 1 for one pixel to √pixels for a flat map; smaller is sparser.",
         )
+        names[f"{kind}_sparsity_difference"] = MetricName(
+            f"ΔS({short})",
+            rf"$\Delta S({symbol})$",
+            _SPARSITY_DIGITS[kind],
+            f"S of {name} of a method minus S of {name} of another: below 0 the first is sparser.",
+        )
         names[f"{kind}_effective_pixels"] = MetricName(
             f"S²({short})", f"$S^2({symbol})$", 0, f"S² of {name}: the pixels of a flat map that is as sparse."
         )
