@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from analyze.figures import comparison_sheet, kinds_sheet, overlay_sheet, screen_of
 from analyze.heatmaps import KINDS
 from analyze.names import is_control, method_rank, policy_label
-from analyze.report.found import Found
+from analyze.report.found import Found, read_maps
 from analyze.report.gallery import MapSet, by_states, one_of_each_kind
 from analyze.report.labels import Result, Training
 from analyze.report.map_panels import control_panels, grid_panels, size_panels, sparsity_panels, temperature_panels
@@ -24,8 +22,7 @@ from analyze.report.play_panels import (
 )
 from analyze.sheets import Panel, Sheet
 from analyze.tables import headline_temperature
-from nrmap.episode_maps import TotalMaps, load_maps
-from nrmap.errors import NrmapError, check
+from nrmap.errors import NrmapError
 from nrmap.records import Record
 from nrmap.sparsity import MapKind
 from nrmap.states_file import load_states
@@ -57,6 +54,7 @@ class GameSource:
     records: Sequence[Record]
     trainings: Sequence[Training]
     results: Sequence[Result]
+    differences: Sequence[Record] = ()
 
     @property
     def name(self) -> str:
@@ -85,6 +83,7 @@ def game_sources(found: Found) -> list[GameSource]:
                 [record for record in records if belongs(record)],
                 [one for one in found.trainings if one.game == game and one.reference == reference],
                 [result for result in results if belongs(result.records[0])],
+                [record for record in found.differences if record.game == game and belongs(record)],
             )
             trained = any(record.policy_sha256 and not is_control(record.method) for record in source.records)
             if trained or source.trainings:
@@ -100,22 +99,13 @@ def map_sets(source: GameSource, outputs: Path) -> tuple[list[MapSet], list[str]
             continue
         first = next(record for record in result.records if record.states_from is not None)
         try:
-            total = _total_of_file(result.maps)
+            total = read_maps(result.maps).total()
         except NrmapError as error:
             problems.append(str(error).replace(f"{outputs}/", ""))
             continue
         states_path = outputs / str(result.inputs.get("states_path", ""))
         sets.append(MapSet(first.method, first.seed, first.states_from or "", total, states_path))
     return _without_repeats(sets), problems
-
-
-def _total_of_file(path: Path) -> TotalMaps:
-    """The maps in a file, summed; NrmapError also where they hold what no map does."""
-    maps, _ = load_maps(path)
-    total = maps.total()
-    finite = all(np.isfinite(getattr(total, kind)).all() for kind in KINDS)
-    check(finite, f"{path}: its maps have NaN or infinite values")
-    return total
 
 
 def _without_repeats(sets: Sequence[MapSet]) -> list[MapSet]:

@@ -2,33 +2,41 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from analyze.report.labels import Result, Training, labelled_results, labelled_trainings
+from nrmap.episode_maps import EpisodeMaps, load_maps
 from nrmap.errors import NrmapError, check
 from nrmap.files import read_json, sha256_of_file
 from nrmap.layout import CURVES_FILE, METRICS_FILE, POLICY_FILE, REFERENCE_FOLDER, SETTINGS_FILE
 from nrmap.policy import load_policy
 from nrmap.records import Record, read_records
+from nrmap.sparsity import MAP_NAMES
 
 MAPS_FILE = "maps.npz"
 # What reading a damaged file raises, or one whose JSON is not of the form expected.
-_UNREADABLE = (NrmapError, KeyError, TypeError, OSError)
+UNREADABLE = (NrmapError, KeyError, TypeError, OSError)
 # Two records that agree in all other fields claim to be the same measurement.
 _RESULT_FIELDS = ("value", "low", "high", "interval", "note")
 
 
 @dataclass(frozen=True)
 class Found:
-    """Everything found, ready to be shown. `problems` are files that could not be read, and why."""
+    """Everything found, ready to be shown. `problems` are files that could not be read, and why.
+
+    `differences` between methods are no measurement of a policy, so they are kept apart.
+    """
 
     outputs: Path
     trainings: tuple[Training, ...]
     results: tuple[Result, ...]
     problems: tuple[str, ...] = ()
-    records: tuple[Record, ...] = field(default=())
+    records: tuple[Record, ...] = ()
+    differences: tuple[Record, ...] = ()
 
     @property
     def reference(self) -> frozenset[str]:
@@ -60,7 +68,7 @@ def _trainings(outputs: Path, problems: list[str]) -> Iterator[Training]:
         for folder in sorted(folders):
             try:
                 yield _training(outputs, folder, reference=root.name == REFERENCE_FOLDER)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 problems.append(f"{folder.relative_to(outputs)}: {_reason(error, outputs)}")
 
 
@@ -79,7 +87,7 @@ def _training(outputs: Path, folder: Path, *, reference: bool) -> Training:
 
 
 def _curves(path: Path) -> Mapping[str, Any]:
-    """What a training wrote of its course; one of `_UNREADABLE` where it has not the form of curves."""
+    """What a training wrote of its course; one of `UNREADABLE` where it has not the form of curves."""
     curves: Mapping[str, Any] = read_json(path)
     numbers = [episode[name] for episode in curves["episodes"] for name in ("agent_step", "undiscounted_return")]
     numbers += [value for row in curves["rows"] for value in (row["agent_step"], *row.values())]
@@ -94,7 +102,7 @@ def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
                 context = read_json(path)
                 records = tuple(read_records(path))
                 settings, inputs, provenance = (context.get(key) or {} for key in ("settings", "inputs", "provenance"))
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 problems.append(f"{path.relative_to(outputs)}: {_reason(error, outputs)}")
                 continue
             maps = path.with_name(MAPS_FILE)
@@ -107,6 +115,13 @@ def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
                 provenance=provenance,
                 maps=maps if maps.is_file() else None,
             )
+
+
+def read_maps(path: Path) -> EpisodeMaps:
+    """The maps in a file; NrmapError also where they hold what no map does."""
+    maps, _ = load_maps(path)
+    check(all(np.isfinite(getattr(maps, kind)).all() for kind in MAP_NAMES), f"{path}: NaN or infinite values in maps")
+    return maps
 
 
 def _reason(error: Exception, outputs: Path) -> str:

@@ -123,7 +123,7 @@ class _Names:
         self._owners: dict[str, Record] = {}
         for result in results:
             if result.states and result.policy_sha256 and not is_control(result.records[0].method):
-                self._owners.setdefault(_states_sha256(result), result.records[0])
+                self._owners.setdefault(states_sha256(result), result.records[0])
         self._policies: dict[_Key, set[str]] = defaultdict(set)
         self._states: dict[_Key, set[str]] = defaultdict(set)
         # The same without whose states they are: the policies of every seed have a pool of their own.
@@ -138,11 +138,11 @@ class _Names:
                 continue
             self._policies[self._policy_key(result.records[0])].add(sha256)
             if result.states:
-                self._states[self._states_key(result)].add(_states_sha256(result))
-                self._states_of_all[self._states_key(result)[1:]].add(_states_sha256(result))
-                analyses[sha256, result.states, _states_sha256(result)].append(result)
+                self._states[self._states_key(result)].add(states_sha256(result))
+                self._states_of_all[self._states_key(result)[1:]].add(states_sha256(result))
+                analyses[sha256, result.states, states_sha256(result)].append(result)
         self._extras: dict[str, str] = {}
-        for groups, settings in ((analyses, _ablation_of), (evaluations, _episodes_of)):
+        for groups, settings in ((analyses, ablation_of), (evaluations, _episodes_of)):
             for alike in groups.values():
                 texts = differences([settings(result) for result in alike])
                 self._extras |= {result.folder: text for result, text in zip(alike, texts, strict=True)}
@@ -161,7 +161,7 @@ class _Names:
             method = _with_words(method, [record.policy_sha256[:6]])
         if result.states is None:
             return replace(record, method=_with_words(method, extra))
-        key, owner = self._states_key(result), self._owners.get(_states_sha256(result))
+        key, owner = self._states_key(result), self._owners.get(states_sha256(result))
         if method == "random_weights" and owner is not None:
             # One network on several policies' states of one name: each set makes another row.
             if result.states[0] == "own":
@@ -170,7 +170,7 @@ class _Names:
                 method = _with_words(method, [f"on states of seed {owner.seed}"])
         states = record.states_from
         if states is not None:
-            which = [_states_sha256(result)[:6]] if len(self._states[key]) > 1 else []
+            which = [states_sha256(result)[:6]] if len(self._states[key]) > 1 else []
             states = _with_words(states, [*extra, *which])
         return replace(record, method=method, states_from=states)
 
@@ -184,7 +184,7 @@ class _Names:
         """A pool is one for all the policies of a seed, its own states are each policy's; controls have no own ones."""
         owner = result.records[0]
         if is_control(owner.method):
-            owner = self._owners.get(_states_sha256(result), owner)
+            owner = self._owners.get(states_sha256(result), owner)
         whose = owner.policy_sha256 if result.states and result.states[0] == "own" else owner.seed
         return whose, owner.game, result.states, owner.policy_sha256 in self._reference
 
@@ -200,7 +200,8 @@ def _with_words(label: str, words: Sequence[str]) -> str:
     return f"{label[:-1]}, {added})" if label.endswith(")") else f"{label} ({added})"
 
 
-def _states_sha256(result: Result) -> str:
+def states_sha256(result: Result) -> str:
+    """The hash of the set of states that the maps were made of."""
     return str(result.inputs.get("states_sha256"))
 
 
@@ -210,7 +211,7 @@ def _episodes_of(result: Result) -> dict[str, str]:
     return {key: flat[key] for key in ("run_seed", "stream") if key in flat}
 
 
-def _ablation_of(result: Result) -> dict[str, str]:
+def ablation_of(result: Result) -> dict[str, str]:
     """The settings of an analysis that records do not say."""
     flat = flattened(result.settings)
     return {key: value for key, value in flat.items() if not key.startswith(("temperatures", "prefix_sizes"))}

@@ -110,7 +110,7 @@ def test_maps_that_are_not_finite_are_left_out(tmp_path, outputs):
     save_maps(path, replace(maps, kmap=np.full_like(maps.kmap, np.inf)), metadata)
     sets, (problem,) = map_sets(game_sources(find(tree))[0], tree)
     assert [one.method for one in sets] == ["sa_ddqn"]
-    assert problem == f"{path.relative_to(tree)}: its maps have NaN or infinite values"
+    assert problem == f"{path.relative_to(tree)}: NaN or infinite values in maps"
 
 
 def test_reference_policies_have_rows_and_a_section_of_their_own(tmp_path, outputs, tiny_settings):
