@@ -55,7 +55,8 @@ def study_workspace(
         import wandb_workspaces.workspaces as workspaces
         from wandb_workspaces import expr
     except ImportError as error:
-        raise NrmapError(f"wandb-workspaces is not installed ({error}): pip install 'nrmap[workspace]'") from error
+        install = "python -m pip install -c constraints.txt -e '.[workspace]'"
+        raise NrmapError(f"wandb-workspaces is not installed ({error}): {install}") from error
     for temperature in temperatures:
         check(temperature > 0, f"temperature={temperature}: expected a number > 0")
 
@@ -84,11 +85,14 @@ def study_workspace(
         "Training": [
             curve("recent_mean_return", "Return, mean of recent training episodes"),
             curve("loss", "Loss"),
-            curve("q_mean", "Mean Q-value of the actions taken"),
+            curve("anchor_loss", "Distance from the vanilla agent's advantages"),
             curve("robust_loss", "Regulariser R (eq. 7)"),
+            curve("q_mean", "Mean Q-value over the batch and all actions"),
             curve("adversarial_flips", "Share of the batch that the training attack flips"),
             curve("uncertified", "Share of the batch that the interval bounds leave open"),
             curve("attack_epsilon", "Radius of the training attack"),
+            curve("kappa", "κ, the weight of R"),
+            curve("active_features", "Share of features that are alive"),
         ],
         "Returns and attacks": [
             bars("Return, clean and under attack", [clean, *returns]),
