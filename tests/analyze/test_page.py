@@ -81,7 +81,7 @@ def test_the_page_shows_what_the_paper_printed_settings_deviations_and_provenanc
         "run_seed",
         "At a glance",
         "S undefined: the map is 0 everywhere",
-        "Equation 4 is used",
+        "The equations are used, so that K ≥ 0",
         "How to read these numbers",
         "versions.torch",
     ):
