@@ -146,6 +146,26 @@ def test_controls_stand_below_the_agents_with_a_dot_for_every_draw():
     assert control_panels(map_records()) == grid_panels(map_records()) == []
 
 
+def test_controls_of_all_seeds_share_a_row_and_stand_beside_agents_only():
+    def of(method: str, value: float, states: str = "own") -> Record:
+        return Record("Freeway", method, 0, "kmap_sparsity", value, states_from=states, num_states=256)
+
+    controls = [
+        of("random_weights (on ddqn seed 0)", 60.0),
+        of("random_weights (on ddqn seed 1)", 61.0),
+        of("shuffled_weights (ddqn seed 0)", 50.0),
+        of("shuffled_weights (ddqn seed 1)", 51.0),
+        of("shuffled_weights (sa_ddqn seed 0)", 40.0),
+    ]
+    elsewhere = of("random_weights", 70.0, states="pool")
+    panel, *others = control_panels([*map_records(), *controls, elsewhere])
+    assert not any("pool" in drawn(other).get_title() for other in others)
+    ax = drawn(panel)
+    labels = ["DDQN seed 0", "random weights", "shuffled DDQN", "shuffled SA-DDQN"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == labels
+    assert [dots.get_offsets()[:, 0].tolist() for dots in ax.collections] == [[60, 61], [50, 51], [40]]
+
+
 def test_certified_shares_have_a_panel_for_each_radius():
     def rate(method: str, value: float, radius: float) -> Record:
         return Record("Freeway", method, 0, "certified_rate", value, attack="clean", attack_epsilon=radius, episodes=20)
