@@ -6,7 +6,6 @@ from analyze.differences import DIFFERENCE
 from analyze.formats import format_number
 from analyze.names import attack_label, base_method, is_control, method_label, method_rank, metric_name, states_label
 from analyze.published import paper_number
-from analyze.tables import headline_temperature
 from nrmap.evaluation import BASELINE_METHOD
 from nrmap.records import Record, select
 
@@ -44,7 +43,7 @@ def _sparsity(records: Sequence[Record], differences: Sequence[Record]) -> Itera
                 where = f"{states_label(states_from)}, N = {num_states}"
                 sentence = _comparison(pairs, vanilla, method, where, maps[0].game)
                 mine = select(differences, method=method, item=vanilla, states_from=states_from, num_states=num_states)
-                yield " ".join([sentence, *_differences(mine, headline_temperature(records))])
+                yield " ".join([sentence, *_differences(mine, vanilla)])
 
 
 def _comparison(
@@ -66,39 +65,34 @@ def _comparison(
     return text
 
 
-def _differences(differences: Sequence[Record], temperature: float | None) -> Iterator[str]:
-    """How far the S of two methods lie apart, on the same states and over seeds: of K and H, as in the paper.
+def _differences(differences: Sequence[Record], base: str) -> Iterator[str]:
+    """S(K) of a method minus that of `base`, on the same states and of the means over seeds, each with its interval.
 
-    Where K of one is 0 everywhere the margin-drop map, which needs no flip, stands beside them.
+    Where K of a policy is 0 everywhere the margin-drop map, which needs no flip, stands beside it.
     """
     without_flips = any(record.value is None for record in select(differences, metric=f"kmap{DIFFERENCE}"))
-    kinds = ("kmap", "hmap", *(["margin_drop"] if without_flips else []))
-    for where, over_seeds in (("On the same states", False), ("Between the means over seeds", True)):
-        parts = []
-        for kind in kinds:
-            mine = [
-                r for r in select(differences, metric=f"{kind}{DIFFERENCE}") if r.temperature in (None, temperature)
-            ]
-            mine = sorted((r for r in mine if (r.seed is None) is over_seeds), key=lambda record: record.seed or 0)
-            if mine:
-                at = "" if mine[0].temperature is None else f" at T = {mine[0].temperature:g}"
-                values = ", ".join(_difference_text(record) for record in mine)
-                parts.append(f"{metric_name(f'{kind}_sparsity').title}{at} differs by {values}")
+    for kind in ("kmap", "margin_drop") if without_flips else ("kmap",):
+        mine = sorted(select(differences, metric=f"{kind}{DIFFERENCE}"), key=lambda record: record.seed or 0)
+        paired = [f"{_with_interval(record)} (seed {record.seed})" for record in mine if record.seed is not None]
+        of_means = [_with_interval(record) for record in mine if record.seed is None]
+        parts = [
+            f"{what}: {', '.join(values)}"
+            for what, values in (("on the same states", paired), ("of the means over seeds", of_means))
+            if values
+        ]
         if parts:
-            yield f"{where} {'; '.join(parts)}."
-
-
-def _difference_text(record: Record) -> str:
-    """`-31.20 [-33.00, -29.40] (seed 0)`."""
-    text = "an undefined amount" if record.value is None else _with_interval(record)
-    return text if record.seed is None else f"{text} (seed {record.seed})"
+            title = metric_name(f"{kind}_sparsity").title
+            yield f"{title} minus that of {method_label(base)}, {'; '.join(parts)}."
 
 
 def _with_interval(record: Record) -> str:
+    """`-31.20 [-33.00, -29.40]`."""
     digits = metric_name(record.metric).digits
     value, low, high = (
         None if x is None else format_number(x, digits) for x in (record.value, record.low, record.high)
     )
+    if value is None:
+        return "undefined"
     return f"{value} (no interval)" if low is None else f"{value} [{low}, {high}]"
 
 

@@ -138,20 +138,19 @@ def test_another_ablation_is_not_compared(tree, tmp_path):
 def test_the_glance_says_how_far_methods_lie_apart(found):
     (source,) = game_sources(found)
     own, pool, *_ = glance(source.records, source.differences)
-    assert "On the same states" not in own
-    assert "Between the means over seeds S(K) differs by an undefined amount; S(H) at T = 1 differs by " in own
+    assert "on the same states" not in own
+    assert "S(K) minus that of DDQN (vanilla), of the means over seeds: undefined." in own
+    assert "undefined (seed 1)" in pool
+    assert "S(Δm) minus that of DDQN (vanilla), on the same states: " in pool, "K of one policy is 0 everywhere"
     difference = partial(Record, "Freeway", "sa_ddqn", item="ddqn", states_from="pool", num_states=16)
     records = [
-        difference(0, "kmap_sparsity_difference", -31.25, low=-33.5, high=-29.0),
         difference(1, "kmap_sparsity_difference", -30.0, note="few episodes"),
+        difference(0, "kmap_sparsity_difference", -31.25, low=-33.5, high=-29.0),
         difference(0, "hmap_sparsity_difference", -0.5, low=-0.75, high=-0.25, temperature=1.0),
-        difference(0, "hmap_sparsity_difference", -0.125, low=-0.25, high=-0.0625, temperature=0.1),
         difference(None, "kmap_sparsity_difference", -30.5, low=-40.0, high=-21.0),
     ]
     _, text, *_ = glance(source.records, records)
     assert text.endswith(
-        " On the same states S(K) differs by -31.25 [-33.50, -29.00] (seed 0), -30.00 (no interval) (seed 1); "
-        "S(H) at T = 1 differs by -0.500000 [-0.750000, -0.250000] (seed 0). "
-        "Between the means over seeds S(K) differs by -30.50 [-40.00, -21.00]."
+        " S(K) minus that of DDQN (vanilla), on the same states: -31.25 [-33.50, -29.00] (seed 0), -30.00 "
+        "(no interval) (seed 1); of the means over seeds: -30.50 [-40.00, -21.00]."
     )
-    assert "S(Δm) differs by" in pool, "K of one policy is 0 everywhere"
