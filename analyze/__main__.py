@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from analyze.stages import (
 from analyze.tables import print_records
 from conf.choices import read_option
 from conf.entry import entry_point
-from nrmap.errors import unknown_choice
+from nrmap.errors import check, unknown_choice
 from nrmap.files import identity_of, write_text
 from nrmap.layout import METRICS_FILE, Layout
 from nrmap.learning.lookup import reference_policy, trained_policy
@@ -40,16 +40,16 @@ def analyze(config: Mapping[str, Any]) -> None:
     settings = analysis_settings(config)
     device = choose_device(config["device"])
     layout = Layout(Path(config["outputs"]))
-    resources = Resources(engine=config["engine"], disk_budget=int(config["disk_budget_gb"] * 1e9))
+    resources = build(Resources, {field.name: config[field.name] for field in fields(Resources)}, "analyze")
     shard = requested_shard(config)
+    tracking = build(TrackingSpec, config["wandb"], "wandb")
+    decide_mode(tracking, os.environ)  # a mistake in it should not wait for the maps
     keep_freed_memory()
-    if config["threads"]:
-        torch.set_num_threads(config["threads"])
+    if resources.threads:
+        torch.set_num_threads(resources.threads)
 
     policy = load_policy(_policy_path(config, layout), device)
-    sources = [policy]
-    if settings.states.states_from == "pool":
-        sources = [load_policy(_pooled_path(config, entry, layout), device) for entry in config["pool"]]
+    sources = _pool(config, policy, layout, device) if settings.states.states_from == "pool" else [policy]
     states = ensure_states(sources, settings.states, layout=layout, device=device)
     if shard is not None:
         print(ensure_shard(
@@ -69,7 +69,10 @@ def analyze(config: Mapping[str, Any]) -> None:
     )  # fmt: skip
     records = [*evaluation, *maps.records]
     print_records([*records, *controls])
-    _track(config, policy=policy, settings=settings, maps=maps, records=records, controls=controls, figures=figures)
+    _track(
+        tracking, policy=policy, settings=settings, scale=config["scale"]["name"],
+        maps=maps, records=records, controls=controls, figures=figures,
+    )  # fmt: skip
     print(maps.folder)
 
 
@@ -77,6 +80,15 @@ def _policy_path(config: Mapping[str, Any], layout: Layout) -> Path:
     if config["policy"] is not None:
         return Path(config["policy"])
     return _look_up(config, layout)
+
+
+def _pool(config: Mapping[str, Any], policy: Policy, layout: Layout, device: torch.device) -> list[Policy]:
+    """The policies whose states are pooled; they are looked up by the game, seed and scale of this run."""
+    entries, game = config["pool"], config["env"]["game"]
+    named = isinstance(entries, list) and len(entries) > 0 and all(isinstance(entry, str) for entry in entries)
+    check(named, f"pool={entries!r}: expected a list of methods or policy files, as in pool=[ddqn,sa_ddqn]")
+    check(policy.env.game == game, f"the policy is of {policy.env.game}, the pool of {game}: add env={policy.env.game}")
+    return [load_policy(_pooled_path(config, entry, layout), device) for entry in entries]
 
 
 def _pooled_path(config: Mapping[str, Any], entry: str, layout: Layout) -> Path:
@@ -95,17 +107,17 @@ def _look_up(config: Mapping[str, Any], layout: Layout) -> Path:
 
 
 def _track(
-    config: Mapping[str, Any],
+    spec: TrackingSpec,
     *,
     policy: Policy,
     settings: AnalysisSettings,
+    scale: str,
     maps: MapsResult,
     records: list[Record],
     controls: list[Record],
     figures: Mapping[str, Path],
 ) -> None:
     """Tell W&B what was measured, once: a repeated analysis with the same results is the same run."""
-    spec = build(TrackingSpec, config["wandb"], "wandb")
     mode = decide_mode(spec, os.environ)
     rows = [asdict(record) for record in (*records, *controls)]
     identity = identity_of({"records": rows})
@@ -117,7 +129,7 @@ def _track(
         spec,
         job_type="analyze",
         name=f"{policy.label.replace('/', '-')}-{settings.states.label}-T{temperatures}",
-        group=f"{policy.env.game}-{config['scale']['name']}",
+        group=f"{policy.env.game}-{scale}",
         run_id=f"analyze-{identity}",
         config={"game": policy.env.game, "method": policy.card.method, "seed": policy.card.seed, **asdict(settings)},
         tags=(policy.env.game, policy.card.method, settings.states.label),

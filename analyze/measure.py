@@ -27,9 +27,18 @@ GRID_PERIOD = 8
 
 
 def map_records(
-    maps: EpisodeMaps, *, game: str, method: str, seed: int | None, states_from: str, policy_sha256: str | None
+    maps: EpisodeMaps,
+    *,
+    game: str,
+    method: str,
+    seed: int | None,
+    states_from: str,
+    policy_sha256: str | None,
+    players: NDArray[np.int64] | None = None,
 ) -> list[Record]:
     """Everything that is measured on the maps of one policy on one set of states.
+
+    `players` [E] numbers the policies that played the maps' episodes, by default one.
 
     For each kind of map ("kmap", "margin_drop", and at every temperature "hmap", "kl"): its
     "_sparsity" (eq. 9), "_effective_pixels" (S²), "_map_entropy" (UAI eq. 8, on the sum over
@@ -38,6 +47,7 @@ def map_records(
     (state, pixel) pairs that flip the arg max ("flip_pair_rate") or leave it to rounding
     ("tie_pair_rate"), and the Q-gap's quantiles.
     """
+    players = np.zeros(len(maps.episode_ids), dtype=np.int64) if players is None else players
     make = partial(
         Record,
         game,
@@ -51,13 +61,19 @@ def map_records(
     records = [
         record
         for kind, temperature, by_episode in _kinds(maps)
-        for record in _records_of_map(partial(make, temperature=temperature), kind, by_episode, maps.num_states)
+        for record in _records_of_map(
+            partial(make, temperature=temperature), kind, by_episode, players, maps.num_states
+        )
     ]
     for size, prefix in sorted(maps.prefixes.items()):
-        for kind, temperature, by_episode in _kinds(prefix):
+        seen = prefix.states_per_episode > 0  # [E], the episodes that these states are from
+        for kind, temperature, of_all in _kinds(prefix):
+            by_episode = of_all[seen]
             value = sparsity(by_episode.sum(axis=0), zero_reason(kind, size))
-            fields = {"temperature": temperature, "num_states": size, "item": "prefix"}
-            interval = sparsity_interval(by_episode)
+            fields = {
+                "temperature": temperature, "num_states": size, "item": "prefix", "episodes": len(by_episode)
+            }  # fmt: skip
+            interval = sparsity_interval(by_episode, players[seen])
             records.append(_record(partial(make, **fields), f"{kind}_sparsity", value, interval))
     pairs = maps.num_states * int(np.prod(maps.kmap.shape[1:]))
     records.append(make(metric="flip_pair_rate", value=int(maps.flips.sum()) / pairs))
@@ -78,20 +94,28 @@ def _kinds(maps: EpisodeMaps) -> Iterator[tuple[MapKind, float | None, NDArray[n
 
 
 def _records_of_map(
-    make: MakesRecord, kind: MapKind, by_episode: NDArray[np.float64], num_states: int
+    make: MakesRecord,
+    kind: MapKind,
+    by_episode: NDArray[np.float64],
+    players: NDArray[np.int64],
+    num_states: int,
 ) -> Iterator[Record]:
     total = by_episode.sum(axis=0)
     why_zero = zero_reason(kind, num_states)
     pixels = total.size
-    yield _record(make, f"{kind}_sparsity", sparsity(total, why_zero), sparsity_interval(by_episode))
-    squared = interval_of_sum(by_episode, lambda sums: sparsity_of_rows(sums) ** 2, bounds=(1.0, float(pixels)))
+    yield _record(make, f"{kind}_sparsity", sparsity(total, why_zero), sparsity_interval(by_episode, players))
+    squared = interval_of_sum(
+        by_episode, lambda sums: sparsity_of_rows(sums) ** 2, bounds=(1.0, float(pixels)), players=players
+    )
     yield _record(make, f"{kind}_effective_pixels", effective_pixels(total, why_zero), squared)
     yield make(metric=f"{kind}_map_entropy", value=map_entropy(total))
     yield _record(make, f"{kind}_relative_map_entropy", relative_map_entropy(total, why_zero), None)
-    yield from _grid_records(make, kind, by_episode, why_zero)
+    yield from _grid_records(make, kind, by_episode, players, why_zero)
 
 
-def _grid_records(make: MakesRecord, kind: MapKind, by_episode: NDArray[np.float64], why_zero: str) -> Iterator[Record]:
+def _grid_records(
+    make: MakesRecord, kind: MapKind, by_episode: NDArray[np.float64], players: NDArray[np.int64], why_zero: str
+) -> Iterator[Record]:
     """The grid of period 8 in the map, summed over channels where each was ablated apart.
 
     "_grid_excess" with its interval, and by direction as the items "vertical" and "horizontal";
@@ -110,7 +134,9 @@ def _grid_records(make: MakesRecord, kind: MapKind, by_episode: NDArray[np.float
     if found.value is None or found.null_quantiles is None or found.crop_quantiles is None:
         yield from _without_grid(make, kind, found.reason if total.any() else why_zero)
         return
-    interval = interval_of_sum(flat, partial(grid_excess_of_rows, period=GRID_PERIOD), bounds=(0.0, np.inf))
+    interval = interval_of_sum(
+        flat, partial(grid_excess_of_rows, period=GRID_PERIOD), bounds=(0.0, np.inf), players=players
+    )
     yield _record(make, f"{kind}_grid_excess", Measure(found.value), interval)
     for direction in ("vertical", "horizontal"):
         yield make(metric=f"{kind}_grid_excess", value=getattr(found, direction), item=direction)
@@ -133,6 +159,6 @@ def _record(make: MakesRecord, metric: str, measure: Measure, interval: Interval
         value=measure.value,
         low=interval.low,
         high=interval.high,
-        interval=interval.method if interval.low is not None else None,
+        interval=interval.method,
         note=measure.reason or interval.reason,
     )

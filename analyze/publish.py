@@ -14,6 +14,7 @@ from analyze.formats import to_markdown
 from analyze.names import method_label
 from analyze.play_tables import action_table, q_gap_table, returns_table
 from analyze.report.labels import flattened
+from analyze.stages import evaluation_inputs
 from nrmap.errors import NrmapError, check
 from nrmap.files import atomic_path, read_json, sha256_of_file, write_text
 from nrmap.layout import CARD_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
@@ -21,15 +22,19 @@ from nrmap.policy import Policy, load_policy
 from nrmap.records import Record, read_records
 
 
-def publish(folder: Path, layout: Layout) -> Path:
+def publish(folder: Path, layout: Layout, *, replace: bool = False) -> Path:
     """Copy a finished training and its evaluation to the reference policies; returns where they lie.
 
     Of several evaluations of the policy the one with most in it is taken. Raises NrmapError when
-    the training is not finished, the policy was not evaluated, or a file cannot be written.
+    the training is not finished, the policy was not evaluated, a file cannot be written, or there
+    is another reference policy of that game, method and seed and `replace` does not say so.
     """
     policy = load_policy(folder / POLICY_FILE)
     evaluation = _evaluation(policy, layout)
     target = layout.reference(game=policy.env.game, method=policy.card.method, seed=policy.card.seed)
+    if (target / POLICY_FILE).is_file() and not replace:
+        there = load_policy(target / POLICY_FILE).sha256
+        check(there == policy.sha256, f"{target} holds another policy, {there}: give --replace to replace it")
     sources = {
         POLICY_FILE: folder / POLICY_FILE,
         CURVES_FILE: folder / CURVES_FILE,
@@ -45,7 +50,7 @@ def publish(folder: Path, layout: Layout) -> Path:
 
 def _evaluation(policy: Policy, layout: Layout) -> Path:
     every = layout.evaluations(game=policy.env.game, method=policy.card.method, seed=policy.card.seed)
-    fitting = [path for path in every if read_json(path)["inputs"].get("policy_sha256") == policy.sha256]
+    fitting = [path for path in every if read_json(path)["inputs"] == evaluation_inputs(policy)]
     check(bool(fitting), f"{policy.label} has no evaluation under {layout.outputs}: run `python -m analyze policy=…`")
     return max(fitting, key=lambda path: len(read_records(path)))
 
@@ -87,11 +92,12 @@ def main() -> None:
     """Publish every folder named; a mistake in the input is one line and status 2."""
     parser = argparse.ArgumentParser(prog="python -m analyze.publish", description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", help="folders of finished trainings")
+    parser.add_argument("--replace", action="store_true", help="also where another reference policy lies there")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
     arguments = parser.parse_args()
     try:
         for folder in arguments.folders:
-            print(publish(folder, Layout(arguments.outputs)))
+            print(publish(folder, Layout(arguments.outputs), replace=arguments.replace))
     except NrmapError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

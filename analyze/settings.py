@@ -1,12 +1,13 @@
 """What an analysis depends on, as frozen values read once from the configuration."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nrmap.ablation import AblationSpec
-from nrmap.errors import check
+from nrmap.ablation import ENGINES, AblationSpec
+from nrmap.errors import check, unknown_choice
 from nrmap.evaluation import AttackRun, EvaluationSettings
 from nrmap.learning.settings import build
 
@@ -40,7 +41,7 @@ class StatesSettings:
 
 @dataclass(frozen=True)
 class MapSettings:
-    """Which maps: temperatures T > 0, the ablation, and at which smaller N the maps are kept as well."""
+    """Which maps: temperatures T > 0, the ablation, and at which N the maps are kept where there are more states."""
 
     temperatures: tuple[float, ...]
     ablation: AblationSpec
@@ -49,7 +50,9 @@ class MapSettings:
     def __post_init__(self) -> None:
         check(len(self.temperatures) > 0, "no temperature given: expected at least one")
         for temperature in self.temperatures:
-            check(temperature > 0, f"temperature={temperature}: expected a number > 0")
+            check(0 < temperature < math.inf, f"temperature={temperature}: expected a finite number > 0")
+        for size in self.prefix_sizes:
+            check(size >= 1, f"prefix_sizes: {size}, expected numbers of states, at least 1")
 
 
 @dataclass(frozen=True)
@@ -67,32 +70,47 @@ class AnalysisSettings:
 
 @dataclass(frozen=True)
 class Resources:
-    """How the work is done; no result depends on it but for rounding."""
+    """How the work is done; no result depends on it but for rounding.
+
+    Ablated Q-values of one policy on one set of states that take more than `disk_budget_gb` are not kept.
+    """
 
     engine: Literal["auto", "incremental", "dense"]
-    disk_budget: int  # bytes
+    disk_budget_gb: float
+    threads: int = 0  # 0: one for each core
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise unknown_choice("engine", self.engine, ENGINES)
+        check(self.disk_budget_gb >= 0, f"disk_budget_gb={self.disk_budget_gb}: expected at least 0 (keep nothing)")
+        check(self.threads >= 0, f"threads={self.threads}: expected at least 0 (one for each core)")
 
 
 def analysis_settings(config: Mapping[str, Any]) -> AnalysisSettings:
     """The settings in the nodes of conf/analyze.yaml; NrmapError for a value out of range."""
-    sizes = config["scale"]["analysis"]
+    sizes, run_seed = config["scale"]["analysis"], config["evaluation_seed"]
     temperature = config["temperature"]
     temperatures = temperature if isinstance(temperature, list) else [temperature]
     for value in temperatures:
         check(isinstance(value, int | float), f"temperature={value!r}: expected a number > 0")
-    num_states = sizes["num_states"]
+    fits = type(run_seed) is int and run_seed >= 0
+    check(fits, f"evaluation_seed={run_seed!r}: expected a whole number, at least 0")
+    prefix_sizes = sizes["prefix_sizes"]
+    fits = isinstance(prefix_sizes, list) and all(type(size) is int for size in prefix_sizes)
+    check(fits, f"prefix_sizes={prefix_sizes!r}: expected a list of numbers of states")
+    states = {
+        "num_states": sizes["num_states"],
+        "episodes": sizes["state_episodes"],
+        "run_seed": run_seed,
+        "states_from": config["states_from"],
+    }
     return AnalysisSettings(
-        states=StatesSettings(
-            num_states=num_states,
-            episodes=sizes["state_episodes"],
-            run_seed=config["evaluation_seed"],
-            states_from=config["states_from"],
-        ),
-        evaluation=_evaluation_settings(config["evaluation"], run_seed=config["evaluation_seed"]),
+        states=build(StatesSettings, states, "scale.analysis"),
+        evaluation=_evaluation_settings(config["evaluation"], run_seed=run_seed),
         maps=MapSettings(
             temperatures=tuple(sorted({float(value) for value in temperatures})),
             ablation=AblationSpec(value=config["ablated_value"], channels=config["channels"]),
-            prefix_sizes=tuple(size for size in sizes["prefix_sizes"] if size < num_states),
+            prefix_sizes=tuple(sorted({*prefix_sizes, sizes["num_states"]})),  # a pool has more states than N
         ),
         controls=_controls(config["controls"], states_from=config["states_from"], at_scale=sizes["controls"]),
     )

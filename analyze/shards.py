@@ -11,13 +11,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from analyze.identity import stage_identity
 from analyze.settings import MapSettings, Resources
 from nrmap.ablation import AblatedChunk, make_engine
 from nrmap.ablation.spec import Engine
 from nrmap.ablation.store import ablated_q_values
 from nrmap.episode_maps import EpisodeMaps, IntArray, load_maps, merge_maps
 from nrmap.errors import check
-from nrmap.files import identity_of
 from nrmap.layout import Layout
 from nrmap.maps import sweep_maps
 from nrmap.policy import Policy
@@ -103,24 +103,25 @@ def episode_maps(
     """
     ids = states.episode_ids
     rows = np.flatnonzero(np.isin(ids, list(episodes)))
-    key: dict[str, Any] = {"stage": "ablation", **inputs, **asdict(settings.ablation)}
+    key: dict[str, Any] = {**inputs, **asdict(settings.ablation)}
     if len(rows) < len(ids):
         key["episodes"] = list(episodes)
+    identity = stage_identity("ablation", **key)
     engine = make_engine(policy, spec=settings.ablation, engine=resources.engine, differences_only=True)
     with Progress(f"{policy.label}: maps on {states_from} states", unit="states") as progress:
         chunks = ablated_q_values(
-            layout.ablated(game=policy.env.game, identity=identity_of(key)),
+            layout.ablated(game=policy.env.game, identity=identity),
             _EpisodewiseEngine(engine, ids[rows]),
             torch.from_numpy(states.states[rows]),  # [n, C, H, W]
             key=key,
-            disk_budget=resources.disk_budget,
+            disk_budget=int(resources.disk_budget_gb * 1e9),
         )
         return sweep_maps(
             _shown(chunks, progress, total=len(rows)),
             episode_ids=ids[rows],
             temperatures=settings.temperatures,
             rounding_floor=engine.rounding_floor,
-            prefix_sizes=settings.prefix_sizes,
+            prefix_sizes=[size for size in settings.prefix_sizes if size < len(ids)],
             ranks=prefix_ranks(ids)[rows],
         )
 

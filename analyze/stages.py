@@ -17,6 +17,7 @@ import torch
 
 from analyze import shards
 from analyze.figures import map_figures
+from analyze.identity import VERSIONS, stage_identity
 from analyze.measure import map_records
 from analyze.settings import MapSettings, Resources, StatesSettings
 from nrmap.certify import IntervalCertifier
@@ -76,7 +77,7 @@ def ensure_states(
     parts = [_ensure_own_states(policy, settings, layout=layout, device=device) for policy in policies]
     if len(parts) == 1:
         return parts[0]
-    identity = identity_of({"stage": "pool", "states_sha256": [part.sha256 for part in parts]})
+    identity = stage_identity("pool", states_sha256=[part.sha256 for part in parts])
     path = layout.states(game=game, identity=identity)
     _once(path, lambda: save_states(path, pool_states([part.states for part in parts])))
     return _states_file(path, policies[0].env)
@@ -84,7 +85,7 @@ def ensure_states(
 
 def _ensure_own_states(policy: Policy, settings: StatesSettings, *, layout: Layout, device: torch.device) -> StatesFile:
     what = {"num_states": settings.num_states, "episodes": settings.episodes, "run_seed": settings.run_seed}
-    identity = identity_of({"stage": "states", "policy_sha256": policy.sha256, **what})
+    identity = stage_identity("states", policy_sha256=policy.sha256, **what)
     path = layout.states(game=policy.env.game, identity=identity)
 
     def make() -> None:
@@ -111,11 +112,11 @@ def ensure_evaluation(
 
     That of a reference policy comes with it. One that was cut off goes on after its last whole roll-out.
     """
-    card, inputs = policy.card, {"policy_sha256": policy.sha256}
+    card, inputs = policy.card, evaluation_inputs(policy)
     reference = layout.reference(game=policy.env.game, method=card.method, seed=card.seed) / METRICS_FILE
     if _is_of(reference, settings=asdict(settings), inputs=inputs):
         return read_records(reference)
-    identity = identity_of({"stage": "evaluation", **inputs, "settings": asdict(settings)})
+    identity = stage_identity("evaluation", policy_sha256=policy.sha256, settings=asdict(settings))
     folder = layout.evaluation(game=policy.env.game, method=card.method, seed=card.seed, identity=identity)
     roll_outs = folder / ROLL_OUTS_FOLDER
 
@@ -137,10 +138,15 @@ def ensure_evaluation(
     return read_records(folder / METRICS_FILE)
 
 
+def evaluation_inputs(policy: Policy) -> dict[str, Any]:
+    """What the metrics of an evaluation say that it was made of."""
+    return {"policy_sha256": policy.sha256, "version": VERSIONS["evaluation"]}
+
+
 def ensure_baselines(env: EnvSpec, settings: EvaluationSettings, *, layout: Layout) -> list[Record]:
     """The returns of every constant action and of a random policy on the same episodes."""
     what = {"episodes": settings.episodes, "run_seed": settings.run_seed, "stream": settings.stream}
-    identity = identity_of({"stage": "baselines", "env": asdict(env), **what})
+    identity = stage_identity("baselines", env=asdict(env), **what)
     path = layout.baselines(game=env.game, identity=identity) / METRICS_FILE
 
     def make() -> None:
@@ -179,6 +185,7 @@ def ensure_maps(
         save_maps(folder / MAPS_FILE, maps, {"policy": policy.label, **inputs})
         records = map_records(
             maps,
+            players=states.states.episode_origins[maps.episode_ids],
             game=policy.env.game,
             method=policy.card.method,
             seed=policy.card.seed,
@@ -224,10 +231,10 @@ def ensure_shard(
 def _maps_place(
     policy: Policy, states: StatesFile, settings: MapSettings, *, states_from: str, layout: Layout
 ) -> tuple[dict[str, str | None], Path]:
-    """The hashes of what maps are made of, and the folder that they name."""
+    """The hashes of what maps are made of, and the folder that they name; NrmapError for states of another game."""
+    check_same_game(states.states, policy.env)
     inputs = {"policy_sha256": policy.sha256, "states_sha256": states.sha256}
-    ablation = {**inputs, **asdict(settings.ablation)}
-    identity = identity_of({**ablation, "stage": "maps", "settings": asdict(settings), "states_from": states_from})
+    identity = stage_identity("maps", **inputs, settings=asdict(settings), states_from=states_from)
     method = re.sub(r"[^\w.-]+", "-", policy.card.method).strip("-")  # that of a control has spaces and brackets
     folder = layout.maps(game=policy.env.game, method=method, seed=policy.card.seed, identity=identity)
     return inputs, folder

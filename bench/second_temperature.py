@@ -27,7 +27,7 @@ def second_temperature(policy_file: Path, num_states: int, outputs: Path) -> dic
     wanted = StatesSettings(num_states=num_states, episodes=episodes, run_seed=0, states_from="own")
     states = ensure_states([policy], wanted, layout=layout, device=torch.device("cpu"))
     settings = MapSettings(temperatures=(1.0,), ablation=AblationSpec(), prefix_sizes=())
-    resources = Resources(engine="auto", disk_budget=4 * 2**30)
+    resources = Resources(engine="auto", disk_budget_gb=4.0)
     seconds = []
     for temperature in (1.0, 0.1):
         begun = time.perf_counter()

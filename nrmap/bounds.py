@@ -64,18 +64,22 @@ def propagate(layers: Iterable[nn.Module], box: Box, *, rounded: bool = False) -
 
     With `rounded` it holds every output in float32 too, for float32 inputs and weights, whatever
     the order of summation; box and layers should then be float64. See `float32_error`. Raises
-    TypeError for a layer other than Conv2d without padding, Linear, ReLU and Flatten.
+    TypeError for a layer other than Linear, ReLU, Flatten and Conv2d without padding, groups or dilation.
     """
     for layer in layers:
         if isinstance(layer, nn.ReLU):
             box = box_between(functional.relu(box.lower), functional.relu(box.upper))
         elif isinstance(layer, nn.Flatten):
             box = Box(layer(box.centre), layer(box.radius))
-        elif isinstance(layer, nn.Conv2d | nn.Linear):
+        elif isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and _is_plain(layer)):
             box = _affine(layer, box, rounded)
         else:
             raise TypeError(f"no interval rule for {layer}")
     return box
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    return layer.padding == (0, 0) and layer.dilation == (1, 1) and layer.groups == 1
 
 
 def _affine(layer: nn.Conv2d | nn.Linear, box: Box, rounded: bool) -> Box:

@@ -110,6 +110,7 @@ class SeededVectorEnv:
         )
         self._begun = False
         self._running = np.zeros(num_envs, dtype=bool)
+        self.no_op_frames: NDArray[np.int32] = np.zeros(num_envs, dtype=np.int32)  # [E], before the current episodes
 
     @property
     def num_actions(self) -> int:
@@ -133,6 +134,7 @@ class SeededVectorEnv:
         self._begun = True
         states, info = self._env.reset(seed=seeds_array, options={"reset_mask": np.asarray(mask, dtype=bool)})
         self._running |= mask
+        self.no_op_frames[mask] = info["episode_frame_number"][mask]
         return states, info["lives"]
 
     def send(self, actions: NDArray[np.integer]) -> None:

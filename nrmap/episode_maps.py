@@ -153,11 +153,14 @@ def load_maps(path: Path) -> tuple[EpisodeMaps, dict[str, Any]]:
             arrays = {name: file[name] for name in file.files}
         check(HEADER_KEY in arrays, f"{path} is an npz file but holds no maps: it has no {HEADER_KEY!r}")
         header = json.loads(str(arrays[HEADER_KEY]))
+        check(isinstance(header, dict), f"{path} is damaged: what it says of its maps is not readable")
     # RuntimeError is what zipfile says of damaged flags: an unknown compression, a password.
     except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise NrmapError(f"{path} is not a readable maps file: {error}") from error
     version = header.get("format")
     check(version == FORMAT_VERSION, f"{path} has maps format {version!r}: expected {FORMAT_VERSION}")
+    for key, kind in (("prefixes", list), ("metadata", dict)):
+        check(isinstance(header.get(key), kind), f"{path} is damaged: what it says of its {key} is not readable")
     prefixes = {size: _from_arrays(path, arrays, f"prefix{size}/", {}) for size in header["prefixes"]}
     return _from_arrays(path, arrays, "", prefixes), header["metadata"]
 

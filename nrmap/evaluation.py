@@ -23,7 +23,8 @@ from nrmap.players import (
 )
 from nrmap.policy import Policy
 from nrmap.records import Record
-from nrmap.rollout import ChoosesActions, Episode, Progress, check_fits, episode_seeds, play
+from nrmap.rollout import ChoosesActions, Episode, Progress, check_fits, play
+from nrmap.starts import episode_seeds
 
 # Which roll-out is playing ("clean", "pgd-10 at 0.0039", …), agent steps played, steps in all (an estimate).
 EvaluationProgress = Callable[[str, int, int], None]
@@ -35,15 +36,15 @@ KeepsRollOut = Callable[[str, PlaysRollOut], list[Record]]
 
 GAP_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 BASELINE_METHOD = "baseline"
-# Named like an attack, but a bound: the lowest-Q action that is not proven impossible, at every step.
-WORST_CASE = "worst_case_bound"
+# Named like an attack, but none: the lowest-Q action that is not proven impossible, at every step.
+WORST_CASE = "greedy_worst_case"
 
 
 @dataclass(frozen=True)
 class AttackRun:
     """One roll-out under attack: the attack by its name, its radius, and over how many episodes.
 
-    "worst_case_bound" stands for whatever an attack might do: see `WorstCasePlayer`.
+    "greedy_worst_case" stands for whatever an attack might do in each state: see `WorstCasePlayer`.
     """
 
     attack: str
@@ -66,8 +67,7 @@ class AttackRun:
 class EvaluationSettings:
     """What is measured; every field changes the result.
 
-    Episode e has the same seed in every roll-out, from (run_seed, stream, e): they differ only
-    in who plays.
+    Episode e has the same seed in every roll-out, see `episode_seeds`: they differ only in who plays.
     """
 
     episodes: int
@@ -118,7 +118,7 @@ def evaluate(
 
     def play_clean() -> list[Record]:
         player = CleanPlayer(policy, device, certify, settings.certify_epsilons)
-        seeds = episode_seeds(settings.run_seed, settings.episodes, settings.stream)
+        seeds = episode_seeds(policy.env, settings.run_seed, settings.episodes, settings.stream)
         played = play(player, policy.env, seeds, num_envs=num_envs, progress=_named(progress, "clean"))
         make = partial(record, episodes=len(played), attack="clean")
         records = episode_records(make, played, names)
@@ -133,7 +133,7 @@ def evaluate(
 
     def play_under(run: AttackRun) -> list[Record]:
         player = _player_under(run, policy, settings.run_seed, device, certify)
-        seeds = episode_seeds(settings.run_seed, run.episodes, settings.stream)
+        seeds = episode_seeds(policy.env, settings.run_seed, run.episodes, settings.stream)
         report = _named(progress, f"{run.name} at {run.attack_epsilon:.2g}")
         played = play(player, policy.env, seeds, num_envs=num_envs, progress=report)
         make = partial(record, episodes=len(played), attack=run.name, attack_epsilon=run.attack_epsilon)
@@ -169,7 +169,7 @@ def evaluate_baselines(
 
     They belong to the game, not to a policy: their records have the method "baseline" and no seed.
     """
-    seeds = episode_seeds(run_seed, episodes, stream)
+    seeds = episode_seeds(spec, run_seed, episodes, stream)
     names = SeededVectorEnv(spec, 1).action_names
     players: dict[str, ChoosesActions] = {"random_policy": RandomPlayer(len(names), run_seed, spec.max_agent_steps)}
     players |= {f"constant:{name}": ConstantPlayer(action) for action, name in enumerate(names)}

@@ -1,8 +1,10 @@
 """95% intervals over episodes: the episode is the independent unit, the policy is fixed.
 
 All are jackknife intervals, value ± t(E−1)·se, where se comes from leaving out one episode at a
-time. What they cover is the expected value of the statistic for fresh episodes of *this* policy
-at the same number of episodes and states; the spread over training seeds is another matter.
+time; where the episodes of several policies are pooled, those policies are fixed too: se then
+comes from the differences within each policy's episodes alone, with t(E − policies). What they
+cover is the expected value of the statistic for fresh episodes of *this* policy at the same
+number of episodes and states; the spread over training seeds is another matter.
 
 Why not the bootstrap. S of a sum of maps grows with the number of different episodes in it, and
 a bootstrap resample of E episodes has only about 0.63·E different ones: its S is too small. On
@@ -42,11 +44,11 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95% interval and the `method` that made it, or None, None and the `reason` why there is none."""
+    """A 95% interval and the `method` that made it, or None and the `reason` why there is none."""
 
     low: float | None
     high: float | None
-    method: str
+    method: str | None
     reason: str | None = None
 
 
@@ -56,14 +58,16 @@ def interval_of_sum(
     *,
     bounds: tuple[float, float] = (-np.inf, np.inf),
     min_episodes: int = MIN_EPISODES_OF_MAPS,
+    players: ArrayLike | None = None,
 ) -> Interval:
     """The interval of a statistic of the sum of the episodes' `maps` [E, …].
 
     `statistic` takes several maps [R, …] and gives [R] values, NaN where undefined; it may be any
     smooth function, also of several kinds of maps stacked along a later axis, such as the
     difference in S of two policies on the same episodes. The interval is cut to `bounds`, the
-    values that the statistic can take. There is none for fewer than `min_episodes` episodes, nor
-    when one episode alone makes the statistic defined.
+    values that the statistic can take. `players` [E] numbers the policies that played the episodes;
+    one by default. There is no interval for fewer than `min_episodes` episodes, for a policy with
+    only one, nor when one episode alone makes the statistic defined.
     """
     by_episode = np.asarray(maps, dtype=np.float64)
     check(by_episode.ndim > 1, f"maps of shape {by_episode.shape}: expected [episodes, …]")
@@ -72,14 +76,19 @@ def interval_of_sum(
     kept = 1 - np.eye(episodes)  # [E, E]
     left_out = (kept @ by_episode.reshape(episodes, -1)).reshape(by_episode.shape)
     value = float(statistic(by_episode.sum(axis=0)[None])[0])
-    return _jackknife(value, statistic(left_out), bounds, min_episodes)
+    strata = np.zeros(episodes, dtype=np.int64) if players is None else np.asarray(players)
+    check(strata.shape == (episodes,), f"players of shape {strata.shape}: expected ({episodes},), one of each episode")
+    return _jackknife(value, statistic(left_out), strata, bounds, min_episodes)
 
 
-def sparsity_interval(maps: ArrayLike) -> Interval:
-    """The interval of S (equation 9) of the sum of the episodes' maps [E, …], within [1, √pixels]."""
+def sparsity_interval(maps: ArrayLike, players: ArrayLike | None = None) -> Interval:
+    """The interval of S (equation 9) of the sum of the episodes' maps [E, …], within [1, √pixels].
+
+    For `players` see `interval_of_sum`.
+    """
     by_episode = np.asarray(maps, dtype=np.float64)
     pixels = by_episode.size // max(len(by_episode), 1)
-    return interval_of_sum(by_episode, sparsity_of_rows, bounds=(1.0, pixels**0.5))
+    return interval_of_sum(by_episode, sparsity_of_rows, bounds=(1.0, pixels**0.5), players=players)
 
 
 def mean_interval(values: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Interval:
@@ -92,7 +101,8 @@ def mean_interval(values: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Int
     if len(each) == 1:
         return _too_few(1, min_episodes)
     left_out = (each.sum() - each) / (len(each) - 1)
-    return _jackknife(float(each.mean()), left_out, (-np.inf, np.inf), min_episodes)
+    one_policy = np.zeros(len(each), dtype=np.int64)
+    return _jackknife(float(each.mean()), left_out, one_policy, (-np.inf, np.inf), min_episodes)
 
 
 def rate_interval(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Interval:
@@ -101,7 +111,8 @@ def rate_interval(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int 
     States of one episode are alike, so the number of trials is replaced by the effective one,
     that of independent trials with the same variance (Korn and Graubard 1998), and the normal
     quantile by Student's. Where every trial or none succeeds the variance says nothing, and each
-    episode counts as one trial. Raises NrmapError unless 0 ≤ successes ≤ trials, trials > 0.
+    episode counts as one trial. There is no interval for fewer than `min_episodes` episodes, nor
+    when all have the same rate between 0 and 1. Raises NrmapError unless 0 ≤ successes ≤ trials, trials > 0.
     """
     wins, tries = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     check(wins.shape == tries.shape == (wins.size,), f"successes {wins.shape}, trials {tries.shape}: expected [E] both")
@@ -113,7 +124,9 @@ def rate_interval(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int 
     rate = wins.sum() / total
     if 0 < rate < 1:
         variance = episodes / (episodes - 1) * np.square(wins - rate * tries).sum() / total**2
-        size = min(total, rate * (1 - rate) / variance) if variance > 0 else total
+        if variance <= (1e-12 * rate) ** 2:
+            return _none(_no_difference(episodes))
+        size = min(total, rate * (1 - rate) / variance)
     else:
         size = float(episodes)
     t2 = stats.t.ppf((1 + LEVEL) / 2, episodes - 1) ** 2
@@ -123,8 +136,13 @@ def rate_interval(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int 
     return Interval(low, high, f"wilson, clustered, over {episodes} episodes, for this policy")
 
 
-def _jackknife(value: float, left_out: FloatArray, bounds: tuple[float, float], min_episodes: int) -> Interval:
-    """value ± t·se from the values [E] with one episode left out each (Efron and Tibshirani 1993, chapter 11)."""
+def _jackknife(
+    value: float, left_out: FloatArray, strata: NDArray[np.int64], bounds: tuple[float, float], min_episodes: int
+) -> Interval:
+    """value ± t·se from the values [E] with one episode left out each (Efron and Tibshirani 1993, chapter 11).
+
+    The variance is the sum of those within each of the `strata` [E] (Shao and Tu 1995, section 6.2).
+    """
     episodes = len(left_out)
     if episodes < max(min_episodes, 2):
         return _too_few(episodes, min_episodes)
@@ -132,13 +150,23 @@ def _jackknife(value: float, left_out: FloatArray, bounds: tuple[float, float], 
         return _none("the value is undefined")
     if np.isnan(left_out).any():
         return _none(f"undefined without the episode at place {int(np.isnan(left_out).argmax())}")
-    deviations = left_out - left_out.mean()
-    error = float(np.sqrt((episodes - 1) / episodes * np.square(deviations).sum()))
+    variance, each_stratum = 0.0, np.unique(strata)
+    for stratum in each_stratum:
+        of_one = left_out[strata == stratum]
+        if len(of_one) == 1:
+            return _none("a policy played only one of the episodes")
+        variance += float((len(of_one) - 1) / len(of_one) * np.square(of_one - of_one.mean()).sum())
+    error = variance**0.5
     if error <= 1e-12 * abs(value):
-        return _none(f"the {episodes} episodes do not differ, which does not say how others might")
-    half = float(stats.t.ppf((1 + LEVEL) / 2, episodes - 1)) * error
+        return _none(_no_difference(episodes))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, episodes - len(each_stratum))) * error
     low, high = max(value - half, bounds[0]), min(value + half, bounds[1])
-    return Interval(low, high, f"jackknife over {episodes} episodes, for this policy")
+    of_policies = f" of {len(each_stratum)} policies" if len(each_stratum) > 1 else ""
+    return Interval(low, high, f"jackknife over {episodes} episodes{of_policies}, for this policy")
+
+
+def _no_difference(episodes: int) -> str:
+    return f"the {episodes} episodes do not differ, which does not say how others might"
 
 
 def _too_few(episodes: int, min_episodes: int) -> Interval:
@@ -146,4 +174,4 @@ def _too_few(episodes: int, min_episodes: int) -> Interval:
 
 
 def _none(reason: str) -> Interval:
-    return Interval(None, None, "none", reason)
+    return Interval(None, None, None, reason)

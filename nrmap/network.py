@@ -92,18 +92,23 @@ def _head(features: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
-def rounded(network: QNetwork, precision: torch.dtype) -> Callable[[Tensor], Tensor]:
+def rounded(network: QNetwork, precision: torch.dtype, *, exact_input: bool = False) -> Callable[[Tensor], Tensor]:
     """`network` as a function of its input, computed in `precision` up to its last linear layers.
 
     Those stay in float32: two actions of Freeway are about 0.01 apart in values of about 1, which
-    is the spacing of bfloat16 there. Parameters and their gradients stay in float32 as well.
+    is the spacing of bfloat16 there. With `exact_input` so does the first convolution: the spacing
+    just below 1, 1/256, is as wide as the ball of an attack. Parameters and their gradients stay in
+    float32 as well.
     """
     if precision == torch.float32:
         return network
+    exact = 2 if exact_input else 0
+    first_convolution, later_layers = network.features[:exact], network.features[exact:]
 
     def q_values(states: Tensor) -> Tensor:
+        planes = first_convolution(states)  # [N, C', H, W], or the states themselves
         with torch.autocast(states.device.type, dtype=precision):
-            features = network.features(states)  # [N, F]
+            features = later_layers(planes)  # [N, F]
             hidden = [head[:-1](features) for head in (network.advantage, network.value) if head is not None]
         advantage = network.advantage[-1](hidden[0].float())  # [N, A]
         if network.value is None:
@@ -118,7 +123,7 @@ def frozen(
 ) -> Callable[[Tensor], Tensor]:
     """`network` as a function of its input alone, made for cheap input gradients.
 
-    With a `precision` all but the last linear layers are computed in it, see `rounded`. Without
+    With a `precision` all but the first and the last layers are computed in it, see `rounded`. Without
     `value` the function returns the advantages A(s, a), which differ from the Q-values by a number
     that is the same for all actions: enough for margins, a softmax and their gradients.
 
@@ -129,7 +134,7 @@ def frozen(
     changes of the parameters: make a new one after each update.
     """
     parameters = {
-        name: tensor.detach() if name in _LAST_LAYERS else tensor.detach().to(precision or tensor.dtype)
+        name: tensor.detach() if name in _NEVER_ROUNDED else tensor.detach().to(precision or tensor.dtype)
         for name, tensor in network.named_parameters()
     }
     first = network.spec.convs[0]
@@ -141,14 +146,14 @@ def frozen(
         parameters["features.0.weight"] = functional.pixel_unshuffle(weight, first.stride)
 
     def q_values(states: Tensor) -> Tensor:
-        x = states.to(precision or states.dtype)
+        x = states
         for index, conv in enumerate(network.spec.convs):
             step = conv.stride
             if index == 0 and unshuffles:
                 x, step = functional.pixel_unshuffle(x, first.stride), 1
                 x = x.contiguous(memory_format=torch.channels_last)
             weight, bias = parameters[f"features.{2 * index}.weight"], parameters[f"features.{2 * index}.bias"]
-            x = functional.relu(functional.conv2d(x, weight, bias, stride=step))
+            x = functional.relu(functional.conv2d(x.to(weight.dtype), weight, bias, stride=step))
         x = x.flatten(1)  # [N, F]
         advantage = _frozen_head(x, parameters, "advantage")
         if not network.spec.dueling or not value:
@@ -158,10 +163,13 @@ def frozen(
     return q_values
 
 
-_LAST_LAYERS = {f"{head}.2.{kind}" for head in ("advantage", "value") for kind in ("weight", "bias")}
+_NEVER_ROUNDED = {
+    f"{layer}.{kind}" for layer in ("features.0", "advantage.2", "value.2") for kind in ("weight", "bias")
+}
 
 
 def _frozen_head(features: Tensor, parameters: dict[str, Tensor], name: str) -> Tensor:
-    hidden = functional.linear(features, parameters[f"{name}.0.weight"], parameters[f"{name}.0.bias"])
+    weight, bias = parameters[f"{name}.0.weight"], parameters[f"{name}.0.bias"]
+    hidden = functional.linear(features.to(weight.dtype), weight, bias)
     last, bias = parameters[f"{name}.2.weight"], parameters[f"{name}.2.bias"]
     return functional.linear(functional.relu(hidden).to(last.dtype), last, bias)

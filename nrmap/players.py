@@ -154,7 +154,8 @@ class WorstCasePlayer:
 
     The greedy worst-case return of Oikarinen et al. (2021, RADIAL). `flips` counts the states of
     each episode where that is another action than the greedy one: no attack of that radius can
-    flip more of the states that this player sees.
+    flip more of the states that this player sees. The return is no such bound: it pays to choose
+    the worst action of one state only if Q is right and what follows is as bad.
     """
 
     def __init__(

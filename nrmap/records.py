@@ -17,9 +17,10 @@ class Record:
     """One measured value and what it was measured on; None where a field does not apply.
 
     `value` None means undefined, and `note` then says why. `low` and `high` bound a 95% interval
-    of the kind `interval` names ("bca over episodes, this policy"). `states_from` is "own",
-    "pool" or a file's name; `num_states` is N. `attack` is "clean", "random_policy",
-    "constant:UP", "noise", "fgsm", "pgd-10", …; `attack_epsilon` an ℓ∞ radius in [0, 1].
+    of the kind `interval` names ("jackknife over 16 episodes, for this policy"). `states_from` is
+    "own", "pool" or a file's name; `num_states` is N. `attack` is "clean", "noise", "fgsm",
+    "pgd-10", …, "greedy_worst_case", or a player that does not look, "random_policy" or
+    "constant:UP"; `attack_epsilon` an ℓ∞ radius in [0, 1].
     `item` numbers the parts of a list-valued metric: an episode, an action, a prefix of states.
     """
 

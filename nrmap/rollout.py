@@ -9,10 +9,11 @@ import torch
 from ale_py import ALEInterface, LoggerMode, roms
 from numpy.typing import ArrayLike, NDArray
 
-from nrmap.envs import EVALUATION_STREAM, EnvSpec, SeededVectorEnv, episode_seed
+from nrmap.envs import EnvSpec, SeededVectorEnv
 from nrmap.errors import NrmapError, check
 from nrmap.games import rom_id
 from nrmap.policy import Policy, ScoresActions
+from nrmap.prefixes import van_der_corput
 
 # Agent steps played so far, and how many there will be in all (an estimate until the last episode ends).
 Progress = Callable[[int, int], None]
@@ -50,13 +51,6 @@ class Episode:
     def total_reward(self) -> float:
         """The undiscounted return."""
         return float(self.rewards.sum(dtype=np.float64))
-
-
-def episode_seeds(run_seed: int, episodes: int, stream: int = EVALUATION_STREAM) -> tuple[int, ...]:
-    """The seeds of episodes 0 … `episodes` − 1 of a run; NrmapError unless `episodes` ≥ 1 and `run_seed` ≥ 0."""
-    check(run_seed >= 0, f"run_seed={run_seed}: expected at least 0")
-    check(episodes >= 1, f"episodes={episodes}: expected at least 1")
-    return tuple(episode_seed(run_seed, stream, 0, episode) for episode in range(episodes))
 
 
 def check_fits(policy: Policy) -> None:
@@ -162,17 +156,22 @@ def even_positions(lengths: Sequence[int], num_states: int) -> list[NDArray[np.i
     """Which steps to take from episodes of the given lengths so that `num_states` are spread evenly over them.
 
     The episodes' counts differ by at most one. An episode of L steps is cut into n equal parts
-    and the step in the middle of each is taken: ⌊(k + ½) L / n⌋ for k = 0 … n − 1. Raises
-    NrmapError when there are fewer states than episodes, or an episode is shorter than its count.
+    and one step of each is taken, at the same place φ of every part: ⌊(k + φ) L / n⌋ for
+    k = 0 … n − 1. φ runs through the van der Corput sequence from ½ on, episode by episode, so
+    that together they see the game at many different times. Raises NrmapError when there are
+    fewer states than episodes, or an episode is shorter than its count.
     """
     episodes = len(lengths)
     check(num_states >= 1, f"num_states={num_states}: expected at least 1")
     check(num_states >= episodes, f"num_states={num_states}: expected at least one for each of {episodes} episodes")
     positions = []
-    for episode, length in enumerate(lengths):
+    for episode, (length, place) in enumerate(zip(lengths, van_der_corput(episodes), strict=True)):
         count = (episode + 1) * num_states // episodes - episode * num_states // episodes
         check(count <= length, f"episode {episode} has only {length} steps: cannot take {count} states from it")
-        positions.append((2 * np.arange(count) + 1) * length // (2 * count))
+        # In whole numbers: with n = L rounding must not take a step twice.
+        parts = 2 ** max(1, int(episodes).bit_length())
+        offset = int((place + 0.5) % 1 * parts)
+        positions.append((np.arange(count) * parts + offset) * length // (count * parts))
     return positions
 
 
@@ -193,7 +192,7 @@ def replay_states(
         for state, episode, step in zip(states, numbers.tolist(), steps.tolist(), strict=True):
             check(step < episodes[episode].length, _does_not_come_back(episode, episodes[episode]))
             if step in wanted[episode]:
-                frames[episode, step] = state
+                frames[episode, step] = state.copy()  # a view would keep the states of all environments
         return np.array([episodes[e].actions[t] for e, t in zip(numbers, steps, strict=True)], dtype=np.int64)
 
     replayed = play(recorded, spec, [episode.seed for episode in episodes], num_envs=num_envs)

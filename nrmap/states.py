@@ -1,4 +1,4 @@
-"""The states that maps are made of: sampled from whole episodes, chosen by episode, pooled over policies."""
+"""The states that maps are made of: sampled from whole episodes, pooled over policies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from nrmap.rollout import (
     Episode,
     Progress,
     check_fits,
-    episode_seeds,
     even_positions,
     greedy,
     play,
     replay_states,
 )
+from nrmap.starts import episode_seeds
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def collect_states(
     """
     check_fits(policy)
     check(num_states >= episodes, f"num_states={num_states}: expected at least one for each of {episodes} episodes")
-    seeds = episode_seeds(run_seed, episodes, stream)
+    seeds = episode_seeds(policy.env, run_seed, episodes, stream)
     played = play(greedy(policy, device), policy.env, seeds, num_envs=num_envs, progress=progress)
     positions = even_positions([episode.length for episode in played], num_states)
     return RolloutStates(
@@ -114,21 +114,6 @@ def check_same_game(states: RolloutStates, env: EnvSpec) -> None:
         f"the states have shape {ours.state_shape}: the policy for {theirs.game} takes {theirs.state_shape}",
     )
     check(ours.full_action_space == theirs.full_action_space, "the states are of another action set than the policy's")
-
-
-def select_episodes(states: RolloutStates, episode_ids: Sequence[int]) -> RolloutStates:
-    """Only the given episodes and the states from them, numbered anew from 0 in the given order."""
-    chosen = [np.flatnonzero(states.episode_ids == episode) for episode in episode_ids]
-    rows = np.concatenate([*chosen, np.zeros(0, dtype=np.int64)])
-    return RolloutStates(
-        env=states.env,
-        origins=states.origins,
-        episodes=tuple(states.episodes[episode] for episode in episode_ids),
-        episode_origins=states.episode_origins[list(episode_ids)],
-        states=states.states[rows],
-        episode_ids=np.repeat(np.arange(len(chosen)), [len(part) for part in chosen]),
-        positions=states.positions[rows],
-    )
 
 
 def pool_states(parts: Sequence[RolloutStates]) -> RolloutStates:

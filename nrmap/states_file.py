@@ -73,8 +73,11 @@ def load_states(path: Path) -> RolloutStates:
     except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise NrmapError(f"{path} is not a readable states file: {error}") from error
     check("nrmap_states" in content, f"{path} is an npz file but not a states file: it has no 'nrmap_states' entry")
-    metadata = json.loads(str(content["nrmap_states"]))
-    version = metadata.get("format")
+    try:
+        metadata = json.loads(str(content["nrmap_states"]))
+        version = metadata.get("format")
+    except (ValueError, AttributeError) as error:
+        raise NrmapError(f"{path} is damaged: what it says of its states is not readable ({error})") from error
     check(version == FORMAT_VERSION, f"{path} has states format {version!r}: expected {FORMAT_VERSION}")
     for name, (dtype, ndim) in ARRAYS.items():
         check(name in content, f"{path} has no array {name!r}")
@@ -93,7 +96,7 @@ def load_states(path: Path) -> RolloutStates:
             episode_ids=content["episode_ids"],
             positions=content["positions"],
         )
-    except NrmapError as error:
+    except (NrmapError, KeyError, TypeError) as error:
         raise NrmapError(f"{path}: {error}") from error
 
 

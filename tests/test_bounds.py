@@ -216,6 +216,9 @@ def test_the_state_box_is_cut_off_at_black_and_white():
 
 
 def test_a_layer_without_an_interval_rule_is_refused():
+    for option in ({"padding": 1}, {"dilation": 2}, {"groups": 2}):
+        with pytest.raises(TypeError, match="no interval rule for Conv2d"):
+            propagate([nn.Conv2d(2, 2, 2, **option)], Box(torch.zeros(1, 2, 4, 4), torch.ones(1, 2, 4, 4)))
     with pytest.raises(TypeError, match="no interval rule for Tanh"):
         propagate([nn.Tanh()], Box(torch.zeros(1, 1), torch.ones(1, 1)))
 

@@ -57,6 +57,10 @@ def test_files_that_are_not_maps_are_refused(tmp_path, maps):
     np.savez(path, nrmap_maps="not JSON")
     with pytest.raises(NrmapError, match="is not a readable maps file"):
         load_maps(path)
+    for header in ("[1]", '{"format": 1}', '{"format": 1, "prefixes": []}'):
+        np.savez(path, nrmap_maps=header)
+        with pytest.raises(NrmapError, match="is damaged"):
+            load_maps(path)
 
 
 def test_a_damaged_byte_never_changes_a_map(tmp_path, maps):

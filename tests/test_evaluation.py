@@ -24,7 +24,8 @@ from nrmap.network import NetworkSpec, QNetwork, frozen
 from nrmap.players import AttackedPlayer, CleanPlayer, ConstantPlayer, EpisodeCounts, RandomPlayer
 from nrmap.policy import Policy, PolicyCard
 from nrmap.records import Record, read_records, select, write_records
-from nrmap.rollout import Episode, episode_seeds, greedy, play
+from nrmap.rollout import Episode, greedy, play
+from nrmap.starts import episode_seeds
 
 EPISODES = 3
 EPSILON = 8 / 255
@@ -66,7 +67,7 @@ def clean_episodes(policy, episodes=EPISODES, run_seed=2):
         states.append(seen)
         return act(seen, numbers, steps)
 
-    played = play(watched, policy.env, episode_seeds(run_seed, episodes), num_envs=1)
+    played = play(watched, policy.env, episode_seeds(policy.env, run_seed, episodes), num_envs=1)
     return torch.from_numpy(np.concatenate(states)), played
 
 
@@ -109,7 +110,7 @@ def test_attacked_records_are_those_of_a_roll_out_attacked_by_hand(policy, recor
         flips.append(policy(torch.from_numpy(states)).argmax(dim=1) != policy.network(attacked.perturbed).argmax(dim=1))
         return attacked.actions.numpy()
 
-    played = play(act, policy.env, episode_seeds(2, episodes), num_envs=1)
+    played = play(act, policy.env, episode_seeds(policy.env, 2, episodes), num_envs=1)
     ours = select(records, attack=name, attack_epsilon=EPSILON)
     assert [record.value for record in select(ours, metric="return")] == [episode.total_reward for episode in played]
     share = torch.cat(flips).double().mean().item()
@@ -159,7 +160,7 @@ def test_baselines_are_constants_and_uniform_choices():
     assert {record.attack for record in records} == {"random_policy", *(f"constant:{name}" for name in names)}
     for action, name in enumerate(names):
         ours = select(records, attack=f"constant:{name}")
-        expected = play(ConstantPlayer(action), spec, episode_seeds(1, 2), num_envs=1)
+        expected = play(ConstantPlayer(action), spec, episode_seeds(spec, 1, 2), num_envs=1)
         assert [record.value for record in select(ours, metric="return")] == [e.total_reward for e in expected]
         assert value(ours, metric="action_share", item=name) == 1
     shares = [value(records, metric="action_share", attack="random_policy", item=name) for name in names]

@@ -201,6 +201,26 @@ def test_a_difference_on_the_same_episodes():
     assert difference.high - difference.low < 0.2 * (alone.high - alone.low)
 
 
+def test_what_two_policies_differ_by_is_no_error_of_their_pool():
+    rng = np.random.default_rng(11)
+    players = np.array([0] * 10 + [3] * 7)
+    maps = rng.exponential(1.0, (17, 40)) * np.where(players == 0, 1, 5)[:, None] ** (np.arange(40) % 3)
+    variance = 0.0
+    for player in (0, 3):
+        values = [
+            sparsity(np.delete(maps, index, axis=0).sum(axis=0)).value for index in np.flatnonzero(players == player)
+        ]
+        variance += (len(values) - 1) / len(values) * sum((value - sum(values) / len(values)) ** 2 for value in values)
+    half, value = stats.t.ppf(0.975, 17 - 2) * math.sqrt(variance), sparsity(maps.sum(axis=0)).value
+    pooled = sparsity_interval(maps, players)
+    assert (pooled.low, pooled.high) == pytest.approx((value - half, value + half))
+    assert pooled.method == "jackknife over 17 episodes of 2 policies, for this policy"
+    blind = sparsity_interval(maps)
+    assert pooled.high - pooled.low < 0.9 * (blind.high - blind.low)
+    alone = sparsity_interval(maps, [0] * 16 + [1])
+    assert alone.reason == "a policy played only one of the episodes"
+
+
 def test_mean_intervals_are_students():
     values = np.random.default_rng(6).gamma(2.0, 5.0, 12)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
@@ -210,7 +230,7 @@ def test_mean_intervals_are_students():
 
 def test_no_interval_says_why():
     few = sparsity_interval(np.random.default_rng(7).random((15, 9)))
-    assert few == Interval(None, None, "none", "an interval needs at least 16 episodes, found 15")
+    assert few == Interval(None, None, None, "an interval needs at least 16 episodes, found 15")
     assert sparsity_interval(np.zeros((16, 9))).reason == "the value is undefined"
     one_flips = np.zeros((16, 9))
     one_flips[4, 2] = 1
@@ -246,12 +266,16 @@ def test_rates_where_episodes_differ():
     certain = rate_interval([128] * 16, [128] * 16)
     t = stats.t.ppf(0.975, 15)
     assert (certain.low, certain.high) == pytest.approx((16 / (16 + t**2), 1.0))
+    # As many in every episode, but not all: nothing says how others might differ.
+    assert rate_interval([500] * 20, [2048] * 20).reason.startswith("the 20 episodes do not differ")
     assert 0 == rate_interval([0] * 16, [128] * 16).low < rate_interval([0] * 16, [128] * 16).high < 0.3
 
 
 def test_mistakes_are_named():
     with pytest.raises(NrmapError, match="expected \\[episodes, …\\]"):
         sparsity_interval(np.ones(16))
+    with pytest.raises(NrmapError, match="players of shape \\(2,\\)"):
+        sparsity_interval(np.ones((16, 9)), [0, 1])
     with pytest.raises(NrmapError, match="expected \\[episodes\\]"):
         mean_interval([])
     for wins, trials in (([3], [2]), ([-1], [2]), ([0], [0]), ([], [])):

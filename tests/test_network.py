@@ -84,7 +84,8 @@ def test_a_rounded_network_rounds_what_is_inside_and_not_its_values(dueling: boo
     states = torch.rand(64, 1, 84, 84)
     exact = network(states)
     assert rounded(network, torch.float32) is network
-    for view in (rounded(network, torch.bfloat16), frozen(network, precision=torch.bfloat16)):
+    views = [rounded(network, torch.bfloat16, exact_input=exact_input) for exact_input in (False, True)]
+    for view in (*views, frozen(network, precision=torch.bfloat16)):
         q_values = view(states)
         assert q_values.dtype == torch.float32
         assert 0 < (q_values - exact).abs().max() < 1 / 128 / 4
@@ -102,3 +103,13 @@ def test_the_attack_in_bfloat16_has_nearly_the_same_signs() -> None:
         assert gradient.dtype == torch.float32
         signs.append(gradient.sign())
     assert (signs[0] == signs[1]).float().mean() > 0.95
+
+
+def test_a_rounded_network_sees_changes_smaller_than_the_steps_of_bfloat16() -> None:
+    torch.manual_seed(0)
+    network = QNetwork(NetworkSpec(1, 84, 84, 3))
+    states = torch.randint(129, 255, (4, 1, 84, 84)).bfloat16().float() / 256  # where its steps are 1/256
+    changed = states + (torch.rand_like(states) - 0.5) / 256 * 0.9
+    assert torch.equal(states.bfloat16(), changed.bfloat16())
+    for view in (rounded(network, torch.bfloat16, exact_input=True), frozen(network, precision=torch.bfloat16)):
+        assert not torch.equal(view(states), view(changed))

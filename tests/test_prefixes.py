@@ -31,3 +31,10 @@ def test_prefixes_are_spread_over_the_episodes(size):
     for episode in range(episodes):
         steps = np.sort(chosen[ids[chosen] == episode])
         assert np.diff(steps).max(initial=0) <= per_episode * 16 // size
+
+
+@pytest.mark.parametrize("size", [2, 4, 16, 18, 64])
+def test_of_two_policies_one_behind_the_other_both_have_their_share(size):
+    ids = np.repeat(np.arange(32), 16)
+    from_the_first = (ids[prefix_ranks(ids) < size] < 16).sum()
+    assert abs(2 * from_the_first - size) <= 1

@@ -13,7 +13,8 @@ from nrmap.evaluation import WORST_CASE, AttackRun, EvaluationSettings, evaluate
 from nrmap.players import AttackedPlayer
 from nrmap.policy import Policy
 from nrmap.records import select
-from nrmap.rollout import episode_seeds, play
+from nrmap.rollout import play
+from nrmap.starts import episode_seeds
 
 # A toy policy's weights are those of an untrained network, whose bounds grow a hundredfold at every layer.
 RADIUS = 0.003 / 255
@@ -49,13 +50,13 @@ def test_the_worst_case_is_played_as_by_hand(policy):
         certified.extend(certifier(seen.float() / 255, actions, RADIUS).tolist())
         return actions.numpy()
 
-    by_hand = play(worst, policy.env, episode_seeds(1, 2), num_envs=1)
+    by_hand = play(worst, policy.env, episode_seeds(policy.env, 1, 2), num_envs=1)
     ours = select(records, attack=WORST_CASE, attack_epsilon=RADIUS)
     assert [r.value for r in select(ours, metric="return")] == [episode.total_reward for episode in by_hand]
     (flips,) = select(ours, metric="flip_rate")
     assert flips.value == pytest.approx(np.mean(others))
     assert 0 < flips.value < 1, "the bound should decide something in some states and nothing in others"
-    play(greedy, policy.env, episode_seeds(1, 2), num_envs=1)
+    play(greedy, policy.env, episode_seeds(policy.env, 1, 2), num_envs=1)
     (rate,) = select(records, metric="certified_rate", attack_epsilon=RADIUS)
     assert rate.value == pytest.approx(np.mean(certified))
     assert 0 < rate.value < 1
@@ -96,13 +97,13 @@ def test_proofs_save_attacks_and_change_no_record():
         seen.extend(proven.tolist())
         return proven
 
-    play(AttackedPlayer(policy, watched, RADIUS, 1, certify=certify), FREEWAY, episode_seeds(1, 2), num_envs=2)
+    play(AttackedPlayer(policy, watched, RADIUS, 1, certify=certify), FREEWAY, episode_seeds(FREEWAY, 1, 2), num_envs=2)
     assert 0 < sum(attacked) == seen.count(False) < len(seen)
 
 
 def test_a_worst_case_needs_something_that_certifies(policy):
     run = EvaluationSettings(episodes=1, run_seed=1, attack_runs=(AttackRun(WORST_CASE, RADIUS, 1),))
-    with pytest.raises(NrmapError, match="worst_case_bound is to be played, but nothing certifies"):
+    with pytest.raises(NrmapError, match="greedy_worst_case is to be played, but nothing certifies"):
         evaluate(policy, run, num_envs=1)
     with pytest.raises(NrmapError, match="unknown attack 'worst_case'"):
         AttackRun("worst_case", RADIUS, 1)

@@ -1,6 +1,8 @@
 """Whole episodes, one for each seed, the same however they are played side by side."""
 
 from dataclasses import replace
+from fractions import Fraction
+from math import floor
 
 import numpy as np
 import pytest
@@ -9,14 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_policies import BREAKOUT, FREEWAY, SMALL_CONVS, toy_policy
 
-from nrmap.envs import EVALUATION_STREAM, VALIDATION_STREAM, SeededVectorEnv, episode_seed
+from nrmap.envs import SeededVectorEnv
 from nrmap.errors import NrmapError
 from nrmap.network import NetworkSpec, QNetwork
 from nrmap.policy import Policy, PolicyCard
 from nrmap.rollout import (
     Episode,
     check_fits,
-    episode_seeds,
     even_positions,
     greedy,
     play,
@@ -24,6 +25,7 @@ from nrmap.rollout import (
     replay_states,
     screen_size,
 )
+from nrmap.starts import episode_seeds
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def constant(action):
 @pytest.fixture(scope="module")
 def by_hand(breakout_policy):
     """The policy's first four episodes of run 6, each played alone: three of different lengths, one cut short."""
-    return [play_by_hand(breakout_policy, seed) for seed in episode_seeds(6, 4)]
+    return [play_by_hand(breakout_policy, seed) for seed in episode_seeds(breakout_policy.env, 6, 4)]
 
 
 def play_by_hand(policy, seed):
@@ -63,7 +65,7 @@ def play_by_hand(policy, seed):
 @pytest.mark.parametrize("num_envs", [1, 2, 5])
 def test_episodes_do_not_depend_on_how_many_are_played_at_a_time(breakout_policy, by_hand, num_envs):
     """Breakout's episodes have different lengths, so environments go on to another episode at different times."""
-    seeds = episode_seeds(run_seed=6, episodes=4)
+    seeds = episode_seeds(breakout_policy.env, run_seed=6, episodes=4)
     episodes = play(greedy(breakout_policy), breakout_policy.env, seeds, num_envs=num_envs)
     assert [episode.seed for episode in episodes] == list(seeds)
     assert len({episode.length for episode in episodes}) == 4
@@ -85,7 +87,7 @@ def test_the_player_sees_each_step_of_each_episode_once_and_nothing_else(breakou
         seen.extend(zip(episodes.tolist(), steps.tolist(), strict=True))
         return act(states, episodes, steps)
 
-    episodes = play(watched, breakout_policy.env, episode_seeds(6, 3), num_envs=2)
+    episodes = play(watched, breakout_policy.env, episode_seeds(breakout_policy.env, 6, 3), num_envs=2)
     expected = [(number, step) for number, episode in enumerate(episodes) for step in range(episode.length)]
     assert sorted(seen) == expected
 
@@ -102,7 +104,7 @@ def test_progress_counts_every_step_and_ends_at_the_total():
     episodes = play(
         constant(1),
         FREEWAY,
-        episode_seeds(0, 3),
+        episode_seeds(FREEWAY, 0, 3),
         num_envs=2,
         progress=lambda done, total: reports.append((done, total)),
     )
@@ -125,16 +127,9 @@ def test_the_first_of_equal_actions_is_taken():
     assert set(episode.actions.tolist()) == {0}
 
 
-def test_seeds_are_those_of_the_stream():
-    assert episode_seeds(9, 3) == tuple(episode_seed(9, EVALUATION_STREAM, 0, episode) for episode in range(3))
-    assert episode_seeds(9, 2, VALIDATION_STREAM) == tuple(episode_seed(9, VALIDATION_STREAM, 0, e) for e in range(2))
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: episode_seeds(0, 0), "episodes=0"),
-        (lambda: episode_seeds(-1, 2), "run_seed=-1"),
         (lambda: play(constant(0), FREEWAY, [], num_envs=1), "no episodes"),
         (lambda: play(constant(0), FREEWAY, [1], num_envs=0), "num_envs=0"),
         (lambda: play(constant(3), FREEWAY, [1], num_envs=1), "action 3 was chosen: Freeway has actions 0 to 2"),
@@ -175,23 +170,23 @@ def test_positions_are_spread_evenly(lengths, extra):
     counts = [len(steps) for steps in positions]
     assert sum(counts) == num_states
     assert max(counts) - min(counts) <= 1
-    for steps, length in zip(positions, lengths, strict=True):
-        part = length / len(steps)
-        for k, step in enumerate(steps.tolist()):
-            # The middle of the k-th of equal parts, rounded down to a step of the episode.
-            assert 0 <= step < length
-            assert step == int((k + 0.5) * part + 1e-9)
+    for episode, (steps, length) in enumerate(zip(positions, lengths, strict=True)):
+        bits = f"{episode:b}"
+        place = (Fraction(1, 2) + Fraction(int(bits[::-1], 2), 2 ** len(bits))) % 1  # van der Corput, reversed bits
+        # That place of the k-th of equal parts, rounded down to a step of the episode.
+        assert steps.tolist() == [floor((k + place) * Fraction(length, len(steps))) for k in range(len(steps))]
         assert len(set(steps.tolist())) == len(steps)
+        assert 0 <= steps[0] <= steps[-1] < length
 
 
 def test_positions_by_hand():
-    assert [steps.tolist() for steps in even_positions([10, 2048], 5)] == [[2, 7], [341, 1024, 1706]]
+    assert [steps.tolist() for steps in even_positions([10, 2048], 5)] == [[2, 7], [0, 682, 1365]]
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])
 def test_replayed_states_are_those_that_were_seen(breakout_policy, by_hand, num_envs):
     spec = breakout_policy.env
-    episodes = play(greedy(breakout_policy), spec, episode_seeds(6, 4), num_envs=2)
+    episodes = play(greedy(breakout_policy), spec, episode_seeds(spec, 6, 4), num_envs=2)
     positions = even_positions([episode.length for episode in episodes], 10)
     states = replay_states(spec, episodes, positions, num_envs=num_envs)
     expected = [seen[step] for (seen, *_), steps in zip(by_hand, positions, strict=True) for step in steps]

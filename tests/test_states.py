@@ -10,8 +10,9 @@ from toy_policies import FREEWAY, toy_policy
 
 from nrmap.envs import VALIDATION_STREAM
 from nrmap.errors import NrmapError
-from nrmap.rollout import Episode, episode_seeds, even_positions, replay_states
-from nrmap.states import Origin, RolloutStates, check_same_game, collect_states, pool_states, select_episodes
+from nrmap.rollout import Episode, even_positions, replay_states
+from nrmap.starts import episode_seeds
+from nrmap.states import Origin, RolloutStates, check_same_game, collect_states, pool_states
 from nrmap.states_file import ARRAYS, load_states, save_states
 
 
@@ -64,7 +65,7 @@ def assert_equal(first, second):
 
 def test_collected_states_are_the_policys_own(policy, states):
     """Each state, shown to the policy, gives the action recorded there; each comes back from seed and actions."""
-    assert [episode.seed for episode in states.episodes] == list(episode_seeds(5, 3))
+    assert [episode.seed for episode in states.episodes] == list(episode_seeds(FREEWAY, 5, 3))
     assert states.origins == (Origin("Freeway/toy/seed0", policy.sha256),)
     assert states.origin_ids.tolist() == [0] * 11
     positions = even_positions([episode.length for episode in states.episodes], 11)
@@ -184,6 +185,20 @@ def test_another_format_version_is_refused(tmp_path):
         load_states(path)
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    ["not JSON", "[1]", '{"format": 1}', '{"format": 1, "env": {"game": "Freeway", "mystery": 3}, "origins": []}'],
+)
+def test_unreadable_metadata_is_one_clear_line(metadata, tmp_path):
+    path = tmp_path / "states.npz"
+    save_states(path, made_up_states())
+    with np.load(path) as file:
+        content = {key: file[key] for key in file.files}
+    np.savez(path, **{**content, "nrmap_states": np.array(metadata)})
+    with pytest.raises(NrmapError, match=r"states\.npz"):
+        load_states(path)
+
+
 def test_a_pool_keeps_episodes_apart_and_remembers_their_origin():
     first, second = made_up_states(label="first", seed=1), made_up_states(lengths=(3, 5), label="second", seed=2)
     pool = pool_states([first, second, first])
@@ -194,18 +209,6 @@ def test_a_pool_keeps_episodes_apart_and_remembers_their_origin():
     np.testing.assert_array_equal(pool.actions, np.concatenate([first.actions, second.actions, first.actions]))
     assert [episode.seed for episode in pool.episodes] == [100, 101, 102, 200, 201, 100, 101, 102]
     assert_equal(pool_states([pool_states([first, second]), first]), pool)
-
-
-def test_choosing_episodes_undoes_pooling():
-    first, second = made_up_states(label="first", seed=1), made_up_states(lengths=(3, 5), label="second", seed=2)
-    pool = pool_states([first, second])
-    chosen = select_episodes(pool, [3, 4])
-    assert_equal(replace(chosen, origins=second.origins, episode_origins=second.episode_origins), second)
-    assert {pool.origins[origin].label for origin in chosen.origin_ids} == {"second"}
-    swapped = select_episodes(first, [2, 0])
-    np.testing.assert_array_equal(swapped.states, first.states[[4, 5, 0, 1]])
-    np.testing.assert_array_equal(swapped.actions, first.actions[[4, 5, 0, 1]])
-    assert swapped.episode_ids.tolist() == [0, 0, 1, 1]
 
 
 def test_a_pool_survives_its_file(tmp_path):
@@ -232,8 +235,6 @@ def test_states_of_another_game_screen_or_action_set_are_refused(changes, messag
         pool_states([made_up_states(env=other), states])
 
 
-def test_nothing_to_pool_or_choose_is_refused():
+def test_nothing_to_pool_is_refused():
     with pytest.raises(NrmapError, match="no states to pool"):
         pool_states([])
-    with pytest.raises(NrmapError, match="N ≥ 1"):
-        select_episodes(made_up_states(), [])

@@ -62,8 +62,8 @@ def test_its_home_and_its_groups(serialised):
         "summary:return_mean_pgd_10_eps0p00392",
         "summary:certified_rate_clean_eps0p00392",
         "summary:certified_rate_clean_eps0p0118",
-        "summary:return_mean_worst_case_bound_eps0p00392",
-        "summary:return_mean_worst_case_bound_eps0p0118",
+        "summary:return_mean_greedy_worst_case_eps0p00392",
+        "summary:return_mean_greedy_worst_case_eps0p0118",
         "summary:kmap_sparsity",
     ]
 
@@ -109,8 +109,8 @@ def test_what_is_proven_stands_beside_what_attacks_find(serialised):
     (worst,) = (panel for title, panel in returns.items() if title.startswith("Greedy worst-case return"))
     assert worst["metrics"] == [
         "return_mean_clean",
-        "return_mean_worst_case_bound_eps0p00392",
-        "return_mean_worst_case_bound_eps0p0118",
+        "return_mean_greedy_worst_case_eps0p00392",
+        "return_mean_greedy_worst_case_eps0p0118",
     ]
 
 

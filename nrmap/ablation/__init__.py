@@ -16,7 +16,7 @@ from nrmap.ablation.spec import AblatedChunk, AblationSpec, Engine
 from nrmap.ablation.trace import trace
 from nrmap.errors import NrmapError, check, unknown_choice
 
-__all__ = ["AblatedChunk", "AblationSpec", "Engine", "make_engine"]
+__all__ = ["ENGINES", "AblatedChunk", "AblationSpec", "Engine", "make_engine"]
 
 ENGINES = ("auto", "incremental", "dense")
 DEFAULT_MEMORY_BUDGET = 512 * 2**20

@@ -75,7 +75,7 @@ class Learner:
         self.precision = precision
         self.anchor = anchor
         self._parent_q_values = None if parent is None else rounded(parent.requires_grad_(False), precision)
-        self._q_values = rounded(online, precision)
+        self._q_values = rounded(online, precision, exact_input=regulariser is not None)
         self._target_q_values = rounded(self.target_network, precision)
         self.optimiser = torch.optim.Adam(online.parameters(), lr=spec.learning_rate, eps=spec.adam_epsilon, fused=True)
         decay_begin = int(spec.decay_from * total_steps)

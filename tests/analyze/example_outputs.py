@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from analyze.measure import map_records
+from analyze.stages import evaluation_inputs
 from nrmap.controls import CONTROL_KINDS, control_policies
 from nrmap.episode_maps import EpisodeMaps, save_maps
 from nrmap.evaluation import BASELINE_METHOD, GAP_QUANTILES, WORST_CASE, episode_records, rate_record
@@ -164,7 +165,7 @@ def write_evaluation(layout: Layout, policy: Policy, example: Example) -> None:
     settings = {"episodes": 20, "run_seed": 0, "attack_runs": [list(run) for run in example.attacks]}
     identity = identity_of({"policy": policy.sha256, **settings})
     folder = layout.evaluation(game=game, method=card.method, seed=card.seed, identity=identity)
-    _write(folder / METRICS_FILE, records, settings, {"policy_sha256": policy.sha256})
+    _write(folder / METRICS_FILE, records, settings, evaluation_inputs(policy))
 
 
 def write_baselines(layout: Layout, base: TrainSettings) -> None:

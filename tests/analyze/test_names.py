@@ -22,7 +22,7 @@ def test_labels():
     assert epsilon_label(0.01) == "0.01"
     assert attack_label("pgd-10", 1 / 255) == "PGD-10, 1/255"
     assert attack_label("constant:UP") == "always UP"
-    assert attack_label("worst_case_bound", 3 / 255) == "worst case, 3/255"
+    assert attack_label("greedy_worst_case", 3 / 255) == "worst case, 3/255"
     assert policy_label("shuffled_weights (sa_ddqn seed 1)", 2) == "shuffled SA-DDQN seed 1 draw 2"
     assert policy_label("random_weights", 0) == "random weights draw 0"
     assert policy_label("sa_ddqn (kappa=0.02)", 1) == "SA-DDQN (kappa=0.02) seed 1"

@@ -53,8 +53,8 @@ def test_what_fgsm_and_pgd_do_here_is_said_in_every_format():
 def test_proofs_and_the_worst_case_have_columns_of_their_own():
     proven = [
         play_record("certified_rate", 0.9375, attack_epsilon=1 / 255),
-        play_record("return_mean", 26.0, attack="worst_case_bound", attack_epsilon=1 / 255),
-        play_record("flip_rate", 0.0625, attack="worst_case_bound", attack_epsilon=1 / 255),
+        play_record("return_mean", 26.0, attack="greedy_worst_case", attack_epsilon=1 / 255),
+        play_record("flip_rate", 0.0625, attack="greedy_worst_case", attack_epsilon=1 / 255),
     ]
     table = returns_table([*PLAYED, *proven])
     groups = [group for group, _ in table.groups()]
@@ -64,7 +64,7 @@ def test_proofs_and_the_worst_case_have_columns_of_their_own():
     players = {row[at["player"]].value: row for row in table.rows}
     certified = at["certified_rate clean 1/255 20 episodes"]
     assert players["SA-DDQN (adversarial)"][certified].value == 0.9375
-    assert players["SA-DDQN (adversarial)"][at["return_mean worst_case_bound 1/255 20 episodes"]].value == 26.0
+    assert players["SA-DDQN (adversarial)"][at["return_mean greedy_worst_case 1/255 20 episodes"]].value == 26.0
     assert players["published: CAR (IBP)"][certified].value == ".981"
     out = io.StringIO()
     print_records([*PLAYED, *proven], Console(file=out, width=160))

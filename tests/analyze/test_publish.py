@@ -4,6 +4,8 @@ import shutil
 import sys
 
 import pytest
+import safetensors
+import safetensors.numpy
 from example_outputs import Example, write_example
 
 from analyze.publish import main, publish
@@ -52,6 +54,20 @@ def test_the_card_tells_hashes_recipe_and_every_clean_episode(tmp_path, trained)
     assert f"{robust.value:.2f}" in text
     episodes = ", ".join(f"{record.value:g}" for record in select(records, metric="return", attack="clean"))
     assert f"\n{episodes}\n" in text
+
+
+def test_another_policy_is_replaced_only_when_told_to(tmp_path, trained):
+    layout = Layout(tmp_path)
+    target = publish(trained, layout)
+    assert publish(target, layout) == target, "the same policy is no other one"
+    with safetensors.safe_open(target / POLICY_FILE, "np") as file:
+        metadata, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    weights["advantage.2.bias"] = weights["advantage.2.bias"] + 1
+    safetensors.numpy.save_file(weights, target / POLICY_FILE, metadata)
+    with pytest.raises(NrmapError, match="holds another policy"):
+        publish(trained, layout)
+    publish(trained, layout, replace=True)
+    assert (target / POLICY_FILE).read_bytes() == (trained / POLICY_FILE).read_bytes()
 
 
 def test_of_two_evaluations_the_fuller_is_taken(tmp_path, trained):

@@ -20,7 +20,7 @@ EPISODES = 5
 # More states in each episode than the engine takes at a time in these tests, and not the same number.
 STATES = StatesSettings(num_states=23, episodes=EPISODES, run_seed=0, states_from="own")
 MAPS = MapSettings(temperatures=(0.5, 2.0), ablation=AblationSpec(), prefix_sizes=(2, 11))
-RESOURCES = {"kept": Resources("auto", 10**9), "streamed": Resources("auto", 0), "dense": Resources("dense", 10**9)}
+RESOURCES = {"kept": Resources("auto", 1.0), "streamed": Resources("auto", 0.0), "dense": Resources("dense", 1.0)}
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """Each stage runs once for its settings and inputs, and again exactly when one of them changes."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from toy_policies import BREAKOUT, FREEWAY, toy_policy
 
 from analyze import shards, stages
 from analyze.controls import ensure_controls
+from analyze.identity import VERSIONS
 from analyze.settings import MapSettings, Resources, StatesSettings, analysis_settings
 from nrmap import evaluation
 from nrmap.ablation import AblationSpec
@@ -30,7 +32,7 @@ CPU = torch.device("cpu")
 STATES = StatesSettings(num_states=6, episodes=2, run_seed=0, states_from="own")
 MAPS = MapSettings(temperatures=(0.5, 1.0), ablation=AblationSpec(), prefix_sizes=(3,))
 EVALUATION = EvaluationSettings(episodes=2, run_seed=0, attack_runs=(AttackRun("fgsm", 1 / 255, 1),))
-RESOURCES = Resources(engine="auto", disk_budget=10**8)
+RESOURCES = Resources(engine="auto", disk_budget_gb=0.1)
 
 
 @pytest.fixture
@@ -123,6 +125,37 @@ def test_a_pool_is_the_states_of_all_its_policies_and_is_shared(tmp_path: Path, 
     assert dict(calls) == {"collect_states": 2, "pool_states": 1}
     assert again.sha256 == pool.sha256
     np.testing.assert_array_equal(pool.states.states, np.concatenate([part.states.states for part in own]))
+
+
+def test_a_pool_has_maps_at_the_same_n_as_a_policys_own_states(tmp_path: Path) -> None:
+    layout, policies = Layout(tmp_path / "outputs"), [saved(tmp_path, seed) for seed in (0, 1)]
+    pool = stages.ensure_states(policies, STATES, layout=layout, device=CPU)
+    sizes = replace(MAPS, prefix_sizes=(1, 6, 99))
+    result = stages.ensure_maps(policies[0], pool, sizes, states_from="pool", resources=RESOURCES, layout=layout)
+    assert result.maps.num_states == 12
+    prefixes = select(result.records, item="prefix", metric="kl_sparsity", temperature=1.0)
+    assert [(record.num_states, record.episodes) for record in prefixes] == [(1, 1), (6, 4)]
+    assert result.maps.prefixes[6].states_per_episode.tolist() in ([2, 1, 2, 1], [2, 2, 1, 1])
+
+
+def test_maps_are_not_made_of_another_games_states(tmp_path: Path) -> None:
+    layout, policy = Layout(tmp_path / "outputs"), saved(tmp_path)
+    states = stages.ensure_states([policy], STATES, layout=layout, device=CPU)
+    other = replace(states, states=replace(states.states, env=replace(FREEWAY, game="Breakout")))
+    with pytest.raises(NrmapError, match="the states are of Breakout: expected Freeway"):
+        stages.ensure_maps(policy, other, MAPS, states_from="pool", resources=RESOURCES, layout=layout)
+
+
+def test_a_new_version_of_a_stage_leaves_what_the_old_one_made(
+    tmp_path: Path, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, layout = saved(tmp_path), Layout(tmp_path / "outputs")
+    run_all(policy, layout)
+    before, files = Counter(calls), set(layout.outputs.rglob("metrics.json"))
+    monkeypatch.setitem(VERSIONS, "evaluation", VERSIONS["evaluation"] + 1)
+    run_all(policy, layout)
+    assert set(calls - before) == {"evaluate"}
+    assert files < set(layout.outputs.rglob("metrics.json"))
 
 
 def test_states_of_another_game_are_refused(tmp_path: Path) -> None:
@@ -293,7 +326,7 @@ def config(**changes: Any) -> dict[str, Any]:
 def test_settings_come_from_the_configuration() -> None:
     settings = analysis_settings(config(temperature=[1, 0.1, 1]))
     assert settings.maps.temperatures == (0.1, 1.0)
-    assert settings.maps.prefix_sizes == (4,)
+    assert settings.maps.prefix_sizes == (4, 8)
     assert settings.evaluation.attack_runs == (AttackRun("fgsm", 0.01, 1),)
     assert settings.evaluation.certify_epsilons == (0.01,)
     assert settings.controls == 2
@@ -308,8 +341,14 @@ def test_controls_are_drawn_by_themselves_where_states_are_shared(states_from: s
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"temperature": 0}, r"temperature=0\.0: expected a number > 0"),
-        ({"temperature": [1.0, -2]}, r"temperature=-2\.0: expected a number > 0"),
+        ({"temperature": 0}, r"temperature=0\.0: expected a finite number > 0"),
+        ({"temperature": [1.0, -2]}, r"temperature=-2\.0: expected a finite number > 0"),
+        ({"temperature": math.inf}, "temperature=inf: expected a finite number > 0"),
+        ({"states_from": None}, "states_from=None: expected a word"),
+        ({"evaluation_seed": "x"}, "evaluation_seed='x': expected a whole number"),
+        ({"sizes": {"num_states": "many"}}, "num_states='many': expected a whole number"),
+        ({"sizes": {"prefix_sizes": 16}}, "prefix_sizes=16: expected a list"),
+        ({"sizes": {"prefix_sizes": [0]}}, "prefix_sizes: 0, expected numbers of states, at least 1"),
         ({"temperature": "hot"}, "temperature='hot': expected a number > 0"),
         ({"sizes": {"num_states": 0}}, "num_states=0: expected at least 1"),
         ({"evaluation": {"episodes": 0}}, "episodes=0: expected at least 1"),
