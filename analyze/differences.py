@@ -6,6 +6,7 @@ alike cancels, and the interval is that of the difference, not of two numbers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,15 @@ MIN_SEEDS = 3  # of each method: two say next to nothing of how much seeds diffe
 DIFFERENCE = "_sparsity_difference"
 
 
-def paired_differences(make: MakesRecord, maps: EpisodeMaps, base: EpisodeMaps) -> list[Record]:
+def paired_differences(
+    make: MakesRecord, maps: EpisodeMaps, base: EpisodeMaps, players: NDArray[np.int64]
+) -> list[Record]:
     """S of `maps` minus S of `base`, the maps of two policies on the same states.
 
     A record "kmap_sparsity_difference", … for every kind of map, at every temperature that both
-    have; `make` fills in the fields that all share. Raises NrmapError when the two are not of
-    the same episodes, states and pixels.
+    have; `make` fills in the fields that all share. `players` [E] numbers the policies that played
+    the episodes, see `interval_of_sum`. Raises NrmapError when the two are not of the same
+    episodes, states and pixels.
     """
     check(
         np.array_equal(maps.episode_ids, base.episode_ids)
@@ -36,8 +40,8 @@ def paired_differences(make: MakesRecord, maps: EpisodeMaps, base: EpisodeMaps) 
         "the maps are not of the same episodes and pixels",
     )
     return [
-        _paired(make, kind, temperature, ours, theirs, maps.num_states)
-        for kind, temperature, ours, theirs in _kinds_of_both(maps, base)
+        _paired(partial(make, temperature=temperature), kind, np.stack(both, axis=1), players, maps.num_states)
+        for kind, temperature, *both in _kinds_of_both(maps, base)
     ]
 
 
@@ -55,27 +59,24 @@ def _kinds_of_both(
 
 
 def _paired(
-    make: MakesRecord,
-    kind: MapKind,
-    temperature: float | None,
-    ours: NDArray[np.float64],
-    theirs: NDArray[np.float64],
-    num_states: int,
+    make: MakesRecord, kind: MapKind, both: NDArray[np.float64], players: NDArray[np.int64], num_states: int
 ) -> Record:
-    fields = {"metric": f"{kind}{DIFFERENCE}", "temperature": temperature}
-    measures = [sparsity(each.sum(axis=0), zero_reason(kind, num_states)) for each in (ours, theirs)]
+    """The difference of one kind of map from its parts by episode, `both` [E, 2, …]."""
+    metric = f"{kind}{DIFFERENCE}"
+    measures = [sparsity(total, zero_reason(kind, num_states)) for total in both.sum(axis=0)]
     first, second = (measure.value for measure in measures)
     if first is None or second is None:
         reason = next(measure.reason for measure in measures if measure.value is None)
-        return make(**fields, value=None, note=f"{'this' if first is None else 'the other'} S is undefined: {reason}")
-    furthest = np.sqrt(ours[0].size) - 1  # S lies in [1, √pixels]
-    interval = interval_of_sum(np.stack([ours, theirs], axis=1), _difference_of_rows, bounds=(-furthest, furthest))
+        which = "this" if first is None else "the other"
+        return make(metric=metric, value=None, note=f"{which} S is undefined: {reason}")
+    furthest = np.sqrt(both[0, 0].size) - 1  # S lies in [1, √pixels]
+    interval = interval_of_sum(both, _difference_of_rows, bounds=(-furthest, furthest), players=players)
     return make(
-        **fields,
+        metric=metric,
         value=first - second,
         low=interval.low,
         high=interval.high,
-        interval=f"jackknife over {len(ours)} episodes, for these two policies" if interval.low is not None else None,
+        interval=interval.method and interval.method.replace("for this policy", "for these two policies"),
         note=interval.reason,
     )
 

@@ -2,21 +2,26 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from analyze.differences import paired_differences, seed_difference
 from analyze.names import base_method, is_control, policy_label
 from analyze.report.found import Found, read_maps
 from analyze.report.labels import Result, ablation_of, states_sha256
 from nrmap.episode_maps import EpisodeMaps
-from nrmap.errors import NrmapError
+from nrmap.errors import NrmapError, check
 from nrmap.records import Record
 from nrmap.sparsity import MAP_NAMES
+from nrmap.states import RolloutStates
+from nrmap.states_file import load_states
 
 BASE = "ddqn"
 _SPARSITIES = {f"{kind}_sparsity": kind for kind in MAP_NAMES}
@@ -50,10 +55,10 @@ def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
             groups[_shared(result, found)].append(result)
     for group in groups.values():
         bases, others = ([one for one in group if _is_base(one) is wanted] for wanted in (True, False))
-        read: dict[Path, EpisodeMaps | None] = {}
+        files = _Files(found.outputs, problems)
         for other, base in product(others, bases):
-            maps, base_maps = (_read_once(one, read, found.outputs, problems) for one in (other, base))
-            if maps is None or base_maps is None:
+            maps, base_maps, states = files.maps(other), files.maps(base), files.states(base)
+            if maps is None or base_maps is None or states is None:
                 continue
             first, second = _first(other), _first(base)
             make = partial(
@@ -68,7 +73,7 @@ def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
                 policy_sha256=first.policy_sha256,
             )
             try:
-                yield from paired_differences(make, maps, base_maps)
+                yield from paired_differences(make, maps, base_maps, _players(states, maps))
             except NrmapError as error:
                 labels = (policy_label(one.method, one.seed) for one in (first, second))
                 problems.append(f"no difference between {' and '.join(labels)}: {error}")
@@ -90,18 +95,41 @@ def _is_base(result: Result) -> bool:
     return base_method(_first(result).method) == BASE
 
 
-def _read_once(
-    result: Result, read: dict[Path, EpisodeMaps | None], outputs: Path, problems: list[str]
-) -> EpisodeMaps | None:
-    """The maps of a result; None where the file is damaged, which is told once."""
-    assert result.maps is not None, "results without maps are not compared"
-    if result.maps not in read:
-        try:
-            read[result.maps] = read_maps(result.maps)
-        except NrmapError as error:
-            problems.append(str(error).replace(f"{outputs}/", ""))
-            read[result.maps] = None
-    return read[result.maps]
+def _players(states: RolloutStates, maps: EpisodeMaps) -> NDArray[np.int64]:
+    """Which of the policies that the states are from played each of the maps' episodes, [E]."""
+    there = len(states.episodes)
+    check(bool((maps.episode_ids < there).all()), f"the maps are of episodes that the {there} of the states are not")
+    players: NDArray[np.int64] = states.episode_origins[maps.episode_ids]
+    return players
+
+
+class _Files:
+    """Files that are read once; one that is missing or damaged is told once and is None."""
+
+    def __init__(self, outputs: Path, problems: list[str]) -> None:
+        self._outputs = outputs
+        self._problems = problems
+        self._read: dict[Path, Any] = {}
+
+    def maps(self, result: Result) -> EpisodeMaps | None:
+        """The maps of a result that has some."""
+        assert result.maps is not None, "results without maps are not compared"
+        maps: EpisodeMaps | None = self._once(result.maps, read_maps)
+        return maps
+
+    def states(self, result: Result) -> RolloutStates | None:
+        """The states that the maps of a result were made of."""
+        states: RolloutStates | None = self._once(result.states_path(self._outputs), load_states)
+        return states
+
+    def _once(self, path: Path, read: Callable[[Path], Any]) -> Any:
+        if path not in self._read:
+            try:
+                self._read[path] = read(path)
+            except NrmapError as error:
+                self._problems.append(str(error).replace(f"{self._outputs}/", ""))
+                self._read[path] = None
+        return self._read[path]
 
 
 def _over_seeds(found: Found) -> Iterator[Record]:

@@ -103,8 +103,8 @@ def map_sets(source: GameSource, outputs: Path) -> tuple[list[MapSet], list[str]
         except NrmapError as error:
             problems.append(str(error).replace(f"{outputs}/", ""))
             continue
-        states_path = outputs / str(result.inputs.get("states_path", ""))
-        sets.append(MapSet(first.method, first.seed, first.states_from or "", total, states_path))
+        path = result.states_path(outputs)
+        sets.append(MapSet(first.method, first.seed, first.states_from or "", total, path))
     return _without_repeats(sets), problems
 
 

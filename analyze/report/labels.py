@@ -53,6 +53,10 @@ class Result:
         whole = (record for record in self.records if record.states_from and record.item is None)
         return next(((record.states_from or "", record.num_states or 0) for record in whole), None)
 
+    def states_path(self, outputs: Path) -> Path:
+        """The file of the states that the maps were made of."""
+        return outputs / str(self.inputs.get("states_path", ""))
+
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings as one mapping, `learner.batch_size` to its value as JSON."""

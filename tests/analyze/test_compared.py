@@ -18,6 +18,7 @@ from nrmap.episode_maps import load_maps, save_maps
 from nrmap.files import read_json, write_json
 from nrmap.records import Record, select
 from nrmap.sparsity import sparsity
+from nrmap.states_file import load_states, save_states
 
 THREE_SEEDS = Example(seeds=(0, 1, 2), temperatures=(1.0,), prefix_sizes=(), without_flips=(("sa_ddqn", 1),))
 
@@ -111,6 +112,24 @@ def test_a_damaged_file_of_maps_is_told_once_and_the_other_seeds_are_compared(tr
     (problem,) = found.problems
     assert problem.startswith("maps/Freeway/ddqn/seed0/")
     assert "is not a readable maps file" in problem
+
+
+def test_the_players_of_a_pool_are_those_of_its_states(tree, tmp_path):
+    other = tmp_path / "outputs"
+    shutil.copytree(tree, other)
+    path = other / "states" / "Freeway" / "pool.npz"
+    states = load_states(path)
+    origins = np.repeat([0, 1], len(states.episodes) // 2)
+    save_states(path, replace(states, origins=states.origins * 2, episode_origins=origins))
+    paired = [record for record in with_differences(find(other)).differences if record.low and record.seed is not None]
+    assert {record.interval for record in paired} == {
+        "jackknife over 16 episodes of 2 policies, for these two policies"
+    }
+    path.write_bytes(path.read_bytes()[:-100])
+    found = with_differences(find(other))
+    assert {record.seed for record in found.differences} == {None}
+    (problem,) = found.problems
+    assert problem.startswith("states/Freeway/pool.npz is not a readable states file")
 
 
 def test_maps_of_other_episodes_are_not_compared(tree, tmp_path):

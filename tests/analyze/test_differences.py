@@ -14,6 +14,7 @@ from nrmap.records import Record, select
 
 MAKE = partial(Record, "Freeway", "sa_ddqn", 0, item="ddqn")
 EPISODES, SIDE = 17, 5
+ONE_PLAYER = np.zeros(EPISODES, dtype=np.int64)
 
 
 def random_maps(seed: int, temperatures=(0.5, 1.0), side: int = SIDE) -> EpisodeMaps:
@@ -39,8 +40,8 @@ def random_maps(seed: int, temperatures=(0.5, 1.0), side: int = SIDE) -> Episode
     )
 
 
-def brute_force(ours, theirs) -> tuple[float, float, float]:
-    """S(ours) − S(theirs) and its jackknife interval, every sum and every norm written out."""
+def brute_force(ours, theirs, players=ONE_PLAYER) -> tuple[float, float, float]:
+    """S(ours) − S(theirs) and its jackknife interval within players, every sum and every norm written out."""
 
     def s(episodes) -> float:
         total = [sum(float(episode[i, j]) for episode in episodes) for i, j in np.ndindex(SIDE, SIDE)]
@@ -52,15 +53,18 @@ def brute_force(ours, theirs) -> tuple[float, float, float]:
     for episode in range(count):
         kept = [other for other in range(count) if other != episode]
         without.append(s([ours[e] for e in kept]) - s([theirs[e] for e in kept]))
-    mean = sum(without) / count
-    error = ((count - 1) / count * sum((one - mean) ** 2 for one in without)) ** 0.5
-    half = stats.t.ppf(0.975, count - 1) * error
+    variance = 0.0
+    for player in set(players.tolist()):
+        own = [one for one, by in zip(without, players, strict=False) if by == player]
+        mean = sum(own) / len(own)
+        variance += (len(own) - 1) / len(own) * sum((one - mean) ** 2 for one in own)
+    half = stats.t.ppf(0.975, count - len(set(players.tolist()))) * variance**0.5
     return value, value - half, value + half
 
 
 def test_every_difference_is_that_of_leaving_each_episode_out_of_both_maps():
     ours, theirs = random_maps(1), random_maps(2, temperatures=(1.0, 2.0))
-    records = paired_differences(MAKE, ours, theirs)
+    records = paired_differences(MAKE, ours, theirs, ONE_PLAYER)
     expected = {
         ("kmap", None): (ours.kmap, theirs.kmap),
         ("margin_drop", None): (ours.margin_drop, theirs.margin_drop),
@@ -76,6 +80,17 @@ def test_every_difference_is_that_of_leaving_each_episode_out_of_both_maps():
         assert (record.interval, record.item) == ("jackknife over 17 episodes, for these two policies", "ddqn")
 
 
+def test_episodes_of_two_players_differ_within_each_of_them_only():
+    ours, theirs = random_maps(1), random_maps(2)
+    players = np.arange(EPISODES) % 2
+    ours = replace(ours, kmap=ours.kmap * np.where(players, 20.0, 1.0)[:, None, None])
+    (record, *_) = paired_differences(MAKE, ours, theirs, players)
+    expected = brute_force(ours.kmap, theirs.kmap, players)
+    np.testing.assert_allclose((record.value, record.low, record.high), expected, rtol=1e-10)
+    assert record.interval == "jackknife over 17 episodes of 2 policies, for these two policies"
+    assert not np.isclose(record.low, brute_force(ours.kmap, theirs.kmap)[1], rtol=1e-3)
+
+
 def test_what_both_maps_share_cancels():
     """Episodes of unequal weight move both S alike: the difference is known better than either."""
     ours = random_maps(3)
@@ -84,8 +99,8 @@ def test_what_both_maps_share_cancels():
     rare[:, 0, 0] = 0.01
     first = replace(ours, kmap=ours.kmap * weights)
     second = replace(ours, kmap=first.kmap + rare)
-    (record, *_) = paired_differences(MAKE, second, first)
-    (alone, *_) = paired_differences(MAKE, second, replace(first, kmap=np.ones_like(first.kmap)))
+    (record, *_) = paired_differences(MAKE, second, first, ONE_PLAYER)
+    (alone, *_) = paired_differences(MAKE, second, replace(first, kmap=np.ones_like(first.kmap)), ONE_PLAYER)
     assert record.low is not None
     assert alone.low is not None
     assert record.high - record.low < 0.1 * (alone.high - alone.low)
@@ -94,7 +109,7 @@ def test_what_both_maps_share_cancels():
 @pytest.mark.parametrize(("ours_is_zero", "note"), [(True, "this S is undefined"), (False, "the other S is undefined")])
 def test_a_map_of_zeros_has_no_difference(ours_is_zero, note):
     maps, zero = random_maps(1), replace(random_maps(2), kmap=np.zeros((EPISODES, SIDE, SIDE)))
-    record, *others = paired_differences(MAKE, *((zero, maps) if ours_is_zero else (maps, zero)))
+    record, *others = paired_differences(MAKE, *((zero, maps) if ours_is_zero else (maps, zero)), ONE_PLAYER)
     assert (record.value, record.low, record.interval) == (None, None, None)
     assert record.note.startswith(note)
     assert "no pixel flips an action" in record.note
@@ -112,7 +127,7 @@ def test_few_episodes_have_a_difference_without_an_interval():
         )
 
     ours, theirs = (first(8, random_maps(seed)) for seed in (1, 2))
-    record, *_ = paired_differences(MAKE, ours, theirs)
+    record, *_ = paired_differences(MAKE, ours, theirs, ONE_PLAYER[:8])
     assert record.value == pytest.approx(brute_force(ours.kmap, theirs.kmap)[0])
     assert (record.low, record.interval) == (None, None)
     assert record.note == "an interval needs at least 16 episodes, found 8"
@@ -128,7 +143,7 @@ def test_few_episodes_have_a_difference_without_an_interval():
 )
 def test_maps_of_other_states_are_not_compared(other):
     with pytest.raises(NrmapError, match="not of the same episodes and pixels"):
-        paired_differences(MAKE, random_maps(1), other)
+        paired_differences(MAKE, random_maps(1), other, ONE_PLAYER)
 
 
 def test_over_seeds_the_interval_is_welchs():
