@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from analyze.identity import VERSIONS, stage_identity
 from analyze.report.labels import Result, Training, labelled_results, labelled_trainings
 from nrmap.episode_maps import EpisodeMaps, load_maps
 from nrmap.errors import NrmapError, check
@@ -106,7 +107,7 @@ def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
                 problems.append(f"{path.relative_to(outputs)}: {_reason(error, outputs)}")
                 continue
             maps = path.with_name(MAPS_FILE)
-            yield Result(
+            result = Result(
                 folder=str(path.parent.relative_to(outputs)),
                 reference=name == REFERENCE_FOLDER,
                 records=records,
@@ -115,6 +116,22 @@ def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
                 provenance=provenance,
                 maps=maps if maps.is_file() else None,
             )
+            if _is_outdated(result):
+                problems.append(f"{result.folder}: left out, another version of this project measured it")
+                continue
+            yield result
+
+
+def _is_outdated(result: Result) -> bool:
+    """Whether an evaluation is that of another version: other episodes and attacks under the names of ours.
+
+    Maps need no such question, since those of other states are told apart anyway.
+    """
+    if result.states is not None:
+        return False
+    if result.policy_sha256 is not None:
+        return result.inputs.get("version") != VERSIONS["evaluation"]
+    return Path(result.folder).name != stage_identity("baselines", **result.settings)
 
 
 def read_maps(path: Path) -> EpisodeMaps:

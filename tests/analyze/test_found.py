@@ -1,25 +1,26 @@
-"""What the report finds under the outputs folder, what it calls it, and what it says is missing."""
+"""What the report finds under the outputs folder, and what it says is missing."""
 
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from example_outputs import SMALL, made_up_states, write_maps, write_training
 from html_page import Page
+from toy_policies import FREEWAY, toy_policy
 
-from analyze.play_tables import returns_table
+from analyze.identity import VERSIONS
 from analyze.report import build
 from analyze.report.drawings import game_sources, map_sets
 from analyze.report.found import find
-from analyze.report.labels import differences
 from analyze.report.missing import inventory, missing
-from nrmap.controls import control_policies
+from analyze.stages import ensure_baselines, ensure_evaluation
 from nrmap.episode_maps import load_maps, save_maps
+from nrmap.evaluation import EvaluationSettings
 from nrmap.files import read_json, write_json
 from nrmap.layout import Layout
-from nrmap.policy import load_policy
-from nrmap.records import select
+from nrmap.policy import load_policy, save_policy
 from nrmap.states_file import save_states
 
 
@@ -152,98 +153,23 @@ def test_values_from_reference_are_not_shown_twice_and_disagreement_is_told(tmp_
     )
 
 
-def test_evaluations_on_other_episodes_are_told_apart(tmp_path, outputs):
-    tree = tmp_path / "outputs"
-    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
-    for source in sorted((tree / "evaluation").rglob("metrics.json")):
-        content = read_json(source)
-        content["settings"]["run_seed"] = 1
-        for record in content["records"]:
-            record["value"] += 1
-        write_json(source.parent.with_name("other") / "metrics.json", content)
-    found = find(tree)
+def test_evaluations_of_another_version_are_left_out(tmp_path, outputs, monkeypatch):
+    monkeypatch.setitem(VERSIONS, "evaluation", 99)
+    found = find(outputs)
+    assert {record.method for record in found.records if record.metric == "return_mean"} == {"baseline"}
+    assert len(found.problems) == 2
+    assert all("evaluation/Freeway/" in text and "another version" in text for text in found.problems)
+    monkeypatch.setitem(VERSIONS, "baselines", 99)
+    assert not any(record.attack for record in find(outputs).records)
+
+
+def test_what_this_version_measures_is_not_left_out(tmp_path):
+    policy_path = tmp_path / "policy.safetensors"
+    save_policy(policy_path, toy_policy(FREEWAY, 0))
+    policy, layout = load_policy(policy_path), Layout(tmp_path / "outputs")
+    settings = EvaluationSettings(episodes=1, run_seed=0)
+    ensure_baselines(policy.env, settings, layout=layout)
+    ensure_evaluation(policy, settings, layout=layout, device=torch.device("cpu"))
+    found = find(layout.outputs)
     assert found.problems == ()
-    clean = select(found.records, metric="return_mean", attack="clean")
-    assert {record.method for record in clean} == {
-        f"{method} (run_seed={seed})" for method in ("ddqn", "sa_ddqn") for seed in (0, 1)
-    }
-    players = {str(row[1].value): row for row in returns_table(found.records).rows}
-    first, second = (players[f"always UP (run_seed={seed})"] for seed in (0, 1))
-    assert second[3].value == first[3].value + 1
-    assert {"random actions (run_seed=0)", "random actions (run_seed=1)"} <= players.keys()
-    assert {record.method for record in found.records if record.states_from} == {"ddqn", "sa_ddqn"}
-
-
-def test_variants_of_a_method_have_labels_that_tell_them_apart(tmp_path, tiny_settings, tiny_regulariser):
-    layout = Layout(tmp_path)
-    for kappa in (0.1, 0.5):
-        for seed in (0, 1):
-            settings = tiny_settings(method="sa_ddqn", seed=seed)
-            write_training(layout, replace(settings, regulariser=tiny_regulariser(kappa=kappa)))
-    labels = [training.method for training in find(tmp_path).trainings]
-    assert sorted(labels) == ["sa_ddqn (kappa=0.1)"] * 2 + ["sa_ddqn (kappa=0.5)"] * 2
-
-
-def test_seeds_are_no_variants(tmp_path, tiny_settings):
-    for seed in (0, 1):
-        write_training(Layout(tmp_path), tiny_settings(seed=seed))
-    assert [training.method for training in find(tmp_path).trainings] == ["ddqn", "ddqn"]
-
-
-def test_two_analyses_of_one_policy_with_different_ablations_are_told_apart(tmp_path, outputs):
-    tree = tmp_path / "outputs"
-    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
-    source, *_ = sorted((tree / "maps" / "Freeway" / "ddqn").rglob("metrics.json"))
-    target = source.parent.parent / "other" / "metrics.json"
-    target.parent.mkdir()
-    content = read_json(source)
-    content["settings"]["ablation"]["value"] = 128
-    write_json(target, content)
-    states = {record.states_from for record in find(tree).records if record.method == "ddqn" and record.states_from}
-    assert states == {"own (value=0)", "own (value=128)"}
-
-
-def test_two_pools_of_one_name_are_told_apart(tmp_path, outputs):
-    tree = tmp_path / "outputs"
-    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
-    for index, path in enumerate(sorted((tree / "maps").rglob("metrics.json"))):
-        content = read_json(path)
-        content["inputs"]["states_sha256"] = f"{index}abcdefgh"
-        for record in content["records"]:
-            record["states_from"] = "pool"
-        write_json(path, content)
-    states = {record.states_from for record in find(tree).records if record.states_from}
-    assert states == {"pool (0abcde)", "pool (1abcde)"}
-
-
-def test_the_pools_of_all_seeds_have_one_name_and_random_weights_say_which_they_were_mapped_on(tmp_path, tiny_settings):
-    layout = Layout(tmp_path)
-    for seed in (0, 1):
-        policies = [
-            load_policy(write_training(layout, tiny_settings(method=m, seed=seed))) for m in ("ddqn", "sa_ddqn")
-        ]
-        pool = layout.states(game="Freeway", identity=f"pool{seed}")
-        save_states(pool, made_up_states(policies[0], SMALL))
-        for policy in [*policies, *control_policies(policies[1], "random_weights", 1, seed=0)]:
-            write_maps(layout, policy, pool, "pool", SMALL)
-    sizes = select(find(tmp_path).records, metric="kmap_sparsity", item=None)
-    assert sorted((record.method, record.seed, record.states_from) for record in sizes) == [
-        ("ddqn", 0, "pool"),
-        ("ddqn", 1, "pool"),
-        ("random_weights (on states of seed 0)", 0, "pool"),
-        ("random_weights (on states of seed 1)", 0, "pool"),
-        ("sa_ddqn", 0, "pool"),
-        ("sa_ddqn", 1, "pool"),
-    ]
-
-
-def test_differences_are_as_short_as_they_can_be():
-    assert differences([{"a": "1", "b": "2"}, {"a": "1", "b": "3"}]) == ["b=2", "b=3"]
-    assert differences([{"x.steps": "1", "regulariser.kappa": "2"}, {"x.steps": "3", "regulariser.kappa": "4"}]) == [
-        "kappa=2",
-        "kappa=4",
-    ]
-    corners = [{"a": a, "b": b} for a in "12" for b in "12"]
-    assert differences(corners)[1] == "a=1, b=2"
-    assert differences([{"a": "1"}, {"a": "1"}]) == ["", ""]
-    assert differences([{"a": a, "b": b, "c": c} for a in "12" for b in "12" for c in "12"])[0] == ""
+    assert {record.method for record in found.records} == {"baseline", policy.card.method}
