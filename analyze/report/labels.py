@@ -3,11 +3,16 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from analyze.names import is_control
+from nrmap.envs import EnvSpec
+from nrmap.learning.learner import LearnerSpec
+from nrmap.learning.replay import ReplaySpec
+from nrmap.learning.settings import ExplorationSpec, TrainSettings
+from nrmap.learning.state_adversarial import RegulariserSpec
 from nrmap.policy import PolicyCard
 from nrmap.records import Record
 
@@ -91,7 +96,7 @@ def labelled_trainings(trainings: list[Training]) -> list[Training]:
         groups[training.game, training.method, training.reference].append(index)
     labelled = list(trainings)
     for indices in groups.values():
-        flat = [_without_seeds(flattened(trainings[index].settings)) for index in indices]
+        flat = [_without_seeds(flattened(_with_defaults(trainings[index].settings))) for index in indices]
         if all(one == flat[0] for one in flat):
             continue
         for index, text in zip(indices, differences(flat), strict=True):
@@ -99,6 +104,26 @@ def labelled_trainings(trainings: list[Training]) -> list[Training]:
             label = text or f"run {Path(training.folder).name[:6]}"
             labelled[index] = replace(training, method=f"{training.method} ({label})")
     return labelled
+
+
+# What the parts of a training's settings are; those of an older training lack the settings that came later.
+_PARTS: Mapping[str, type] = {
+    "env": EnvSpec,
+    "exploration": ExplorationSpec,
+    "replay": ReplaySpec,
+    "learner": LearnerSpec,
+    "regulariser": RegulariserSpec,
+    "parent": TrainSettings,
+}
+
+
+def _with_defaults(settings: Mapping[str, Any], spec: type = TrainSettings) -> dict[str, Any]:
+    """`settings` of a `spec` with the defaults of what they lack: to a training that is what it had."""
+    defaults = {field.name: field.default for field in fields(spec) if field.default is not MISSING}
+    return {
+        key: _with_defaults(value, _PARTS[key]) if key in _PARTS and isinstance(value, Mapping) else value
+        for key, value in {**defaults, **settings}.items()
+    }
 
 
 def _without_seeds(flat: dict[str, str]) -> dict[str, str]:

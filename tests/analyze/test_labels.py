@@ -50,6 +50,24 @@ def test_variants_of_a_method_have_labels_that_tell_them_apart(tmp_path, tiny_se
     assert sorted(labels) == ["sa_ddqn (kappa=0.1)"] * 2 + ["sa_ddqn (kappa=0.5)"] * 2
 
 
+def test_a_training_from_before_a_setting_had_its_default(tmp_path, tiny_settings, tiny_regulariser):
+    parent = tiny_settings()
+    new = tiny_settings(method="sa_ddqn", regulariser=tiny_regulariser(), parent=parent)
+    write_training(Layout(tmp_path), new)
+    path = write_training(Layout(tmp_path), replace(new, seed=0))
+    path.unlink()
+    settings = read_json(path.with_name("settings.json"))
+    for part in (settings, settings["parent"]):
+        del part["anchor"]
+    for name in ("hold_advantages", "ramp_of"):
+        del settings["regulariser"][name]
+    write_json(path.with_name("settings.json"), settings)
+    assert [training.method for training in find(tmp_path).trainings] == ["sa_ddqn", "sa_ddqn"]
+    write_training(Layout(tmp_path), replace(new, seed=1, anchor=1.0))
+    labels = {training.method for training in find(tmp_path).trainings}
+    assert labels == {"sa_ddqn (anchor=0.0)", "sa_ddqn (anchor=1.0)"}
+
+
 def test_seeds_are_no_variants(tmp_path, tiny_settings):
     for seed in (0, 1):
         write_training(Layout(tmp_path), tiny_settings(seed=seed))
