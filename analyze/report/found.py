@@ -1,7 +1,7 @@
 """What lies under an outputs folder: runs, their curves and policies, measured records, maps."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Found:
 def find(outputs: Path) -> Found:
     """Read everything under `outputs`. What cannot be read is left out and told in `problems`."""
     problems: list[str] = []
-    trainings = labelled_trainings(list(_trainings(outputs, problems)))
+    trainings = labelled_trainings(_without_published(list(_trainings(outputs, problems))))
     results = labelled_results(list(_results(outputs, problems)), trainings)
     records, disagreements = _merged(results)
     problems += [
@@ -71,6 +71,12 @@ def _trainings(outputs: Path, problems: list[str]) -> Iterator[Training]:
                 yield _training(outputs, folder, reference=root.name == REFERENCE_FOLDER)
             except UNREADABLE as error:
                 problems.append(f"{folder.relative_to(outputs)}: {_reason(error, outputs)}")
+
+
+def _without_published(trainings: Sequence[Training]) -> list[Training]:
+    """Without the runs here whose policies became reference policies: they are the same ones."""
+    published = {training.sha256 for training in trainings if training.reference and training.sha256}
+    return [training for training in trainings if training.reference or training.sha256 not in published]
 
 
 def _training(outputs: Path, folder: Path, *, reference: bool) -> Training:

@@ -153,6 +153,14 @@ def test_values_from_reference_are_not_shown_twice_and_disagreement_is_told(tmp_
     )
 
 
+def test_a_policy_that_was_published_is_one_policy(tmp_path, tiny_settings):
+    path = write_training(Layout(tmp_path), tiny_settings(seed=0))
+    write_training(Layout(tmp_path), tiny_settings(seed=1))
+    shutil.copytree(path.parent, tmp_path / "reference" / "Freeway" / "ddqn" / "seed0")
+    found = find(tmp_path)
+    assert [(training.seed, training.reference) for training in found.trainings] == [(1, False), (0, True)]
+
+
 def test_evaluations_of_another_version_are_left_out(tmp_path, outputs, monkeypatch):
     monkeypatch.setitem(VERSIONS, "evaluation", 99)
     found = find(outputs)
