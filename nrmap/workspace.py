@@ -85,6 +85,7 @@ def study_workspace(
         "Training": [
             curve("recent_mean_return", "Return, mean of recent training episodes"),
             curve("loss", "Loss"),
+            curve("td_loss", "TD part of the loss"),
             curve("anchor_loss", "Distance from the vanilla agent's advantages"),
             curve("robust_loss", "Regulariser R (eq. 7)"),
             curve("q_mean", "Mean Q-value over the batch and all actions"),

@@ -74,6 +74,7 @@ def test_curves_are_over_agent_steps(serialised):
     assert [panel["metrics"] for panel in training.values()] == [
         ["recent_mean_return"],
         ["loss"],
+        ["td_loss"],
         ["anchor_loss"],
         ["robust_loss"],
         ["q_mean"],
