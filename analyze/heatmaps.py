@@ -1,6 +1,6 @@
 """Maps as heat maps, each drawn on one Axes.
 
-Every map has by default a linear scale of its own, from its smallest to its largest value, since
+Every map has a linear scale of its own, from its smallest to its largest value, since
 sums of Q-values of two networks have no common unit; a colour bar says what it is. The colours of
 maps of one sign are ordered by lightness, so they survive grey print and colour-blind eyes; those
 of the signed margin drop are white at 0.
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from nrmap.sparsity import MapKind
+from nrmap.sparsity import MAP_NAMES, MapKind
 
 
 @dataclass(frozen=True)
@@ -27,30 +27,30 @@ class KindStyle:
 
 
 KINDS: dict[MapKind, KindStyle] = {
-    "kmap": KindStyle("KMAP  K(i, j)", "drop in Q, sum over states", "inferno"),
-    "hmap": KindStyle("HMAP  H(i, j)", "nats, sum over states", "viridis"),
-    "kl": KindStyle("KL map", "nats, sum over states", "viridis"),
-    "margin_drop": KindStyle("Margin-drop map", "drop in margin, sum over states", "RdBu_r", signed=True),
+    "kmap": KindStyle(f"{MAP_NAMES['kmap']}  K(i, j)", "drop in Q, sum over states", "inferno"),
+    "hmap": KindStyle(f"{MAP_NAMES['hmap']}  H(i, j)", "nats, sum over states", "viridis"),
+    "kl": KindStyle(MAP_NAMES["kl"], "nats, sum over states", "viridis"),
+    "margin_drop": KindStyle(
+        MAP_NAMES["margin_drop"].capitalize(), "drop in margin, sum over states", "RdBu_r", signed=True
+    ),
 }
 
 
-def map_limits(map_: ArrayLike, kind: MapKind, limits: tuple[float, float] | None = None) -> tuple[float, float]:
-    """The values at both ends of the colours: `limits`, or the map's own; with two signs equally far from 0."""
+def map_limits(map_: ArrayLike, kind: MapKind) -> tuple[float, float]:
+    """The values at both ends of the colours, the map's smallest and largest; with two signs equally far from 0."""
     values = np.asarray(map_)
-    low, high = limits or (float(values.min()), float(values.max()))
+    low, high = float(values.min()), float(values.max())
     if KINDS[kind].signed:
         high = max(abs(low), abs(high))
         low = -high
     return low, high
 
 
-def draw_map(
-    ax: Axes, map_: ArrayLike, *, kind: MapKind, title: str, limits: tuple[float, float] | None = None
-) -> None:
-    """A map [H, W] as a heat map with its colour bar; `limits` replace its own smallest and largest value."""
+def draw_map(ax: Axes, map_: ArrayLike, *, kind: MapKind, title: str) -> None:
+    """A map [H, W] as a heat map with its colour bar."""
     values = np.asarray(map_, dtype=np.float64)
     style = KINDS[kind]
-    low, high = map_limits(values, kind, limits)
+    low, high = map_limits(values, kind)
     image = ax.imshow(values, cmap=style.colours, vmin=low, vmax=high, interpolation="none")
     ax.set_title(title)
     _without_frame(ax)

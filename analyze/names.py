@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from nrmap.controls import CONTROL_KINDS
 from nrmap.evaluation import BASELINE_METHOD, WORST_CASE
 from nrmap.records import Record
+from nrmap.sparsity import MAP_NAMES, MapKind
 
 # In the order in which tables and figures show them; other methods follow, by name.
 _METHODS = {
@@ -33,11 +34,11 @@ class MetricName:
     meaning: str
 
 
-_KINDS = {
-    "kmap": ("K", r"\mathcal{K}", "KMAP"),
-    "hmap": ("H", r"\mathcal{H}", "HMAP"),
-    "kl": ("KL", r"\mathrm{KL}", "the KL map"),
-    "margin_drop": ("Δm", r"\Delta m", "the margin-drop map"),
+_SYMBOLS: dict[MapKind, tuple[str, str]] = {
+    "kmap": ("K", r"\mathcal{K}"),
+    "hmap": ("H", r"\mathcal{H}"),
+    "kl": ("KL", r"\mathrm{KL}"),
+    "margin_drop": ("Δm", r"\Delta m"),
 }
 # The sums of the maps that are almost flat need more digits to show that they are not.
 _SPARSITY_DIGITS = {"kmap": 2, "hmap": 6, "kl": 2, "margin_drop": 2}
@@ -45,12 +46,19 @@ _SPARSITY_DIGITS = {"kmap": 2, "hmap": 6, "kl": 2, "margin_drop": 2}
 
 def _map_metrics() -> dict[str, MetricName]:
     names = {}
-    for kind, (short, symbol, name) in _KINDS.items():
+    for kind, (short, symbol) in _SYMBOLS.items():
+        name = f"the {MAP_NAMES[kind]}" if MAP_NAMES[kind].endswith(" map") else MAP_NAMES[kind]
         names[f"{kind}_sparsity"] = MetricName(
             f"S({short})",
             f"$S({symbol})$",
             _SPARSITY_DIGITS[kind],
             f"‖M‖₁ / ‖M‖₂ of {name} (eq. 9), from 1 for one pixel to √pixels for a flat map; smaller is sparser.",
+        )
+        names[f"{kind}_sparsity_difference"] = MetricName(
+            f"ΔS({short})",
+            rf"$\Delta S({symbol})$",
+            _SPARSITY_DIGITS[kind],
+            f"S of {name} of a method minus S of {name} of another: below 0 the first is sparser.",
         )
         names[f"{kind}_effective_pixels"] = MetricName(
             f"S²({short})", f"$S^2({symbol})$", 0, f"S² of {name}: the pixels of a flat map that is as sparse."
@@ -187,12 +195,15 @@ def epsilon_label(attack_epsilon: float) -> str:
 
 
 def attack_label(attack: str | None, attack_epsilon: float | None = None) -> str:
-    """`PGD-10, 1/255`; `clean`; `always UP`; `random actions`; `worst case, 1/255`."""
+    """`PGD-10, 1/255`; `clean`; `always UP`; `random actions`; `worst case, 1/255`.
+
+    What tells several players of a kind apart stays behind it: `always UP (run_seed=1)`.
+    """
     name = attack or "clean"
     if name.startswith("constant:"):
         return f"always {name.removeprefix('constant:')}"
-    if name == "random_policy":
-        return "random actions"
+    if name.startswith("random_policy"):
+        return f"random actions{name.removeprefix('random_policy')}"
     if name == WORST_CASE:
         name = "worst case"
     name = name.upper() if name.startswith(("pgd", "fgsm")) else name

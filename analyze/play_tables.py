@@ -7,9 +7,19 @@ from analyze.formats import Cell, Column, Table
 from analyze.names import METRICS, attack_label, epsilon_label, metric_name
 from analyze.published import PUBLISHED_RETURNS
 from analyze.rows import PUBLISHED, Rows, cell_of, interval_notes, measured_column, place_of
+from nrmap.attacks import OBJECTIVES
 from nrmap.evaluation import BASELINE_METHOD
 from nrmap.records import Record
 
+# What stands below an attack's name here is more than the attack that others call so.
+_ATTACK_NOTE = (
+    f"FGSM and PGD try {len(OBJECTIVES)} objectives in turn, each with the attack's number of steps, until one flips "
+    f"the action: FGSM takes up to {len(OBJECTIVES)} steps, PGD-10 up to {10 * len(OBJECTIVES)}."
+)
+_PUBLISHED_ATTACK_NOTE = (
+    f"published: one PGD of 10 steps; the attack of this column takes up to {10 * len(OBJECTIVES)}, on "
+    f"{len(OBJECTIVES)} objectives"
+)
 _RETURN_METRICS = ("return_mean", "return_std", "flip_rate", "certified_rate")
 # How an episode was played: the attack, its radius, and over how many episodes.
 _Condition = tuple[str, float | None, int | None]
@@ -39,11 +49,14 @@ def returns_table(records: Sequence[Record], *, reference: Collection[str] = ())
         fitting = [condition for condition in conditions if condition[:2] == (one.attack, one.attack_epsilon)]
         if fitting and any(record.game == one.game for record in chosen):
             key = (one.game, PUBLISHED, f"published: {one.agent}")
-            rows.put(key, None, _return_key(one.metric, fitting[0]), Cell(one.printed))
+            note = None if one.attack == "clean" else _PUBLISHED_ATTACK_NOTE
+            rows.put(key, None, _return_key(one.metric, fitting[0]), Cell(one.printed, note=note))
             if one.agent not in sources[one.source]:
                 sources[one.source].append(one.agent)
-    notes = [f"Published {', '.join(agents)}: {source}." for source, agents in sources.items()]
-    return rows.table("returns", "Returns of whole greedy episodes", columns, [*interval_notes(chosen), *notes])
+    searches = any(condition[0].startswith(("fgsm", "pgd")) for condition in conditions)
+    notes = [*interval_notes(chosen), *([_ATTACK_NOTE] if searches else [])]
+    notes += [f"Published {', '.join(agents)}: {source}." for source, agents in sources.items()]
+    return rows.table("returns", "Returns of whole greedy episodes", columns, notes)
 
 
 def action_table(records: Sequence[Record], game: str, *, reference: Collection[str] = ()) -> Table:

@@ -9,6 +9,7 @@ Returns: Zhang et al., NeurIPS 2020 (vanilla and SA-DQN), and the CAR-DQN paper,
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 
 UAI_2021 = "Korkmaz, UAI 2021 (PMLR 161:1661-1670), tables 1 and 2"
 SA_DQN = "Zhang et al., NeurIPS 2020 (SA-DQN)"
@@ -85,3 +86,9 @@ def paper_number(game: str, method: str, metric: str) -> Published | None:
     agent = PAPER_AGENTS.get(method)
     found = (one for one in PUBLISHED_MAPS if (one.game, one.agent, one.metric) == (game, agent, metric))
     return next(found, None)
+
+
+def paper_difference(game: str, method: str, base: str, metric: str) -> str | None:
+    """The paper's number for the one method minus that for the other, exactly; None where it did not print both."""
+    first, second = (paper_number(game, one, metric) for one in (method, base))
+    return str(Decimal(first.printed) - Decimal(second.printed)) if first and second else None

@@ -22,10 +22,13 @@ class Rows:
     def __init__(self, *index: str) -> None:
         """`index` names the columns that a group's key fills: "game", "policies" and others, first ones sort first."""
         self._index = index
-        self._cells: dict[Key, dict[int | None, dict[str, Cell]]] = defaultdict(lambda: defaultdict(dict))
+        self._cells: dict[Key, dict[int | str | None, dict[str, Cell]]] = defaultdict(lambda: defaultdict(dict))
 
-    def put(self, key: Key, seed: int | None, column: str, cell: Cell) -> None:
-        """Set a cell; where another value stands already, that one stays, with a note that there are two."""
+    def put(self, key: Key, seed: int | str | None, column: str, cell: Cell) -> None:
+        """Set a cell; where another value stands already, that one stays, with a note that there are two.
+
+        `seed` is a number, a word for all of them, or None for what has none.
+        """
         cells = self._cells[key][seed]
         found = cells.setdefault(column, cell)
         if (found.value, found.low, found.high) != (cell.value, cell.low, cell.high):

@@ -8,6 +8,7 @@ import math
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -53,27 +54,31 @@ class Panel:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Panels in rows of `columns`, each of `panel_size` inches. `name` is its file's, without an ending."""
+    """Panels in rows of `columns`, each of `panel_size` inches; None leaves a cell empty.
+
+    `name` is its file's, without an ending.
+    """
 
     name: str
     caption: str
-    panels: tuple[Panel, ...]
+    panels: tuple[Panel | None, ...]
     columns: int
     panel_size: tuple[float, float]
 
 
 def save_sheet(sheet: Sheet, folder: Path) -> Path:
-    """Write the sheet to `folder` as PDF and as PNG, atomically; returns the path of the PNG."""
+    """Write the sheet, which has at least one panel, to `folder` as PDF and PNG, atomically; returns the PNG's path."""
     rows = math.ceil(len(sheet.panels) / sheet.columns)
     width, height = sheet.panel_size
     columns = min(sheet.columns, len(sheet.panels))
     with mpl.rc_context(STYLE):
         figure = _figure(columns * width, rows * height)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for panel, ax in zip(sheet.panels, axes, strict=False):
-            panel.draw(ax)
-        for ax in axes[len(sheet.panels) :]:
-            ax.remove()
+        for panel, ax in zip_longest(sheet.panels, axes):
+            if panel is None:
+                ax.remove()
+            else:
+                panel.draw(ax)
         caption = textwrap.fill(sheet.caption, width=max(round(_LETTERS_PER_INCH * columns * width), 20))
         figure.suptitle(caption, x=0.01, horizontalalignment="left", fontsize=STYLE["font.size"])
         figure.draw_without_rendering()  # lays out the panels, once for both files

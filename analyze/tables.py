@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from rich.console import Console
 
+from analyze.differences import DIFFERENCE
 from analyze.formats import Cell, Column, Table, print_table
 from analyze.names import (
     base_method,
@@ -19,13 +20,14 @@ from analyze.names import (
     metric_name,
 )
 from analyze.play_tables import other_table, returns_table
-from analyze.published import paper_number
-from analyze.rows import Rows, cell_of, interval_notes, measured_column, place_of
+from analyze.published import paper_difference, paper_number
+from analyze.rows import Key, Rows, cell_of, interval_notes, measured_column, place_of
 from nrmap.records import Record
+from nrmap.sparsity import MAP_NAMES
 
 SPARSITIES = ("kmap_sparsity", "hmap_sparsity")
 ENTROPIES = ("kmap_map_entropy", "hmap_map_entropy")
-_KINDS = ("kmap", "hmap", "kl", "margin_drop")
+_KINDS = tuple(MAP_NAMES)
 _ALL_SPARSITIES = (*(f"{kind}_sparsity" for kind in _KINDS), "flip_pair_rate", "tie_pair_rate")
 _DIRECTIONS = ("vertical", "horizontal")
 _GRID = {"grid_excess": "grid", "grid_p_value": "p", "grid_null_quantile": "no grid", "grid_crop_quantile": "crops"}
@@ -83,6 +85,34 @@ def sparsity_table(records: Sequence[Record], *, reference: Collection[str] = ()
     """S of every kind of map, a row for each policy, set of states and temperature."""
     trained = [record for record in records if not is_control(record.method)]
     return _map_table(trained, _ALL_SPARSITIES, "sparsity", "Sparsity of all kinds of maps", reference)
+
+
+def difference_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
+    """S of a method minus S of another on the same states, a row for each training seed."""
+    title = "Differences in sparsity between two methods on the same states, seed by seed; below 0 the first is sparser"
+    return _difference_table([r for r in records if r.seed is not None], "differences", title, reference)
+
+
+def seed_difference_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
+    """The same of the means over training seeds."""
+    title = "Differences in sparsity between the means of two methods over training seeds; below 0 the first is sparser"
+    return _difference_table([r for r in records if r.seed is None], "seed-differences", title, reference)
+
+
+def _difference_table(records: Sequence[Record], name: str, title: str, reference: Collection[str]) -> Table:
+    columns: list[Column] = []
+    chosen = [record for record in records if record.metric.endswith(DIFFERENCE)]
+    for metric in (f"{kind}{DIFFERENCE}" for kind in _KINDS):
+        mine = [record for record in chosen if record.metric == metric]
+        if mine:
+            heading = metric_name(metric)
+            columns.append(measured_column(metric, metric, heading.title))
+            if any(_paper_cell(record).value is not None for record in mine):
+                columns.append(
+                    Column(f"{metric} paper", f"{heading.title} paper", latex=f"{heading.latex} paper", digits=0)
+                )
+    rows = _rows_of_maps([(record, cell_of(record)) for record in chosen], reference, against=True)
+    return rows.table(name, title, columns, interval_notes(chosen))
 
 
 def control_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
@@ -145,19 +175,25 @@ def _map_table(
     )
 
 
-def _rows_of_maps(cells: Sequence[tuple[Record, Cell]], reference: Collection[str]) -> Rows:
-    """A row for each policy, set of states and T; what does not depend on T stands in the row of every T."""
+def _rows_of_maps(cells: Sequence[tuple[Record, Cell]], reference: Collection[str], *, against: bool = False) -> Rows:
+    """A row for each policy, set of states and T; what does not depend on T stands in the row of every T.
+
+    With `against` the item of a record is a method that it is compared with, and has a column.
+    """
     temperatures: dict[tuple[object, ...], set[float | None]] = defaultdict(set)
     for record, _ in cells:
         temperatures[_maps_of(record)].add(record.temperature)
-    rows = Rows("game", "states", "N", "T", "policies", "method")
+    rows = Rows("game", "states", "N", "T", "policies", "method", *(["against"] if against else []))
     for record, cell in cells:
         game, place = place_of(record, reference)
         own = {record.temperature} if record.temperature is not None else temperatures[_maps_of(record)] - {None}
         for temperature in own or {None}:
-            key = (game, record.states_from, record.num_states, temperature, place, record.method)
-            rows.put(key, record.seed, record.metric, cell)
-            rows.put(key, record.seed, f"{record.metric} paper", _paper_cell(record))
+            key: Key = (game, record.states_from, record.num_states, temperature, place, record.method)
+            seed: int | str | None = record.seed
+            if against:
+                key, seed = (*key, method_label(record.item or "")), "all" if seed is None else seed
+            rows.put(key, seed, record.metric, cell)
+            rows.put(key, seed, f"{record.metric} paper", _paper_cell(record))
     return rows
 
 
@@ -188,5 +224,8 @@ def _maps_of(record: Record) -> tuple[object, ...]:
 
 
 def _paper_cell(record: Record) -> Cell:
+    if record.metric.endswith(DIFFERENCE):
+        method, base = (base_method(one) for one in (record.method, record.item or ""))
+        return Cell(paper_difference(record.game, method, base, record.metric.removesuffix("_difference")))
     published = paper_number(record.game, base_method(record.method), record.metric)
     return Cell(published.printed if published else None)

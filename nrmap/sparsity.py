@@ -10,6 +10,8 @@ from nrmap.errors import check
 
 FloatArray = NDArray[np.float64]
 MapKind = Literal["kmap", "hmap", "kl", "margin_drop"]
+# What every table, figure and panel calls them.
+MAP_NAMES: dict[MapKind, str] = {"kmap": "KMAP", "hmap": "HMAP", "kl": "KL map", "margin_drop": "margin-drop map"}
 
 _WHY_ZERO: dict[MapKind, str] = {
     "kmap": "no pixel flips an action to one of lower Q",

@@ -1,9 +1,12 @@
 """What a run tells Weights & Biases, or nobody: the choice of mode and one run's lifetime.
 
 W&B is a copy for reading along. Every number it gets is also in this project's own files, so
-nothing here may change, delay or end the work that is being tracked.
+nothing here may change or end the work that is being tracked, nor hold it up by more than the
+seconds that `nrmap.wandb_tracker` gives a start and an end. Mistakes in the settings are errors:
+`TrackingSpec` and `decide_mode` find them, before there is any work.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,12 +16,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from nrmap.errors import check, unknown_choice
+from nrmap.errors import NrmapError, check, unknown_choice
+
+log = logging.getLogger(__name__)
 
 Mode = Literal["online", "offline", "disabled"]
-JobType = Literal["train", "analyze", "report"]
+JobType = Literal["train", "analyze"]
 
 # What W&B itself accepts in WANDB_MODE, its two old names included.
 _ENVIRONMENT_MODES: dict[str, Mode] = {
@@ -71,9 +76,6 @@ class Tracker(Protocol):
     def image(self, name: str, image: Path | NDArray[np.uint8], caption: str | None = None) -> None:
         """A picture: a file, or uint8 [H, W] or [H, W, 3] in [0, 255]."""
 
-    def histogram(self, name: str, values: ArrayLike) -> None:
-        """The distribution of finite `values` of any shape, in 64 bins."""
-
     def artifact(
         self,
         name: str,
@@ -97,9 +99,6 @@ class NoTracker:
         """See Tracker."""
 
     def image(self, name: str, image: Path | NDArray[np.uint8], caption: str | None = None) -> None:
-        """See Tracker."""
-
-    def histogram(self, name: str, values: ArrayLike) -> None:
         """See Tracker."""
 
     def artifact(
@@ -136,19 +135,46 @@ def _number_in_name(number: float) -> str:
 def decide_mode(spec: TrackingSpec, environ: Mapping[str, str]) -> Mode:
     """The mode that `spec` names; for `auto` that of WANDB_MODE; else online if there is an API key, else offline.
 
-    Asks neither the user nor the network. Raises NrmapError for a WANDB_MODE that W&B does not
-    know, and where `auto` needs wandb and it is not installed.
+    Where wandb is not installed the last is disabled, which is logged. Asks neither the user nor
+    the network. Raises NrmapError for a WANDB_MODE that W&B does not know, and for `online`,
+    by either name, without an API key.
     """
-    if spec.mode != "auto":
-        return spec.mode
-    named = environ.get("WANDB_MODE")
-    if not named:
+    mode = spec.mode if spec.mode != "auto" else _mode_of_environment(environ)
+    if mode is None:
+        return _mode_of_account()
+    if mode == "online":
         from nrmap.wandb_tracker import has_credentials
 
-        return "online" if has_credentials() else "offline"
+        # Without a key W&B asks for one, and on a terminal waits for ever.
+        check(
+            has_credentials(),
+            "wandb.mode=online without a valid API key: "
+            "run `wandb login`, set WANDB_API_KEY, or use wandb.mode=offline",
+        )
+    return mode
+
+
+def _mode_of_environment(environ: Mapping[str, str]) -> Mode | None:
+    named = environ.get("WANDB_MODE")
+    if not named:
+        return None
     if named not in _ENVIRONMENT_MODES:
         raise unknown_choice("WANDB_MODE", named, get_args(Mode))
     return _ENVIRONMENT_MODES[named]
+
+
+def _mode_of_account() -> Mode:
+    from nrmap.wandb_tracker import has_credentials
+
+    try:
+        return "online" if has_credentials() else "offline"
+    except NrmapError as error:
+        _tell(error)
+        return "disabled"
+
+
+def _tell(error: NrmapError) -> None:
+    log.warning("%s: the work goes on without W&B", error)
 
 
 @contextmanager
@@ -167,10 +193,9 @@ def track(
 
     The same `run_id` continues the same run, so it should follow from the result's identity. The
     run ends as failed when the block raises. Runs may be nested. Without a network at the start
-    the run is kept offline; a failure of W&B later on is logged once and the block goes on.
-
-    Raises NrmapError where wandb is not installed, where `online` was asked for and there is no
-    API key, and where `folder` cannot be written.
+    the run is kept offline. Where it cannot start at all, be it that wandb is not installed or
+    `folder` cannot be written, the block has a NoTracker; that, and the first failure later on,
+    is one line in the log. Raises NrmapError only where `decide_mode` does.
     """
     mode = decide_mode(spec, os.environ)
     if mode == "disabled":
@@ -178,18 +203,23 @@ def track(
         return
     from nrmap.wandb_tracker import WandbTracker
 
-    tracker = WandbTracker.start(
-        mode=mode,
-        project=spec.project,
-        entity=spec.entity,
-        job_type=job_type,
-        name=name,
-        group=spec.group or group,
-        run_id=run_id,
-        config=config,
-        tags=list(dict.fromkeys([*spec.tags, *tags])),
-        folder=folder,
-    )
+    try:
+        tracker = WandbTracker.start(
+            mode=mode,
+            project=spec.project,
+            entity=spec.entity,
+            job_type=job_type,
+            name=name,
+            group=spec.group or group,
+            run_id=run_id,
+            config=config,
+            tags=list(dict.fromkeys([*spec.tags, *tags])),
+            folder=folder,
+        )
+    except NrmapError as error:
+        _tell(error)
+        yield NoTracker()
+        return
     try:
         yield tracker
     except BaseException:

@@ -4,12 +4,12 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from nrmap.errors import NrmapError, check
 
@@ -19,26 +19,26 @@ X_AXIS = "agent_step"
 INIT_TIMEOUT = 20  # seconds until a run that finds no server goes on offline
 FINISH_TIMEOUT = 120  # seconds that the end of a run waits for its last uploads
 FLUSH_INTERVAL = 5  # seconds of metrics that a kill can cost
-HISTOGRAM_BINS = 64
 
 
 def has_credentials() -> bool:
     """Whether W&B finds an API key (WANDB_API_KEY, its settings or .netrc), without asking user or network.
 
-    A key that W&B rejects for its form counts as none and is logged.
+    A key that W&B rejects for its form counts as none, and so does any other failure; both are
+    logged. Raises NrmapError where wandb cannot be imported.
     """
     wandb = _import_wandb()
     # With the greeting that it otherwise prints, a login also looks up the account over the network.
     with _environment(WANDB_SILENT="true"):
         try:
             return bool(wandb.login(prompt=False, verify=False))
-        except wandb.errors.AuthenticationError as error:
+        except Exception as error:
             log.warning("W&B: %s", first_line(error))
             return False
 
 
 class WandbTracker:
-    """A Tracker that writes one W&B run. After `start` no method raises because of W&B."""
+    """A Tracker that writes one W&B run. After `start` no method raises: the first failure is logged."""
 
     def __init__(self, wandb: Any, run: Any, folder: Path) -> None:
         """`run` is what `wandb.init` gave and `folder` where artifacts are staged; `start` makes both."""
@@ -62,28 +62,25 @@ class WandbTracker:
         tags: list[str],
         folder: Path,
     ) -> "WandbTracker":
-        """Begin the run `run_id`, or go on with it; see nrmap.tracking.track."""
+        """Begin the run `run_id`, or go on with it; see nrmap.tracking.track.
+
+        `online` needs an API key. Raises NrmapError where there is no wandb, `folder` cannot be
+        written, or W&B cannot start the run.
+        """
         wandb = _import_wandb()
         _make_writable(folder)
         # A parent's service process, if inherited, would die with it and refuse the run ids of killed siblings.
         os.environ.pop("WANDB_SERVICE", None)
-        if mode == "online":
-            # Without a key wandb.init asks for one, and on a terminal waits for ever.
-            check(
-                has_credentials(),
-                "wandb.mode=online without a valid API key: "
-                "run `wandb login`, set WANDB_API_KEY, or use wandb.mode=offline",
-            )
-        settings = wandb.Settings(
-            silent=True,
-            console="off",
-            x_disable_stats=True,
-            init_timeout=INIT_TIMEOUT,
-            finish_timeout=FINISH_TIMEOUT,
-            x_transaction_log_flush_interval=FLUSH_INTERVAL,
-        )
 
         def init(mode: str) -> Any:
+            settings = wandb.Settings(
+                silent=True,
+                console="off",
+                x_disable_stats=True,
+                init_timeout=INIT_TIMEOUT,
+                finish_timeout=FINISH_TIMEOUT,
+                x_transaction_log_flush_interval=FLUSH_INTERVAL,
+            )
             with _beside(folder):
                 return wandb.init(
                     mode=mode,
@@ -116,9 +113,7 @@ class WandbTracker:
                 run.define_metric(X_AXIS)
                 run.define_metric("*", step_metric=X_AXIS)
         except Exception as error:
-            raise NrmapError(
-                f"W&B cannot start the run {run_id}: {first_line(error)}; wandb.mode=disabled does without"
-            ) from error
+            raise NrmapError(f"W&B cannot start the run {run_id} ({first_line(error)})") from error
         return cls(wandb, run, folder)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -133,26 +128,27 @@ class WandbTracker:
 
     def table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """See Tracker."""
-        data = [list(row) for row in rows]
-        for row in data:
-            check(len(row) == len(columns), f"table {name}: {len(row)} values in a row for {len(columns)} columns")
-        self._log_media(name, lambda: self._wandb.Table(columns=list(columns), data=data))
+
+        def make() -> Any:
+            data = [list(row) for row in rows]
+            for row in data:
+                check(len(row) == len(columns), f"table {name}: {len(row)} values in a row for {len(columns)} columns")
+            return self._wandb.Table(columns=list(columns), data=data)
+
+        self._log_media(name, make)
 
     def image(self, name: str, image: Path | NDArray[np.uint8], caption: str | None = None) -> None:
         """See Tracker."""
-        if isinstance(image, Path):
-            check(image.is_file(), f"image {name}: no file {image}")
-            self._log_media(name, lambda: self._wandb.Image(str(image), caption=caption))
-            return
-        drawable = image.dtype == np.uint8 and (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3))
-        check(drawable, f"image {name} is {image.dtype} {list(image.shape)}: expected uint8 [H, W] or [H, W, 3]")
-        self._log_media(name, lambda: self._wandb.Image(image, caption=caption))
 
-    def histogram(self, name: str, values: ArrayLike) -> None:
-        """See Tracker."""
-        numbers = np.asarray(values, dtype=np.float64)
-        check(numbers.size > 0 and bool(np.isfinite(numbers).all()), f"histogram {name}: expected finite values")
-        self._log_media(name, lambda: self._wandb.Histogram(np_histogram=np.histogram(numbers, bins=HISTOGRAM_BINS)))
+        def make() -> Any:
+            if isinstance(image, Path):
+                check(image.is_file(), f"image {name}: no file {image}")
+                return self._wandb.Image(str(image), caption=caption)
+            drawable = image.dtype == np.uint8 and (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3))
+            check(drawable, f"image {name} is {image.dtype} {list(image.shape)}: expected uint8 [H, W] or [H, W, 3]")
+            return self._wandb.Image(image, caption=caption)
+
+        self._log_media(name, make)
 
     def artifact(
         self,
@@ -162,10 +158,10 @@ class WandbTracker:
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """See Tracker."""
-        named = dict(files) if isinstance(files, Mapping) else {path.name: path for path in files}
-        for path in named.values():
-            check(path.is_file(), f"artifact {name}: no file {path}")
         with self._tolerated(), _beside(self._folder):
+            named = dict(files) if isinstance(files, Mapping) else {path.name: path for path in files}
+            for path in named.values():
+                check(path.is_file(), f"artifact {name}: no file {path}")
             safe_name = re.sub(r"[^\w.-]+", "-", name)
             artifact = self._wandb.Artifact(safe_name, type, metadata=dict(metadata or {}))
             for name_inside, path in named.items():
@@ -182,7 +178,7 @@ class WandbTracker:
             with contextlib.suppress(Exception):
                 self._wandb.teardown()
 
-    def _log_media(self, name: str, make: Any) -> None:
+    def _log_media(self, name: str, make: Callable[[], Any]) -> None:
         with self._tolerated(), _beside(self._folder):
             # Joined to the row of the current step; a row of its own would take the next step from log().
             self._run.log({name: make()}, commit=False)
@@ -198,7 +194,7 @@ class WandbTracker:
         """One line for the first failure of a run; the others would say the same again."""
         if not self._has_failed:
             log.warning(
-                "W&B failed (%s: %s): the work goes on, but its copy there may be incomplete",
+                "tracking failed (%s: %s): the work goes on, but its copy at W&B may be incomplete",
                 type(error).__name__,
                 first_line(error),
             )
@@ -208,8 +204,8 @@ class WandbTracker:
 def _import_wandb() -> Any:
     try:
         import wandb
-    except ImportError as error:
-        raise NrmapError(f"wandb is not installed ({error}): pip install wandb, or use wandb.mode=disabled") from error
+    except Exception as error:  # a broken installation raises whatever it is broken by
+        raise NrmapError(f"wandb cannot be imported ({first_line(error)}); `make install` installs it") from error
     return wandb
 
 

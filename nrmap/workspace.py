@@ -13,12 +13,12 @@ from typing import Any
 from nrmap.controls import CONTROL_KINDS
 from nrmap.errors import NrmapError, check
 from nrmap.evaluation import WORST_CASE
+from nrmap.sparsity import MAP_NAMES
 from nrmap.tracking import TrackingSpec, summary_name
 from nrmap.wandb_tracker import X_AXIS, first_line, has_credentials
 
 NAME = "Non-robust features: games, methods, temperatures"
 GROUPED_BY = ("game", "method")
-_KINDS = {"kmap": "KMAP", "hmap": "HMAP", "kl": "KL map", "margin_drop": "margin-drop map"}
 PINNED_CONFIG = ("game", "method", "seed")
 
 
@@ -55,7 +55,8 @@ def study_workspace(
         import wandb_workspaces.workspaces as workspaces
         from wandb_workspaces import expr
     except ImportError as error:
-        raise NrmapError(f"wandb-workspaces is not installed ({error}): pip install 'nrmap[workspace]'") from error
+        install = "python -m pip install -c constraints.txt -e '.[workspace]'"
+        raise NrmapError(f"wandb-workspaces is not installed ({error}): {install}") from error
     for temperature in temperatures:
         check(temperature > 0, f"temperature={temperature}: expected a number > 0")
 
@@ -84,11 +85,15 @@ def study_workspace(
         "Training": [
             curve("recent_mean_return", "Return, mean of recent training episodes"),
             curve("loss", "Loss"),
-            curve("q_mean", "Mean Q-value of the actions taken"),
+            curve("td_loss", "TD part of the loss"),
+            curve("anchor_loss", "Distance from the vanilla agent's advantages"),
             curve("robust_loss", "Regulariser R (eq. 7)"),
+            curve("q_mean", "Mean Q-value over the batch and all actions"),
             curve("adversarial_flips", "Share of the batch that the training attack flips"),
             curve("uncertified", "Share of the batch that the interval bounds leave open"),
             curve("attack_epsilon", "Radius of the training attack"),
+            curve("kappa", "κ, the weight of R"),
+            curve("active_features", "Share of features that are alive"),
         ],
         "Returns and attacks": [
             bars("Return, clean and under attack", [clean, *returns]),
@@ -110,11 +115,11 @@ def study_workspace(
         "Controls and the grid": [
             *(
                 bars(f"S({title}) beside random and shuffled weights", beside_controls(f"{kind}_sparsity"))
-                for kind, title in _KINDS.items()
+                for kind, title in MAP_NAMES.items()
             ),
             *(
                 bars(f"Grid of the {title} beside random and shuffled weights", beside_controls(f"{kind}_grid_excess"))
-                for kind, title in _KINDS.items()
+                for kind, title in MAP_NAMES.items()
             ),
         ],
         "Maps": [

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -79,7 +80,6 @@ with track(TrackingSpec(mode="disabled"), job_type="train", name="n", group="g",
     tracker.summary({{"a": 1}})
     tracker.table("t", ["a"], [[1]])
     tracker.image("i", Path("no such file"))
-    tracker.histogram("h", [1.0])
     tracker.artifact("a", "policy", [Path("no such file")])
 assert not [name for name in sys.modules if name.split(".")[0] == "wandb"]
 """
@@ -153,49 +153,77 @@ def test_when_wandb_dies_the_work_goes_on(tmp_path, caplog, own_session):
         tracker.summary({"a": 1})
         tracker.table("t", ["a"], [[1]])
         tracker.image("i", picture)
-        tracker.histogram("h", [1.0])
         tracker.artifact("a", "policy", [policy])
     assert time.monotonic() - began < 20
-    (warning,) = [record.getMessage() for record in caplog.records if record.name.startswith("nrmap")]
-    assert "the work goes on" in warning
+    assert "the work goes on" in the_warning(caplog)
     with tracked(tmp_path / "next", run_id="next") as tracker:
         tracker.log({"loss": 5.0}, step=1)
     (part,) = parts(tmp_path / "next")
     assert rows_of(part) == [{"_step": 1, "agent_step": 1, "loss": 5.0}]
 
 
+def the_warning(caplog) -> str:
+    """The only line of this project in the log."""
+    (warning,) = [record.getMessage() for record in caplog.records if record.name.startswith("nrmap")]
+    assert "\n" not in warning
+    return warning
+
+
 @pytest.mark.parametrize("mode", ["auto", "offline"])
-def test_without_wandb_installed(monkeypatch, tmp_path, mode):
+def test_without_wandb_installed_the_work_goes_on_untracked(monkeypatch, tmp_path, caplog, mode):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(NrmapError, match=r"^wandb is not installed .*wandb\.mode=disabled$"):
-        tracked(tmp_path, TrackingSpec(mode=mode)).__enter__()
+    with tracked(tmp_path, TrackingSpec(mode=mode)) as tracker:
+        assert isinstance(tracker, NoTracker)
+    assert the_warning(caplog).startswith("wandb cannot be imported (")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_without_wandb_installed_online_is_a_mistake(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(NrmapError, match=r"^wandb cannot be imported"):
+        tracked(tmp_path, TrackingSpec(mode="online")).__enter__()
     with tracked(tmp_path, TrackingSpec(mode="disabled")) as tracker:
         assert isinstance(tracker, NoTracker)
-    assert [*tmp_path.iterdir()] == []
-    monkeypatch.undo()
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
+def test_in_a_folder_that_cannot_be_written_the_work_goes_on_untracked(tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(NrmapError, match=r"^cannot write .*file/run"):
-        tracked(tmp_path / "file" / "run").__enter__()
+    with tracked(tmp_path / "file" / "run") as tracker:
+        assert isinstance(tracker, NoTracker)
+    assert re.match(r"cannot write .*file/run.*: the work goes on without W&B$", the_warning(caplog))
 
 
-def test_what_cannot_be_logged_is_refused_before_wandb_sees_it(tmp_path):
+@pytest.mark.parametrize("broken", ["init", "Settings"])
+def test_a_run_that_cannot_start_lets_the_work_go_on_untracked(monkeypatch, tmp_path, caplog, broken):
+    def fail(*_, **__):
+        raise RuntimeError("no service\nand many lines more")
+
+    monkeypatch.setattr(wandb, broken, fail)
+    done = []
     with tracked(tmp_path) as tracker:
-        for refused in (
-            lambda: tracker.table("t", ["a", "b"], [[1]]),
-            lambda: tracker.image("i", np.zeros((2, 2))),
-            lambda: tracker.image("i", np.zeros((2, 2, 4), dtype=np.uint8)),
-            lambda: tracker.image("i", tmp_path / "missing.png"),
-            lambda: tracker.histogram("h", [np.nan]),
-            lambda: tracker.histogram("h", []),
-            lambda: tracker.artifact("a", "policy", [tmp_path / "missing"]),
-        ):
-            with pytest.raises(NrmapError):
-                refused()
+        tracker.log({"loss": 1.0}, step=1)
+        done.append(tracker)
+    assert isinstance(done[0], NoTracker)
+    expected = "W&B cannot start the run train-0a1b2c (no service): the work goes on without W&B"
+    assert the_warning(caplog) == expected
+
+
+def test_an_error_of_the_work_is_not_taken_for_one_of_tracking(monkeypatch, tmp_path):
+    with pytest.raises(NrmapError, match="the work itself"), tracked(tmp_path):
+        raise NrmapError("the work itself")
+
+
+def test_what_cannot_be_logged_is_told_once_and_left_out(tmp_path, caplog):
+    with tracked(tmp_path) as tracker:
+        tracker.table("t", ["a", "b"], [[1]])
+        tracker.image("i", np.zeros((2, 2)))
+        tracker.image("i", np.zeros((2, 2, 4), dtype=np.uint8))
+        tracker.image("i", tmp_path / "missing.png")
+        tracker.artifact("a", "policy", [tmp_path / "missing"])
+        tracker.log({"loss": 1.0}, step=1)
+    assert "table t: 1 values in a row for 2 columns" in the_warning(caplog)
     (part,) = parts(tmp_path)
-    assert (rows_of(part), artifacts_of(part)) == ([], {})
+    assert (rows_of(part), artifacts_of(part)) == ([{"_step": 1, "agent_step": 1, "loss": 1.0}], {})
 
 
 def test_the_cost_of_a_log_call(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The dashboard in code: what it serialises to, and that its panels ask for what runs really log."""
 
+import copy
 import json
 import re
 import sys
@@ -73,11 +74,15 @@ def test_curves_are_over_agent_steps(serialised):
     assert [panel["metrics"] for panel in training.values()] == [
         ["recent_mean_return"],
         ["loss"],
-        ["q_mean"],
+        ["td_loss"],
+        ["anchor_loss"],
         ["robust_loss"],
+        ["q_mean"],
         ["adversarial_flips"],
         ["uncertified"],
         ["attack_epsilon"],
+        ["kappa"],
+        ["active_features"],
     ]
 
 
@@ -195,21 +200,23 @@ def test_what_goes_wrong_while_saving_is_one_line(monkeypatch, tmp_path, capsys)
 
 
 def test_panels_ask_for_what_runs_log(serialised, tiny_settings, tiny_regulariser):
-    trainer = Trainer(tiny_settings(regulariser=tiny_regulariser()), device=torch.device("cpu"))
-    curves = Curves()
-    for iteration in trainer.run():
-        curves.record(iteration)
-    logged = curves.add_row(trainer.agent_step, trainer.metrics())
+    bounds = tiny_regulariser(solver="ibp", pgd_steps=0, pgd_step_fraction=0.0)
+    device, settings = torch.device("cpu"), tiny_settings(regulariser=tiny_regulariser())
+    attacked = Trainer(settings, device=device)
+    anchored = Trainer(
+        tiny_settings(regulariser=bounds, parent=settings, anchor=1.0),
+        device=device,
+        initial=copy.deepcopy(attacked.learner.online),
+    )
+    logged: set[str] = set()
+    for trainer in (attacked, anchored):
+        curves = Curves()
+        for iteration in trainer.run():
+            curves.record(iteration)
+        logged |= curves.add_row(trainer.agent_step, trainer.metrics()).keys()
     panels = panels_of(serialised)
     drawn = {panel["metrics"][0] for panel in panels.pop("Training").values()}
-    assert drawn - {"uncertified"} <= logged.keys()
-    bounded = Trainer(
-        tiny_settings(regulariser=tiny_regulariser(solver="ibp", pgd_steps=0, pgd_step_fraction=0.0)),
-        device=torch.device("cpu"),
-    )
-    for _ in bounded.run():
-        pass
-    assert "uncertified" in bounded.metrics()
+    assert drawn <= logged
     asked = {name for section in panels.values() for panel in section.values() for name in panel.get("metrics") or []}
     for name in asked:
         measured = re.sub(f"^({'|'.join(CONTROL_KINDS)})_", "", name)

@@ -1,1 +1,1 @@
-"""One page over everything under the outputs folder. It reads records, curves and maps, and measures nothing."""
+"""One page over everything under the outputs folder. It reads what was measured and adds differences only."""

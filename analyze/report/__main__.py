@@ -1,4 +1,4 @@
-"""`python -m analyze.report [--outputs outputs]`: print table 1, build the page over everything found."""
+"""`python -m analyze.report [--outputs outputs]`: build the page over everything found, print its first tables."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from analyze.formats import print_table
 from analyze.report.build import ensure_report
+from analyze.report.page import IN_SIGHT
 from nrmap.errors import NrmapError
 
 
@@ -19,8 +20,9 @@ def main() -> None:
     except NrmapError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    for table in tables[:2]:
-        print_table(table)
+    for table in tables:
+        if table.name in IN_SIGHT:
+            print_table(table)
     print(f"{page}{'' if made else ' is up to date'}")
 
 

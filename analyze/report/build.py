@@ -2,46 +2,65 @@
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import matplotlib
 import numpy
+import scipy
 
 import analyze
+import nrmap
 from analyze.formats import Table, to_csv, to_markdown
 from analyze.latex import to_latex
 from analyze.play_tables import action_table, other_table, q_gap_table, returns_table
+from analyze.report.compared import with_differences
 from analyze.report.drawings import chart_panels, chart_sheet, game_sources, map_sets, map_sheets, overlay_sheets
-from analyze.report.found import Found, digest_of_inputs, find
+from analyze.report.found import UNREADABLE, Found, digest_of_inputs, find
 from analyze.report.page import GamePart, build_page
 from analyze.sheets import Sheet, save_sheet
-from analyze.tables import control_table, entropy_table, grid_table, measure_table, sparsity_table, table1
+from analyze.tables import (
+    control_table,
+    difference_table,
+    entropy_table,
+    grid_table,
+    measure_table,
+    seed_difference_table,
+    sparsity_table,
+    table1,
+)
 from nrmap.errors import check
-from nrmap.files import identity_of, sha256_of_file, write_text
+from nrmap.files import identity_of, read_json, sha256_of_file, write_json, write_text
 from nrmap.layout import Layout
-from nrmap.records import Record
+from nrmap.records import Record, read_records, write_records
 
 PAGE, TABLES, FIGURES = "index.html", "tables", "figures"
+# The only measurements that the report makes: they need the maps of two policies.
+DIFFERENCES = "differences.json"
+# What the report was made from, and all its files.
+MANIFEST = "manifest.json"
 
 
 def ensure_report(outputs: Path) -> tuple[Path, list[Table], bool]:
     """Build the report of `outputs`; returns its page, its tables, and whether it had to be made anew.
 
-    Figures are drawn and the page is written only when a file that they depend on has changed,
-    or the code that makes them. Raises NrmapError when the folder is missing or cannot be written.
+    Figures are drawn and the page is written only when a file that they depend on has changed, or
+    the code that makes them, or when one of the report's own files is gone. Raises NrmapError when
+    the folder is missing or cannot be written.
     """
     check(outputs.is_dir(), f"no outputs folder {outputs}: run make reproduce, or name another with --outputs")
     folder = Layout(outputs).report
     identity = identity_of({"inputs": digest_of_inputs(outputs), "code": _digest_of_code()})
     found = find(outputs)
+    differences = _differences_of(folder, identity)
+    if differences is not None:
+        return folder / PAGE, all_tables(replace(found, differences=tuple(differences))), False
+    found = with_differences(found)
+    write_records(folder / DIFFERENCES, found.differences)
     tables = all_tables(found)
-    if _identity_of_page(folder / PAGE) == identity:
-        return folder / PAGE, tables, False
-    written = write_tables(tables, found.records, folder / TABLES)
-    parts, problems = [], []
+    written = write_tables(tables, [*found.records, *found.differences], folder / TABLES)
+    parts, problems = [], list(found.problems)
     figures: set[str] = set()
     for source in game_sources(found):
         sets, unreadable = map_sets(source, outputs)
@@ -54,15 +73,24 @@ def ensure_report(outputs: Path) -> tuple[Path, list[Table], bool]:
         problems += [*unreadable, *without]
     _remove_others(folder / FIGURES, figures)
     _remove_others(folder / TABLES, written)
-    write_text(folder / PAGE, build_page(found, tables, parts, problems, identity))
+    write_text(folder / PAGE, build_page(found, tables, parts, list(dict.fromkeys(problems))))
+    files = [PAGE, DIFFERENCES, *(f"{TABLES}/{name}" for name in written), *(f"{FIGURES}/{name}" for name in figures)]
+    write_json(folder / MANIFEST, {"identity": identity, "files": sorted(files)})
     return folder / PAGE, tables, True
 
 
 def all_tables(found: Found) -> list[Table]:
     """The tables over all games; those without a row are left out."""
     maps = (sparsity_table, control_table, grid_table, entropy_table, measure_table)
-    builders = (table1, returns_table, *maps, q_gap_table, other_table)
-    tables = [build(found.records, reference=found.reference) for build in builders]
+    of_differences = (difference_table, seed_difference_table)
+    tables = [
+        table1(found.records, reference=found.reference),
+        *(build(found.differences, reference=found.reference) for build in of_differences),
+        *(
+            build(found.records, reference=found.reference)
+            for build in (returns_table, *maps, q_gap_table, other_table)
+        ),
+    ]
     return [table for table in tables if table.rows]
 
 
@@ -103,16 +131,21 @@ def _remove_others(folder: Path, keep: set[str]) -> None:
 
 def _digest_of_code() -> dict[str, str]:
     """The hashes of the files that make the page, and the versions of what draws it."""
-    root = Path(analyze.__file__).parent
-    files = (path for path in sorted(root.rglob("*")) if path.suffix in (".py", ".css", ".js", ".html"))
-    hashes = {str(path.relative_to(root)): sha256_of_file(path) for path in files}
-    return {**hashes, "matplotlib": matplotlib.__version__, "numpy": numpy.__version__}
+    roots = [Path(str(package.__file__)).parent for package in (analyze, nrmap)]
+    files = ((root, path) for root in roots for path in root.rglob("*"))
+    hashes = {
+        str(path.relative_to(root.parent)): sha256_of_file(path)
+        for root, path in files
+        if path.suffix in (".py", ".css", ".js", ".html")
+    }
+    return {**hashes, "matplotlib": matplotlib.__version__, "numpy": numpy.__version__, "scipy": scipy.__version__}
 
 
-def _identity_of_page(path: Path) -> str | None:
-    if not path.is_file():
+def _differences_of(folder: Path, identity: str) -> list[Record] | None:
+    """The differences in the report in `folder`; None unless it is of this identity and whole."""
+    try:
+        manifest = read_json(folder / MANIFEST)
+        whole = all((folder / name).is_file() for name in manifest["files"])
+        return read_records(folder / DIFFERENCES) if whole and manifest["identity"] == identity else None
+    except UNREADABLE:
         return None
-    with open(path, encoding="utf-8") as file:
-        head = file.read(2000)
-    match = re.search(r'name="nrmap-inputs" content="(\w+)"', head)
-    return match[1] if match else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from analyze.figures import comparison_sheet, kinds_sheet, overlay_sheet, screen_of
 from analyze.heatmaps import KINDS
 from analyze.names import is_control, method_rank, policy_label
-from analyze.report.found import Found
+from analyze.report.found import Found, read_maps
 from analyze.report.gallery import MapSet, by_states, one_of_each_kind
 from analyze.report.labels import Result, Training
 from analyze.report.map_panels import control_panels, grid_panels, size_panels, sparsity_panels, temperature_panels
@@ -22,7 +22,6 @@ from analyze.report.play_panels import (
 )
 from analyze.sheets import Panel, Sheet
 from analyze.tables import headline_temperature
-from nrmap.episode_maps import load_maps
 from nrmap.errors import NrmapError
 from nrmap.records import Record
 from nrmap.sparsity import MapKind
@@ -55,6 +54,7 @@ class GameSource:
     records: Sequence[Record]
     trainings: Sequence[Training]
     results: Sequence[Result]
+    differences: Sequence[Record] = ()
 
     @property
     def name(self) -> str:
@@ -83,6 +83,7 @@ def game_sources(found: Found) -> list[GameSource]:
                 [record for record in records if belongs(record)],
                 [one for one in found.trainings if one.game == game and one.reference == reference],
                 [result for result in results if belongs(result.records[0])],
+                [record for record in found.differences if record.game == game and belongs(record)],
             )
             trained = any(record.policy_sha256 and not is_control(record.method) for record in source.records)
             if trained or source.trainings:
@@ -98,12 +99,12 @@ def map_sets(source: GameSource, outputs: Path) -> tuple[list[MapSet], list[str]
             continue
         first = next(record for record in result.records if record.states_from is not None)
         try:
-            maps, _ = load_maps(result.maps)
+            total = read_maps(result.maps).total()
         except NrmapError as error:
             problems.append(str(error).replace(f"{outputs}/", ""))
             continue
-        states_path = outputs / str(result.inputs.get("states_path", ""))
-        sets.append(MapSet(first.method, first.seed, first.states_from or "", maps.total(), states_path))
+        path = result.states_path(outputs)
+        sets.append(MapSet(first.method, first.seed, first.states_from or "", total, path))
     return _without_repeats(sets), problems
 
 
@@ -153,7 +154,11 @@ _MAP_SHEETS: dict[MapKind, str] = {"kmap": "figure1", "hmap": "figure2", "kl": "
 
 
 def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
-    """Figures 1 (KMAP) and 2 (HMAP) of the paper with every method and seed, other maps, and all kinds of agents."""
+    """Figures 1 (KMAP) and 2 (HMAP) of the paper with every method and seed, other maps, and all kinds of agents.
+
+    A row for each seed, a column for each method. Without a single map at the temperature of the
+    headline a sheet is left out.
+    """
     temperature = headline_temperature(source.records)
     sheets = []
     kinds = one_of_each_kind(sets)
@@ -165,14 +170,14 @@ def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
     for states, group in by_states(trained).items():
         slug = re.sub(r"[^\w.-]+", "-", states.replace("N = ", ""))
         seeds = sorted({one.seed for one in group}, key=lambda seed: (seed is None, seed))
-        ordered = sorted(group, key=lambda one: (seeds.index(one.seed), method_rank(one.method)))
-        maps = {policy_label(one.method, one.seed): one.total for one in ordered}
-        columns = len({one.method for one in group})
+        methods = sorted({one.method for one in group}, key=method_rank)
+        there = {(one.method, one.seed): one.total for one in group}
+        maps = {policy_label(method, seed): there.get((method, seed)) for seed in seeds for method in methods}
         for kind, name in _MAP_SHEETS.items():
             caption = f"{KINDS[kind].title}, {source.game}, {states}"
             name = f"{name}-{source.name}-{slug}"
-            sheets.append(comparison_sheet(name, caption, maps, kind, temperature, columns=columns))
-    return sheets
+            sheets.append(comparison_sheet(name, caption, maps, kind, temperature, columns=len(methods)))
+    return [sheet for sheet in sheets if any(sheet.panels)]
 
 
 def overlay_sheets(source: GameSource, sets: Sequence[MapSet], outputs: Path) -> tuple[list[Sheet], list[str]]:
@@ -191,7 +196,8 @@ def overlay_sheets(source: GameSource, sets: Sequence[MapSet], outputs: Path) ->
     if not shown:
         return [], problems
     caption = f"KMAP and the KL map over a screen of {source.game}, from the middle of the first episode."
-    return [overlay_sheet(f"overlay-{source.name}", caption, shown)], problems
+    temperature = headline_temperature(source.records)
+    return [overlay_sheet(f"overlay-{source.name}", caption, shown, temperature)], problems
 
 
 def _steps_before(settings: Mapping[str, object]) -> int:

@@ -1,31 +1,43 @@
 """What lies under an outputs folder: runs, their curves and policies, measured records, maps."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from analyze.identity import VERSIONS, stage_identity
 from analyze.report.labels import Result, Training, labelled_results, labelled_trainings
-from nrmap.errors import NrmapError
+from nrmap.episode_maps import EpisodeMaps, load_maps
+from nrmap.errors import NrmapError, check
 from nrmap.files import read_json, sha256_of_file
 from nrmap.layout import CURVES_FILE, METRICS_FILE, POLICY_FILE, REFERENCE_FOLDER, SETTINGS_FILE
 from nrmap.policy import load_policy
 from nrmap.records import Record, read_records
+from nrmap.sparsity import MAP_NAMES
 
 MAPS_FILE = "maps.npz"
+# What reading a damaged file raises, or one whose JSON is not of the form expected.
+UNREADABLE = (NrmapError, KeyError, TypeError, OSError)
 # Two records that agree in all other fields claim to be the same measurement.
 _RESULT_FIELDS = ("value", "low", "high", "interval", "note")
 
 
 @dataclass(frozen=True)
 class Found:
-    """Everything found, ready to be shown. `problems` are files that could not be read, and why."""
+    """Everything found, ready to be shown. `problems` are files that could not be read, and why.
+
+    `differences` between methods are no measurement of a policy, so they are kept apart.
+    """
 
     outputs: Path
     trainings: tuple[Training, ...]
     results: tuple[Result, ...]
     problems: tuple[str, ...] = ()
-    records: tuple[Record, ...] = field(default=())
+    records: tuple[Record, ...] = ()
+    differences: tuple[Record, ...] = ()
 
     @property
     def reference(self) -> frozenset[str]:
@@ -41,13 +53,13 @@ class Found:
 def find(outputs: Path) -> Found:
     """Read everything under `outputs`. What cannot be read is left out and told in `problems`."""
     problems: list[str] = []
-    trainings = labelled_trainings(list(_trainings(outputs, problems)))
+    trainings = labelled_trainings(_without_published(list(_trainings(outputs, problems))))
     results = labelled_results(list(_results(outputs, problems)), trainings)
     records, disagreements = _merged(results)
-    if disagreements:
-        problems.append(
-            f"{disagreements} values were measured twice and differ; the page shows those not from reference"
-        )
+    problems += [
+        f"{other}: {count} of its values are not those of {shown}, which are shown in their place"
+        for (shown, other), count in disagreements.items()
+    ]
     return Found(outputs, tuple(trainings), tuple(results), tuple(problems), tuple(records))
 
 
@@ -57,12 +69,18 @@ def _trainings(outputs: Path, problems: list[str]) -> Iterator[Training]:
         for folder in sorted(folders):
             try:
                 yield _training(outputs, folder, reference=root.name == REFERENCE_FOLDER)
-            except (NrmapError, KeyError, TypeError) as error:
+            except UNREADABLE as error:
                 problems.append(f"{folder.relative_to(outputs)}: {_reason(error, outputs)}")
 
 
+def _without_published(trainings: Sequence[Training]) -> list[Training]:
+    """Without the runs here whose policies became reference policies: they are the same ones."""
+    published = {training.sha256 for training in trainings if training.reference and training.sha256}
+    return [training for training in trainings if training.reference or training.sha256 not in published]
+
+
 def _training(outputs: Path, folder: Path, *, reference: bool) -> Training:
-    curves = read_json(folder / CURVES_FILE) if (folder / CURVES_FILE).is_file() else None
+    curves = _curves(folder / CURVES_FILE) if (folder / CURVES_FILE).is_file() else None
     card, sha256 = None, None
     if (folder / POLICY_FILE).is_file():
         policy = load_policy(folder / POLICY_FILE)
@@ -75,6 +93,15 @@ def _training(outputs: Path, folder: Path, *, reference: bool) -> Training:
     return Training(place, game, method, seed, reference, settings, curves, card, sha256)
 
 
+def _curves(path: Path) -> Mapping[str, Any]:
+    """What a training wrote of its course; one of `UNREADABLE` where it has not the form of curves."""
+    curves: Mapping[str, Any] = read_json(path)
+    numbers = [episode[name] for episode in curves["episodes"] for name in ("agent_step", "undiscounted_return")]
+    numbers += [value for row in curves["rows"] for value in (row["agent_step"], *row.values())]
+    check(all(isinstance(number, int | float) for number in numbers), f"{path} has values that are no numbers")
+    return curves
+
+
 def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
     for name in ("evaluation", "maps", REFERENCE_FOLDER):
         for path in sorted((outputs / name).rglob(METRICS_FILE)):
@@ -82,11 +109,11 @@ def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
                 context = read_json(path)
                 records = tuple(read_records(path))
                 settings, inputs, provenance = (context.get(key) or {} for key in ("settings", "inputs", "provenance"))
-            except (NrmapError, KeyError, TypeError) as error:
+            except UNREADABLE as error:
                 problems.append(f"{path.relative_to(outputs)}: {_reason(error, outputs)}")
                 continue
             maps = path.with_name(MAPS_FILE)
-            yield Result(
+            result = Result(
                 folder=str(path.parent.relative_to(outputs)),
                 reference=name == REFERENCE_FOLDER,
                 records=records,
@@ -95,6 +122,29 @@ def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
                 provenance=provenance,
                 maps=maps if maps.is_file() else None,
             )
+            if _is_outdated(result):
+                problems.append(f"{result.folder}: left out, another version of this project measured it")
+                continue
+            yield result
+
+
+def _is_outdated(result: Result) -> bool:
+    """Whether an evaluation is that of another version: other episodes and attacks under the names of ours.
+
+    Maps need no such question, since those of other states are told apart anyway.
+    """
+    if result.states is not None:
+        return False
+    if result.policy_sha256 is not None:
+        return result.inputs.get("version") != VERSIONS["evaluation"]
+    return Path(result.folder).name != stage_identity("baselines", **result.settings)
+
+
+def read_maps(path: Path) -> EpisodeMaps:
+    """The maps in a file; NrmapError also where they hold what no map does."""
+    maps, _ = load_maps(path)
+    check(all(np.isfinite(getattr(maps, kind)).all() for kind in MAP_NAMES), f"{path}: NaN or infinite values in maps")
+    return maps
 
 
 def _reason(error: Exception, outputs: Path) -> str:
@@ -102,17 +152,21 @@ def _reason(error: Exception, outputs: Path) -> str:
     return text.replace(f"{outputs}/", "")
 
 
-def _merged(results: list[Result]) -> tuple[list[Record], int]:
-    """All records once, and how many were measured twice with different values; those not from reference count."""
+def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str]]]:
+    """All records once, and how many were measured twice with other values, by the two folders.
+
+    The first folder is the one whose values count: in their order, those from reference last.
+    """
     names = [field.name for field in fields(Record) if field.name not in _RESULT_FIELDS]
-    merged: dict[tuple[Any, ...], Record] = {}
-    disagreements = 0
+    merged: dict[tuple[Any, ...], tuple[Record, str]] = {}
+    disagreements: Counter[tuple[str, str]] = Counter()
     for result in sorted(results, key=lambda result: result.reference):
         for record in result.records:
             key = tuple(getattr(record, name) for name in names)
-            found = merged.setdefault(key, record)
-            disagreements += found.value != record.value
-    return list(merged.values()), disagreements
+            found, folder = merged.setdefault(key, (record, result.folder))
+            if found.value != record.value:
+                disagreements[folder, result.folder] += 1
+    return [record for record, _ in merged.values()], disagreements
 
 
 def digest_of_inputs(outputs: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image  # comes with matplotlib
 
-from analyze.figures import channels_of, maps_of_kind, summed
+from analyze.figures import channels_of, kind_title, map_at, summed
 from analyze.heatmaps import KINDS, map_limits
 from analyze.names import base_method, is_control, method_label, method_rank, metric_name, policy_label, states_label
 from analyze.report.html import image
@@ -20,7 +20,7 @@ from nrmap.maps import FloatArray
 from nrmap.sparsity import MapKind, sparsity, zero_reason
 
 _LEVELS = 256
-_NOT_MEASURED = '<div class="none">not measured</div>'
+NOT_MEASURED = '<div class="none">not measured</div>'
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def gallery(sets: Sequence[MapSet], kind: MapKind, temperature: float | None) ->
     for seed in sorted({one.seed for one in sets}, key=lambda seed: (seed is None, seed)):
         for method in methods:
             found = by_place.get((method, seed))
-            cells.append(_NOT_MEASURED if found is None else _cards(found, kind, temperature))
+            cells.append(NOT_MEASURED if found is None else _cards(found, kind, temperature))
     width = f'style="--methods: {len(methods)}"'
     return f'<div class="scroll"><div class="gallery" {width}>\n' + "\n".join(cells) + "\n</div></div>"
 
@@ -63,12 +63,11 @@ def one_of_each_kind(sets: Iterable[MapSet]) -> list[MapSet]:
 def kinds_gallery(sets: Sequence[MapSet], temperature: float | None) -> str:
     """Every kind of map in a row, every one of `sets` in a column."""
     cells = [f'<div class="method">{escape(_column_title(one))}</div>' for one in sets]
-    for kind, style in KINDS.items():
-        at = f", T = {temperature:g}" if kind in ("hmap", "kl") and temperature is not None else ""
-        cells.append(f'<div class="kind">{escape(style.title + at)}</div>')
+    for kind in KINDS:
+        cells.append(f'<div class="kind">{escape(kind_title(kind, temperature))}</div>')
         for one in sets:
-            maps = [map_ for t, map_ in maps_of_kind(one.total, kind) if t in (None, temperature)]
-            cells.append(_card(one, summed(maps[0]), kind) if maps else _NOT_MEASURED)
+            map_ = map_at(one.total, kind, temperature)
+            cells.append(NOT_MEASURED if map_ is None else _card(one, summed(map_), kind))
     width = f'style="--methods: {len(sets)}"'
     return f'<div class="scroll"><div class="gallery" {width}>\n' + "\n".join(cells) + "\n</div></div>"
 
@@ -78,15 +77,8 @@ def _column_title(one: MapSet) -> str:
 
 
 def _cards(one: MapSet, kind: MapKind, temperature: float | None) -> str:
-    return (
-        "".join(
-            _card(one, map_, kind)
-            for at, each in maps_of_kind(one.total, kind)
-            if at == temperature or at is None
-            for map_ in channels_of(each)
-        )
-        or _NOT_MEASURED
-    )
+    map_ = map_at(one.total, kind, temperature)
+    return NOT_MEASURED if map_ is None else "".join(_card(one, each, kind) for each in channels_of(map_))
 
 
 def _card(one: MapSet, map_: FloatArray, kind: MapKind) -> str:

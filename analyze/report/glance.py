@@ -2,21 +2,26 @@
 
 from collections.abc import Iterator, Sequence
 
-from analyze.names import attack_label, base_method, is_control, method_label, method_rank, states_label
+from analyze.differences import DIFFERENCE
+from analyze.formats import format_number
+from analyze.names import attack_label, base_method, is_control, method_label, method_rank, metric_name, states_label
 from analyze.published import paper_number
 from nrmap.evaluation import BASELINE_METHOD
 from nrmap.records import Record, select
 
-# A policy that scores less than this above the best constant action has not learned to look.
-LEAD = 3.0
+# How far a game's policies were to lead the best constant action, where that was said in advance.
+LEADS = {"Freeway": 3.0}
 
 
-def glance(records: Sequence[Record]) -> list[str]:
-    """Sentences on one game: sparser or not, seed by seed, and above the best constant action or not."""
-    return [*_sparsity(records), *_returns(records)]
+def glance(records: Sequence[Record], differences: Sequence[Record] = ()) -> list[str]:
+    """Sentences on one game: sparser or not, seed by seed and by how much, and above the best constant action or not.
+
+    A policy is above it with the lower end of its interval, and by as much as `LEADS` asks for.
+    """
+    return [*_sparsity(records, differences), *_returns(records)]
 
 
-def _sparsity(records: Sequence[Record]) -> Iterator[str]:
+def _sparsity(records: Sequence[Record], differences: Sequence[Record]) -> Iterator[str]:
     maps = [
         record
         for record in select(records, metric="kmap_sparsity", item=None)
@@ -35,9 +40,10 @@ def _sparsity(records: Sequence[Record]) -> Iterator[str]:
                 for other in select(maps, method=method, states_from=states_from, num_states=num_states, seed=ours.seed)
             ]
             if pairs:
-                yield _comparison(
-                    pairs, vanilla, method, f"{states_label(states_from)}, N = {num_states}", maps[0].game
-                )
+                where = f"{states_label(states_from)}, N = {num_states}"
+                sentence = _comparison(pairs, vanilla, method, where, maps[0].game)
+                mine = select(differences, method=method, item=vanilla, states_from=states_from, num_states=num_states)
+                yield " ".join([sentence, *_differences(mine, vanilla)])
 
 
 def _comparison(
@@ -59,6 +65,37 @@ def _comparison(
     return text
 
 
+def _differences(differences: Sequence[Record], base: str) -> Iterator[str]:
+    """S(K) of a method minus that of `base`, on the same states and of the means over seeds, each with its interval.
+
+    Where K of a policy is 0 everywhere the margin-drop map, which needs no flip, stands beside it.
+    """
+    without_flips = any(record.value is None for record in select(differences, metric=f"kmap{DIFFERENCE}"))
+    for kind in ("kmap", "margin_drop") if without_flips else ("kmap",):
+        mine = sorted(select(differences, metric=f"{kind}{DIFFERENCE}"), key=lambda record: record.seed or 0)
+        paired = [f"{_with_interval(record)} (seed {record.seed})" for record in mine if record.seed is not None]
+        of_means = [_with_interval(record) for record in mine if record.seed is None]
+        parts = [
+            f"{what}: {', '.join(values)}"
+            for what, values in (("on the same states", paired), ("of the means over seeds", of_means))
+            if values
+        ]
+        if parts:
+            title = metric_name(f"{kind}_sparsity").title
+            yield f"{title} minus that of {method_label(base)}, {'; '.join(parts)}."
+
+
+def _with_interval(record: Record) -> str:
+    """`-31.20 [-33.00, -29.40]`."""
+    digits = metric_name(record.metric).digits
+    value, low, high = (
+        None if x is None else format_number(x, digits) for x in (record.value, record.low, record.high)
+    )
+    if value is None:
+        return "undefined"
+    return f"{value} (no interval)" if low is None else f"{value} [{low}, {high}]"
+
+
 def _returns(records: Sequence[Record]) -> Iterator[str]:
     means = select(records, metric="return_mean")
     constants = [
@@ -67,14 +104,17 @@ def _returns(records: Sequence[Record]) -> Iterator[str]:
     best = max(constants, key=lambda record: record.value or 0.0, default=None)
     if best is None or best.value is None:
         return
-    floor = best.value
+    floor, lead = best.value, LEADS.get(best.game, 0.0)
     yield f"The best constant action, {attack_label(best.attack)}, returns {floor:.2f}."
+    by_lead = f", and by {lead:g} points or more" if lead else ""
     for method in sorted({record.method for record in means} - {BASELINE_METHOD}, key=method_rank):
-        clean = [record.value for record in select(means, method=method, attack="clean") if record.value is not None]
-        if clean:
-            above = sum(value >= floor + LEAD for value in clean)
-            values = ", ".join(f"{value:.2f}" for value in clean)
-            yield (
-                f"{method_label(method)}: clean {values}; {above} of {len(clean)} "
-                f"{'policy beats' if above == 1 else 'policies beat'} the best constant action by {LEAD:g} or more."
-            )
+        clean = [record for record in select(means, method=method, attack="clean") if record.value is not None]
+        judged = [record for record in clean if record.low is not None]
+        if not clean:
+            continue
+        above = sum((r.low or 0.0) > floor and (r.value or 0.0) >= floor + lead for r in judged)
+        text = (
+            f"{method_label(method)}: clean {', '.join(_with_interval(record) for record in clean)}. Above the best "
+            f"constant action with the whole 95% interval{by_lead}: {above} of {len(judged)}."
+        )
+        yield f"{text} Without an interval: {len(clean) - len(judged)}." if len(judged) < len(clean) else text

@@ -4,6 +4,7 @@ Every function takes the records of one game and gives the panels of one sheet, 
 was measured. Every seed is shown apart.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
@@ -98,7 +99,8 @@ def _beside_controls(
     for states_from, num_states in _state_sets(records):
         for metric in metrics:
             mine = _measured(records, metric, states_from, num_states, temperature)
-            if mine and (states_from, num_states) in sets:
+            of_agents = any(not is_control(record.method) for record in mine)
+            if of_agents and (states_from, num_states) in sets:
                 at = "" if mine[0].temperature is None else f", T = {mine[0].temperature:g}"
                 title = f"{metric_name(metric).title}{at}: {states_label(states_from)}, N = {num_states}"
                 rows = _rows_with_controls(mine)
@@ -109,7 +111,11 @@ def _beside_controls(
 
 
 def _rows_with_controls(records: Sequence[Record]) -> list[IntervalRow]:
-    """A row for each policy with its interval, and one for each control: the mean of its draws, each draw a dot."""
+    """A row for each policy with its interval, and one for each control: the mean of its draws, each draw a dot.
+
+    The draws of one kind stand together, whichever seeds the policies have whose weights were
+    shuffled or on whose states they were mapped: rows of their own would be too many to be read.
+    """
     trained = sorted((record for record in records if not is_control(record.method)), key=policy_order)
     styles = method_styles([record.method for record in trained])
     rows = [
@@ -117,12 +123,19 @@ def _rows_with_controls(records: Sequence[Record]) -> list[IntervalRow]:
     ]
     draws: dict[str, list[float | None]] = defaultdict(list)
     for record in sorted((record for record in records if is_control(record.method)), key=policy_order):
-        draws[policy_label(record.method, None)].append(record.value)
+        draws[_control_label(record.method)].append(record.value)
     for label, values in draws.items():
         defined = [value for value in values if value is not None]
         mean = float(np.mean(defined)) if defined else None
         rows.append(IntervalRow(label, mean, GREY, "|", points=defined))
     return rows
+
+
+def _control_label(method: str) -> str:
+    """`random weights`; `shuffled SA-DDQN`: a control without the seed of the policy that it goes with."""
+    if base_method(method) == "random_weights":
+        return policy_label("random_weights", None)
+    return re.sub(r" seed \d+$", "", policy_label(method, None))
 
 
 def size_panels(records: Sequence[Record]) -> list[Panel]:

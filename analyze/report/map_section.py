@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from html import escape
 
-from analyze.heatmaps import KINDS
+from analyze.figures import BY_TEMPERATURE, kind_title
 from analyze.names import is_control
-from analyze.report.gallery import MapSet, by_states, gallery, kinds_gallery, one_of_each_kind
+from analyze.report.gallery import NOT_MEASURED, MapSet, by_states, gallery, kinds_gallery, one_of_each_kind
 from analyze.report.html import details, image
 from analyze.sheets import Sheet, panel_bytes
 from analyze.tables import headline_temperature
 from nrmap.records import Record
-from nrmap.sparsity import MapKind
 
 _SCREEN_DPI = 110
-_BY_TEMPERATURE: tuple[MapKind, MapKind] = ("hmap", "kl")
 
 
 def map_section(records: Sequence[Record], sets: Sequence[MapSet], overlays: Sequence[Sheet]) -> str:
@@ -31,8 +29,8 @@ def map_section(records: Sequence[Record], sets: Sequence[MapSet], overlays: Seq
         figures = [_galleries(group, headline)]
         for temperature in temperatures:
             if temperature != headline:
-                heads = [f"{KINDS[kind].title}, T = {temperature:g}" for kind in _BY_TEMPERATURE]
-                maps = [gallery(group, kind, temperature) for kind in _BY_TEMPERATURE]
+                heads = [kind_title(kind, temperature) for kind in BY_TEMPERATURE]
+                maps = [gallery(group, kind, temperature) for kind in BY_TEMPERATURE]
                 others = _pair(heads[0], maps[0], heads[1], maps[1])
                 figures.append(details(f"HMAP and KL map at T = {temperature:g}", others))
         title = f"{states[0].upper()}{states[1:]}"
@@ -51,7 +49,8 @@ def map_section(records: Sequence[Record], sets: Sequence[MapSet], overlays: Seq
         blocks.append(details(f"Every draw of every control: {states}", _galleries(group, headline)))
     for sheet in overlays:
         pictures = (
-            image(panel_bytes(panel, sheet.panel_size, "png", _SCREEN_DPI), "png", panel.alt) for panel in sheet.panels
+            image(panel_bytes(panel, sheet.panel_size, "png", _SCREEN_DPI), "png", panel.alt) if panel else NOT_MEASURED
+            for panel in sheet.panels
         )
         blocks.append(f"<h3>Maps over the game</h3>\n<p>{escape(sheet.caption)}</p>")
         screens = "\n".join(pictures)
@@ -62,17 +61,16 @@ def map_section(records: Sequence[Record], sets: Sequence[MapSet], overlays: Seq
 
 def _galleries(sets: Sequence[MapSet], temperature: float | None) -> str:
     """Figures 1 and 2 of the paper, and the two kinds of maps that are defined for every agent."""
-    at = "" if temperature is None else f", T = {temperature:g}"
     first = _pair(
-        f"Figure 1. {KINDS['kmap'].title}",
+        f"Figure 1. {kind_title('kmap', None)}",
         gallery(sets, "kmap", None),
-        f"Figure 2. {KINDS['hmap'].title}{at}",
+        f"Figure 2. {kind_title('hmap', temperature)}",
         gallery(sets, "hmap", temperature),
     )
     second = _pair(
-        f"{KINDS['kl'].title}{at}",
+        kind_title("kl", temperature),
         gallery(sets, "kl", temperature),
-        f"{KINDS['margin_drop'].title}, white at 0",
+        f"{kind_title('margin_drop', None)}, white at 0",
         gallery(sets, "margin_drop", None),
     )
     return f"{first}\n{second}"

@@ -7,7 +7,7 @@ from importlib import resources
 from string import Template
 
 from analyze.formats import Table
-from analyze.names import METRICS, method_label
+from analyze.names import METRICS, base_method, is_control, method_label
 from analyze.play_tables import action_table
 from analyze.report.drawings import CHART_SIZE, GameSource, caption_of
 from analyze.report.found import Found
@@ -21,6 +21,7 @@ from analyze.report.values import provenance_section, settings_section, values_s
 from analyze.sheets import Panel, Sheet, panel_bytes
 
 TITLE = "Non-robust feature maps of deep reinforcement learning policies"
+IN_SIGHT = ("table1", "differences", "seed-differences", "returns")
 _HEADINGS = {
     "sparsity": "Sparsity",
     "controls": "Agents beside controls",
@@ -45,10 +46,8 @@ class GamePart:
     overlays: Sequence[Sheet]
 
 
-def build_page(
-    found: Found, tables: Sequence[Table], parts: Sequence[GamePart], problems: Sequence[str], identity: str
-) -> str:
-    """The whole page. `identity` says what it was made from; equal input gives an equal page."""
+def build_page(found: Found, tables: Sequence[Table], parts: Sequence[GamePart], problems: Sequence[str]) -> str:
+    """The whole page; equal input gives an equal one. `problems` are files that could not be used, and why."""
     sections = {
         "glance": ("At a glance", _glance_section(parts)),
         "results": ("Tables", _tables_section(tables)),
@@ -61,7 +60,7 @@ def build_page(
     }
     if not found.records and not found.trainings:
         sections = {"results": ("Results", _nothing_section()), "deviations": sections["deviations"]}
-    missing_part = _missing_section(found, [*found.problems, *problems])
+    missing_part = _missing_section(found, problems)
     body = "\n".join(
         f'<section id="{escape(name)}">\n<h2>{escape(title)}</h2>\n{content}\n</section>'
         for name, (title, content) in sections.items()
@@ -72,7 +71,6 @@ def build_page(
     nav = "\n".join(f'<a href="#{escape(name)}">{escape(title)}</a>' for name, title in links.items())
     return Template(_asset("page.html")).substitute(
         title=escape(TITLE),
-        identity=escape(identity),
         subtitle=escape(_subtitle(found)),
         style=_asset("style.css"),
         bars=bar_styles(),
@@ -88,11 +86,12 @@ def _asset(name: str) -> str:
 
 
 def _subtitle(found: Found) -> str:
-    policies = {record.policy_sha256 for record in found.records if record.policy_sha256}
+    trained = [record for record in found.records if record.policy_sha256 and not is_control(record.method)]
+    policies = {record.policy_sha256 for record in trained}
     if not policies:
         return "KMAP, HMAP and their sparsity: nothing has been measured yet."
-    methods = {record.method for record in found.records if record.policy_sha256}
-    seeds = {record.seed for record in found.records if record.policy_sha256}
+    methods = {base_method(record.method) for record in trained}
+    seeds = {record.seed for record in trained}
     counts = [(len(found.games), "game"), (len(methods), "method"), (len(seeds), "seed"), (len(policies), "policy")]
     plural = {"policy": "policies"}
     words = [f"{count} {name if count == 1 else plural.get(name, f'{name}s')}" for count, name in counts]
@@ -106,17 +105,17 @@ def _nothing_section() -> str:
 def _glance_section(parts: Sequence[GamePart]) -> str:
     blocks = []
     for part in parts:
-        sentences = glance(part.source.records)
+        sentences = glance(part.source.records, part.source.differences)
         if sentences:
             blocks.append(f"<h3>{escape(_game_title(part.source))}</h3>\n{items(sentences)}")
     return f'<div class="glance">\n{"".join(blocks)}\n</div>' if blocks else ""
 
 
 def _tables_section(tables: Sequence[Table]) -> str:
-    """Table 1 and the returns in sight, the others to be opened."""
-    first = [table_html(table) for table in tables if table.name in ("table1", "returns")]
+    """Table 1, differences and returns in sight, the others to be opened."""
+    first = [table_html(table) for table in tables if table.name in IN_SIGHT]
     reading = details("How to read these numbers", paragraphs(READING))
-    rest = [details(table.title, table_html(table)) for table in tables if table.name not in ("table1", "returns")]
+    rest = [details(table.title, table_html(table)) for table in tables if table.name not in IN_SIGHT]
     return "\n".join([*first[:1], reading, *first[1:], *rest]) if tables else ""
 
 
@@ -153,7 +152,7 @@ def _deviations_section() -> str:
 
 
 def _glossary_section(found: Found) -> str:
-    measured = {record.metric for record in found.records}
+    measured = {record.metric for record in (*found.records, *found.differences)}
     rows = "\n".join(
         f"<dt><strong>{escape(name.title)}</strong> <code>{escape(metric)}</code></dt><dd>{escape(name.meaning)}</dd>"
         for metric, name in METRICS.items()

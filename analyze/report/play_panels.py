@@ -42,7 +42,8 @@ from nrmap.records import Record, select
 
 _DIAGNOSTICS = {
     "loss": "Loss",
-    "q_mean": "Mean Q-value of the batch",
+    "td_loss": "TD part of the loss",
+    "q_mean": "Mean Q-value over the batch and all actions",
     "anchor_loss": "Distance from the vanilla agent's advantages",
     "robust_loss": "Regulariser R of eq. 7",
     "adversarial_flips": "Share of the batch whose action PGD flips",

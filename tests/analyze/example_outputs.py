@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from analyze.identity import stage_identity
 from analyze.measure import map_records
 from analyze.stages import evaluation_inputs
 from nrmap.controls import CONTROL_KINDS, control_policies
@@ -176,8 +177,9 @@ def write_baselines(layout: Layout, base: TrainSettings) -> None:
     for attack, (mean, shares) in players.items():
         make = partial(Record, base.env.game, BASELINE_METHOD, None, episodes=20, attack=attack)
         records += episode_records(make, made_up_episodes(rng, 20, mean, shares), ACTIONS)
-    path = layout.baselines(game=base.env.game, identity="baselines") / METRICS_FILE
-    _write(path, records, {"env": asdict(base.env), "episodes": 20, "run_seed": 0}, {})
+    settings = {"env": asdict(base.env), "episodes": 20, "run_seed": 0}
+    path = layout.baselines(game=base.env.game, identity=stage_identity("baselines", **settings)) / METRICS_FILE
+    _write(path, records, settings, {})
 
 
 def made_up_states(policy: Policy, example: Example) -> RolloutStates:

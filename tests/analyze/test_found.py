@@ -1,18 +1,26 @@
-"""What the report finds under the outputs folder, what it calls it, and what it says is missing."""
+"""What the report finds under the outputs folder, and what it says is missing."""
 
 import shutil
 from dataclasses import replace
 
+import numpy as np
+import pytest
+import torch
 from example_outputs import SMALL, made_up_states, write_maps, write_training
+from html_page import Page
+from toy_policies import FREEWAY, toy_policy
 
+from analyze.identity import VERSIONS
 from analyze.report import build
 from analyze.report.drawings import game_sources, map_sets
 from analyze.report.found import find
-from analyze.report.labels import differences
 from analyze.report.missing import inventory, missing
+from analyze.stages import ensure_baselines, ensure_evaluation
+from nrmap.episode_maps import load_maps, save_maps
+from nrmap.evaluation import EvaluationSettings
 from nrmap.files import read_json, write_json
 from nrmap.layout import Layout
-from nrmap.policy import load_policy
+from nrmap.policy import load_policy, save_policy
 from nrmap.states_file import save_states
 
 
@@ -48,14 +56,62 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_shown(tmp_path, out
     write_json(metrics, content | {"schema": 99})
     maps, *_ = sorted((broken / "maps").rglob("maps.npz"))
     maps.write_bytes(b"not a zip file")
+    (broken / "evaluation" / "metrics.json").mkdir()
     found = find(broken)
-    assert len(found.problems) == 2
+    assert len(found.problems) == 3
+    assert any("evaluation/metrics.json: IsADirectoryError" in problem for problem in found.problems)
     assert "policy.safetensors is not a readable safetensors file" in found.problems[1] + found.problems[0]
     assert any("metrics schema 99" in problem for problem in found.problems)
     _, problems = map_sets(game_sources(found)[0], broken)
     assert len(problems) == 1
     assert "maps.npz" in problems[0]
     assert not any(str(tmp_path) in problem for problem in (*found.problems, *problems))
+
+
+@pytest.mark.parametrize(
+    "curves",
+    [
+        {"rows": []},
+        {"episodes": [{"agent_step": 1}], "rows": []},
+        {"episodes": [], "rows": [{"agent_step": 1, "loss": "x"}]},
+        [1],
+    ],
+)
+def test_curves_of_another_form_are_named(tmp_path, tiny_settings, curves):
+    path = write_training(Layout(tmp_path), tiny_settings(seed=4)).with_name("curves.json")
+    write_json(path, curves)
+    found = find(tmp_path)
+    assert found.trainings == ()
+    (problem,) = found.problems
+    assert str(path.parent.relative_to(tmp_path)) in problem
+
+
+def test_a_damaged_file_of_maps_or_states_is_left_out_and_the_page_says_which(tmp_path, outputs, monkeypatch):
+    broken = tmp_path / "outputs"
+    shutil.copytree(outputs, broken, ignore=shutil.ignore_patterns("report"))
+    damaged = [
+        *(broken / "maps" / "Freeway" / "ddqn").rglob("maps.npz"),
+        broken / "states" / "Freeway" / "sa_ddqn0.npz",
+    ]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:-100])
+    monkeypatch.setattr(build, "save_sheet", lambda sheet, folder: folder / f"{sheet.name}.png")
+    page, _, _ = build.ensure_report(broken)
+    text = page.read_text()
+    assert Page(text).mistakes == []
+    told = [line for line in text.splitlines() if line.startswith("<li>") and "is not a readable" in line]
+    assert [str(path.relative_to(broken)) in line for path, line in zip(damaged, told, strict=True)] == [True, True]
+
+
+def test_maps_that_are_not_finite_are_left_out(tmp_path, outputs):
+    tree = tmp_path / "outputs"
+    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
+    path, *_ = (tree / "maps" / "Freeway" / "ddqn").rglob("maps.npz")
+    maps, metadata = load_maps(path)
+    save_maps(path, replace(maps, kmap=np.full_like(maps.kmap, np.inf)), metadata)
+    sets, (problem,) = map_sets(game_sources(find(tree))[0], tree)
+    assert [one.method for one in sets] == ["sa_ddqn"]
+    assert problem == f"{path.relative_to(tree)}: NaN or infinite values in maps"
 
 
 def test_reference_policies_have_rows_and_a_section_of_their_own(tmp_path, outputs, tiny_settings):
@@ -91,58 +147,37 @@ def test_values_from_reference_are_not_shown_twice_and_disagreement_is_told(tmp_
     write_json(target, content)
     found = find(tree)
     assert len(found.records) == before
-    assert found.problems == ("1 values were measured twice and differ; the page shows those not from reference",)
+    assert found.problems == (
+        f"reference/Freeway/ddqn: 1 of its values are not those of {source.parent.relative_to(tree)}, "
+        "which are shown in their place",
+    )
 
 
-def test_variants_of_a_method_have_labels_that_tell_them_apart(tmp_path, tiny_settings, tiny_regulariser):
-    layout = Layout(tmp_path)
-    for kappa in (0.1, 0.5):
-        for seed in (0, 1):
-            settings = tiny_settings(method="sa_ddqn", seed=seed)
-            write_training(layout, replace(settings, regulariser=tiny_regulariser(kappa=kappa)))
-    labels = [training.method for training in find(tmp_path).trainings]
-    assert sorted(labels) == ["sa_ddqn (kappa=0.1)"] * 2 + ["sa_ddqn (kappa=0.5)"] * 2
+def test_a_policy_that_was_published_is_one_policy(tmp_path, tiny_settings):
+    path = write_training(Layout(tmp_path), tiny_settings(seed=0))
+    write_training(Layout(tmp_path), tiny_settings(seed=1))
+    shutil.copytree(path.parent, tmp_path / "reference" / "Freeway" / "ddqn" / "seed0")
+    found = find(tmp_path)
+    assert [(training.seed, training.reference) for training in found.trainings] == [(1, False), (0, True)]
 
 
-def test_seeds_are_no_variants(tmp_path, tiny_settings):
-    for seed in (0, 1):
-        write_training(Layout(tmp_path), tiny_settings(seed=seed))
-    assert [training.method for training in find(tmp_path).trainings] == ["ddqn", "ddqn"]
+def test_evaluations_of_another_version_are_left_out(tmp_path, outputs, monkeypatch):
+    monkeypatch.setitem(VERSIONS, "evaluation", 99)
+    found = find(outputs)
+    assert {record.method for record in found.records if record.metric == "return_mean"} == {"baseline"}
+    assert len(found.problems) == 2
+    assert all("evaluation/Freeway/" in text and "another version" in text for text in found.problems)
+    monkeypatch.setitem(VERSIONS, "baselines", 99)
+    assert not any(record.attack for record in find(outputs).records)
 
 
-def test_two_analyses_of_one_policy_with_different_ablations_are_told_apart(tmp_path, outputs):
-    tree = tmp_path / "outputs"
-    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
-    source, *_ = sorted((tree / "maps" / "Freeway" / "ddqn").rglob("metrics.json"))
-    target = source.parent.parent / "other" / "metrics.json"
-    target.parent.mkdir()
-    content = read_json(source)
-    content["settings"]["ablation"]["value"] = 128
-    write_json(target, content)
-    states = {record.states_from for record in find(tree).records if record.method == "ddqn" and record.states_from}
-    assert states == {"own (value=0)", "own (value=128)"}
-
-
-def test_two_pools_of_one_name_are_told_apart(tmp_path, outputs):
-    tree = tmp_path / "outputs"
-    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
-    for index, path in enumerate(sorted((tree / "maps").rglob("metrics.json"))):
-        content = read_json(path)
-        content["inputs"]["states_sha256"] = f"{index}abcdefgh"
-        for record in content["records"]:
-            record["states_from"] = "pool"
-        write_json(path, content)
-    states = {record.states_from for record in find(tree).records if record.states_from}
-    assert states == {"pool (0abcde)", "pool (1abcde)"}
-
-
-def test_differences_are_as_short_as_they_can_be():
-    assert differences([{"a": "1", "b": "2"}, {"a": "1", "b": "3"}]) == ["b=2", "b=3"]
-    assert differences([{"x.steps": "1", "regulariser.kappa": "2"}, {"x.steps": "3", "regulariser.kappa": "4"}]) == [
-        "kappa=2",
-        "kappa=4",
-    ]
-    corners = [{"a": a, "b": b} for a in "12" for b in "12"]
-    assert differences(corners)[1] == "a=1, b=2"
-    assert differences([{"a": "1"}, {"a": "1"}]) == ["", ""]
-    assert differences([{"a": a, "b": b, "c": c} for a in "12" for b in "12" for c in "12"])[0] == ""
+def test_what_this_version_measures_is_not_left_out(tmp_path):
+    policy_path = tmp_path / "policy.safetensors"
+    save_policy(policy_path, toy_policy(FREEWAY, 0))
+    policy, layout = load_policy(policy_path), Layout(tmp_path / "outputs")
+    settings = EvaluationSettings(episodes=1, run_seed=0)
+    ensure_baselines(policy.env, settings, layout=layout)
+    ensure_evaluation(policy, settings, layout=layout, device=torch.device("cpu"))
+    found = find(layout.outputs)
+    assert found.problems == ()
+    assert {record.method for record in found.records} == {"baseline", policy.card.method}

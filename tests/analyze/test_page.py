@@ -81,7 +81,7 @@ def test_the_page_shows_what_the_paper_printed_settings_deviations_and_provenanc
         "run_seed",
         "At a glance",
         "S undefined: the map is 0 everywhere",
-        "Equation 4 is used",
+        "The equations are used, so that K ≥ 0",
         "How to read these numbers",
         "versions.torch",
     ):
@@ -94,19 +94,38 @@ def test_equal_files_give_an_equal_page(outputs):
     sets, problems = map_sets(source, outputs)
     charts = {name: panels for name, panels in chart_panels(source).items() if name in ("size", "returns")}
     part = GamePart(source, sets, charts, [])
-    first, second = (build_page(found, build.all_tables(found), [part], problems, "x") for _ in range(2))
+    first, second = (build_page(found, build.all_tables(found), [part], problems) for _ in range(2))
     assert first == second
 
 
 def test_the_glance_counts_seeds_and_does_not_count_what_is_undefined():
     records = [sparsity_record("ddqn", seed, 40.0) for seed in range(4)]
     records += [sparsity_record("sa_ddqn", seed, value) for seed, value in enumerate((10.0, 50.0, None, 39.0))]
-    records.append(Record("Freeway", "baseline", None, "return_mean", 21.0, attack="constant:UP"))
-    records.append(Record("Freeway", "ddqn", 0, "return_mean", 23.5, attack="clean"))
     texts = glance(records)
     assert texts[0] == (
         "Own states, N = 8: KMAP of SA-DDQN (adversarial) is sparser than that of DDQN (vanilla) in 2 of 3 seeds where "
         "both are defined; S(K) is undefined in 1. In the paper it is sparser: 20.4641 against 53.7272."
     )
-    assert texts[1] == "The best constant action, always UP, returns 21.00."
-    assert texts[2].startswith("DDQN (vanilla): clean 23.50; 0 of 1 policies beat")
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize(
+    ("game", "criterion", "above"), [("Freeway", ", and by 3 points or more", 1), ("BankHeist", "", 2)]
+)
+def test_a_policy_beats_the_best_constant_action_with_its_whole_interval(game, criterion, above):
+    def clean(seed: int, mean: float, low: float | None) -> Record:
+        return Record(game, "ddqn", seed, "return_mean", mean, low=low, high=low and 40.0, attack="clean")
+
+    records = [
+        Record(game, "baseline", None, "return_mean", 21.0, attack="constant:UP"),
+        Record(game, "baseline", None, "return_mean", 99.0, attack="random_policy"),
+        clean(0, 30.0, 20.9),
+        clean(1, 23.9, 21.1),
+        clean(2, 24.0, 21.1),
+        clean(3, 30.0, None),
+    ]
+    assert glance(records) == [
+        "The best constant action, always UP, returns 21.00.",
+        "DDQN (vanilla): clean 30.00 [20.90, 40.00], 23.90 [21.10, 40.00], 24.00 [21.10, 40.00], 30.00 (no interval). "
+        f"Above the best constant action with the whole 95% interval{criterion}: {above} of 3. Without an interval: 1.",
+    ]

@@ -5,7 +5,8 @@ import io
 from rich.console import Console
 from table_records import PLAYED, SPARSITIES, map_record, play_record
 
-from analyze.formats import Cell
+from analyze.formats import Cell, to_csv, to_markdown
+from analyze.latex import to_latex
 from analyze.play_tables import action_table, other_table, q_gap_table, returns_table
 from analyze.tables import (
     print_records,
@@ -32,8 +33,21 @@ def test_returns_stand_by_attack_from_weak_to_strong_with_blind_and_published_pl
     assert players["random actions"][at["return_mean clean 20 episodes"]].value == 0.5
     published = players["published: SA-DQN (PGD)"]
     assert published[at["return_mean clean 20 episodes"]].value == "33.9"
-    assert published[at["return_mean pgd-10 1/255 20 episodes"]].value == "23.7"
+    attacked = published[at["return_mean pgd-10 1/255 20 episodes"]]
+    assert attacked.value == "23.7"
     assert list(players)[:3] == ["SA-DDQN (adversarial)", "always UP", "random actions"]
+
+
+def test_what_fgsm_and_pgd_do_here_is_said_in_every_format():
+    table = returns_table(PLAYED)
+    for text in (to_markdown(table), to_csv(table), to_latex(table)):
+        assert "one PGD of 10 steps; the attack of this column takes up to 30, on 3 objectives" in text
+    assert "FGSM and PGD try 3 objectives in turn" in to_markdown(table)
+    at = {column.key: index for index, column in enumerate(table.columns)}
+    published = next(row for row in table.rows if row[1].value == "published: SA-DQN (PGD)")
+    assert published[at["return_mean clean 20 episodes"]].note is None
+    unattacked = returns_table([record for record in PLAYED if record.attack in ("clean", "noise")])
+    assert "objectives" not in to_markdown(unattacked)
 
 
 def test_proofs_and_the_worst_case_have_columns_of_their_own():

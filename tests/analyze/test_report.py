@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +14,18 @@ from html_page import Page
 from analyze.report import build
 from analyze.report.__main__ import main
 from analyze.report.build import ensure_report, records_csv
+from analyze.report.compared import with_differences
 from analyze.report.drawings import chart_panels, game_sources, map_sets, map_sheets
 from analyze.report.found import find
 from analyze.report.gallery import MapSet, one_of_each_kind
 from analyze.report.glance import glance
 from analyze.report.missing import inventory
 from analyze.report.page import GamePart, build_page
+from analyze.sheets import Sheet
 from nrmap.episode_maps import TotalMaps
 from nrmap.errors import NrmapError
-from nrmap.records import Record
+from nrmap.files import write_bytes
+from nrmap.records import Record, read_records
 
 
 def test_tables_and_figures_lie_beside_the_page(outputs):
@@ -30,7 +34,9 @@ def test_tables_and_figures_lie_beside_the_page(outputs):
         assert {path.suffix for path in (folder / "tables").glob(f"{name}.*")} == {".csv", ".md", ".tex"}
     for name in ("figure1-Freeway-own-states-16", "figure2-Freeway-own-states-16", "overlay-Freeway", "curves-Freeway"):
         assert {path.suffix for path in (folder / "figures").glob(f"{name}.*")} == {".png", ".pdf"}
-    assert (folder / "tables" / "records.csv").read_text() == records_csv(find(outputs).records)
+    found = with_differences(find(outputs))
+    assert (folder / "tables" / "records.csv").read_text() == records_csv([*found.records, *found.differences])
+    assert read_records(folder / "differences.json") == list(found.differences)
     assert (folder / "index.html").stat().st_size < 10_000_000
 
 
@@ -38,6 +44,7 @@ def test_a_second_report_of_the_same_files_does_nothing_and_one_of_others_is_mad
     _, tables, made = ensure_report(outputs)
     assert not made
     assert [table.name for table in tables][:2] == ["table1", "returns"]
+    assert tables == build.all_tables(with_differences(find(outputs)))
     changed = tmp_path / "outputs"
     shutil.copytree(outputs, changed)
     for folder in (changed / "maps", changed / "train"):
@@ -47,6 +54,36 @@ def test_a_second_report_of_the_same_files_does_nothing_and_one_of_others_is_mad
     assert made
     assert not (changed / "report" / "figures" / "figure1-Freeway-own-states-16.png").exists()
     assert (changed / "report" / "figures" / "returns-Freeway.png").exists()
+
+
+def test_a_report_that_lost_a_file_is_made_anew(outputs, monkeypatch, tmp_path):
+    def save_nothing(sheet: Sheet, folder: Path) -> Path:
+        for ending in ("pdf", "png"):
+            write_bytes(folder / f"{sheet.name}.{ending}", b"")
+        return folder / f"{sheet.name}.png"
+
+    monkeypatch.setattr(build, "save_sheet", save_nothing)
+    monkeypatch.setattr(build, "build_page", lambda *_: "a page")
+    tree = tmp_path / "outputs"
+    shutil.copytree(outputs / "evaluation", tree / "evaluation")
+    assert [ensure_report(tree)[2] for _ in range(2)] == [True, False]
+    for lost in (
+        "tables/returns.csv",
+        "figures/returns-Freeway.pdf",
+        "index.html",
+        "differences.json",
+        "manifest.json",
+    ):
+        (tree / "report" / lost).unlink()
+        assert ensure_report(tree)[2] is True
+        assert (tree / "report" / lost).is_file()
+    (tree / "report" / "manifest.json").write_text("[]")
+    assert [ensure_report(tree)[2] for _ in range(2)] == [True, False]
+
+
+def test_a_report_is_made_anew_when_the_code_that_measures_or_draws_changes():
+    files = {"nrmap/sparsity.py", "nrmap/ablation/geometry.py", "analyze/tables.py", "analyze/report/style.css"}
+    assert files <= build._digest_of_code().keys()
 
 
 def test_an_empty_folder_has_a_page_that_says_what_to_do(tmp_path):
@@ -67,6 +104,26 @@ def test_every_seed_and_method_is_on_the_map_figures(outputs):
     assert (len(kinds.panels), kinds.columns) == (8, 2)
     assert len(sheets) == 4
     assert all(len(sheet.panels) == sheet.columns == 2 for sheet in sheets.values())
+
+
+def test_a_sheet_has_a_row_for_every_seed_and_is_left_out_without_a_map(tmp_path, tiny_settings):
+    tree = tmp_path / "outputs"
+    write_example(tree, tiny_settings(), replace(SMALL, seeds=(0, 1)))
+    write_example(tree, tiny_settings(), replace(SMALL, temperatures=(0.1,), states_from=("pool",)))
+    for lost in (tree / "maps" / "Freeway" / "ddqn" / "seed0").glob("*"):
+        records = [record for record in read_records(lost / "metrics.json") if record.states_from == "own"]
+        if records:
+            shutil.rmtree(lost)
+    (source,) = game_sources(find(tree))
+    sets, _ = map_sets(source, tree)
+    sheets = {sheet.name: sheet for sheet in map_sheets(source, sets)}
+    own = sheets["figure2-Freeway-own-states-16"]
+    assert (own.columns, [panel and panel.alt.partition(" of ")[2].partition(",")[0] for panel in own.panels]) == (
+        2,
+        [None, "SA-DDQN seed 0", "DDQN seed 1", "SA-DDQN seed 1"],
+    )
+    assert "figure1-Freeway-pooled-states-16" in sheets
+    assert "figure2-Freeway-pooled-states-16" not in sheets, "no HMAP of the pool is at the headline's T = 1"
 
 
 def test_controls_belong_to_no_training_and_stand_beside_the_agents(tmp_path, outputs, tiny_settings):
@@ -93,7 +150,7 @@ def test_controls_belong_to_no_training_and_stand_beside_the_agents(tmp_path, ou
     for panel, label in zip(kinds.panels, [*labels, *labels], strict=False):
         assert f"of {label}, " in panel.alt
     part = GamePart(source, sets, {}, [])
-    page = build_page(found, build.all_tables(found), [part], [], "x")
+    page = build_page(found, build.all_tables(found), [part], [])
     assert Page(page).mistakes == []
     for text in (
         "All kinds of agents side by side",

@@ -1,17 +1,10 @@
-"""What is drawn is what was measured: the artists on an Axes against the data they were given."""
+"""Charts and the panels of the report: the artists on an Axes against the data they were given."""
 
-import io
 from functools import partial
 
-import matplotlib as mpl
 import numpy as np
-import pytest
-from example_outputs import Example, made_up_maps, made_up_states, write_training
-from matplotlib.figure import Figure
-from PIL import Image
+from axes_drawn import drawn, lines_of
 
-from analyze.figures import comparison_sheet, kinds_sheet, map_figures, overlay_sheet, screen_of
-from analyze.heatmaps import KINDS, draw_map, draw_overlay
 from analyze.report.charts import (
     Curve,
     IntervalRow,
@@ -24,69 +17,11 @@ from analyze.report.charts import (
     draw_quantiles,
     draw_shares,
 )
-from analyze.report.gallery import MapSet, end_text, gallery, map_png
 from analyze.report.map_panels import control_panels, grid_panels, size_panels, sparsity_panels, temperature_panels
 from analyze.report.play_panels import Run, action_panels, certified_panels, curve_panels, gap_panels, return_panels
-from analyze.sheets import PNG_DPI, Panel, Sheet, panel_bytes, save_sheet
-from nrmap.layout import Layout
-from nrmap.policy import load_policy
 from nrmap.records import Record
-from nrmap.rollout import replay_rgb
 
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture
-def ax():
-    return Figure().subplots()
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory, tiny_settings):
-    folder = tmp_path_factory.mktemp("figures")
-    return load_policy(write_training(Layout(folder), tiny_settings(method="ddqn", seed=0)))
-
-
-def lines_of(ax):
-    """The data lines of an Axes as (x, y), without those of marks."""
-    return [line.get_xydata().T for line in ax.get_lines() if len(line.get_xydata()) > 1]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_heat_map_shows_the_map_on_its_own_scale_with_a_colour_bar(ax, kind):
-    map_ = RNG.normal(3, 1, (6, 8))
-    draw_map(ax, map_, kind=kind, title="a map")
-    (image,) = ax.get_images()
-    np.testing.assert_array_equal(image.get_array(), map_)
-    largest = np.abs(map_).max()
-    assert image.get_clim() == ((-largest, largest) if KINDS[kind].signed else (map_.min(), map_.max()))
-    _, bar = ax.figure.axes
-    assert bar.get_ylabel() == KINDS[kind].unit
-    assert ax.get_title() == "a map"
-
-
-def test_maps_can_share_a_scale(ax):
-    draw_map(ax, np.ones((2, 2)), kind="kmap", title="", limits=(0.0, 5.0))
-    assert ax.get_images()[0].get_clim() == (0.0, 5.0)
-
-
-def test_a_map_of_zeros_says_so(ax):
-    draw_map(ax, np.zeros((3, 3)), kind="kmap", title="")
-    assert [text.get_text() for text in ax.texts] == ["0 everywhere"]
-
-
-@pytest.mark.parametrize("kind", ["kmap", "kl", "margin_drop"])
-def test_an_overlay_covers_the_screen_and_hides_more_where_the_map_is_larger(ax, kind):
-    screen = RNG.integers(0, 256, (210, 160, 3)).astype(np.uint8)
-    map_ = np.zeros((84, 84))
-    map_[10, 20], map_[50, 60] = 1.0, 4.0
-    draw_overlay(ax, screen, map_, kind=kind, title="")
-    below, above = ax.get_images()
-    assert tuple(below.get_extent()) == tuple(above.get_extent()) == (0, 160, 210, 0)
-    alpha = above.get_alpha()
-    assert alpha[0, 0] == 0
-    assert 0 < alpha[10, 20] < alpha[50, 60] <= 1
-    np.testing.assert_array_equal(above.get_array(), map_)
 
 
 def test_lines_are_the_series_and_their_bands_the_intervals(ax):
@@ -162,12 +97,6 @@ def map_records(method: str = "ddqn", seed: int = 0) -> list[Record]:
     ]
 
 
-def drawn(panel: Panel):
-    ax = Figure().subplots()
-    panel.draw(ax)
-    return ax
-
-
 def test_sparsity_against_n_is_that_of_the_records():
     (panel,) = size_panels(map_records())
     ax = drawn(panel)
@@ -215,6 +144,26 @@ def test_controls_stand_below_the_agents_with_a_dot_for_every_draw():
     assert [text.get_text() for text in ax.texts] == ["undefined"]
     assert [line.get_xdata()[0] for line in ax.get_lines() if line.get_label() == "no grid"] == [1.0]
     assert control_panels(map_records()) == grid_panels(map_records()) == []
+
+
+def test_controls_of_all_seeds_share_a_row_and_stand_beside_agents_only():
+    def of(method: str, value: float, states: str = "own") -> Record:
+        return Record("Freeway", method, 0, "kmap_sparsity", value, states_from=states, num_states=256)
+
+    controls = [
+        of("random_weights (on ddqn seed 0)", 60.0),
+        of("random_weights (on ddqn seed 1)", 61.0),
+        of("shuffled_weights (ddqn seed 0)", 50.0),
+        of("shuffled_weights (ddqn seed 1)", 51.0),
+        of("shuffled_weights (sa_ddqn seed 0)", 40.0),
+    ]
+    elsewhere = of("random_weights", 70.0, states="pool")
+    panel, *others = control_panels([*map_records(), *controls, elsewhere])
+    assert not any("pool" in drawn(other).get_title() for other in others)
+    ax = drawn(panel)
+    labels = ["DDQN seed 0", "random weights", "shuffled DDQN", "shuffled SA-DDQN"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == labels
+    assert [dots.get_offsets()[:, 0].tolist() for dots in ax.collections] == [[60, 61], [50, 51], [40]]
 
 
 def test_certified_shares_have_a_panel_for_each_radius():
@@ -276,82 +225,3 @@ def test_a_run_goes_on_where_its_parent_ended():
     returns, loss = curve_panels([Run("sa_ddqn", 0, curves, steps_before=1000)], [])
     np.testing.assert_array_equal(lines_of(drawn(returns))[0][0], [1010, 1020])
     np.testing.assert_array_equal(drawn(loss).get_lines()[0].get_xdata(), [1015])
-
-
-def test_a_sheet_is_saved_for_print_and_screen_with_equal_bytes_each_time(tmp_path):
-    panel = Panel(partial(draw_map, map_=np.eye(5), kind="kmap", title="a"), "alt")
-    sheet = Sheet("sheet", "caption", (panel, panel, panel), 2, (2.0, 1.5))
-    first, second = save_sheet(sheet, tmp_path / "a"), save_sheet(sheet, tmp_path / "b")
-    for ending in (".png", ".pdf"):
-        assert first.with_suffix(ending).read_bytes() == second.with_suffix(ending).read_bytes()
-    assert Image.open(first).size == (4 * PNG_DPI, 3 * PNG_DPI)
-    assert first.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
-    assert panel_bytes(panel, (2, 2), "svg") == panel_bytes(panel, (2, 2), "svg")
-
-
-def test_the_figures_of_one_policy(tmp_path, policy):
-    example = Example(num_states=16)
-    paths = map_figures(
-        made_up_maps(policy, example, "own"), policy=policy, states=made_up_states(policy, example), folder=tmp_path
-    )
-    assert set(paths) == {"heatmaps", "overlay"}
-    for path in paths.values():
-        assert path.is_file()
-        assert path.with_suffix(".pdf").is_file()
-
-
-def test_all_methods_stand_side_by_side(policy):
-    total = made_up_maps(policy, Example(), "own").total()
-    sheet = comparison_sheet("f", "caption", {"A": total, "B": total}, "hmap", 1.0, columns=2)
-    assert sheet.columns == len(sheet.panels) == 2
-    np.testing.assert_array_equal(drawn(sheet.panels[1]).get_images()[0].get_array(), total.hmap[1])
-    assert "T = 1, S = " in drawn(sheet.panels[0]).get_title()
-    screen = np.zeros((210, 160, 3), dtype=np.uint8)
-    overlay = overlay_sheet("o", "caption", {"A": (screen, total)})
-    assert [drawn(panel).get_title().split("\n")[1] for panel in overlay.panels] == ["A", "A"]
-
-
-def test_every_kind_of_map_has_a_row_and_every_agent_a_column(policy):
-    first, second = (made_up_maps(policy, Example(), states).total() for states in ("own", "pool"))
-    sheet = kinds_sheet("kinds", "caption", {"A": first, "B": second}, 1.0)
-    assert (sheet.columns, len(sheet.panels)) == (2, 8)
-    shown = [drawn(panel).get_images()[0].get_array() for panel in sheet.panels]
-    expected = [(one.kmap, one.hmap[1], one.kl[1], one.margin_drop) for one in (first, second)]
-    for row, maps in enumerate(zip(*expected, strict=True)):
-        for column, map_ in enumerate(maps):
-            np.testing.assert_array_equal(shown[2 * row + column], map_)
-
-
-def test_the_screen_under_an_overlay_is_one_of_the_states(policy):
-    states = made_up_states(policy, Example(num_states=32))
-    episode = states.episodes[0]
-    positions = states.positions[states.episode_ids == 0]
-    np.testing.assert_array_equal(
-        screen_of(states), replay_rgb(policy.env, episode.seed, episode.actions, [positions[1]])[0]
-    )
-
-
-@pytest.mark.parametrize("kind", ["kmap", "margin_drop"])
-def test_pictures_in_the_gallery_have_a_dot_for_every_pixel_in_the_colours_of_the_map(kind):
-    map_ = RNG.normal(0, 1, (12, 9)) ** 2
-    picture = np.asarray(Image.open(io.BytesIO(map_png(map_, kind))).convert("RGB"))
-    low, high = (map_.min(), map_.max()) if kind == "kmap" else (-map_.max(), map_.max())
-    expected = mpl.colormaps[KINDS[kind].colours]((map_ - low) / (high - low))[..., :3] * 255
-    assert picture.shape == (12, 9, 3)
-    np.testing.assert_allclose(picture, expected, atol=3)
-
-
-def test_the_gallery_says_what_is_undefined_and_what_is_missing(policy, tmp_path):
-    example = Example(without_flips=(("ddqn", 0),))
-    total = made_up_maps(policy, example, "own").total()
-    sets = [MapSet("ddqn", 0, "own", total, tmp_path), MapSet("sa_ddqn", 1, "own", total, tmp_path)]
-    html = gallery(sets, "kmap", None)
-    assert html.count("S undefined: the map is 0 everywhere") >= 2
-    assert html.count("not measured") == 2
-    assert html.count("<img") == 2
-
-
-def test_the_ends_of_a_colour_bar_can_be_told_apart():
-    assert end_text(34.900339, 0.000002) != end_text(34.900341, 0.000002)
-    assert end_text(0.0, 1.0) == "0"
-    assert end_text(0.123456, 0.123456) == "0.123"
