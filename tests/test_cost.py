@@ -1,6 +1,7 @@
 """The cost model against sums done by hand."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -185,6 +186,7 @@ def test_the_command(tmp_path: Path) -> None:
     done = subprocess.run(
         [*command, "--measure", "--agent-steps", "64"],
         cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # where other work runs, threads wait for one another
         capture_output=True,
         text=True,
         timeout=280,

@@ -1,49 +1,29 @@
-"""The dashboard in code: what it serialises to, and that its panels ask for what runs really log."""
+"""The dashboard in code: what it serialises to, and that it is saved or one line says why not."""
 
-import copy
 import json
 import re
 import sys
 
 import pytest
-import torch
 import wandb
+from dashboards import TEMPERATURES, panels_of, specification
 from wandb_files import forget_account
 from wandb_server import server_with_account
 
 from analyze.controls import control_summary
-from analyze.names import METRICS
 from nrmap import workspace
 from nrmap.controls import CONTROL_KINDS
 from nrmap.errors import NrmapError
 from nrmap.records import Record
 from nrmap.tracking import summary_name
-from nrmap.workspace import Attack, study_workspace
-from train.curves import Curves
-from train.trainer import Trainer
+from nrmap.workspace import study_workspace
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWarning")
-
-TEMPERATURES = (0.1, 1.0, 10.0)
 
 
 @pytest.fixture
 def serialised():
-    """The specification that would be sent to W&B."""
-    pytest.importorskip("wandb_workspaces")
-    study = study_workspace(
-        entity="team", project="tried", temperatures=TEMPERATURES, attacks=[Attack("pgd-10", 1 / 255)]
-    )
-    return json.loads(study._to_model().model_dump_json(by_alias=True))
-
-
-def panels_of(serialised):
-    """The configuration of every panel by section and title."""
-    sections = serialised["spec"]["section"]["panelBankConfig"]["sections"]
-    return {
-        section["name"]: {panel["config"].get("chartTitle"): panel["config"] for panel in section["panels"]}
-        for section in sections
-    }
+    return specification()
 
 
 def test_its_home_and_its_groups(serialised):
@@ -197,27 +177,3 @@ def test_what_goes_wrong_while_saving_is_one_line(monkeypatch, tmp_path, capsys)
     wandb.teardown()
     assert workspace.main(["--entity", "team"]) == 2
     assert capsys.readouterr().err == "error: no W&B API key: run `wandb login` or set WANDB_API_KEY\n"
-
-
-def test_panels_ask_for_what_runs_log(serialised, tiny_settings, tiny_regulariser):
-    bounds = tiny_regulariser(solver="ibp", pgd_steps=0, pgd_step_fraction=0.0)
-    device, settings = torch.device("cpu"), tiny_settings(regulariser=tiny_regulariser())
-    attacked = Trainer(settings, device=device)
-    anchored = Trainer(
-        tiny_settings(regulariser=bounds, parent=settings, anchor=1.0),
-        device=device,
-        initial=copy.deepcopy(attacked.learner.online),
-    )
-    logged: set[str] = set()
-    for trainer in (attacked, anchored):
-        curves = Curves()
-        for iteration in trainer.run():
-            curves.record(iteration)
-        logged |= curves.add_row(trainer.agent_step, trainer.metrics()).keys()
-    panels = panels_of(serialised)
-    drawn = {panel["metrics"][0] for panel in panels.pop("Training").values()}
-    assert drawn <= logged
-    asked = {name for section in panels.values() for panel in section.values() for name in panel.get("metrics") or []}
-    for name in asked:
-        measured = re.sub(f"^({'|'.join(CONTROL_KINDS)})_", "", name)
-        assert any(measured == metric or measured.startswith(f"{metric}_") for metric in METRICS), name

@@ -88,14 +88,22 @@ def test_the_rounding_floor_is_small_and_covers_the_error():
         assert engine.rounding_floor < change.abs().max() / 100
 
 
+def test_there_are_trained_policies_to_compare():
+    # Without them the next test would have no cases, which is no failure.
+    assert REFERENCE_POLICIES, f"no policy.safetensors under {REFERENCE}"
+
+
 @pytest.mark.parametrize("path", REFERENCE_POLICIES, ids=lambda path: "/".join(path.parts[-4:-1]))
 def test_trained_policies_are_exact(path):
     policy = load_policy(path)
     states = played_states(policy.env, 3)
     sample = torch.randperm(policy.env.height * policy.env.width, generator=torch.Generator().manual_seed(0))[:200]
-    for chunk in make_engine(policy, spec=AblationSpec(), engine="incremental").ablate(states):
-        for state, q_values in zip(states[chunk.start :], chunk.q_values, strict=False):
-            result = compare(
-                q_values.flatten(0, 1)[sample], exact_q_values(policy, ablate_pixels(state, sample, AblationSpec()))
-            )
-            assert result.exact, result
+    chunks = list(make_engine(policy, spec=AblationSpec(), engine="incremental").ablate(states))
+    found = torch.cat([chunk.q_values for chunk in chunks]).flatten(1, 2)[:, sample]  # [3, 200, A]
+    assert len(states) == len(found) == 3
+    exact = torch.stack([exact_q_values(policy, ablate_pixels(state, sample, AblationSpec())) for state in states])
+    for state, of_state in zip(found, exact, strict=True):
+        result = compare(state, of_state)
+        assert result.exact, result
+    # Three states that differ, each with pixels that matter.
+    assert len(exact[:, :, 0].unique()) > 150

@@ -1,8 +1,10 @@
 """Kept Q-values: exact when read back, whole or absent, resumed where they stopped, ablated once."""
 
+import contextlib
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -153,6 +155,36 @@ def test_a_killed_process_leaves_nothing_that_counts_as_done(tmp_path):
     assert_same(found, expected(tmp_path))
     assert ablated_states(engine) == list(range(done, 7))
     assert_same(joined(ablated_q_values(tmp_path / "kept", engine, STATES, key=KEY, disk_budget=0)), found)
+
+
+@contextlib.contextmanager
+def full_disk(largest_file: int) -> Iterator[None]:
+    """While it lasts no file grows beyond so many bytes; Python ignores the signal that comes with the error."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_a_line_and_what_had_room_is_kept(tmp_path):
+    pixels, kept = (30, 40), tmp_path / "kept"
+    state_bytes = 1201 * 5 * 4
+    engine = LoggingEngine(tmp_path / "journal", pixels=pixels)
+    # Room for the header and three states: two come at a time, so half of the second chunk is written.
+    with full_disk(128 + 3 * state_bytes), pytest.raises(NrmapError) as raised:
+        joined(ablated_q_values(kept, engine, STATES, key=KEY, disk_budget=PLENTY))
+    assert str(raised.value) == f"cannot write {kept / 'incremental'}: File too large"
+    assert (kept / "incremental/q_values.npy.partial").stat().st_size > 128 + 2 * state_bytes
+    assert json.loads((kept / "incremental/progress.json").read_text()) == {"states": 2}
+    assert not list(tmp_path.glob("kept/**/*.npy"))
+    resumed = LoggingEngine(tmp_path / "resumed", pixels=pixels)
+    found = joined(ablated_q_values(kept, resumed, STATES, key=KEY, disk_budget=PLENTY))
+    assert_same(found, expected(tmp_path, pixels=pixels))
+    assert ablated_states(resumed) == [2, 3, 4, 5, 6]
+    # And from the file alone.
+    assert_same(joined(ablated_q_values(kept, resumed, STATES, key=KEY, disk_budget=0)), found)
 
 
 def test_of_parallel_processes_one_ablates(tmp_path):

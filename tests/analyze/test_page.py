@@ -1,18 +1,20 @@
 """The page against the records that it is made from: all of them are there, and nothing comes from elsewhere."""
 
 import base64
+import math
 import re
+from collections import Counter
 
 import pytest
-from html_page import Page
+from example_outputs import ACTIONS
+from html_page import Page, Tables
 
 from analyze.report import build
 from analyze.report.drawings import chart_panels, game_sources, map_sets
 from analyze.report.found import find
 from analyze.report.glance import glance
 from analyze.report.page import GamePart, build_page
-from analyze.report.values import value_text
-from nrmap.records import Record
+from nrmap.records import Record, read_records
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +57,116 @@ def test_every_picture_is_told_in_words(html):
     assert all(picture["alt"] and len(picture["alt"]) > 20 for picture in pictures)
 
 
-def test_every_value_of_every_record_is_on_the_page(outputs, html):
-    records = find(outputs).records
-    assert len(records) > 200
+METHODS = {"ddqn": "DDQN (vanilla)", "sa_ddqn": "SA-DDQN (adversarial)"}
+ATTACKS = {"pgd-10": "PGD-10", "pgd-50": "PGD-50", "worst_case_bound": "worst case", "random_policy": "random actions"}
+ATTACKS |= {"clean": "clean", "noise": "noise"} | {f"constant:{name}": f"always {name}" for name in ACTIONS}
+RADII = {1 / 255: "1/255", 3 / 255: "3/255", None: None}
+
+
+def line_of(record: Record) -> frozenset[str]:
+    """What the line of a list of values says that they are."""
+    of_maps = record.states_from is not None
+    words = [record.metric, f"{record.episodes} episodes", "own states" if of_maps else ATTACKS[record.attack]]
+    words += [RADII[record.attack_epsilon]] if record.attack_epsilon else []
+    words += [f"N = {record.num_states}"] if record.num_states is not None else []
+    words += [f"T = {record.temperature:g}"] if record.temperature is not None else []
+    return frozenset(words)
+
+
+def is_near(text: str | None, value: float | None) -> bool:
+    if text is None or value is None:
+        return text is None and value is None
+    return math.isclose(float(text), value, rel_tol=1e-8)
+
+
+VALUE = re.compile(r"((?P<item>[\w.]+): )?(?P<value>\S+)( \[(?P<low>\S+), (?P<high>\S+)\])?( \((?P<note>.*)\))?")
+
+
+def test_every_value_of_every_record_stands_in_the_line_of_its_policy_and_metric(outputs, html):
+    tables = [table for table in Tables(html).tables if table.section == "values"]
+    paths = [*outputs.glob("evaluation/**/metrics.json"), *outputs.glob("maps/**/metrics.json")]
+    assert len(tables) == len(paths) == 5
+    for path in paths:
+        expected: dict[frozenset[str], list[Record]] = {}
+        for record in read_records(path):
+            expected.setdefault(line_of(record), []).append(record)
+        seed = "" if record.seed is None else f", seed {record.seed}"
+        what = "maps on own states" if record.states_from else "evaluation"
+        count = sum(map(len, expected.values()))
+        title = f"Freeway, {METHODS.get(record.method, record.method)}{seed}: {what}, {count} values"
+        (table,) = [table for table in tables if table.within[-1] == title]
+        found = {frozenset(name.text.split(", ")): values.text for name, values in table.rows}
+        assert found.keys() == expected.keys()
+        for line, records in expected.items():
+            for text, record in zip(found[line].split("; "), records, strict=True):
+                shown = VALUE.fullmatch(text)
+                assert shown, text
+                assert shown["item"] == (None if record.item == "prefix" else record.item)
+                assert is_near(None if shown["value"] == "undefined" else shown["value"], record.value), text
+                assert is_near(shown["low"], record.low), text
+                assert is_near(shown["high"], record.high), text
+                assert shown["note"] == record.note
+
+
+KINDS = {"kmap": "K", "hmap": "H", "kl": "KL", "margin_drop": "Δm"}
+OF_MAPS = {"sparsity": ("sparsity", "S({})"), "effective_pixels": ("measures", "S²({})")}
+OF_MAPS |= {"map_entropy": ("measures", "entropy({})"), "relative_map_entropy": ("measures", "entropy({}/max)")}
+OF_MAPS |= {"grid_excess": ("grid", "grid({}) grid"), "grid_p_value": ("grid", "grid({}) p")}
+OF_PLAY = {"return_mean": "return", "return_std": "std", "flip_rate": "flips", "certified_rate": "certified"}
+
+
+def places_of(record: Record) -> list[tuple[str, str]]:
+    """The tables that show a headline number, and the heading above it in each."""
+    if record.metric in OF_PLAY:
+        words = [ATTACKS[record.attack], RADII[record.attack_epsilon]]
+        if record.metric == "certified_rate":
+            words = ["clean", f"proofs at {words[1]}"]
+        group = f"{', '.join(filter(None, words))} ({record.episodes} episodes)"
+        return [("returns", f"{group} {OF_PLAY[record.metric]}")]
+    if record.metric in ("flip_pair_rate", "tie_pair_rate"):
+        return [("sparsity", record.metric.replace("_pair_rate", " pairs"))]
+    (kind,) = [kind for kind in KINDS if record.metric.startswith(f"{kind}_")]
+    measure = record.metric.removeprefix(f"{kind}_")
+    table, heading = OF_MAPS[measure]
+    places = [(table, heading.format(KINDS[kind]))]
+    papers = {"sparsity": ("table1", "S({})"), "map_entropy": ("table2", "entropy({})")}
+    if kind in ("kmap", "hmap") and measure in papers:
+        name, group = papers[measure]
+        places.append((name, f"{group.format(KINDS[kind])} {METHODS[record.method]}"))
+    return places
+
+
+def test_every_headline_number_stands_in_the_row_and_the_column_of_its_policy_and_metric(outputs, html):
+    tables = Tables(html)
+    records = [record for record in find(outputs).records if record.item is None and record.seed is not None]
+    checked = Counter(record.method for record in records)
+    assert checked["ddqn"] == checked["sa_ddqn"] > 40
     for record in records:
-        assert ("undefined" if record.value is None else value_text(record.value)) in html
-        if record.low is not None and record.high is not None:
-            assert f"[{value_text(record.low)}, {value_text(record.high)}]" in html
-        if record.value is None:
-            assert record.note in html
+        for name, heading in places_of(record):
+            rows = [row for row in tables.named(name).lines() if row["Seed"].text == str(record.seed)]
+            rows = [row for row in rows if "T" not in row or row["T"].text == "1"]
+            player = {"returns": "Player", "table1": None, "table2": None}.get(name, "Method")
+            if player:
+                rows = [row for row in rows if row[player].text == METHODS[record.method]]
+            (row,) = rows
+            cell = row[heading]
+            assert cell.attributes["data-sort"] == ("" if record.value is None else str(record.value))
+            if record.value is None:
+                assert (cell.text, cell.note) == ("undefined", record.note)
+            else:
+                assert is_rounded(cell.text, record.value)
+            bounds = re.fullmatch(r"\[(\S+), (\S+)\]", cell.interval)
+            assert (bounds is None) == (record.low is None), (name, heading)
+            if bounds:
+                assert is_rounded(bounds[1], record.low)
+                assert is_rounded(bounds[2], record.high)
+
+
+def is_rounded(text: str, value: float) -> bool:
+    """Whether `text` is `value` to as many digits as it has."""
+    mantissa, _, exponent = text.partition("e")
+    unit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+    return abs(float(text) - value) <= unit / 2 * (1 + 1e-9)
 
 
 def test_the_page_shows_what_the_paper_printed_settings_deviations_and_provenance(html):

@@ -1,4 +1,7 @@
-"""Exploring actions that last, against their distribution."""
+"""Exploring actions that last, against their distribution and against one environment at a time."""
+
+import itertools
+import math
 
 import numpy as np
 import pytest
@@ -47,21 +50,41 @@ def test_a_longest_repeat_of_one_is_plain_epsilon_greedy():
     assert stats.chisquare(np.bincount(steps[:, 3], minlength=5)).pvalue > 0.01
 
 
+def redrawn(epsilons: list[float], num_actions: int, longest: int, steps: int, seed: int) -> np.ndarray:
+    """Algorithm 1 of εz-greedy for each environment alone, from the draws that an explorer of that seed makes, [T, E].
+
+    A step draws for all environments whether one begins, which action and how long; nothing here knows an Explorer.
+    """
+    rng, num_envs = np.random.default_rng(seed), len(epsilons)
+    draws = [
+        (rng.random(num_envs), rng.integers(num_actions, size=num_envs), rng.random(num_envs)) for _ in range(steps)
+    ]
+    norm = math.fsum(1 / n**2 for n in range(1, longest + 1))
+    expected = np.full((steps, num_envs), -1)
+    for env, epsilon in enumerate(epsilons):
+        step = 0
+        while step < steps:
+            begins, actions, quantiles = (draw[env] for draw in draws[step])
+            if begins >= epsilon:
+                step += 1
+                continue
+            length, below = 1, 1 / norm
+            while below <= quantiles and length < longest:
+                length += 1
+                below += 1 / length**2 / norm
+            expected[step : step + length, env] = actions
+            step += length
+    return expected
+
+
 def test_an_action_under_way_is_not_replaced():
-    explorer, rng = Explorer(num_envs=1, num_actions=18, longest_repeat=50), np.random.default_rng(5)
-    steps = np.array([explorer.step(np.ones(1), rng)[0] for _ in range(3_000)])
-    lengths, position = [], 0
-    replayed = Explorer(num_envs=1, num_actions=18, longest_repeat=50)
-    same_rng = np.random.default_rng(5)
-    while position < len(steps):
-        replayed.step(np.ones(1), same_rng)
-        length = 1 + int(replayed.get_state()["remaining"][0])
-        assert (steps[position : position + length] == steps[position]).all()
-        for _ in range(length - 1):
-            replayed.step(np.ones(1), same_rng)
-        lengths.append(length)
-        position += length
-    assert max(lengths) > 10
+    epsilons, longest, steps = [1.0, 0.2, 0.0, 1.0], 50, 3_000
+    explorer, rng = Explorer(num_envs=4, num_actions=18, longest_repeat=longest), np.random.default_rng(5)
+    found = np.stack([explorer.step(np.array(epsilons), rng) for _ in range(steps)])
+    expected = redrawn(epsilons, 18, longest, steps, seed=5)
+    np.testing.assert_array_equal(found, expected)
+    # With 18 actions two in a row are rarely the same: long runs are single actions that lasted.
+    assert max(len(list(run)) for _, run in itertools.groupby(found[:, 0])) > 10
 
 
 def test_state_brings_an_explorer_back():

@@ -1,0 +1,104 @@
+"""Every analysis and every launcher that options can name composes, and has the numbers of its YAML files."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import resources
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from analyze.settings import AnalysisSettings, analysis_settings
+from conf.choices import group_options
+from nrmap.learning.settings import train_settings
+
+SCALES = group_options("scale")
+
+
+def composition(name: str, *overrides: str, with_hydra: bool = False) -> DictConfig:
+    with initialize_config_module("conf", version_base="1.3"):
+        return compose(name, overrides=[*overrides], return_hydra_config=with_hydra)
+
+
+@functools.cache
+def composed(name: str, *overrides: str) -> dict[str, Any]:
+    values = OmegaConf.to_container(composition(name, *overrides), resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def settings_of(*overrides: str) -> AnalysisSettings:
+    return analysis_settings(composed("analyze", *overrides))
+
+
+def in_file(group: str, option: str) -> Mapping[str, Any]:
+    """What the YAML file says, without any composition."""
+    content = OmegaConf.to_container(OmegaConf.load(str(resources.files("conf") / group / f"{option}.yaml")))
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+# None: what an analysis has that does not ask for any.
+@pytest.mark.parametrize("evaluation", [None, *group_options("evaluation")])
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_evaluation_at_every_scale(scale: str, evaluation: str | None) -> None:
+    settings = settings_of(f"scale={scale}", *([f"evaluation={evaluation}"] if evaluation else []))
+    expected = in_file("evaluation", evaluation or scale)
+    assert settings.evaluation.episodes == expected["episodes"]
+    assert [asdict(run) for run in settings.evaluation.attack_runs] == expected["attack_runs"]
+    assert list(settings.evaluation.certify_epsilons) == expected["certify_epsilons"]
+    sizes = in_file("scale", scale)["analysis"]
+    assert (settings.states.num_states, settings.states.episodes) == (sizes["num_states"], sizes["state_episodes"])
+    assert list(settings.maps.prefix_sizes) == sizes["prefix_sizes"]
+    assert (settings.states.states_from, settings.maps.temperatures, settings.controls) == ("own", (1.0,), 0)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_shared_states_have_the_controls_of_the_scale(scale: str) -> None:
+    number = in_file("scale", scale)["analysis"]["controls"]
+    assert number >= 1
+    config = composed("analyze", f"scale={scale}")
+    for states_from in ("pool", "some/states.npz"):
+        assert analysis_settings({**config, "states_from": states_from}).controls == number
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("method", group_options("method"))
+def test_an_analysis_looks_for_the_policy_that_the_same_options_train(method: str, scale: str) -> None:
+    options = (f"method={method}", f"scale={scale}", "env=Pong", "seed=3")
+    assert train_settings(composed("analyze", *options)) == train_settings(composed("train", *options))
+
+
+# Each by the name of its plugin.
+PLUGINS = {"joblib": "joblib", "slurm": "submitit", "ray": "ray"}
+
+
+def needs_plugin(launcher: str) -> None:
+    pytest.importorskip(
+        f"hydra_plugins.hydra_{PLUGINS[launcher]}_launcher",
+        reason=f"its plugin is not installed: python -m pip install -c constraints.txt -e '.[{launcher}]'",
+    )
+
+
+@pytest.mark.parametrize("launcher", PLUGINS)
+@pytest.mark.parametrize("name", ["train", "analyze"])
+def test_every_launcher_composes(name: str, launcher: str) -> None:
+    if launcher != "ray":  # whose file builds on none of the plugin's
+        needs_plugin(launcher)
+    config = composition(name, f"hydra/launcher={launcher}", "outputs=/somewhere", with_hydra=True)
+    found = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+    assert isinstance(found, dict)
+    assert launcher in ("ray", "joblib") or found["submitit_folder"].startswith(f"/somewhere/logs/{name}/")
+    if launcher in group_options("hydra/launcher"):
+        for key, value in in_file("hydra/launcher", launcher).items():
+            assert key == "defaults" or found[key] == value
+
+
+@pytest.mark.parametrize("launcher", PLUGINS)
+def test_every_launcher_is_one_of_its_plugin(launcher: str) -> None:
+    needs_plugin(launcher)
+    config = composition("train", f"hydra/launcher={launcher}", with_hydra=True)
+    assert get_class(config.hydra.launcher["_target_"]).__name__.endswith("Launcher")
