@@ -12,7 +12,8 @@ from nrmap.envs import VALIDATION_STREAM
 from nrmap.network import STATE_SCALE
 from nrmap.players import ConstantPlayer
 from nrmap.policy import Policy, save_policy
-from nrmap.rollout import episode_seeds, play
+from nrmap.rollout import play
+from nrmap.starts import episode_seeds
 from train.checkpoint import save_checkpoint
 from train.trainer import Trainer
 
@@ -31,7 +32,7 @@ def constant_policy() -> Policy:
 
 def test_nothing_moves_a_constant_policy() -> None:
     cells = look(constant_policy(), episodes=1, attacked_episodes=0, num_states=4, attack_epsilon=0.1)
-    (episode,) = play(ConstantPlayer(1), CROSSED, episode_seeds(0, 1, VALIDATION_STREAM), num_envs=1)
+    (episode,) = play(ConstantPlayer(1), CROSSED, episode_seeds(CROSSED, 0, 1, VALIDATION_STREAM), num_envs=1)
     assert episode.total_reward > 0
     shift, flipped, bound, certified = "0.0000", "0.0%", "-0.5", "100.0%"
     actions, gaps = "NOOP 0% UP 100% DOWN 0%", "0.500 0.500 0.500"

@@ -52,7 +52,7 @@ def test_every_evaluation_at_every_scale(scale: str, evaluation: str | None) -> 
     assert list(settings.evaluation.certify_epsilons) == expected["certify_epsilons"]
     sizes = in_file("scale", scale)["analysis"]
     assert (settings.states.num_states, settings.states.episodes) == (sizes["num_states"], sizes["state_episodes"])
-    assert list(settings.maps.prefix_sizes) == sizes["prefix_sizes"]
+    assert list(settings.maps.prefix_sizes) == [*sizes["prefix_sizes"], sizes["num_states"]]
     assert (settings.states.states_from, settings.maps.temperatures, settings.controls) == ("own", (1.0,), 0)
 
 

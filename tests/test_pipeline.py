@@ -98,7 +98,7 @@ def test_the_report_is_made_of_what_is_there(outputs: Path) -> None:
     [
         (("env=Freway",), "error: unknown game 'Freway': did you mean Freeway"),
         (("method=dqn",), "error: unknown method 'dqn': did you mean"),
-        (("temperature=0",), "error: temperature=0.0: expected a number > 0"),
+        (("temperature=0",), "error: temperature=0.0: expected a finite number > 0"),
         (("scale.analysis.num_states=0",), "error: num_states=0: expected at least 1"),
         (("policy=absent.safetensors",), "error: no policy file absent.safetensors"),
         (("seed=7",), "error: no trained policy Freeway/ddqn/seed7 with these settings"),

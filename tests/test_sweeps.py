@@ -94,7 +94,6 @@ def test_failed_jobs_are_named_and_the_others_finish(launcher: str, sweep, tmp_p
     assert not list(logs.glob("seed1/*/failed*"))
 
 
-@pytest.mark.parametrize("mode", [["seed=0"], ["-m", "seed=0"], ["-m", "hydra/launcher=joblib", "seed=0"]])
 def test_jobs_that_differ_in_any_setting_have_folders_of_their_own(sweep, tmp_path: Path) -> None:
     finished = sweep("basic", "seed=0", "scale.learner.learning_rate=1e-3,1e-4")
     assert finished.returncode == 0, finished.stderr
@@ -102,6 +101,7 @@ def test_jobs_that_differ_in_any_setting_have_folders_of_their_own(sweep, tmp_pa
     assert [path.parent.name for path in sorted(logs)] == ["0", "1"]
 
 
+@pytest.mark.parametrize("mode", [["seed=0"], ["-m", "seed=0"], ["-m", "hydra/launcher=joblib", "seed=0"]])
 def test_without_a_folder_outputs_is_in_the_current_one(mode: list[str], tmp_path: Path) -> None:
     here = tmp_path / "it's here, really"
     here.mkdir()

@@ -59,7 +59,7 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_shown(tmp_path, out
     (broken / "evaluation" / "metrics.json").mkdir()
     found = find(broken)
     assert len(found.problems) == 3
-    assert any("evaluation/metrics.json: IsADirectoryError" in problem for problem in found.problems)
+    assert any("cannot read evaluation/metrics.json: Is a directory" in problem for problem in found.problems)
     assert "policy.safetensors is not a readable safetensors file" in found.problems[1] + found.problems[0]
     assert any("metrics schema 99" in problem for problem in found.problems)
     _, problems = map_sets(game_sources(found)[0], broken)

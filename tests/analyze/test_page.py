@@ -58,7 +58,7 @@ def test_every_picture_is_told_in_words(html):
 
 
 METHODS = {"ddqn": "DDQN (vanilla)", "sa_ddqn": "SA-DDQN (adversarial)"}
-ATTACKS = {"pgd-10": "PGD-10", "pgd-50": "PGD-50", "worst_case_bound": "worst case", "random_policy": "random actions"}
+ATTACKS = {"pgd-10": "PGD-10", "pgd-50": "PGD-50", "greedy_worst_case": "worst case", "random_policy": "random actions"}
 ATTACKS |= {"clean": "clean", "noise": "noise"} | {f"constant:{name}": f"always {name}" for name in ACTIONS}
 RADII = {1 / 255: "1/255", 3 / 255: "3/255", None: None}
 
