@@ -32,7 +32,7 @@ from nrmap.learning.settings import build, train_settings
 from nrmap.policy import Policy, load_policy
 from nrmap.records import Record
 from nrmap.runtime import choose_device, keep_freed_memory
-from nrmap.tracking import TrackingSpec, decide_mode, summary_name, track
+from nrmap.tracking import NoTracker, TrackingSpec, decide_mode, summary_name, track
 
 
 def analyze(config: Mapping[str, Any]) -> None:
@@ -141,7 +141,8 @@ def _track(
         for name, path in figures.items():
             tracker.image(name, path)
         tracker.artifact(f"maps-{maps.folder.name}", "maps", [maps.folder / MAPS_FILE, maps.folder / METRICS_FILE])
-    write_text(told, "")
+    if not isinstance(tracker, NoTracker):  # else the next analysis tries again
+        write_text(told, "")
 
 
 def _is_headline(record: Record) -> bool:

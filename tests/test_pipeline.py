@@ -91,23 +91,3 @@ def test_the_report_is_made_of_what_is_there(outputs: Path) -> None:
     page = (outputs / "report/index.html").read_text()
     assert "sa_ddqn" in page
     assert "Freeway" in page
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (("env=Freway",), "error: unknown game 'Freway': did you mean Freeway"),
-        (("method=dqn",), "error: unknown method 'dqn': did you mean"),
-        (("temperature=0",), "error: temperature=0.0: expected a finite number > 0"),
-        (("scale.analysis.num_states=0",), "error: num_states=0: expected at least 1"),
-        (("policy=absent.safetensors",), "error: no policy file absent.safetensors"),
-        (("seed=7",), "error: no trained policy Freeway/ddqn/seed7 with these settings"),
-        (("tempreature=1",), "tempreature"),
-    ],
-)
-def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path: Path, arguments: tuple[str, ...], line: str) -> None:
-    finished = run("analyze", "scale=smoke", f"outputs={tmp_path / 'outputs'}", *arguments)
-    assert finished.returncode == 2
-    (error,) = [text for text in finished.stderr.strip().splitlines() if text.startswith("error:")]
-    assert line in error
-    assert not any((tmp_path / "outputs" / part).exists() for part in ("train", "states", "maps", "evaluation"))

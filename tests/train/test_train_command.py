@@ -2,20 +2,18 @@
 
 import contextlib
 import json
-import multiprocessing
 import os
-import resource
-import runpy
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors
 import torch
+from commands import ROOT, TINY, Command, commands_in, complaint_of, result_of
 
 from conf.choices import group_options
 from nrmap.files import TEMPORARY_PREFIX
@@ -23,98 +21,25 @@ from nrmap.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE
 from nrmap.policy import load_policy
 from train.checkpoint import load_checkpoint
 
-ROOT = Path(__file__).parents[2]
-
-# Every part of a run, on the smallest screen, in a second or two.
-TINY = (
-    "scale=smoke", "wandb=disabled", "device=cpu", "threads=1", "env.height=36", "env.width=36",
-    "scale.steps=160", "scale.num_envs=2", "scale.warm_up_steps=40", "scale.replay.capacity=100",
-    "scale.exploration.decay_steps=60", "env.max_agent_steps=33",
-    *(
-        f"scale.fine_tune.by_solver.{solver}.{setting}"
-        for solver in ("pgd", "ibp")
-        for setting in ("steps=80", "attack_ramp.ramp_begin=0", "attack_ramp.ramp_steps=40")
-    ),
-)  # fmt: skip
-
-# A server that has imported everything starts the processes: the import would take longer than the run.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["train.__main__", "torch._dynamo"])
-
-
-@dataclass
-class Command:
-    """A running `python -m train`, its output in two files."""
-
-    process: multiprocessing.Process
-    folder: Path
-
-    def wait(self) -> int:
-        self.process.join(timeout=240)
-        assert self.process.exitcode is not None, "still running"
-        return self.process.exitcode
-
-    @property
-    def out(self) -> str:
-        return (self.folder / "out").read_text()
-
-    @property
-    def err(self) -> str:
-        return (self.folder / "err").read_text()
-
-
-def run_as_main(arguments: list[str], folder: Path, largest_file: int | None) -> None:
-    """What the child process does: become `python -m train` with its output in `folder`."""
-    os.chdir(ROOT)
-    # Tests that a shell runs in the background inherit an ignored Ctrl-C.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
-    if largest_file is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-    sys.argv = ["train", *arguments]
-    runpy.run_module("train", run_name="__main__", alter_sys=True)
-
 
 @pytest.fixture
 def start(tmp_path):
     """`start("seed=1")`: a Command with outputs under tmp_path/outputs; it is killed if the test leaves it running."""
-    commands: list[Command] = []
+    with commands_in(tmp_path) as commands:
 
-    def start(*arguments: str, largest_file: int | None = None, outputs: Path | None = None) -> Command:
-        folder = tmp_path / f"command{len(commands)}"
-        folder.mkdir()
-        outputs = tmp_path / "outputs" if outputs is None else outputs
-        options = [*TINY, f"outputs={outputs}", *arguments]
-        process = processes.Process(target=run_as_main, args=(options, folder, largest_file))
-        process.start()
-        commands.append(Command(process, folder))
-        return commands[-1]
+        def start(*arguments: str, outputs: Path | None = None, **options: Any) -> Command:
+            folder = tmp_path / "outputs" if outputs is None else outputs
+            return commands.start("train", *TINY, f"outputs={folder}", *arguments, **options)
 
-    yield start
-    for command in commands:
-        command.process.kill()
-        command.process.join()
+        yield start
 
 
 def finished(command: Command) -> Path:
     """The policy that the command printed."""
-    assert command.wait() == 0, command.err
-    path = Path(command.out.strip())
+    path = result_of(command)
     assert command.out == f"{path}\n"
     assert path.name == POLICY_FILE
     return path
-
-
-def failed(command: Command) -> str:
-    """The only line that the command wrote."""
-    assert command.wait() == 2, command.err
-    assert command.out == ""
-    lines = command.err.splitlines()
-    complaint = [line for line in lines if line.startswith("error: ")]
-    assert len(complaint) == 1
-    assert "Traceback" not in command.err
-    return complaint[0]
 
 
 def weights_and_card(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
@@ -202,7 +127,7 @@ def test_a_training_starts_from_any_file_that_fits(start, tmp_path):
     assert card.settings["parent"] == parent.card.settings
     assert json.loads((path.parent / "settings.json").read_text()) == card.settings
     assert str(tmp_path) not in json.dumps(card.settings)
-    line = failed(start("method=sa_ddqn", f"method.start_from={file}"))
+    line = complaint_of(start("method=sa_ddqn", f"method.start_from={file}"))
     assert line == f"error: cannot start from {file}: Breakout/ddqn/seed4 has game=Breakout instead of Freeway"
 
 
@@ -292,7 +217,7 @@ def test_two_commands_that_want_the_same_parent_train_it_once(start, tmp_path):
     ],
 )
 def test_a_mistake_ends_in_one_line_and_nothing_is_written(arguments, expected, start, tmp_path):
-    line = failed(start(*arguments))
+    line = complaint_of(start(*arguments))
     assert line.startswith(f"error: {expected}")
     # A mistake that only the settings show has Hydra's log folder by then, but nothing else.
     assert [path.name for path in (tmp_path / "outputs").glob("*")] in ([], ["logs"])
@@ -300,7 +225,7 @@ def test_a_mistake_ends_in_one_line_and_nothing_is_written(arguments, expected, 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_cuda_where_there_is_none(start, tmp_path):
-    assert failed(start("device=cuda")) == (
+    assert complaint_of(start("device=cuda")) == (
         "error: device=cuda: no CUDA device is available here; use device=cpu or device=auto"
     )
     assert not (tmp_path / "outputs/train").exists()
@@ -308,19 +233,19 @@ def test_cuda_where_there_is_none(start, tmp_path):
 
 def test_an_outputs_folder_that_cannot_be_written(start, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    line = failed(start(outputs=tmp_path / "file" / "outputs"))
+    line = complaint_of(start(outputs=tmp_path / "file" / "outputs"))
     assert line.startswith(f"error: cannot write {tmp_path}/file/outputs")
     assert line.endswith("Not a directory")
     # Hydra's log folder can be written here, that of the runs cannot.
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs/train").write_text("in the way")
-    line = failed(start())
+    line = complaint_of(start())
     assert line.startswith(f"error: cannot write {tmp_path}/outputs/train/Freeway/ddqn/seed0/")
 
 
 def test_a_full_disk_leaves_nothing_half_written(start, tmp_path):
     command = start(largest_file=100_000)
-    line = failed(command)
+    line = complaint_of(command)
     assert line.startswith("error: cannot write ")
     assert POLICY_FILE in line
     assert "File too large" in line
@@ -332,10 +257,10 @@ def test_a_truncated_checkpoint_or_parent_is_named(start, tmp_path):
     parent = finished(start())
     whole = parent.read_bytes()
     parent.write_bytes(whole[: len(whole) // 2])
-    line = failed(start("method=sa_ddqn"))
+    line = complaint_of(start("method=sa_ddqn"))
     assert line.startswith(f"error: {parent} is not a readable safetensors file")
     parent.unlink()
     (parent.parent / CHECKPOINT_FILE).write_bytes(whole[:1000])
-    line = failed(start())
+    line = complaint_of(start())
     assert line.startswith(f"error: cannot read the checkpoint {parent.parent / CHECKPOINT_FILE}")
     assert not parent.exists()

@@ -1,0 +1,204 @@
+"""`python -m analyze` by every way to say which policy, which states and which share: each ends in the right maps."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import TINY, TINY_ANALYSIS, Command, Commands, commands_in, complaint_of, result_of
+from swept_maps import identical
+from toy_policies import FREEWAY, toy_policy
+
+from nrmap.controls import CONTROL_KINDS
+from nrmap.episode_maps import EpisodeMaps, load_maps
+from nrmap.policy import load_policy, save_policy
+from nrmap.records import read_records
+from nrmap.states import RolloutStates
+from nrmap.states_file import load_states
+
+# A busy machine may take several times as long as an idle one.
+pytestmark = pytest.mark.timeout(900)
+
+# The screen of the toy policies, whose actions single pixels flip; a training of a second has learned none.
+SCREEN = ("env.height=42", "env.width=42", "env.max_agent_steps=40")
+STATES, EPISODES = 6, 3
+
+
+@dataclass(frozen=True)
+class Study:
+    """A trained policy that options name, one in a file that no training made, and the latter's own maps."""
+
+    commands: Commands
+    outputs: Path
+    trained: Path
+    given: Path
+    folder: Path
+
+    def analyze(self, *arguments: str, outputs: Path | None = None, **options: Any) -> Command:
+        flags = [argument for argument in arguments if argument.startswith("-")]  # before all keys, as Hydra wants them
+        keys = [argument for argument in arguments if argument not in flags]
+        where = f"outputs={outputs or self.outputs}"
+        return self.commands.start("analyze", *flags, *TINY_ANALYSIS, *SCREEN, where, *keys, **options)
+
+    def states_of(self, folder: Path) -> RolloutStates:
+        return load_states(self.states_path(folder))
+
+    def states_path(self, folder: Path) -> Path:
+        return self.outputs / metrics_of(folder)["inputs"]["states_path"]
+
+    def ablated(self) -> set[Path]:
+        return set((self.outputs / "ablated").rglob("*.npy"))
+
+    def q_values(self) -> Path:
+        """Those that the maps of the given policy on its own states were made of."""
+        inputs = metrics_of(self.folder)["inputs"]
+        keys = {path: json.loads(path.with_name("key.json").read_text())["key"] for path in self.ablated()}
+        hashes = ("policy_sha256", "states_sha256")
+        (path,) = [path for path, key in keys.items() if all(key[name] == inputs[name] for name in hashes)]
+        return path
+
+
+def metrics_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def maps_of(folder: Path) -> EpisodeMaps:
+    return load_maps(folder / "maps.npz")[0]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
+    place = tmp_path_factory.mktemp("study")
+    given, outputs = place / "given.safetensors", place / "outputs"
+    save_policy(given, toy_policy(FREEWAY))
+    with commands_in(place) as commands:
+        trained = result_of(commands.start("train", *TINY, *SCREEN, f"outputs={outputs}"))
+        without_maps = Study(commands, outputs, trained, given, place)
+        yield Study(commands, outputs, trained, given, result_of(without_maps.analyze(f"policy={given}")))
+
+
+def test_a_policy_file_is_mapped_on_its_own_states(study: Study) -> None:
+    states = study.states_of(study.folder)
+    assert [origin.policy_sha256 for origin in states.origins] == [load_policy(study.given).sha256]
+    maps = maps_of(study.folder)
+    assert (maps.num_states, len(maps.episode_ids)) == (STATES, EPISODES)
+    assert (maps.total().kmap > 0).sum() > 10
+    records = read_records(study.folder / "metrics.json")
+    assert {record.states_from for record in records} == {"own"}
+    # No controls beside a policy's own states, unless asked for.
+    controls = [path for kind in CONTROL_KINDS for path in (study.outputs / "maps").rglob(f"{kind}*/**/metrics.json")]
+    assert all(record.states_from != "own" for path in controls for record in read_records(path))
+
+
+def test_a_reference_policy_is_found_by_game_method_and_seed(study: Study) -> None:
+    reference = study.outputs / "reference/Freeway/ddqn/seed5"
+    reference.mkdir(parents=True)
+    shutil.copy(study.given, reference / "policy.safetensors")
+    # The same policy from another place is the same analysis; under outputs/train there is none of seed 5.
+    assert result_of(study.analyze("seed=5", "policies_from=reference")) == study.folder
+
+
+def test_a_pool_of_a_method_and_a_file(study: Study) -> None:
+    folder = result_of(study.analyze(f"policy={study.given}", "states_from=pool", f"pool=[ddqn,{study.given}]"))
+    pool, own = study.states_of(folder), study.states_of(study.folder)
+    hashes = [load_policy(path).sha256 for path in (study.trained, study.given)]
+    assert [origin.policy_sha256 for origin in pool.origins] == hashes
+    assert len(pool.states) == 2 * STATES
+    assert np.array_equal(pool.states[STATES:], own.states)
+    parts = [load_states(path) for path in (study.outputs / "states/Freeway").glob("*.npz")]
+    (of_trained,) = [part for part in parts if [origin.policy_sha256 for origin in part.origins] == hashes[:1]]
+    assert np.array_equal(pool.states[:STATES], of_trained.states)
+    # The maps of an episode do not know what else is in the pool.
+    maps, own_maps = maps_of(folder), maps_of(study.folder)
+    for name in ("kmap", "hmap", "kl", "margin_drop"):
+        assert np.array_equal(getattr(maps, name)[..., EPISODES:, :, :], getattr(own_maps, name))
+
+
+def test_a_states_file_is_what_its_states_are(study: Study, tmp_path: Path) -> None:
+    file = tmp_path / "shared.npz"
+    shutil.copy(study.states_path(study.folder), file)
+    folder = result_of(study.analyze(f"policy={study.given}", f"states_from={file}"))
+    assert folder != study.folder
+    assert identical(maps_of(folder), maps_of(study.folder))
+    found, own = metrics_of(folder), metrics_of(study.folder)
+    assert found["inputs"] == {**own["inputs"], "states_path": str(file)}
+    assert found["records"] == [{**record, "states_from": "shared.npz"} for record in own["records"]]
+    # States that policies share have controls beside them.
+    contents = [metrics_of(path.parent) for path in (study.outputs / "maps").rglob("metrics.json")]
+    beside = [one["records"][0]["method"] for one in contents if one["inputs"]["states_path"] == str(file)]
+    assert sorted(beside) == ["random_weights", "shuffled_weights (toy seed 0)", "toy"]
+
+
+def test_shards_are_merged_into_the_maps_of_one_job(study: Study, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    sweep = study.analyze("-m", f"policy={study.given}", "shards=2", "shard=0,1", outputs=outputs)
+    assert result_of(sweep).name == "1-of-2.npz"
+    (folder,) = outputs.glob("maps/Freeway/toy/seed0/*")
+    shards = [load_maps(folder / "shards" / f"{index}-of-2.npz")[0].episode_ids.tolist() for index in range(2)]
+    assert shards == [[0, 2], [1]]
+    assert not (folder / "metrics.json").exists()
+    merged = study.analyze(f"policy={study.given}", "shards=2", outputs=outputs)
+    assert result_of(merged) == folder
+    assert "2 shards found, of all but 0 episodes" in merged.err
+    assert folder.name == study.folder.name
+    assert identical(maps_of(folder), maps_of(study.folder))
+    assert metrics_of(folder)["records"] == metrics_of(study.folder)["records"]
+    assert not (folder / "shards").exists()
+
+
+def test_a_sweep_over_temperatures_ablates_once(study: Study) -> None:
+    before = study.ablated()
+    sweep = study.analyze("-m", f"policy={study.given}", "temperature=0.5,1")
+    assert sweep.wait() == 0, sweep.err
+    colder, same = [Path(line) for line in sweep.out.splitlines() if line.startswith(f"{study.outputs}/maps/")]
+    assert same == study.folder
+    assert study.ablated() == before
+    maps, own = maps_of(colder), maps_of(study.folder)
+    assert maps.temperatures == (0.5,)
+    assert np.array_equal(maps.kmap, own.kmap)
+    # Equation 5 from the Q-values that were kept, [N, 1 + pixels, A].
+    q_values = np.load(study.q_values()).astype(np.float64) / 0.5
+    log_policies = q_values - np.log(np.exp(q_values).sum(axis=-1, keepdims=True))
+    h = -(np.exp(log_policies[:, :1]) * log_policies[:, 1:]).sum(axis=-1).sum(axis=0)
+    np.testing.assert_allclose(maps.total().hmap[0].ravel(), h, rtol=1e-5)
+
+
+def test_a_full_disk_is_one_line_and_the_next_command_does_the_rest(study: Study, tmp_path: Path) -> None:
+    full = tmp_path / "outputs"
+    (baselines,) = study.outputs.glob("evaluation/Freeway/baseline/*/metrics.json")
+    # Each limit lets one stage more through: the evaluation, the ablated Q-values, then the maps or their figures.
+    largest = [baselines, study.q_values(), max(study.folder.iterdir(), key=lambda path: path.stat().st_size)]
+    for path, stage in zip(largest, ("evaluation", "ablated", "maps"), strict=True):
+        line = complaint_of(study.analyze(f"policy={study.given}", outputs=full, largest_file=path.stat().st_size - 1))
+        assert line.startswith(f"error: cannot write {full}/{stage}/Freeway/")
+        assert line.endswith(": File too large")
+        assert not list(full.glob("maps/**/figures.json"))
+        left = [path for path in full.rglob(".*") if path.is_file() and not path.name.endswith("lock")]
+        assert left == [], "what was half written lies about"
+    folder = result_of(study.analyze(f"policy={study.given}", outputs=full))
+    assert identical(maps_of(folder), maps_of(study.folder))
+    for whole in study.folder.iterdir():
+        assert whole.suffix not in (".png", ".pdf", ".npz") or (folder / whole.name).read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("env=Freway",), "error: unknown game 'Freway': did you mean Freeway"),
+        (("method=dqn",), "error: unknown method 'dqn': did you mean"),
+        (("temperature=0",), "error: temperature=0.0: expected a finite number > 0"),
+        (("scale.analysis.num_states=0",), "error: num_states=0: expected at least 1"),
+        (("policy=absent.safetensors",), "error: no policy file absent.safetensors"),
+        (("seed=7",), "error: no trained policy Freeway/ddqn/seed7 with these settings"),
+        (("tempreature=1",), "tempreature"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path: Path, arguments: tuple[str, ...], line: str) -> None:
+    with commands_in(tmp_path) as commands:
+        outputs = tmp_path / "outputs"
+        assert line in complaint_of(commands.start("analyze", "scale=smoke", f"outputs={outputs}", *arguments))
+    assert not any((outputs / part).exists() for part in ("train", "states", "maps", "evaluation"))

@@ -1,0 +1,132 @@
+"""`python -m train` and `python -m analyze` as processes that need no seconds for their imports, and tiny options."""
+
+import contextlib
+import multiprocessing
+import os
+import resource
+import runpy
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+# Every part of a training, on the smallest screen, in a second or two.
+TINY = (
+    "scale=smoke", "wandb=disabled", "device=cpu", "threads=1", "env.height=36", "env.width=36",
+    "scale.steps=160", "scale.num_envs=2", "scale.warm_up_steps=40", "scale.replay.capacity=100",
+    "scale.exploration.decay_steps=60", "env.max_agent_steps=33",
+    *(
+        f"scale.fine_tune.by_solver.{solver}.{setting}"
+        for solver in ("pgd", "ibp")
+        for setting in ("steps=80", "attack_ramp.ramp_begin=0", "attack_ramp.ramp_steps=40")
+    ),
+)  # fmt: skip
+# The same for an analysis: maps of two states from each of three episodes.
+TINY_ANALYSIS = (
+    *TINY, "scale.analysis.num_states=6", "scale.analysis.state_episodes=3", "scale.analysis.prefix_sizes=[2]",
+    "evaluation.episodes=1", "evaluation.attack_runs=[]", "evaluation.certify_epsilons=[]",
+)  # fmt: skip
+
+# A server that has imported everything starts the processes: the import would take longer than the run.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["train.__main__", "analyze.__main__", "torch._dynamo"])
+
+
+@dataclass
+class Command:
+    """A running `python -m MODULE`, its output in two files."""
+
+    process: multiprocessing.Process
+    folder: Path
+
+    def wait(self) -> int:
+        self.process.join(timeout=240)
+        assert self.process.exitcode is not None, "still running"
+        return self.process.exitcode
+
+    @property
+    def out(self) -> str:
+        return (self.folder / "out").read_text()
+
+    @property
+    def err(self) -> str:
+        return (self.folder / "err").read_text()
+
+
+@dataclass
+class Commands:
+    """What starts commands, with their output under `folder`."""
+
+    folder: Path
+    started: list[Command] = field(default_factory=list)
+
+    def start(
+        self,
+        module: str,
+        *arguments: str,
+        largest_file: int | None = None,
+        environment: Mapping[str, str | None] | None = None,
+    ) -> Command:
+        """`python -m module arguments`; a file beyond `largest_file` bytes is a full disk, None removes a variable."""
+        folder = self.folder / f"command{len(self.started)}"
+        folder.mkdir()
+        process = processes.Process(
+            target=_run_as_main, args=(module, arguments, folder, largest_file, dict(environment or {}))
+        )
+        process.start()
+        self.started.append(Command(process, folder))
+        return self.started[-1]
+
+
+@contextlib.contextmanager
+def commands_in(folder: Path) -> Iterator[Commands]:
+    """Commands, of which none is left running."""
+    commands = Commands(folder)
+    try:
+        yield commands
+    finally:
+        for command in commands.started:
+            command.process.kill()
+            command.process.join()
+
+
+def _run_as_main(
+    module: str,
+    arguments: tuple[str, ...],
+    folder: Path,
+    largest_file: int | None,
+    environment: dict[str, str | None],
+) -> None:
+    """What the child process does: become `python -m module` with its output in `folder`."""
+    os.chdir(ROOT)
+    for name, value in environment.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    # Tests that a shell runs in the background inherit an ignored Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def result_of(command: Command) -> Path:
+    """The path that the command printed last, which is its result."""
+    assert command.wait() == 0, command.err
+    return Path(command.out.splitlines()[-1])
+
+
+def complaint_of(command: Command) -> str:
+    """The only line that the command wrote, but for its log."""
+    assert command.wait() == 2, command.err
+    assert command.out == ""
+    lines = [line for line in command.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in command.err
+    return lines[0]
