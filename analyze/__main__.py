@@ -12,7 +12,6 @@ from analyze.controls import control_summary, ensure_controls
 from analyze.settings import AnalysisSettings, Resources, analysis_settings
 from analyze.shards import requested_shard
 from analyze.stages import (
-    MAPS_FILE,
     MapsResult,
     ensure_baselines,
     ensure_evaluation,
@@ -26,7 +25,7 @@ from conf.choices import read_option
 from conf.entry import entry_point
 from nrmap.errors import check, unknown_choice
 from nrmap.files import identity_of, write_text
-from nrmap.layout import METRICS_FILE, Layout
+from nrmap.layout import MAPS_FILE, METRICS_FILE, Layout
 from nrmap.learning.lookup import reference_policy, trained_policy
 from nrmap.learning.settings import build, train_settings
 from nrmap.policy import Policy, load_policy

@@ -33,7 +33,7 @@ from nrmap.evaluation import (
     evaluate_baselines,
 )
 from nrmap.files import identity_of, read_json, sha256_of_file, write_json
-from nrmap.layout import METRICS_FILE, Layout
+from nrmap.layout import MAPS_FILE, METRICS_FILE, Layout
 from nrmap.policy import Policy
 from nrmap.progress import Progress
 from nrmap.records import Record, read_records, write_records
@@ -44,7 +44,6 @@ from nrmap.states_file import load_states, save_states
 log = logging.getLogger(__name__)
 
 PARALLEL_EPISODES = 16
-MAPS_FILE = "maps.npz"
 FIGURES_FILE = "figures.json"
 ROLL_OUTS_FOLDER = "roll_outs"
 

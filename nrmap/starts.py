@@ -13,7 +13,7 @@ from nrmap.errors import check
 log = logging.getLogger(__name__)
 
 # So many seeds for each possible start are tried before all starts are taken to be known: with 30
-# starts the chance that one of them never came up is below 1%.
+# starts the chance that one of them never comes up is below 1%.
 TRIES_PER_START = 8
 SEEDS_AT_A_TIME = 16
 
@@ -23,7 +23,7 @@ def episode_seeds(spec: EnvSpec, run_seed: int, episodes: int, stream: int = EVA
     """The seeds of `episodes` episodes of a run, each with a start of its own as far as the game has them.
 
     Without sticky actions all of an episode follows from its actions and from the number of
-    no-ops before them, of which there are at most `noop_max` + 1. Among 20 seeds in a row about
+    no-ops before them, 0 to `noop_max` − 1. Among 20 seeds in a row about
     six would repeat the episode of an earlier one; such a seed is passed over. When there are no
     more starts the episodes do repeat, and a warning says so. Raises NrmapError unless
     `episodes` ≥ 1 and `run_seed` ≥ 0.
@@ -33,7 +33,7 @@ def episode_seeds(spec: EnvSpec, run_seed: int, episodes: int, stream: int = EVA
     in_a_row = (episode_seed(run_seed, stream, 0, number) for number in itertools.count())
     if spec.sticky_actions > 0 or episodes == 1:
         return tuple(itertools.islice(in_a_row, episodes))
-    tries = max(episodes, TRIES_PER_START * (spec.noop_max + 1))
+    tries = max(episodes, TRIES_PER_START * spec.noop_max)
     distinct: dict[int, int] = {}
     passed_over = []
     for seed, no_ops in _starts(

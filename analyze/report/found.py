@@ -13,12 +13,11 @@ from analyze.report.labels import Result, Training, labelled_results, labelled_t
 from nrmap.episode_maps import EpisodeMaps, load_maps
 from nrmap.errors import NrmapError, check
 from nrmap.files import read_json, sha256_of_file
-from nrmap.layout import CURVES_FILE, METRICS_FILE, POLICY_FILE, REFERENCE_FOLDER, SETTINGS_FILE
+from nrmap.layout import CURVES_FILE, MAPS_FILE, METRICS_FILE, POLICY_FILE, REFERENCE_FOLDER, SETTINGS_FILE
 from nrmap.policy import load_policy
 from nrmap.records import Record, read_records
 from nrmap.sparsity import MAP_NAMES
 
-MAPS_FILE = "maps.npz"
 # What reading a damaged file raises, or one whose JSON is not of the form expected.
 UNREADABLE = (NrmapError, KeyError, TypeError, OSError)
 # Two records that agree in all other fields claim to be the same measurement.
