@@ -1,9 +1,8 @@
 """What the paper's study would cost: `python -m bench.cost`, Markdown tables from measured numbers.
 
-It reads outputs/bench/train.json (python -m bench.train), outputs/bench/maps.json (python -m
-bench.maps) and outputs/bench/host.json, which `--measure` makes in a minute; on a machine with a GPU
-`--measure --device cuda` makes host-cuda.json beside it. docs/scale.md has the model's formulas and
-what it leaves out.
+It reads outputs/bench/train.json (python -m bench.train) and outputs/bench/host.json, which `--measure`
+makes in a minute; on a machine with a GPU `--measure --device cuda` makes host-cuda.json beside it.
+docs/scale.md has the model's formulas and what it leaves out.
 """
 
 import argparse
@@ -29,7 +28,6 @@ METHODS = ("ddqn", "sa_ddqn")
 HOUR = 3600.0
 MADE_BY = {
     "train.json": "python -m bench.train",
-    "maps.json": "python -m bench.maps",
     "host.json": "python -m bench.cost --measure",
 }
 HOSTS = {"cpu": "host.json", "cuda": "host-cuda.json"}  # by the device that was measured
@@ -111,20 +109,23 @@ def paper_study(games: int, seeds: int) -> Study:
     return Study(games, seeds, trainings, num_states=analysis.num_states, controls=analysis.controls)
 
 
-def cpu_speeds(train: Mapping[str, Any], maps: Mapping[str, Any], host: Mapping[str, Any]) -> Speeds:
-    """The speeds of the machine that the three files were measured on, one job at a time."""
+def cpu_speeds(train: Mapping[str, Any], host: Mapping[str, Any]) -> Speeds:
+    """The speeds of the machine that the two files were measured on, one job at a time."""
     rates = {method: statistics.median(train["updates_per_second"][method]["rates"]) for method in METHODS}
     return Speeds(
         collecting=host["collecting_seconds_per_step"],
         updates={method: 1 / rate for method, rate in rates.items()},
-        ablating=maps["cases"][0]["seconds_per_state"]["differences_only"],  # as `analyze` ablates
+        ablating=host["ablating_seconds_per_state"],
     )
 
 
-def gpu_speeds(cpu: Speeds, update_milliseconds: Mapping[str, float], *, collecting: float) -> Speeds:
-    """With the updates of a GPU, and `collecting` beside it; ablating, not measured there, takes what the CPU needs."""
-    updates = {method: update_milliseconds[method] / 1000 for method in METHODS}
-    return replace(cpu, updates=updates, collecting=collecting)
+def gpu_speeds(host: Mapping[str, Any]) -> Speeds:
+    """The speeds of the machine that host-cuda.json was measured on."""
+    return Speeds(
+        collecting=host["collecting_seconds_per_step"],
+        updates={method: host["update_milliseconds"][method] / 1000 for method in METHODS},
+        ablating=host["ablating_seconds_per_state"],
+    )
 
 
 def read_measurements(folder: Path, *, with_gpu: bool) -> dict[str, Any]:
@@ -144,7 +145,9 @@ def measured_on(files: Mapping[str, Any]) -> str:
     """One sentence: the processor, or each with the names of its files where they come from several machines."""
     names = defaultdict(list)
     for name, content in files.items():
-        names[f"{content['machine']['processor']}, {content['machine']['cores']} cores"].append(name)
+        machine = content["machine"]
+        with_gpu = f", {machine['gpu']}" if machine.get("gpu") else ""
+        names[f"{machine['processor']}, {machine['cores']} cores{with_gpu}"].append(name)
     if len(names) == 1:
         return f"Measured on {next(iter(names))}."
     places = [f"{' and '.join(there)} on {machine}" for machine, there in names.items()]
@@ -215,12 +218,12 @@ def main() -> None:
         files = read_measurements(options.folder, with_gpu=known is None)
     except NrmapError as error:
         sys.exit(f"error: {error}")
-    cpu, gpu = cpu_speeds(files["train.json"], files["maps.json"], files["host.json"]), None
-    gpu_host = files.get(HOSTS["cuda"])
+    cpu, gpu = cpu_speeds(files["train.json"], files["host.json"]), None
     if known is not None:
-        gpu = gpu_speeds(cpu, dict(zip(METHODS, known, strict=True)), collecting=cpu.collecting)
-    elif gpu_host is not None:
-        gpu = gpu_speeds(cpu, gpu_host["update_milliseconds"], collecting=gpu_host["collecting_seconds_per_step"])
+        updates = {method: each / 1000 for method, each in zip(METHODS, known, strict=True)}
+        gpu = replace(cpu, updates=updates)  # all else as on the CPU
+    elif HOSTS["cuda"] in files:
+        gpu = gpu_speeds(files[HOSTS["cuda"]])
     workers = {"GPU": 1, "GPUs": options.gpus, "CPU jobs": options.cpu_jobs}
     print(page(study, {"GPU": gpu, "CPU job": cpu}, workers, files))
 

@@ -1,34 +1,45 @@
-"""What bench.cost measures itself: seconds of an agent step, milliseconds of an update, memory of a training."""
+"""What bench.cost measures itself: an agent step, an update, an ablated state, and the memory of a training."""
 
 import multiprocessing
 import resource
+import statistics
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench.map_cases import make_cases
+from bench.map_contenders import SPEC
 from bench.train import machine
 from bench.train_contenders import random_batch
+from nrmap.ablation import make_engine
 from nrmap.learning.settings import TrainSettings
 from nrmap.runtime import keep_freed_memory
 from train.trainer import Trainer
 
 MEGABYTE = 2**20
 FOREVER = 10**9
+# A trained policy: one with random weights takes half the time.
+MAPPED_POLICY = Path("outputs/reference/Freeway/ddqn/seed0/policy.safetensors")
+MAPPED_STATES = 64
 
 
 def measure(trainings: Mapping[str, TrainSettings], device: str, agent_steps: int) -> dict[str, Any]:
-    """What host.json holds; in a process of its own, so that the peak of its memory is that of a training.
+    """What host.json holds.
 
-    `trainings` has settings for each method, of which "ddqn" is the one that collects.
+    `trainings` has settings for each method, of which "ddqn" is the one that collects. Training is
+    measured in a process of its own, so that the peak of its memory is that of a training.
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, (trainings, device, agent_steps))
+        of_training = pool.apply(_measure_training, (trainings, device, agent_steps))
+    return {**of_training, "ablating_seconds_per_state": _seconds_of_a_state(device)}
 
 
-def _measure(trainings: Mapping[str, TrainSettings], device: str, agent_steps: int) -> dict[str, Any]:
+def _measure_training(trainings: Mapping[str, TrainSettings], device: str, agent_steps: int) -> dict[str, Any]:
     keep_freed_memory()
     described = machine()
     trainers = {method: collecting_trainer(settings, device, agent_steps) for method, settings in trainings.items()}
@@ -51,7 +62,7 @@ def _measure(trainings: Mapping[str, TrainSettings], device: str, agent_steps: i
         "training_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         + frames_left_out * settings.env.height * settings.env.width / MEGABYTE,
         "training_gpu_mb": torch.cuda.max_memory_allocated() / MEGABYTE if device == "cuda" else None,
-        "machine": described,
+        "machine": {**described, "gpu": torch.cuda.get_device_name() if device == "cuda" else None},
     }
 
 
@@ -81,6 +92,21 @@ def _milliseconds_of_an_update(trainer: Trainer, device: str, updates: int = 20)
         trainer.learner.update(batch, agent_step=FOREVER)
     _synchronise(device)
     return 1000 * (time.perf_counter() - begun) / updates
+
+
+def _seconds_of_a_state(device: str, rounds: int = 5) -> float:
+    """Of one state of Freeway with all its pixels ablated as `analyze` does it, the median."""
+    with tempfile.TemporaryDirectory() as folder:
+        (case,) = make_cases(Path(folder), [MAPPED_POLICY], MAPPED_STATES, ["1 frame, dueling"])
+        policy, states = case.load()
+    engine = make_engine(policy.to(device), spec=SPEC, differences_only=True)
+    seconds = []
+    for _ in range(1 + rounds):
+        begun = time.perf_counter()
+        for _ in engine.ablate(states):  # which brings the Q-values to the CPU, so there is nothing to wait for
+            pass
+        seconds.append((time.perf_counter() - begun) / len(states))
+    return statistics.median(seconds[1:])  # the first also allocates
 
 
 def _synchronise(device: str) -> None:

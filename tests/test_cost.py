@@ -23,17 +23,14 @@ TRAIN = {
     },
     "machine": MACHINE,
 }
-MAPS = {
-    "cases": [{"case": "1 frame", "seconds_per_state": {"incremental": 0.5, "differences_only": 0.25}}],
-    "machine": MACHINE,
-}
 HOST = {
     "device": "cpu",
     "collecting_seconds_per_step": 0.001,
+    "ablating_seconds_per_state": 0.25,
     "training_rss_mb": 2048.0,
     "machine": MACHINE,
 }
-FILES = {"train.json": TRAIN, "maps.json": MAPS, "host.json": HOST}
+FILES = {"train.json": TRAIN, "host.json": HOST}
 
 
 @pytest.fixture
@@ -44,7 +41,7 @@ def study(tiny_settings) -> Study:
 
 
 def test_a_training_is_its_steps_and_its_updates(study: Study) -> None:
-    speeds = cpu_speeds(TRAIN, MAPS, HOST)
+    speeds = cpu_speeds(TRAIN, HOST)
     assert speeds == Speeds(collecting=0.001, updates={"ddqn": 0.02, "sa_ddqn": 0.1}, ablating=0.25)
     # 7.2 s of collecting and 900 updates of 20 ms; 3.6 s and 800 of 100 ms.
     assert training_hours(study.trainings["ddqn"], speeds) == pytest.approx((7.2 + 18) / 3600)
@@ -53,19 +50,13 @@ def test_a_training_is_its_steps_and_its_updates(study: Study) -> None:
 
 @pytest.mark.parametrize(("workers", "rounds"), [(1, 6), (4, 2), (6, 1), (20, 1)])
 def test_chains_are_shared_out(study: Study, workers: int, rounds: int) -> None:
-    found = cost(study, cpu_speeds(TRAIN, MAPS, HOST), workers)
+    found = cost(study, cpu_speeds(TRAIN, HOST), workers)
     # 2 · 1,200 own states, and the 2,400 of the pool for the two policies, two random networks and
     # two shuffled ones of each policy: 2,400 + 8 · 2,400 = 21,600 states, 90 minutes at 0.25 s.
     assert found.maps == pytest.approx(1.5)
     chain = (7.2 + 18 + 3.6 + 80) / 3600 + found.maps
     assert found.worker_hours == pytest.approx(6 * chain)
     assert found.wall_hours == pytest.approx(rounds * chain)
-
-
-def test_a_gpu_changes_the_updates_and_the_agent_steps() -> None:
-    cpu = cpu_speeds(TRAIN, MAPS, HOST)
-    gpu = gpu_speeds(cpu, {"ddqn": 2.0, "sa_ddqn": 8.0}, collecting=0.0005)
-    assert gpu == Speeds(collecting=0.0005, updates={"ddqn": 0.002, "sa_ddqn": 0.008}, ablating=0.25)
 
 
 def test_the_scale_is_the_papers() -> None:
@@ -80,7 +71,7 @@ def test_the_scale_is_the_papers() -> None:
 
 
 def test_what_was_not_measured_is_said(study: Study) -> None:
-    text = page(study, {"GPU": None, "CPU job": cpu_speeds(TRAIN, MAPS, HOST)}, {"GPU": 1, "CPU jobs": 6}, FILES)
+    text = page(study, {"GPU": None, "CPU job": cpu_speeds(TRAIN, HOST)}, {"GPU": 1, "CPU jobs": 6}, FILES)
     assert "| 1 GPU | not measured | |" in text
     assert "| 6 CPU jobs | 9 | 0.1 |" in text
     assert "| CPU job | 1.00 ms | 20.00 ms | 100.00 ms | 250.00 ms | 0.0 h | 0.0 h | 1.5 h |" in text
@@ -88,13 +79,14 @@ def test_what_was_not_measured_is_said(study: Study) -> None:
 
 
 def test_measurements_of_several_machines_are_said_to_be_that() -> None:
-    other = {"machine": {"processor": "another", "cores": 2}}
-    assert measured_on({"train.json": TRAIN, "maps.json": other, "host.json": HOST}) == (
-        "Not measured on one machine: train.json and host.json on a processor, 2 cores; maps.json on another, 2 cores."
+    other = {"machine": {"processor": "another", "cores": 2, "gpu": "a GPU"}}
+    assert measured_on({"train.json": TRAIN, "host.json": HOST, "host-cuda.json": other}) == (
+        "Not measured on one machine: train.json and host.json on a processor, 2 cores; "
+        "host-cuda.json on another, 2 cores, a GPU."
     )
     more_cores = {"machine": {**MACHINE, "cores": 64}}
-    assert measured_on({"train.json": TRAIN, "maps.json": more_cores}) == (
-        "Not measured on one machine: train.json on a processor, 2 cores; maps.json on a processor, 64 cores."
+    assert measured_on({"train.json": TRAIN, "host.json": more_cores}) == (
+        "Not measured on one machine: train.json on a processor, 2 cores; host.json on a processor, 64 cores."
     )
 
 
@@ -114,11 +106,13 @@ def test_a_gpu_has_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "device": "cuda",
         "collecting_seconds_per_step": 0.0005,
         "update_milliseconds": {"ddqn": 2.0, "sa_ddqn": 8.0},
+        "ablating_seconds_per_state": 0.01,
     }
-    write(tmp_path, train=TRAIN, maps=MAPS, host=HOST, host_cuda=on_gpu)
+    assert gpu_speeds(on_gpu) == Speeds(collecting=0.0005, updates={"ddqn": 0.002, "sa_ddqn": 0.008}, ablating=0.01)
+    write(tmp_path, train=TRAIN, host=HOST, host_cuda=on_gpu)
     run_main(monkeypatch, tmp_path)
     both = capsys.readouterr().out
-    assert "| GPU | 0.50 ms | 2.00 ms | 8.00 ms | 250.00 ms |" in both
+    assert "| GPU | 0.50 ms | 2.00 ms | 8.00 ms | 10.00 ms |" in both
     assert "| CPU job | 1.00 ms | 20.00 ms | 100.00 ms | 250.00 ms |" in both
     run_main(monkeypatch, tmp_path, "--gpu-update-ms", "3", "9")
     assert "| GPU | 1.00 ms | 3.00 ms | 9.00 ms | 250.00 ms |" in capsys.readouterr().out
@@ -131,8 +125,7 @@ def test_a_gpu_has_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("there", "name", "command"),
     [
         ({}, "train", "python -m bench.train"),
-        ({"train": TRAIN}, "maps", "python -m bench.maps"),
-        ({"train": TRAIN, "maps": MAPS, "host_cuda": HOST}, "host", "python -m bench.cost --measure"),
+        ({"train": TRAIN, "host_cuda": HOST}, "host", "python -m bench.cost --measure"),
     ],
 )
 def test_a_missing_file_is_said_to_be_made_by(
@@ -150,8 +143,8 @@ def test_a_missing_file_is_said_to_be_made_by(
 def test_other_mistakes_are_not_taken_for_missing_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], mistake: str
 ) -> None:
-    write(tmp_path, train=TRAIN, maps=MAPS, host=HOST)
-    (tmp_path / "maps.json").write_text("{")
+    write(tmp_path, train=TRAIN, host=HOST)
+    (tmp_path / "train.json").write_text("{")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit) as stopped:
         run_main(monkeypatch, tmp_path, *arguments)
@@ -182,7 +175,6 @@ def test_the_command(tmp_path: Path) -> None:
     assert absent.stderr.startswith(f"error: no file {tmp_path}/train.json")
     assert len(absent.stderr.splitlines()) == 1
     (tmp_path / "train.json").write_text(json.dumps(TRAIN))
-    (tmp_path / "maps.json").write_text(json.dumps(MAPS))
     done = subprocess.run(
         [*command, "--measure", "--agent-steps", "64"],
         cwd=ROOT,
@@ -197,6 +189,5 @@ def test_the_command(tmp_path: Path) -> None:
     assert host["collecting_seconds_per_step"] > 0
     # The replay of the scale alone takes 200,000 frames of 84 × 84 bytes.
     assert host["training_rss_mb"] > 200_000 * 84 * 84 / 2**20
-    assert (
-        f"| GPU | {1000 * host['collecting_seconds_per_step']:.2f} ms | 2.00 ms | 8.00 ms | 250.00 ms |" in done.stdout
-    )
+    measured = [1000 * host[key] for key in ("collecting_seconds_per_step", "ablating_seconds_per_state")]
+    assert f"| GPU | {measured[0]:.2f} ms | 2.00 ms | 8.00 ms | {measured[1]:.2f} ms |" in done.stdout
