@@ -56,7 +56,7 @@ def analyze(config: Mapping[str, Any]) -> None:
             states_from=settings.states.label, resources=resources, layout=layout,
         ))  # fmt: skip
         return
-    evaluation = ensure_baselines(policy.env, settings.evaluation, layout=layout)
+    evaluation = ensure_baselines(policy, settings.evaluation, layout=layout)
     evaluation += ensure_evaluation(policy, settings.evaluation, layout=layout, device=device)
     maps = ensure_maps(
         policy, states, settings.maps, states_from=settings.states.label, resources=resources, layout=layout

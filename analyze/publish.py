@@ -1,7 +1,7 @@
 """`python -m analyze.publish FOLDER …`: trained policies, measured, become reference policies to be shared.
 
-Each FOLDER is that of a finished training. The policy, its curves, its settings and its
-evaluation are copied to outputs/reference/, and a card says what they are.
+Each FOLDER is that of a finished training. The policy, its curves, its settings, its evaluation and
+the players it is compared with are copied to outputs/reference/, and a card says what they are.
 """
 
 import argparse
@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analyze.formats import to_markdown
+from analyze.identity import stage_identity
 from analyze.names import method_label
 from analyze.play_tables import action_table, q_gap_table, returns_table
 from analyze.report.labels import flattened
-from analyze.stages import evaluation_inputs
+from analyze.stages import baselines_settings, evaluation_inputs
 from nrmap.errors import NrmapError, check
 from nrmap.files import atomic_path, read_json, sha256_of_file, write_text
 from nrmap.layout import CARD_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
@@ -41,8 +42,13 @@ def publish(folder: Path, layout: Layout, *, replace: bool = False) -> Path:
         SETTINGS_FILE: folder / SETTINGS_FILE,
         METRICS_FILE: evaluation,
     }
-    for name, source in sources.items():
-        with atomic_path(target / name) as temporary:
+    copies = {target / name: source for name, source in sources.items()}
+    identity = stage_identity("baselines", **baselines_settings(policy.env, read_json(evaluation)["settings"]))
+    baselines = layout.baselines(game=policy.env.game, identity=identity) / METRICS_FILE
+    if baselines.is_file():
+        copies[layout.reference_baselines(game=policy.env.game, identity=identity) / METRICS_FILE] = baselines
+    for copy, source in copies.items():
+        with atomic_path(copy) as temporary:
             shutil.copyfile(source, temporary)
     write_text(target / CARD_FILE, card(policy, read_records(evaluation), sha256_of_file(folder / POLICY_FILE)))
     return target

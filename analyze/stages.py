@@ -7,7 +7,7 @@ not run again; a changed setting or input leads to another folder.
 import logging
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -111,10 +111,10 @@ def ensure_evaluation(
 
     That of a reference policy comes with it. One that was cut off goes on after its last whole roll-out.
     """
-    card, inputs = policy.card, evaluation_inputs(policy)
-    reference = layout.reference(game=policy.env.game, method=card.method, seed=card.seed) / METRICS_FILE
-    if _is_of(reference, settings=asdict(settings), inputs=inputs):
+    reference = _published_evaluation(policy, settings, layout)
+    if reference is not None:
         return read_records(reference)
+    card, inputs = policy.card, evaluation_inputs(policy)
     identity = stage_identity("evaluation", policy_sha256=policy.sha256, settings=asdict(settings))
     folder = layout.evaluation(game=policy.env.game, method=card.method, seed=card.seed, identity=identity)
     roll_outs = folder / ROLL_OUTS_FOLDER
@@ -142,19 +142,45 @@ def evaluation_inputs(policy: Policy) -> dict[str, Any]:
     return {"policy_sha256": policy.sha256, "version": VERSIONS["evaluation"]}
 
 
-def ensure_baselines(env: EnvSpec, settings: EvaluationSettings, *, layout: Layout) -> list[Record]:
-    """The returns of every constant action and of a random policy on the same episodes."""
-    what = {"episodes": settings.episodes, "run_seed": settings.run_seed, "stream": settings.stream}
-    identity = stage_identity("baselines", env=asdict(env), **what)
-    path = layout.baselines(game=env.game, identity=identity) / METRICS_FILE
+def _published_evaluation(policy: Policy, settings: EvaluationSettings, layout: Layout) -> Path | None:
+    """The metrics that came with `policy`, if it is a reference policy and they are of these settings."""
+    card = policy.card
+    path = layout.reference(game=policy.env.game, method=card.method, seed=card.seed) / METRICS_FILE
+    if not path.is_file():
+        return None
+    there = read_json(path)
+    wanted = {"settings": asdict(settings), "inputs": evaluation_inputs(policy)}
+    return path if identity_of({name: there[name] for name in wanted}) == identity_of(wanted) else None
+
+
+def ensure_baselines(policy: Policy, settings: EvaluationSettings, *, layout: Layout) -> list[Record]:
+    """The returns of every constant action and of a random policy on the episodes that `policy` plays.
+
+    Those of a reference policy come with it, as its evaluation does.
+    """
+    env, game = policy.env, policy.env.game
+    what = baselines_settings(env, asdict(settings))
+    identity = stage_identity("baselines", **what)
+    reference = layout.reference_baselines(game=game, identity=identity) / METRICS_FILE
+    if reference.is_file() and _published_evaluation(policy, settings, layout) is not None:
+        return read_records(reference)
+    path = layout.baselines(game=game, identity=identity) / METRICS_FILE
 
     def make() -> None:
-        with Progress(f"{env.game}: {BASELINE_METHOD}s", unit="steps") as progress:
-            records = evaluate_baselines(env, **what, num_envs=settings.episodes, progress=_show_part(progress))
-        _write_metrics(path, records, settings={"env": asdict(env), **what}, inputs={})
+        with Progress(f"{game}: {BASELINE_METHOD}s", unit="steps") as progress:
+            records = evaluate_baselines(
+                env, episodes=settings.episodes, run_seed=settings.run_seed, stream=settings.stream,
+                num_envs=settings.episodes, progress=_show_part(progress),
+            )  # fmt: skip
+        _write_metrics(path, records, settings=what, inputs={})
 
     _once(path, make)
     return read_records(path)
+
+
+def baselines_settings(env: EnvSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the settings of an evaluation those that the baselines depend on, and the game."""
+    return {"env": asdict(env), **{name: settings[name] for name in ("episodes", "run_seed", "stream")}}
 
 
 def ensure_maps(
@@ -257,14 +283,6 @@ def _show_part(progress: Progress) -> EvaluationProgress:
 
 def _write_metrics(path: Path, records: list[Record], *, settings: dict[str, Any], inputs: dict[str, Any]) -> None:
     write_records(path, records, settings=settings, inputs=inputs, provenance=provenance())
-
-
-def _is_of(path: Path, *, settings: dict[str, Any], inputs: dict[str, Any]) -> bool:
-    """Whether there are metrics in `path`, and of these settings and inputs."""
-    if not path.is_file():
-        return False
-    there = read_json(path)
-    return identity_of({"of": [there["settings"], there["inputs"]]}) == identity_of({"of": [settings, inputs]})
 
 
 def _as_recorded(path: Path, folder: Path) -> str:

@@ -51,6 +51,10 @@ class Layout:
         """One reference policy with its curves, settings, evaluation and card."""
         return self.references / game / method / f"seed{seed}"
 
+    def reference_baselines(self, *, game: str, identity: str) -> Path:
+        """What `baselines` has of the episodes that the reference policies were measured on."""
+        return self.references / game / "baseline" / identity
+
     @property
     def references(self) -> Path:
         """All reference policies."""

@@ -16,6 +16,7 @@ from analyze.identity import stage_identity
 from analyze.measure import map_records
 from analyze.stages import evaluation_inputs
 from nrmap.controls import CONTROL_KINDS, control_policies
+from nrmap.envs import EVALUATION_STREAM
 from nrmap.episode_maps import EpisodeMaps, save_maps
 from nrmap.evaluation import BASELINE_METHOD, GAP_QUANTILES, WORST_CASE, episode_records, rate_record
 from nrmap.files import identity_of, sha256_of_file, write_json
@@ -163,7 +164,8 @@ def write_evaluation(layout: Layout, policy: Policy, example: Example) -> None:
         records += episode_records(make, played, ACTIONS)
         flips = EpisodeCounts({number: int(rng.integers(0, 10 if robust else 200)) for number in range(episodes)})
         records.append(rate_record(make, "flip_rate", flips, played))
-    settings = {"episodes": 20, "run_seed": 0, "attack_runs": [list(run) for run in example.attacks]}
+    of_episodes = {"episodes": 20, "run_seed": 0, "stream": EVALUATION_STREAM}
+    settings = {**of_episodes, "attack_runs": [list(run) for run in example.attacks]}
     identity = identity_of({"policy": policy.sha256, **settings})
     folder = layout.evaluation(game=game, method=card.method, seed=card.seed, identity=identity)
     _write(folder / METRICS_FILE, records, settings, evaluation_inputs(policy))
@@ -177,7 +179,7 @@ def write_baselines(layout: Layout, base: TrainSettings) -> None:
     for attack, (mean, shares) in players.items():
         make = partial(Record, base.env.game, BASELINE_METHOD, None, episodes=20, attack=attack)
         records += episode_records(make, made_up_episodes(rng, 20, mean, shares), ACTIONS)
-    settings = {"env": asdict(base.env), "episodes": 20, "run_seed": 0}
+    settings = {"env": asdict(base.env), "episodes": 20, "run_seed": 0, "stream": EVALUATION_STREAM}
     path = layout.baselines(game=base.env.game, identity=stage_identity("baselines", **settings)) / METRICS_FILE
     _write(path, records, settings, {})
 

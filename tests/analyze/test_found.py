@@ -176,7 +176,7 @@ def test_what_this_version_measures_is_not_left_out(tmp_path):
     save_policy(policy_path, toy_policy(FREEWAY, 0))
     policy, layout = load_policy(policy_path), Layout(tmp_path / "outputs")
     settings = EvaluationSettings(episodes=1, run_seed=0)
-    ensure_baselines(policy.env, settings, layout=layout)
+    ensure_baselines(policy, settings, layout=layout)
     ensure_evaluation(policy, settings, layout=layout, device=torch.device("cpu"))
     found = find(layout.outputs)
     assert found.problems == ()

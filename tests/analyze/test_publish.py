@@ -34,6 +34,10 @@ def test_policy_curves_settings_and_evaluation_are_copied(tmp_path, trained):
         assert (target / name).read_bytes() == (trained / name).read_bytes()
     (evaluation,) = (tmp_path / "evaluation").glob("*/sa_ddqn/*/*/metrics.json")
     assert (target / METRICS_FILE).read_bytes() == evaluation.read_bytes()
+    (baselines,) = (tmp_path / "evaluation/Freeway/baseline").glob("*/metrics.json")
+    copied = tmp_path / "reference/Freeway/baseline" / baselines.parent.name / METRICS_FILE
+    assert copied.read_bytes() == baselines.read_bytes()
+    assert find(tmp_path).problems == ()
     assert [training.folder for training in find(tmp_path).trainings if training.reference] == [
         "reference/Freeway/sa_ddqn/seed3"
     ]

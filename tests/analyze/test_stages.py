@@ -50,7 +50,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(module, name, counting)
 
-    for name in ("collect_states", "pool_states", "evaluate", "sweep_maps"):
+    for name in ("collect_states", "pool_states", "evaluate", "evaluate_baselines", "sweep_maps"):
         count(name)
     return counted
 
@@ -201,6 +201,29 @@ def test_the_evaluation_of_a_reference_policy_comes_with_it(tmp_path: Path, call
     other.card = policy.card
     stages.ensure_evaluation(other, EVALUATION, layout=layout, device=CPU)
     assert calls["evaluate"] == 3
+
+
+def test_the_baselines_of_a_reference_policy_come_with_it(tmp_path: Path, calls: Counter[str]) -> None:
+    reference, trained = saved(tmp_path, 0), saved(tmp_path, 1)
+    layout = Layout(tmp_path / "outputs")
+    stages.ensure_evaluation(reference, EVALUATION, layout=layout, device=CPU)
+    records = stages.ensure_baselines(reference, EVALUATION, layout=layout)
+    (evaluated,) = layout.evaluations(game="Freeway", method="toy", seed=0)
+    (made,) = layout.baselines(game="Freeway", identity="").glob("*/metrics.json")
+    shared = layout.reference_baselines(game="Freeway", identity=made.parent.name)
+    for source, folder in (
+        (evaluated, layout.reference(game="Freeway", method="toy", seed=0)),
+        (made, shared),
+    ):
+        folder.mkdir(parents=True)
+        source.rename(folder / source.name)
+    assert stages.ensure_baselines(reference, EVALUATION, layout=layout) == records
+    assert calls["evaluate_baselines"] == 1
+    # A policy trained here is compared with players measured here, and other episodes are not those that came.
+    assert stages.ensure_baselines(trained, EVALUATION, layout=layout) == records
+    assert calls["evaluate_baselines"] == 2
+    stages.ensure_baselines(reference, replace(EVALUATION, run_seed=5), layout=layout)
+    assert calls["evaluate_baselines"] == 3
 
 
 def test_an_evaluation_that_was_cut_off_goes_on_after_its_last_whole_roll_out(
