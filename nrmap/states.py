@@ -11,6 +11,7 @@ from nrmap.envs import EVALUATION_STREAM, EnvSpec
 from nrmap.errors import check
 from nrmap.policy import Policy, check_states
 from nrmap.rollout import (
+    ChoosesActions,
     Episode,
     Progress,
     check_fits,
@@ -20,6 +21,9 @@ from nrmap.rollout import (
     replay_states,
 )
 from nrmap.starts import episode_seeds
+
+# Of the states of running episodes: 76,000 of a single frame, more than 16 whole episodes of most games.
+DEFAULT_MEMORY_BUDGET = 512 * 2**20
 
 
 @dataclass(frozen=True)
@@ -81,28 +85,60 @@ def collect_states(
     num_envs: int = 8,
     stream: int = EVALUATION_STREAM,
     device: str | torch.device = "cpu",
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
     progress: Progress | None = None,
 ) -> RolloutStates:
     """`num_states` states of the greedy policy, spread evenly over `episodes` whole episodes.
 
-    The states are gathered by playing the recorded episodes a second time, so memory holds no
-    more than the sample. Raises NrmapError when the policy does not fit its environment or the
-    episodes cannot give that many states.
+    Which states those are is known when all episodes have ended. Until then all are kept, if they
+    take no more than `memory_budget` bytes; else the recorded episodes are played again. Raises
+    NrmapError when the policy does not fit its environment or the episodes cannot give that many
+    states.
     """
     check_fits(policy)
     check(num_states >= episodes, f"num_states={num_states}: expected at least one for each of {episodes} episodes")
     seeds = episode_seeds(policy.env, run_seed, episodes, stream)
-    played = play(greedy(policy, device), policy.env, seeds, num_envs=num_envs, progress=progress)
+    player = _Remembering(greedy(policy, device), memory_budget)
+    played = play(player, policy.env, seeds, num_envs=num_envs, progress=progress)
     positions = even_positions([episode.length for episode in played], num_states)
+    states = player.states(positions)
+    if states is None:
+        states = replay_states(policy.env, played, positions, num_envs=num_envs)
     return RolloutStates(
         env=policy.env,
         origins=(Origin(policy.label, policy.sha256),),
         episodes=played,
         episode_origins=np.zeros(episodes, dtype=np.int64),
-        states=replay_states(policy.env, played, positions, num_envs=num_envs),
+        states=states,
         episode_ids=np.repeat(np.arange(episodes), [len(steps) for steps in positions]),
         positions=np.concatenate(positions),
     )
+
+
+class _Remembering:
+    """Plays as `act` does and remembers what it saw, as long as that fits into `memory_budget` bytes."""
+
+    def __init__(self, act: ChoosesActions, memory_budget: int) -> None:
+        self._act = act
+        self._left = memory_budget
+        self._seen: dict[tuple[int, int], NDArray[np.uint8]] = {}
+
+    def __call__(
+        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64]
+    ) -> NDArray[np.integer]:
+        self._left -= states.nbytes
+        if self._left < 0:
+            self._seen.clear()
+        else:
+            keys = zip(episodes.tolist(), steps.tolist(), strict=True)
+            self._seen.update(zip(keys, states.copy(), strict=True))
+        return self._act(states, episodes, steps)
+
+    def states(self, positions: Sequence[NDArray[np.int64]]) -> NDArray[np.uint8] | None:
+        """Those at `positions[e]` of each episode e, [N, C, H, W]; None if there were too many to remember."""
+        if self._left < 0:
+            return None
+        return np.stack([self._seen[e, step] for e, steps in enumerate(positions) for step in steps.tolist()])
 
 
 def check_same_game(states: RolloutStates, env: EnvSpec) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from toy_policies import FREEWAY, toy_policy
 
+from nrmap import states as states_module
 from nrmap.envs import VALIDATION_STREAM
 from nrmap.errors import NrmapError
 from nrmap.rollout import Episode, even_positions, replay_states
@@ -74,6 +75,21 @@ def test_collected_states_are_the_policys_own(policy, states):
     np.testing.assert_array_equal(states.actions, policy(torch.from_numpy(states.states)).argmax(dim=1).numpy())
     assert len(set(states.actions.tolist())) > 1
     np.testing.assert_array_equal(states.states, replay_states(FREEWAY, states.episodes, positions, num_envs=3))
+
+
+def test_states_that_could_not_be_remembered_are_played_again(policy, states, monkeypatch):
+    replays = []
+
+    def replay(*arguments, **options):
+        replays.append(arguments)
+        return replay_states(*arguments, **options)
+
+    monkeypatch.setattr(states_module, "replay_states", replay)
+    whole = sum(episode.length for episode in states.episodes) * 42 * 42
+    for memory_budget, replayed in ((whole, 0), (whole - 1, 1), (0, 2)):
+        again = collect_states(policy, num_states=11, episodes=3, run_seed=5, num_envs=2, memory_budget=memory_budget)
+        assert_equal(again, states)
+        assert len(replays) == replayed
 
 
 def test_the_sample_depends_on_run_seed_and_stream_alone(policy, states):
