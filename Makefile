@@ -19,8 +19,9 @@ REFERENCE = $(BIN)/python -m analyze -m env=Freeway policies_from=reference eval
 # The seeds of which there is a reference policy of method $(1).
 seeds = $(patsubst outputs/reference/Freeway/$(1)/seed%/policy.safetensors,%,$(sort $(wildcard outputs/reference/Freeway/$(1)/seed*/policy.safetensors)))
 
+# Own states first: of two jobs side by side that need the same roll-out one would wait for the other.
 define MAPS_OF
-	$(REFERENCE) method=$(1) seed=$(call LIST,$(call seeds,$(1))) states_from=own,pool controls=0 $(ARGS)
+	$(REFERENCE) states_from=own,pool method=$(1) seed=$(call LIST,$(call seeds,$(1))) controls=0 $(ARGS)
 
 endef
 

@@ -102,6 +102,8 @@ def same_states(one: Any, two: Any) -> None:
     elif isinstance(one, np.ndarray | torch.Tensor):
         assert one.dtype == two.dtype
         assert one.shape == two.shape
+        if isinstance(one, torch.Tensor) and one.dtype == torch.bfloat16:  # which numpy does not have
+            one, two = one.float(), two.float()
         assert np.asarray(one).tobytes() == np.asarray(two).tobytes()
     else:
         assert one == two

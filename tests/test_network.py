@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nrmap.errors import NrmapError
-from nrmap.network import ConvSpec, NetworkSpec, QNetwork, frozen, rounded
+from nrmap.network import ConvSpec, NetworkSpec, QNetwork, frozen, rounded, with_rounded_weights
 
 
 def test_the_default_is_the_nature_network_with_dueling_heads() -> None:
@@ -90,6 +90,20 @@ def test_a_rounded_network_rounds_what_is_inside_and_not_its_values(dueling: boo
         assert q_values.dtype == torch.float32
         assert 0 < (q_values - exact).abs().max() < 1 / 128 / 4
         assert not torch.equal(q_values, q_values.bfloat16().float())
+
+
+@pytest.mark.parametrize("dueling", [True, False])
+def test_weights_that_were_rounded_once_give_the_same_values(dueling: bool) -> None:
+    torch.manual_seed(0)
+    network, states = QNetwork(NetworkSpec(1, 84, 84, 3, dueling=dueling)), torch.rand(8, 1, 84, 84)
+    kept = with_rounded_weights(network, torch.bfloat16)
+    assert not any(parameter.requires_grad for parameter in kept.parameters())
+    assert all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in network.parameters())
+    with torch.no_grad():
+        assert torch.equal(rounded(kept, torch.bfloat16)(states), rounded(network, torch.bfloat16)(states))
+        other = QNetwork(network.spec)
+        kept.load_state_dict(other.state_dict())  # as a target network is renewed
+        assert torch.equal(rounded(kept, torch.bfloat16)(states), rounded(other, torch.bfloat16)(states))
 
 
 def test_the_attack_in_bfloat16_has_nearly_the_same_signs() -> None:

@@ -12,7 +12,7 @@ from nrmap.learning.double_dqn import anchor_loss, double_q_targets, q_learning_
 from nrmap.learning.replay import Batch
 from nrmap.learning.schedules import Linear
 from nrmap.learning.state_adversarial import RegulariserSpec, adversarial_states, hinge_loss, hold_advantages
-from nrmap.network import STATE_SCALE, QNetwork, rounded
+from nrmap.network import STATE_SCALE, QNetwork, rounded, with_rounded_weights
 from nrmap.perturbations import other_action_margin
 
 
@@ -69,12 +69,10 @@ class Learner:
         self.generator = generator
         self.online = online
         self.device = next(online.parameters()).device
-        self.target_network = QNetwork(online.spec).to(self.device)
-        self.target_network.load_state_dict(online.state_dict())
-        self.target_network.requires_grad_(False)
+        self.target_network = with_rounded_weights(online, precision)
         self.precision = precision
         self.anchor = anchor
-        self._parent_q_values = None if parent is None else rounded(parent.requires_grad_(False), precision)
+        self._parent_q_values = None if parent is None else rounded(with_rounded_weights(parent, precision), precision)
         self._q_values = rounded(online, precision, exact_input=regulariser is not None)
         self._target_q_values = rounded(self.target_network, precision)
         self.optimiser = torch.optim.Adam(online.parameters(), lr=spec.learning_rate, eps=spec.adam_epsilon, fused=True)

@@ -59,9 +59,10 @@ def make_learner(
 
 def with_another_target(learner: Learner) -> Learner:
     """`learner` with a target network that prefers other actions than its online network."""
-    learner.target_network.load_state_dict(undecided_network(5).state_dict())
+    other = undecided_network(5)
+    learner.target_network.load_state_dict(other.state_dict())
     states = make_batch(0, size=50).s_tm1.float() / 255
-    online, target = learner.online(states).argmax(1), learner.target_network(states).argmax(1)
+    online, target = learner.online(states).argmax(1), other(states).argmax(1)
     assert (online != target).float().mean() > 0.3
     return learner
 
