@@ -163,7 +163,8 @@ def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
     sheets = []
     kinds = one_of_each_kind(sets)
     if kinds:
-        caption = f"All kinds of agents beside controls, {source.game}, {next(iter(by_states(kinds[:1])))}"
+        beside = " beside controls" if any(is_control(one.method) for one in kinds) else ""
+        caption = f"All kinds of agents{beside}, {source.game}, {next(iter(by_states(kinds[:1])))}"
         shown = {policy_label(one.method, one.seed): one.total for one in kinds}
         sheets.append(kinds_sheet(f"kinds-{source.name}", caption, shown, temperature))
     trained = [one for one in sets if not is_control(one.method)]
