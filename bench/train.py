@@ -21,17 +21,18 @@ from bench import train_contenders as contenders
 from bench.paired import Entry, Result, race, ratio, show_and_write
 from nrmap.runtime import choose_precision, provenance
 
-OUR_UPDATES = ("ddqn", "sa_ddqn", "ddqn_float32", "sa_ddqn_float32")
+OUR_UPDATES = ("ddqn", "sa_ddqn", "sa_ddqn_ibp", "ddqn_float32", "sa_ddqn_float32")
 
 
 def updates(rounds: int, amount: int) -> dict[str, Result]:
     """Updates per second of DDQN and SA-DDQN, ours and plain, and products of matrices per second."""
     return race(
         {
-            "ddqn": Entry(contenders.our_update, (False, "auto"), 4 * amount),
-            "sa_ddqn": Entry(contenders.our_update, (True, "auto"), amount),
-            "ddqn_float32": Entry(contenders.our_update, (False, "float32"), 4 * amount),
-            "sa_ddqn_float32": Entry(contenders.our_update, (True, "float32"), amount),
+            "ddqn": Entry(contenders.our_update, (None, "auto"), 4 * amount),
+            "sa_ddqn": Entry(contenders.our_update, ("pgd", "auto"), amount),
+            "sa_ddqn_ibp": Entry(contenders.our_update, ("ibp", "auto"), amount),
+            "ddqn_float32": Entry(contenders.our_update, (None, "float32"), 4 * amount),
+            "sa_ddqn_float32": Entry(contenders.our_update, ("pgd", "float32"), amount),
             "plain_sa_ddqn": Entry(contenders.plain_update, (False,), amount),
             "plain_sa_ddqn_keeping_memory": Entry(contenders.plain_update, (True,), amount),
             "matrix_product": Entry(contenders.matrix_product, (), 3),
@@ -88,6 +89,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     plain = ratio(by_update["sa_ddqn"], by_update["plain_sa_ddqn"])
     plain_float32 = ratio(by_update["sa_ddqn_float32"], by_update["plain_sa_ddqn"])
     keeping = ratio(by_update["sa_ddqn"], by_update["plain_sa_ddqn_keeping_memory"])
+    intervals = ratio(by_update["sa_ddqn_ibp"], by_update["sa_ddqn"])
     peaks = {name: "matrix_product" if name.endswith("32") else "matrix_product_auto" for name in OUR_UPDATES}
     return {
         "sps_ratio_vs_sb3": ratios[headline][0],
@@ -95,6 +97,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "sps_ratio_vs_sb3_num_envs": headline,
         "sa_update_ratio_vs_plain": plain[0],
         "sa_update_ratio_vs_plain_float32": plain_float32[0],
+        "ibp_update_ratio_vs_pgd": intervals[0],
         "precision": str(choose_precision("auto", contenders.CPU)).removeprefix("torch."),
         "fraction_of_matmul_peak": {
             name: fraction_of_peak(by_update[name], by_update[peak]) for name, peak in peaks.items()
@@ -108,6 +111,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "sa update vs plain": plain,
             "sa update vs plain, float32": plain_float32,
             "sa update vs plain with memory kept": keeping,
+            "ibp update vs pgd": intervals,
         },
         "updates_per_second": {name: asdict(result) for name, result in by_update.items()},
         "rounds": options.rounds,
@@ -134,7 +138,8 @@ def tables(results: dict[str, Any]) -> list[Table]:
     loops.caption = f"ours: {precision}"
     updates.caption = (
         f"SA-DDQN update: {_times(ratios['sa update vs plain'])} times the plain one in {precision}, "
-        f"{_times(ratios['sa update vs plain, float32'])} in float32"
+        f"{_times(ratios['sa update vs plain, float32'])} in float32; with interval bounds "
+        f"{_times(ratios['ibp update vs pgd'])} times the update with PGD-5"
     )
     return [updates, loops]
 

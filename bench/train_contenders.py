@@ -24,7 +24,7 @@ from nrmap.learning.double_dqn import double_q_targets, td_loss
 from nrmap.learning.learner import Learner, LearnerSpec
 from nrmap.learning.replay import Batch, ReplaySpec
 from nrmap.learning.settings import ExplorationSpec, TrainSettings
-from nrmap.learning.state_adversarial import RegulariserSpec, hinge_loss
+from nrmap.learning.state_adversarial import RegulariserSpec, Solver, hinge_loss
 from nrmap.network import STATE_SCALE, NetworkSpec, QNetwork
 from nrmap.perturbations import other_action_margin, project, random_start
 from nrmap.runtime import choose_precision, keep_freed_memory
@@ -122,10 +122,10 @@ def stable_baselines3_loop(num_envs: int) -> Work:
     return Work(run)
 
 
-def our_update(robust: bool, precision: str) -> Work:
-    """Updates of `Learner` on a dueling network: DDQN, or SA-DDQN with PGD."""
+def our_update(solver: Solver | None, precision: str) -> Work:
+    """Updates of `Learner` on a dueling network: DDQN, or SA-DDQN with PGD or interval bounds."""
     keep_freed_memory()
-    learner, batch = our_learner(robust=robust, precision=choose_precision(precision, CPU)), random_batch()
+    learner, batch = our_learner(solver=solver, precision=choose_precision(precision, CPU)), random_batch()
     return _updates(lambda: learner.update(batch, agent_step=FOREVER))
 
 
@@ -164,8 +164,8 @@ def _updates(update: Callable[[], Any]) -> Work:
     return Work(run, operations=float(counter.get_total_flops()))
 
 
-def our_learner(*, robust: bool, precision: torch.dtype = torch.float32) -> Learner:
-    """A learner from fixed random weights; `robust` is SA-DDQN at its full attack radius."""
+def our_learner(*, solver: Solver | None, precision: torch.dtype = torch.float32) -> Learner:
+    """A learner from fixed random weights; with a `solver` it is SA-DDQN at its full attack radius."""
     regulariser = RegulariserSpec(
         kappa=KAPPA,
         hinge=HINGE,
@@ -176,10 +176,12 @@ def our_learner(*, robust: bool, precision: torch.dtype = torch.float32) -> Lear
         pgd_steps=PGD_STEPS,
         pgd_step_fraction=1 / PGD_STEPS,
     )
+    if solver == "ibp":
+        regulariser = replace(regulariser, solver="ibp", pgd_steps=0, pgd_step_fraction=0.0)
     return Learner(
         online=_network(),
         spec=replace(LEARNER, double_q=True, gradient_clip=0.0),
-        regulariser=regulariser if robust else None,
+        regulariser=None if solver is None else regulariser,
         total_steps=2 * FOREVER,
         generator=torch.Generator().manual_seed(1),
         precision=precision,

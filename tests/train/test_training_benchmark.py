@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_plain_update_is_ours_done_plainly():
-    ours, plain, batch = our_learner(robust=True), PlainLearner(), random_batch(4)
+    ours, plain, batch = our_learner(solver="pgd"), PlainLearner(), random_batch(4)
     for _ in range(2):
         loss, plain_loss = ours.update(batch, agent_step=10**9)["loss"], plain.update(batch)
         torch.testing.assert_close(loss, plain_loss, rtol=1e-3, atol=1e-5)
