@@ -4,6 +4,8 @@ GAMES ?= Freeway
 SEEDS ?= 0
 SCALE ?= quick
 JOBS ?= 1
+# One training uses two cores well, an analysis does not: most of it is emulators, each on one core.
+ANALYSES ?= $(if $(filter 1,$(JOBS)),2,$(JOBS))
 ARGS ?=
 
 BIN := .venv/bin
@@ -11,11 +13,11 @@ INSTALLED := .venv/.installed
 comma := ,
 space := $(subst ,, )
 LIST = $(subst $(space),$(comma),$(strip $(1)))
-# Several jobs at a time have cores/JOBS threads each.
-LAUNCHER = $(if $(filter-out 1,$(JOBS)),hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS))
-GRID = env=$(call LIST,$(GAMES)) method=ddqn,sa_ddqn seed=$(call LIST,$(SEEDS)) scale=$(SCALE) $(LAUNCHER)
+# $(1) jobs at a time, of which each has cores/$(1) threads.
+LAUNCHER = $(if $(filter-out 1,$(1)),hydra/launcher=joblib hydra.launcher.n_jobs=$(1))
+GRID = env=$(call LIST,$(GAMES)) method=ddqn,sa_ddqn seed=$(call LIST,$(SEEDS)) scale=$(SCALE)
 METHODS := ddqn ddqn_continued sa_ddqn sa_ddqn_ibp
-REFERENCE = $(BIN)/python -m analyze -m env=Freeway policies_from=reference evaluation=paper $(LAUNCHER)
+REFERENCE = $(BIN)/python -m analyze -m env=Freeway policies_from=reference evaluation=paper $(call LAUNCHER,$(ANALYSES))
 # The seeds of which there is a reference policy of method $(1).
 seeds = $(patsubst outputs/reference/Freeway/$(1)/seed%/policy.safetensors,%,$(sort $(wildcard outputs/reference/Freeway/$(1)/seed*/policy.safetensors)))
 
@@ -38,12 +40,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 install: $(INSTALLED) ## create .venv with the pinned dependencies
 
-reproduce: $(INSTALLED) ## train, map and report: GAMES="Freeway" SEEDS="0" SCALE=quick JOBS=1
-	$(BIN)/python -m train -m $(GRID) $(ARGS)
-	$(BIN)/python -m analyze -m $(GRID) states_from=own,pool $(ARGS)
+reproduce: $(INSTALLED) ## train, map and report: GAMES="Freeway" SEEDS="0" SCALE=quick JOBS=1 ANALYSES=2
+	$(BIN)/python -m train -m $(GRID) $(call LAUNCHER,$(JOBS)) $(ARGS)
+	$(BIN)/python -m analyze -m states_from=own,pool $(GRID) $(call LAUNCHER,$(ANALYSES)) $(ARGS)
 	$(BIN)/python -m analyze.report
 
-maps: $(INSTALLED) ## everything after training, of the reference policies of Freeway: JOBS=2
+maps: $(INSTALLED) ## everything after training, of the reference policies of Freeway: ANALYSES=2
 	$(foreach method,$(METHODS),$(if $(call seeds,$(method)),$(call MAPS_OF,$(method))))
 	$(BIN)/python -m analyze.report
 
