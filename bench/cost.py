@@ -161,12 +161,14 @@ def page(
 
     `files` has the measurements behind `speeds`.
     """
-    steps = study.trainings["ddqn"].steps
+    steps, host = study.trainings["ddqn"].steps, files["host.json"]
     lines = [
         f"{study.games} games × {study.seeds} seeds × {len(METHODS)} methods at {steps:,} agent steps, "
         f"{study.ablated_states:,} states ablated for each game and seed, controls included.",
         "",
-        f"{measured_on(files)} Memory of a training: {files['host.json']['training_rss_mb'] / 1024:.1f} GB.",
+        f"{measured_on(files)} Memory of a training: {host['training_rss_mb'] / 1024:.1f} GB. A checkpoint: "
+        f"{host['checkpoint_mb']:.0f} MB, written in {host['checkpoint_seconds']:.2f} s; going on from one plays what "
+        f"the replay holds again, {10_000 * host['replaying_seconds_per_step']:.1f} s for 10,000 steps.",
         "",
         "| worker | agent step | update, ddqn | update, sa_ddqn | state | training, ddqn | training, sa_ddqn | maps |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""What bench.cost measures itself: an agent step, an update, an ablated state, and the memory of a training."""
+"""What bench.cost measures itself: an agent step, an update, an ablated state, a checkpoint, and memory."""
 
 import multiprocessing
 import resource
@@ -19,6 +19,9 @@ from bench.train_contenders import random_batch
 from nrmap.ablation import make_engine
 from nrmap.learning.settings import TrainSettings
 from nrmap.runtime import keep_freed_memory
+from train.checkpoint import load_checkpoint
+from train.curves import Curves
+from train.resume import keep
 from train.trainer import Trainer
 
 MEGABYTE = 2**20
@@ -52,6 +55,7 @@ def _measure_training(trainings: Mapping[str, TrainSettings], device: str, agent
             next(iterations)
         seconds = (time.perf_counter() - begun) / (trainer.agent_step - before)
     updates = {method: _milliseconds_of_an_update(each, device) for method, each in trainers.items()}
+    of_checkpoint = _checkpoint(trainer)  # after updates, which make Adam's part of it
     settings = trainings["ddqn"]
     frames_left_out = settings.replay.capacity - trainer.settings.replay.capacity
     return {
@@ -59,6 +63,7 @@ def _measure_training(trainings: Mapping[str, TrainSettings], device: str, agent
         "num_envs": settings.num_envs,
         "collecting_seconds_per_step": seconds,
         "update_milliseconds": updates,
+        **of_checkpoint,
         "training_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         + frames_left_out * settings.env.height * settings.env.width / MEGABYTE,
         "training_gpu_mb": torch.cuda.max_memory_allocated() / MEGABYTE if device == "cuda" else None,
@@ -80,6 +85,23 @@ def collecting_trainer(settings: TrainSettings, device: str, capacity: int) -> T
         exploration=replace(settings.exploration, epsilon_initial=settings.exploration.epsilon_final),
     )
     return Trainer(changed, device=torch.device(device))
+
+
+def _checkpoint(trainer: Trainer) -> dict[str, float]:
+    """What it takes to write one, and to go on from it: the episodes in the replay are played again."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint"
+        begun = time.perf_counter()
+        keep(path, trainer, Curves())
+        written = time.perf_counter()
+        again = Trainer(trainer.settings, device=trainer.learner.device)
+        begun_again = time.perf_counter()
+        again.set_state(load_checkpoint(path)["trainer"])
+        return {
+            "checkpoint_mb": path.stat().st_size / MEGABYTE,
+            "checkpoint_seconds": written - begun,
+            "replaying_seconds_per_step": (time.perf_counter() - begun_again) / trainer.agent_step,
+        }
 
 
 def _milliseconds_of_an_update(trainer: Trainer, device: str, updates: int = 20) -> float:

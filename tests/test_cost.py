@@ -13,6 +13,7 @@ import torch
 from bench.cost import Speeds, Study, cost, cpu_speeds, gpu_speeds, main, measured_on, page, paper_study, training_hours
 from bench.host import collecting_trainer
 from nrmap.learning.settings import TrainSettings
+from nrmap.network import NetworkSpec, QNetwork
 
 ROOT = Path(__file__).parent.parent
 MACHINE = {"processor": "a processor", "cores": 2}
@@ -28,6 +29,9 @@ HOST = {
     "collecting_seconds_per_step": 0.001,
     "ablating_seconds_per_state": 0.25,
     "training_rss_mb": 2048.0,
+    "checkpoint_mb": 53.0,
+    "checkpoint_seconds": 0.125,
+    "replaying_seconds_per_step": 0.0004,
     "machine": MACHINE,
 }
 FILES = {"train.json": TRAIN, "host.json": HOST}
@@ -75,7 +79,8 @@ def test_what_was_not_measured_is_said(study: Study) -> None:
     assert "| 1 GPU | not measured | |" in text
     assert "| 6 CPU jobs | 9 | 0.1 |" in text
     assert "| CPU job | 1.00 ms | 20.00 ms | 100.00 ms | 250.00 ms | 0.0 h | 0.0 h | 1.5 h |" in text
-    assert "Measured on a processor, 2 cores. Memory of a training: 2.0 GB." in text
+    assert "Measured on a processor, 2 cores. Memory of a training: 2.0 GB. A checkpoint: 53 MB, written in" in text
+    assert "0.12 s; going on from one plays what the replay holds again, 4.0 s for 10,000 steps." in text
 
 
 def test_measurements_of_several_machines_are_said_to_be_that() -> None:
@@ -189,5 +194,8 @@ def test_the_command(tmp_path: Path) -> None:
     assert host["collecting_seconds_per_step"] > 0
     # The replay of the scale alone takes 200,000 frames of 84 × 84 bytes.
     assert host["training_rss_mb"] > 200_000 * 84 * 84 / 2**20
+    # The weights, those of the target network and Adam's two moments, in float32, and little else.
+    weights = sum(each.numel() for each in QNetwork(NetworkSpec(1, 84, 84, actions=3)).parameters())
+    assert 1 <= 2**20 * host["checkpoint_mb"] / (4 * 4 * weights) < 1.1
     measured = [1000 * host[key] for key in ("collecting_seconds_per_step", "ablating_seconds_per_state")]
     assert f"| GPU | {measured[0]:.2f} ms | 2.00 ms | 8.00 ms | {measured[1]:.2f} ms |" in done.stdout
