@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from nrmap.sparsity import MAP_NAMES, MapKind
@@ -51,18 +51,20 @@ def draw_map(ax: Axes, map_: ArrayLike, *, kind: MapKind, title: str) -> None:
     values = np.asarray(map_, dtype=np.float64)
     style = KINDS[kind]
     low, high = map_limits(values, kind)
+    nothing = not values.any()
+    if nothing:  # no range to spread the colours over: any one that gives 0 its colour
+        low, high = -float(style.signed), 1.0
     image = ax.imshow(values, cmap=style.colours, vmin=low, vmax=high, interpolation="none")
     ax.set_title(title)
     _without_frame(ax)
-    if not values.any():
-        ax.text(
-            0.5, 0.5, "0 everywhere", transform=ax.transAxes, ha="center", va="center", color="white", weight="bold"
-        )
+    if nothing:
+        colour = "black" if style.signed else "white"
+        ax.text(0.5, 0.5, "0 everywhere", transform=ax.transAxes, ha="center", va="center", color=colour, weight="bold")
     formatter = ScalarFormatter(useOffset=False)
     formatter.set_powerlimits((-3, 5))
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03, format=formatter)
     bar.set_label(style.unit)
-    bar.locator = MaxNLocator(5)
+    bar.locator = FixedLocator([0]) if nothing else MaxNLocator(5)
     bar.update_ticks()
 
 

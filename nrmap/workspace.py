@@ -91,6 +91,7 @@ def study_workspace(
             curve("q_mean", "Mean Q-value over the batch and all actions"),
             curve("adversarial_flips", "Share of the batch that the training attack flips"),
             curve("uncertified", "Share of the batch that the interval bounds leave open"),
+            curve("probe_flips", "Share of states that PGD-10, which is not trained on, flips"),
             curve("attack_epsilon", "Radius of the training attack"),
             curve("kappa", "κ, the weight of R"),
             curve("active_features", "Share of features that are alive"),

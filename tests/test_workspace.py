@@ -60,6 +60,7 @@ def test_curves_are_over_agent_steps(serialised):
         ["q_mean"],
         ["adversarial_flips"],
         ["uncertified"],
+        ["probe_flips"],
         ["attack_epsilon"],
         ["kappa"],
         ["active_features"],

@@ -123,7 +123,7 @@ class Trainer:
             self._collected[name].append(value.detach())
 
     def metrics(self) -> dict[str, float]:
-        """The means of the update's diagnostics since the last call, and where the schedules stand.
+        """The means of the update's diagnostics since the last call, where the schedules and the network stand.
 
         `epsilon` is that of the first environment, which explores most. Raises NrmapError where a
         mean is not finite: the training has diverged.
@@ -144,7 +144,10 @@ class Trainer:
             "attack_epsilon": attack_epsilon,
         }
         states = torch.from_numpy(self.collector.states)
-        return {**means, **schedules, "active_features": self.learner.active_features(states)}
+        now = {"active_features": self.learner.active_features(states)}
+        if self.settings.regulariser is not None:
+            now["probe_flips"] = self.learner.probe_flips(states)
+        return {**means, **schedules, **now}
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""

@@ -48,6 +48,7 @@ _DIAGNOSTICS = {
     "robust_loss": "Regulariser R of eq. 7",
     "adversarial_flips": "Share of the batch whose action PGD flips",
     "uncertified": "Share of the batch that the bounds leave open",
+    "probe_flips": "Share of states that PGD-10, which is not trained on, flips",
     "active_features": "Share of features that are alive",
 }
 

@@ -12,8 +12,10 @@ from nrmap.learning.double_dqn import anchor_loss, double_q_targets, q_learning_
 from nrmap.learning.replay import Batch
 from nrmap.learning.schedules import Linear
 from nrmap.learning.state_adversarial import RegulariserSpec, adversarial_states, hinge_loss, hold_advantages
-from nrmap.network import STATE_SCALE, QNetwork, rounded, with_rounded_weights
-from nrmap.perturbations import other_action_margin
+from nrmap.network import STATE_SCALE, QNetwork, frozen, rounded, with_rounded_weights
+from nrmap.perturbations import other_action_margin, projected_gradient_ascent
+
+PROBE_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,29 @@ class Learner:
         """
         features = self.online.features(self._scaled(states))  # [E, F]
         return float((features > 0).any(dim=0).float().mean())
+
+    def probe_flips(self, states: Tensor) -> float:
+        """The share of uint8 `states` [E, C, H, W] whose greedy action PGD-10 flips in the regulariser's full radius.
+
+        An attack that the training does not see. Where it flips far more than the training's own, the
+        network has learned to mislead that one instead of to resist. It draws no random numbers.
+        """
+        assert self.regulariser is not None, "only the training of a robust agent has a radius"
+        attack_epsilon, steps = self.regulariser.attack_epsilon, PROBE_STEPS
+        clean = self._scaled(states)  # [E, C, H, W] in [0, 1]
+        advantages = frozen(self.online, value=False)
+        with torch.no_grad():
+            a_star = advantages(clean).argmax(dim=1)  # [E]
+        perturbed = projected_gradient_ascent(
+            lambda perturbed: other_action_margin(advantages(perturbed), a_star),
+            clean,
+            attack_epsilon=attack_epsilon,
+            steps=steps,
+            step_size=2.5 * attack_epsilon / steps,
+            start=clean,
+        )  # [E, C, H, W]
+        with torch.no_grad():
+            return float((other_action_margin(advantages(perturbed), a_star) > 0).float().mean())
 
     def get_state(self) -> dict[str, Any]:
         """Everything an update depends on besides the batch."""

@@ -29,9 +29,14 @@ def test_a_heat_map_shows_the_map_on_its_own_scale_with_a_colour_bar(ax, kind):
     assert ax.get_title() == "a map"
 
 
-def test_a_map_of_zeros_says_so(ax):
-    draw_map(ax, np.zeros((3, 3)), kind="kmap", title="")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_map_of_zeros_says_so_in_the_colour_of_0_and_with_no_other_number(ax, kind):
+    draw_map(ax, np.zeros((3, 3)), kind=kind, title="")
     assert [text.get_text() for text in ax.texts] == ["0 everywhere"]
+    (image,) = ax.get_images()
+    assert image.norm(0.0) == (0.5 if KINDS[kind].signed else 0.0)
+    _, bar = ax.figure.axes
+    assert list(bar.get_yticks()) == [0]
 
 
 @pytest.mark.parametrize("kind", ["kmap", "kl", "margin_drop"])

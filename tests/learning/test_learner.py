@@ -8,6 +8,7 @@ import pytest
 import torch
 from toy_learners import ACTIONS, PRECISIONS, SIDE, make_batch, make_learner, weights_of
 
+from nrmap.bounds import margin_bounds
 from nrmap.learning.replay import Replay, ReplaySpec
 from train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -56,6 +57,18 @@ def test_greedy_actions_are_the_argmax():
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 CUDA = pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])
+
+
+def test_the_probe_is_an_attack_in_the_ball_that_no_bound_contradicts(tiny_regulariser):
+    learner, states = make_learner(tiny_regulariser(attack_epsilon=0.001)), make_batch(0, size=64).s_tm1
+    clean = states.float() / 255
+    with torch.no_grad():
+        a_star = learner.online(clean).argmax(1)
+        undecided = margin_bounds(learner.online, clean, a_star, 0.001) > 0
+    assert 0 < learner.probe_flips(states) <= undecided.float().mean() < 1
+    with torch.no_grad():
+        learner.online.advantage[-1].bias[1] += 100.0  # action 1 wherever the ball ends
+    assert learner.probe_flips(states) == 0
 
 
 @pytest.mark.cuda

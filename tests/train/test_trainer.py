@@ -215,13 +215,13 @@ def test_metrics_are_means_and_schedules(run_of):
     metrics = trainer.metrics()
     assert set(metrics) == {
         "loss", "td_loss", "q_mean", "robust_loss", "adversarial_flips", "epsilon", "learning_rate", "kappa",
-        "attack_epsilon", "active_features",
+        "attack_epsilon", "active_features", "probe_flips",
     }  # fmt: skip
     assert metrics["epsilon"] == pytest.approx(1 - 0.9 * 60 / 80)
     assert metrics["attack_epsilon"] == pytest.approx(0.05)
     assert metrics["learning_rate"] == 1e-3
     assert 0 <= metrics["adversarial_flips"] <= 1
-    still_there = {"epsilon", "learning_rate", "kappa", "attack_epsilon", "active_features"}
+    still_there = {"epsilon", "learning_rate", "kappa", "attack_epsilon", "active_features", "probe_flips"}
     assert set(trainer.metrics()) == still_there  # nothing was learned since
 
 
