@@ -36,6 +36,7 @@ class Progress:
 
         Less done than before means that another part of the work has begun, with a speed of its own.
         """
+        total = max(total, done)  # an estimate can be passed
         if self._terminal:
             self._bar.total = total
             self._bar.set_postfix_str(note, refresh=False)

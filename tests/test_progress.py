@@ -56,6 +56,10 @@ def test_another_part_of_the_work_has_a_speed_of_its_own(work):
     assert work(60, 200) == "work: 200 of 1,000 steps, 10/s, 1.3 min left"
 
 
+def test_an_estimate_that_was_passed_grows(work):
+    assert work(30, 1001) == "work: 1,001 of 1,001 steps, 30/s, 0.0 min left"
+
+
 def test_work_that_stands_still_has_no_end(work):
     assert work(30, 100) == "work: 100 of 1,000 steps, 0/s"
 
