@@ -48,6 +48,11 @@ def analyze(config: Mapping[str, Any]) -> None:
         torch.set_num_threads(resources.threads)
 
     policy = load_policy(_policy_path(config, layout), device)
+    game, found = config["env"]["game"], policy.env.game
+    check(
+        game == found or "env" not in config["given"],
+        f"env={game}: the policy {config['policy']} is of {found}; leave env out or say env={found}",
+    )
     sources = _pool(config, policy, layout, device) if settings.states.states_from == "pool" else [policy]
     states = ensure_states(sources, settings.states, layout=layout, device=device)
     if shard is not None:

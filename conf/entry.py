@@ -34,6 +34,7 @@ _LAUNCHERS = {"joblib": "joblib", "slurm": "submitit", "ray": "ray"}  # each by 
 def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> None:
     """Read conf/`config_name`.yaml and the command line, then call `run` with a plain mapping.
 
+    The mapping's `given` has the keys that the command line names, as it names them.
     A mistake of the user ends in one line on stderr and exit status 2, and so does a log folder
     that Hydra cannot write; any other error of `run` keeps its traceback. In a multirun the launcher
     goes on with the other jobs whatever error one ends in; the job's log has the traceback, the
@@ -53,8 +54,9 @@ def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> N
         nonlocal handed_over
         resolved = OmegaConf.to_container(config, resolve=True)
         assert isinstance(resolved, dict)
-        values = {str(key): value for key, value in resolved.items()}
         hydra_config = HydraConfig.get()
+        values = {str(key): value for key, value in resolved.items()}
+        values["given"] = [override.partition("=")[0] for override in hydra_config.overrides.task]
         if hydra_config.mode is RunMode.MULTIRUN:
             _run_as_job(run, values, hydra_config)
             return

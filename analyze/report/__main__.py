@@ -1,4 +1,7 @@
-"""`python -m analyze.report [--outputs outputs]`: build the page over everything found, print its first tables."""
+"""`python -m analyze.report [--outputs outputs]`: build the page over everything found, print its first tables.
+
+Table 1 of the paper comes last, where it stays in sight.
+"""
 
 import argparse
 import sys
@@ -20,7 +23,7 @@ def main() -> None:
     except NrmapError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    for table in tables:
+    for table in reversed(tables):
         if table.name in IN_SIGHT:
             print_table(table)
     print(f"{page}{'' if made else ' is up to date'}")

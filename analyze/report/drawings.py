@@ -10,7 +10,7 @@ from analyze.heatmaps import KINDS
 from analyze.names import is_control, method_rank, policy_label
 from analyze.report.found import Found, read_maps
 from analyze.report.gallery import MapSet, by_states, one_of_each_kind
-from analyze.report.labels import Result, Training
+from analyze.report.labels import Result, Training, states_sha256
 from analyze.report.map_panels import control_panels, grid_panels, size_panels, sparsity_panels, temperature_panels
 from analyze.report.play_panels import (
     Run,
@@ -65,30 +65,43 @@ class GameSource:
 def game_sources(found: Found) -> list[GameSource]:
     """All games in order, in each the reference policies before those trained here.
 
-    What belongs to no training, blind players and controls, is in both.
+    Blind players, which belong to no training, are in both. A control is where policies were measured
+    on the same states, and in both if none was.
     """
+    states: dict[bool, set[str]] = {True: set(), False: set()}
+    for result in found.results:
+        if result.states is not None and not _of_control(result):
+            states[result.policy_sha256 in found.reference].add(states_sha256(result))
     sources = []
     for game in found.games:
         results = [result for result in found.results if result.records and result.records[0].game == game]
         records = [record for record in found.records if record.game == game]
         for reference in (True, False):
+            elsewhere = states[not reference] - states[reference]
+            beside = [one for one in results if _of_control(one) and states_sha256(one) not in elsewhere]
+            controls = {record for result in beside for record in result.records}
 
-            def belongs(record: Record, reference: bool = reference) -> bool:
-                nowhere = record.policy_sha256 is None or is_control(record.method)
-                return nowhere or (record.policy_sha256 in found.reference) == reference
+            def belongs(record: Record, reference: bool = reference, controls: set[Record] = controls) -> bool:
+                if is_control(record.method):
+                    return record in controls
+                return record.policy_sha256 is None or (record.policy_sha256 in found.reference) == reference
 
             source = GameSource(
                 game,
                 reference,
                 [record for record in records if belongs(record)],
                 [one for one in found.trainings if one.game == game and one.reference == reference],
-                [result for result in results if belongs(result.records[0])],
+                [one for one in results if (one in beside if _of_control(one) else belongs(one.records[0]))],
                 [record for record in found.differences if record.game == game and belongs(record)],
             )
             trained = any(record.policy_sha256 and not is_control(record.method) for record in source.records)
             if trained or source.trainings:
                 sources.append(source)
     return sources
+
+
+def _of_control(result: Result) -> bool:
+    return bool(result.records) and is_control(result.records[0].method)
 
 
 def map_sets(source: GameSource, outputs: Path) -> tuple[list[MapSet], list[str]]:

@@ -117,4 +117,22 @@ def _returns(records: Sequence[Record]) -> Iterator[str]:
             f"{method_label(method)}: clean {', '.join(_with_interval(record) for record in clean)}. Above the best "
             f"constant action with the whole 95% interval{by_lead}: {above} of {len(judged)}."
         )
-        yield f"{text} Without an interval: {len(clean) - len(judged)}." if len(judged) < len(clean) else text
+        if len(judged) < len(clean):
+            text += f" Without an interval: {len(clean) - len(judged)}."
+        yield text + _under_attack(select(means, method=method))
+
+
+def _under_attack(means: Sequence[Record]) -> str:
+    """The returns of a method's policies under the least PGD of all that were played: fewest steps, smallest ball."""
+    attacked = [record for record in means if (record.attack or "").startswith("pgd-") and record.value is not None]
+    if not attacked:
+        return ""
+
+    def strength(record: Record) -> tuple[int, float]:
+        steps, *_ = (record.attack or "").removeprefix("pgd-").split()  # what tells two of a name apart stays behind it
+        return int(steps), record.attack_epsilon or 0.0
+
+    least = min(map(strength, attacked))
+    same = [record for record in attacked if strength(record) == least]
+    label = attack_label(same[0].attack, same[0].attack_epsilon)
+    return f" Under {label}: {', '.join(_with_interval(record) for record in same)}."

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,14 @@ def test_a_policy_file_is_mapped_on_its_own_states(study: Study) -> None:
     # No controls beside a policy's own states, unless asked for.
     controls = [path for kind in CONTROL_KINDS for path in (study.outputs / "maps").rglob(f"{kind}*/**/metrics.json")]
     assert all(record.states_from != "own" for path in controls for record in read_records(path))
+
+
+def test_a_policy_of_another_game_than_asked_for_is_refused(study: Study, tmp_path: Path) -> None:
+    other, outputs = tmp_path / "pong.safetensors", tmp_path / "outputs"
+    save_policy(other, toy_policy(replace(FREEWAY, game="Pong")))
+    line = complaint_of(study.analyze(f"policy={other}", "env=Freeway", outputs=outputs))
+    assert line == f"error: env=Freeway: the policy {other} is of Pong; leave env out or say env=Pong"
+    assert not list(outputs.rglob("*.json"))
 
 
 def test_a_reference_policy_is_found_by_game_method_and_seed(study: Study) -> None:

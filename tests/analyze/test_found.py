@@ -16,6 +16,7 @@ from analyze.report.drawings import game_sources, map_sets
 from analyze.report.found import find
 from analyze.report.missing import inventory, missing
 from analyze.stages import ensure_baselines, ensure_evaluation
+from nrmap.controls import control_policies
 from nrmap.episode_maps import load_maps, save_maps
 from nrmap.evaluation import EvaluationSettings
 from nrmap.files import read_json, write_json
@@ -124,9 +125,16 @@ def test_reference_policies_have_rows_and_a_section_of_their_own(tmp_path, outpu
     states_path = layout.states(game="Freeway", identity="more")
     save_states(states_path, made_up_states(policy, SMALL))
     write_maps(layout, policy, states_path, "own", SMALL)
+    (control,) = control_policies(policy, "random_weights", 1, seed=0)
+    write_maps(layout, control, states_path, "own", SMALL)
     found = find(tree)
     assert len(found.reference) == 2
-    assert [source.name for source in game_sources(found)] == ["Freeway-reference", "Freeway"]
+    reference, trained = game_sources(found)
+    assert [reference.name, trained.name] == ["Freeway-reference", "Freeway"]
+    # A control is shown beside the policies whose states it was mapped on, and nowhere else.
+    for source, number in ((reference, 0), (trained, 1)):
+        assert sum(result.policy_sha256 == control.sha256 for result in source.results) == number
+        assert any(record.policy_sha256 == control.sha256 for record in source.records) == bool(number)
     table = build.all_tables(found)[0]
     assert [row[1].value for row in table.rows] == ["reference", "trained here"]
     assert {entry.method: entry.reference for entry in inventory(found)} == {"ddqn": False, "sa_ddqn": True}
