@@ -54,17 +54,17 @@ class Case:
 
 
 def undecided_state(policy: Policy) -> Tensor:
-    """Out of a game that the policy plays, the state with the smallest clear lead: pixels flip its action."""
+    """Out of a game that the policy plays, the state with the smallest lead that is no tie: pixels flip its action."""
     game = SeededVectorEnv(policy.env, 1)
     states, _ = game.begin(np.ones(1, dtype=bool), [11])
     played, gaps = [], []
     with torch.inference_mode():
-        for _ in range(300):
+        for _ in range(1000):
             q_values = policy(torch.from_numpy(states))
             best, second = q_values[0].topk(2).values.tolist()
             gap = (best - second) / max(1.0, float(q_values.abs().max()))
             played.append(states[0].copy())
-            gaps.append(gap if gap > 1e-3 else np.inf)
+            gaps.append(gap if gap > 4e-4 else np.inf)
             states = game.step(q_values.argmax(dim=1).numpy()).states
     return torch.from_numpy(played[int(np.argmin(gaps))])
 
