@@ -64,7 +64,7 @@ def undecided_state(policy: Policy) -> Tensor:
             best, second = q_values[0].topk(2).values.tolist()
             gap = (best - second) / max(1.0, float(q_values.abs().max()))
             played.append(states[0].copy())
-            gaps.append(gap if gap > 4e-4 else np.inf)
+            gaps.append(gap if gap > 4e-4 else np.inf)  # a smaller lead leaves many pixels within 1e-5 of a tie
             states = game.step(q_values.argmax(dim=1).numpy()).states
     return torch.from_numpy(played[int(np.argmin(gaps))])
 

@@ -63,7 +63,27 @@ class GameSource:
 
 
 def game_sources(found: Found) -> list[GameSource]:
-    """All games in order, in each the reference policies before those trained here.
+    """All games in order, in each the reference policies before those trained here."""
+    sources = []
+    for game in found.games:
+        for reference in (True, False):
+            results = [one for one in _results_of(found, reference) if one.records[0].game == game]
+            measured = {record for result in results for record in result.records}
+            source = GameSource(
+                game,
+                reference,
+                [record for record in found.records if record in measured],
+                [one for one in found.trainings if one.game == game and one.reference == reference],
+                results,
+                [one for one in found.differences if one.game == game and _is_of(one.policy_sha256, found, reference)],
+            )
+            if source.trainings or any(one.policy_sha256 and not _of_control(one) for one in results):
+                sources.append(source)
+    return sources
+
+
+def _results_of(found: Found, reference: bool) -> list[Result]:
+    """What was measured of the reference policies, or of those trained here, in the order found.
 
     Blind players, which belong to no training, are in both. A control is where policies were measured
     on the same states, and in both if none was.
@@ -72,32 +92,21 @@ def game_sources(found: Found) -> list[GameSource]:
     for result in found.results:
         if result.states is not None and not _of_control(result):
             states[result.policy_sha256 in found.reference].add(states_sha256(result))
-    sources = []
-    for game in found.games:
-        results = [result for result in found.results if result.records and result.records[0].game == game]
-        records = [record for record in found.records if record.game == game]
-        for reference in (True, False):
-            elsewhere = states[not reference] - states[reference]
-            beside = [one for one in results if _of_control(one) and states_sha256(one) not in elsewhere]
-            controls = {record for result in beside for record in result.records}
+    elsewhere = states[not reference] - states[reference]
+    return [
+        result
+        for result in found.results
+        if result.records
+        and (
+            states_sha256(result) not in elsewhere
+            if _of_control(result)
+            else _is_of(result.policy_sha256, found, reference)
+        )
+    ]
 
-            def belongs(record: Record, reference: bool = reference, controls: set[Record] = controls) -> bool:
-                if is_control(record.method):
-                    return record in controls
-                return record.policy_sha256 is None or (record.policy_sha256 in found.reference) == reference
 
-            source = GameSource(
-                game,
-                reference,
-                [record for record in records if belongs(record)],
-                [one for one in found.trainings if one.game == game and one.reference == reference],
-                [one for one in results if (one in beside if _of_control(one) else belongs(one.records[0]))],
-                [record for record in found.differences if record.game == game and belongs(record)],
-            )
-            trained = any(record.policy_sha256 and not is_control(record.method) for record in source.records)
-            if trained or source.trainings:
-                sources.append(source)
-    return sources
+def _is_of(policy_sha256: str | None, found: Found, reference: bool) -> bool:
+    return policy_sha256 is None or (policy_sha256 in found.reference) == reference
 
 
 def _of_control(result: Result) -> bool:

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from nrmap.attacks import StateNoise, pgd
 from nrmap.bounds import margin_bounds
 from nrmap.errors import check
 from nrmap.learning.double_dqn import anchor_loss, double_q_targets, q_learning_targets, td_loss
@@ -13,9 +15,9 @@ from nrmap.learning.replay import Batch
 from nrmap.learning.schedules import Linear
 from nrmap.learning.state_adversarial import RegulariserSpec, adversarial_states, hinge_loss, hold_advantages
 from nrmap.network import STATE_SCALE, QNetwork, frozen, rounded, with_rounded_weights
-from nrmap.perturbations import other_action_margin, projected_gradient_ascent
+from nrmap.perturbations import other_action_margin
 
-PROBE_STEPS = 10
+PROBE = pgd(10)
 
 
 @dataclass(frozen=True)
@@ -174,27 +176,20 @@ class Learner:
         return float((features > 0).any(dim=0).float().mean())
 
     def probe_flips(self, states: Tensor) -> float:
-        """The share of uint8 `states` [E, C, H, W] whose greedy action PGD-10 flips in the regulariser's full radius.
+        """The share of uint8 `states` [E, C, H, W] that evaluation's PGD-10 flips in the regulariser's full radius.
 
         An attack that the training does not see. Where it flips far more than the training's own, the
-        network has learned to mislead that one instead of to resist. It draws no random numbers.
+        network has learned to mislead that one instead of to resist. No generator of the training is used.
         """
         assert self.regulariser is not None, "only the training of a robust agent has a radius"
-        attack_epsilon, steps = self.regulariser.attack_epsilon, PROBE_STEPS
-        clean = self._scaled(states)  # [E, C, H, W] in [0, 1]
-        advantages = frozen(self.online, value=False)
-        with torch.no_grad():
-            a_star = advantages(clean).argmax(dim=1)  # [E]
-        perturbed = projected_gradient_ascent(
-            lambda perturbed: other_action_margin(advantages(perturbed), a_star),
-            clean,
-            attack_epsilon=attack_epsilon,
-            steps=steps,
-            step_size=2.5 * attack_epsilon / steps,
-            start=clean,
-        )  # [E, C, H, W]
-        with torch.no_grad():
-            return float((other_action_margin(advantages(perturbed), a_star) > 0).float().mean())
+        numbers = np.arange(len(states))
+        attacked = PROBE(
+            frozen(self.online, value=False),
+            self._scaled(states),
+            attack_epsilon=self.regulariser.attack_epsilon,
+            noise=StateNoise(0, episodes=numbers, steps=numbers),
+        )
+        return float(attacked.flipped.float().mean())
 
     def get_state(self) -> dict[str, Any]:
         """Everything an update depends on besides the batch."""
