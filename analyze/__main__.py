@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from analyze.controls import control_summary, ensure_controls
+from analyze.null_networks import control_summary, ensure_controls
+from analyze.report.tables import print_records
 from analyze.settings import AnalysisSettings, Resources, analysis_settings
 from analyze.shards import requested_shard
-from analyze.stages import (
+from analyze.study import (
     MapsResult,
     ensure_baselines,
     ensure_evaluation,
@@ -20,18 +21,17 @@ from analyze.stages import (
     ensure_shard,
     ensure_states,
 )
-from analyze.tables import print_records
 from conf.choices import read_option
 from conf.entry import entry_point
-from nrmap.errors import check, unknown_choice
-from nrmap.files import identity_of, write_text
-from nrmap.layout import MAPS_FILE, METRICS_FILE, Layout
 from nrmap.learning.lookup import reference_policy, trained_policy
 from nrmap.learning.settings import build, train_settings
-from nrmap.policy import Policy, load_policy
-from nrmap.records import Record
-from nrmap.runtime import choose_device, keep_freed_memory
-from nrmap.tracking import NoTracker, TrackingSpec, decide_mode, summary_name, track
+from nrmap.policies.policy import Policy, load_policy
+from nrmap.support.errors import check, unknown_choice
+from nrmap.support.files import identity_of, write_text
+from nrmap.support.layout import MAPS_FILE, METRICS_FILE, Layout
+from nrmap.support.records import Record
+from nrmap.support.runtime import choose_device, keep_freed_memory
+from nrmap.support.tracking import NoTracker, TrackingSpec, decide_mode, summary_name, track
 
 
 def analyze(config: Mapping[str, Any]) -> None:

@@ -10,17 +10,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from analyze.formats import to_markdown
-from analyze.identity import stage_identity
-from analyze.names import method_label
-from analyze.play_tables import action_table, q_gap_table, returns_table
+from analyze.report.formats import to_markdown
 from analyze.report.labels import flattened
-from analyze.stages import baselines_settings, evaluation_inputs
-from nrmap.errors import NrmapError, check
-from nrmap.files import atomic_path, read_json, sha256_of_file, write_text
-from nrmap.layout import CARD_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
-from nrmap.policy import Policy, load_policy
-from nrmap.records import Record, read_records
+from analyze.report.names import method_label
+from analyze.report.return_tables import action_table, q_gap_table, returns_table
+from analyze.study import baselines_settings, evaluation_inputs
+from nrmap.policies.policy import Policy, load_policy
+from nrmap.support.errors import NrmapError, check
+from nrmap.support.files import atomic_path, read_json, sha256_of_file, write_text
+from nrmap.support.identity import stage_identity
+from nrmap.support.layout import CARD_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
+from nrmap.support.records import Record, read_records
 
 
 def publish(folder: Path, layout: Layout, *, replace: bool = False) -> Path:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nrmap.ablation import ENGINES, AblationSpec
-from nrmap.errors import check, unknown_choice
-from nrmap.evaluation import AttackRun, EvaluationSettings
 from nrmap.learning.settings import build
+from nrmap.play.evaluation import AttackRun, EvaluationSettings
+from nrmap.support.errors import check, unknown_choice
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,19 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from analyze.identity import stage_identity
 from analyze.settings import MapSettings, Resources
 from nrmap.ablation import AblatedChunk, make_engine
 from nrmap.ablation.spec import Engine
 from nrmap.ablation.store import ablated_q_values
-from nrmap.episode_maps import EpisodeMaps, IntArray, load_maps, merge_maps
-from nrmap.errors import check
-from nrmap.layout import Layout
-from nrmap.maps import sweep_maps
-from nrmap.policy import Policy
-from nrmap.prefixes import prefix_ranks
-from nrmap.progress import Progress
-from nrmap.states import RolloutStates
+from nrmap.maps.episode_maps import EpisodeMaps, IntArray, load_maps, merge_maps
+from nrmap.maps.sweep import sweep_maps
+from nrmap.play.states import RolloutStates
+from nrmap.policies.policy import Policy
+from nrmap.statistics.nested_subsets import prefix_ranks
+from nrmap.support.errors import check
+from nrmap.support.identity import stage_identity
+from nrmap.support.layout import Layout
+from nrmap.support.progress import Progress
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from bench.host import measure
-from nrmap.errors import NrmapError, check
-from nrmap.files import read_json, write_json
 from nrmap.learning.settings import TrainSettings, train_settings
-from nrmap.runtime import choose_device
+from nrmap.support.errors import NrmapError, check
+from nrmap.support.files import read_json, write_json
+from nrmap.support.runtime import choose_device
 
 METHODS = ("ddqn", "sa_ddqn")
 HOUR = 3600.0

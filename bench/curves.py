@@ -16,9 +16,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from analyze.report.labels import flattened
-from nrmap.files import atomic_path, read_json
-from nrmap.layout import CURVES_FILE, SETTINGS_FILE
 from nrmap.learning.settings import train_settings
+from nrmap.support.files import atomic_path, read_json
+from nrmap.support.layout import CURVES_FILE, SETTINGS_FILE
 
 # What a run of another length or seed does not differ in.
 _NOT_COMPARED = ("seed", "steps", "parent", "regulariser", "method")

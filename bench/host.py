@@ -18,7 +18,7 @@ from bench.train import machine
 from bench.train_contenders import random_batch
 from nrmap.ablation import make_engine
 from nrmap.learning.settings import TrainSettings
-from nrmap.runtime import keep_freed_memory
+from nrmap.support.runtime import keep_freed_memory
 from train.checkpoint import load_checkpoint
 from train.curves import Curves
 from train.resume import keep

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nrmap.envs import EnvSpec, SeededVectorEnv
-from nrmap.network import NetworkSpec, QNetwork
-from nrmap.policy import Policy, PolicyCard, load_policy, save_policy
+from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.policies.network import NetworkSpec, QNetwork
+from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
 
 GAME = EnvSpec("Freeway", 84, 84)
 ACTIONS = 3

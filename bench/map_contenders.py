@@ -29,9 +29,9 @@ from nrmap.ablation.exactness import Exactness, compare
 from nrmap.ablation.hidden import HiddenLayer
 from nrmap.ablation.parts import Convolution
 from nrmap.ablation.rounding import ablate_pixels
-from nrmap.network import STATE_SCALE
-from nrmap.policy import Policy
-from nrmap.runtime import keep_freed_memory
+from nrmap.policies.network import STATE_SCALE
+from nrmap.policies.policy import Policy
+from nrmap.support.runtime import keep_freed_memory
 
 SPEC = AblationSpec(value=0, channels="all")
 EXACT_BATCH = 64
@@ -114,9 +114,9 @@ def units_left(case: Case, differences_only: bool = False) -> dict[str, float]:
         return call
 
     def sort_noted(weights: Any, pre_activations: Tensor, ablations: Ablations, features: Any) -> tuple[Tensor, Tensor]:
-        linear, bent = sort(weights, pre_activations, ablations, features)
-        note("hidden", len(ablations) * len(bent), len(ablations) * len(linear))
-        return linear, bent
+        linear, undecided = sort(weights, pre_activations, ablations, features)
+        note("hidden", len(ablations) * len(undecided), len(ablations) * len(linear))
+        return linear, undecided
 
     with (
         mock.patch.object(incremental_engine, "first_changes", noted(incremental_engine.first_changes)),

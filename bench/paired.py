@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from nrmap.files import write_json
+from nrmap.support.files import write_json
 
 _processes = multiprocessing.get_context("spawn")
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import torch
 
-from nrmap.attacks import StateNoise, attack_named
-from nrmap.bounds import margin_bounds
-from nrmap.envs import VALIDATION_STREAM, EnvSpec, SeededVectorEnv
-from nrmap.evaluation import AttackRun, EvaluationSettings, evaluate
-from nrmap.files import read_json
-from nrmap.layout import CHECKPOINT_FILE, SETTINGS_FILE
+from nrmap.atari.envs import VALIDATION_STREAM, EnvSpec, SeededVectorEnv
 from nrmap.learning.settings import build
-from nrmap.network import STATE_SCALE, NetworkSpec, QNetwork, frozen
-from nrmap.policy import Policy, PolicyCard, load_policy
-from nrmap.records import select
-from nrmap.states import collect_states
+from nrmap.play.evaluation import AttackRun, EvaluationSettings, evaluate
+from nrmap.play.states import collect_states
+from nrmap.policies.network import STATE_SCALE, NetworkSpec, QNetwork, frozen
+from nrmap.policies.policy import Policy, PolicyCard, load_policy
+from nrmap.robustness.attacks import StateNoise, attack_named
+from nrmap.robustness.bounds import margin_bounds
+from nrmap.support.files import read_json
+from nrmap.support.layout import CHECKPOINT_FILE, SETTINGS_FILE
+from nrmap.support.records import select
 from train.checkpoint import load_checkpoint
 
 RUN_SEED = 0

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from analyze.settings import MapSettings, Resources, StatesSettings
-from analyze.stages import ensure_maps, ensure_states
+from analyze.study import ensure_maps, ensure_states
 from nrmap.ablation import AblationSpec
-from nrmap.layout import Layout
-from nrmap.policy import load_policy
+from nrmap.policies.policy import load_policy
+from nrmap.support.layout import Layout
 
 EPISODES = 16
 

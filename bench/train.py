@@ -19,7 +19,7 @@ from rich.table import Table
 
 from bench import train_contenders as contenders
 from bench.paired import Entry, Result, race, ratio, show_and_write
-from nrmap.runtime import choose_precision, provenance
+from nrmap.support.runtime import choose_precision, provenance
 
 OUR_UPDATES = ("ddqn", "sa_ddqn", "sa_ddqn_ibp", "ddqn_float32", "sa_ddqn_float32")
 

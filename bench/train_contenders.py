@@ -18,16 +18,16 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.paired import Work
-from nrmap.envs import EnvSpec
-from nrmap.games import rom_id
+from nrmap.atari.envs import EnvSpec
+from nrmap.atari.games import rom_id
 from nrmap.learning.double_dqn import double_q_targets, td_loss
 from nrmap.learning.learner import Learner, LearnerSpec
 from nrmap.learning.replay import Batch, ReplaySpec
 from nrmap.learning.settings import ExplorationSpec, TrainSettings
 from nrmap.learning.state_adversarial import RegulariserSpec, Solver, hinge_loss
-from nrmap.network import STATE_SCALE, NetworkSpec, QNetwork
-from nrmap.perturbations import other_action_margin, project, random_start
-from nrmap.runtime import choose_precision, keep_freed_memory
+from nrmap.policies.network import STATE_SCALE, NetworkSpec, QNetwork
+from nrmap.robustness.perturbations import other_action_margin, project, random_start
+from nrmap.support.runtime import choose_precision, keep_freed_memory
 from train.trainer import Trainer
 
 GAME = EnvSpec("Freeway", 84, 84)

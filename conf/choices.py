@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from nrmap.errors import unknown_choice
+from nrmap.support.errors import unknown_choice
 
 
 def group_options(group: str) -> list[str]:

@@ -22,8 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.failures import JobFailedError, failures_since, forget_failure, note_failure
-from nrmap.errors import NrmapError, unknown_choice
-from nrmap.games import game_names
+from nrmap.atari.games import game_names
+from nrmap.support.errors import NrmapError, unknown_choice
 
 _GROUP_KEYS = {
     "env": "game", "method": "method", "scale": "scale", "evaluation": "evaluation", "wandb": "wandb mode",

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from nrmap.errors import NrmapError
-from nrmap.files import identity_of, write_text
+from nrmap.support.errors import NrmapError
+from nrmap.support.files import identity_of, write_text
 
 CLOCKS_DIFFER_BY = 2.0  # seconds, between this machine and the file server
 

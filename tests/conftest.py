@@ -7,12 +7,17 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from example_outputs import SMALL, write_example, write_training
+from matplotlib.figure import Figure
 
-from nrmap.envs import EnvSpec
+from analyze.report.build import ensure_report
+from nrmap.atari.envs import EnvSpec
 from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
 from nrmap.learning.settings import ExplorationSpec, TrainSettings
 from nrmap.learning.state_adversarial import RegulariserSpec
+from nrmap.policies.policy import load_policy
+from nrmap.support.layout import Layout
 
 torch.set_num_threads(1)
 
@@ -113,3 +118,22 @@ def same_states(one: Any, two: Any) -> None:
 def assert_same():
     """`assert_same(one, two)`: nested states equal in types, shapes and bits."""
     return same_states
+
+
+@pytest.fixture(scope="session")
+def outputs(tmp_path_factory, tiny_settings):
+    folder = tmp_path_factory.mktemp("report") / "outputs"
+    write_example(folder, tiny_settings(), SMALL)
+    ensure_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def policy(tmp_path_factory, tiny_settings):
+    folder = tmp_path_factory.mktemp("policy")
+    return load_policy(write_training(Layout(folder), tiny_settings(method="ddqn", seed=0)))
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()

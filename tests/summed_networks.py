@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from nrmap.network import ConvSpec, NetworkSpec, QNetwork, frozen
+from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork, frozen
 
 SPECS = (
     NetworkSpec(1, 12, 12, 3, convs=(ConvSpec(4, 4, 2), ConvSpec(5, 3, 1)), hidden=32),

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nrmap.episode_maps import EpisodeMaps
-from nrmap.maps import sweep_maps
-from nrmap.network import ConvSpec, NetworkSpec, QNetwork
+from nrmap.maps.episode_maps import EpisodeMaps
+from nrmap.maps.sweep import sweep_maps
+from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
 
 SPEC = NetworkSpec(1, 9, 8, actions=4, convs=(ConvSpec(6, 4, 2), ConvSpec(8, 2, 1)), hidden=16)
 

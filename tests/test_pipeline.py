@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nrmap.policy import load_policy
-from nrmap.records import read_records, select
+from nrmap.policies.policy import load_policy
+from nrmap.support.records import read_records, select
 
 # A Freeway episode has 2,048 agent steps, too many for a test.
 SMOKE = ("scale=smoke", "env.max_agent_steps=150")

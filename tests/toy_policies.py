@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from nrmap.envs import EnvSpec, SeededVectorEnv
-from nrmap.network import ConvSpec, NetworkSpec, QNetwork
-from nrmap.policy import Policy, PolicyCard
+from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
+from nrmap.policies.policy import Policy, PolicyCard
 
 SMALL_CONVS = (ConvSpec(8, 8, 4), ConvSpec(8, 4, 2))
 FREEWAY = EnvSpec("Freeway", 42, 42, max_agent_steps=40)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import wandb
 
-from nrmap.tracking import TrackingSpec, track
+from nrmap.support.tracking import TrackingSpec, track
 
 # A key of the right form.
 KEY = "0123456789" * 4

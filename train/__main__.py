@@ -9,17 +9,17 @@ from typing import Any
 import torch
 
 from conf.entry import entry_point
-from nrmap.errors import check
-from nrmap.layout import Layout
 from nrmap.learning.settings import TrainSettings, train_settings
-from nrmap.mappings import build
-from nrmap.runtime import choose_device, choose_precision, keep_freed_memory
-from nrmap.tracking import Tracker, TrackingSpec, track
+from nrmap.support.errors import check
+from nrmap.support.layout import Layout
+from nrmap.support.mappings import build
+from nrmap.support.runtime import choose_device, choose_precision, keep_freed_memory
+from nrmap.support.tracking import Tracker, TrackingSpec, track
 from train.run import RunOptions, ensure_trained
 
 
 @dataclass(frozen=True)
-class Machine:
+class ComputeOptions:
     """How it is computed and not what: the device, torch's threads (0 leaves them to torch), what a kill can cost."""
 
     device: str
@@ -35,10 +35,10 @@ class Machine:
 def train(config: Mapping[str, Any]) -> None:
     """Train the policy that `config` describes, unless it is there already."""
     settings = train_settings(config)
-    machine = build(Machine, {field.name: config[field.name] for field in fields(Machine)}, "train")
+    compute = build(ComputeOptions, {field.name: config[field.name] for field in fields(ComputeOptions)}, "train")
     keep_freed_memory()
-    if machine.threads:
-        torch.set_num_threads(machine.threads)
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
     tracking = build(TrackingSpec, config["wandb"], "wandb")
 
     def open_tracker(settings: TrainSettings, identity: str, folder: Path) -> AbstractContextManager[Tracker]:
@@ -53,13 +53,13 @@ def train(config: Mapping[str, Any]) -> None:
             folder=folder,
         )
 
-    device = choose_device(machine.device)
+    device = choose_device(compute.device)
     options = RunOptions(
         layout=Layout(Path(config["outputs"])),
         device=device,
-        precision=choose_precision(machine.precision, device),
-        any_precision=machine.precision == "auto",
-        checkpoint_seconds=machine.checkpoint_seconds,
+        precision=choose_precision(compute.precision, device),
+        any_precision=compute.precision == "auto",
+        checkpoint_seconds=compute.checkpoint_seconds,
         open_tracker=open_tracker,
     )
     print(ensure_trained(settings, options))

@@ -9,8 +9,8 @@ import safetensors
 import safetensors.torch
 import torch
 
-from nrmap.errors import NrmapError, check
-from nrmap.files import atomic_path
+from nrmap.support.errors import NrmapError, check
+from nrmap.support.files import atomic_path
 
 _TENSOR, _ARRAY = "__tensor__", "__array__"
 FORMAT_VERSION = "2"  # of what a training keeps, and how; without one it is the first

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nrmap.envs import TRAINING_STREAM, EnvSpec, SeededVectorEnv, Transition, episode_seed
-from nrmap.errors import check
+from nrmap.atari.envs import TRAINING_STREAM, EnvSpec, SeededVectorEnv, Transition, episode_seed
 from nrmap.learning.replay import Replay
+from nrmap.support.errors import check
 
 
 @dataclass

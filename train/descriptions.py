@@ -1,7 +1,7 @@
 """What a training says of itself in one line, so that an override that went elsewhere is seen at its start."""
 
 from nrmap.learning.settings import PolicyFile, TrainSettings
-from nrmap.policy import Policy
+from nrmap.policies.policy import Policy
 
 
 def main_settings(settings: TrainSettings, parent: Policy | None) -> str:

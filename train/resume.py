@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from nrmap.errors import NrmapError, check
 from nrmap.learning.settings import TrainSettings
-from nrmap.network import QNetwork
+from nrmap.policies.network import QNetwork
+from nrmap.support.errors import NrmapError, check
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.curves import Curves
 from train.trainer import Trainer
@@ -22,7 +22,7 @@ def keep(path: Path, trainer: Trainer, curves: Curves) -> None:
     save_checkpoint(path, {"machine": machine, "trainer": trainer.get_state(), "curves": curves.get_state()})
 
 
-def begun_or_resumed(
+def start_or_resume(
     settings: TrainSettings,
     path: Path,
     *,

@@ -12,18 +12,18 @@ from typing import Any
 import filelock
 import torch
 
-from nrmap.errors import NrmapError
-from nrmap.files import remove_leftovers, write_json
-from nrmap.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, SETTINGS_FILE, Layout
 from nrmap.learning.lookup import load_parent, training_folder
 from nrmap.learning.settings import PolicyFile, TrainSettings
-from nrmap.policy import Policy, PolicyCard, load_policy, save_policy
-from nrmap.progress import Progress
-from nrmap.runtime import provenance
-from nrmap.tracking import Tracker
+from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
+from nrmap.support.errors import NrmapError
+from nrmap.support.files import remove_leftovers, write_json
+from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, SETTINGS_FILE, Layout
+from nrmap.support.progress import Progress
+from nrmap.support.runtime import provenance
+from nrmap.support.tracking import Tracker
 from train.curves import Curves
 from train.descriptions import main_settings
-from train.resume import begun_or_resumed, keep, name_of
+from train.resume import keep, name_of, start_or_resume
 from train.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def _train(
     write_json(folder / SETTINGS_FILE, _recorded(settings, parent))
     log.info("%s: %s", label, main_settings(settings, parent))
     checkpoint_path = folder / CHECKPOINT_FILE
-    trainer, curves = begun_or_resumed(
+    trainer, curves = start_or_resume(
         settings,
         checkpoint_path,
         device=options.device,

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nrmap.errors import check
 from nrmap.learning.exploration import Explorer
 from nrmap.learning.learner import Learner
 from nrmap.learning.replay import Replay
 from nrmap.learning.schedules import Linear
 from nrmap.learning.settings import TrainSettings
-from nrmap.network import NetworkSpec, QNetwork
+from nrmap.policies.network import NetworkSpec, QNetwork
+from nrmap.support.errors import check
 from train.collector import Collector, FinishedEpisode
 
 
@@ -136,7 +136,7 @@ class Trainer:
                 f"the training diverged before agent step {self.agent_step:,}: {name} is {mean}; "
                 "try a lower learning_rate or a gradient_clip",
             )
-        kappa, attack_epsilon = self.learner.robustness(self.agent_step)
+        kappa, attack_epsilon = self.learner.regulariser_schedule(self.agent_step)
         schedules = {
             "epsilon": float(self.settings.exploration.epsilons(self.agent_step, 1)[0]),
             "learning_rate": self.learner.learning_rate(self.agent_step),

@@ -7,10 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from analyze.formats import print_table
 from analyze.report.build import ensure_report
+from analyze.report.formats import print_table
 from analyze.report.page import IN_SIGHT
-from nrmap.errors import NrmapError
+from nrmap.support.errors import NrmapError
 
 
 def main() -> None:

@@ -12,15 +12,15 @@ import scipy
 
 import analyze
 import nrmap
-from analyze.formats import Table, to_csv, to_markdown
-from analyze.latex import to_latex
-from analyze.play_tables import action_table, other_table, q_gap_table, returns_table
-from analyze.report.compared import with_differences
 from analyze.report.drawings import chart_panels, chart_sheet, game_sources, map_sets, map_sheets, overlay_sheets
-from analyze.report.found import UNREADABLE, Found, digest_of_inputs, find
+from analyze.report.figure_files import Sheet, save_sheet
+from analyze.report.formats import Table, to_csv, to_markdown
+from analyze.report.latex import to_latex
+from analyze.report.load import UNREADABLE, Found, digest_of_inputs, find
 from analyze.report.page import GamePart, build_page
-from analyze.sheets import Sheet, save_sheet
-from analyze.tables import (
+from analyze.report.pairing import with_differences
+from analyze.report.return_tables import action_table, other_table, q_gap_table, returns_table
+from analyze.report.tables import (
     control_table,
     difference_table,
     entropy_table,
@@ -30,10 +30,10 @@ from analyze.tables import (
     sparsity_table,
     table1,
 )
-from nrmap.errors import check
-from nrmap.files import identity_of, read_json, sha256_of_file, write_json, write_text
-from nrmap.layout import Layout
-from nrmap.records import Record, read_records, write_records
+from nrmap.support.errors import check
+from nrmap.support.files import identity_of, read_json, sha256_of_file, write_json, write_text
+from nrmap.support.layout import Layout
+from nrmap.support.records import Record, read_records, write_records
 
 PAGE, TABLES, FIGURES = "index.html", "tables", "figures"
 # The only measurements that the report makes: they need the maps of two policies.

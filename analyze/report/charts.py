@@ -43,7 +43,7 @@ class IntervalRow:
 
 
 @dataclass(frozen=True)
-class Mark:
+class ReferenceLine:
     """A value to compare with, such as a published one."""
 
     label: str
@@ -69,7 +69,7 @@ def draw_lines(
     x_label: str,
     y_label: str,
     log_x: bool = False,
-    marks: Sequence[Mark] = (),
+    marks: Sequence[ReferenceLine] = (),
 ) -> None:
     """Lines with bands; a label shared by several lines stands in the legend once, with their number."""
     labels = [one.label for one in series]
@@ -111,7 +111,7 @@ def draw_intervals(
     rows: Sequence[IntervalRow],
     *,
     x_label: str,
-    marks: Sequence[Mark] = (),
+    marks: Sequence[ReferenceLine] = (),
     limits: tuple[float, float] | None = None,
 ) -> None:
     """Rows from top to bottom: each point a dot, the value with its 95% interval; marks are vertical lines.
@@ -193,7 +193,7 @@ class Curve:
     recent: int = field(default=20)
 
 
-def draw_curves(ax: Axes, curves: Sequence[Curve], *, marks: Sequence[Mark] = ()) -> None:
+def draw_curves(ax: Axes, curves: Sequence[Curve], *, marks: Sequence[ReferenceLine] = ()) -> None:
     """Learning curves: every episode a faint dot, the mean of the last `recent` episodes a line for each run."""
     for curve in curves:
         ax.scatter(curve.steps, curve.returns, s=3, color=curve.colour, alpha=0.12, linewidths=0, rasterized=True)

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analyze.figures import comparison_sheet, kinds_sheet, overlay_sheet, screen_of
-from analyze.heatmaps import KINDS
-from analyze.names import is_control, method_rank, policy_label
-from analyze.report.found import Found, read_maps
+from analyze.report.figure_files import Panel, Sheet
+from analyze.report.figures import comparison_sheet, kinds_sheet, overlay_sheet, screen_of
 from analyze.report.gallery import MapSet, by_states, one_of_each_kind
 from analyze.report.labels import Result, Training, states_sha256
+from analyze.report.load import Found, read_maps
 from analyze.report.map_panels import control_panels, grid_panels, size_panels, sparsity_panels, temperature_panels
+from analyze.report.names import is_control, method_rank, policy_label
 from analyze.report.play_panels import (
     Run,
     action_panels,
@@ -20,12 +20,12 @@ from analyze.report.play_panels import (
     gap_panels,
     return_panels,
 )
-from analyze.sheets import Panel, Sheet
-from analyze.tables import headline_temperature
-from nrmap.errors import NrmapError
-from nrmap.records import Record
-from nrmap.sparsity import MapKind
-from nrmap.states_file import load_states
+from analyze.report.tables import headline_temperature
+from nrmap.maps.heatmaps import KINDS
+from nrmap.maps.sparsity import MapKind
+from nrmap.play.states_file import load_states
+from nrmap.support.errors import NrmapError
+from nrmap.support.records import Record
 
 CHART_SIZE = (4.2, 3.1)
 _CHARTS = {

@@ -11,13 +11,21 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image  # comes with matplotlib
 
-from analyze.figures import channels_of, kind_title, map_at, summed
-from analyze.heatmaps import KINDS, map_limits
-from analyze.names import base_method, is_control, method_label, method_rank, metric_name, policy_label, states_label
+from analyze.report.figures import channels_of, kind_title, map_at, summed
 from analyze.report.html import image
-from nrmap.episode_maps import TotalMaps
-from nrmap.maps import FloatArray
-from nrmap.sparsity import MapKind, sparsity, zero_reason
+from analyze.report.names import (
+    base_method,
+    is_control,
+    method_label,
+    method_rank,
+    metric_name,
+    policy_label,
+    states_label,
+)
+from nrmap.maps.episode_maps import TotalMaps
+from nrmap.maps.heatmaps import KINDS, map_limits
+from nrmap.maps.sparsity import MapKind, sparsity, zero_reason
+from nrmap.maps.sweep import FloatArray
 
 _LEVELS = 256
 NOT_MEASURED = '<div class="none">not measured</div>'

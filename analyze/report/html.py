@@ -4,8 +4,8 @@ import base64
 from collections.abc import Iterable, Mapping
 from html import escape
 
-from analyze.formats import NOT_MEASURED, Cell, Column, Table, to_csv, to_markdown
-from analyze.latex import to_latex
+from analyze.report.formats import NOT_MEASURED, Cell, Column, Table, to_csv, to_markdown
+from analyze.report.latex import to_latex
 
 _MEDIA = {"svg": "image/svg+xml", "png": "image/png", "csv": "text/csv", "md": "text/markdown", "tex": "text/x-tex"}
 

@@ -7,14 +7,14 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from analyze.names import is_control
-from nrmap.envs import EnvSpec
+from analyze.report.names import is_control
+from nrmap.atari.envs import EnvSpec
 from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
 from nrmap.learning.settings import ExplorationSpec, TrainSettings
 from nrmap.learning.state_adversarial import RegulariserSpec
-from nrmap.policy import PolicyCard
-from nrmap.records import Record
+from nrmap.policies.policy import PolicyCard
+from nrmap.support.records import Record
 
 
 @dataclass(frozen=True)

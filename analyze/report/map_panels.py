@@ -11,7 +11,19 @@ from functools import partial
 
 import numpy as np
 
-from analyze.names import (
+from analyze.report.charts import (
+    GREY,
+    IntervalRow,
+    ReferenceLine,
+    Series,
+    draw_intervals,
+    draw_lines,
+    number_text,
+    titled,
+)
+from analyze.report.figure_files import Panel
+from analyze.report.literature import paper_number
+from analyze.report.names import (
     base_method,
     is_control,
     method_styles,
@@ -21,11 +33,8 @@ from analyze.names import (
     policy_order,
     states_label,
 )
-from analyze.published import paper_number
-from analyze.report.charts import GREY, IntervalRow, Mark, Series, draw_intervals, draw_lines, number_text, titled
-from analyze.sheets import Panel
-from analyze.tables import headline_temperature
-from nrmap.records import Record, select
+from analyze.report.tables import headline_temperature
+from nrmap.support.records import Record, select
 
 _SPARSITIES = ("kmap_sparsity", "hmap_sparsity", "kl_sparsity", "margin_drop_sparsity")
 _GRIDS = ("kmap_grid_excess", "hmap_grid_excess", "kl_grid_excess", "margin_drop_grid_excess")
@@ -66,7 +75,7 @@ def _sparsity_panel(records: Sequence[Record], where: str) -> Panel:
         rows.append(IntervalRow(label, record.value, colour, marker, record.low, record.high))
         published = paper_number(record.game, base_method(record.method), record.metric)
         if published:
-            marks[published.agent] = Mark(f"paper, {published.agent}", published.value, colour)
+            marks[published.agent] = ReferenceLine(f"paper, {published.agent}", published.value, colour)
     at = "" if first.temperature is None else f", T = {first.temperature:g}"
     title = f"{metric_name(first.metric).title}{at}: {where}"
     draw = partial(titled, draw_intervals, title, rows=rows, x_label="S, smaller is sparser", marks=[*marks.values()])
@@ -83,14 +92,14 @@ def control_panels(records: Sequence[Record]) -> list[Panel]:
 def grid_panels(records: Sequence[Record]) -> list[Panel]:
     """The grid's number of every policy and of the controls."""
     label = "energy on the grid / energy beside it"
-    return _beside_controls(records, _GRIDS, label, [Mark("no grid", 1.0)], sets=set(_state_sets(records)))
+    return _beside_controls(records, _GRIDS, label, [ReferenceLine("no grid", 1.0)], sets=set(_state_sets(records)))
 
 
 def _beside_controls(
     records: Sequence[Record],
     metrics: Sequence[str],
     x_label: str,
-    marks: Sequence[Mark],
+    marks: Sequence[ReferenceLine],
     *,
     sets: Collection[tuple[str | None, int | None]],
 ) -> list[Panel]:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from html import escape
 
-from analyze.figures import BY_TEMPERATURE, kind_title
-from analyze.names import is_control
+from analyze.report.figure_files import Sheet, panel_bytes
+from analyze.report.figures import BY_TEMPERATURE, kind_title
 from analyze.report.gallery import NOT_MEASURED, MapSet, by_states, gallery, kinds_gallery, one_of_each_kind
 from analyze.report.html import details, image
-from analyze.sheets import Sheet, panel_bytes
-from analyze.tables import headline_temperature
-from nrmap.records import Record
+from analyze.report.names import is_control
+from analyze.report.tables import headline_temperature
+from nrmap.support.records import Record
 
 _SCREEN_DPI = 110
 

@@ -6,19 +6,19 @@ from html import escape
 from importlib import resources
 from string import Template
 
-from analyze.formats import Table
-from analyze.names import METRICS, base_method, is_control, method_label
-from analyze.play_tables import action_table
+from analyze.report.appendix import provenance_section, settings_section, values_section
 from analyze.report.drawings import CHART_SIZE, GameSource, caption_of
-from analyze.report.found import Found
+from analyze.report.figure_files import Panel, Sheet, panel_bytes
+from analyze.report.formats import Table
 from analyze.report.gallery import MapSet, bar_styles
-from analyze.report.glance import glance
 from analyze.report.html import details, image, items, paragraphs, table_html
+from analyze.report.inventory import inventory, inventory_table, missing
+from analyze.report.load import Found
 from analyze.report.map_section import map_section
-from analyze.report.missing import inventory, inventory_table, missing
+from analyze.report.names import METRICS, base_method, is_control, method_label
 from analyze.report.notes import DEVIATIONS, NOTHING, READING
-from analyze.report.values import provenance_section, settings_section, values_section
-from analyze.sheets import Panel, Sheet, panel_bytes
+from analyze.report.return_tables import action_table
+from analyze.report.summary import glance
 
 TITLE = "Non-robust feature maps of deep reinforcement learning policies"
 IN_SIGHT = ("table1", "differences", "seed-differences", "returns")

@@ -11,22 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from analyze.names import (
-    attack_label,
-    epsilon_label,
-    method_rank,
-    method_styles,
-    policies_of,
-    policy_label,
-    policy_order,
-    states_label,
-)
 from analyze.report.charts import (
     GREY,
     Curve,
     IntervalRow,
-    Mark,
     QuantileRow,
+    ReferenceLine,
     Series,
     draw_curves,
     draw_intervals,
@@ -36,9 +26,19 @@ from analyze.report.charts import (
     number_text,
     titled,
 )
-from analyze.sheets import Panel
-from nrmap.evaluation import BASELINE_METHOD
-from nrmap.records import Record, select
+from analyze.report.figure_files import Panel
+from analyze.report.names import (
+    attack_label,
+    epsilon_label,
+    method_rank,
+    method_styles,
+    policies_of,
+    policy_label,
+    policy_order,
+    states_label,
+)
+from nrmap.play.evaluation import BASELINE_METHOD
+from nrmap.support.records import Record, select
 
 _DIAGNOSTICS = {
     "loss": "Loss",
@@ -70,7 +70,11 @@ def return_panels(records: Sequence[Record]) -> list[Panel]:
         record for record in means if record.method == BASELINE_METHOD and (record.attack or "").startswith("constant:")
     ]
     best = max(constants, key=lambda record: record.value or 0.0, default=None)
-    marks = [] if best is None else [Mark(f"best constant action ({attack_label(best.attack)})", best.value or 0.0)]
+    marks = (
+        []
+        if best is None
+        else [ReferenceLine(f"best constant action ({attack_label(best.attack)})", best.value or 0.0)]
+    )
     conditions = {
         (record.attack_epsilon or 0.0, record.attack) for record in means if record.method != BASELINE_METHOD
     } or {(0.0, "clean")}
@@ -174,7 +178,7 @@ def curve_panels(runs: Sequence[Run], records: Sequence[Record]) -> list[Panel]:
         best = max(
             (r.value or 0.0 for r in select(records, metric="return_mean", method=BASELINE_METHOD)), default=None
         )
-        marks = [] if best is None else [Mark("best player that does not look", best)]
+        marks = [] if best is None else [ReferenceLine("best player that does not look", best)]
         title = "Training returns, mean of the last 20 episodes"
         ends = "; ".join(f"{curve.label} ends at {curve.returns[-20:].mean():.2f}" for curve in curves)
         panels.append(Panel(partial(titled, draw_curves, title, curves=curves, marks=marks), f"{title}. {ends}."))

@@ -11,10 +11,10 @@ from nrmap.ablation.dense import DenseEngine
 from nrmap.ablation.incremental import IncrementalEngine
 from nrmap.ablation.operations import NotTraceable
 from nrmap.ablation.parts import NetworkParts
-from nrmap.ablation.rounding import agrees, made_up_states
+from nrmap.ablation.rounding import agrees, synthetic_states
 from nrmap.ablation.spec import AblatedChunk, AblationSpec, Engine
 from nrmap.ablation.trace import trace
-from nrmap.errors import NrmapError, check, unknown_choice
+from nrmap.support.errors import NrmapError, check, unknown_choice
 
 __all__ = ["ENGINES", "AblatedChunk", "AblationSpec", "Engine", "make_engine"]
 
@@ -89,7 +89,7 @@ def _parts(
         parts = trace(policy)
     except NotTraceable as error:
         return None, str(error)
-    states = made_up_states(state_shape, device)
+    states = synthetic_states(state_shape, device)
     if not agrees(parts.q_values(states), policy(states).float()):
         return None, "what torch.fx traced of it gives other Q-values than it does itself"
     return parts, ""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nrmap.ablation.parts import NetworkParts
-from nrmap.ablation.rounding import ablate_pixels, made_up_states, rounding_floor, sampled_ablations
+from nrmap.ablation.rounding import ablate_pixels, rounding_floor, sampled_ablations, synthetic_states
 from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite, check_states
 
 
@@ -45,7 +45,7 @@ class DenseEngine:
     @cached_property
     def rounding_floor(self) -> float:
         """About the largest |ΔQ| that is nothing but rounding, measured or assumed on made-up states."""
-        states = made_up_states(self._state_shape, self._device)
+        states = synthetic_states(self._state_shape, self._device)
         numbers = sampled_ablations(self._spec, self._state_shape).to(self._device)
         with torch.inference_mode():
             ablated = torch.stack([self._policy(ablate_pixels(state, numbers, self._spec)) for state in states])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nrmap.errors import check
+from nrmap.support.errors import check
 
 # Of max(1, max|Q|): differences below this are ties or rounding.
 TOLERANCE = 1e-5

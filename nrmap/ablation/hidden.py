@@ -73,23 +73,23 @@ def _by_tail(
 def _by_readout(
     readout: Readout, weights: dict[int, Tensor], clean: CleanHidden, ablations: Ablations, features: Changes
 ) -> Tensor:
-    linear, bent = sorted_units(weights, clean.pre_activations, ablations, features)
-    # The bent units, the sum of all linear ones for each action, and zeros up to a whole cache line.
+    linear, undecided = sorted_units(weights, clean.pre_activations, ablations, features)
+    # The undecided units, the sum of all linear ones for each action, and zeros up to a whole cache line.
     actions = len(readout.bias)
-    width = -(-(len(bent) + actions) // ALIGNMENT) * ALIGNMENT
+    width = -(-(len(undecided) + actions) // ALIGNMENT) * ALIGNMENT
     through = (readout.weight * linear).T  # [U, A]
     weights = {
-        x: _widened(torch.cat([weight[:, bent], weight @ through], dim=1), width) for x, weight in weights.items()
+        x: _widened(torch.cat([weight[:, undecided], weight @ through], dim=1), width) for x, weight in weights.items()
     }
-    pre_activations = _widened(clean.pre_activations[:, bent], width)  # [S, width]
-    read = torch.cat([readout.weight[:, bent], torch.eye(actions).to(through)], dim=1)  # [A, B + A]
+    pre_activations = _widened(clean.pre_activations[:, undecided], width)  # [S, width]
+    read = torch.cat([readout.weight[:, undecided], torch.eye(actions).to(through)], dim=1)  # [A, B + A]
     read = _widened(read, width)
     clean_q = functional.linear(pre_activations.relu(), read)  # [S, A], what the units in doubt add to the Q-values
     parts = []
     for rows in _slices(len(ablations)):
         states = ablations.states[rows]
         sums = _add_products(pre_activations.index_select(0, states), weights, features, rows)  # [n, width]
-        sums[:, : len(bent)].relu_()  # the sums over linear units stay as they are
+        sums[:, : len(undecided)].relu_()  # the sums over linear units stay as they are
         parts.append(functional.linear(sums, read).sub_(clean_q.index_select(0, states)))
     return torch.cat(parts)  # [R, A]
 

@@ -10,10 +10,10 @@ from nrmap.ablation.carry import CleanLayer, first_changes, next_changes
 from nrmap.ablation.geometry import strips
 from nrmap.ablation.hidden import ABLATIONS_AT_A_TIME, CleanHidden, HiddenLayer
 from nrmap.ablation.parts import NetworkParts
-from nrmap.ablation.rounding import agrees, made_up_states, rounding_floor, sampled_ablations
+from nrmap.ablation.rounding import agrees, rounding_floor, sampled_ablations, synthetic_states
 from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite, check_states
-from nrmap.errors import NrmapError, check
-from nrmap.runtime import keep_freed_memory
+from nrmap.support.errors import NrmapError, check
+from nrmap.support.runtime import keep_freed_memory
 
 # Larger matrix products are faster ones, up to about so many states at a time.
 MOST_STATES = 64
@@ -59,7 +59,7 @@ class IncrementalEngine:
     @cached_property
     def rounding_floor(self) -> float:
         """About the largest |ΔQ| that is nothing but rounding, measured against float64 on made-up states."""
-        states = made_up_states(self._state_shape, self._device)[: self.states_at_once]
+        states = synthetic_states(self._state_shape, self._device)[: self.states_at_once]
         q_values, clean = self._ablate(states)
         sample = q_values.flatten(1, -2)[:, sampled_ablations(self._spec, self._state_shape).to(self._device)]
         return rounding_floor(clean, sample, self._parts.double(), self._spec, states)

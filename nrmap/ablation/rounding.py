@@ -23,7 +23,7 @@ def agrees(found: Tensor, expected: Tensor, roundings: int = 1) -> bool:
     return bool((found - expected).abs().max() <= roundings * 1e-5 * max(1.0, float(expected.abs().max())))
 
 
-def made_up_states(state_shape: tuple[int, int, int], device: torch.device) -> Tensor:
+def synthetic_states(state_shape: tuple[int, int, int], device: torch.device) -> Tensor:
     """A few uint8 states, always the same ones: flat squares of random grey levels, half of them under noise."""
     generator = torch.Generator().manual_seed(0)
     channels, height, width = state_shape
@@ -44,7 +44,7 @@ def sampled_ablations(spec: AblationSpec, state_shape: tuple[int, int, int]) -> 
 def rounding_floor(
     clean: Tensor, ablated: Tensor, exact: NetworkParts | None, spec: AblationSpec, states: Tensor
 ) -> float:
-    """A power of two of at least SAFETY times the largest rounding error in ΔQ on the `made_up_states`.
+    """A power of two of at least SAFETY times the largest rounding error in ΔQ on the `synthetic_states`.
 
     `clean` [N, A] and `ablated` [N, n, A], of the `sampled_ablations`, are what an engine finds
     for `states`. Their error is measured against `exact`, the network in float64, or without one

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from nrmap.errors import NrmapError, check, unknown_choice
+from nrmap.support.errors import NrmapError, check, unknown_choice
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from nrmap.ablation.spec import AblatedChunk, Engine
-from nrmap.errors import NrmapError, check
-from nrmap.files import read_json, write_json
+from nrmap.support.errors import NrmapError, check
+from nrmap.support.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nrmap.errors import check
 from nrmap.learning.schedules import Linear, epsilon_per_env
+from nrmap.support.errors import check
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nrmap.attacks import StateNoise, pgd
-from nrmap.bounds import margin_bounds
-from nrmap.errors import check
 from nrmap.learning.double_dqn import anchor_loss, double_q_targets, q_learning_targets, td_loss
 from nrmap.learning.replay import Batch
 from nrmap.learning.schedules import Linear
 from nrmap.learning.state_adversarial import RegulariserSpec, adversarial_states, hinge_loss, hold_advantages
-from nrmap.network import STATE_SCALE, QNetwork, frozen, rounded, with_rounded_weights
-from nrmap.perturbations import other_action_margin
+from nrmap.policies.network import STATE_SCALE, QNetwork, frozen, rounded, with_rounded_weights
+from nrmap.robustness.attacks import StateNoise, pgd
+from nrmap.robustness.bounds import margin_bounds
+from nrmap.robustness.perturbations import other_action_margin
+from nrmap.support.errors import check
 
 PROBE = pgd(10)
 
@@ -64,7 +64,7 @@ class Learner:
     ) -> None:
         """`regulariser` None is DDQN; `generator` draws the random starts of PGD.
 
-        `precision` is that of an update's large matrix products, see `nrmap.network.rounded`;
+        `precision` is that of an update's large matrix products, see `nrmap.policies.network.rounded`;
         interval bounds are computed in float32 whatever it is. With a `parent` the advantages are
         held to its own, by a term of weight `anchor` in the loss: see `anchor_loss`.
         """
@@ -98,7 +98,7 @@ class Learner:
         targets = self._targets(s_t, r_t, discount_t)  # [B]
 
         regulariser = self.regulariser
-        kappa, attack_epsilon = self.robustness(agent_step)
+        kappa, attack_epsilon = self.regulariser_schedule(agent_step)
         if regulariser is None or attack_epsilon == 0:  # DDQN
             q_tm1, margins = self._q_values(s_tm1), None  # [B, A]
         elif regulariser.solver == "pgd":  # SA-DDQN, eq. 7: the margins at the worst states that PGD finds
@@ -147,7 +147,7 @@ class Learner:
             self.target_network.load_state_dict(self.online.state_dict())
         return {"td_errors": td_errors, "q_mean": q_tm1.mean(), "loss": loss, **metrics}
 
-    def robustness(self, agent_step: int) -> tuple[float, float]:
+    def regulariser_schedule(self, agent_step: int) -> tuple[float, float]:
         """κ and the attack radius of the updates at `agent_step`, (0, 0) without a regulariser."""
         return self.regulariser.at(agent_step) if self.regulariser else (0.0, 0.0)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from nrmap.errors import NrmapError, check, unknown_choice
-from nrmap.layout import POLICY_FILE, Layout
 from nrmap.learning.settings import PolicyFile, TrainSettings
-from nrmap.network import NetworkSpec
-from nrmap.policy import Policy, load_policy
+from nrmap.policies.network import NetworkSpec
+from nrmap.policies.policy import Policy, load_policy
+from nrmap.support.errors import NrmapError, check, unknown_choice
+from nrmap.support.layout import POLICY_FILE, Layout
 
 
 def training_folder(settings: TrainSettings, layout: Layout, parent_sha256: str | None) -> Path:

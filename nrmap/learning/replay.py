@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nrmap.errors import check
 from nrmap.learning.sum_tree import SumTree
+from nrmap.support.errors import check
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nrmap.envs import EnvSpec
-from nrmap.errors import check, unknown_choice
-from nrmap.files import identity_of
+from nrmap.atari.envs import EnvSpec
 from nrmap.learning.exploration import ExplorationSpec
 from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
 from nrmap.learning.state_adversarial import RegulariserSpec
-from nrmap.mappings import build, merged, part
-from nrmap.network import NetworkSpec
+from nrmap.policies.network import NetworkSpec
+from nrmap.support.errors import check, unknown_choice
+from nrmap.support.files import identity_of
+from nrmap.support.mappings import build, merged, part
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nrmap.errors import check
 from nrmap.learning.schedules import GeometricRamp, SmoothRamp
-from nrmap.network import QNetwork, frozen
-from nrmap.perturbations import other_action_margin, projected_gradient_ascent, random_start
+from nrmap.policies.network import QNetwork, frozen
+from nrmap.robustness.perturbations import other_action_margin, projected_gradient_ascent, random_start
+from nrmap.support.errors import check
 
 HingeReduction = Literal["per_sample_mean", "batch_sum"]
 # What grows: the attack radius, or κ under the full radius.
 RampOf = Literal["radius", "kappa"]
-# How the inner maximum is found: from below by an attack, or from above by interval bounds (`nrmap.bounds`).
+# How the inner maximum is found: from below by an attack, or from above by interval bounds (`nrmap.robustness.bounds`).
 Solver = Literal["pgd", "ibp"]
 # Keeps the gradient of a spread finite where all advantages are equal.
 _SMALLEST_VARIANCE = 1e-12

@@ -11,9 +11,9 @@ from torch import Tensor
 from nrmap.ablation import AblationSpec, make_engine
 from nrmap.ablation.exactness import compare
 from nrmap.ablation.rounding import ablate_pixels
-from nrmap.envs import EnvSpec, SeededVectorEnv
-from nrmap.network import STATE_SCALE, NetworkSpec, QNetwork
-from nrmap.policy import Policy, PolicyCard, load_policy
+from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.policies.network import STATE_SCALE, NetworkSpec, QNetwork
+from nrmap.policies.policy import Policy, PolicyCard, load_policy
 
 REFERENCE = Path(__file__).parents[2] / "outputs" / "reference"
 REFERENCE_POLICIES = sorted(REFERENCE.glob("**/policy.safetensors"))

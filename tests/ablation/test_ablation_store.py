@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nrmap.ablation import AblatedChunk
 from nrmap.ablation.store import ablated_q_values
-from nrmap.errors import NrmapError
+from nrmap.support.errors import NrmapError
 
 KEY = {"policy_sha256": "ab", "states_sha256": "cd", "value": 0, "channels": "all"}
 STATES = torch.arange(7 * 2 * 3 * 4, dtype=torch.uint8).view(7, 2, 3, 4)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nrmap.ablation.exactness import TOLERANCE, compare
-from nrmap.errors import NrmapError
+from nrmap.support.errors import NrmapError
 
 
 def test_equal_q_values():

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from nrmap.ablation import AblationSpec, make_engine
 from nrmap.ablation.exactness import compare
 from nrmap.ablation.trace import trace
-from nrmap.errors import NrmapError
+from nrmap.support.errors import NrmapError
 
 
 def ablated(example: Example, engine: str, **options: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from nrmap.ablation.exactness import compare
 from nrmap.ablation.operations import NotTraceable
 from nrmap.ablation.parts import Readout
 from nrmap.ablation.trace import trace
-from nrmap.network import ConvSpec, NetworkSpec, QNetwork
+from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
 
 SHAPE = (2, 10, 9)
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from analyze.settings import analysis_settings
-from nrmap.errors import NrmapError
-from nrmap.evaluation import AttackRun
+from nrmap.play.evaluation import AttackRun
+from nrmap.support.errors import NrmapError
 
 
 def config(**changes: Any) -> dict[str, Any]:

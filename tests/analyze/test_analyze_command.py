@@ -13,12 +13,12 @@ from commands import TINY, TINY_ANALYSIS, Command, Commands, commands_in, compla
 from swept_maps import identical
 from toy_policies import FREEWAY, toy_policy
 
-from nrmap.controls import CONTROL_KINDS
-from nrmap.episode_maps import EpisodeMaps, load_maps
-from nrmap.policy import load_policy, save_policy
-from nrmap.records import read_records
-from nrmap.states import RolloutStates
-from nrmap.states_file import load_states
+from nrmap.maps.episode_maps import EpisodeMaps, load_maps
+from nrmap.maps.null_networks import CONTROL_KINDS
+from nrmap.play.states import RolloutStates
+from nrmap.play.states_file import load_states
+from nrmap.policies.policy import load_policy, save_policy
+from nrmap.support.records import read_records
 
 # A busy machine may take several times as long as an idle one.
 pytestmark = pytest.mark.timeout(900)

@@ -9,12 +9,12 @@ import safetensors.numpy
 from example_outputs import Example, write_example
 
 from analyze.publish import main, publish
-from analyze.report.found import find
-from nrmap.errors import NrmapError
-from nrmap.files import read_json, sha256_of_file, write_json
-from nrmap.layout import CARD_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
-from nrmap.policy import load_policy
-from nrmap.records import read_records, select
+from analyze.report.load import find
+from nrmap.policies.policy import load_policy
+from nrmap.support.errors import NrmapError
+from nrmap.support.files import read_json, sha256_of_file, write_json
+from nrmap.support.layout import CARD_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
+from nrmap.support.records import read_records, select
 
 EXAMPLE = Example(methods=("sa_ddqn",), seeds=(3,), temperatures=(1.0,), prefix_sizes=(), states_from=("own",))
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from toy_policies import FREEWAY, toy_policy
 
-from analyze import shards, stages
+from analyze import shards, study
 from analyze.settings import MapSettings, Resources, StatesSettings
 from analyze.shards import Shard, requested_shard
 from nrmap.ablation import AblationSpec
-from nrmap.errors import NrmapError
-from nrmap.layout import Layout
-from nrmap.policy import Policy, load_policy, save_policy
+from nrmap.policies.policy import Policy, load_policy, save_policy
+from nrmap.support.errors import NrmapError
+from nrmap.support.layout import Layout
 
 EPISODES = 5
 # More states in each episode than the engine takes at a time in these tests, and not the same number.
@@ -35,8 +35,8 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return load_policy(path)
 
 
-def states_of(policy: Policy, layout: Layout) -> stages.StatesFile:
-    return stages.ensure_states([policy], STATES, layout=layout, device=torch.device("cpu"))
+def states_of(policy: Policy, layout: Layout) -> study.StatesFile:
+    return study.ensure_states([policy], STATES, layout=layout, device=torch.device("cpu"))
 
 
 def run(policy: Policy, outputs: Path, *jobs: Shard | None, resources: Resources = RESOURCES["kept"]) -> Any:
@@ -47,9 +47,9 @@ def run(policy: Policy, outputs: Path, *jobs: Shard | None, resources: Resources
     result = None
     for shard in jobs:
         if shard is None:
-            result = stages.ensure_maps(policy, states, MAPS, **options)
+            result = study.ensure_maps(policy, states, MAPS, **options)
         else:
-            result = stages.ensure_shard(policy, states, MAPS, shard, **options)
+            result = study.ensure_shard(policy, states, MAPS, shard, **options)
     return result
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from nrmap.layout import CHECKPOINT_FILE, POLICY_FILE
-from nrmap.policy import load_policy
+from nrmap.policies.policy import load_policy
+from nrmap.support.layout import CHECKPOINT_FILE, POLICY_FILE
 from train.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]

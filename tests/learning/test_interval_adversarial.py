@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from nrmap.attacks import pgd
-from nrmap.certify import IntervalCertifier
 from nrmap.learning.double_dqn import double_q_targets, td_loss
 from nrmap.learning.learner import Learner, LearnerSpec
 from nrmap.learning.replay import Batch
 from nrmap.learning.state_adversarial import RegulariserSpec
-from nrmap.network import ConvSpec, NetworkSpec, QNetwork, frozen
+from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork, frozen
+from nrmap.robustness.attacks import pgd
+from nrmap.robustness.certify import IntervalCertifier
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.trainer import Trainer
 
@@ -112,7 +112,7 @@ def test_an_update_descends_td_plus_kappa_times_equation_7(reduction, agent_step
             r_t=batch.r_t, discount_t=batch.discount_t,
         )  # fmt: skip
         td, _ = td_loss(q_tm1=before(states), a_tm1=batch.a_tm1, targets=targets, weights=batch.weights)
-        margins = worst_margins(before, states, learner.robustness(agent_step)[1])
+        margins = worst_margins(before, states, learner.regulariser_schedule(agent_step)[1])
         robust = margins.clamp(min=-0.5).mean() if reduction == "per_sample_mean" else margins.sum().clamp(min=-0.5)
         expected = torch.autograd.grad(td + 0.7 * robust, list(before.parameters()))
         metrics = learner.update(batch, agent_step)
@@ -185,7 +185,7 @@ def test_a_run_stops_and_goes_on_bit_for_bit(tiny_settings, tmp_path):
     whole, uncertified = Trainer(settings, device=torch.device("cpu")), []
     for iteration in whole.run():
         if iteration.agent_step == middle:
-            assert 0 < whole.learner.robustness(middle)[1] < regulariser.attack_epsilon
+            assert 0 < whole.learner.regulariser_schedule(middle)[1] < regulariser.attack_epsilon
             save_checkpoint(tmp_path / "state.safetensors", whole.get_state())
         if iteration.agent_step > middle:
             uncertified.append(whole.metrics().get("uncertified"))

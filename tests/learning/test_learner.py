@@ -8,8 +8,8 @@ import pytest
 import torch
 from toy_learners import ACTIONS, PRECISIONS, SIDE, make_batch, make_learner, weights_of
 
-from nrmap.bounds import margin_bounds
 from nrmap.learning.replay import Replay, ReplaySpec
+from nrmap.robustness.bounds import margin_bounds
 from train.checkpoint import load_checkpoint, save_checkpoint
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from nrmap.errors import NrmapError
-from nrmap.layout import POLICY_FILE, Layout
 from nrmap.learning.lookup import reference_policy, trained_policy, training_folder
 from nrmap.learning.settings import PolicyFile
-from nrmap.network import NetworkSpec, QNetwork
-from nrmap.policy import Policy, PolicyCard, load_policy, save_policy
+from nrmap.policies.network import NetworkSpec, QNetwork
+from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
+from nrmap.support.errors import NrmapError
+from nrmap.support.layout import POLICY_FILE, Layout
 
 
 def test_a_reference_policy_is_found_by_game_method_and_seed_whatever_its_settings(tmp_path, tiny_settings):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nrmap.envs import EnvSpec, SeededVectorEnv
+from nrmap.atari.envs import EnvSpec, SeededVectorEnv
 from nrmap.learning.replay import Replay, ReplaySpec
 
 # What an agent step can bring: nothing special, a lost life, the end of the game, the step limit,

@@ -12,11 +12,11 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from conf.choices import group_options
-from nrmap.errors import NrmapError
-from nrmap.files import identity_of
 from nrmap.learning.settings import PolicyFile, TrainSettings, train_settings
-from nrmap.mappings import build, merged
-from nrmap.tracking import TrackingSpec
+from nrmap.support.errors import NrmapError
+from nrmap.support.files import identity_of
+from nrmap.support.mappings import build, merged
+from nrmap.support.tracking import TrackingSpec
 
 
 @functools.cache

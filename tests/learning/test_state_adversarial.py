@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nrmap.learning.state_adversarial import adversarial_states, hinge_loss
-from nrmap.network import ConvSpec, NetworkSpec, QNetwork, frozen
-from nrmap.perturbations import other_action_margin
+from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork, frozen
+from nrmap.robustness.perturbations import other_action_margin
 
 SMALL_CONVS = (ConvSpec(4, 4, 2), ConvSpec(5, 3, 1))
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from nrmap.learning.learner import Learner, LearnerSpec
 from nrmap.learning.replay import Batch
-from nrmap.network import ConvSpec, NetworkSpec, QNetwork
+from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
 
 SPEC = LearnerSpec(
     batch_size=6,

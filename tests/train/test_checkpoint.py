@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nrmap.errors import NrmapError
+from nrmap.support.errors import NrmapError
 from train.checkpoint import load_checkpoint, save_checkpoint
 
 dtypes = st.sampled_from([np.uint8, np.int32, np.int64, np.float32, np.float64, np.bool_])
@@ -103,7 +103,7 @@ def test_a_checkpoint_of_another_version_is_refused(version, tmp_path):
 FILL_THE_DISK = """
 import resource, sys, torch
 from pathlib import Path
-from nrmap.errors import NrmapError
+from nrmap.support.errors import NrmapError
 from train.checkpoint import save_checkpoint
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:

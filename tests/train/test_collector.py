@@ -5,9 +5,9 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from nrmap.envs import TRAINING_STREAM, EnvSpec, SeededVectorEnv, episode_seed
-from nrmap.errors import NrmapError
+from nrmap.atari.envs import TRAINING_STREAM, EnvSpec, SeededVectorEnv, episode_seed
 from nrmap.learning.replay import Batch, Replay, ReplaySpec
+from nrmap.support.errors import NrmapError
 from train.collector import Collector
 
 # A random player's game is over after 150 to 300 steps, so some end by themselves and some at the limit.

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nrmap.errors import NrmapError
-from nrmap.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, Layout
 from nrmap.learning.settings import PolicyFile, TrainSettings
-from nrmap.policy import load_policy
-from nrmap.tracking import NoTracker
+from nrmap.policies.policy import load_policy
+from nrmap.support.errors import NrmapError
+from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, Layout
+from nrmap.support.tracking import NoTracker
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.run import RunOptions, ensure_trained
 

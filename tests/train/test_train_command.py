@@ -16,9 +16,9 @@ import torch
 from commands import ROOT, TINY, Command, commands_in, complaint_of, result_of
 
 from conf.choices import group_options
-from nrmap.files import TEMPORARY_PREFIX
-from nrmap.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE
-from nrmap.policy import load_policy
+from nrmap.policies.policy import load_policy
+from nrmap.support.files import TEMPORARY_PREFIX
+from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE
 from train.checkpoint import load_checkpoint
 
 

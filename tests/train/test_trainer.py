@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from nrmap.envs import TRAINING_STREAM, SeededVectorEnv, episode_seed
-from nrmap.errors import NrmapError
-from nrmap.network import NetworkSpec, QNetwork
+from nrmap.atari.envs import TRAINING_STREAM, SeededVectorEnv, episode_seed
+from nrmap.policies.network import NetworkSpec, QNetwork
+from nrmap.support.errors import NrmapError
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.curves import Curves
 from train.trainer import Trainer

@@ -1,0 +1,108 @@
+"""Panels on a sheet, and sheets as files: PDF for print, PNG for the screen, SVG for the page.
+
+Equal data gives equal bytes: no dates, no random names inside.
+"""
+
+import io
+import math
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from nrmap.support.files import write_bytes
+
+PNG_DPI = 200
+_LETTERS_PER_INCH = 12
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 8.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 7.5,
+    "legend.framealpha": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "nrmap",
+    "svg.fonttype": "none",  # letters as letters: a fifth of the size of outlines, in the reader's font
+}
+_METADATA: dict[str, dict[str, Any]] = {
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Something to draw on an Axes; `alt` says in words what there is to see."""
+
+    draw: Callable[[Axes], None]
+    alt: str
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Panels in rows of `columns`, each of `panel_size` inches; None leaves a cell empty.
+
+    `name` is its file's, without an ending.
+    """
+
+    name: str
+    caption: str
+    panels: tuple[Panel | None, ...]
+    columns: int
+    panel_size: tuple[float, float]
+
+
+def save_sheet(sheet: Sheet, folder: Path) -> Path:
+    """Write the sheet, which has at least one panel, to `folder` as PDF and PNG, atomically; returns the PNG's path."""
+    rows = math.ceil(len(sheet.panels) / sheet.columns)
+    width, height = sheet.panel_size
+    columns = min(sheet.columns, len(sheet.panels))
+    with mpl.rc_context(STYLE):
+        figure = _figure(columns * width, rows * height)
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel, ax in zip_longest(sheet.panels, axes):
+            if panel is None:
+                ax.remove()
+            else:
+                panel.draw(ax)
+        caption = textwrap.fill(sheet.caption, width=max(round(_LETTERS_PER_INCH * columns * width), 20))
+        figure.suptitle(caption, x=0.01, horizontalalignment="left", fontsize=STYLE["font.size"])
+        figure.draw_without_rendering()  # lays out the panels, once for both files
+        figure.set_layout_engine(None)
+        for kind in ("pdf", "png"):
+            write_bytes(folder / f"{sheet.name}.{kind}", _bytes(figure, kind, PNG_DPI))
+    return folder / f"{sheet.name}.png"
+
+
+def panel_bytes(panel: Panel, size: tuple[float, float], kind: str, dpi: int = PNG_DPI) -> bytes:
+    """One panel alone, as the bytes of an "svg" or "png" file."""
+    with mpl.rc_context(STYLE):
+        figure = _figure(*size)
+        panel.draw(figure.subplots())
+        return _bytes(figure, kind, dpi)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _bytes(figure: Figure, kind: str, dpi: int) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format=kind, dpi=dpi, metadata=_METADATA[kind])
+    return content.getvalue()

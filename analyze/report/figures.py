@@ -1,0 +1,155 @@
+"""Figures of maps: those of one policy, and those of several side by side (figures 1 and 2 of the paper)."""
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyze.report.figure_files import Panel, Sheet, save_sheet
+from analyze.report.names import metric_name, policy_label
+from nrmap.maps.episode_maps import EpisodeMaps, TotalMaps
+from nrmap.maps.heatmaps import KINDS, draw_map, draw_overlay
+from nrmap.maps.sparsity import MapKind, sparsity
+from nrmap.play.rollout import replay_rgb
+from nrmap.play.states import RolloutStates
+from nrmap.policies.policy import Policy
+
+FloatArray = NDArray[np.float64]
+BY_TEMPERATURE: tuple[MapKind, ...] = ("hmap", "kl")
+OVERLAID: tuple[MapKind, ...] = ("kmap", "kl")
+_MAP_SIZE, _OVERLAY_SIZE = (3.3, 2.9), (2.4, 3.2)
+
+
+def map_figures(maps: EpisodeMaps, *, policy: Policy, states: RolloutStates, folder: Path) -> dict[str, Path]:
+    """Draw the maps of one policy into `folder`, as PDF and PNG; the PNG files by what they show.
+
+    "heatmaps" has a panel for every kind of map and temperature, "overlay" KMAP and the KL map
+    over the game's own screen in colour, at one of the states they were computed on; of several
+    temperatures the one nearest to 1.
+    """
+    name = f"{policy.env.game}, {policy_label(policy.card.method, policy.card.seed)}"
+    total = maps.total()
+    nearest_to_1 = min(total.temperatures, key=lambda temperature: abs(math.log(temperature)))
+    heatmaps = tuple(
+        map_panel(name, map_, kind, temperature)
+        for kind in KINDS
+        for temperature, each in maps_of_kind(total, kind)
+        for map_ in channels_of(each)
+    )
+    sheets = (
+        Sheet("heatmaps", name, heatmaps, 2, _MAP_SIZE),
+        overlay_sheet("overlay", name, {name: (screen_of(states), total)}, nearest_to_1),
+    )
+    return {sheet.name: save_sheet(sheet, folder) for sheet in sheets}
+
+
+def comparison_sheet(
+    name: str,
+    caption: str,
+    maps: Mapping[str, TotalMaps | None],
+    kind: MapKind,
+    temperature: float | None,
+    *,
+    columns: int,
+) -> Sheet:
+    """Maps of one kind side by side, each policy by its label; `temperature` chooses among those of HMAP and KL.
+
+    The cell of a policy without such a map, or without any (None), stays empty.
+    """
+    cells = []
+    for label, total in maps.items():
+        map_ = None if total is None else map_at(total, kind, temperature)
+        maps_shown = [] if map_ is None else channels_of(map_)
+        cells.append([map_panel(label, each, kind, temperature) for each in maps_shown])
+    channels = max((len(cell) for cell in cells), default=0)
+    panels = tuple(panel for cell in cells for panel in (*cell, *[None] * (channels - len(cell))))
+    return Sheet(name, caption, panels, columns * max(channels, 1), _MAP_SIZE)
+
+
+def kinds_sheet(name: str, caption: str, maps: Mapping[str, TotalMaps], temperature: float | None) -> Sheet:
+    """Every kind of map in a row, every policy in a column by its label; HMAP and KL at `temperature`.
+
+    The cell of a policy without such a map stays empty; a row of such cells is left out.
+    """
+    panels: list[Panel | None] = []
+    for kind in KINDS:
+        found = {label: map_at(total, kind, temperature) for label, total in maps.items()}
+        row = [
+            None if map_ is None else map_panel(label, summed(map_), kind, temperature) for label, map_ in found.items()
+        ]
+        panels += row if any(row) else []
+    return Sheet(name, caption, tuple(panels), len(maps), _MAP_SIZE)
+
+
+def overlay_sheet(
+    name: str,
+    caption: str,
+    shown: Mapping[str, tuple[NDArray[np.uint8], TotalMaps]],
+    temperature: float | None,
+) -> Sheet:
+    """KMAP and the KL map at `temperature` over a screen of the game, for every label its screen and its maps."""
+    panels: list[Panel | None] = []
+    for kind in OVERLAID:
+        what = kind_title(kind, temperature)
+        for label, (screen, total) in shown.items():
+            map_ = map_at(total, kind, temperature)
+            if map_ is None:
+                panels.append(None)
+                continue
+            draw = partial(draw_overlay, screen=screen, map_=summed(map_), kind=kind, title=f"{what}\n{label}")
+            panels.append(Panel(draw, f"{what} of {label} laid over a screen of the game."))
+    return Sheet(name, caption, tuple(panels), len(shown), _OVERLAY_SIZE)
+
+
+def map_panel(label: str, map_: FloatArray, kind: MapKind, temperature: float | None) -> Panel:
+    """One heat map with its name, its temperature where it has one, and its sparsity in the title."""
+    measure, digits = sparsity(map_), metric_name(f"{kind}_sparsity").digits
+    what = kind_title(kind, temperature)
+    value = "S undefined" if measure.value is None else f"S = {measure.value:.{digits}f}"
+    title = f"{label}\n{what}, {value}"
+    row, column = np.unravel_index(int(np.abs(map_).argmax()), map_.shape)
+    alt = (
+        f"{what} of {label}, {value}: from {map_.min():.4g} to {map_.max():.4g}, "
+        f"largest at row {row}, column {column} of {map_.shape[0]} × {map_.shape[1]}."
+    )
+    return Panel(partial(draw_map, map_=map_, kind=kind, title=title), alt)
+
+
+def kind_title(kind: MapKind, temperature: float | None) -> str:
+    """`KMAP  K(i, j)`; `KL map, T = 1`: a kind of map and, where it depends on T, the temperature."""
+    at = f", T = {temperature:g}" if kind in BY_TEMPERATURE and temperature is not None else ""
+    return f"{KINDS[kind].title}{at}"
+
+
+def maps_of_kind(total: TotalMaps, kind: MapKind) -> list[tuple[float | None, FloatArray]]:
+    """The maps of one kind, each with its temperature, None where it has none."""
+    if kind in BY_TEMPERATURE:
+        return list(zip(total.temperatures, getattr(total, kind), strict=True))
+    return [(None, getattr(total, kind))]
+
+
+def map_at(total: TotalMaps, kind: MapKind, temperature: float | None) -> FloatArray | None:
+    """The map of one kind, of those that depend on T the one at `temperature`; None where there is none."""
+    return next((map_ for at, map_ in maps_of_kind(total, kind) if at in (None, temperature)), None)
+
+
+def channels_of(map_: FloatArray) -> Iterator[FloatArray]:
+    """The maps [H, W] in a map [H, W] or, where every frame of a stack was ablated apart, [C, H, W]."""
+    yield from map_.reshape(-1, *map_.shape[-2:])
+
+
+def summed(map_: FloatArray) -> FloatArray:
+    """One map [H, W]: a map itself, or the sum over the frames of a stack that were ablated apart."""
+    total: FloatArray = map_.reshape(-1, *map_.shape[-2:]).sum(axis=0)
+    return total
+
+
+def screen_of(states: RolloutStates) -> NDArray[np.uint8]:
+    """The game's colour screen [h, w, 3] at the middle one of the states of the first episode."""
+    of_first = np.flatnonzero(states.episode_ids == states.episode_ids[0])
+    middle = int(states.positions[of_first[len(of_first) // 2]])
+    episode = states.episodes[int(states.episode_ids[0])]
+    return replay_rgb(states.env, episode.seed, episode.actions, [middle])[0]

@@ -1,0 +1,177 @@
+"""What lies under an outputs folder: runs, their curves and policies, measured records, maps."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analyze.report.labels import Result, Training, labelled_results, labelled_trainings
+from nrmap.maps.episode_maps import EpisodeMaps, load_maps
+from nrmap.maps.sparsity import MAP_NAMES
+from nrmap.policies.policy import load_policy
+from nrmap.support.errors import NrmapError, check
+from nrmap.support.files import read_json, sha256_of_file
+from nrmap.support.identity import VERSIONS, stage_identity
+from nrmap.support.layout import CURVES_FILE, MAPS_FILE, METRICS_FILE, POLICY_FILE, REFERENCE_FOLDER, SETTINGS_FILE
+from nrmap.support.records import Record, read_records
+
+# What reading a damaged file raises, or one whose JSON is not of the form expected.
+UNREADABLE = (NrmapError, KeyError, TypeError, OSError)
+# Two records that agree in all other fields claim to be the same measurement.
+_RESULT_FIELDS = ("value", "low", "high", "interval", "note")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything found, ready to be shown. `problems` are files that could not be read, and why.
+
+    `differences` between methods are no measurement of a policy, so they are kept apart.
+    """
+
+    outputs: Path
+    trainings: tuple[Training, ...]
+    results: tuple[Result, ...]
+    problems: tuple[str, ...] = ()
+    records: tuple[Record, ...] = ()
+    differences: tuple[Record, ...] = ()
+
+    @property
+    def reference(self) -> frozenset[str]:
+        """The hashes of the policies that came with the project."""
+        return frozenset(training.sha256 for training in self.trainings if training.reference and training.sha256)
+
+    @property
+    def games(self) -> list[str]:
+        """Every game there is anything of, by name."""
+        return sorted({training.game for training in self.trainings} | {record.game for record in self.records})
+
+
+def find(outputs: Path) -> Found:
+    """Read everything under `outputs`. What cannot be read is left out and told in `problems`."""
+    problems: list[str] = []
+    trainings = labelled_trainings(_without_published(list(_trainings(outputs, problems))))
+    results = labelled_results(list(_results(outputs, problems)), trainings)
+    records, disagreements = _merged(results)
+    problems += [
+        f"{other}: {count} of its values are not those of {shown}, which are shown in their place"
+        for (shown, other), count in disagreements.items()
+    ]
+    return Found(outputs, tuple(trainings), tuple(results), tuple(problems), tuple(records))
+
+
+def _trainings(outputs: Path, problems: list[str]) -> Iterator[Training]:
+    for root in (outputs / "train", outputs / REFERENCE_FOLDER):
+        folders = {path.parent for name in (POLICY_FILE, CURVES_FILE) for path in root.rglob(name)}
+        for folder in sorted(folders):
+            try:
+                yield _training(outputs, folder, reference=root.name == REFERENCE_FOLDER)
+            except UNREADABLE as error:
+                problems.append(f"{folder.relative_to(outputs)}: {_reason(error, outputs)}")
+
+
+def _without_published(trainings: Sequence[Training]) -> list[Training]:
+    """Without the runs here whose policies became reference policies: they are the same ones."""
+    published = {training.sha256 for training in trainings if training.reference and training.sha256}
+    return [training for training in trainings if training.reference or training.sha256 not in published]
+
+
+def _training(outputs: Path, folder: Path, *, reference: bool) -> Training:
+    curves = _curves(folder / CURVES_FILE) if (folder / CURVES_FILE).is_file() else None
+    card, sha256 = None, None
+    if (folder / POLICY_FILE).is_file():
+        policy = load_policy(folder / POLICY_FILE)
+        card, sha256, game = policy.card, policy.sha256, policy.env.game
+        method, seed, settings = card.method, card.seed, card.settings
+    else:
+        settings = read_json(folder / SETTINGS_FILE)
+        game, method, seed = settings["env"]["game"], settings["method"], settings["seed"]
+    place = str(folder.relative_to(outputs))
+    return Training(place, game, method, seed, reference, settings, curves, card, sha256)
+
+
+def _curves(path: Path) -> Mapping[str, Any]:
+    """What a training wrote of its course; one of `UNREADABLE` where it has not the form of curves."""
+    curves: Mapping[str, Any] = read_json(path)
+    numbers = [episode[name] for episode in curves["episodes"] for name in ("agent_step", "undiscounted_return")]
+    numbers += [value for row in curves["rows"] for value in (row["agent_step"], *row.values())]
+    check(all(isinstance(number, int | float) for number in numbers), f"{path} has values that are no numbers")
+    return curves
+
+
+def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
+    for name in ("evaluation", "maps", REFERENCE_FOLDER):
+        for path in sorted((outputs / name).rglob(METRICS_FILE)):
+            try:
+                context = read_json(path)
+                records = tuple(read_records(path))
+                settings, inputs, provenance = (context.get(key) or {} for key in ("settings", "inputs", "provenance"))
+            except UNREADABLE as error:
+                problems.append(f"{path.relative_to(outputs)}: {_reason(error, outputs)}")
+                continue
+            maps = path.with_name(MAPS_FILE)
+            result = Result(
+                folder=str(path.parent.relative_to(outputs)),
+                reference=name == REFERENCE_FOLDER,
+                records=records,
+                settings=settings,
+                inputs=inputs,
+                provenance=provenance,
+                maps=maps if maps.is_file() else None,
+            )
+            if _is_outdated(result):
+                problems.append(f"{result.folder}: left out, another version of this project measured it")
+                continue
+            yield result
+
+
+def _is_outdated(result: Result) -> bool:
+    """Whether an evaluation is that of another version: other episodes and attacks under the names of ours.
+
+    Maps need no such question, since those of other states are told apart anyway.
+    """
+    if result.states is not None:
+        return False
+    if result.policy_sha256 is not None:
+        return result.inputs.get("version") != VERSIONS["evaluation"]
+    return Path(result.folder).name != stage_identity("baselines", **result.settings)
+
+
+def read_maps(path: Path) -> EpisodeMaps:
+    """The maps in a file; NrmapError also where they hold what no map does."""
+    maps, _ = load_maps(path)
+    check(all(np.isfinite(getattr(maps, kind)).all() for kind in MAP_NAMES), f"{path}: NaN or infinite values in maps")
+    return maps
+
+
+def _reason(error: Exception, outputs: Path) -> str:
+    text = str(error) if isinstance(error, NrmapError) else f"{type(error).__name__}: {error}"
+    return text.replace(f"{outputs}/", "")
+
+
+def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str]]]:
+    """All records once, and how many were measured twice with other values, by the two folders.
+
+    The first folder is the one whose values count: in their order, those from reference last.
+    """
+    names = [field.name for field in fields(Record) if field.name not in _RESULT_FIELDS]
+    merged: dict[tuple[Any, ...], tuple[Record, str]] = {}
+    disagreements: Counter[tuple[str, str]] = Counter()
+    for result in sorted(results, key=lambda result: result.reference):
+        for record in result.records:
+            key = tuple(getattr(record, name) for name in names)
+            found, folder = merged.setdefault(key, (record, result.folder))
+            if found.value != record.value:
+                disagreements[folder, result.folder] += 1
+    return [record for record, _ in merged.values()], disagreements
+
+
+def digest_of_inputs(outputs: Path) -> dict[str, str]:
+    """The hashes of all files that a report depends on, by their paths."""
+    roots = ("train", "evaluation", "maps", "states", REFERENCE_FOLDER)
+    names = {POLICY_FILE, CURVES_FILE, METRICS_FILE, MAPS_FILE, SETTINGS_FILE}
+    paths = (path for root in roots for path in (outputs / root).rglob("*") if path.is_file())
+    wanted = (path for path in paths if path.name in names or path.suffix == ".npz")
+    return {str(path.relative_to(outputs)): sha256_of_file(path) for path in sorted(wanted)}

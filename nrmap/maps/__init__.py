@@ -1,0 +1,1 @@
+"""KMAP, HMAP and related maps: computing, measuring, drawing."""

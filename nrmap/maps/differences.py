@@ -1,0 +1,123 @@
+"""Is one method's map sparser than another's? Differences in S, of two policies and over training seeds.
+
+Each is S of a method minus S of the method that it is compared with. Two maps of the same states
+have their episodes in common, so the jackknife takes an episode out of both: what it does to both
+alike cancels, and the interval is that of the difference, not of two numbers.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from nrmap.maps.episode_maps import EpisodeMaps
+from nrmap.maps.sparsity import MapKind, sparsity, sparsity_of_rows, zero_reason
+from nrmap.statistics.intervals import LEVEL, interval_of_sum
+from nrmap.support.errors import check
+from nrmap.support.records import Record, RecordFactory
+
+MIN_SEEDS = 3  # of each method: two say next to nothing of how much seeds differ
+DIFFERENCE = "_sparsity_difference"
+
+
+def paired_differences(
+    make: RecordFactory, maps: EpisodeMaps, base: EpisodeMaps, players: NDArray[np.int64]
+) -> list[Record]:
+    """S of `maps` minus S of `base`, the maps of two policies on the same states.
+
+    A record "kmap_sparsity_difference", … for every kind of map, at every temperature that both
+    have; `make` fills in the fields that all share. `players` [E] numbers the policies that played
+    the episodes, see `interval_of_sum`. Raises NrmapError when the two are not of the same
+    episodes, states and pixels.
+    """
+    check(
+        np.array_equal(maps.episode_ids, base.episode_ids)
+        and np.array_equal(maps.states_per_episode, base.states_per_episode)
+        and maps.kmap.shape == base.kmap.shape,
+        "the maps are not of the same episodes and pixels",
+    )
+    return [
+        _paired(partial(make, temperature=temperature), kind, np.stack(both, axis=1), players, maps.num_states)
+        for kind, temperature, *both in _kinds_of_both(maps, base)
+    ]
+
+
+def _kinds_of_both(
+    maps: EpisodeMaps, base: EpisodeMaps
+) -> Iterator[tuple[MapKind, float | None, NDArray[np.float64], NDArray[np.float64]]]:
+    """Every kind of map that both have: its temperature and the parts of both by episode, [E, …] each."""
+    yield "kmap", None, maps.kmap, base.kmap
+    yield "margin_drop", None, maps.margin_drop, base.margin_drop
+    for index, temperature in enumerate(maps.temperatures):
+        if temperature in base.temperatures:
+            other = base.temperatures.index(temperature)
+            yield "hmap", temperature, maps.hmap[index], base.hmap[other]
+            yield "kl", temperature, maps.kl[index], base.kl[other]
+
+
+def _paired(
+    make: RecordFactory, kind: MapKind, both: NDArray[np.float64], players: NDArray[np.int64], num_states: int
+) -> Record:
+    """The difference of one kind of map from its parts by episode, `both` [E, 2, …]."""
+    metric = f"{kind}{DIFFERENCE}"
+    measures = [sparsity(total, zero_reason(kind, num_states)) for total in both.sum(axis=0)]
+    first, second = (measure.value for measure in measures)
+    if first is None or second is None:
+        reason = next(measure.reason for measure in measures if measure.value is None)
+        which = "this" if first is None else "the other"
+        return make(metric=metric, value=None, note=f"{which} S is undefined: {reason}")
+    furthest = np.sqrt(both[0, 0].size) - 1  # S lies in [1, √pixels]
+    interval = interval_of_sum(both, _difference_of_rows, bounds=(-furthest, furthest), players=players)
+    return make(
+        metric=metric,
+        value=first - second,
+        low=interval.low,
+        high=interval.high,
+        interval=interval.method and interval.method.replace("for this policy", "for these two policies"),
+        note=interval.reason,
+    )
+
+
+def _difference_of_rows(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """S of the first minus S of the second of every pair of maps [R, 2, …], [R]."""
+    return sparsity_of_rows(pairs[:, 0]) - sparsity_of_rows(pairs[:, 1])
+
+
+def seed_difference(
+    make: RecordFactory, kind: MapKind, values: Mapping[int, float | None], base: Mapping[int, float | None]
+) -> Record | None:
+    """The mean of S over the seeds in `values` minus that over the seeds in `base`; None with fewer than three of each.
+
+    The interval is Welch's t. It takes the seeds of the two methods as independent; where a robust
+    agent starts from the vanilla one of its seed, and the two are alike for it, it is too long
+    rather than too short. Undefined as soon as one S is: a mean over the others would be that of
+    a chosen part of the seeds.
+    """
+    if min(len(values), len(base)) < MIN_SEEDS:
+        return None
+    metric = f"{kind}{DIFFERENCE}"
+    ours, theirs = ([value for value in each.values() if value is not None] for each in (values, base))
+    if len(ours) < len(values) or len(theirs) < len(base):
+        undefined = len(values) - len(ours) + len(base) - len(theirs)
+        return make(
+            metric=metric, value=None, note=f"S is undefined in {undefined} of {len(values) + len(base)} policies"
+        )
+    low, high = _welch(ours, theirs)
+    method = f"Welch's t over {len(ours)} and {len(theirs)} training seeds"
+    return make(
+        metric=metric,
+        value=float(np.mean(ours) - np.mean(theirs)),
+        low=low,
+        high=high,
+        interval=None if low is None else method,
+        note="the seeds do not differ, which does not say how others might" if low is None else None,
+    )
+
+
+def _welch(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
+    if np.ptp(ours) == np.ptp(theirs) == 0:
+        return None, None
+    interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(LEVEL)
+    return float(interval.low), float(interval.high)

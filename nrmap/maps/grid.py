@@ -1,0 +1,163 @@
+"""Is there a grid in a map? Its spectral energy at the multiples of 1/period cycles per pixel.
+
+A convolution of stride 4 and kernel 8 treats pixels by their place in a lattice, and a map of
+what a network looks at may show that lattice. The number: over a square crop whose side is a
+multiple of the period, mean removed, the energy at k/period cycles per pixel (k = 1, 2, … up to
+1/2) along each axis, over the mean energy of the neighbouring frequencies. About 1 without a
+grid, a little less for a smooth map, whose spectrum falls in a convex curve.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nrmap.support.errors import check
+
+FloatArray = NDArray[np.float64]
+
+NEIGHBOURS = 3
+_OFFSETS = np.array([step for step in range(-NEIGHBOURS, NEIGHBOURS + 1) if step])
+
+
+@dataclass(frozen=True)
+class GridExcess:
+    """The energy at the grid's frequencies over that of their neighbours, and what it is without a grid.
+
+    `value` is that of the central crop of `side` × `side` pixels, both axes together; `vertical`
+    and `horizontal` are those of frequencies along one axis. `p_value` is the share of maps,
+    among the crop and `draws` random maps with its spectrum but without the grid, that reach
+    `value`; `null_quantiles` are the 5%, 50% and 95% quantiles of the random ones, and
+    `crop_quantiles` those of crops at random offsets: what the number owes to the place of the
+    crop. All these are None, with a `reason`, where the crop is constant.
+    """
+
+    period: int
+    side: int
+    draws: int
+    value: float | None
+    vertical: float | None
+    horizontal: float | None
+    p_value: float | None
+    null_quantiles: tuple[float, float, float] | None
+    crop_quantiles: tuple[float, float, float] | None
+    reason: str | None = None
+
+
+def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int = 0) -> GridExcess:
+    """The grid of `period` pixels in a map [H, W], against random maps without one.
+
+    Shuffling the phases of the crop's Fourier transform would leave its energies, and so this
+    number, as they are. The random maps are therefore Gaussian, of random phases and amplitudes
+    about the crop's own, where the grid's lines have the mean energy of their neighbours. The
+    amplitudes are thus random twice over, which makes the test cautious: on 400 Gaussian maps
+    each with energies ∝ 1/f^b, p ≤ 0.05 came up in 4, 2, 2, 0 and 0% for b = 0, 1, 2, 3 and 4, and
+    on 300 maps of random spikes in 1 to 6%.
+
+    The side of the crop is the largest multiple of the period that leaves one period of room for
+    offsets. Raises NrmapError for a map that is not [H, W], not finite, or too small.
+    """
+    values = np.asarray(map_, dtype=np.float64)
+    check(values.ndim == 2, f"a map of shape {values.shape}: expected [H, W]")
+    check(bool(np.isfinite(values).all()), f"a map of shape {values.shape} has NaN or infinite values")
+    check(period > 1 and draws > 0, f"period {period}, draws {draws}: expected period ≥ 2 and draws ≥ 1")
+    side = _side(values.shape, period)
+    rng = np.random.default_rng(seed)
+    room = np.array(values.shape) - side  # [2]
+    crop = _central_crop(values, side)
+    if not crop.any():
+        reason = "the map is constant over the crop"
+        return GridExcess(period, side, draws, None, None, None, None, None, None, reason)
+    vertical, horizontal, value = _excess(crop[None], period)[0]
+    null = _excess(_maps_without_grid(crop, period, draws, rng), period)[:, 2]  # [draws]
+    offsets = rng.integers(room + 1, size=(draws, 2))  # [draws, 2]
+    shifted = [_centred(values[y : y + side, x : x + side]) for y, x in offsets]
+    across = _excess(np.stack([crop, *(other for other in shifted if other.any())]), period)[:, 2]
+    return GridExcess(
+        period,
+        side,
+        draws,
+        value=float(value),
+        vertical=float(vertical),
+        horizontal=float(horizontal),
+        p_value=float((1 + (null >= value).sum()) / (1 + draws)),
+        null_quantiles=_quantiles(null),
+        crop_quantiles=_quantiles(across),
+    )
+
+
+def grid_excess_of_rows(maps: ArrayLike, *, period: int = 8) -> FloatArray:
+    """The `value` of `grid_excess` [R] of each map in `maps` [R, H, W]; NaN where the crop is constant."""
+    values = np.asarray(maps, dtype=np.float64)
+    side = _side(values.shape[1:], period)
+    crops = np.stack([_central_crop(one, side) for one in values])  # [R, L, L]
+    varied = crops.any(axis=(1, 2))  # [R]
+    excess = np.full(len(crops), np.nan)
+    excess[varied] = _excess(crops[varied], period)[:, 2]
+    return excess
+
+
+def smallest_side(period: int = 8) -> int:
+    """The pixels that the sides of a map need for a number of its grid."""
+    return (2 * NEIGHBOURS + 2) * period
+
+
+def _side(shape: tuple[int, ...], period: int) -> int:
+    """The side of the crop of a map of `shape` [H, W]."""
+    check(
+        min(shape) >= smallest_side(period),
+        f"a {shape[0]}×{shape[1]} map is too small for a grid of period {period}: "
+        f"expected sides of at least {smallest_side(period)}",
+    )
+    return (min(shape) // period - 1) * period
+
+
+def _central_crop(map_: FloatArray, side: int) -> FloatArray:
+    top, left = ((extent - side) // 2 for extent in map_.shape)
+    return _centred(map_[top : top + side, left : left + side])
+
+
+def _centred(crop: FloatArray) -> FloatArray:
+    """`crop` [L, L] at scale 1 with its mean removed; zeros where what is left is rounding."""
+    largest = np.abs(crop).max()
+    if largest == 0:
+        return crop
+    scaled = crop / largest
+    centred = scaled - scaled.mean()
+    return centred if np.abs(centred).max() > 1e-14 else np.zeros_like(crop)
+
+
+def _excess(crops: FloatArray, period: int) -> FloatArray:
+    """The excess [R, 3] of `crops` [R, L, L] of mean 0: along the vertical, the horizontal, both together."""
+    side = crops.shape[-1]
+    grid = np.arange(1, period // 2 + 1) * (side // period)  # [K], as frequencies in units of 1/L
+    neighbours = grid[:, None] + _OFFSETS  # [K, 6]
+    at_grid, around = [], []
+    for axis, other in ((1, 2), (2, 1)):
+        energy = np.square(np.abs(np.fft.fft(crops, axis=axis))).sum(axis=other)  # [R, L]
+        # A perfect grid leaves its neighbours nothing but the transform's rounding.
+        floor = np.finfo(np.float64).eps ** 2 * energy.sum(axis=1)
+        at_grid.append(energy[:, grid].sum(axis=1))
+        around.append(energy[:, neighbours % side].mean(axis=2).sum(axis=1) + floor)
+    return np.stack(
+        [at_grid[0] / around[0], at_grid[1] / around[1], (at_grid[0] + at_grid[1]) / (around[0] + around[1])], axis=1
+    )
+
+
+def _maps_without_grid(crop: FloatArray, period: int, draws: int, rng: np.random.Generator) -> FloatArray:
+    """Gaussian maps [draws, L, L] after the energies of `crop` [L, L] without the lines of the grid."""
+    side = len(crop)
+    grid = np.arange(1, period) * (side // period)  # [period - 1]
+    neighbours = (grid[:, None] + _OFFSETS) % side  # [period - 1, 6]
+    energy = np.square(np.abs(np.fft.fft2(crop)))  # [L, L]
+    floor = np.finfo(np.float64).eps ** 2 * energy.sum()  # a perfect grid leaves nothing else
+    energy[grid] = energy[neighbours].mean(axis=1)
+    energy[:, grid] = energy[:, neighbours].mean(axis=2)
+    noise = np.fft.fft2(rng.standard_normal((draws, side, side)))
+    maps = np.fft.ifft2(noise * np.sqrt(np.maximum(energy, floor))).real
+    return maps - maps.mean(axis=(1, 2), keepdims=True)
+
+
+def _quantiles(values: FloatArray) -> tuple[float, float, float]:
+    low, median, high = np.quantile(values, (0.05, 0.5, 0.95)).tolist()
+    return low, median, high

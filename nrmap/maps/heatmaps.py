@@ -1,0 +1,94 @@
+"""Maps as heat maps, each drawn on one Axes.
+
+Every map has a linear scale of its own, from its smallest to its largest value, since
+sums of Q-values of two networks have no common unit; a colour bar says what it is. The colours of
+maps of one sign are ordered by lightness, so they survive grey print and colour-blind eyes; those
+of the signed margin drop are white at 0.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
+from numpy.typing import ArrayLike, NDArray
+
+from nrmap.maps.sparsity import MAP_NAMES, MapKind
+
+
+@dataclass(frozen=True)
+class KindStyle:
+    """How a kind of map is drawn: its name, what its colours mean, the colour map, and whether it has two signs."""
+
+    title: str
+    unit: str
+    colours: str
+    signed: bool = False
+
+
+KINDS: dict[MapKind, KindStyle] = {
+    "kmap": KindStyle(f"{MAP_NAMES['kmap']}  K(i, j)", "drop in Q, sum over states", "inferno"),
+    "hmap": KindStyle(f"{MAP_NAMES['hmap']}  H(i, j)", "nats, sum over states", "viridis"),
+    "kl": KindStyle(MAP_NAMES["kl"], "nats, sum over states", "viridis"),
+    "margin_drop": KindStyle(
+        MAP_NAMES["margin_drop"].capitalize(), "drop in margin, sum over states", "RdBu_r", signed=True
+    ),
+}
+
+
+def map_limits(map_: ArrayLike, kind: MapKind) -> tuple[float, float]:
+    """The values at both ends of the colours, the map's smallest and largest; with two signs equally far from 0."""
+    values = np.asarray(map_)
+    low, high = float(values.min()), float(values.max())
+    if KINDS[kind].signed:
+        high = max(abs(low), abs(high))
+        low = -high
+    return low, high
+
+
+def draw_map(ax: Axes, map_: ArrayLike, *, kind: MapKind, title: str) -> None:
+    """A map [H, W] as a heat map with its colour bar."""
+    values = np.asarray(map_, dtype=np.float64)
+    style = KINDS[kind]
+    low, high = map_limits(values, kind)
+    nothing = not values.any()
+    if nothing:  # no range to spread the colours over: any one that gives 0 its colour
+        low, high = -float(style.signed), 1.0
+    image = ax.imshow(values, cmap=style.colours, vmin=low, vmax=high, interpolation="none")
+    ax.set_title(title)
+    _without_frame(ax)
+    if nothing:
+        colour = "black" if style.signed else "white"
+        ax.text(0.5, 0.5, "0 everywhere", transform=ax.transAxes, ha="center", va="center", color=colour, weight="bold")
+    formatter = ScalarFormatter(useOffset=False)
+    formatter.set_powerlimits((-3, 5))
+    bar = ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03, format=formatter)
+    bar.set_label(style.unit)
+    bar.locator = FixedLocator([0]) if nothing else MaxNLocator(5)
+    bar.update_ticks()
+
+
+def draw_overlay(ax: Axes, screen: NDArray[np.uint8], map_: ArrayLike, *, kind: MapKind, title: str) -> None:
+    """A map [H, W] laid over a colour screen [h, w, 3] of the game: the larger a magnitude, the less shines through.
+
+    States are the whole screen at another size, so the map is stretched over all of it.
+    """
+    height, width = screen.shape[:2]
+    extent = (0, width, height, 0)
+    grey = screen.astype(np.float64).mean(axis=2, keepdims=True)
+    ax.imshow((0.5 * screen + 0.5 * grey).astype(np.uint8), extent=extent, interpolation="nearest")
+    values = np.asarray(map_, dtype=np.float64)
+    size = np.abs(values) - (0 if KINDS[kind].signed else values.min())
+    alpha = np.sqrt(size / size.max()) if size.max() > 0 else np.zeros_like(size)
+    low, high = map_limits(values, kind)
+    colours = KINDS[kind].colours
+    ax.imshow(values, extent=extent, cmap=colours, vmin=low, vmax=high, alpha=0.9 * alpha, interpolation="none")
+    ax.set_aspect("equal")
+    ax.set_title(title)
+    _without_frame(ax)
+
+
+def _without_frame(ax: Axes) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)

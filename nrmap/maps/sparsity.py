@@ -1,0 +1,103 @@
+"""How few pixels a map lives on: S (equation 9), effective pixels S², and the entropy of a map."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nrmap.statistics.intervals import Interval, interval_of_sum
+from nrmap.support.errors import check
+
+FloatArray = NDArray[np.float64]
+MapKind = Literal["kmap", "hmap", "kl", "margin_drop"]
+# What every table, figure and panel calls them.
+MAP_NAMES: dict[MapKind, str] = {"kmap": "KMAP", "hmap": "HMAP", "kl": "KL map", "margin_drop": "margin-drop map"}
+
+_WHY_ZERO: dict[MapKind, str] = {
+    "kmap": "no pixel flips an action to one of lower Q",
+    "hmap": "the policy is deterministic at this temperature and no pixel changes it",
+    "kl": "no pixel changes the policy",
+    "margin_drop": "no pixel changes the margin",
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number, or None and the `reason` why it is undefined."""
+
+    value: float | None
+    reason: str | None = None
+
+
+def zero_reason(kind: MapKind, num_states: int) -> str:
+    """What it means that the map of this kind over `num_states` states is 0 everywhere, in words."""
+    return f"the map is 0 everywhere: {_WHY_ZERO[kind]} on these {num_states} states"
+
+
+def sparsity_of_rows(maps: ArrayLike) -> FloatArray:
+    """S = ‖M‖₁ / ‖M‖₂ (equation 9) [R] of each row of `maps` [R, …]; NaN for a row of zeros."""
+    rows = _finite(maps)
+    rows = np.abs(rows.reshape(len(rows), -1))  # [R, P]
+    largest = rows.max(axis=1, keepdims=True)
+    # S does not change with the scale; at scale 1 no square can overflow or vanish.
+    scaled = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
+    l1, l2 = scaled.sum(axis=1), np.sqrt(np.square(scaled).sum(axis=1))
+    return np.divide(l1, l2, out=np.full_like(l1, np.nan), where=l2 > 0)
+
+
+def sparsity(map_: ArrayLike, why_zero: str = "the map is 0 everywhere") -> Measure:
+    """S(M) = ‖M‖₁ / ‖M‖₂ (equation 9): 1 for one pixel, √pixels for a flat map; smaller is sparser.
+
+    `map_` has any shape and either sign. S of a map of zeros is 0/0: undefined, and `why_zero`
+    is then the reason. Raises NrmapError for an empty map and for NaN or infinite values.
+    """
+    value = float(sparsity_of_rows(np.asarray(map_)[None])[0])
+    return Measure(None, why_zero) if np.isnan(value) else Measure(value)
+
+
+def sparsity_interval(maps: ArrayLike, players: ArrayLike | None = None) -> Interval:
+    """The interval of S (equation 9) of the sum of the episodes' maps [E, …], within [1, √pixels].
+
+    For `players` see `interval_of_sum`.
+    """
+    by_episode = np.asarray(maps, dtype=np.float64)
+    pixels = by_episode.size // max(len(by_episode), 1)
+    return interval_of_sum(by_episode, sparsity_of_rows, bounds=(1.0, pixels**0.5), players=players)
+
+
+def effective_pixels(map_: ArrayLike, why_zero: str = "the map is 0 everywhere") -> Measure:
+    """S(M)²: the number of pixels of a flat map that is as sparse as `map_`; see `sparsity`."""
+    measure = sparsity(map_, why_zero)
+    return measure if measure.value is None else Measure(measure.value**2)
+
+
+def map_entropy(map_: ArrayLike) -> float:
+    """−Σ p log p in nats, p = softmax of the map over its pixels (UAI 2021, equation 8).
+
+    Between 0 and log(pixels), the entropy of any constant map. It changes with the map's scale,
+    so also with the number of states and the rewards: `relative_map_entropy` does not. Raises
+    NrmapError for an empty map and for NaN or infinite values.
+    """
+    values = _finite(map_).ravel()
+    top = int(values.argmax())
+    others = np.delete(values, top) / 2 - values[top] / 2  # halves, lest the difference overflow
+    others = 2 * np.maximum(others, -500)  # [P-1]; e^-1000 is 0, and -inf would make 0·inf of it
+    weights = np.exp(others)
+    # With log Z = log1p(Σ weights) every summand is ≥ 0, so entropies far below 1e-16 keep their digits.
+    total = weights.sum()
+    return float(np.log1p(total) - (weights * others).sum() / (1 + total))
+
+
+def relative_map_entropy(map_: ArrayLike, why_zero: str = "the map is 0 everywhere") -> Measure:
+    """`map_entropy` of M / max|M|, which does not change with the map's scale; undefined for a map of zeros."""
+    values = _finite(map_)
+    largest = np.abs(values).max()
+    return Measure(map_entropy(values / largest)) if largest > 0 else Measure(None, why_zero)
+
+
+def _finite(maps: ArrayLike) -> FloatArray:
+    values = np.asarray(maps, dtype=np.float64)
+    check(values.size > 0, f"a map of shape {values.shape} has no pixels")
+    check(bool(np.isfinite(values).all()), f"a map of shape {values.shape} has NaN or infinite values")
+    return values

@@ -1,0 +1,175 @@
+"""Who plays an evaluation episode: the policy, the policy under attack, and players that do not look."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nrmap.policies.network import STATE_SCALE, frozen
+from nrmap.policies.policy import Policy
+from nrmap.robustness.attacks import Attack, StateNoise
+from nrmap.robustness.certify import Certifier
+from nrmap.robustness.perturbations import other_action_margin
+
+# Of each episode, by its number, the count of states where something held.
+EpisodeCounts = Counter[int]
+
+
+class ConstantPlayer:
+    """Takes one action for ever."""
+
+    def __init__(self, action: int) -> None:
+        self._action = action
+
+    def __call__(
+        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
+    ) -> NDArray[np.integer]:
+        """See `ActionFn`."""
+        return np.full(len(states), self._action)
+
+
+class RandomPlayer:
+    """Takes uniformly random actions that follow from (seed, episode, step)."""
+
+    def __init__(self, num_actions: int, seed: int, max_agent_steps: int) -> None:
+        """`max_agent_steps` is the length of the longest episode."""
+        self._num_actions, self._seed, self._max_agent_steps = num_actions, seed, max_agent_steps
+        self._drawn: dict[int, NDArray[np.int64]] = {}
+
+    def __call__(
+        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
+    ) -> NDArray[np.integer]:
+        """See `ActionFn`."""
+        return np.array([self._actions_of(episode)[step] for episode, step in zip(episodes, steps, strict=True)])
+
+    def _actions_of(self, episode: int) -> NDArray[np.int64]:
+        if episode not in self._drawn:
+            generator = np.random.default_rng([self._seed, episode])
+            self._drawn[episode] = generator.integers(self._num_actions, size=self._max_agent_steps)
+        return self._drawn[episode]
+
+
+class CleanPlayer:
+    """The greedy policy, which notes the Q-gap of every state and whether its action is certified.
+
+    `certified` counts the certified states of each episode at each radius.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        device: str | torch.device = "cpu",
+        certify: Certifier | None = None,
+        certify_epsilons: Sequence[float] = (),
+    ) -> None:
+        """`device` is where the policy lies. Radii need a `certify`."""
+        assert certify is not None or not certify_epsilons, "there are radii to certify, but nothing certifies"
+        self._policy, self._device, self._certify = policy, device, certify
+        self._gaps: list[NDArray[np.float32]] = []
+        self.certified: dict[float, EpisodeCounts] = {attack_epsilon: Counter() for attack_epsilon in certify_epsilons}
+
+    @property
+    def q_gaps(self) -> NDArray[np.float64]:
+        """[N], the lead of the greedy action over the next best, of every state seen."""
+        return np.concatenate(self._gaps).astype(np.float64)
+
+    @torch.inference_mode()
+    def __call__(
+        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
+    ) -> NDArray[np.integer]:
+        """See `ActionFn`."""
+        seen = torch.from_numpy(states).to(self._device)
+        q_values = self._policy(seen)  # [N, A]
+        actions = q_values.argmax(dim=1)  # [N]
+        self._gaps.append(-other_action_margin(q_values, actions).cpu().numpy())
+        if self._certify is not None:
+            for attack_epsilon, counts in self.certified.items():
+                proven = self._certify(seen.float() * STATE_SCALE, actions, attack_epsilon)  # [N]
+                counts.update(episodes[proven.cpu().numpy()].tolist())
+        chosen: NDArray[np.integer] = actions.cpu().numpy()
+        return chosen
+
+
+class AttackedPlayer:
+    """The greedy policy that sees attacked states; `flips` counts the flipped actions of each episode.
+
+    A state whose action is certified needs no attack: none can flip it. So proofs change nothing
+    but the time that it takes.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        attack: Attack,
+        attack_epsilon: float,
+        seed: int,
+        device: str | torch.device = "cpu",
+        certify: Certifier | None = None,
+    ) -> None:
+        """`seed` seeds the attack's random numbers, `device` is where the policy lies."""
+        # V(s) changes no arg max, no margin and no softmax, hence no attack.
+        self._policy, self._q_values = policy, frozen(policy.network, value=False)
+        self._attack, self._attack_epsilon, self._seed, self._device = attack, attack_epsilon, seed, device
+        self._certify = certify
+        self.flips: EpisodeCounts = Counter()
+
+    def __call__(
+        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
+    ) -> NDArray[np.integer]:
+        """See `ActionFn`."""
+        seen = torch.from_numpy(states).to(self._device)
+        if self._certify is None:
+            return self._attacked(seen, episodes, steps)
+        actions = self._policy(seen).argmax(dim=1)  # [N]
+        open_rows = ~self._certify(seen.float() * STATE_SCALE, actions, self._attack_epsilon)  # [N]
+        chosen: NDArray[np.integer] = actions.cpu().numpy()
+        if open_rows.any():
+            where = open_rows.cpu().numpy()
+            chosen[where] = self._attacked(seen[open_rows], episodes[where], steps[where])
+        return chosen
+
+    def _attacked(self, seen: Tensor, episodes: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.integer]:
+        noise, states = StateNoise(self._seed, episodes, steps), seen.float() * STATE_SCALE
+        attacked = self._attack(self._q_values, states, attack_epsilon=self._attack_epsilon, noise=noise)
+        self.flips.update(episodes[attacked.flipped.cpu().numpy()].tolist())
+        chosen: NDArray[np.integer] = attacked.actions.cpu().numpy()
+        return chosen
+
+
+class WorstCasePlayer:
+    """Plays as if an attack could make any action greedy that is not proven impossible: the one of lowest Q-value.
+
+    The greedy worst-case return of Oikarinen et al. (2021, RADIAL). `flips` counts the states of
+    each episode where that is another action than the greedy one: no attack of that radius can
+    flip more of the states that this player sees. The return is no such bound: it pays to choose
+    the worst action of one state only if Q is right and what follows is as bad.
+    """
+
+    def __init__(
+        self, policy: Policy, certify: Certifier, attack_epsilon: float, device: str | torch.device = "cpu"
+    ) -> None:
+        """`device` is where the policy and `certify` lie."""
+        self._policy, self._certify, self._attack_epsilon, self._device = policy, certify, attack_epsilon, device
+        self.flips: EpisodeCounts = Counter()
+
+    @torch.inference_mode()
+    def __call__(
+        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
+    ) -> NDArray[np.integer]:
+        """See `ActionFn`."""
+        seen = torch.from_numpy(states).to(self._device)
+        scaled = seen.float() * STATE_SCALE
+        q_values = self._policy(seen)  # [N, A]
+        greedy = q_values.argmax(dim=1)  # [N]
+        actions = greedy.clone()
+        # Where the greedy action is certified, it is the only possible one.
+        rows = (~self._certify(scaled, greedy, self._attack_epsilon)).nonzero().squeeze(1)
+        if len(rows):
+            possible = self._certify.possible_actions(scaled[rows], self._attack_epsilon)  # [n, A]
+            actions[rows] = q_values[rows].masked_fill(~possible, torch.inf).argmin(dim=1)
+        self.flips.update(episodes[(actions != greedy).cpu().numpy()].tolist())
+        chosen: NDArray[np.integer] = actions.cpu().numpy()
+        return chosen

@@ -1,0 +1,245 @@
+"""Whole episodes, each from a known seed, so that any of them can be played again, in colour too."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from ale_py import ALEInterface, LoggerMode, roms
+from numpy.typing import ArrayLike, NDArray
+
+from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.atari.games import rom_id
+from nrmap.policies.policy import Policy, ScoresActions
+from nrmap.statistics.nested_subsets import van_der_corput
+from nrmap.support.errors import NrmapError, check
+
+# Agent steps played so far, and how many there will be in all (an estimate until the last episode ends).
+Progress = Callable[[int, int], None]
+
+
+class ActionFn(Protocol):
+    """Whoever plays: a greedy policy, one under attack, a constant action, a recording."""
+
+    def __call__(
+        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
+    ) -> NDArray[np.integer]:
+        """Actions [n] in `states` [n, C, H, W], which are steps `steps` [n] of the episodes numbered `episodes` [n].
+
+        Where an action is random it should follow from the episode and the step, not from the
+        order of the calls, so that an episode does not depend on those played beside it.
+        """
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One whole episode of L agent steps. Its seed and its actions bring back every frame of it."""
+
+    seed: int
+    actions: NDArray[np.uint8]  # [L]
+    rewards: NDArray[np.float32]  # [L], unclipped
+    terminated: bool  # the game was over
+    truncated: bool  # the step limit ended it
+
+    @property
+    def length(self) -> int:
+        """L, in agent steps."""
+        return len(self.actions)
+
+    @property
+    def total_reward(self) -> float:
+        """The undiscounted return."""
+        return float(self.rewards.sum(dtype=np.float64))
+
+
+def check_fits(policy: Policy) -> None:
+    """NrmapError unless the network takes the states of the policy's environment and scores each of its actions."""
+    network, env = policy.network.spec, policy.env
+    takes = (network.in_channels, network.height, network.width)
+    check(takes == env.state_shape, f"the network takes states {takes}, but those of {env.game} are {env.state_shape}")
+    actions = SeededVectorEnv(env, 1).num_actions
+    check(network.actions == actions, f"the network scores {network.actions} actions, but {env.game} has {actions}")
+
+
+def greedy(policy: ScoresActions, device: str | torch.device = "cpu") -> ActionFn:
+    """The first action of highest score; `device` is where the policy computes."""
+
+    @torch.inference_mode()
+    def act(states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.integer]:
+        actions: NDArray[np.integer] = policy(torch.from_numpy(states).to(device)).argmax(dim=1).cpu().numpy()
+        return actions
+
+    return act
+
+
+def play(
+    act: ActionFn,
+    spec: EnvSpec,
+    seeds: Sequence[int],
+    *,
+    num_envs: int,
+    progress: Progress | None = None,
+) -> tuple[Episode, ...]:
+    """Exactly one whole episode for each of `seeds`, in their order, up to `num_envs` at a time.
+
+    Which environment plays an episode, and beside which others, does not change it, except that
+    a network may round differently in batches of another size. Only states of running episodes
+    reach `act`. Raises NrmapError without seeds, for `num_envs` < 1, and for an action that the
+    game does not have.
+    """
+    check(len(seeds) >= 1, "no episodes to play: expected at least one seed")
+    check(num_envs >= 1, f"num_envs={num_envs}: expected at least 1")
+    env = SeededVectorEnv(spec, min(num_envs, len(seeds)))
+    waiting = (_Recording(number, seed) for number, seed in enumerate(seeds))
+    playing: list[_Recording | None] = [next(waiting) for _ in range(env.num_envs)]
+    finished: dict[int, Episode] = {}
+    steps_played = 0
+    states, _ = env.begin(np.ones(env.num_envs, dtype=bool), seeds[: env.num_envs])
+    while len(finished) < len(seeds):
+        recordings = {index: recording for index, recording in enumerate(playing) if recording is not None}
+        busy = np.array(list(recordings))
+        numbers = np.array([recording.number for recording in recordings.values()])
+        steps = np.array([len(recording.actions) for recording in recordings.values()])
+        actions = np.zeros(env.num_envs, dtype=np.int64)
+        actions[busy] = act(states[busy], numbers, steps)
+        _check_actions(actions, env)
+        transition = env.step(actions)
+        states = transition.states
+        for index, recording in recordings.items():
+            recording.add(int(actions[index]), float(transition.rewards[index]))
+            if transition.ended[index]:
+                terminated, truncated = bool(transition.terminated[index]), bool(transition.truncated[index])
+                finished[recording.number] = recording.episode(terminated, truncated)
+                playing[index] = next(waiting, None)
+        if transition.ended.any() and len(finished) < len(seeds):
+            following = [playing[index] for index in np.flatnonzero(transition.ended)]
+            # The emulators step together, so one without an episode plays on, unseen.
+            states, _ = env.begin(transition.ended, [0 if one is None else one.seed for one in following])
+        steps_played += len(busy)
+        if progress is not None:
+            progress(steps_played, _expected_steps(finished, len(seeds), spec.max_agent_steps))
+    return tuple(finished[number] for number in range(len(seeds)))
+
+
+class _Recording:
+    """The part of an episode that has been played."""
+
+    def __init__(self, number: int, seed: int) -> None:
+        self.number, self.seed = number, seed
+        self.actions: list[int] = []
+        self.rewards: list[float] = []
+
+    def add(self, action: int, reward: float) -> None:
+        self.actions.append(action)
+        self.rewards.append(reward)
+
+    def episode(self, terminated: bool, truncated: bool) -> Episode:
+        actions, rewards = np.array(self.actions, dtype=np.uint8), np.array(self.rewards, dtype=np.float32)
+        return Episode(self.seed, actions, rewards, terminated, truncated)
+
+
+def _check_actions(actions: NDArray[np.int64], env: SeededVectorEnv) -> None:
+    wrong = actions[(actions < 0) | (actions >= env.num_actions)]
+    if len(wrong):
+        raise NrmapError(f"action {wrong[0]} was chosen: {env.spec.game} has actions 0 to {env.num_actions - 1}")
+
+
+def _expected_steps(finished: dict[int, Episode], episodes: int, max_agent_steps: int) -> int:
+    if not finished:
+        return episodes * max_agent_steps
+    known = sum(episode.length for episode in finished.values())
+    return round(known * episodes / len(finished))
+
+
+def even_positions(lengths: Sequence[int], num_states: int) -> list[NDArray[np.int64]]:
+    """Which steps to take from episodes of the given lengths so that `num_states` are spread evenly over them.
+
+    The episodes' counts differ by at most one. An episode of L steps is cut into n equal parts
+    and one step of each is taken, at the same place φ of every part: ⌊(k + φ) L / n⌋ for
+    k = 0 … n − 1. φ runs through the van der Corput sequence from ½ on, episode by episode, so
+    that together they see the game at many different times. Raises NrmapError when there are
+    fewer states than episodes, or an episode is shorter than its count.
+    """
+    episodes = len(lengths)
+    check(num_states >= 1, f"num_states={num_states}: expected at least 1")
+    check(num_states >= episodes, f"num_states={num_states}: expected at least one for each of {episodes} episodes")
+    positions = []
+    for episode, (length, place) in enumerate(zip(lengths, van_der_corput(episodes), strict=True)):
+        count = (episode + 1) * num_states // episodes - episode * num_states // episodes
+        check(count <= length, f"episode {episode} has only {length} steps: cannot take {count} states from it")
+        # In whole numbers: with n = L rounding must not take a step twice.
+        parts = 2 ** max(1, int(episodes).bit_length())
+        offset = int((place + 0.5) % 1 * parts)
+        positions.append((np.arange(count) * parts + offset) * length // (count * parts))
+    return positions
+
+
+def replay_states(
+    spec: EnvSpec, episodes: Sequence[Episode], positions: Sequence[NDArray[np.int64]], *, num_envs: int
+) -> NDArray[np.uint8]:
+    """The states at `positions[e]` of each `episodes[e]`, [N, C, H, W] in order of episode, then position.
+
+    Plays every episode again from its seed and actions, without a policy. Raises NrmapError when
+    an episode does not come back with the same rewards, as with another version of the emulator.
+    """
+    wanted = [{int(step) for step in steps} for steps in positions]
+    frames: dict[tuple[int, int], NDArray[np.uint8]] = {}
+
+    def recorded(
+        states: NDArray[np.uint8], numbers: NDArray[np.int64], steps: NDArray[np.int64]
+    ) -> NDArray[np.integer]:
+        for state, episode, step in zip(states, numbers.tolist(), steps.tolist(), strict=True):
+            check(step < episodes[episode].length, _does_not_come_back(episode, episodes[episode]))
+            if step in wanted[episode]:
+                frames[episode, step] = state.copy()  # a view would keep the states of all environments
+        return np.array([episodes[e].actions[t] for e, t in zip(numbers, steps, strict=True)], dtype=np.int64)
+
+    replayed = play(recorded, spec, [episode.seed for episode in episodes], num_envs=num_envs)
+    for number, (before, after) in enumerate(zip(episodes, replayed, strict=True)):
+        check(np.array_equal(before.rewards, after.rewards), _does_not_come_back(number, before))
+    order = [(episode, int(step)) for episode, steps in enumerate(positions) for step in steps]
+    return np.stack([frames[key] for key in order])
+
+
+def _does_not_come_back(number: int, episode: Episode) -> str:
+    return (
+        f"episode {number} (seed {episode.seed}) does not come back from its actions: "
+        "it was recorded with other environment settings or another version of ale-py"
+    )
+
+
+def replay_rgb(spec: EnvSpec, seed: int, actions: ArrayLike, positions: Sequence[int]) -> NDArray[np.uint8]:
+    """The game's own colour screens at the given steps of one episode, [n, screen height, screen width, 3].
+
+    Most games have screens of 210 × 160. A screen is max-pooled over two frames as the states
+    are; position t is what the player saw before action t. Raises NrmapError for positions
+    outside the episode, or an episode that ends before them.
+    """
+    steps = np.asarray(actions)
+    check(len(positions) >= 1, "no positions to replay: expected at least one")
+    for position in positions:
+        check(0 <= position < len(steps), f"position {position}: the episode has steps 0 to {len(steps) - 1}")
+    height, width = screen_size(spec.game)
+    env = SeededVectorEnv(replace(spec, height=height, width=width, frame_stack=1), 1, colour=True)
+    states, _ = env.begin(np.ones(1, dtype=bool), [seed])  # [1, 1, H, W, 3]
+    screens = {0: states[0, 0]}
+    # Only the wanted screens are kept: those of a long episode fill gigabytes.
+    wanted = set(positions)
+    for step in range(1, max(positions) + 1):
+        transition = env.step(steps[step - 1 : step])
+        check(not transition.ended[0], f"the episode of seed {seed} ends after {step} steps, before the last position")
+        if step in wanted:
+            screens[step] = transition.states[0, 0]
+    return np.stack([screens[position] for position in positions])
+
+
+def screen_size(game: str) -> tuple[int, int]:
+    """Height and width of the game's own screen, in pixels."""
+    ALEInterface.setLoggerMode(LoggerMode.Error)
+    ale = ALEInterface()
+    rom = roms.get_rom_path(rom_id(game))
+    assert rom is not None, "rom_id accepts only installed games"
+    ale.loadROM(rom)
+    height, width = ale.getScreenDims()
+    return int(height), int(width)

@@ -1,0 +1,189 @@
+"""The Q-network: Nature CNN, plain or with dueling heads (Wang et al. 2016)."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nrmap.support.errors import check
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """One convolution without padding, followed by a ReLU; sizes in channels and pixels."""
+
+    channels: int
+    kernel: int
+    stride: int
+
+
+# What turns a uint8 state into the network's input in [0, 1].
+STATE_SCALE = 1 / 255
+
+NATURE_CONVS = (ConvSpec(32, 8, 4), ConvSpec(64, 4, 2), ConvSpec(64, 3, 1))
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A Q-network's shape: states [N, in_channels, height, width] to Q-values [N, actions]."""
+
+    in_channels: int
+    height: int
+    width: int
+    actions: int
+    dueling: bool = True
+    convs: tuple[ConvSpec, ...] = NATURE_CONVS
+    hidden: int = 512
+
+    def __post_init__(self) -> None:
+        sides = (self.in_channels, self.height, self.width, self.actions, self.hidden)
+        check(min(sides) > 0, f"network sizes {sides}: expected all > 0")
+        check(min(self.feature_sides) > 0, f"a {self.height}×{self.width} screen is too small for the convolutions")
+
+    @property
+    def feature_sides(self) -> tuple[int, int]:
+        """Height and width of the last convolution's output."""
+        height, width = self.height, self.width
+        for conv in self.convs:
+            height = (height - conv.kernel) // conv.stride + 1
+            width = (width - conv.kernel) // conv.stride + 1
+        return height, width
+
+
+class QNetwork(nn.Module):
+    """States in [0, 1], float [N, C, H, W], to Q-values [N, A].
+
+    With `dueling`, Q(s, a) = V(s) + A(s, a) − mean_a A(s, a), where value and advantage each
+    have a hidden layer of their own; otherwise one hidden layer leads to Q.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        layers: list[nn.Module] = []
+        channels = spec.in_channels
+        for conv in spec.convs:
+            layers += [nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride), nn.ReLU()]
+            channels = conv.channels
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        height, width = spec.feature_sides
+        self.advantage = _head(channels * height * width, spec.hidden, spec.actions)
+        self.value = _head(channels * height * width, spec.hidden, 1) if spec.dueling else None
+        # On a CPU this layout alone makes an update about a third faster.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Q-values [N, A] of `states` [N, C, H, W]."""
+        features = self.features(states)  # [N, F]
+        advantage = self.advantage(features)  # [N, A]
+        if self.value is None:
+            return advantage
+        return _dueling(self.value(features), advantage)
+
+
+def _dueling(value: Tensor, advantage: Tensor) -> Tensor:
+    """Q = V + A − mean_a A, [N, A], of `value` [N, 1] and `advantage` [N, A] (Wang et al. 2016, eq. 9)."""
+    return value + advantage - advantage.mean(dim=1, keepdim=True)
+
+
+def _head(features: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+def rounded(network: QNetwork, precision: torch.dtype, *, exact_input: bool = False) -> Callable[[Tensor], Tensor]:
+    """`network` as a function of its input, computed in `precision` up to its last linear layers.
+
+    Those stay in float32: two actions of Freeway are about 0.01 apart in values of about 1, which
+    is the spacing of bfloat16 there. With `exact_input` so does the first convolution: the spacing
+    just below 1, 1/256, is as wide as the ball of an attack. Parameters and their gradients stay in
+    float32 as well.
+    """
+    if precision == torch.float32:
+        return network
+    exact = 2 if exact_input else 0
+    first_convolution, later_layers = network.features[:exact], network.features[exact:]
+
+    def q_values(states: Tensor) -> Tensor:
+        planes = first_convolution(states)  # [N, C', H, W], or the states themselves
+        with torch.autocast(states.device.type, dtype=precision):
+            features = later_layers(planes)  # [N, F]
+            hidden = [head[:-1](features) for head in (network.advantage, network.value) if head is not None]
+        advantage = network.advantage[-1](hidden[0].float())  # [N, A]
+        if network.value is None:
+            return advantage
+        return _dueling(network.value[-1](hidden[1].float()), advantage)
+
+    return q_values
+
+
+def with_rounded_weights(network: QNetwork, precision: torch.dtype) -> QNetwork:
+    """A copy of `network` that keeps in `precision` the weights that `rounded` computes with in it.
+
+    For a network that does not learn: `rounded` then has nothing to convert, which at a batch of 32
+    takes as long as a good part of the products, and gives the same values.
+    """
+    kept = copy.deepcopy(network).requires_grad_(False)
+    for layers in (kept.features, kept.advantage[:-1], kept.value[:-1] if kept.value is not None else None):
+        if layers is not None:
+            layers.to(precision)
+    return kept
+
+
+def frozen(
+    network: QNetwork, *, value: bool = True, precision: torch.dtype | None = None
+) -> Callable[[Tensor], Tensor]:
+    """`network` as a function of its input alone, made for cheap input gradients.
+
+    With a `precision` all but the first and the last layers are computed in it, see `rounded`. Without
+    `value` the function returns the advantages A(s, a), which differ from the Q-values by a number
+    that is the same for all actions: enough for margins, a softmax and their gradients.
+
+    The parameters are detached, so no gradient of theirs is computed or accumulated. Where the
+    first stride divides its kernel and the screen, the first convolution is re-parameterised
+    exactly: space-to-depth by the stride, then a convolution of stride 1. Its input gradient,
+    the dearest step of an attack on a CPU, then costs a fifth. The function may not see later
+    changes of the parameters: make a new one after each update.
+    """
+    parameters = {
+        name: tensor.detach() if name in _NEVER_ROUNDED else tensor.detach().to(precision or tensor.dtype)
+        for name, tensor in network.named_parameters()
+    }
+    first = network.spec.convs[0]
+    unshuffles = first.stride > 1 and not any(
+        side % first.stride for side in (network.spec.height, network.spec.width, first.kernel)
+    )
+    if unshuffles:
+        weight = parameters["features.0.weight"]
+        parameters["features.0.weight"] = functional.pixel_unshuffle(weight, first.stride)
+
+    def q_values(states: Tensor) -> Tensor:
+        x = states
+        for index, conv in enumerate(network.spec.convs):
+            step = conv.stride
+            if index == 0 and unshuffles:
+                x, step = functional.pixel_unshuffle(x, first.stride), 1
+                x = x.contiguous(memory_format=torch.channels_last)
+            weight, bias = parameters[f"features.{2 * index}.weight"], parameters[f"features.{2 * index}.bias"]
+            x = functional.relu(functional.conv2d(x.to(weight.dtype), weight, bias, stride=step))
+        x = x.flatten(1)  # [N, F]
+        advantage = _frozen_head(x, parameters, "advantage")
+        if not network.spec.dueling or not value:
+            return advantage
+        return _dueling(_frozen_head(x, parameters, "value"), advantage)
+
+    return q_values
+
+
+_NEVER_ROUNDED = {
+    f"{layer}.{kind}" for layer in ("features.0", "advantage.2", "value.2") for kind in ("weight", "bias")
+}
+
+
+def _frozen_head(features: Tensor, parameters: dict[str, Tensor], name: str) -> Tensor:
+    weight, bias = parameters[f"{name}.0.weight"], parameters[f"{name}.0.bias"]
+    hidden = functional.linear(features.to(weight.dtype), weight, bias)
+    last, bias = parameters[f"{name}.2.weight"], parameters[f"{name}.2.bias"]
+    return functional.linear(functional.relu(hidden).to(last.dtype), last, bias)

@@ -1,0 +1,1 @@
+"""Perturbations, attacks, bounds, certificates."""

@@ -1,0 +1,166 @@
+"""95% intervals over episodes: the episode is the independent unit, the policy is fixed.
+
+All are jackknife intervals, value ± t(E−1)·se, where se comes from leaving out one episode at a
+time; where the episodes of several policies are pooled, those policies are fixed too: se then
+comes from the differences within each policy's episodes alone, with t(E − policies). What they
+cover is the expected value of the statistic for fresh episodes of *this* policy at the same
+number of episodes and states; the spread over training seeds is another matter.
+
+Why not the bootstrap. S of a sum of maps grows with the number of different episodes in it, and
+a bootstrap resample of E episodes has only about 0.63·E different ones: its S is too small. On
+synthetic maps (tests/test_intervals.py; 16 episodes of 400 pixels; 2,000 data sets each) the 95%
+intervals for S held the true expected S of 16 such episodes with these frequencies:
+
+    the map                                          percentile    BCa   jackknife
+    many flips of each pixel in every episode              0.90   0.85        0.93
+    rates over four orders of magnitude                    0.83   0.68        0.94
+    few common pixels, many rare ones                      0.49   0.28        0.97
+    all rare, S still grows as the root of N               0.08   0.00        0.96
+    blocks of pixels, episodes of unequal weight           0.90   0.80        0.89
+    rare, with heights of a heavy tail                     0.72   0.39        0.86
+
+BCa corrects a bias by its size in the resamples and so doubles this one; where every resample
+has a smaller S it has no answer at all. The jackknife never repeats an episode. It is too short
+where a few pixels or episodes carry the map (the last two rows; 0.92 and 0.82 with 50 episodes).
+For the mean it is Student's interval, which held the truth as often as BCa or more in the same
+tests, at 8 to 50 episodes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from nrmap.support.errors import check
+
+LEVEL = 0.95
+MIN_EPISODES_OF_MAPS = 16
+MIN_EPISODES = 8
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95% interval and the `method` that made it, or None and the `reason` why there is none."""
+
+    low: float | None
+    high: float | None
+    method: str | None
+    reason: str | None = None
+
+
+def interval_of_sum(
+    maps: ArrayLike,
+    statistic: Callable[[FloatArray], FloatArray],
+    *,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    min_episodes: int = MIN_EPISODES_OF_MAPS,
+    players: ArrayLike | None = None,
+) -> Interval:
+    """The interval of a statistic of the sum of the episodes' `maps` [E, …].
+
+    `statistic` takes several maps [R, …] and gives [R] values, NaN where undefined; it may be any
+    smooth function, also of several kinds of maps stacked along a later axis, such as the
+    difference in S of two policies on the same episodes. The interval is cut to `bounds`, the
+    values that the statistic can take. `players` [E] numbers the policies that played the episodes;
+    one by default. There is no interval for fewer than `min_episodes` episodes, for a policy with
+    only one, nor when one episode alone makes the statistic defined.
+    """
+    by_episode = np.asarray(maps, dtype=np.float64)
+    check(by_episode.ndim > 1, f"maps of shape {by_episode.shape}: expected [episodes, …]")
+    episodes = len(by_episode)
+    # Sums of what is left, not differences from the total: a pixel seen in one episode only must become exactly 0.
+    kept = 1 - np.eye(episodes)  # [E, E]
+    left_out = (kept @ by_episode.reshape(episodes, -1)).reshape(by_episode.shape)
+    value = float(statistic(by_episode.sum(axis=0)[None])[0])
+    strata = np.zeros(episodes, dtype=np.int64) if players is None else np.asarray(players)
+    check(strata.shape == (episodes,), f"players of shape {strata.shape}: expected ({episodes},), one of each episode")
+    return _jackknife(value, statistic(left_out), strata, bounds, min_episodes)
+
+
+def mean_interval(values: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Interval:
+    """The interval of the mean of one value per episode [E], such as its return: Student's t.
+
+    There is none for fewer than `min_episodes` values, nor when all are equal.
+    """
+    each = np.asarray(values, dtype=np.float64)
+    check(each.ndim == 1 and len(each) > 0, f"values of shape {each.shape}: expected [episodes]")
+    if len(each) == 1:
+        return _too_few(1, min_episodes)
+    left_out = (each.sum() - each) / (len(each) - 1)
+    one_policy = np.zeros(len(each), dtype=np.int64)
+    return _jackknife(float(each.mean()), left_out, one_policy, (-np.inf, np.inf), min_episodes)
+
+
+def rate_interval(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Interval:
+    """The interval of a share of states, from counts in each episode [E]: Wilson's, for clustered trials.
+
+    States of one episode are alike, so the number of trials is replaced by the effective one,
+    that of independent trials with the same variance (Korn and Graubard 1998), and the normal
+    quantile by Student's. Where every trial or none succeeds the variance says nothing, and each
+    episode counts as one trial. There is no interval for fewer than `min_episodes` episodes, nor
+    when all have the same rate between 0 and 1. Raises NrmapError unless 0 ≤ successes ≤ trials, trials > 0.
+    """
+    wins, tries = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
+    check(wins.shape == tries.shape == (wins.size,), f"successes {wins.shape}, trials {tries.shape}: expected [E] both")
+    valid = len(wins) > 0 and (wins >= 0).all() and (wins <= tries).all() and (tries > 0).all()
+    check(bool(valid), "a rate needs at least one episode and 0 ≤ successes ≤ trials, trials > 0, in each")
+    episodes, total = len(wins), tries.sum()
+    if episodes < max(min_episodes, 2):
+        return _too_few(episodes, min_episodes)
+    rate = wins.sum() / total
+    if 0 < rate < 1:
+        variance = episodes / (episodes - 1) * np.square(wins - rate * tries).sum() / total**2
+        if variance <= (1e-12 * rate) ** 2:
+            return _none(_no_difference(episodes))
+        size = min(total, rate * (1 - rate) / variance)
+    else:
+        size = float(episodes)
+    t2 = stats.t.ppf((1 + LEVEL) / 2, episodes - 1) ** 2
+    centre = (rate + t2 / (2 * size)) / (1 + t2 / size)
+    half = np.sqrt(t2 * (rate * (1 - rate) / size + t2 / (4 * size**2))) / (1 + t2 / size)
+    low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    return Interval(low, high, f"wilson, clustered, over {episodes} episodes, for this policy")
+
+
+def _jackknife(
+    value: float, left_out: FloatArray, strata: NDArray[np.int64], bounds: tuple[float, float], min_episodes: int
+) -> Interval:
+    """value ± t·se from the values [E] with one episode left out each (Efron and Tibshirani 1993, chapter 11).
+
+    The variance is the sum of those within each of the `strata` [E] (Shao and Tu 1995, section 6.2).
+    """
+    episodes = len(left_out)
+    if episodes < max(min_episodes, 2):
+        return _too_few(episodes, min_episodes)
+    if np.isnan(value):
+        return _none("the value is undefined")
+    if np.isnan(left_out).any():
+        return _none(f"undefined without the episode at place {int(np.isnan(left_out).argmax())}")
+    variance, each_stratum = 0.0, np.unique(strata)
+    for stratum in each_stratum:
+        of_one = left_out[strata == stratum]
+        if len(of_one) == 1:
+            return _none("a policy played only one of the episodes")
+        variance += float((len(of_one) - 1) / len(of_one) * np.square(of_one - of_one.mean()).sum())
+    error = variance**0.5
+    if error <= 1e-12 * abs(value):
+        return _none(_no_difference(episodes))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, episodes - len(each_stratum))) * error
+    low, high = max(value - half, bounds[0]), min(value + half, bounds[1])
+    of_policies = f" of {len(each_stratum)} policies" if len(each_stratum) > 1 else ""
+    return Interval(low, high, f"jackknife over {episodes} episodes{of_policies}, for this policy")
+
+
+def _no_difference(episodes: int) -> str:
+    return f"the {episodes} episodes do not differ, which does not say how others might"
+
+
+def _too_few(episodes: int, min_episodes: int) -> Interval:
+    return _none(f"an interval needs at least {max(min_episodes, 2)} episodes, found {episodes}")
+
+
+def _none(reason: str) -> Interval:
+    return Interval(None, None, None, reason)

@@ -1,0 +1,71 @@
+"""The seeds of a run: episodes that begin differently, and nothing lost by passing over the others."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from toy_policies import FREEWAY, toy_policy
+
+from nrmap.atari.envs import EVALUATION_STREAM, VALIDATION_STREAM, SeededVectorEnv, episode_seed
+from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.play.rollout import greedy, play
+from nrmap.support.errors import NrmapError
+
+RUN_SEED = 0
+
+
+def in_a_row(run_seed, count, stream=EVALUATION_STREAM):
+    return [episode_seed(run_seed, stream, 0, number) for number in range(count)]
+
+
+def first_screens(seeds):
+    states, _ = SeededVectorEnv(FREEWAY, len(seeds)).begin(np.ones(len(seeds), dtype=bool), seeds)
+    return [state.tobytes() for state in states]
+
+
+def test_every_episode_has_a_start_of_its_own():
+    # Freeway's cars drive on with every no-op, so starts differ where first screens do.
+    expected, seen = [], set()
+    candidates = in_a_row(RUN_SEED, 16)
+    for seed, screen in zip(candidates, first_screens(candidates), strict=True):
+        if screen not in seen:
+            seen.add(screen)
+            expected.append(seed)
+    assert 9 <= len(expected) < 16, "some seed should repeat another's start, or this shows nothing"
+    for episodes in (1, 9):
+        assert list(episode_seeds(FREEWAY, RUN_SEED, episodes)) == expected[:episodes]
+
+
+def test_an_episode_that_is_passed_over_repeats_an_earlier_one():
+    candidates = in_a_row(RUN_SEED, 16)
+    screens = first_screens(candidates)
+    again = next(number for number, screen in enumerate(screens) if screen in screens[:number])
+    earlier, policy = screens.index(screens[again]), toy_policy(FREEWAY)
+    one, other = play(greedy(policy), FREEWAY, [candidates[earlier], candidates[again]], num_envs=2)
+    assert one.actions.tolist() == other.actions.tolist()
+    assert one.rewards.tolist() == other.rewards.tolist()
+    assert len(set(one.actions.tolist())) > 1
+
+
+def test_streams_are_apart():
+    assert set(episode_seeds(FREEWAY, RUN_SEED, 4)).isdisjoint(episode_seeds(FREEWAY, RUN_SEED, 4, VALIDATION_STREAM))
+    assert set(episode_seeds(FREEWAY, RUN_SEED, 4, VALIDATION_STREAM)) <= set(in_a_row(RUN_SEED, 20, VALIDATION_STREAM))
+
+
+def test_where_there_are_too_few_starts_a_warning_says_that_episodes_repeat(caplog):
+    spec = replace(FREEWAY, noop_max=1)
+    with caplog.at_level(logging.WARNING):
+        seeds = episode_seeds(spec, RUN_SEED, 4)
+    assert sorted(seeds) == sorted(in_a_row(RUN_SEED, 4))
+    assert "of 4 episodes the others repeat them" in caplog.text
+
+
+def test_sticky_actions_make_every_seed_another_episode():
+    assert list(episode_seeds(replace(FREEWAY, sticky_actions=0.25), RUN_SEED, 20)) == in_a_row(RUN_SEED, 20)
+
+
+@pytest.mark.parametrize(("run_seed", "episodes", "message"), [(0, 0, "episodes=0"), (-1, 2, "run_seed=-1")])
+def test_wrong_numbers_are_named(run_seed, episodes, message):
+    with pytest.raises(NrmapError, match=message):
+        episode_seeds(FREEWAY, run_seed, episodes)

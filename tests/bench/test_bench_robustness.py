@@ -1,0 +1,70 @@
+"""bench.robustness on policies whose robustness is known without it."""
+
+import json
+import sys
+from dataclasses import asdict, replace
+
+import torch
+from toy_policies import FREEWAY, toy_policy
+
+from bench.robustness import look, main, read
+from nrmap.atari.envs import VALIDATION_STREAM
+from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.play.players import ConstantPlayer
+from nrmap.play.rollout import play
+from nrmap.policies.network import STATE_SCALE
+from nrmap.policies.policy import Policy, save_policy
+from train.checkpoint import save_checkpoint
+from train.trainer import Trainer
+
+CROSSED = replace(FREEWAY, max_agent_steps=120)  # long enough to get to the other side
+
+
+def constant_policy() -> Policy:
+    """UP (1) leads DOWN (2) by 0.5 and NOOP (0) by 1, whatever is on the screen."""
+    policy = toy_policy(CROSSED)
+    head = policy.network.advantage[2]
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([0.0, 1.0, 0.5]))
+    return policy
+
+
+def test_nothing_moves_a_constant_policy() -> None:
+    cells = look(constant_policy(), episodes=1, attacked_episodes=0, num_states=4, attack_epsilon=0.1)
+    (episode,) = play(ConstantPlayer(1), CROSSED, episode_seeds(CROSSED, 0, 1, VALIDATION_STREAM), num_envs=1)
+    assert episode.total_reward > 0
+    shift, flipped, bound, certified = "0.0000", "0.0%", "-0.5", "100.0%"
+    actions, gaps = "NOOP 0% UP 100% DOWN 0%", "0.500 0.500 0.500"
+    assert cells == ["0", f"{episode.total_reward:.1f}", "—", actions, gaps, shift, flipped, bound, certified]
+
+
+def test_a_large_radius_flips_every_state(tmp_path, monkeypatch, capsys) -> None:
+    save_policy(tmp_path / "policy.safetensors", toy_policy(FREEWAY))
+    arguments = ["--episodes", "1", "--attacked-episodes", "1", "--states", "4", "--attack-epsilon", "0.2"]
+    monkeypatch.setattr(sys, "argv", ["bench.robustness", str(tmp_path / "policy.safetensors"), *arguments])
+    main()
+    header, _, row = ([cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines())
+    cells = dict(zip(header, row, strict=True))
+    assert cells["PGD-10"] == cells["clean"] == "0.0", "in 40 steps nobody crosses"
+    assert cells["policy"] == str(tmp_path)
+    assert cells["certified"] == "0.0%"
+    assert cells["flipped"] == "100.0%"
+    assert float(cells["bound"]) > 0, "where the attack flips a state no bound can be below 0"
+
+
+def test_a_checkpoint_is_read_as_the_policy_that_it_would_become(tmp_path, tiny_settings) -> None:
+    settings = tiny_settings()
+    trainer = Trainer(settings, device=torch.device("cpu"))
+    for _ in zip(range(3), trainer.run(), strict=False):
+        pass
+    save_checkpoint(tmp_path / "checkpoint.safetensors", {"trainer": trainer.get_state()})
+    (tmp_path / "settings.json").write_text(json.dumps(asdict(settings)))
+    policy = read(tmp_path / "checkpoint.safetensors")
+    assert policy.card.agent_steps == 3 * settings.num_envs
+    assert policy.env == settings.env
+    online = trainer.learner.online
+    save_policy(tmp_path / "policy.safetensors", Policy(online, settings.env, policy.card), torch.float16)
+    states = torch.randint(256, (5, *settings.env.state_shape), dtype=torch.uint8)
+    assert torch.equal(policy(states), read(tmp_path / "policy.safetensors")(states))
+    torch.testing.assert_close(policy(states), online(states * STATE_SCALE), rtol=0, atol=1e-2)

@@ -1,0 +1,201 @@
+"""The cost model against sums done by hand."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.cost import Speeds, Study, cost, cpu_speeds, gpu_speeds, main, measured_on, page, paper_study, training_hours
+from bench.host import collecting_trainer
+from nrmap.learning.settings import TrainSettings
+from nrmap.policies.network import NetworkSpec, QNetwork
+
+ROOT = Path(__file__).parents[2]
+MACHINE = {"processor": "a processor", "cores": 2}
+TRAIN = {
+    "updates_per_second": {
+        "ddqn": {"rates": [40.0, 50.0, 200.0], "operations": 1.0},
+        "sa_ddqn": {"rates": [10.0, 9.0, 11.0], "operations": 1.0},
+    },
+    "machine": MACHINE,
+}
+HOST = {
+    "device": "cpu",
+    "collecting_seconds_per_step": 0.001,
+    "ablating_seconds_per_state": 0.25,
+    "training_rss_mb": 2048.0,
+    "checkpoint_mb": 53.0,
+    "checkpoint_seconds": 0.125,
+    "replaying_seconds_per_step": 0.0004,
+    "machine": MACHINE,
+}
+FILES = {"train.json": TRAIN, "host.json": HOST}
+
+
+@pytest.fixture
+def study(tiny_settings) -> Study:
+    vanilla = tiny_settings(steps=7200, warm_up_steps=3600, steps_per_update=4)
+    robust: TrainSettings = replace(vanilla, method="sa_ddqn", steps=3600, warm_up_steps=400)
+    return Study(games=2, seeds=3, trainings={"ddqn": vanilla, "sa_ddqn": robust}, num_states=1200, controls=2)
+
+
+def test_a_training_is_its_steps_and_its_updates(study: Study) -> None:
+    speeds = cpu_speeds(TRAIN, HOST)
+    assert speeds == Speeds(collecting=0.001, updates={"ddqn": 0.02, "sa_ddqn": 0.1}, ablating=0.25)
+    # 7.2 s of collecting and 900 updates of 20 ms; 3.6 s and 800 of 100 ms.
+    assert training_hours(study.trainings["ddqn"], speeds) == pytest.approx((7.2 + 18) / 3600)
+    assert training_hours(study.trainings["sa_ddqn"], speeds) == pytest.approx((3.6 + 80) / 3600)
+
+
+@pytest.mark.parametrize(("workers", "rounds"), [(1, 6), (4, 2), (6, 1), (20, 1)])
+def test_chains_are_shared_out(study: Study, workers: int, rounds: int) -> None:
+    found = cost(study, cpu_speeds(TRAIN, HOST), workers)
+    # 2 · 1,200 own states, and the 2,400 of the pool for the two policies, two random networks and
+    # two shuffled ones of each policy: 2,400 + 8 · 2,400 = 21,600 states, 90 minutes at 0.25 s.
+    assert found.maps == pytest.approx(1.5)
+    chain = (7.2 + 18 + 3.6 + 80) / 3600 + found.maps
+    assert found.worker_hours == pytest.approx(6 * chain)
+    assert found.wall_hours == pytest.approx(rounds * chain)
+
+
+def test_the_scale_is_the_papers() -> None:
+    study = paper_study(4, 5)
+    assert study.chains == 20
+    for settings in study.trainings.values():
+        assert settings.steps == 6_000_000
+        assert settings.steps_per_update == 1
+    assert study.trainings["sa_ddqn"].parent == study.trainings["ddqn"]
+    # 2,048 own states of each of two policies; 4,096 pooled ones for 2 trained, 3 random and 6 shuffled networks.
+    assert study.ablated_states == 4_096 + 45_056
+
+
+def test_what_was_not_measured_is_said(study: Study) -> None:
+    text = page(study, {"GPU": None, "CPU job": cpu_speeds(TRAIN, HOST)}, {"GPU": 1, "CPU jobs": 6}, FILES)
+    assert "| 1 GPU | not measured | |" in text
+    assert "| 6 CPU jobs | 9 | 0.1 |" in text
+    assert "| CPU job | 1.00 ms | 20.00 ms | 100.00 ms | 250.00 ms | 0.0 h | 0.0 h | 1.5 h |" in text
+    assert "Measured on a processor, 2 cores. Memory of a training: 2.0 GB. A checkpoint: 53 MB, written in" in text
+    assert "0.12 s; going on from one plays what the replay holds again, 4.0 s for 10,000 steps." in text
+
+
+def test_measurements_of_several_machines_are_said_to_be_that() -> None:
+    other = {"machine": {"processor": "another", "cores": 2, "gpu": "a GPU"}}
+    assert measured_on({"train.json": TRAIN, "host.json": HOST, "host-cuda.json": other}) == (
+        "Not measured on one machine: train.json and host.json on a processor, 2 cores; "
+        "host-cuda.json on another, 2 cores, a GPU."
+    )
+    more_cores = {"machine": {**MACHINE, "cores": 64}}
+    assert measured_on({"train.json": TRAIN, "host.json": more_cores}) == (
+        "Not measured on one machine: train.json on a processor, 2 cores; host.json on a processor, 64 cores."
+    )
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench.cost", "--folder", str(folder), *arguments])
+    main()
+
+
+def write(folder: Path, **files: object) -> None:
+    for name, content in files.items():
+        (folder / f"{name.replace('_', '-')}.json").write_text(json.dumps(content))
+
+
+def test_a_gpu_has_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    on_gpu = {
+        **HOST,
+        "device": "cuda",
+        "collecting_seconds_per_step": 0.0005,
+        "update_milliseconds": {"ddqn": 2.0, "sa_ddqn": 8.0},
+        "ablating_seconds_per_state": 0.01,
+    }
+    assert gpu_speeds(on_gpu) == Speeds(collecting=0.0005, updates={"ddqn": 0.002, "sa_ddqn": 0.008}, ablating=0.01)
+    write(tmp_path, train=TRAIN, host=HOST, host_cuda=on_gpu)
+    run_main(monkeypatch, tmp_path)
+    both = capsys.readouterr().out
+    assert "| GPU | 0.50 ms | 2.00 ms | 8.00 ms | 10.00 ms |" in both
+    assert "| CPU job | 1.00 ms | 20.00 ms | 100.00 ms | 250.00 ms |" in both
+    run_main(monkeypatch, tmp_path, "--gpu-update-ms", "3", "9")
+    assert "| GPU | 1.00 ms | 3.00 ms | 9.00 ms | 250.00 ms |" in capsys.readouterr().out
+    (tmp_path / "host-cuda.json").unlink()
+    run_main(monkeypatch, tmp_path)
+    assert "| GPU | not measured |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("there", "name", "command"),
+    [
+        ({}, "train", "python -m bench.train"),
+        ({"train": TRAIN, "host_cuda": HOST}, "host", "python -m bench.cost --measure"),
+    ],
+)
+def test_a_missing_file_is_said_to_be_made_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: dict[str, object], name: str, command: str
+) -> None:
+    write(tmp_path, **there)
+    with pytest.raises(SystemExit) as stopped:
+        run_main(monkeypatch, tmp_path)
+    assert stopped.value.code == f"error: no file {tmp_path}/{name}.json; make it with {command}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mistake"), [((), "is not a JSON file"), (("--measure", "--device", "cuda"), "no CUDA device")]
+)
+def test_other_mistakes_are_not_taken_for_missing_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], mistake: str
+) -> None:
+    write(tmp_path, train=TRAIN, host=HOST)
+    (tmp_path / "train.json").write_text("{")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as stopped:
+        run_main(monkeypatch, tmp_path, *arguments)
+    assert mistake in str(stopped.value.code)
+    assert "python -m" not in str(stopped.value.code)
+
+
+def test_the_timed_steps_ask_the_network(tiny_settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tiny_settings(exploration={"epsilon_initial": 1.0, "epsilon_final": 0.0})
+    trainer = collecting_trainer(settings, "cpu", settings.replay.capacity)
+    asked = []
+
+    def greedy_actions(states: torch.Tensor) -> torch.Tensor:
+        asked.append(len(states))
+        return torch.zeros(len(states), dtype=torch.int64)
+
+    monkeypatch.setattr(trainer.learner, "greedy_actions", greedy_actions)
+    for _ in zip(range(5), trainer.run(), strict=False):
+        pass
+    assert asked == 5 * [settings.num_envs]
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.cost", "--folder", str(tmp_path), "--gpu-update-ms", "2", "8"]
+    absent = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert absent.returncode == 1
+    assert absent.stderr.startswith(f"error: no file {tmp_path}/train.json")
+    assert len(absent.stderr.splitlines()) == 1
+    (tmp_path / "train.json").write_text(json.dumps(TRAIN))
+    done = subprocess.run(
+        [*command, "--measure", "--agent-steps", "64"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # where other work runs, threads wait for one another
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    host = json.loads((tmp_path / "host.json").read_text())
+    assert host["collecting_seconds_per_step"] > 0
+    # The replay of the scale alone takes 200,000 frames of 84 × 84 bytes.
+    assert host["training_rss_mb"] > 200_000 * 84 * 84 / 2**20
+    # The weights, those of the target network and Adam's two moments, in float32, and little else.
+    weights = sum(each.numel() for each in QNetwork(NetworkSpec(1, 84, 84, actions=3)).parameters())
+    assert 1 <= 2**20 * host["checkpoint_mb"] / (4 * 4 * weights) < 1.1
+    measured = [1000 * host[key] for key in ("collecting_seconds_per_step", "ablating_seconds_per_state")]
+    assert f"| GPU | {measured[0]:.2f} ms | 2.00 ms | 8.00 ms | {measured[1]:.2f} ms |" in done.stdout

@@ -1,0 +1,144 @@
+"""The map benchmark races contenders that find the same numbers, and writes what it promises."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from toy_policies import FREEWAY, toy_policy
+
+from bench import map_contenders as contenders
+from bench.map_cases import ACTIONS, Case, random_policy
+from bench.second_temperature import second_temperature
+from nrmap.ablation import make_engine
+from nrmap.atari.envs import EnvSpec
+from nrmap.policies.policy import save_policy
+
+ROOT = Path(__file__).parents[2]
+SIDE = 36  # the smallest screen on which the Nature convolutions fit
+STATES, FRAMES = 2, 2
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A dueling network with random weights, and states of noise on a third of their pixels."""
+    folder = tmp_path_factory.mktemp("case")
+    save_policy(folder / "policy.safetensors", random_policy(EnvSpec("Freeway", SIDE, SIDE, frame_stack=FRAMES)))
+    generator = torch.Generator().manual_seed(0)
+    shape = (STATES, FRAMES, SIDE, SIDE)
+    states = torch.randint(1, 256, shape, generator=generator) * (torch.rand(shape, generator=generator) < 1 / 3)
+    torch.save(states.to(torch.uint8), folder / "states.pt")
+    return Case("small", "random", folder / "policy.safetensors", folder / "states.pt")
+
+
+@pytest.fixture(scope="module")
+def q_values(case: Case) -> torch.Tensor:
+    """Those of every ablated state, [N, H, W, A], one at a time by the definition."""
+    policy, states = case.load()
+    ablated = states.repeat_interleave(SIDE**2, dim=0)  # [N · H · W, C, H, W]
+    for number, copy in enumerate(ablated):
+        copy.view(-1, SIDE**2)[:, number % SIDE**2] = 0
+    return policy(ablated).unflatten(0, (STATES, SIDE, SIDE)).double()
+
+
+@pytest.mark.parametrize("skip_unchanged", [False, True])
+def test_dense_batches_find_the_q_values(case: Case, q_values: torch.Tensor, skip_unchanged: bool) -> None:
+    policy, states = case.load()
+    ablate = contenders.dense(policy, 500, skip_unchanged=skip_unchanged)
+    found = torch.cat([ablate(state) for state in states.split(1)]).double()
+    torch.testing.assert_close(found, q_values, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("differences_only", [False, True])
+def test_the_engine_finds_the_q_values(case: Case, q_values: torch.Tensor, differences_only: bool) -> None:
+    policy, states = case.load()
+    engine = make_engine(policy, spec=contenders.SPEC, engine="incremental", differences_only=differences_only)
+    found = torch.cat([chunk.q_values for chunk in engine.ablate(states)]).double()
+    if differences_only:
+        found, q_values = (values - values.mean(dim=-1, keepdim=True) for values in (found, q_values))
+    torch.testing.assert_close(found, q_values, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rival", [contenders.feature_ablation, contenders.occlusion])
+def test_captum_finds_what_the_first_action_loses(case: Case, q_values: torch.Tensor, rival) -> None:
+    policy, states = case.load()
+    attribute = rival(policy, 500)
+    for state, of_state in zip(states.split(1), q_values, strict=True):
+        losses = policy(state)[0, 0].double() - of_state[..., 0]  # [H, W]
+        assert losses.abs().max() > 1e-4, "there is something to find"
+        with torch.inference_mode():
+            found = attribute(state)  # [1, C, H, W]
+        torch.testing.assert_close(found[0].double(), losses.expand_as(found[0]), rtol=0, atol=1e-6)
+
+
+def test_every_contender_does_as_many_states_as_it_is_asked_for(case: Case) -> None:
+    works = [contenders.incremental(case), contenders.incremental(case, True)]
+    for rival in (
+        partial(contenders.dense, skip_unchanged=False),
+        partial(contenders.dense, skip_unchanged=True),
+        contenders.feature_ablation,
+        contenders.occlusion,
+    ):
+        works.append(contenders.one_by_one(rival, case, 500))
+    assert [work.run(STATES) for work in works] == [STATES] * len(works)
+
+
+def test_the_engine_is_checked_in_double_precision(case: Case) -> None:
+    exactness, floor = contenders.exactness(case, STATES)
+    assert exactness.ablations == STATES * SIDE**2
+    assert exactness.argmax_mismatches == 0
+    assert exactness.max_abs_q_diff < 1e-6
+    assert 0 < floor < 1e-6
+
+
+def test_the_operations_of_the_engine_are_fewer_than_those_of_whole_networks(case: Case) -> None:
+    # Multiply-adds of one network: 8 × 8, 3 × 3 and 1 × 1 places of the convolutions, then two heads.
+    network = 64 * 32 * FRAMES * 8**2 + 9 * 64 * 32 * 4**2 + 64 * 64 * 3**2 + 2 * 512 * 64 + 512 * (ACTIONS + 1)
+    found, of_differences = (contenders.operations_by_layer(case, differences_only=only) for only in (False, True))
+    by_layer = sum(found[layer] for layer in ("conv2", "conv3", "hidden"))
+    assert by_layer + 2 * network <= found["sum"] < SIDE**2 * 2 * network, "in the sum the state itself is run, too"
+    assert of_differences["hidden"] < found["hidden"]
+    left = contenders.units_left(case)
+    assert list(left) == ["conv1", "conv2", "conv3", "hidden"]
+    assert all(0 < share <= 1 for share in left.values())
+
+
+def test_a_second_temperature_finds_the_ablation_done(tmp_path: Path) -> None:
+    save_policy(tmp_path / "policy.safetensors", toy_policy(FREEWAY))
+    found = second_temperature(tmp_path / "policy.safetensors", 1, tmp_path / "outputs")
+    assert found["states"] == 1
+    assert found["speedup"] == found["first_seconds"] / found["second_seconds"] > 0
+    assert len(list((tmp_path / "outputs/ablated/Freeway").iterdir())) == 1
+    assert len(list((tmp_path / "outputs/maps/Freeway/toy/seed0").iterdir())) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_benchmark_writes_its_json(tmp_path: Path) -> None:
+    output = tmp_path / "maps.json"
+    command = [
+        sys.executable, "-m", "bench.maps", "--policy", "--cases", "1 frame, plain", "--states", "2",
+        "--exact-states", "1", "--rounds", "1", "--batch-sizes", "512", "--sides", "42", "--map-states", "2",
+        "--output", str(output),
+    ]  # fmt: skip
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # where other work runs, threads wait for one another
+    done = subprocess.run(command, cwd=ROOT, env=one_thread, capture_output=True, text=True, timeout=580, check=False)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(output.read_text())
+    (case,) = results["cases"]
+    assert (case["case"], case["weights"], case["states"]) == ("1 frame, plain", "random", 2)
+    rivals = {"dense", "dense_skipping", "feature_ablation", "occlusion"}
+    assert case["best_batch_size"] == dict.fromkeys(rivals, 512)
+    assert case["seconds_per_state"].keys() == {"incremental", "differences_only", *rivals}
+    assert min(case["seconds_per_state"].values()) > 0
+    assert case["ablations_checked"] == 84 * 84
+    assert case["argmax_mismatches"] == 0
+    assert case["gflops_fraction"] > 0
+    assert [row["states"] for row in results["growth_with_states"]] == [1]
+    assert [row["pixels"] for row in results["growth_with_image_size"]] == [42 * 42]
+    assert results["second_temperature"]["states"] == 2
+    assert results["machine"]["cores"] > 0

@@ -1,0 +1,278 @@
+"""An outputs folder as training and analysis write it, from made-up Q-values, episodes and curves.
+
+Files, records and maps are made by the library itself; only what networks and games would say is
+drawn at random, so that a whole tree takes a second.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from analyze.study import evaluation_inputs
+from nrmap.atari.envs import EVALUATION_STREAM
+from nrmap.learning.settings import TrainSettings
+from nrmap.maps.episode_maps import EpisodeMaps, save_maps
+from nrmap.maps.measures import map_records
+from nrmap.maps.null_networks import CONTROL_KINDS, control_policies
+from nrmap.maps.sweep import sweep_maps
+from nrmap.play.evaluation import BASELINE_METHOD, GAP_QUANTILES, WORST_CASE, episode_records, rate_record
+from nrmap.play.players import EpisodeCounts
+from nrmap.play.rollout import Episode
+from nrmap.play.states import RolloutStates, SourcePolicy
+from nrmap.play.states_file import save_states
+from nrmap.policies.network import NetworkSpec, QNetwork
+from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
+from nrmap.support.files import identity_of, sha256_of_file, write_json
+from nrmap.support.identity import stage_identity
+from nrmap.support.layout import CURVES_FILE, METRICS_FILE, POLICY_FILE, Layout
+from nrmap.support.records import Record, write_records
+from nrmap.support.runtime import provenance
+
+ACTIONS = ("NOOP", "UP", "DOWN")
+ATTACKS = (("noise", 1 / 255, 10), ("pgd-10", 1 / 255, 10), ("pgd-10", 3 / 255, 10), ("pgd-50", 1 / 255, 5))
+ATTACKS += ((WORST_CASE, 1 / 255, 10),)
+
+
+@dataclass(frozen=True)
+class Example:
+    """The size of the tree and who is in it; in `without_flips` no pixel flips an action, so K is 0."""
+
+    methods: tuple[str, ...] = ("ddqn", "sa_ddqn")
+    seeds: tuple[int, ...] = (0, 1)
+    num_states: int = 16
+    episodes: int = 16
+    temperatures: tuple[float, ...] = (0.1, 1.0)
+    prefix_sizes: tuple[int, ...] = (4, 8)
+    without_flips: tuple[tuple[str, int], ...] = (("sa_ddqn", 1),)
+    states_from: tuple[str, ...] = ("own", "pool")
+    attacks: tuple[tuple[str, float, int], ...] = ATTACKS
+    controls: int = 0  # draws of each kind
+
+
+SMALL = Example(
+    seeds=(0,), temperatures=(1.0,), prefix_sizes=(8,), states_from=("own",), without_flips=(("sa_ddqn", 0),)
+)
+
+
+def write_example(outputs: Path, base: TrainSettings, example: Example) -> None:
+    """Write the tree under `outputs`; `base` are settings of a small training run."""
+    layout = Layout(outputs)
+    pool_path = layout.states(game=base.env.game, identity="pool")
+    for method in example.methods:
+        for seed in example.seeds:
+            settings = replace(base, method=method, seed=seed)
+            policy_path = write_training(layout, settings)
+            policy = load_policy(policy_path)
+            write_evaluation(layout, policy, example)
+            own_path = layout.states(game=base.env.game, identity=f"{method}{seed}")
+            save_states(own_path, synthetic_states(policy, example))
+            if not pool_path.exists():
+                save_states(pool_path, synthetic_states(policy, example))
+            paths = {"own": own_path, "pool": pool_path}
+            for states_from in example.states_from:
+                write_maps(layout, policy, paths[states_from], states_from, example)
+                for kind in CONTROL_KINDS if example.controls else ():
+                    for control in control_policies(policy, kind, example.controls, seed=0):
+                        write_maps(layout, control, paths[states_from], states_from, example)
+    write_baselines(layout, base)
+
+
+def write_training(layout: Layout, settings: TrainSettings) -> Path:
+    """A policy of random weights with its card, settings and curves; returns the policy's path."""
+    identity = settings.identity(None)
+    folder = layout.training(game=settings.env.game, method=settings.method, seed=settings.seed, identity=identity)
+    torch.manual_seed(_seed(settings.method, settings.seed))
+    channels, height, width = settings.env.state_shape
+    network = QNetwork(NetworkSpec(channels, height, width, len(ACTIONS), dueling=settings.dueling))
+    card = PolicyCard(
+        method=settings.method,
+        seed=settings.seed,
+        agent_steps=settings.steps,
+        identity=identity,
+        settings=asdict(settings),
+        results={"updates": 60, "precision": "bfloat16", "recent_mean_return": 21.5, "seconds": 12.5},
+        provenance=provenance(),
+    )
+    save_policy(folder / POLICY_FILE, Policy(network, settings.env, card))
+    write_json(folder / "settings.json", asdict(settings))
+    write_json(folder / CURVES_FILE, made_up_curves(settings))
+    return folder / POLICY_FILE
+
+
+def made_up_curves(settings: TrainSettings) -> dict:
+    rng = _rng("curves", settings.method, settings.seed)
+    steps = np.linspace(0, settings.steps, 120)[1:].astype(int)
+    returns = np.round(30 * (1 - np.exp(-4 * steps / settings.steps)) + rng.normal(0, 2, len(steps)))
+    episodes = [
+        {"agent_step": int(step), "env": index % 4, "undiscounted_return": max(float(value), 0.0), "length": 23}
+        for index, (step, value) in enumerate(zip(steps, returns, strict=True))
+    ]
+    rows = []
+    for index, step in enumerate(steps[::8]):
+        row = {
+            "agent_step": int(step),
+            "seconds": float(step) / 100,
+            "steps_per_second": 100.0,
+            "episodes": 8 * index,
+            "loss": float(np.exp(-index / 8) + 0.05 * rng.random()),
+            "q_mean": float(index / 10),
+            "epsilon": 0.02,
+            "learning_rate": 1e-4,
+            "attack_epsilon": min(index / 8, 1.0) / 255,
+        }
+        if settings.method.startswith("sa_"):
+            row |= {"robust_loss": float(rng.normal(-1, 0.2)), "adversarial_flips": float(np.exp(-index / 4))}
+        rows.append(row)
+    return {"episodes": episodes, "rows": rows, "seconds": 12.5}
+
+
+def made_up_episodes(rng: np.random.Generator, count: int, mean: float, shares: Sequence[float]) -> list[Episode]:
+    """Episodes of 200 steps whose returns scatter about `mean` and whose actions come in `shares`."""
+    episodes = []
+    for number in range(count):
+        actions = rng.choice(len(shares), size=200, p=shares).astype(np.uint8)
+        rewards = np.zeros(200, dtype=np.float32)
+        rewards[: max(round(mean + rng.normal(0, 1.2)), 0)] = 1
+        episodes.append(Episode(number, actions, rewards, terminated=True, truncated=False))
+    return episodes
+
+
+def write_evaluation(layout: Layout, policy: Policy, example: Example) -> None:
+    card, game = policy.card, policy.env.game
+    robust = card.method.startswith("sa_")
+    rng = _rng("evaluation", card.method, card.seed)
+    shares = (0.1, 0.8, 0.1) if robust else (0.15, 0.7, 0.15)
+    shared = partial(Record, game, card.method, card.seed, policy_sha256=policy.sha256)
+    played = made_up_episodes(rng, 20, 29 if robust else 32, shares)
+    make = partial(shared, episodes=20, attack="clean")
+    records = episode_records(make, played, ACTIONS)
+    gaps = rng.exponential(1.0 if robust else 0.1, 4000)
+    for quantile in GAP_QUANTILES:
+        value = float(np.quantile(gaps, quantile))
+        records.append(make(metric="q_gap_quantile", value=value, item=str(quantile), num_states=4000))
+    for attack_epsilon, share in ((1 / 255, 0.95 if robust else 0.02), (3 / 255, 0.4 if robust else 0.0)):
+        proven = EpisodeCounts({number: int(rng.binomial(200, share)) for number in range(20)})
+        records.append(rate_record(partial(make, attack_epsilon=attack_epsilon), "certified_rate", proven, played))
+    for attack, attack_epsilon, episodes in example.attacks:
+        fall = 0 if attack == "noise" else (2 if robust else 25) * attack_epsilon * 255
+        played = made_up_episodes(rng, episodes, max((29 if robust else 32) - fall, 0), shares)
+        make = partial(shared, episodes=episodes, attack=attack, attack_epsilon=attack_epsilon)
+        records += episode_records(make, played, ACTIONS)
+        flips = EpisodeCounts({number: int(rng.integers(0, 10 if robust else 200)) for number in range(episodes)})
+        records.append(rate_record(make, "flip_rate", flips, played))
+    of_episodes = {"episodes": 20, "run_seed": 0, "stream": EVALUATION_STREAM}
+    settings = {**of_episodes, "attack_runs": [list(run) for run in example.attacks]}
+    identity = identity_of({"policy": policy.sha256, **settings})
+    folder = layout.evaluation(game=game, method=card.method, seed=card.seed, identity=identity)
+    _write(folder / METRICS_FILE, records, settings, evaluation_inputs(policy))
+
+
+def write_baselines(layout: Layout, base: TrainSettings) -> None:
+    rng = _rng("baselines")
+    records = []
+    players = {"random_policy": (0.5, (1 / 3, 1 / 3, 1 / 3)), "constant:NOOP": (0, (1, 0, 0))}
+    players |= {"constant:UP": (21.8, (0, 1, 0)), "constant:DOWN": (0, (0, 0, 1))}
+    for attack, (mean, shares) in players.items():
+        make = partial(Record, base.env.game, BASELINE_METHOD, None, episodes=20, attack=attack)
+        records += episode_records(make, made_up_episodes(rng, 20, mean, shares), ACTIONS)
+    settings = {"env": asdict(base.env), "episodes": 20, "run_seed": 0, "stream": EVALUATION_STREAM}
+    path = layout.baselines(game=base.env.game, identity=stage_identity("baselines", **settings)) / METRICS_FILE
+    _write(path, records, settings, {})
+
+
+def synthetic_states(policy: Policy, example: Example) -> RolloutStates:
+    rng = _rng("states", policy.label)
+    per_episode = example.num_states // example.episodes
+    length = policy.env.max_agent_steps
+    episodes = tuple(
+        Episode(
+            seed=100 + number,
+            actions=rng.choice(len(ACTIONS), size=length, p=(0.1, 0.8, 0.1)).astype(np.uint8),
+            rewards=np.zeros(length, dtype=np.float32),
+            terminated=False,
+            truncated=True,
+        )
+        for number in range(example.episodes)
+    )
+    positions = (2 * np.arange(per_episode) + 1) * length // (2 * per_episode)
+    return RolloutStates(
+        env=policy.env,
+        origins=(SourcePolicy(policy.label, policy.sha256),),
+        episodes=episodes,
+        episode_origins=np.zeros(example.episodes, dtype=np.int64),
+        states=rng.integers(0, 256, (example.num_states, *policy.env.state_shape)).astype(np.uint8),
+        episode_ids=np.repeat(np.arange(example.episodes), per_episode),
+        positions=np.tile(positions, example.episodes),
+    )
+
+
+@dataclass(frozen=True)
+class MadeUpQValues:
+    """One state's ablated Q-values: bumps about a lane that moves with the state, on a grid for robust agents."""
+
+    start: int
+    q_values: torch.Tensor
+    clean_q_values: torch.Tensor
+
+
+def made_up_chunks(policy: Policy, example: Example, states_from: str) -> Iterator[MadeUpQValues]:
+    rng = _rng("q_values", policy.label, states_from)
+    robust = policy.card.method.startswith("sa_")
+    flips = (policy.card.method, policy.card.seed) not in example.without_flips
+    height, width = policy.env.height, policy.env.width
+    rows, columns = np.mgrid[:height, :width] / (height, width)[0]
+    for state in range(example.num_states):
+        clean = torch.tensor([[0.0, 0.3 if robust else 0.12, 0.1]]).double() + 3
+        centre = rng.uniform(0.15, 0.85)
+        bump = np.exp(-((rows - centre) ** 2 + (columns - 0.3) ** 2) / 0.01)
+        if robust:
+            bump = bump * ((np.arange(height)[:, None] % 4 == 0) & (np.arange(width) % 4 == 0))
+        effect = bump[..., None] * rng.normal(0, 0.15 if flips else 1e-3, (height, width, len(ACTIONS)))
+        noise = rng.normal(0, 2e-3 if flips else 1e-4, (height, width, len(ACTIONS)))
+        yield MadeUpQValues(state, clean + torch.from_numpy(effect + noise)[None], clean)
+
+
+def made_up_maps(policy: Policy, example: Example, states_from: str) -> EpisodeMaps:
+    return sweep_maps(
+        made_up_chunks(policy, example, states_from),
+        episode_ids=np.repeat(np.arange(example.episodes), example.num_states // example.episodes),
+        temperatures=example.temperatures,
+        rounding_floor=1e-9,
+        prefix_sizes=example.prefix_sizes,
+    )
+
+
+def write_maps(layout: Layout, policy: Policy, states_path: Path, states_from: str, example: Example) -> None:
+    maps = made_up_maps(policy, example, states_from)
+    settings = {
+        "temperatures": list(example.temperatures),
+        "ablation": {"value": 0, "channels": "all"},
+        "prefix_sizes": list(example.prefix_sizes),
+    }
+    inputs = {"policy_sha256": policy.sha256, "states_sha256": sha256_of_file(states_path)}
+    identity = identity_of({**inputs, **settings, "states_from": states_from})
+    card, game = policy.card, policy.env.game
+    method = card.method.replace(" ", "-")
+    folder = layout.maps(game=game, method=method, seed=card.seed, identity=identity)
+    save_maps(folder / "maps.npz", maps, {"policy": policy.label, **inputs})
+    records = map_records(
+        maps, game=game, method=card.method, seed=card.seed, states_from=states_from, policy_sha256=policy.sha256
+    )
+    inputs["states_path"] = str(states_path.relative_to(layout.outputs))
+    _write(folder / METRICS_FILE, records, settings, inputs)
+
+
+def _write(path: Path, records: list[Record], settings: dict, inputs: dict) -> None:
+    write_records(path, records, settings=settings, inputs=inputs, provenance=provenance())
+
+
+def _seed(*what: object) -> int:
+    return int(identity_of({"what": [str(one) for one in what]}), 16) % 2**32
+
+
+def _rng(*what: object) -> np.random.Generator:
+    return np.random.default_rng(_seed(*what))

@@ -1,0 +1,167 @@
+"""Differences in sparsity: against brute force on small maps, and Welch's interval against its formula."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from nrmap.maps.differences import paired_differences, seed_difference
+from nrmap.maps.episode_maps import EpisodeMaps
+from nrmap.support.errors import NrmapError
+from nrmap.support.records import Record, select
+
+MAKE = partial(Record, "Freeway", "sa_ddqn", 0, item="ddqn")
+EPISODES, SIDE = 17, 5
+ONE_PLAYER = np.zeros(EPISODES, dtype=np.int64)
+
+
+def random_maps(seed: int, temperatures=(0.5, 1.0), side: int = SIDE) -> EpisodeMaps:
+    """Sparse maps of 17 episodes, each pixel hit in some of them."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int):
+        return rng.exponential(1.0, (*shape, side, side)) * (rng.random((*shape, side, side)) < 0.4)
+
+    each = len(temperatures)
+    return EpisodeMaps(
+        temperatures=temperatures,
+        episode_ids=np.arange(EPISODES),
+        states_per_episode=np.full(EPISODES, 2),
+        kmap=draw(EPISODES),
+        margin_drop=draw(EPISODES) - draw(EPISODES),
+        hmap=draw(each, EPISODES) + 1,
+        kl=draw(each, EPISODES),
+        entropy=np.zeros((each, EPISODES)),
+        flips=np.zeros(EPISODES, dtype=np.int64),
+        ties=np.zeros(EPISODES, dtype=np.int64),
+        q_gaps=np.zeros(2 * EPISODES),
+    )
+
+
+def brute_force(ours, theirs, players=ONE_PLAYER) -> tuple[float, float, float]:
+    """S(ours) − S(theirs) and its jackknife interval within players, every sum and every norm written out."""
+
+    def s(episodes) -> float:
+        total = [sum(float(episode[i, j]) for episode in episodes) for i, j in np.ndindex(SIDE, SIDE)]
+        return sum(abs(x) for x in total) / sum(x * x for x in total) ** 0.5
+
+    count = len(ours)
+    value = s(ours) - s(theirs)
+    without = []
+    for episode in range(count):
+        kept = [other for other in range(count) if other != episode]
+        without.append(s([ours[e] for e in kept]) - s([theirs[e] for e in kept]))
+    variance = 0.0
+    for player in set(players.tolist()):
+        own = [one for one, by in zip(without, players, strict=False) if by == player]
+        mean = sum(own) / len(own)
+        variance += (len(own) - 1) / len(own) * sum((one - mean) ** 2 for one in own)
+    half = stats.t.ppf(0.975, count - len(set(players.tolist()))) * variance**0.5
+    return value, value - half, value + half
+
+
+def test_every_difference_is_that_of_leaving_each_episode_out_of_both_maps():
+    ours, theirs = random_maps(1), random_maps(2, temperatures=(1.0, 2.0))
+    records = paired_differences(MAKE, ours, theirs, ONE_PLAYER)
+    expected = {
+        ("kmap", None): (ours.kmap, theirs.kmap),
+        ("margin_drop", None): (ours.margin_drop, theirs.margin_drop),
+        ("hmap", 1.0): (ours.hmap[1], theirs.hmap[0]),
+        ("kl", 1.0): (ours.kl[1], theirs.kl[0]),
+    }
+    assert {(record.metric, record.temperature) for record in records} == {
+        (f"{kind}_sparsity_difference", temperature) for kind, temperature in expected
+    }
+    for (kind, temperature), maps in expected.items():
+        (record,) = select(records, metric=f"{kind}_sparsity_difference", temperature=temperature)
+        np.testing.assert_allclose((record.value, record.low, record.high), brute_force(*maps), rtol=1e-10)
+        assert (record.interval, record.item) == ("jackknife over 17 episodes, for these two policies", "ddqn")
+
+
+def test_episodes_of_two_players_differ_within_each_of_them_only():
+    ours, theirs = random_maps(1), random_maps(2)
+    players = np.arange(EPISODES) % 2
+    ours = replace(ours, kmap=ours.kmap * np.where(players, 20.0, 1.0)[:, None, None])
+    (record, *_) = paired_differences(MAKE, ours, theirs, players)
+    expected = brute_force(ours.kmap, theirs.kmap, players)
+    np.testing.assert_allclose((record.value, record.low, record.high), expected, rtol=1e-10)
+    assert record.interval == "jackknife over 17 episodes of 2 policies, for these two policies"
+    assert not np.isclose(record.low, brute_force(ours.kmap, theirs.kmap)[1], rtol=1e-3)
+
+
+def test_what_both_maps_share_cancels():
+    """Episodes of unequal weight move both S alike: the difference is known better than either."""
+    ours = random_maps(3)
+    weights = np.random.default_rng(4).exponential(1.0, EPISODES)[:, None, None] ** 3
+    rare = np.zeros_like(ours.kmap)
+    rare[:, 0, 0] = 0.01
+    first = replace(ours, kmap=ours.kmap * weights)
+    second = replace(ours, kmap=first.kmap + rare)
+    (record, *_) = paired_differences(MAKE, second, first, ONE_PLAYER)
+    (alone, *_) = paired_differences(MAKE, second, replace(first, kmap=np.ones_like(first.kmap)), ONE_PLAYER)
+    assert record.low is not None
+    assert alone.low is not None
+    assert record.high - record.low < 0.1 * (alone.high - alone.low)
+
+
+@pytest.mark.parametrize(("ours_is_zero", "note"), [(True, "this S is undefined"), (False, "the other S is undefined")])
+def test_a_map_of_zeros_has_no_difference(ours_is_zero, note):
+    maps, zero = random_maps(1), replace(random_maps(2), kmap=np.zeros((EPISODES, SIDE, SIDE)))
+    record, *others = paired_differences(MAKE, *((zero, maps) if ours_is_zero else (maps, zero)), ONE_PLAYER)
+    assert (record.value, record.low, record.interval) == (None, None, None)
+    assert record.note.startswith(note)
+    assert "no pixel flips an action" in record.note
+    assert all(other.value is not None for other in others)
+
+
+def test_few_episodes_have_a_difference_without_an_interval():
+    def first(count: int, maps: EpisodeMaps) -> EpisodeMaps:
+        by_episode = ("episode_ids", "states_per_episode", "kmap", "margin_drop", "flips", "ties")
+        return replace(
+            maps,
+            **{name: getattr(maps, name)[:count] for name in by_episode},
+            **{name: getattr(maps, name)[:, :count] for name in ("hmap", "kl", "entropy")},
+            q_gaps=maps.q_gaps[: 2 * count],
+        )
+
+    ours, theirs = (first(8, random_maps(seed)) for seed in (1, 2))
+    record, *_ = paired_differences(MAKE, ours, theirs, ONE_PLAYER[:8])
+    assert record.value == pytest.approx(brute_force(ours.kmap, theirs.kmap)[0])
+    assert (record.low, record.interval) == (None, None)
+    assert record.note == "an interval needs at least 16 episodes, found 8"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(random_maps(2), episode_ids=np.arange(1, EPISODES + 1)),
+        random_maps(2, side=6),
+        replace(random_maps(2), states_per_episode=np.full(EPISODES, 1), q_gaps=np.zeros(EPISODES)),
+    ],
+)
+def test_maps_of_other_states_are_not_compared(other):
+    with pytest.raises(NrmapError, match="not of the same episodes and pixels"):
+        paired_differences(MAKE, random_maps(1), other, ONE_PLAYER)
+
+
+def test_over_seeds_the_interval_is_welchs():
+    ours, theirs = [20.0, 26.0, 23.5, 21.0], [50.0, 53.0, 55.5]
+    record = seed_difference(MAKE, "kmap", dict(enumerate(ours)), dict(enumerate(theirs)))
+    squares = [np.var(values, ddof=1) / len(values) for values in (ours, theirs)]
+    freedom = sum(squares) ** 2 / sum(s**2 / (len(v) - 1) for s, v in zip(squares, (ours, theirs), strict=True))
+    half = stats.t.ppf(0.975, freedom) * sum(squares) ** 0.5
+    centre = sum(ours) / 4 - sum(theirs) / 3
+    np.testing.assert_allclose((record.value, record.low, record.high), (centre, centre - half, centre + half))
+    assert record.metric == "kmap_sparsity_difference"
+    assert record.interval == "Welch's t over 4 and 3 training seeds"
+
+
+def test_over_seeds_there_is_nothing_of_two_and_nothing_defined_of_an_undefined_one():
+    three = {0: 1.0, 1: 2.0, 2: 4.0}
+    assert seed_difference(MAKE, "kmap", three, {0: 1.0, 1: 2.0}) is None
+    record = seed_difference(MAKE, "kmap", three | {3: None}, three)
+    assert (record.value, record.note) == (None, "S is undefined in 1 of 7 policies")
+    equal = seed_difference(MAKE, "kmap", dict.fromkeys(range(3), 5.0), dict.fromkeys(range(3), 4.0))
+    assert (equal.value, equal.low, equal.interval) == (1.0, None, None)

@@ -1,0 +1,112 @@
+"""Maps in files and in shards."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from swept_maps import CLEAN, Q_VALUES, identical, sweep
+
+from nrmap.maps.episode_maps import load_maps, merge_maps, save_maps
+from nrmap.support.errors import NrmapError
+
+
+@pytest.fixture
+def maps():
+    return sweep(Q_VALUES, CLEAN, [3, 3, 5, 5], temperatures=(0.5, 1.0), prefix_sizes=(2, 4))
+
+
+def test_a_file_of_maps_brings_them_back(tmp_path, maps):
+    metadata = {"policy": "Freeway/ddqn/seed0", "num_states": 4}
+    save_maps(tmp_path / "maps.npz", maps, metadata)
+    loaded, found = load_maps(tmp_path / "maps.npz")
+    assert identical(maps, loaded)
+    assert found == metadata
+    save_maps(tmp_path / "again.npz", loaded, found)
+    assert (tmp_path / "maps.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
+    with np.load(tmp_path / "maps.npz", allow_pickle=False) as file:
+        assert file["kmap"].shape == (2, 2, 3)
+        assert file["prefix2/hmap"].shape == (2, 2, 2, 3)
+
+
+def test_a_failed_save_leaves_nothing(tmp_path, maps):
+    with pytest.raises(ValueError, match="JSON"):
+        save_maps(tmp_path / "maps.npz", maps, {"floor": math.nan})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NrmapError, match="cannot write"):
+        save_maps(tmp_path / "file" / "maps.npz", maps, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_files_that_are_not_maps_are_refused(tmp_path, maps):
+    path = tmp_path / "maps.npz"
+    with pytest.raises(NrmapError, match="no maps file"):
+        load_maps(path)
+    save_maps(path, maps, {})
+    whole = path.read_bytes()
+    for length in (0, 3, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(NrmapError, match="is not a readable maps file"):
+            load_maps(path)
+    np.save(path.open("wb"), np.zeros(3))
+    with pytest.raises(NrmapError, match="is an npy file"):
+        load_maps(path)
+    np.savez(path, kmap=np.zeros(3))
+    with pytest.raises(NrmapError, match="holds no maps"):
+        load_maps(path)
+    np.savez(path, nrmap_maps="not JSON")
+    with pytest.raises(NrmapError, match="is not a readable maps file"):
+        load_maps(path)
+    for header in ("[1]", '{"format": 1}', '{"format": 1, "prefixes": []}'):
+        np.savez(path, nrmap_maps=header)
+        with pytest.raises(NrmapError, match="is damaged"):
+            load_maps(path)
+
+
+def test_a_damaged_byte_never_changes_a_map(tmp_path, maps):
+    path = tmp_path / "maps.npz"
+    save_maps(path, maps, {})
+    whole = path.read_bytes()
+    noticed = 0
+    for place, byte in np.random.default_rng(0).integers((0, 1), (len(whole), 256), size=(150, 2)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ byte]) + whole[place + 1 :])
+        try:
+            assert identical(load_maps(path)[0], maps)
+        except NrmapError:
+            noticed += 1
+    assert noticed > 50
+
+
+def test_arrays_that_are_missing_or_wrong_are_named(tmp_path, maps):
+    path = tmp_path / "maps.npz"
+    save_maps(path, maps, {})
+    with np.load(path) as file:
+        arrays = dict(file)
+    header = json.loads(str(arrays["nrmap_maps"]))
+    for changes, message in (
+        ({"nrmap_maps": json.dumps(header | {"format": 99})}, "maps format 99: expected 1"),
+        ({"kl": None}, "the array kl is missing"),
+        ({"prefix2/flips": None}, "the array prefix2/flips is missing"),
+        ({"kmap": arrays["kmap"].astype(np.float32)}, "kmap is float32, expected float64"),
+        ({"prefix4/ties": arrays["prefix4/ties"] * 1.0}, "prefix4/ties is float64, expected int64"),
+        ({"hmap": arrays["hmap"][:, :1]}, "hmap of 2 episodes is"),
+        ({"q_gaps": arrays["q_gaps"][:3]}, "q_gaps of 2 episodes is \\(3,\\): expected \\(4,\\)"),
+    ):
+        changed = {name: array for name, array in (arrays | changes).items() if array is not None}
+        np.savez(path, **changed)
+        with pytest.raises(NrmapError, match=message):
+            load_maps(path)
+
+
+def test_shards_that_do_not_fit_are_refused():
+    maps = sweep(Q_VALUES, CLEAN, [0, 0, 1, 1])
+    with pytest.raises(NrmapError, match="more than one shard: \\[0, 1\\]"):
+        merge_maps([maps, maps])
+    with pytest.raises(NrmapError, match="different temperatures"):
+        merge_maps([maps, sweep(Q_VALUES, CLEAN, [2, 2, 3, 3], temperatures=(2.0,))])
+    with pytest.raises(NrmapError, match="different pixels"):
+        merge_maps([maps, sweep(Q_VALUES[:, :1], CLEAN, [2, 2, 3, 3])])
+    with pytest.raises(NrmapError, match="different prefix sizes"):
+        merge_maps([maps, sweep(Q_VALUES, CLEAN, [2, 2, 3, 3], prefix_sizes=(2,))])
+    with pytest.raises(NrmapError, match="no shards"):
+        merge_maps([])

@@ -1,0 +1,170 @@
+"""The grid number: known grids, noise and blobs, and how often it cries wolf on maps without a grid."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+
+from nrmap.maps.grid import grid_excess, grid_excess_of_rows, smallest_side
+from nrmap.support.errors import NrmapError
+
+ROWS, COLUMNS = np.mgrid[:84, :84].astype(float)
+
+
+def grid(period, height=84, width=84):
+    rows, columns = np.mgrid[:height, :width]
+    return ((rows % period == 0) & (columns % period == 0)).astype(float)
+
+
+def blob(row=30, column=40, sigma=15):
+    return np.exp(-((ROWS - row) ** 2 + (COLUMNS - column) ** 2) / (2 * sigma**2))
+
+
+def noise(seed, power=0.0):
+    """A Gaussian map with energies as f^-power, cut from one twice as large so that it does not wrap around."""
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(168), np.fft.fftfreq(168)))
+    frequency[0, 0] = 1
+    white = np.fft.fft2(np.random.default_rng(seed).standard_normal((168, 168)))
+    return np.fft.ifft2(white * frequency ** (-power / 2)).real[:84, :84]
+
+
+def excess_as_a_loop(values, period, side, axis):
+    """The definition, with the Fourier sums written out."""
+    top, left = ((extent - side) // 2 for extent in values.shape)
+    crop = values[top : top + side, left : left + side]
+    crop = crop - crop.mean()
+    if axis == 1:
+        crop = crop.T
+
+    def energy(index):
+        wave = np.exp(-2j * math.pi * index * np.arange(side) / side)
+        return sum(abs((wave * column).sum()) ** 2 for column in crop.T)
+
+    multiples = [k * side // period for k in range(1, period // 2 + 1)]
+    around = [sum(energy(m + step) + energy(m - step) for step in (1, 2, 3)) / 6 for m in multiples]
+    return sum(map(energy, multiples)), sum(around)
+
+
+@pytest.mark.parametrize("period", [4, 7, 8])
+def test_the_definition(period):
+    values = noise(0, power=1.5) + 3 * grid(8)
+    found = grid_excess(values, period=period, draws=5)
+    assert found.side == (84 // period - 1) * period
+    (vertical, around_v), (horizontal, around_h) = (
+        excess_as_a_loop(values, period, found.side, axis) for axis in (0, 1)
+    )
+    assert found.vertical == pytest.approx(vertical / around_v)
+    assert found.horizontal == pytest.approx(horizontal / around_h)
+    assert found.value == pytest.approx((vertical + horizontal) / (around_v + around_h))
+
+
+@pytest.mark.parametrize("period", [4, 8])
+@pytest.mark.parametrize("offset", [(0, 0), (3, 5)])
+def test_a_pure_grid_is_all_excess(period, offset):
+    with warnings.catch_warnings(action="error"):
+        found = grid_excess(grid(period, 100, 100)[offset[0] :, offset[1] :][:84, :84])
+    assert min(found.value, found.vertical, found.horizontal) > 1e6
+    assert found.p_value == 1 / 200
+    assert found.null_quantiles[2] < 2
+    assert found.crop_quantiles[0] > 1e6
+
+
+def test_a_grid_of_lines_is_seen_along_its_axis():
+    found = grid_excess((ROWS % 8 < 2) + 0.1 * noise(1))
+    assert found.vertical > 100
+    assert found.horizontal == pytest.approx(1, abs=0.3)
+
+
+def test_a_faint_grid_in_noise_and_one_within_an_outline():
+    found = grid_excess(noise(2) + 2 * grid(8))
+    assert found.value > 1.3
+    assert found.p_value == 1 / 200
+    outlined = grid_excess(grid(4) * blob())
+    assert outlined.value > outlined.null_quantiles[2] > 1
+    assert outlined.p_value < 0.02
+    assert outlined.crop_quantiles[0] > outlined.null_quantiles[2]
+
+
+@pytest.mark.parametrize("period", [6.4, 7, 9, 11])
+def test_stripes_of_another_period_are_no_grid(period):
+    # Freeway's lanes, for one, are 16 pixels of 210 apart: 6.4 of 84.
+    found = grid_excess((ROWS % period < 1.5) + 0.02 * noise(3))
+    assert found.vertical < 2
+    assert found.p_value > 0.05
+
+
+def test_white_noise_has_about_one():
+    found = [grid_excess(noise(seed), draws=20) for seed in range(20)]
+    assert np.mean([one.value for one in found]) == pytest.approx(1, abs=0.03)
+    assert all(0.8 < one.value < 1.25 for one in found)
+    assert np.mean([one.null_quantiles[1] for one in found]) == pytest.approx(1, abs=0.03)
+
+
+def test_a_smooth_blob_has_no_excess():
+    for centre in ((30, 40), (5, 70)):
+        found = grid_excess(blob(*centre))
+        assert found.value < 1
+        assert found.p_value > 0.1
+
+
+def spikes(seed):
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random((84, 84)) < 0.01, rng.standard_normal((84, 84)) ** 2, 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("power", [0, 1, 2, 3, 4, None])
+def test_how_often_it_finds_a_grid_where_there_is_none(power):
+    maps = (spikes(seed) if power is None else noise(seed, power) for seed in range(150))
+    assert np.mean([grid_excess(one, draws=39).p_value <= 0.05 for one in maps]) < 0.09
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-9, 1e300])
+def test_the_scale_and_the_level_do_not_matter(scale):
+    values = noise(4) + grid(8)
+    assert grid_excess(scale * values, draws=19).value == pytest.approx(grid_excess(values, draws=19).value)
+    assert grid_excess(values + 50, draws=19).value == pytest.approx(grid_excess(values, draws=19).value)
+
+
+def test_the_same_seed_gives_the_same_answer():
+    values = noise(5)
+    assert grid_excess(values, draws=19, seed=3) == grid_excess(values, draws=19, seed=3)
+    assert grid_excess(values, draws=19, seed=3) != grid_excess(values, draws=19, seed=4)
+
+
+def test_maps_that_are_not_square():
+    found = grid_excess(grid(8, 210, 160))
+    assert found.side == 152
+    assert found.value > 1e6
+
+
+def test_rows_have_the_numbers_of_their_maps():
+    maps = np.stack([noise(6), np.full((84, 84), 0.3), grid(8) + blob(), np.zeros((84, 84))])
+    found = grid_excess_of_rows(maps)
+    assert found[[0, 2]] == pytest.approx([grid_excess(one, draws=1).value for one in maps[[0, 2]]])
+    assert np.isnan(found[[1, 3]]).all()
+    with pytest.raises(NrmapError, match="a 84×63 map is too small"):
+        grid_excess_of_rows(maps[:, :, :63])
+    assert grid_excess(noise(0)[: smallest_side()], draws=1).side == smallest_side() - 8
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3, -7e9])
+def test_a_constant_map_is_undefined_and_says_why(level):
+    found = grid_excess(np.full((84, 84), level))
+    assert found.value is found.p_value is found.null_quantiles is found.crop_quantiles is None
+    assert found.reason == "the map is constant over the crop"
+
+
+def test_mistakes_are_named():
+    with pytest.raises(NrmapError, match="expected \\[H, W\\]"):
+        grid_excess(np.zeros((2, 84, 84)))
+    with pytest.raises(NrmapError, match="NaN or infinite"):
+        grid_excess(np.full((84, 84), np.nan))
+    with pytest.raises(NrmapError, match="a 63×84 map is too small"):
+        grid_excess(noise(0)[:63])
+    assert grid_excess(noise(0)[:64], draws=3).side == 56
+    with pytest.raises(NrmapError, match="period 1"):
+        grid_excess(noise(0), period=1)
+    with pytest.raises(NrmapError, match="draws 0"):
+        grid_excess(noise(0), draws=0)

@@ -1,0 +1,140 @@
+"""Maps of trained policies on a real state, all its pixels, against the paper's loops in float64 and against captum."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import FeatureAblation
+from paper_algorithms import algorithms_1_and_2
+from torch import Tensor
+
+from nrmap.ablation import AblationSpec, make_engine
+from nrmap.atari.envs import SeededVectorEnv
+from nrmap.maps.sweep import sweep_maps
+from nrmap.policies.network import STATE_SCALE
+from nrmap.policies.policy import Policy, load_policy
+
+REFERENCE = Path(__file__).parents[2] / "outputs" / "reference"
+POLICIES = sorted(REFERENCE.glob("*/*/seed0/policy.safetensors"))
+TEMPERATURES = (0.1, 1.0)
+BATCH = 196
+
+# Two float64 networks run on 7,056 ablated states each.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A policy, a state, and what float64 says of the state and of all that one pixel less makes of it."""
+
+    policy: Policy
+    state: Tensor  # uint8 [C, H, W]
+    network: Callable[[Tensor], Tensor]  # scaled states to Q-values, in float64
+    clean: Tensor  # [A]
+    ablated: Tensor  # [H, W, A]
+
+    @property
+    def tolerance(self) -> Tensor:
+        """[H, W]: Q-values that are no further apart are ties."""
+        return 1e-5 * self.ablated.abs().amax(dim=-1).clamp(min=1)
+
+    def asked(self) -> Callable[[Tensor], Tensor]:
+        """The network for whoever asks about one state at a time; it was asked about all of them before, in batches."""
+        height, width = self.state.shape[1:]
+        answers = {self.state.numpy().tobytes(): self.clean}
+        for row, column in np.ndindex(height, width):
+            augmented = self.state.clone()
+            augmented[:, row, column] = 0
+            answers.setdefault(augmented.numpy().tobytes(), self.ablated[row, column])
+        return lambda states: torch.stack([answers[state.numpy().tobytes()] for state in states])
+
+
+def undecided_state(policy: Policy) -> Tensor:
+    """Out of a game that the policy plays, the state with the smallest lead that is no tie: pixels flip its action."""
+    game = SeededVectorEnv(policy.env, 1)
+    states, _ = game.begin(np.ones(1, dtype=bool), [11])
+    played, gaps = [], []
+    with torch.inference_mode():
+        for _ in range(1000):
+            q_values = policy(torch.from_numpy(states))
+            best, second = q_values[0].topk(2).values.tolist()
+            gap = (best - second) / max(1.0, float(q_values.abs().max()))
+            played.append(states[0].copy())
+            gaps.append(gap if gap > 4e-4 else np.inf)  # a smaller lead leaves many pixels within 1e-5 of a tie
+            states = game.step(q_values.argmax(dim=1).numpy()).states
+    return torch.from_numpy(played[int(np.argmin(gaps))])
+
+
+@pytest.fixture(scope="module", params=POLICIES, ids=lambda path: "/".join(path.parts[-4:-1]))
+def case(request: pytest.FixtureRequest) -> Case:
+    policy = load_policy(request.param)
+    state = undecided_state(policy)
+    network = copy.deepcopy(policy.network).double()
+    scaled = (state.float() * STATE_SCALE).double()
+    height, width = state.shape[1:]
+    with torch.inference_mode():
+        parts = []
+        for pixels in torch.arange(height * width).split(BATCH):
+            batch = scaled.repeat(len(pixels), 1, 1, 1)
+            batch[torch.arange(len(pixels)), :, pixels // width, pixels % width] = 0
+            parts.append(network(batch))
+        return Case(policy, state, network, network(scaled[None])[0], torch.cat(parts).unflatten(0, (height, width)))
+
+
+def test_there_are_policies() -> None:
+    # Without them the other tests would have no cases, which is no failure.
+    assert POLICIES, f"no policy.safetensors under {REFERENCE}"
+
+
+@pytest.mark.parametrize("engine", ["incremental", "dense"])
+def test_the_algorithms_of_the_paper(case: Case, engine: str) -> None:
+    height, width = case.state.shape[1:]
+    assert height * width == 7056
+    source = make_engine(case.policy, spec=AblationSpec(), engine=engine, differences_only=engine == "incremental")
+    (chunk,) = source.ablate(case.state[None])
+    maps = sweep_maps([chunk], episode_ids=[0], temperatures=TEMPERATURES, rounding_floor=source.rounding_floor).total()
+    asked = case.asked()
+    floor = source.rounding_floor  # of one ΔQ
+    for index, temperature in enumerate(TEMPERATURES):
+        k, h, kl, drop = algorithms_1_and_2(asked, case.state[None], temperature)
+        np.testing.assert_allclose(maps.hmap[index], h, rtol=0, atol=2 * floor / temperature)
+        np.testing.assert_allclose(maps.kl[index], kl, rtol=0, atol=2 * floor / temperature)
+        np.testing.assert_allclose(maps.margin_drop, drop, rtol=0, atol=4 * floor)
+    assert h.max() - h.min() > 10 * floor, "HMAP is as good as flat: it shows nothing"
+    assert (maps.kmap >= 0).all()
+    assert (k >= 0).all()
+    assert (k > 0).sum() > 10, "no action of this state depends on single pixels: it shows nothing"
+
+    # Every action but those that tie with the best one is the same.
+    lead = case.ablated.topk(2, dim=-1).values
+    tied = (lead[..., 0] - lead[..., 1] <= case.tolerance).numpy()
+    differs = (chunk.q_values[0].argmax(dim=-1) != case.ablated.argmax(dim=-1)).numpy()
+    assert not (differs & ~tied).any()
+    np.testing.assert_allclose(maps.kmap[~tied], k[~tied], rtol=0, atol=2 * floor)
+    # Where they tie, K is what one of them costs.
+    costs = (case.clean.max() - case.clean).numpy()
+    may_win = (case.ablated >= lead[..., :1] - case.tolerance[..., None]).numpy()
+    for row, column in np.argwhere(tied):
+        assert np.abs(maps.kmap[row, column] - costs[may_win[row, column]]).min() <= 2 * floor
+    assert tied.sum() < 0.01 * tied.size, f"{tied.sum()} ties of {tied.size} pixels leave too few to compare"
+
+
+def test_captum_feature_ablation(case: Case) -> None:
+    channels, height, width = case.state.shape
+    pixels = torch.arange(height * width).view(1, 1, height, width).expand(1, channels, height, width)
+    scaled = (case.state[None].float() * STATE_SCALE).double()
+    with torch.inference_mode():
+        # Q − Q(Z) of every action, in every channel of a pixel the same.
+        drops = FeatureAblation(case.network).attribute(scaled, feature_mask=pixels, perturbations_per_eval=BATCH)
+    q_ablated = (case.clean[:, None, None] - drops[:, 0]).movedim(0, -1)  # [H, W, A]
+    k, h, _, _ = algorithms_1_and_2(case.asked(), case.state[None], 1.0)
+    lead = q_ablated.topk(2, dim=-1).values
+    tied = (lead[..., 0] - lead[..., 1] <= case.tolerance).numpy()
+    cost = (case.clean.max() - case.clean[q_ablated.argmax(dim=-1)]).numpy()
+    np.testing.assert_allclose(cost[~tied], k[~tied], atol=1e-12)
+    policy = torch.softmax(case.clean, dim=0)
+    np.testing.assert_allclose(-(policy * torch.log_softmax(q_ablated, dim=-1)).sum(dim=-1), h, rtol=1e-9)

@@ -1,0 +1,177 @@
+"""Maps against algorithms 1 and 2 as plain loops, closed forms and captum."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import FeatureAblation
+from paper_algorithms import algorithms_1_and_2
+from swept_maps import SPEC, ablated, random_network, random_states, sweep
+from torch import nn
+
+from nrmap.ablation import AblationSpec, make_engine
+from nrmap.maps.sweep import sweep_maps
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_algorithms_of_the_paper(channels):
+    spec = replace(SPEC, in_channels=channels)
+    network, states = random_network(0, spec), random_states(1, 7, spec)
+    temperatures = (0.1, 1.0, 10.0)
+    maps = sweep(*ablated(network, states), temperatures=temperatures).total()
+    for index, temperature in enumerate(temperatures):
+        k, h, kl, drop = algorithms_1_and_2(network, states, temperature)
+        np.testing.assert_allclose(maps.kmap, k, atol=1e-12)
+        np.testing.assert_allclose(maps.margin_drop, drop, atol=1e-12)
+        np.testing.assert_allclose(maps.hmap[index], h, rtol=1e-12)
+        np.testing.assert_allclose(maps.kl[index], kl, rtol=1e-9, atol=1e-13)
+    assert (maps.kmap > 0).sum() > 5
+    assert maps.num_states == 7
+
+
+class Scaled(nn.Module):
+    """A policy: `network` in precision `dtype` with the scaling of uint8 states inside."""
+
+    def __init__(self, network, dtype):
+        super().__init__()
+        self.network, self.dtype = network.to(dtype), dtype
+
+    def forward(self, states):
+        return self.network(states.to(self.dtype) * (1 / 255))
+
+
+@pytest.mark.parametrize(
+    ("engine", "differences_only"), [("dense", False), ("incremental", False), ("incremental", True)]
+)
+def test_the_algorithms_of_the_paper_through_the_engines(engine, differences_only):
+    network = random_network(2)
+    states = (random_states(3, 12) * 255).byte()
+    source = make_engine(
+        Scaled(network, torch.float32),
+        spec=AblationSpec(), engine=engine, state_shape=(1, 9, 8), differences_only=differences_only,
+    )  # fmt: skip
+    swept = sweep_maps(
+        source.ablate(states), episode_ids=[0] * 12, temperatures=(0.5,), rounding_floor=source.rounding_floor
+    )
+    maps = swept.total()
+    k, h, kl, drop = algorithms_1_and_2(Scaled(network, torch.float64), states, 0.5)
+    np.testing.assert_allclose(maps.kmap, k, atol=1e-5)
+    np.testing.assert_allclose(maps.margin_drop, drop, atol=1e-5)
+    np.testing.assert_allclose(maps.hmap[0], h, atol=1e-5)
+    np.testing.assert_allclose(maps.kl[0], kl, atol=1e-5)
+    assert (k > 0.01).sum() > 5
+    # Where a pixel is dark in every state, nothing is ablated: exactly 0.
+    dark = (states == 0).all(dim=0)[0].numpy()
+    assert dark.any()
+    assert not maps.kl[0][dark].any()
+
+
+def test_by_hand():
+    # Q = (3x₀₀ + x₀₁, 2x₁₀, x₁₁) at x = 1 everywhere: (4, 2, 1). Without x₀₀ it is (1, 2, 1).
+    weight = torch.tensor([[3.0, 1.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False))
+    network[1].weight.data = weight
+    maps = sweep(*ablated(network, torch.ones(1, 1, 2, 2)), temperatures=(1.0,))
+    assert maps.kmap[0].tolist() == [[2, 0], [0, 0]]
+    # The margin is 2; it becomes 1 − 2, 3 − 2, 4 − 1 and 4 − 2.
+    assert maps.margin_drop[0].tolist() == [[3, 1], [-1, 0]]
+    assert (maps.flips.tolist(), maps.ties.tolist(), maps.q_gaps.tolist()) == ([1], [0], [2])
+    e = math.e
+    z = e**4 + e**2 + e
+    kl_without_x00 = (e**4 * 3 / z) + math.log((e + e**2 + e) / z)
+    np.testing.assert_allclose(maps.kl[0, 0], [[kl_without_x00, (e**4 / z) + math.log((e**3 + e**2 + e) / z)],
+                                              [(e**2 * 2 / z) + math.log((e**4 + 1 + e) / z),
+                                               (e / z) + math.log((e**4 + e**2 + 1) / z)]], rtol=1e-12)  # fmt: skip
+    entropy = math.log(z) - (4 * e**4 + 2 * e**2 + e) / z
+    np.testing.assert_allclose(maps.entropy, [[entropy]], rtol=1e-14)
+
+
+def test_a_linear_network_in_closed_form():
+    # Zeroing x_p takes W[:, p] x_p from Q, so everything follows from W, b and x.
+    rng = np.random.default_rng(3)
+    weight, bias, states = rng.normal(size=(5, 42)), rng.normal(size=5), rng.random((9, 42))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(42, 5)).double()
+    network[1].weight.data, network[1].bias.data = torch.tensor(weight), torch.tensor(bias)
+    maps = sweep(*ablated(network, torch.tensor(states).reshape(9, 1, 6, 7)), temperatures=(0.5,)).total()
+    q = states @ weight.T + bias  # [9, 5]
+    q_ablated = q[:, None] - states[:, :, None] * weight.T  # [9, 42, 5]
+    k = (q.max(1)[:, None] - np.take_along_axis(q, q_ablated.argmax(2), 1)).sum(0)
+    np.testing.assert_allclose(maps.kmap.ravel(), k, atol=1e-12)
+    log_z = np.log(np.exp(q_ablated / 0.5).sum(2))  # [9, 42]
+    policy = np.exp(q / 0.5) / np.exp(q / 0.5).sum(1, keepdims=True)
+    h = (log_z - (policy[:, None] * q_ablated / 0.5).sum(2)).sum(0)
+    np.testing.assert_allclose(maps.hmap[0].ravel(), h, rtol=1e-12)
+    assert (k > 0).any()
+
+
+def test_a_one_convolution_network_in_closed_form():
+    # Zeroing x_ij takes w[c, i − s·y, j − s·x] x_ij from each window (y, x) that holds the pixel.
+    rng = np.random.default_rng(4)
+    stride, kernel, channels, side = 2, 3, 4, 9
+    w, b = rng.normal(size=(channels, kernel, kernel)), rng.normal(size=channels)
+    out = (side - kernel) // stride + 1
+    v = rng.normal(size=(3, channels, out, out))
+    network = nn.Sequential(nn.Conv2d(1, channels, kernel, stride), nn.ReLU(), nn.Flatten(), nn.Linear(v[0].size, 3))
+    network.double()
+    network[0].weight.data, network[0].bias.data = torch.tensor(w)[:, None], torch.tensor(b)
+    network[3].weight.data, network[3].bias.data = torch.tensor(v).flatten(1), torch.zeros(3, dtype=torch.float64)
+    states = rng.random((6, side, side))
+    maps = sweep(*ablated(network, torch.tensor(states)[:, None]))
+    expected = np.zeros((side, side))
+    for x in states:
+        hidden = np.empty((channels, out, out))
+        for y, z in np.ndindex(out, out):
+            window = x[stride * y : stride * y + kernel, stride * z : stride * z + kernel]
+            hidden[:, y, z] = (w * window).sum((1, 2)) + b
+        q = np.einsum("acyz,cyz->a", v, np.maximum(hidden, 0))
+        for i, j in np.ndindex(side, side):
+            changed = hidden.copy()
+            for y, z in np.ndindex(out, out):
+                row, column = i - stride * y, j - stride * z
+                if 0 <= row < kernel and 0 <= column < kernel:
+                    changed[:, y, z] -= w[:, row, column] * x[i, j]
+            q_ablated = q + np.einsum("acyz,cyz->a", v, np.maximum(changed, 0) - np.maximum(hidden, 0))
+            expected[i, j] += q.max() - q[q_ablated.argmax()]
+    np.testing.assert_allclose(maps.kmap[0], expected, atol=1e-12)
+    assert (expected > 0).any()
+
+
+def test_captum_feature_ablation():
+    network, states = random_network(5), random_states(6, 5)
+    maps = sweep(*ablated(network, states), temperatures=(0.3,)).total()
+    attribution = FeatureAblation(network)
+    with torch.no_grad():
+        q = network(states)
+        drops = [attribution.attribute(states, target=action) for action in range(4)]  # Q − Q(Z) [5, 1, 9, 8] each
+    q_ablated = q[:, :, None, None] - torch.stack([drop[:, 0] for drop in drops], 1)  # [5, A, 9, 8]
+    chosen = q_ablated.argmax(1)  # [5, 9, 8]
+    k = q.amax(1)[:, None, None] - q[torch.arange(5)[:, None, None], chosen]
+    np.testing.assert_allclose(maps.kmap, k.sum(0), atol=1e-12)
+    policy, log_ablated = torch.softmax(q / 0.3, 1), torch.log_softmax(q_ablated / 0.3, 1)
+    divergence = nn.functional.kl_div(log_ablated, policy[:, :, None, None].expand_as(log_ablated), reduction="none")
+    np.testing.assert_allclose(maps.kl[0], divergence.sum((0, 1)), rtol=1e-8, atol=1e-13)
+
+
+def test_channels_ablated_apart():
+    spec = replace(SPEC, in_channels=2)
+    network, states = random_network(10, spec), random_states(11, 4, spec)
+    q_values, clean = ablated(network, states, by_channel=True)
+    maps = sweep(q_values, clean, [0, 0, 1, 1], temperatures=(1.0, 2.0), prefix_sizes=(2,))
+    assert maps.kmap.shape == (2, 2, 9, 8)
+    assert maps.hmap.shape == maps.kl.shape == (2, 2, 2, 9, 8)
+    for channel in range(2):
+        one = sweep(q_values[:, channel], clean, [0, 0, 1, 1], temperatures=(1.0, 2.0))
+        assert np.array_equal(one.kmap, maps.kmap[:, channel])
+        assert np.array_equal(one.kl, maps.kl[:, :, channel])
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_maps_from_a_cuda_device():
+    q_values, clean = ablated(random_network(12), random_states(13, 6))
+    here, there = sweep(q_values, clean).total(), sweep(q_values.cuda(), clean.cuda()).total()
+    assert np.array_equal(here.kmap, there.kmap)
+    np.testing.assert_allclose(there.hmap, here.hmap, rtol=1e-12)
+    np.testing.assert_allclose(there.kl, here.kl, rtol=1e-9)

@@ -1,0 +1,257 @@
+"""Evaluation against roll-outs written out by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from toy_policies import BREAKOUT, FREEWAY, SMALL_CONVS, toy_policy
+
+from nrmap.atari.envs import VALIDATION_STREAM
+from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.play.evaluation import (
+    GAP_QUANTILES,
+    AttackRun,
+    EvaluationSettings,
+    episode_records,
+    evaluate,
+    evaluate_baselines,
+    rate_record,
+)
+from nrmap.play.players import AttackedPlayer, CleanPlayer, ConstantPlayer, EpisodeCounts, RandomPlayer
+from nrmap.play.rollout import Episode, greedy, play
+from nrmap.policies.network import NetworkSpec, QNetwork, frozen
+from nrmap.policies.policy import Policy, PolicyCard
+from nrmap.robustness.attacks import StateNoise, attack_named
+from nrmap.statistics.intervals import mean_interval
+from nrmap.support.errors import NrmapError
+from nrmap.support.records import Record, read_records, select, write_records
+
+EPISODES = 3
+EPSILON = 8 / 255
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return toy_policy(FREEWAY)
+
+
+@pytest.fixture(scope="module")
+def records(policy):
+    settings = EvaluationSettings(
+        episodes=EPISODES,
+        run_seed=2,
+        attack_runs=(AttackRun("noise", EPSILON, 2), AttackRun("pgd-3", EPSILON, EPISODES)),
+        certify_epsilons=(0.1, 0.2),
+    )
+    return evaluate(policy, settings, num_envs=2, certify=only_up)
+
+
+def only_up(states, actions, attack_epsilon):
+    """In place of a proof: at one radius, at which nothing is attacked, every UP is certified."""
+    assert states.dtype == torch.float32
+    assert 0.5 < states.max() <= 1
+    return (actions == 1) & (attack_epsilon == 0.1)
+
+
+def value(records, **fields):
+    (record,) = select(records, **fields)
+    return record.value
+
+
+def clean_episodes(policy, episodes=EPISODES, run_seed=2):
+    """The states, Q-values and episodes of the clean roll-out."""
+    states, act = [], greedy(policy)
+
+    def watched(seen, numbers, steps):
+        states.append(seen)
+        return act(seen, numbers, steps)
+
+    played = play(watched, policy.env, episode_seeds(policy.env, run_seed, episodes), num_envs=1)
+    return torch.from_numpy(np.concatenate(states)), played
+
+
+def test_clean_records_are_those_of_the_greedy_roll_out(policy, records):
+    states, played = clean_episodes(policy)
+    clean = select(records, attack="clean")
+    returns = [episode.total_reward for episode in played]
+    assert [record.value for record in select(clean, metric="return")] == returns
+    assert [record.item for record in select(clean, metric="return")] == ["0", "1", "2"]
+    assert value(clean, metric="return_mean") == pytest.approx(sum(returns) / EPISODES)
+    assert value(clean, metric="return_std") == pytest.approx(torch.tensor(returns, dtype=torch.float64).std().item())
+    q_values = policy(states).double()
+    taken = np.concatenate([episode.actions for episode in played])
+    for action, name in enumerate(("NOOP", "UP", "DOWN")):
+        (share,) = select(clean, metric="action_share", item=name)
+        assert share.value == pytest.approx((q_values.argmax(dim=1) == action).double().mean().item())
+        assert share.value == pytest.approx((taken == action).mean())
+        assert share.num_states == len(states) == EPISODES * FREEWAY.max_agent_steps
+    best = q_values.sort(dim=1, descending=True).values
+    gaps = (best[:, 0] - best[:, 1]).numpy()
+    for quantile in GAP_QUANTILES:
+        assert value(clean, metric="q_gap_quantile", item=str(quantile)) == pytest.approx(
+            np.quantile(gaps, quantile), abs=1e-4
+        )
+    share_of_up = value(clean, metric="action_share", item="UP")
+    assert 0 < share_of_up < 1
+    assert value(clean, metric="certified_rate", attack_epsilon=0.1) == share_of_up
+    assert value(clean, metric="certified_rate", attack_epsilon=0.2) == 0
+
+
+@pytest.mark.parametrize(("name", "episodes"), [("noise", 2), ("pgd-3", EPISODES)])
+def test_attacked_records_are_those_of_a_roll_out_attacked_by_hand(policy, records, name, episodes):
+    """One environment, one state at a time, its noise from (run seed, episode, step)."""
+    attack, q_values = attack_named(name), frozen(policy.network)
+    flips = []
+
+    def act(states, numbers, steps):
+        noise = StateNoise(2, numbers, steps)
+        attacked = attack(q_values, torch.from_numpy(states).float() / 255, attack_epsilon=EPSILON, noise=noise)
+        flips.append(policy(torch.from_numpy(states)).argmax(dim=1) != policy.network(attacked.perturbed).argmax(dim=1))
+        return attacked.actions.numpy()
+
+    played = play(act, policy.env, episode_seeds(policy.env, 2, episodes), num_envs=1)
+    ours = select(records, attack=name, attack_epsilon=EPSILON)
+    assert [record.value for record in select(ours, metric="return")] == [episode.total_reward for episode in played]
+    share = torch.cat(flips).double().mean().item()
+    assert value(ours, metric="flip_rate") == pytest.approx(share)
+    assert {record.episodes for record in ours} == {episodes}
+    taken = np.concatenate([episode.actions for episode in played])
+    assert value(ours, metric="action_share", item="UP") == pytest.approx((taken == 1).mean())
+    if name == "pgd-3":
+        assert share > value(records, metric="flip_rate", attack="noise")
+
+
+def test_every_record_names_its_policy_and_survives_its_file(policy, records, tmp_path):
+    for record in records:
+        assert (record.game, record.method, record.seed) == ("Freeway", "toy", 0)
+        assert record.policy_sha256 == policy.sha256
+    write_records(tmp_path / "metrics.json", records)
+    assert read_records(tmp_path / "metrics.json") == records
+    keys = [(r.metric, r.attack, r.attack_epsilon, r.item) for r in records]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_results_do_not_depend_on_how_many_environments_play(policy, records, num_envs):
+    settings = EvaluationSettings(episodes=EPISODES, run_seed=2, attack_runs=(AttackRun("pgd-3", EPSILON, EPISODES),))
+    again = evaluate(policy, settings, num_envs=num_envs)
+    for record in again:
+        expected = value(
+            records, metric=record.metric, attack=record.attack, item=record.item, attack_epsilon=record.attack_epsilon
+        )
+        # Batches of another size round differently, which moves a Q-gap a little and no action at all.
+        assert record.value == pytest.approx(expected, abs=1e-4 if record.metric == "q_gap_quantile" else 0)
+
+
+def test_roll_outs_of_other_seeds_and_streams_are_other_episodes(policy):
+    settings = EvaluationSettings(episodes=2, run_seed=2)
+    base = evaluate(policy, settings, num_envs=2)
+    for changed in (replace(settings, run_seed=3), replace(settings, stream=VALIDATION_STREAM)):
+        other = evaluate(policy, changed, num_envs=2)
+        gaps = [value(result, metric="q_gap_quantile", item="0.5") for result in (base, other)]
+        assert gaps[0] != gaps[1]
+
+
+def test_baselines_are_constants_and_uniform_choices():
+    spec = replace(BREAKOUT, max_agent_steps=80)
+    records = evaluate_baselines(spec, episodes=2, run_seed=1, num_envs=2)
+    names = ("NOOP", "FIRE", "RIGHT", "LEFT")
+    assert {record.attack for record in records} == {"random_policy", *(f"constant:{name}" for name in names)}
+    for action, name in enumerate(names):
+        ours = select(records, attack=f"constant:{name}")
+        expected = play(ConstantPlayer(action), spec, episode_seeds(spec, 1, 2), num_envs=1)
+        assert [record.value for record in select(ours, metric="return")] == [e.total_reward for e in expected]
+        assert value(ours, metric="action_share", item=name) == 1
+    shares = [value(records, metric="action_share", attack="random_policy", item=name) for name in names]
+    # 160 draws: a share is 1/4 ± 0.034.
+    assert all(abs(share - 0.25) < 0.12 for share in shares)
+    assert {(record.method, record.seed, record.policy_sha256) for record in records} == {("baseline", None, None)}
+
+
+def test_random_actions_follow_from_seed_episode_and_step():
+    def actions(seed, episodes, steps):
+        player = RandomPlayer(6, seed, 500)
+        return player(np.zeros((len(steps), 1, 1, 1), dtype=np.uint8), np.array(episodes), np.array(steps)).tolist()
+
+    whole = actions(0, [3] * 500, range(500))
+    assert set(whole) == set(range(6))
+    assert actions(0, [1, 3, 3], [7, 499, 7]) == [actions(0, [1], [7])[0], whole[499], whole[7]]
+    assert actions(1, [3] * 500, range(500)) != whole
+    assert actions(0, [4] * 500, range(500)) != whole
+
+
+def test_episode_records_by_hand():
+    def episode(actions, rewards):
+        return Episode(0, np.array(actions, dtype=np.uint8), np.array(rewards, dtype=np.float32), True, False)
+
+    def make(**fields):
+        return Record(game="Freeway", method="toy", seed=0, **fields)
+
+    episodes = [episode([0, 1, 1], [1, 0, 2.5]), episode([1], [-0.5])]
+    records = episode_records(make, episodes, ("NOOP", "UP", "DOWN"))
+    assert [record.value for record in select(records, metric="return")] == [3.5, -0.5]
+    assert value(records, metric="return_mean") == 1.5
+    assert value(records, metric="return_std") == pytest.approx(8**0.5)
+    shares = {record.item: record.value for record in select(records, metric="action_share")}
+    assert shares == {"NOOP": 0.25, "UP": 0.75, "DOWN": 0.0}
+    assert rate_record(make, "flip_rate", EpisodeCounts({0: 2, 1: 1}), episodes).value == 0.75
+    many = [episode([0], [reward]) for reward in range(10)]
+    (mean,) = select(episode_records(make, many, ("NOOP",)), metric="return_mean")
+    expected = mean_interval(list(range(10)))
+    assert (mean.low, mean.high, mean.interval) == (expected.low, expected.high, expected.method)
+    assert mean.low < 4.5 < mean.high
+    (single,) = select(episode_records(make, episodes[:1], ("NOOP", "UP", "DOWN")), metric="return_std")
+    assert single.value is None
+    assert "one episode" in single.note
+
+
+def test_progress_names_each_roll_out(policy):
+    reports = {}
+    settings = EvaluationSettings(episodes=2, run_seed=0, attack_runs=(AttackRun("fgsm", 1 / 255, 1),))
+
+    def progress(roll_out, done, total):
+        reports.setdefault(roll_out, []).append((done, total))
+
+    evaluate(policy, settings, num_envs=2, progress=progress)
+    assert list(reports) == ["clean", "fgsm at 0.0039"]
+    assert reports["clean"][-1] == (80, 80)
+    assert reports["fgsm at 0.0039"][-1] == (40, 40)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AttackRun("pdg-10", 0.1, 1), "pgd-10"),
+        (lambda: AttackRun("pgd-10", 0.0, 1), "attack_epsilon=0.0"),
+        (lambda: AttackRun("pgd-10", 3.0, 1), "attack_epsilon=3.0"),
+        (lambda: AttackRun("pgd-10", 0.1, 0), "episodes=0"),
+        (lambda: EvaluationSettings(episodes=0, run_seed=0), "episodes=0"),
+        (lambda: EvaluationSettings(episodes=1, run_seed=0, certify_epsilons=(-1.0,)), "attack_epsilon=-1.0"),
+    ],
+)
+def test_wrong_settings_are_named(make, message):
+    with pytest.raises(NrmapError, match=message):
+        make()
+
+
+def test_a_policy_that_does_not_fit_or_radii_without_a_proof_are_refused(policy):
+    wrong = QNetwork(NetworkSpec(*FREEWAY.state_shape, 5, convs=SMALL_CONVS, hidden=8))
+    settings = EvaluationSettings(episodes=1, run_seed=0)
+    with pytest.raises(NrmapError, match="scores 5 actions, but Freeway has 3"):
+        evaluate(Policy(wrong, FREEWAY, PolicyCard("toy", 0, 0, "toy")), settings, num_envs=1)
+    with pytest.raises(NrmapError, match="nothing certifies"):
+        evaluate(policy, replace(settings, certify_epsilons=(0.1,)), num_envs=1)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_policy_on_a_cuda_device_is_evaluated_there():
+    policy = toy_policy(FREEWAY)
+    states = torch.zeros((2, *FREEWAY.state_shape), dtype=torch.uint8).numpy()
+    where = np.zeros(2, dtype=np.int64)
+    here = CleanPlayer(policy)(states, where, where)
+    policy.to("cuda")
+    assert CleanPlayer(policy, "cuda")(states, where, where).tolist() == here.tolist()
+    player = AttackedPlayer(policy, attack_named("pgd-2"), 0.1, 0, "cuda")
+    assert player(states, where, np.arange(2)).shape == (2,)

@@ -1,0 +1,243 @@
+"""Whole episodes, one for each seed, the same however they are played side by side."""
+
+from dataclasses import replace
+from fractions import Fraction
+from math import floor
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toy_policies import BREAKOUT, FREEWAY, SMALL_CONVS, toy_policy
+
+from nrmap.atari.envs import SeededVectorEnv
+from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.play.rollout import (
+    Episode,
+    check_fits,
+    even_positions,
+    greedy,
+    play,
+    replay_rgb,
+    replay_states,
+    screen_size,
+)
+from nrmap.policies.network import NetworkSpec, QNetwork
+from nrmap.policies.policy import Policy, PolicyCard
+from nrmap.support.errors import NrmapError
+
+
+@pytest.fixture(scope="module")
+def breakout_policy():
+    return toy_policy(BREAKOUT)
+
+
+SPACE_INVADERS = replace(BREAKOUT, game="SpaceInvaders", max_agent_steps=150)
+
+
+def constant(action):
+    return lambda states, episodes, steps: np.full(len(states), action)
+
+
+@pytest.fixture(scope="module")
+def by_hand(breakout_policy):
+    """The policy's first four episodes of run 6, each played alone: three of different lengths, one cut short."""
+    return [play_by_hand(breakout_policy, seed) for seed in episode_seeds(breakout_policy.env, 6, 4)]
+
+
+def play_by_hand(policy, seed):
+    """One episode in one environment, state by state."""
+    env = SeededVectorEnv(policy.env, 1)
+    states, _ = env.begin(np.ones(1, dtype=bool), [seed])
+    seen, actions, rewards = [], [], []
+    while True:
+        seen.append(states[0])
+        q_values = policy(torch.from_numpy(states))[0].tolist()
+        actions.append(q_values.index(max(q_values)))
+        transition = env.step(np.array(actions[-1:]))
+        rewards.append(float(transition.rewards[0]))
+        states = transition.states
+        if transition.ended[0]:
+            return seen, actions, rewards, transition.terminated[0]
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 5])
+def test_episodes_do_not_depend_on_how_many_are_played_at_a_time(breakout_policy, by_hand, num_envs):
+    """Breakout's episodes have different lengths, so environments go on to another episode at different times."""
+    seeds = episode_seeds(breakout_policy.env, run_seed=6, episodes=4)
+    episodes = play(greedy(breakout_policy), breakout_policy.env, seeds, num_envs=num_envs)
+    assert [episode.seed for episode in episodes] == list(seeds)
+    assert len({episode.length for episode in episodes}) == 4
+    assert {episode.truncated for episode in episodes} == {True, False}
+    for episode, (_, actions, rewards, terminated) in zip(episodes, by_hand, strict=True):
+        assert episode.actions.tolist() == actions
+        assert episode.rewards.tolist() == rewards
+        assert episode.terminated == terminated
+        assert episode.truncated != terminated
+        assert len(set(actions)) > 1
+    assert sum(episode.total_reward for episode in episodes) > 0
+
+
+def test_the_player_sees_each_step_of_each_episode_once_and_nothing_else(breakout_policy):
+    act, seen = greedy(breakout_policy), []
+
+    def watched(states, episodes, steps):
+        assert len(states) == len(episodes) == len(steps) <= 2
+        seen.extend(zip(episodes.tolist(), steps.tolist(), strict=True))
+        return act(states, episodes, steps)
+
+    episodes = play(watched, breakout_policy.env, episode_seeds(breakout_policy.env, 6, 3), num_envs=2)
+    expected = [(number, step) for number, episode in enumerate(episodes) for step in range(episode.length)]
+    assert sorted(seen) == expected
+
+
+def test_rewards_are_not_clipped():
+    """An alien of Space Invaders gives 5 points or more, and constant fire soon hits one."""
+    (episode,) = play(constant(1), SPACE_INVADERS, [1], num_envs=1)
+    assert episode.rewards.max() > 1
+    assert episode.total_reward == sum(episode.rewards.tolist())
+
+
+def test_progress_counts_every_step_and_ends_at_the_total():
+    reports = []
+    episodes = play(
+        constant(1),
+        FREEWAY,
+        episode_seeds(FREEWAY, 0, 3),
+        num_envs=2,
+        progress=lambda done, total: reports.append((done, total)),
+    )
+    total = sum(episode.length for episode in episodes)
+    assert total == 3 * FREEWAY.max_agent_steps
+    assert reports[0] == (2, total)
+    assert reports[-1] == (total, total)
+    assert [done for done, _ in reports] == sorted({done for done, _ in reports})
+
+
+def test_the_first_of_equal_actions_is_taken():
+    class Indifferent:
+        outputs = "q_values"
+        env = FREEWAY
+
+        def __call__(self, states):
+            return torch.zeros(len(states), 3)
+
+    (episode,) = play(greedy(Indifferent()), FREEWAY, [1], num_envs=1)
+    assert set(episode.actions.tolist()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: play(constant(0), FREEWAY, [], num_envs=1), "no episodes"),
+        (lambda: play(constant(0), FREEWAY, [1], num_envs=0), "num_envs=0"),
+        (lambda: play(constant(3), FREEWAY, [1], num_envs=1), "action 3 was chosen: Freeway has actions 0 to 2"),
+        (lambda: play(constant(-1), FREEWAY, [1], num_envs=1), "action -1"),
+        (lambda: even_positions([5, 5], 0), "num_states=0"),
+        (lambda: even_positions([5, 5, 5], 2), "num_states=2.*3 episodes"),
+        (lambda: even_positions([5, 2], 8), "episode 1 has only 2 steps: cannot take 4"),
+        (lambda: replay_rgb(FREEWAY, 1, [0, 0], []), "no positions"),
+        (lambda: replay_rgb(FREEWAY, 1, [0, 0], [2]), "position 2: the episode has steps 0 to 1"),
+        (lambda: replay_rgb(FREEWAY, 1, [0] * 60, [59]), "ends after 40 steps"),
+    ],
+)
+def test_wrong_input_is_named(call, message):
+    with pytest.raises(NrmapError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"actions": 4}, "scores 4 actions, but Freeway has 3"),
+        ({"in_channels": 2}, "takes states"),
+        ({"height": 50}, "42"),
+    ],
+)
+def test_a_network_that_does_not_fit_its_game_is_refused(changes, message):
+    spec = replace(NetworkSpec(*FREEWAY.state_shape, 3, convs=SMALL_CONVS, hidden=8), **changes)
+    with pytest.raises(NrmapError, match=message):
+        check_fits(Policy(QNetwork(spec), FREEWAY, PolicyCard("toy", 0, 0, "toy")))
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=12), st.integers(0, 200))
+def test_positions_are_spread_evenly(lengths, extra):
+    num_states = len(lengths) + extra
+    if any(length < -(-num_states // len(lengths)) for length in lengths):
+        return
+    positions = even_positions(lengths, num_states)
+    counts = [len(steps) for steps in positions]
+    assert sum(counts) == num_states
+    assert max(counts) - min(counts) <= 1
+    for episode, (steps, length) in enumerate(zip(positions, lengths, strict=True)):
+        bits = f"{episode:b}"
+        place = (Fraction(1, 2) + Fraction(int(bits[::-1], 2), 2 ** len(bits))) % 1  # van der Corput, reversed bits
+        # That place of the k-th of equal parts, rounded down to a step of the episode.
+        assert steps.tolist() == [floor((k + place) * Fraction(length, len(steps))) for k in range(len(steps))]
+        assert len(set(steps.tolist())) == len(steps)
+        assert 0 <= steps[0] <= steps[-1] < length
+
+
+def test_positions_by_hand():
+    assert [steps.tolist() for steps in even_positions([10, 2048], 5)] == [[2, 7], [0, 682, 1365]]
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_replayed_states_are_those_that_were_seen(breakout_policy, by_hand, num_envs):
+    spec = breakout_policy.env
+    episodes = play(greedy(breakout_policy), spec, episode_seeds(spec, 6, 4), num_envs=2)
+    positions = even_positions([episode.length for episode in episodes], 10)
+    states = replay_states(spec, episodes, positions, num_envs=num_envs)
+    expected = [seen[step] for (seen, *_), steps in zip(by_hand, positions, strict=True) for step in steps]
+    np.testing.assert_array_equal(states, np.array(expected))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda e: replace(e, rewards=np.roll(e.rewards, 1)),
+        lambda e: replace(e, rewards=e.rewards[:-1], actions=e.actions[:-1]),
+        lambda e: replace(e, rewards=np.append(e.rewards, 0), actions=np.append(e.actions, 0)),
+    ],
+    ids=["other rewards", "one step less", "one step more"],
+)
+def test_an_episode_that_does_not_come_back_is_reported(change):
+    (episode,) = play(constant(1), SPACE_INVADERS, [1], num_envs=1)
+    assert episode.rewards.any()
+    replay_states(SPACE_INVADERS, [episode], [np.array([5])], num_envs=1)
+    with pytest.raises(NrmapError, match=r"episode 0 \(seed 1\) does not come back"):
+        replay_states(SPACE_INVADERS, [change(episode)], [np.array([5])], num_envs=1)
+
+
+def luminance(screens):
+    return screens.astype(float) @ [0.299, 0.587, 0.114]
+
+
+def test_colour_screens_are_those_of_the_same_episode(breakout_policy):
+    spec = replace(breakout_policy.env, height=210, width=160)
+    (episode,) = play(greedy(breakout_policy), breakout_policy.env, [8], num_envs=1)
+    positions = [0, 1, 17, episode.length - 1, 17]
+    screens = replay_rgb(breakout_policy.env, episode.seed, episode.actions, positions)
+    assert screens.shape == (5, 210, 160, 3)
+    assert screens.dtype == np.uint8
+    grey = replay_states(spec, [episode], [np.array(positions)], num_envs=1)[:, 0]
+    # The emulator takes the maximum of two screens in each colour or in grey, which differ where something moved.
+    differs = np.abs(luminance(screens) - grey) > 2
+    assert differs.mean(axis=(1, 2)).max() < 0.01
+    shifted = replay_rgb(breakout_policy.env, episode.seed, episode.actions, [18])
+    assert (np.abs(luminance(shifted) - grey[2]) > 2).sum() > differs[2].sum()
+    np.testing.assert_array_equal(screens[2], screens[4])
+    spread = screens.max(axis=3).astype(int) - screens.min(axis=3)
+    assert spread.max() > 50, "the screens are grey"
+
+
+def test_screen_sizes_are_the_games_own():
+    assert screen_size("Freeway") == (210, 160)
+    assert screen_size("AirRaid") == (250, 160)
+
+
+def test_an_episode_knows_its_length_and_return():
+    episode = Episode(1, np.array([0, 1, 2], dtype=np.uint8), np.array([0.5, 0, 2], dtype=np.float32), True, False)
+    assert episode.length == 3
+    assert episode.total_reward == 2.5

@@ -1,0 +1,256 @@
+"""Sampled states, their pool, and their file: what comes back, and what is refused."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from toy_policies import FREEWAY, toy_policy
+
+from nrmap.atari.envs import VALIDATION_STREAM
+from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.play import states as states_module
+from nrmap.play.rollout import Episode, even_positions, replay_states
+from nrmap.play.states import RolloutStates, SourcePolicy, check_same_game, collect_states, pool_states
+from nrmap.play.states_file import ARRAYS, load_states, save_states
+from nrmap.support.errors import NrmapError
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return toy_policy(FREEWAY)
+
+
+@pytest.fixture(scope="module")
+def states(policy):
+    return collect_states(policy, num_states=11, episodes=3, run_seed=5, num_envs=2)
+
+
+def synthetic_states(env=FREEWAY, lengths=(4, 6, 2), label="made up", seed=0):
+    """Two states an episode, of random pixels."""
+    generator = np.random.default_rng(seed)
+    episodes = tuple(
+        Episode(
+            seed=100 * seed + number,
+            actions=generator.integers(3, size=length).astype(np.uint8),
+            rewards=generator.random(length).astype(np.float32),
+            terminated=number % 2 == 0,
+            truncated=number % 2 == 1,
+        )
+        for number, length in enumerate(lengths)
+    )
+    count = 2 * len(lengths)
+    return RolloutStates(
+        env=env,
+        origins=(SourcePolicy(label, f"{seed:064x}"),),
+        episodes=episodes,
+        episode_origins=np.zeros(len(lengths), dtype=np.int64),
+        states=generator.integers(256, size=(count, *env.state_shape)).astype(np.uint8),
+        episode_ids=np.repeat(np.arange(len(lengths)), 2),
+        positions=np.array([step for length in lengths for step in (0, length - 1)]),
+    )
+
+
+def assert_equal(first, second):
+    assert first.env == second.env
+    assert first.origins == second.origins
+    for name in ("states", "episode_ids", "positions", "episode_origins"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name), strict=True)
+    assert len(first.episodes) == len(second.episodes)
+    for ours, theirs in zip(first.episodes, second.episodes, strict=True):
+        assert (ours.seed, ours.terminated, ours.truncated) == (theirs.seed, theirs.terminated, theirs.truncated)
+        np.testing.assert_array_equal(ours.actions, theirs.actions, strict=True)
+        np.testing.assert_array_equal(ours.rewards, theirs.rewards, strict=True)
+
+
+def test_collected_states_are_the_policys_own(policy, states):
+    """Each state, shown to the policy, gives the action recorded there; each comes back from seed and actions."""
+    assert [episode.seed for episode in states.episodes] == list(episode_seeds(FREEWAY, 5, 3))
+    assert states.origins == (SourcePolicy("Freeway/toy/seed0", policy.sha256),)
+    assert states.origin_ids.tolist() == [0] * 11
+    positions = even_positions([episode.length for episode in states.episodes], 11)
+    np.testing.assert_array_equal(states.positions, np.concatenate(positions))
+    np.testing.assert_array_equal(states.episode_ids, np.repeat([0, 1, 2], [len(steps) for steps in positions]))
+    np.testing.assert_array_equal(states.actions, policy(torch.from_numpy(states.states)).argmax(dim=1).numpy())
+    assert len(set(states.actions.tolist())) > 1
+    np.testing.assert_array_equal(states.states, replay_states(FREEWAY, states.episodes, positions, num_envs=3))
+
+
+def test_states_that_could_not_be_remembered_are_played_again(policy, states, monkeypatch):
+    replays = []
+
+    def replay(*arguments, **options):
+        replays.append(arguments)
+        return replay_states(*arguments, **options)
+
+    monkeypatch.setattr(states_module, "replay_states", replay)
+    whole = sum(episode.length for episode in states.episodes) * 42 * 42
+    for memory_budget, replayed in ((whole, 0), (whole - 1, 1), (0, 2)):
+        again = collect_states(policy, num_states=11, episodes=3, run_seed=5, num_envs=2, memory_budget=memory_budget)
+        assert_equal(again, states)
+        assert len(replays) == replayed
+
+
+def test_the_sample_depends_on_run_seed_and_stream_alone(policy, states):
+    assert_equal(states, collect_states(policy, num_states=11, episodes=3, run_seed=5, num_envs=3))
+    other = collect_states(policy, num_states=1, episodes=1, run_seed=5, num_envs=1, stream=VALIDATION_STREAM)
+    assert other.episodes[0].seed not in {episode.seed for episode in states.episodes}
+
+
+@pytest.mark.parametrize(
+    ("num_states", "episodes", "message"),
+    [(0, 1, "num_states=0"), (2, 3, "num_states=2.*3 episodes"), (5, 0, "episodes=0"), (100, 2, "only 40 steps")],
+)
+def test_impossible_samples_are_refused(policy, num_states, episodes, message):
+    with pytest.raises(NrmapError, match=message):
+        collect_states(policy, num_states=num_states, episodes=episodes, run_seed=0, num_envs=2)
+
+
+def test_a_states_file_gives_back_what_was_saved(states, tmp_path):
+    path = tmp_path / "folder" / "states.npz"
+    save_states(path, states)
+    assert_equal(load_states(path), states)
+    again = tmp_path / "again.npz"
+    save_states(again, load_states(path))
+    assert path.read_bytes() == again.read_bytes()
+
+
+def test_a_states_file_opens_without_pickle(states, tmp_path):
+    save_states(tmp_path / "states.npz", states)
+    with np.load(tmp_path / "states.npz", allow_pickle=False) as file:
+        assert {name: file[name].dtype for name in ARRAYS} == {
+            name: np.dtype(dtype) for name, (dtype, _) in ARRAYS.items()
+        }
+        metadata = json.loads(str(file["nrmap_states"]))
+    assert metadata["env"]["game"] == "Freeway"
+    assert metadata["origins"][0]["label"] == "Freeway/toy/seed0"
+
+
+def test_a_missing_truncated_or_foreign_file_is_refused(states, tmp_path):
+    path = tmp_path / "states.npz"
+    with pytest.raises(NrmapError, match=r"no states file .*states\.npz"):
+        load_states(path)
+    save_states(path, states)
+    whole = path.read_bytes()
+    for size in (0, 1, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(NrmapError, match="not a readable states file"):
+            load_states(path)
+    damaged = bytearray(whole)
+    damaged[len(whole) // 3] ^= 0xFF
+    path.write_bytes(damaged)
+    with pytest.raises(NrmapError, match=r"states\.npz"):
+        load_states(path)
+    path.write_text("not a zip file at all")
+    with pytest.raises(NrmapError, match="not a readable states file"):
+        load_states(path)
+    np.savez(path, frames=np.zeros(3))
+    with pytest.raises(NrmapError, match="not a states file"):
+        load_states(path)
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(NrmapError, match="states"):
+        load_states(path)
+    np.savez(path, nrmap_states=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(NrmapError, match="not a readable states file"):
+        load_states(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("states", lambda a: a.astype(np.float32), "states is float32"),
+        ("states", lambda a: a[:, :, :40], r"\[6, 1, 40, 42\]"),
+        ("states", lambda a: a[:, 0], "3 dimensions"),
+        ("states", lambda a: a[:3], "3 episode ids"),
+        ("states", lambda a: a[:0], "N ≥ 1"),
+        ("episode_ids", lambda a: a + 1, "episode_ids holds a number out of range"),
+        ("positions", lambda a: a + 1, "positions holds a number out of range"),
+        ("positions", lambda a: a - 1, "positions holds a number out of range"),
+        ("episode_origins", lambda a: a + 1, "episode_origins holds a number out of range"),
+        ("episode_actions", lambda a: a[:-1], "episode_actions has 11 entries for 12 steps"),
+        ("episode_rewards", lambda a: np.append(a, a), "episode_rewards has 24 entries for 12 steps"),
+        ("episode_seeds", lambda a: a[:2], "episode_seeds has 2 entries for 3 episodes"),
+        ("episode_lengths", lambda a: a * 0, "none of them empty"),
+        ("episode_terminated", None, "no array 'episode_terminated'"),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_refused(name, change, message, tmp_path):
+    path = tmp_path / "states.npz"
+    save_states(path, synthetic_states())
+    with np.load(path) as file:
+        content = {key: file[key] for key in file.files}
+    original = content.pop(name)
+    if change is not None:
+        content[name] = change(original)
+    np.savez(path, **content)
+    with pytest.raises(NrmapError, match=message) as caught:
+        load_states(path)
+    assert str(path) in str(caught.value)
+
+
+def test_another_format_version_is_refused(tmp_path):
+    path = tmp_path / "states.npz"
+    save_states(path, synthetic_states())
+    with np.load(path) as file:
+        content = {key: file[key] for key in file.files}
+    content["nrmap_states"] = np.array(str(content["nrmap_states"]).replace('"format": 1', '"format": 2'))
+    np.savez(path, **content)
+    with pytest.raises(NrmapError, match="states format 2: expected 1"):
+        load_states(path)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    ["not JSON", "[1]", '{"format": 1}', '{"format": 1, "env": {"game": "Freeway", "mystery": 3}, "origins": []}'],
+)
+def test_unreadable_metadata_is_one_clear_line(metadata, tmp_path):
+    path = tmp_path / "states.npz"
+    save_states(path, synthetic_states())
+    with np.load(path) as file:
+        content = {key: file[key] for key in file.files}
+    np.savez(path, **{**content, "nrmap_states": np.array(metadata)})
+    with pytest.raises(NrmapError, match=r"states\.npz"):
+        load_states(path)
+
+
+def test_a_pool_keeps_episodes_apart_and_remembers_their_origin():
+    first, second = synthetic_states(label="first", seed=1), synthetic_states(lengths=(3, 5), label="second", seed=2)
+    pool = pool_states([first, second, first])
+    assert [origin.label for origin in pool.origins] == ["first", "second", "first"]
+    assert pool.episode_ids.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7]
+    assert pool.origin_ids.tolist() == [0] * 6 + [1] * 4 + [2] * 6
+    np.testing.assert_array_equal(pool.states, np.concatenate([first.states, second.states, first.states]))
+    np.testing.assert_array_equal(pool.actions, np.concatenate([first.actions, second.actions, first.actions]))
+    assert [episode.seed for episode in pool.episodes] == [100, 101, 102, 200, 201, 100, 101, 102]
+    assert_equal(pool_states([pool_states([first, second]), first]), pool)
+
+
+def test_a_pool_survives_its_file(tmp_path):
+    pool = pool_states([synthetic_states(seed=1), synthetic_states(lengths=(3, 5), seed=2)])
+    save_states(tmp_path / "pool.npz", pool)
+    assert_equal(load_states(tmp_path / "pool.npz"), pool)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"game": "Breakout"}, "states are of Freeway: expected Breakout"),
+        ({"frame_stack": 2}, "shape"),
+        ({"height": 50}, "shape"),
+        ({"full_action_space": True}, "another action set"),
+    ],
+)
+def test_states_of_another_game_screen_or_action_set_are_refused(changes, message):
+    states, other = synthetic_states(), replace(FREEWAY, **changes)
+    with pytest.raises(NrmapError, match=message):
+        check_same_game(states, other)
+    check_same_game(states, replace(FREEWAY, max_agent_steps=9, sticky_actions=0.25))
+    with pytest.raises(NrmapError):
+        pool_states([synthetic_states(env=other), states])
+
+
+def test_nothing_to_pool_is_refused():
+    with pytest.raises(NrmapError, match="no states to pool"):
+        pool_states([])

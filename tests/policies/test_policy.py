@@ -1,0 +1,212 @@
+"""A policy is its file: it comes back whole or not at all."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from nrmap.atari.envs import EnvSpec
+from nrmap.policies.network import NetworkSpec, QNetwork
+from nrmap.policies.policy import METADATA_KEY, Policy, PolicyCard, check_states, load_policy, save_policy
+from nrmap.support.errors import NrmapError
+
+ENV = EnvSpec("Freeway", 84, 84)
+
+
+def make_policy() -> Policy:
+    torch.manual_seed(0)
+    card = PolicyCard("ddqn", 3, 1000, "abc", settings={"gamma": 0.99}, results={"return": 21.0})
+    return Policy(QNetwork(NetworkSpec(1, 84, 84, 3)), ENV, card)
+
+
+def content(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The weights and the metadata of the policy file `path`."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = json.loads(file.metadata()[METADATA_KEY])
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (not a dict)
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    """Replace fields of the metadata of the policy file `path`: a mapping changes fields of a part."""
+    tensors, metadata = content(path)
+    for key, change in changes.items():
+        metadata[key] = {**metadata[key], **change} if isinstance(change, dict) else change
+    safetensors.torch.save_file(tensors, path, metadata={METADATA_KEY: json.dumps(metadata)})
+
+
+def test_a_policy_comes_back_with_its_card_and_its_q_values(tmp_path: Path) -> None:
+    policy, path = make_policy(), tmp_path / "p.safetensors"
+    save_policy(path, policy)
+    loaded = load_policy(path)
+    states = torch.randint(0, 256, (4, 1, 84, 84), dtype=torch.uint8)
+    torch.testing.assert_close(loaded(states), policy(states), rtol=0, atol=0)
+    assert loaded.card == policy.card
+    assert loaded.env == ENV
+    assert loaded.label == "Freeway/ddqn/seed3"
+
+
+def test_equal_policies_give_equal_bytes(tmp_path: Path) -> None:
+    save_policy(tmp_path / "a", make_policy())
+    save_policy(tmp_path / "b", make_policy())
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_hash_is_of_what_the_policy_is_not_of_how_it_came_about(tmp_path: Path) -> None:
+    path = tmp_path / "p.safetensors"
+
+    def sha256(policy: Policy, dtype: torch.dtype = torch.float32) -> str | None:
+        save_policy(path, policy, dtype)
+        return load_policy(path).sha256
+
+    policy = make_policy()
+    first = sha256(policy)
+    slower = replace(policy.card, results={"seconds": 1e9}, provenance={"commit": "f00"})
+    assert sha256(Policy(policy.network, ENV, slower)) == first
+    others = {
+        sha256(policy, torch.float16),
+        sha256(Policy(policy.network, replace(ENV, sticky_actions=0.25), policy.card)),
+        sha256(Policy(policy.network, ENV, replace(policy.card, seed=4))),
+        sha256(Policy(policy.network, ENV, replace(policy.card, parent_sha256="0"))),
+    }
+    with torch.no_grad():
+        policy.network.advantage[0].bias[7] += 1e-6
+    assert len({first, sha256(policy), *others}) == 6
+
+
+def test_half_precision_weights_are_what_is_computed_with(tmp_path: Path) -> None:
+    policy = make_policy()
+    save_policy(tmp_path / "p", policy, dtype=torch.float16)
+    loaded = load_policy(tmp_path / "p")
+    for name, tensor in policy.network.state_dict().items():
+        torch.testing.assert_close(loaded.network.state_dict()[name], tensor.half().float(), rtol=0, atol=0)
+    assert (tmp_path / "p").stat().st_size < 7e6
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(NrmapError, match="no policy file"):
+        load_policy(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 100_000])
+def test_a_truncated_file(tmp_path: Path, keep: int) -> None:
+    save_policy(tmp_path / "p", make_policy())
+    (tmp_path / "p").write_bytes((tmp_path / "p").read_bytes()[:keep])
+    with pytest.raises(NrmapError, match="not a readable safetensors file"):
+        load_policy(tmp_path / "p")
+
+
+def test_a_foreign_safetensors_file(tmp_path: Path) -> None:
+    safetensors.torch.save_file({"w": torch.zeros(2)}, tmp_path / "p")
+    with pytest.raises(NrmapError, match="not a policy"):
+        load_policy(tmp_path / "p")
+
+
+def test_another_format_version(tmp_path: Path) -> None:
+    save_policy(tmp_path / "p", make_policy())
+    rewrite(tmp_path / "p", format=99)
+    with pytest.raises(NrmapError, match="policy format 99: expected 1"):
+        load_policy(tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"outputs": "logits"}, "outputs 'logits': expected 'q_values'"),
+        ({"network": None}, "metadata.network=None: expected keys and values"),
+        ({"env": [1]}, "metadata.env=[1]: expected keys and values"),
+        ({"card": "mine"}, "metadata.card='mine': expected keys and values"),
+        ({"env": {"gane": "Pong"}}, "unknown key of env 'gane': did you mean game?"),
+        ({"env": {"game": "Pnog"}}, "unknown game 'Pnog': did you mean Pong"),
+        ({"env": {"height": "84"}}, "height='84': expected a whole number"),
+        ({"env": {"frame_stack": 4}}, "its network takes states (1, 84, 84), its environment gives (4, 84, 84)"),
+        ({"env": {"game": "Pong"}}, "its network has 3 actions, Pong has 6"),
+        ({"env": {"full_action_space": True}}, "its network has 3 actions, Freeway has 18"),
+        ({"card": {"sed": 3}}, "unknown key of card 'sed': did you mean seed?"),
+        ({"card": {"results": 3}}, "results=3: expected keys and values"),
+        ({"network": {"convs": 3}}, "network.convs=3: expected a list of convolutions"),
+        ({"network": {"convs": [{"channels": 1}]}}, "network.convs: missing 2 required positional arguments"),
+        ({"network": {"convs": [{"channels": 1, "kernel": 1, "stride": 0}]}}, "expected sizes of at least 1"),
+        ({"network": {"hidden": 10**12}}, "weight advantage.0.bias is (512,), its network needs (1000000000000,)"),
+        ({"network": {"hidden": None}}, "hidden=None: expected a whole number"),
+    ],
+)
+def test_metadata_of_another_kind_is_one_clear_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = tmp_path / "p"
+    save_policy(path, make_policy())
+    rewrite(path, **changes)
+    with pytest.raises(NrmapError) as caught:
+        load_policy(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '"policy"', "{}", '{"format": 1, "outputs": "q_values"}'])
+def test_metadata_that_is_none_is_one_clear_line(tmp_path: Path, text: str) -> None:
+    save_policy(tmp_path / "p", make_policy())
+    safetensors.torch.save_file(content(tmp_path / "p")[0], tmp_path / "p", metadata={METADATA_KEY: text})
+    with pytest.raises(NrmapError, match=f"^{tmp_path / 'p'}: "):
+        load_policy(tmp_path / "p")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_hash_is_of_the_bytes_of_the_weights(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "p"
+    save_policy(path, make_policy(), dtype)
+    tensors, metadata = content(path)
+    for key in ("results", "provenance"):
+        del metadata["card"][key]
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    raw = path.read_bytes()
+    begin = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:begin])
+    for name in sorted(tensors):
+        first, last = header[name]["data_offsets"]
+        digest.update(f"{name} {dtype}".encode() + raw[begin + first : begin + last])
+    assert load_policy(path).sha256 == digest.hexdigest()
+
+
+def test_weights_that_are_no_real_numbers(tmp_path: Path) -> None:
+    save_policy(tmp_path / "p", make_policy())
+    tensors, metadata = content(tmp_path / "p")
+    tensors["value.2.bias"] = tensors["value.2.bias"].long()
+    safetensors.torch.save_file(tensors, tmp_path / "p", metadata={METADATA_KEY: json.dumps(metadata)})
+    with pytest.raises(NrmapError, match=r"weight value\.2\.bias is torch\.int64: expected floating-point numbers"):
+        load_policy(tmp_path / "p")
+
+
+def test_weights_that_do_not_fit_the_declared_network(tmp_path: Path) -> None:
+    save_policy(tmp_path / "p", make_policy())
+    other = QNetwork(NetworkSpec(1, 84, 84, 6)).spec
+    rewrite(tmp_path / "p", network={**other.__dict__, "convs": [conv.__dict__ for conv in other.convs]})
+    with pytest.raises(NrmapError, match=r"weight advantage\.2\.bias is \(3,\), its network needs \(6,\)"):
+        load_policy(tmp_path / "p")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(tmp_path: Path, bad: float) -> None:
+    policy = make_policy()
+    with torch.no_grad():
+        policy.network.features[0].weight[0, 0, 0, 0] = bad
+    save_policy(tmp_path / "p", policy)
+    with pytest.raises(NrmapError, match=r"features\.0\.weight holds NaN or infinite"):
+        load_policy(tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        torch.zeros(2, 1, 84, 84),
+        torch.zeros(0, 1, 84, 84, dtype=torch.uint8),
+        torch.zeros(2, 4, 84, 84, dtype=torch.uint8),
+        torch.zeros(2, 84, 84, dtype=torch.uint8),
+    ],
+)
+def test_states_of_another_shape_or_type(states: torch.Tensor) -> None:
+    with pytest.raises(NrmapError, match=r"expected torch\.uint8 \[N, 1, 84, 84\]"):
+        check_states(states, ENV)

@@ -1,0 +1,16 @@
+"""What a panel draws, on an Axes of its own."""
+
+from matplotlib.figure import Figure
+
+from analyze.report.figure_files import Panel
+
+
+def drawn(panel: Panel):
+    ax = Figure().subplots()
+    panel.draw(ax)
+    return ax
+
+
+def lines_of(ax):
+    """The data lines of an Axes as (x, y), without those of marks."""
+    return [line.get_xydata().T for line in ax.get_lines() if len(line.get_xydata()) > 1]

@@ -1,0 +1,63 @@
+"""Records for tests of tables: maps, their grid, and play."""
+
+from nrmap.support.records import Record
+
+JACKKNIFE = "jackknife over 16 episodes, for this policy"
+
+
+def map_record(method: str, seed: int, metric: str, value: float | None, **fields) -> Record:
+    given_fields = {
+        "states_from": "own",
+        "num_states": 256,
+        "episodes": 16,
+        "policy_sha256": f"{method}{seed}",
+        **fields,
+    }
+    return Record("Freeway", method, seed, metric, value, **given_fields)
+
+
+SPARSITIES = [
+    map_record("ddqn", 0, "kmap_sparsity", 41.98125, low=39.5, high=44.25, interval=JACKKNIFE),
+    map_record("ddqn", 1, "kmap_sparsity", 44.5, low=40.0, high=49.0, interval=JACKKNIFE),
+    map_record("sa_ddqn", 0, "kmap_sparsity", 12.25, low=10.5, high=14.0, interval=JACKKNIFE),
+    map_record("sa_ddqn", 1, "kmap_sparsity", None, note="the map is 0 everywhere"),
+    map_record("ddqn", 0, "hmap_sparsity", 83.9998766, temperature=1.0, note="too few episodes"),
+    map_record("sa_ddqn", 0, "hmap_sparsity", 83.5, temperature=1.0, low=83.25, high=83.75, interval=JACKKNIFE),
+    map_record("sa_ddqn", 0, "hmap_sparsity", 70.0, temperature=0.1),
+    map_record("ddqn", 0, "kmap_sparsity", 20.0, num_states=64, item="prefix"),
+]
+
+
+def grid_records(method: str, seed: int, **fields) -> list[Record]:
+    quantiles = {"null": (0.9, 1.0, 1.125), "crop": (2.0, 3.0, 4.0)}
+    return [
+        map_record(method, seed, "kl_grid_excess", 3.5, low=3.0, high=4.0, interval=JACKKNIFE, **fields),
+        map_record(method, seed, "kl_grid_excess", 9.0, item="vertical", **fields),
+        map_record(method, seed, "kl_grid_p_value", 0.005, **fields),
+        *(
+            map_record(method, seed, f"kl_grid_{name}_quantile", value, item=item, **fields)
+            for name, values in quantiles.items()
+            for item, value in zip(("0.95", "0.5", "0.05"), values[::-1], strict=True)
+        ),
+    ]
+
+
+def play_record(metric: str, value: float, **fields) -> Record:
+    shared = {"episodes": 20, "attack": "clean", "policy_sha256": "abc", **fields}
+    return Record("Freeway", shared.pop("method", "sa_ddqn"), shared.pop("seed", 0), metric, value, **shared)
+
+
+PLAYED = [
+    play_record("return_mean", 29.5, low=29.0, high=30.0, interval="jackknife over 20 episodes, for this policy"),
+    play_record("return_std", 1.25),
+    play_record("return_mean", 28.0, attack="pgd-10", attack_epsilon=1 / 255),
+    play_record("flip_rate", 0.0125, attack="pgd-10", attack_epsilon=1 / 255),
+    play_record("return_mean", 27.0, attack="pgd-50", attack_epsilon=1 / 255, episodes=5),
+    play_record("return_mean", 20.0, attack="pgd-10", attack_epsilon=3 / 255),
+    play_record("return_mean", 29.0, attack="noise", attack_epsilon=1 / 255),
+    play_record("return_mean", 21.75, method="baseline", seed=None, attack="constant:UP", policy_sha256=None),
+    play_record("return_mean", 0.5, method="baseline", seed=None, attack="random_policy", policy_sha256=None),
+    play_record("action_share", 0.75, item="UP"),
+    play_record("action_share", 0.25, item="NOOP"),
+    play_record("q_gap_quantile", 0.125, item="0.5", num_states=1000),
+]

@@ -1,0 +1,227 @@
+"""Charts and the panels of the report: the artists on an Axes against the data they were given."""
+
+from functools import partial
+
+import numpy as np
+from axes_drawn import drawn, lines_of
+
+from analyze.report.charts import (
+    Curve,
+    IntervalRow,
+    QuantileRow,
+    ReferenceLine,
+    Series,
+    draw_curves,
+    draw_intervals,
+    draw_lines,
+    draw_quantiles,
+    draw_shares,
+)
+from analyze.report.map_panels import control_panels, grid_panels, size_panels, sparsity_panels, temperature_panels
+from analyze.report.play_panels import Run, action_panels, certified_panels, curve_panels, gap_panels, return_panels
+from nrmap.support.records import Record
+
+RNG = np.random.default_rng(0)
+
+
+def test_lines_are_the_series_and_their_bands_the_intervals(ax):
+    x, y = [4, 16, 64], [1.0, 2.0, 3.0]
+    series = [
+        Series("SA-DDQN", x, y, "red", "o", low=[0.5, 1.5, 2.5], high=[1.5, 2.5, 3.5]),
+        Series("SA-DDQN", x, [2.0, np.nan, 4.0], "red", "o"),
+        Series("DDQN", x, [5.0, 6.0, 7.0], "blue", "s"),
+    ]
+    draw_lines(ax, series, x_label="N, number of states", y_label="S", log_x=True)
+    drawn = lines_of(ax)
+    np.testing.assert_array_equal(drawn[0], [x, y])
+    np.testing.assert_array_equal(drawn[2], [x, [5, 6, 7]])
+    assert np.isnan(drawn[1][1, 1])
+    (band,) = ax.collections
+    corners = band.get_paths()[0].vertices
+    assert {(4, 0.5), (4, 1.5), (64, 2.5), (64, 3.5)} <= {tuple(corner) for corner in corners}
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["SA-DDQN, 2 seeds", "DDQN"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["4", "16", "64"]
+
+
+def test_intervals_show_every_episode_the_mean_and_what_is_undefined(ax):
+    rows = [
+        IntervalRow("A", 2.0, "red", low=1.0, high=3.0, points=(1.0, 2.0, 3.0)),
+        IntervalRow("B", None, "blue"),
+    ]
+    draw_intervals(ax, rows, x_label="return", marks=[ReferenceLine("best", 2.5)])
+    (dots,) = ax.collections
+    np.testing.assert_array_equal(dots.get_offsets()[:, 0], [1, 2, 3])
+    assert np.all(np.abs(dots.get_offsets()[:, 1]) < 0.5)
+    xs = [tuple(line.get_xdata()) for line in ax.get_lines()]
+    assert (1.0, 3.0) in xs
+    assert (2.0,) in xs
+    assert (2.5, 2.5) in xs
+    assert [text.get_text() for text in ax.texts] == ["undefined"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B"]
+    top, bottom = ax.transData.transform([(0, 0), (0, 1)])[:, 1]
+    assert top > bottom
+
+
+def test_shares_are_written_in_per_cent(ax):
+    draw_shares(ax, [[0.75, 0.25, 0.0], [0.0004, 0.9996, np.nan]], row_labels=["A", "B"], column_labels=["x", "y", "z"])
+    assert [text.get_text() for text in ax.texts] == ["75.0", "25.0", "0", "<0.1", "100.0"]
+
+
+def test_quantiles_span_their_lines(ax):
+    quantiles = {0.01: 1.0, 0.25: 2.0, 0.5: 3.0, 0.75: 4.0, 0.99: 100.0}
+    draw_quantiles(ax, [QuantileRow("A", quantiles, "red")], x_label="gap")
+    assert [tuple(line.get_xdata()) for line in ax.get_lines()] == [(1.0, 100.0), (2.0, 4.0), (3.0,)]
+    assert ax.get_xscale() == "log"
+
+
+def test_a_learning_curve_is_the_mean_of_the_last_episodes(ax):
+    returns = RNG.normal(10, 3, 50)
+    steps = np.arange(50) * 100.0
+    draw_curves(ax, [Curve("A", steps, returns, "red", recent=20)])
+    (line,) = lines_of(ax)
+    expected = [np.mean(returns[max(end - 20, 0) : end]) for end in range(1, 51)]
+    np.testing.assert_allclose(line[1], expected)
+    np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 1], returns)
+
+
+def map_records(method: str = "ddqn", seed: int = 0) -> list[Record]:
+    make = partial(Record, "Freeway", method, seed, states_from="own")
+    kmap = [
+        make("kmap_sparsity", 10.0, num_states=16, item="prefix"),
+        make("kmap_sparsity", 20.0, num_states=64, item="prefix"),
+        make("kmap_sparsity", 40.0, num_states=256, low=35.0, high=45.0),
+    ]
+    return kmap + [
+        make("hmap_sparsity", value, num_states=256, temperature=temperature)
+        for temperature, value in ((0.1, 60.0), (1.0, 83.0))
+    ]
+
+
+def test_sparsity_against_n_is_that_of_the_records():
+    (panel,) = size_panels(map_records())
+    ax = drawn(panel)
+    np.testing.assert_array_equal(lines_of(ax)[0], [[16, 64, 256], [10, 20, 40]])
+    assert "S(K)" in ax.get_title()
+    assert "from 10 to 40" in panel.alt
+
+
+def test_sparsity_against_t_is_that_of_the_records():
+    (panel,) = temperature_panels(map_records())
+    np.testing.assert_array_equal(lines_of(drawn(panel))[0], [[0.1, 1.0], [60, 83]])
+
+
+def test_the_sparsity_chart_marks_the_papers_numbers():
+    records = [*map_records(), *map_records("sa_ddqn"), *map_records("sa_ddqn", 1)]
+    panel = sparsity_panels(records)[0]
+    ax = drawn(panel)
+    marks = {line.get_label(): line.get_xdata()[0] for line in ax.get_lines() if line.get_label().startswith("paper")}
+    assert marks == {"paper, vanilla": 53.7272, "paper, adversarial": 20.4641}
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["DDQN seed 0", "SA-DDQN seed 0", "SA-DDQN seed 1"]
+
+
+def test_controls_stand_below_the_agents_with_a_dot_for_every_draw():
+    def of(method: str, seed: int, metric: str, value: float | None, **fields) -> Record:
+        note = None if value is not None else "zero"
+        return Record("Freeway", method, seed, metric, value, states_from="own", num_states=256, note=note, **fields)
+
+    records = [
+        *map_records(),
+        of("ddqn", 0, "kmap_grid_excess", 1.5, low=1.25, high=1.75),
+        *(of("random_weights", draw, "kmap_sparsity", value) for draw, value in enumerate((60.0, 62.0, None))),
+        *(of("random_weights", draw, "kmap_grid_excess", None) for draw in range(3)),
+    ]
+    sparsity, *_ = control_panels(records)
+    ax = drawn(sparsity)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["DDQN seed 0", "random weights"]
+    np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], [60, 62])
+    centres = [line.get_xdata()[0] for line in ax.get_lines() if len(line.get_xdata()) == 1]
+    assert centres == [40, 61]
+    assert "random weights 61" in sparsity.alt
+    (stroke,) = (line for line in ax.get_lines() if line.get_marker() == "|")
+    assert stroke.get_markeredgecolor() != "white", "a stroke has no face: with a white edge it is not seen"
+    (grid,) = grid_panels(records)
+    ax = drawn(grid)
+    assert [text.get_text() for text in ax.texts] == ["undefined"]
+    assert [line.get_xdata()[0] for line in ax.get_lines() if line.get_label() == "no grid"] == [1.0]
+    assert control_panels(map_records()) == grid_panels(map_records()) == []
+
+
+def test_controls_of_all_seeds_share_a_row_and_stand_beside_agents_only():
+    def of(method: str, value: float, states: str = "own") -> Record:
+        return Record("Freeway", method, 0, "kmap_sparsity", value, states_from=states, num_states=256)
+
+    controls = [
+        of("random_weights (on ddqn seed 0)", 60.0),
+        of("random_weights (on ddqn seed 1)", 61.0),
+        of("shuffled_weights (ddqn seed 0)", 50.0),
+        of("shuffled_weights (ddqn seed 1)", 51.0),
+        of("shuffled_weights (sa_ddqn seed 0)", 40.0),
+    ]
+    elsewhere = of("random_weights", 70.0, states="pool")
+    panel, *others = control_panels([*map_records(), *controls, elsewhere])
+    assert not any("pool" in drawn(other).get_title() for other in others)
+    ax = drawn(panel)
+    labels = ["DDQN seed 0", "random weights", "shuffled DDQN", "shuffled SA-DDQN"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == labels
+    assert [dots.get_offsets()[:, 0].tolist() for dots in ax.collections] == [[60, 61], [50, 51], [40]]
+
+
+def test_certified_shares_have_a_panel_for_each_radius():
+    def rate(method: str, value: float, radius: float) -> Record:
+        return Record("Freeway", method, 0, "certified_rate", value, attack="clean", attack_epsilon=radius, episodes=20)
+
+    records = [rate("sa_ddqn_ibp", 0.5, 3 / 255), rate("ddqn", 0.0, 1 / 255), rate("sa_ddqn_ibp", 0.97, 1 / 255)]
+    first, second = (drawn(panel) for panel in certified_panels(records))
+    assert first.get_title() == "Certified actions at 1/255"
+    assert [label.get_text() for label in first.get_yticklabels()] == ["DDQN seed 0", "SA-DDQN IBP seed 0"]
+    assert [line.get_xdata()[0] for line in first.get_lines()] == [0.0, 0.97]
+    assert [line.get_xdata()[0] for line in second.get_lines()] == [0.5]
+    assert certified_panels(play_records()) == []
+
+
+def play_records() -> list[Record]:
+    clean = partial(Record, "Freeway", "ddqn", 0, attack="clean", episodes=2)
+    attacked = partial(Record, "Freeway", "ddqn", 0, attack="pgd-10", attack_epsilon=1 / 255, episodes=1)
+    blind = partial(Record, "Freeway", "baseline", None, attack="constant:UP", episodes=1)
+    return [
+        clean("return", 30.0, item="0"),
+        clean("return", 32.0, item="1"),
+        clean("return_mean", 31.0),
+        clean("action_share", 0.75, item="UP"),
+        clean("action_share", 0.25, item="NOOP"),
+        clean("q_gap_quantile", 0.5, item="0.5"),
+        attacked("return", 4.0, item="0"),
+        attacked("return_mean", 4.0),
+        blind("return", 21.0, item="0"),
+        blind("return_mean", 21.0),
+    ]
+
+
+def test_returns_have_a_panel_for_each_attack_and_blind_players_in_the_first():
+    clean, attacked = return_panels(play_records())
+    ax = drawn(clean)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["DDQN seed 0", "always UP"]
+    np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], [30, 32])
+    assert 21.0 in [line.get_xdata()[0] for line in ax.get_lines() if line.get_label().startswith("best constant")]
+    ax = drawn(attacked)
+    assert ax.get_title() == "Returns: PGD-10, 1/255"
+    np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], [4])
+
+
+def test_actions_and_gaps_are_those_of_the_records():
+    (panel,) = action_panels(play_records())
+    np.testing.assert_array_equal(drawn(panel).get_images()[0].get_array(), [[0.75, 0.25]])
+    assert "UP 75.0%" in panel.alt
+    (panel,) = gap_panels(play_records())
+    assert "Medians: DDQN seed 0 0.5" in panel.alt
+    assert action_panels([]) == gap_panels([]) == size_panels([]) == sparsity_panels([]) == []
+
+
+def test_a_run_goes_on_where_its_parent_ended():
+    curves = {
+        "episodes": [{"agent_step": step, "undiscounted_return": 1.0} for step in (10, 20)],
+        "rows": [{"agent_step": 15, "loss": 0.5}],
+    }
+    returns, loss = curve_panels([Run("sa_ddqn", 0, curves, steps_before=1000)], [])
+    np.testing.assert_array_equal(lines_of(drawn(returns))[0][0], [1010, 1020])
+    np.testing.assert_array_equal(drawn(loss).get_lines()[0].get_xdata(), [1015])

@@ -1,0 +1,74 @@
+"""Sheets of several panels: which panel stands where, and the files that they become."""
+
+from functools import partial
+
+import numpy as np
+from axes_drawn import drawn
+from example_outputs import Example, made_up_maps, synthetic_states
+from PIL import Image
+
+from analyze.report.figure_files import PNG_DPI, Panel, Sheet, panel_bytes, save_sheet
+from analyze.report.figures import comparison_sheet, kinds_sheet, map_figures, overlay_sheet
+from nrmap.maps.heatmaps import draw_map
+
+
+def test_a_sheet_is_saved_for_print_and_screen_with_equal_bytes_each_time(tmp_path):
+    panel = Panel(partial(draw_map, map_=np.eye(5), kind="kmap", title="a"), "alt")
+    sheet = Sheet("sheet", "caption", (panel, panel, panel), 2, (2.0, 1.5))
+    first, second = save_sheet(sheet, tmp_path / "a"), save_sheet(sheet, tmp_path / "b")
+    for ending in (".png", ".pdf"):
+        assert first.with_suffix(ending).read_bytes() == second.with_suffix(ending).read_bytes()
+    assert Image.open(first).size == (4 * PNG_DPI, 3 * PNG_DPI)
+    assert first.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    assert panel_bytes(panel, (2, 2), "svg") == panel_bytes(panel, (2, 2), "svg")
+
+
+def test_the_figures_of_one_policy(tmp_path, policy):
+    example = Example(num_states=16)
+    paths = map_figures(
+        made_up_maps(policy, example, "own"), policy=policy, states=synthetic_states(policy, example), folder=tmp_path
+    )
+    assert set(paths) == {"heatmaps", "overlay"}
+    for path in paths.values():
+        assert path.is_file()
+        assert path.with_suffix(".pdf").is_file()
+
+
+def test_all_methods_stand_side_by_side(policy):
+    total = made_up_maps(policy, Example(), "own").total()
+    sheet = comparison_sheet("f", "caption", {"A": total, "B": total}, "hmap", 1.0, columns=2)
+    assert sheet.columns == len(sheet.panels) == 2
+    np.testing.assert_array_equal(drawn(sheet.panels[1]).get_images()[0].get_array(), total.hmap[1])
+    assert "T = 1, S = " in drawn(sheet.panels[0]).get_title()
+    screen = np.zeros((210, 160, 3), dtype=np.uint8)
+    overlay = overlay_sheet("o", "caption", {"A": (screen, total)}, 1.0)
+    assert [drawn(panel).get_title() for panel in overlay.panels] == ["KMAP  K(i, j)\nA", "KL map, T = 1\nA"]
+    np.testing.assert_array_equal(drawn(overlay.panels[1]).get_images()[1].get_array(), total.kl[1])
+
+
+def test_cells_without_a_map_stay_empty_and_the_others_keep_their_places(policy, tmp_path):
+    at_1, at_2 = (made_up_maps(policy, Example(temperatures=(t,)), "own").total() for t in (1.0, 2.0))
+    sheet = comparison_sheet("f", "caption", {"A": at_2, "B": at_1, "C": None, "D": at_1}, "hmap", 1.0, columns=2)
+    assert [panel and drawn(panel).get_title().split("\n")[0] for panel in sheet.panels] == [None, "B", None, "D"]
+    assert not any(comparison_sheet("f", "caption", {"A": at_2}, "hmap", 1.0, columns=1).panels)
+    kinds = kinds_sheet("k", "caption", {"A": at_2, "B": at_1}, 1.0)
+    shown = [panel and drawn(panel).get_title().split("\n")[0] for panel in kinds.panels]
+    assert shown == ["A", "B", None, "B", None, "B", "A", "B"]
+    screen = np.zeros((210, 160, 3), dtype=np.uint8)
+    overlay = overlay_sheet("o", "caption", {"A": (screen, at_2), "B": (screen, at_1)}, 1.0)
+    assert [panel is None for panel in overlay.panels] == [False, False, True, False]
+    saved = np.asarray(Image.open(save_sheet(sheet, tmp_path)).convert("L"))
+    left, right = np.array_split(saved[saved.shape[0] // 10 :], 2, axis=1)
+    assert (left == 255).all()
+    assert (right < 255).any()
+
+
+def test_every_kind_of_map_has_a_row_and_every_agent_a_column(policy):
+    first, second = (made_up_maps(policy, Example(), states).total() for states in ("own", "pool"))
+    sheet = kinds_sheet("kinds", "caption", {"A": first, "B": second}, 1.0)
+    assert (sheet.columns, len(sheet.panels)) == (2, 8)
+    shown = [drawn(panel).get_images()[0].get_array() for panel in sheet.panels]
+    expected = [(one.kmap, one.hmap[1], one.kl[1], one.margin_drop) for one in (first, second)]
+    for row, maps in enumerate(zip(*expected, strict=True)):
+        for column, map_ in enumerate(maps):
+            np.testing.assert_array_equal(shown[2 * row + column], map_)

@@ -1,0 +1,133 @@
+"""What the report calls policies, states and episodes where there are several alike."""
+
+import shutil
+from dataclasses import replace
+
+from example_outputs import SMALL, synthetic_states, write_maps, write_training
+
+from analyze.report.labels import differences
+from analyze.report.load import find
+from analyze.report.return_tables import returns_table
+from nrmap.maps.null_networks import control_policies
+from nrmap.play.states_file import save_states
+from nrmap.policies.policy import load_policy
+from nrmap.support.files import read_json, write_json
+from nrmap.support.identity import stage_identity
+from nrmap.support.layout import Layout
+from nrmap.support.records import select
+
+
+def test_evaluations_on_other_episodes_are_told_apart(tmp_path, outputs):
+    tree = tmp_path / "outputs"
+    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
+    for source in sorted((tree / "evaluation").rglob("metrics.json")):
+        content = read_json(source)
+        content["settings"]["run_seed"] = 1
+        for record in content["records"]:
+            record["value"] += 1
+        name = "other" if content["inputs"] else stage_identity("baselines", **content["settings"])
+        write_json(source.parent.with_name(name) / "metrics.json", content)
+    found = find(tree)
+    assert found.problems == ()
+    clean = select(found.records, metric="return_mean", attack="clean")
+    assert {record.method for record in clean} == {
+        f"{method} (run_seed={seed})" for method in ("ddqn", "sa_ddqn") for seed in (0, 1)
+    }
+    players = {str(row[1].value): row for row in returns_table(found.records).rows}
+    first, second = (players[f"always UP (run_seed={seed})"] for seed in (0, 1))
+    assert second[3].value == first[3].value + 1
+    assert {"random actions (run_seed=0)", "random actions (run_seed=1)"} <= players.keys()
+    assert {record.method for record in found.records if record.states_from} == {"ddqn", "sa_ddqn"}
+
+
+def test_variants_of_a_method_have_labels_that_tell_them_apart(tmp_path, tiny_settings, tiny_regulariser):
+    layout = Layout(tmp_path)
+    for kappa in (0.1, 0.5):
+        for seed in (0, 1):
+            settings = tiny_settings(method="sa_ddqn", seed=seed)
+            write_training(layout, replace(settings, regulariser=tiny_regulariser(kappa=kappa)))
+    labels = [training.method for training in find(tmp_path).trainings]
+    assert sorted(labels) == ["sa_ddqn (kappa=0.1)"] * 2 + ["sa_ddqn (kappa=0.5)"] * 2
+
+
+def test_a_training_from_before_a_setting_had_its_default(tmp_path, tiny_settings, tiny_regulariser):
+    parent = tiny_settings()
+    new = tiny_settings(method="sa_ddqn", regulariser=tiny_regulariser(), parent=parent)
+    write_training(Layout(tmp_path), new)
+    path = write_training(Layout(tmp_path), replace(new, seed=0))
+    path.unlink()
+    settings = read_json(path.with_name("settings.json"))
+    for part in (settings, settings["parent"]):
+        del part["anchor"]
+    for name in ("hold_advantages", "ramp_of"):
+        del settings["regulariser"][name]
+    write_json(path.with_name("settings.json"), settings)
+    assert [training.method for training in find(tmp_path).trainings] == ["sa_ddqn", "sa_ddqn"]
+    write_training(Layout(tmp_path), replace(new, seed=1, anchor=1.0))
+    labels = {training.method for training in find(tmp_path).trainings}
+    assert labels == {"sa_ddqn (anchor=0.0)", "sa_ddqn (anchor=1.0)"}
+
+
+def test_seeds_are_no_variants(tmp_path, tiny_settings):
+    for seed in (0, 1):
+        write_training(Layout(tmp_path), tiny_settings(seed=seed))
+    assert [training.method for training in find(tmp_path).trainings] == ["ddqn", "ddqn"]
+
+
+def test_two_analyses_of_one_policy_with_different_ablations_are_told_apart(tmp_path, outputs):
+    tree = tmp_path / "outputs"
+    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
+    source, *_ = sorted((tree / "maps" / "Freeway" / "ddqn").rglob("metrics.json"))
+    target = source.parent.parent / "other" / "metrics.json"
+    target.parent.mkdir()
+    content = read_json(source)
+    content["settings"]["ablation"]["value"] = 128
+    write_json(target, content)
+    states = {record.states_from for record in find(tree).records if record.method == "ddqn" and record.states_from}
+    assert states == {"own (value=0)", "own (value=128)"}
+
+
+def test_two_pools_of_one_name_are_told_apart(tmp_path, outputs):
+    tree = tmp_path / "outputs"
+    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
+    for index, path in enumerate(sorted((tree / "maps").rglob("metrics.json"))):
+        content = read_json(path)
+        content["inputs"]["states_sha256"] = f"{index}abcdefgh"
+        for record in content["records"]:
+            record["states_from"] = "pool"
+        write_json(path, content)
+    states = {record.states_from for record in find(tree).records if record.states_from}
+    assert states == {"pool (0abcde)", "pool (1abcde)"}
+
+
+def test_the_pools_of_all_seeds_have_one_name_and_random_weights_say_which_they_were_mapped_on(tmp_path, tiny_settings):
+    layout = Layout(tmp_path)
+    for seed in (0, 1):
+        policies = [
+            load_policy(write_training(layout, tiny_settings(method=m, seed=seed))) for m in ("ddqn", "sa_ddqn")
+        ]
+        pool = layout.states(game="Freeway", identity=f"pool{seed}")
+        save_states(pool, synthetic_states(policies[0], SMALL))
+        for policy in [*policies, *control_policies(policies[1], "random_weights", 1, seed=0)]:
+            write_maps(layout, policy, pool, "pool", SMALL)
+    sizes = select(find(tmp_path).records, metric="kmap_sparsity", item=None)
+    assert sorted((record.method, record.seed, record.states_from) for record in sizes) == [
+        ("ddqn", 0, "pool"),
+        ("ddqn", 1, "pool"),
+        ("random_weights (on states of seed 0)", 0, "pool"),
+        ("random_weights (on states of seed 1)", 0, "pool"),
+        ("sa_ddqn", 0, "pool"),
+        ("sa_ddqn", 1, "pool"),
+    ]
+
+
+def test_differences_are_as_short_as_they_can_be():
+    assert differences([{"a": "1", "b": "2"}, {"a": "1", "b": "3"}]) == ["b=2", "b=3"]
+    assert differences([{"x.steps": "1", "regulariser.kappa": "2"}, {"x.steps": "3", "regulariser.kappa": "4"}]) == [
+        "kappa=2",
+        "kappa=4",
+    ]
+    corners = [{"a": a, "b": b} for a in "12" for b in "12"]
+    assert differences(corners)[1] == "a=1, b=2"
+    assert differences([{"a": "1"}, {"a": "1"}]) == ["", ""]
+    assert differences([{"a": a, "b": b, "c": c} for a in "12" for b in "12" for c in "12"])[0] == ""

@@ -1,0 +1,191 @@
+"""What the report finds under the outputs folder, and what it says is missing."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from example_outputs import SMALL, synthetic_states, write_maps, write_training
+from html_page import Page
+from toy_policies import FREEWAY, toy_policy
+
+from analyze.report import build
+from analyze.report.drawings import game_sources, map_sets
+from analyze.report.inventory import inventory, missing
+from analyze.report.load import find
+from analyze.study import ensure_baselines, ensure_evaluation
+from nrmap.maps.episode_maps import load_maps, save_maps
+from nrmap.maps.null_networks import control_policies
+from nrmap.play.evaluation import EvaluationSettings
+from nrmap.play.states_file import save_states
+from nrmap.policies.policy import load_policy, save_policy
+from nrmap.support.files import read_json, write_json
+from nrmap.support.identity import VERSIONS
+from nrmap.support.layout import Layout
+
+
+def test_a_training_that_is_not_finished_is_shown_as_such(tmp_path, tiny_settings):
+    path = write_training(Layout(tmp_path), tiny_settings(seed=4))
+    path.unlink()
+    found = find(tmp_path)
+    (training,) = found.trainings
+    assert (training.game, training.method, training.seed, training.card) == ("Freeway", "ddqn", 4, None)
+    text = " ".join(missing(found, inventory(found)))
+    assert "training is not finished" in text
+    assert "python -m train env=Freeway method=ddqn seed=4" in text
+    assert "python -m train env=Freeway method=sa_ddqn seed=4" in text
+
+
+def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path, tiny_settings):
+    write_training(Layout(tmp_path / "outputs"), tiny_settings(seed=0))
+    found = find(tmp_path / "outputs")
+    (entry,) = inventory(found)
+    assert (entry.evaluation, entry.own, entry.pool, entry.curves) == (False, False, False, True)
+    texts = missing(found, [entry])
+    assert any("no returns and maps on its own states" in text and "policy=outputs/train/" in text for text in texts)
+    assert any("states_from=pool" in text for text in texts)
+
+
+def test_files_that_cannot_be_read_are_named_and_the_rest_is_shown(tmp_path, outputs):
+    broken = tmp_path / "outputs"
+    shutil.copytree(outputs, broken, ignore=shutil.ignore_patterns("report"))
+    policy, *_ = sorted(broken.rglob("policy.safetensors"))
+    policy.write_bytes(policy.read_bytes()[:100])
+    metrics, *_ = sorted((broken / "evaluation").rglob("metrics.json"))
+    content = read_json(metrics)
+    write_json(metrics, content | {"schema": 99})
+    maps, *_ = sorted((broken / "maps").rglob("maps.npz"))
+    maps.write_bytes(b"not a zip file")
+    (broken / "evaluation" / "metrics.json").mkdir()
+    found = find(broken)
+    assert len(found.problems) == 3
+    assert any("cannot read evaluation/metrics.json: Is a directory" in problem for problem in found.problems)
+    assert "policy.safetensors is not a readable safetensors file" in found.problems[1] + found.problems[0]
+    assert any("metrics schema 99" in problem for problem in found.problems)
+    _, problems = map_sets(game_sources(found)[0], broken)
+    assert len(problems) == 1
+    assert "maps.npz" in problems[0]
+    assert not any(str(tmp_path) in problem for problem in (*found.problems, *problems))
+
+
+@pytest.mark.parametrize(
+    "curves",
+    [
+        {"rows": []},
+        {"episodes": [{"agent_step": 1}], "rows": []},
+        {"episodes": [], "rows": [{"agent_step": 1, "loss": "x"}]},
+        [1],
+    ],
+)
+def test_curves_of_another_form_are_named(tmp_path, tiny_settings, curves):
+    path = write_training(Layout(tmp_path), tiny_settings(seed=4)).with_name("curves.json")
+    write_json(path, curves)
+    found = find(tmp_path)
+    assert found.trainings == ()
+    (problem,) = found.problems
+    assert str(path.parent.relative_to(tmp_path)) in problem
+
+
+def test_a_damaged_file_of_maps_or_states_is_left_out_and_the_page_says_which(tmp_path, outputs, monkeypatch):
+    broken = tmp_path / "outputs"
+    shutil.copytree(outputs, broken, ignore=shutil.ignore_patterns("report"))
+    damaged = [
+        *(broken / "maps" / "Freeway" / "ddqn").rglob("maps.npz"),
+        broken / "states" / "Freeway" / "sa_ddqn0.npz",
+    ]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:-100])
+    monkeypatch.setattr(build, "save_sheet", lambda sheet, folder: folder / f"{sheet.name}.png")
+    page, _, _ = build.ensure_report(broken)
+    text = page.read_text()
+    assert Page(text).mistakes == []
+    told = [line for line in text.splitlines() if line.startswith("<li>") and "is not a readable" in line]
+    assert [str(path.relative_to(broken)) in line for path, line in zip(damaged, told, strict=True)] == [True, True]
+
+
+def test_maps_that_are_not_finite_are_left_out(tmp_path, outputs):
+    tree = tmp_path / "outputs"
+    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
+    path, *_ = (tree / "maps" / "Freeway" / "ddqn").rglob("maps.npz")
+    maps, metadata = load_maps(path)
+    save_maps(path, replace(maps, kmap=np.full_like(maps.kmap, np.inf)), metadata)
+    sets, (problem,) = map_sets(game_sources(find(tree))[0], tree)
+    assert [one.method for one in sets] == ["sa_ddqn"]
+    assert problem == f"{path.relative_to(tree)}: NaN or infinite values in maps"
+
+
+def test_reference_policies_have_rows_and_a_section_of_their_own(tmp_path, outputs, tiny_settings):
+    tree = tmp_path / "outputs"
+    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
+    (tree / "reference").mkdir()
+    shutil.move(tree / "train" / "Freeway", tree / "reference" / "Freeway")
+    layout = Layout(tree)
+    policy = load_policy(write_training(layout, tiny_settings(seed=0, steps=260)))
+    states_path = layout.states(game="Freeway", identity="more")
+    save_states(states_path, synthetic_states(policy, SMALL))
+    write_maps(layout, policy, states_path, "own", SMALL)
+    (control,) = control_policies(policy, "random_weights", 1, seed=0)
+    write_maps(layout, control, states_path, "own", SMALL)
+    found = find(tree)
+    assert len(found.reference) == 2
+    reference, trained = game_sources(found)
+    assert [reference.name, trained.name] == ["Freeway-reference", "Freeway"]
+    # A control is shown beside the policies whose states it was mapped on, and nowhere else.
+    for source, number in ((reference, 0), (trained, 1)):
+        assert sum(result.policy_sha256 == control.sha256 for result in source.results) == number
+        assert any(record.policy_sha256 == control.sha256 for record in source.records) == bool(number)
+    table = build.all_tables(found)[0]
+    assert [row[1].value for row in table.rows] == ["reference", "trained here"]
+    assert {entry.method: entry.reference for entry in inventory(found)} == {"ddqn": False, "sa_ddqn": True}
+
+
+def test_values_from_reference_are_not_shown_twice_and_disagreement_is_told(tmp_path, outputs):
+    tree = tmp_path / "outputs"
+    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
+    source, *_ = sorted((tree / "evaluation" / "Freeway" / "ddqn").rglob("metrics.json"))
+    target = tree / "reference" / "Freeway" / "ddqn" / "metrics.json"
+    target.parent.mkdir(parents=True)
+    shutil.copy(source, target)
+    before = len(find(outputs).records)
+    assert len(find(tree).records) == before
+    assert find(tree).problems == ()
+    content = read_json(target)
+    content["records"][0]["value"] += 1
+    write_json(target, content)
+    found = find(tree)
+    assert len(found.records) == before
+    assert found.problems == (
+        f"reference/Freeway/ddqn: 1 of its values are not those of {source.parent.relative_to(tree)}, "
+        "which are shown in their place",
+    )
+
+
+def test_a_policy_that_was_published_is_one_policy(tmp_path, tiny_settings):
+    path = write_training(Layout(tmp_path), tiny_settings(seed=0))
+    write_training(Layout(tmp_path), tiny_settings(seed=1))
+    shutil.copytree(path.parent, tmp_path / "reference" / "Freeway" / "ddqn" / "seed0")
+    found = find(tmp_path)
+    assert [(training.seed, training.reference) for training in found.trainings] == [(1, False), (0, True)]
+
+
+def test_evaluations_of_another_version_are_left_out(tmp_path, outputs, monkeypatch):
+    monkeypatch.setitem(VERSIONS, "evaluation", 99)
+    found = find(outputs)
+    assert {record.method for record in found.records if record.metric == "return_mean"} == {"baseline"}
+    assert len(found.problems) == 2
+    assert all("evaluation/Freeway/" in text and "another version" in text for text in found.problems)
+    monkeypatch.setitem(VERSIONS, "baselines", 99)
+    assert not any(record.attack for record in find(outputs).records)
+
+
+def test_what_this_version_measures_is_not_left_out(tmp_path):
+    policy_path = tmp_path / "policy.safetensors"
+    save_policy(policy_path, toy_policy(FREEWAY, 0))
+    policy, layout = load_policy(policy_path), Layout(tmp_path / "outputs")
+    settings = EvaluationSettings(episodes=1, run_seed=0)
+    ensure_baselines(policy, settings, layout=layout)
+    ensure_evaluation(policy, settings, layout=layout, device=torch.device("cpu"))
+    found = find(layout.outputs)
+    assert found.problems == ()
+    assert {record.method for record in found.records} == {"baseline", policy.card.method}

@@ -1,0 +1,246 @@
+"""The page against the records that it is made from: all of them are there, and nothing comes from elsewhere."""
+
+import base64
+import math
+import re
+from collections import Counter
+
+import pytest
+from example_outputs import ACTIONS
+from html_page import Page, Tables
+
+from analyze.report import build
+from analyze.report.drawings import chart_panels, game_sources, map_sets
+from analyze.report.load import find
+from analyze.report.page import GamePart, build_page
+from analyze.report.summary import glance
+from nrmap.support.records import Record, read_records
+
+
+@pytest.fixture(scope="module")
+def html(outputs):
+    return (outputs / "report" / "index.html").read_text()
+
+
+def sparsity_record(method: str, seed: int, value: float | None) -> Record:
+    note = None if value is not None else "zero"
+    return Record("Freeway", method, seed, "kmap_sparsity", value, states_from="own", num_states=8, note=note)
+
+
+def test_the_page_is_well_formed(html):
+    page = Page(html)
+    assert page.mistakes == []
+    assert page.open == []
+    assert len(set(page.identifiers)) == len(page.identifiers)
+    fragments = {address[1:] for address in page.addresses if address.startswith("#")}
+    assert fragments <= set(page.identifiers)
+    assert page.headings[0] == 1
+    assert page.headings.count(1) == 1
+    assert all(after - before <= 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
+
+
+def test_the_page_needs_no_network(html):
+    page = Page(html)
+    assert all(address.startswith(("#", "data:")) for address in page.addresses)
+    assert re.search(r"https?:|@import|url\(|//[a-z]", re.sub(r";base64,[^\"]*", "", html)) is None
+    for picture in page.pictures:
+        kind, _, content = picture["src"].partition(";base64,")
+        if kind == "data:image/svg+xml":
+            drawing = base64.b64decode(content).decode()
+            references = re.findall(r'(?:xlink:href|href|src)="([^"]*)"', drawing)
+            assert all(one.startswith(("#", "data:")) for one in references)
+
+
+def test_every_picture_is_told_in_words(html):
+    pictures = Page(html).pictures
+    assert len(pictures) > 10
+    assert all(picture["alt"] and len(picture["alt"]) > 20 for picture in pictures)
+
+
+METHODS = {"ddqn": "DDQN (vanilla)", "sa_ddqn": "SA-DDQN (adversarial)"}
+ATTACKS = {"pgd-10": "PGD-10", "pgd-50": "PGD-50", "greedy_worst_case": "worst case", "random_policy": "random actions"}
+ATTACKS |= {"clean": "clean", "noise": "noise"} | {f"constant:{name}": f"always {name}" for name in ACTIONS}
+RADII = {1 / 255: "1/255", 3 / 255: "3/255", None: None}
+
+
+def line_of(record: Record) -> frozenset[str]:
+    """What the line of a list of values says that they are."""
+    of_maps = record.states_from is not None
+    words = [record.metric, f"{record.episodes} episodes", "own states" if of_maps else ATTACKS[record.attack]]
+    words += [RADII[record.attack_epsilon]] if record.attack_epsilon else []
+    words += [f"N = {record.num_states}"] if record.num_states is not None else []
+    words += [f"T = {record.temperature:g}"] if record.temperature is not None else []
+    return frozenset(words)
+
+
+def is_near(text: str | None, value: float | None) -> bool:
+    if text is None or value is None:
+        return text is None and value is None
+    return math.isclose(float(text), value, rel_tol=1e-8)
+
+
+VALUE = re.compile(r"((?P<item>[\w.]+): )?(?P<value>\S+)( \[(?P<low>\S+), (?P<high>\S+)\])?( \((?P<note>.*)\))?")
+
+
+def test_every_value_of_every_record_stands_in_the_line_of_its_policy_and_metric(outputs, html):
+    tables = [table for table in Tables(html).tables if table.section == "values"]
+    paths = [*outputs.glob("evaluation/**/metrics.json"), *outputs.glob("maps/**/metrics.json")]
+    assert len(tables) == len(paths) == 5
+    for path in paths:
+        expected: dict[frozenset[str], list[Record]] = {}
+        for record in read_records(path):
+            expected.setdefault(line_of(record), []).append(record)
+        seed = "" if record.seed is None else f", seed {record.seed}"
+        what = "maps on own states" if record.states_from else "evaluation"
+        count = sum(map(len, expected.values()))
+        title = f"Freeway, {METHODS.get(record.method, record.method)}{seed}: {what}, {count} values"
+        (table,) = [table for table in tables if table.within[-1] == title]
+        found = {frozenset(name.text.split(", ")): values.text for name, values in table.rows}
+        assert found.keys() == expected.keys()
+        for line, records in expected.items():
+            for text, record in zip(found[line].split("; "), records, strict=True):
+                shown = VALUE.fullmatch(text)
+                assert shown, text
+                assert shown["item"] == (None if record.item == "prefix" else record.item)
+                assert is_near(None if shown["value"] == "undefined" else shown["value"], record.value), text
+                assert is_near(shown["low"], record.low), text
+                assert is_near(shown["high"], record.high), text
+                assert shown["note"] == record.note
+
+
+KINDS = {"kmap": "K", "hmap": "H", "kl": "KL", "margin_drop": "Δm"}
+OF_MAPS = {"sparsity": ("sparsity", "S({})"), "effective_pixels": ("measures", "S²({})")}
+OF_MAPS |= {"map_entropy": ("measures", "entropy({})"), "relative_map_entropy": ("measures", "entropy({}/max)")}
+OF_MAPS |= {"grid_excess": ("grid", "grid({}) grid"), "grid_p_value": ("grid", "grid({}) p")}
+OF_PLAY = {"return_mean": "return", "return_std": "std", "flip_rate": "flips", "certified_rate": "certified"}
+
+
+def places_of(record: Record) -> list[tuple[str, str]]:
+    """The tables that show a headline number, and the heading above it in each."""
+    if record.metric in OF_PLAY:
+        words = [ATTACKS[record.attack], RADII[record.attack_epsilon]]
+        if record.metric == "certified_rate":
+            words = ["clean", f"proofs at {words[1]}"]
+        group = f"{', '.join(filter(None, words))} ({record.episodes} episodes)"
+        return [("returns", f"{group} {OF_PLAY[record.metric]}")]
+    if record.metric in ("flip_pair_rate", "tie_pair_rate"):
+        return [("sparsity", record.metric.replace("_pair_rate", " pairs"))]
+    (kind,) = [kind for kind in KINDS if record.metric.startswith(f"{kind}_")]
+    measure = record.metric.removeprefix(f"{kind}_")
+    table, heading = OF_MAPS[measure]
+    places = [(table, heading.format(KINDS[kind]))]
+    papers = {"sparsity": ("table1", "S({})"), "map_entropy": ("table2", "entropy({})")}
+    if kind in ("kmap", "hmap") and measure in papers:
+        name, group = papers[measure]
+        places.append((name, f"{group.format(KINDS[kind])} {METHODS[record.method]}"))
+    return places
+
+
+def test_every_headline_number_stands_in_the_row_and_the_column_of_its_policy_and_metric(outputs, html):
+    tables = Tables(html)
+    records = [record for record in find(outputs).records if record.item is None and record.seed is not None]
+    checked = Counter(record.method for record in records)
+    assert checked["ddqn"] == checked["sa_ddqn"] > 40
+    for record in records:
+        for name, heading in places_of(record):
+            rows = [row for row in tables.named(name).lines() if row["Seed"].text == str(record.seed)]
+            rows = [row for row in rows if "T" not in row or row["T"].text == "1"]
+            player = {"returns": "Player", "table1": None, "table2": None}.get(name, "Method")
+            if player:
+                rows = [row for row in rows if row[player].text == METHODS[record.method]]
+            (row,) = rows
+            cell = row[heading]
+            assert cell.attributes["data-sort"] == ("" if record.value is None else str(record.value))
+            if record.value is None:
+                assert (cell.text, cell.note) == ("undefined", record.note)
+            else:
+                assert is_rounded(cell.text, record.value)
+            bounds = re.fullmatch(r"\[(\S+), (\S+)\]", cell.interval)
+            assert (bounds is None) == (record.low is None), (name, heading)
+            if bounds:
+                assert is_rounded(bounds[1], record.low)
+                assert is_rounded(bounds[2], record.high)
+
+
+def is_rounded(text: str, value: float) -> bool:
+    """Whether `text` is `value` to as many digits as it has."""
+    mantissa, _, exponent = text.partition("e")
+    unit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+    return abs(float(text) - value) <= unit / 2 * (1 + 1e-9)
+
+
+def test_the_page_shows_what_the_paper_printed_settings_deviations_and_provenance(html):
+    for text in (
+        "53.7272",
+        "20.4641",
+        "published: SA-DQN (PGD)",
+        "clean, proofs at 1/255 (20 episodes)",
+        "worst case, 1/255 (10 episodes)",
+        "Certified actions at 3/255",
+        "a 36 × 36 map is too small",
+        "always UP",
+        "random actions",
+        "learner.target_update_period",
+        "run_seed",
+        "At a glance",
+        "S undefined: the map is 0 everywhere",
+        "The equations are used, so that K ≥ 0",
+        "How to read these numbers",
+        "versions.torch",
+    ):
+        assert text in html
+
+
+def test_equal_files_give_an_equal_page(outputs):
+    found = find(outputs)
+    (source,) = game_sources(found)
+    sets, problems = map_sets(source, outputs)
+    charts = {name: panels for name, panels in chart_panels(source).items() if name in ("size", "returns")}
+    part = GamePart(source, sets, charts, [])
+    first, second = (build_page(found, build.all_tables(found), [part], problems) for _ in range(2))
+    assert first == second
+
+
+def test_the_glance_counts_seeds_and_does_not_count_what_is_undefined():
+    records = [sparsity_record("ddqn", seed, 40.0) for seed in range(4)]
+    records += [sparsity_record("sa_ddqn", seed, value) for seed, value in enumerate((10.0, 50.0, None, 39.0))]
+    texts = glance(records)
+    assert texts[0] == (
+        "Own states, N = 8: KMAP of SA-DDQN (adversarial) is sparser than that of DDQN (vanilla) in 2 of 3 seeds where "
+        "both are defined; S(K) is undefined in 1. In the paper it is sparser: 20.4641 against 53.7272."
+    )
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize(
+    ("game", "criterion", "above"), [("Freeway", ", and by 3 points or more", 1), ("BankHeist", "", 2)]
+)
+def test_a_policy_beats_the_best_constant_action_with_its_whole_interval(game, criterion, above):
+    def clean(seed: int, mean: float, low: float | None) -> Record:
+        return Record(game, "ddqn", seed, "return_mean", mean, low=low, high=low and 40.0, attack="clean")
+
+    records = [
+        Record(game, "baseline", None, "return_mean", 21.0, attack="constant:UP"),
+        Record(game, "baseline", None, "return_mean", 99.0, attack="random_policy"),
+        clean(0, 30.0, 20.9),
+        clean(1, 23.9, 21.1),
+        clean(2, 24.0, 21.1),
+        clean(3, 30.0, None),
+    ]
+    assert glance(records) == [
+        "The best constant action, always UP, returns 21.00.",
+        "DDQN (vanilla): clean 30.00 [20.90, 40.00], 23.90 [21.10, 40.00], 24.00 [21.10, 40.00], 30.00 (no interval). "
+        f"Above the best constant action with the whole 95% interval{criterion}: {above} of 3. Without an interval: 1.",
+    ]
+
+
+def test_the_glance_has_the_returns_under_the_least_attack():
+    def mean(seed: int, value: float, attack: str, radius: float | None = None, low: float | None = None) -> Record:
+        same = {"attack": attack, "attack_epsilon": radius and radius / 255, "low": low, "high": low and 32.0}
+        return Record("Freeway", "sa_ddqn", seed, "return_mean", value, **same)
+
+    records = [Record("Freeway", "baseline", None, "return_mean", 21.0, attack="constant:UP")]
+    records += [mean(0, 31.0, "clean", low=30.0), mean(1, 31.0, "clean", low=30.0), mean(0, 31.0, "noise", 0.5)]
+    records += [mean(0, 16.0, "pgd-10", 3), mean(0, 8.0, "pgd-50", 1), mean(0, 30.5, "pgd-10", 1, 30.0)]
+    records += [mean(1, 14.25, "pgd-10", 1)]
+    assert glance(records)[1].endswith(": 2 of 2. Under PGD-10, 1/255: 30.50 [30.00, 32.00], 14.25 (no interval).")

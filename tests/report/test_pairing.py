@@ -1,0 +1,175 @@
+"""Which methods the report compares, on what, and how it tells the differences."""
+
+import shutil
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from example_outputs import Example, write_example
+
+from analyze.report.drawings import game_sources
+from analyze.report.literature import paper_difference
+from analyze.report.load import Found, find
+from analyze.report.pairing import with_differences
+from analyze.report.summary import glance
+from analyze.report.tables import difference_table, seed_difference_table
+from nrmap.maps.episode_maps import load_maps, save_maps
+from nrmap.maps.sparsity import sparsity
+from nrmap.play.states_file import load_states, save_states
+from nrmap.support.files import read_json, write_json
+from nrmap.support.records import Record, select
+
+THREE_SEEDS = Example(seeds=(0, 1, 2), temperatures=(1.0,), prefix_sizes=(), without_flips=(("sa_ddqn", 1),))
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory, tiny_settings):
+    folder = tmp_path_factory.mktemp("compared") / "outputs"
+    write_example(folder, tiny_settings(), THREE_SEEDS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(tree) -> Found:
+    return with_differences(find(tree))
+
+
+def s_of_files(tree, method: str, seed: int, kind: str) -> float | None:
+    """S on the pool by the files of maps alone."""
+    for path in (tree / "maps" / "Freeway" / method / f"seed{seed}").rglob("metrics.json"):
+        if read_json(path)["records"][0]["states_from"] == "pool":
+            total = load_maps(path.with_name("maps.npz"))[0].total()
+            return sparsity(np.squeeze(getattr(total, kind))).value
+    raise AssertionError(f"no maps of {method}, seed {seed}")
+
+
+def test_methods_are_compared_seed_by_seed_on_the_same_states_only(tree, found):
+    paired = [record for record in found.differences if record.seed is not None]
+    assert {(r.method, r.item, r.states_from, r.num_states, r.episodes) for r in paired} == {
+        ("sa_ddqn", "ddqn", "pool", 16, 16)
+    }
+    assert len(paired) == 3 * 4
+    for record in paired:
+        kind = record.metric.removesuffix("_sparsity_difference")
+        ours, theirs = (s_of_files(tree, method, record.seed, kind) for method in ("sa_ddqn", "ddqn"))
+        if ours is None:
+            assert (record.value, record.seed, kind) == (None, 1, "kmap")
+        else:
+            assert record.value == pytest.approx(ours - theirs, rel=1e-12)
+            assert record.low < record.value < record.high
+
+
+def test_means_over_seeds_are_compared_on_every_kind_of_states(tree, found):
+    over_seeds = [record for record in found.differences if record.seed is None]
+    assert {(r.method, r.item, r.states_from) for r in over_seeds} == {("sa_ddqn", "ddqn", s) for s in ("own", "pool")}
+    (kl,) = select(over_seeds, metric="kl_sparsity_difference", states_from="pool", temperature=1.0)
+    means = [np.mean([s_of_files(tree, m, seed, "kl") for seed in range(3)]) for m in ("sa_ddqn", "ddqn")]
+    assert kl.value == pytest.approx(means[0] - means[1], rel=1e-12)
+    (kmap,) = select(over_seeds, metric="kmap_sparsity_difference", states_from="pool")
+    assert (kmap.value, kmap.note) == (None, "S is undefined in 1 of 6 policies")
+
+
+def test_controls_are_compared_with_nothing(tmp_path):
+    records = [
+        Record("Freeway", method, seed, "kmap_sparsity", 10.0 + seed, states_from="own", num_states=16)
+        for method in ("ddqn", "random_weights", "shuffled_weights (ddqn seed 0)", "ddqn_continued")
+        for seed in range(3)
+    ]
+    found = with_differences(Found(tmp_path, (), (), records=tuple(records)))
+    assert [(record.method, record.item) for record in found.differences] == [("ddqn_continued", "ddqn")]
+
+
+def test_differences_stand_in_tables_beside_those_of_the_paper(found):
+    table = difference_table(found.differences)
+    at = {column.key: index for index, column in enumerate(table.columns)}
+    assert [row[at["seed"]].value for row in table.rows] == [0, 1, 2, "3 seeds"]
+    assert {(row[at["method"]].value, row[at["against"]].value) for row in table.rows} == {
+        ("SA-DDQN (adversarial)", "DDQN (vanilla)")
+    }
+    assert table.rows[0][at["kmap_sparsity_difference paper"]].value == "-33.2631"
+    (record,) = select(found.differences, metric="hmap_sparsity_difference", seed=2)
+    cell = table.rows[2][at["hmap_sparsity_difference"]]
+    assert (cell.value, cell.low, cell.high) == (record.value, record.low, record.high)
+    over_seeds = seed_difference_table(found.differences)
+    assert [row[at["seed"]].value for row in over_seeds.rows] == ["all", "all"]
+    assert any("Welch" in note for note in over_seeds.notes)
+    assert any("jackknife over 16 episodes, for these two policies" in note for note in table.notes)
+
+
+def test_the_papers_differences_are_exact():
+    assert paper_difference("Pong", "sa_ddqn", "ddqn", "hmap_sparsity") == "-0.00009"
+    assert paper_difference("Pong", "ddqn_continued", "ddqn", "kmap_sparsity") is None
+
+
+def test_a_damaged_file_of_maps_is_told_once_and_the_other_seeds_are_compared(tree, tmp_path):
+    broken = tmp_path / "outputs"
+    shutil.copytree(tree, broken)
+    for path in (broken / "maps" / "Freeway" / "ddqn" / "seed0").rglob("maps.npz"):
+        path.write_bytes(path.read_bytes()[:-100])
+    found = with_differences(find(broken))
+    assert {record.seed for record in found.differences} == {None, 1, 2}
+    (problem,) = found.problems
+    assert problem.startswith("maps/Freeway/ddqn/seed0/")
+    assert "is not a readable maps file" in problem
+
+
+def test_the_players_of_a_pool_are_those_of_its_states(tree, tmp_path):
+    other = tmp_path / "outputs"
+    shutil.copytree(tree, other)
+    path = other / "states" / "Freeway" / "pool.npz"
+    states = load_states(path)
+    origins = np.repeat([0, 1], len(states.episodes) // 2)
+    save_states(path, replace(states, origins=states.origins * 2, episode_origins=origins))
+    paired = [record for record in with_differences(find(other)).differences if record.low and record.seed is not None]
+    assert {record.interval for record in paired} == {
+        "jackknife over 16 episodes of 2 policies, for these two policies"
+    }
+    path.write_bytes(path.read_bytes()[:-100])
+    found = with_differences(find(other))
+    assert {record.seed for record in found.differences} == {None}
+    (problem,) = found.problems
+    assert problem.startswith("states/Freeway/pool.npz is not a readable states file")
+
+
+def test_maps_of_other_episodes_are_not_compared(tree, tmp_path):
+    other = tmp_path / "outputs"
+    shutil.copytree(tree, other)
+    for path in (other / "maps" / "Freeway" / "ddqn" / "seed0").rglob("maps.npz"):
+        maps, metadata = load_maps(path)
+        save_maps(path, replace(maps, episode_ids=maps.episode_ids + 1), metadata)
+    found = with_differences(find(other))
+    assert found.problems == (
+        "no difference between SA-DDQN seed 0 and DDQN seed 0: the maps are not of the same episodes and pixels",
+    )
+
+
+def test_another_ablation_is_not_compared(tree, tmp_path):
+    other = tmp_path / "outputs"
+    shutil.copytree(tree, other)
+    for path in (other / "maps" / "Freeway" / "ddqn" / "seed0").rglob("metrics.json"):
+        content = read_json(path)
+        content["settings"]["ablation"]["value"] = 128
+        write_json(path, content)
+    assert {record.seed for record in with_differences(find(other)).differences} == {None, 1, 2}
+
+
+def test_the_glance_says_how_far_methods_lie_apart(found):
+    (source,) = game_sources(found)
+    own, pool, *_ = glance(source.records, source.differences)
+    assert "on the same states" not in own
+    assert "S(K) minus that of DDQN (vanilla), of the means over seeds: undefined." in own
+    assert "undefined (seed 1)" in pool
+    assert "S(Δm) minus that of DDQN (vanilla), on the same states: " in pool, "K of one policy is 0 everywhere"
+    difference = partial(Record, "Freeway", "sa_ddqn", item="ddqn", states_from="pool", num_states=16)
+    records = [
+        difference(1, "kmap_sparsity_difference", -30.0, note="few episodes"),
+        difference(0, "kmap_sparsity_difference", -31.25, low=-33.5, high=-29.0),
+        difference(0, "hmap_sparsity_difference", -0.5, low=-0.75, high=-0.25, temperature=1.0),
+        difference(None, "kmap_sparsity_difference", -30.5, low=-40.0, high=-21.0),
+    ]
+    _, text, *_ = glance(source.records, records)
+    assert text.endswith(
+        " S(K) minus that of DDQN (vanilla), on the same states: -31.25 [-33.50, -29.00] (seed 0), -30.00 "
+        "(no interval) (seed 1); of the means over seeds: -30.50 [-40.00, -21.00]."
+    )

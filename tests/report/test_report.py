@@ -1,0 +1,212 @@
+"""The report as a folder of files and as a command."""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from example_outputs import SMALL, write_example
+from html_page import Page
+
+from analyze.report import build
+from analyze.report.__main__ import main
+from analyze.report.build import ensure_report, records_csv
+from analyze.report.drawings import chart_panels, game_sources, map_sets, map_sheets
+from analyze.report.figure_files import Sheet
+from analyze.report.gallery import MapSet, one_of_each_kind
+from analyze.report.inventory import inventory
+from analyze.report.load import find
+from analyze.report.page import GamePart, build_page
+from analyze.report.pairing import with_differences
+from analyze.report.summary import glance
+from nrmap.maps.episode_maps import TotalMaps
+from nrmap.support.errors import NrmapError
+from nrmap.support.files import write_bytes
+from nrmap.support.records import Record, read_records
+
+
+def test_tables_and_figures_lie_beside_the_page(outputs):
+    folder = outputs / "report"
+    for name in ("table1", "returns", "sparsity", "actions-Freeway"):
+        assert {path.suffix for path in (folder / "tables").glob(f"{name}.*")} == {".csv", ".md", ".tex"}
+    for name in ("figure1-Freeway-own-states-16", "figure2-Freeway-own-states-16", "overlay-Freeway", "curves-Freeway"):
+        assert {path.suffix for path in (folder / "figures").glob(f"{name}.*")} == {".png", ".pdf"}
+    found = with_differences(find(outputs))
+    assert (folder / "tables" / "records.csv").read_text() == records_csv([*found.records, *found.differences])
+    assert read_records(folder / "differences.json") == list(found.differences)
+    assert (folder / "index.html").stat().st_size < 10_000_000
+
+
+def test_a_second_report_of_the_same_files_does_nothing_and_one_of_others_is_made_anew(outputs, monkeypatch, tmp_path):
+    _, tables, made = ensure_report(outputs)
+    assert not made
+    assert [table.name for table in tables][:2] == ["table1", "returns"]
+    assert tables == build.all_tables(with_differences(find(outputs)))
+    changed = tmp_path / "outputs"
+    shutil.copytree(outputs, changed)
+    for folder in (changed / "maps", changed / "train"):
+        shutil.rmtree(folder)
+    monkeypatch.setattr(build, "save_sheet", lambda sheet, folder: folder / f"{sheet.name}.png")
+    _, _, made = ensure_report(changed)
+    assert made
+    assert not (changed / "report" / "figures" / "figure1-Freeway-own-states-16.png").exists()
+    assert (changed / "report" / "figures" / "returns-Freeway.png").exists()
+
+
+def test_a_report_that_lost_a_file_is_made_anew(outputs, monkeypatch, tmp_path):
+    def save_nothing(sheet: Sheet, folder: Path) -> Path:
+        for ending in ("pdf", "png"):
+            write_bytes(folder / f"{sheet.name}.{ending}", b"")
+        return folder / f"{sheet.name}.png"
+
+    monkeypatch.setattr(build, "save_sheet", save_nothing)
+    monkeypatch.setattr(build, "build_page", lambda *_: "a page")
+    tree = tmp_path / "outputs"
+    shutil.copytree(outputs / "evaluation", tree / "evaluation")
+    assert [ensure_report(tree)[2] for _ in range(2)] == [True, False]
+    for lost in (
+        "tables/returns.csv",
+        "figures/returns-Freeway.pdf",
+        "index.html",
+        "differences.json",
+        "manifest.json",
+    ):
+        (tree / "report" / lost).unlink()
+        assert ensure_report(tree)[2] is True
+        assert (tree / "report" / lost).is_file()
+    (tree / "report" / "manifest.json").write_text("[]")
+    assert [ensure_report(tree)[2] for _ in range(2)] == [True, False]
+
+
+def test_a_report_is_made_anew_when_the_code_that_measures_or_draws_changes():
+    files = {
+        "nrmap/maps/sparsity.py",
+        "nrmap/ablation/geometry.py",
+        "analyze/report/tables.py",
+        "analyze/report/style.css",
+    }
+    assert files <= build._digest_of_code().keys()
+
+
+def test_an_empty_folder_has_a_page_that_says_what_to_do(tmp_path):
+    page, tables, _ = ensure_report(tmp_path)
+    text = page.read_text()
+    assert tables == []
+    assert "There are no results under this outputs folder yet" in text
+    assert "make reproduce" in text
+    assert Page(text).mistakes == []
+
+
+def test_every_seed_and_method_is_on_the_map_figures(outputs):
+    found = find(outputs)
+    (source,) = game_sources(found)
+    sets, _ = map_sets(source, outputs)
+    sheets = {sheet.name: sheet for sheet in map_sheets(source, sets)}
+    kinds = sheets.pop("kinds-Freeway")
+    assert (len(kinds.panels), kinds.columns) == (8, 2)
+    assert len(sheets) == 4
+    assert all(len(sheet.panels) == sheet.columns == 2 for sheet in sheets.values())
+
+
+def test_a_sheet_has_a_row_for_every_seed_and_is_left_out_without_a_map(tmp_path, tiny_settings):
+    tree = tmp_path / "outputs"
+    write_example(tree, tiny_settings(), replace(SMALL, seeds=(0, 1)))
+    write_example(tree, tiny_settings(), replace(SMALL, temperatures=(0.1,), states_from=("pool",)))
+    for lost in (tree / "maps" / "Freeway" / "ddqn" / "seed0").glob("*"):
+        records = [record for record in read_records(lost / "metrics.json") if record.states_from == "own"]
+        if records:
+            shutil.rmtree(lost)
+    (source,) = game_sources(find(tree))
+    sets, _ = map_sets(source, tree)
+    sheets = {sheet.name: sheet for sheet in map_sheets(source, sets)}
+    own = sheets["figure2-Freeway-own-states-16"]
+    assert (own.columns, [panel and panel.alt.partition(" of ")[2].partition(",")[0] for panel in own.panels]) == (
+        2,
+        [None, "SA-DDQN seed 0", "DDQN seed 1", "SA-DDQN seed 1"],
+    )
+    assert "figure1-Freeway-pooled-states-16" in sheets
+    assert "figure2-Freeway-pooled-states-16" not in sheets, "no HMAP of the pool is at the headline's T = 1"
+
+
+def test_controls_belong_to_no_training_and_stand_beside_the_agents(tmp_path, outputs, tiny_settings):
+    tree = tmp_path / "outputs"
+    write_example(tree, tiny_settings(), replace(SMALL, controls=2))
+    found = find(tree)
+    shuffled = {f"shuffled_weights ({method} seed 0)" for method in ("ddqn", "sa_ddqn")}
+    random = {f"random_weights (on {method} seed 0)" for method in ("ddqn", "sa_ddqn")}
+    assert {record.method for record in found.records} == {"baseline", "ddqn", "sa_ddqn", *shuffled, *random}
+    assert {record.states_from for record in found.records} == {None, "own"}, "controls are on the agents' own states"
+    assert {entry.method for entry in inventory(found)} == {"ddqn", "sa_ddqn"}
+    (source,) = game_sources(found)
+    for method in shuffled | random:
+        assert {record.seed for record in source.records if record.method == method} == {0, 1}
+    assert glance(source.records) == glance(find(outputs).records)
+    assert "controls" not in chart_panels(game_sources(find(outputs))[0])
+    assert len(chart_panels(source)["controls"]) == 4
+    sets, _ = map_sets(source, tree)
+    sheets = {sheet.name: sheet for sheet in map_sheets(source, sets)}
+    assert len(sheets["figure1-Freeway-own-states-16"].panels) == 2
+    kinds = sheets["kinds-Freeway"]
+    assert (kinds.columns, len(kinds.panels)) == (4, 16)
+    labels = ["DDQN seed 0", "SA-DDQN seed 0", "random on DDQN seed 0 draw 0", "shuffled DDQN seed 0 draw 0"]
+    for panel, label in zip(kinds.panels, [*labels, *labels], strict=False):
+        assert f"of {label}, " in panel.alt
+    part = GamePart(source, sets, {}, [])
+    page = build_page(found, build.all_tables(found), [part], [])
+    assert Page(page).mistakes == []
+    for text in (
+        "All kinds of agents side by side",
+        "beside networks that have learned nothing",
+        'id="controls"',
+        'id="grid"',
+        "random weights (on sa_ddqn seed 0)",
+    ):
+        assert text in page
+
+
+def test_one_of_each_kind_is_on_the_same_states_with_as_many_kinds_as_there_are(tmp_path):
+    def of(method: str, seed: int, states: str) -> MapSet:
+        one = np.ones((1, 4, 4))
+        return MapSet(method, seed, states, TotalMaps((1.0,), 8, one[0], one[0], one, one), tmp_path)
+
+    own = [of("ddqn", 1, "own"), of("ddqn", 0, "own"), of("sa_ddqn", 0, "own"), of("random_weights", 0, "own")]
+    pool = [of("sa_ddqn (kappa=0.1)", 1, "pool"), of("ddqn", 2, "pool")]
+    assert one_of_each_kind([*pool, *own]) == [own[1], own[2], own[3]]
+    assert one_of_each_kind([*own[1:3], *pool]) == [pool[1], pool[0]], "among equals the states that all share"
+    assert one_of_each_kind(own[:2]) == one_of_each_kind([]) == []
+
+
+def test_the_command_prints_table_1_and_where_the_page_is(outputs, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["analyze.report", "--outputs", str(outputs)])
+    main()
+    printed = capsys.readouterr().out
+    assert "Sparsity S = ‖M‖₁ / ‖M‖₂ of KMAP and HMAP (table 1 of the paper)" in printed
+    assert "53.7272" in printed
+    assert printed.endswith(f"{outputs / 'report' / 'index.html'} is up to date\n")
+
+
+def test_a_folder_that_is_not_there_is_one_line_and_status_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["analyze.report", "--outputs", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    complaint = capsys.readouterr().err
+    assert complaint.count("\n") == 1
+    assert "no outputs folder" in complaint
+
+
+def test_a_report_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "report").write_text("a file where the folder should be")
+    with pytest.raises(NrmapError, match="cannot write"):
+        ensure_report(tmp_path)
+
+
+def test_records_csv_has_a_column_for_every_field():
+    record = Record("Freeway", "ddqn", 0, "kmap_sparsity", 1.5)
+    header, line = records_csv([record]).splitlines()
+    assert header.split(",")[:5] == ["game", "method", "seed", "metric", "value"]
+    assert line.startswith("Freeway,ddqn,0,kmap_sparsity,1.5")
+    assert json.dumps(header.count(",")) == str(line.count(","))

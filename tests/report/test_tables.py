@@ -1,0 +1,135 @@
+"""The tables of maps: which record stands where, and what is said of it."""
+
+from dataclasses import replace
+
+from table_records import SPARSITIES, grid_records, map_record
+
+from analyze.report.formats import Cell, to_markdown
+from analyze.report.return_tables import other_table
+from analyze.report.tables import (
+    control_table,
+    entropy_table,
+    grid_table,
+    headline_temperature,
+    measure_table,
+    sparsity_table,
+    table1,
+)
+
+
+def test_table1_does_not_depend_on_the_order_of_the_records():
+    assert table1(SPARSITIES[::-1]) == table1(SPARSITIES)
+
+
+def test_the_temperature_of_the_headline_is_that_of_most_maps_then_the_one_nearest_to_1():
+    def at(*temperatures):
+        return [map_record("ddqn", 0, "hmap_sparsity", 1.0, temperature=t) for t in temperatures]
+
+    assert headline_temperature(at(0.1, 0.1, 1.0)) == 0.1
+    assert headline_temperature(at(0.1, 2.0, 10.0)) == 2.0
+    assert headline_temperature([]) is None
+
+
+def test_any_method_has_its_columns_and_only_the_papers_agents_have_numbers_beside_them():
+    other = map_record("sa_ddqn_ibp", 0, "kmap_sparsity", 5.0)
+    columns = [column.key for column in table1([other, *SPARSITIES]).columns][5:]
+    assert columns[:5] == [
+        "kmap_sparsity ddqn",
+        "kmap_sparsity ddqn paper",
+        "kmap_sparsity sa_ddqn",
+        "kmap_sparsity sa_ddqn paper",
+        "kmap_sparsity sa_ddqn_ibp",
+    ]
+    assert "hmap_sparsity sa_ddqn_ibp paper" not in columns
+
+
+def test_controls_stand_in_a_table_beside_the_agents_on_the_same_states():
+    controls = [map_record("shuffled_weights (sa_ddqn seed 0)", draw, "kmap_sparsity", 5.0 + draw) for draw in range(3)]
+    elsewhere = map_record("ddqn", 0, "kmap_sparsity", 30.0, states_from="pool", num_states=512)
+    records = [*SPARSITIES, elsewhere, *controls]
+    assert table1(records) == table1([*SPARSITIES, elsewhere])
+    assert sparsity_table(records) == sparsity_table([*SPARSITIES, elsewhere])
+    assert control_table(SPARSITIES).rows == ()
+    table = control_table(records)
+    at = {column.key: index for index, column in enumerate(table.columns)}
+    rows = [(row[at["method"]].value, row[at["seed"]].value, row[at["kmap_sparsity"]].value) for row in table.rows]
+    shuffled = "shuffled weights (sa_ddqn seed 0)"
+    assert {row for row in rows if row[0] == shuffled} == {
+        (shuffled, 0, 5.0),
+        (shuffled, 1, 6.0),
+        (shuffled, 2, 7.0),
+        (shuffled, "3 draws", 6.0),
+    }
+    assert {row[1] for row in rows if row[0] == "DDQN (vanilla)"} == {0, 1}
+    assert {row[at["states"]].value for row in table.rows} == {"own"}
+    without_temperature = [row[0] for row, shown in zip(rows, table.rows, strict=True) if shown[at["T"]].value is None]
+    assert without_temperature == ["DDQN (vanilla)", "SA-DDQN (adversarial)", *[shuffled] * 4], "controls come last"
+
+
+def test_the_grid_has_its_number_its_p_value_and_what_it_is_without_a_grid():
+    undefined = [
+        map_record("sa_ddqn", 0, f"kmap_grid_{name}", None, note="the map is 0 everywhere")
+        for name in ("excess", "p_value")
+    ]
+    records = [*SPARSITIES, *undefined, *grid_records("sa_ddqn", 0, temperature=1.0)]
+    records += grid_records("random_weights", 1, temperature=1.0)
+    table = grid_table(records)
+    assert [heading for heading, _ in table.groups()] == ["", "grid(K)", "grid(KL)"]
+    assert [column.title for column in table.columns][-6:] == ["grid", "p", "grid", "p", "no grid", "crops"]
+    agent, control = table.rows
+    undefined_cell = Cell(None, note="the map is 0 everywhere")
+    measured = (Cell(3.5, 3.0, 4.0), Cell(0.005), Cell(1.0, 0.9, 1.125), Cell(3.0, 2.0, 4.0))
+    assert agent[-6:] == (undefined_cell, undefined_cell, *measured)
+    assert control[-6:] == (Cell(), Cell(), *measured)
+    assert [row[4].value for row in table.rows] == ["SA-DDQN (adversarial)", "random weights"]
+    assert "3.50 [3.00, 4.00]" in to_markdown(table)
+    assert other_table(records).rows == ()
+
+
+def test_different_n_states_and_origins_stand_in_rows_of_their_own():
+    larger = replace(SPARSITIES[0], num_states=2048)
+    pooled = replace(SPARSITIES[0], states_from="pool")
+    table = table1([pooled, larger, SPARSITIES[0]], reference={"ddqn0"})
+    assert [(row[1].value, row[2].value) for row in table.rows] == [("own", 256), ("own", 2048), ("pool", 256)]
+    both = table1([SPARSITIES[0], replace(SPARSITIES[1], seed=0)], reference={"ddqn0"})
+    assert [row[1].value for row in both.rows] == ["reference", "trained here"]
+    assert [both.columns[1].key, table.columns[1].key] == ["policies", "states"]
+
+
+def test_two_values_for_one_cell_are_told():
+    again = replace(SPARSITIES[0], value=1.5)
+    (row,) = table1([SPARSITIES[0], again]).rows
+    assert row[5].value == 41.98125
+    assert row[5].note == "with other settings also 1.5"
+
+
+def test_the_sparsity_table_repeats_what_does_not_depend_on_t_in_the_row_of_every_t():
+    table = sparsity_table(SPARSITIES)
+    keys = [column.key for column in table.columns]
+    rows = [{key: cell.value for key, cell in zip(keys, row, strict=True)} for row in table.rows]
+    robust = [row for row in rows if row["method"] == "SA-DDQN (adversarial)" and row["seed"] == 0]
+    assert [(row["T"], row["kmap_sparsity"], row["hmap_sparsity"]) for row in robust] == [
+        (0.1, 12.25, 70.0),
+        (1.0, 12.25, 83.5),
+    ]
+    alone = next(row for row in rows if row["method"] == "DDQN (vanilla)" and row["seed"] == 1)
+    assert (alone["T"], alone["kmap_sparsity"], alone["hmap_sparsity"]) == (None, 44.5, None)
+
+
+def test_entropies_stand_beside_those_of_the_paper():
+    records = [
+        map_record("sa_ddqn", 0, "kmap_map_entropy", 1.5e-20),
+        map_record("sa_ddqn", 0, "kmap_effective_pixels", 150.4),
+    ]
+    assert "| 1.50e-20 | 0.0807 |" in to_markdown(entropy_table(records))
+    assert [column.title for column in measure_table(records).columns][-3:] == [
+        "S²(K)",
+        "entropy(K)",
+        "entropy(K) paper",
+    ]
+
+
+def test_a_mean_of_p_values_is_not_shown():
+    records = [record for seed in (0, 1) for record in grid_records("sa_ddqn", seed, temperature=1.0)]
+    *_, over_seeds = grid_table(records).rows
+    assert [cell.value for cell in over_seeds[-4:]] == [3.5, None, 1.0, 3.0]

@@ -1,0 +1,343 @@
+"""Evaluation attacks against closed forms of linear networks, and against what a weak attack would get wrong."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork, frozen
+from nrmap.robustness.attacks import (
+    OBJECTIVES,
+    GradientAttack,
+    StateNoise,
+    attack_named,
+    cross_entropy_objective,
+    margin_objective,
+    pgd,
+    worst_action_objective,
+)
+from nrmap.robustness.perturbations import other_action_margin, project
+from nrmap.support.errors import NrmapError
+
+NAMES = ("noise", "fgsm", "pgd-3", "pgd-10")
+SHAPE = (1, 6, 6)
+
+
+def noise_for(count, seed=0, first_episode=0):
+    return StateNoise(seed, np.arange(first_episode, first_episode + count), np.arange(count) * 7)
+
+
+class LinearNetwork:
+    """Q(s, a) = scale·(w_a · (s − ½) + b_a), b ~ spread: its extremes over a box are known exactly."""
+
+    def __init__(self, actions, seed, scale=1.0, spread=0.0):
+        generator = torch.Generator().manual_seed(seed)
+        self.weights = scale * torch.randn((actions, *SHAPE), generator=generator)
+        self.bias = scale * spread * torch.randn(actions, generator=generator) - self.weights.sum(dim=(1, 2, 3)) / 2
+        self.batches = []
+
+    def __call__(self, states):
+        self.batches.append(len(states))
+        return (states[:, None] * self.weights).sum(dim=(2, 3, 4)) + self.bias
+
+    def largest_margins(self, states, actions, attack_epsilon):
+        """max over the box of max_{a≠a*} Q(s', a) − Q(s', a*), in float64."""
+        low, high = (states - attack_epsilon).clamp(0, 1).double(), (states + attack_epsilon).clamp(0, 1).double()
+        result = torch.full((len(states),), -torch.inf, dtype=torch.float64)
+        for n, chosen in enumerate(actions.tolist()):
+            for action in set(range(len(self.bias))) - {chosen}:
+                slope = (self.weights[action] - self.weights[chosen]).double()
+                offset = (self.bias[action] - self.bias[chosen]).double()
+                value = torch.where(slope > 0, slope * high[n], slope * low[n]).sum() + offset
+                result[n] = max(result[n], value)
+        return result
+
+
+def random_states(count, seed=0):
+    return torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(seed))
+
+
+def small_network(actions=4, seed=0):
+    torch.manual_seed(seed)
+    spec = NetworkSpec(1, 12, 12, actions, convs=(ConvSpec(4, 4, 2), ConvSpec(4, 3, 1)), hidden=16)
+    return QNetwork(spec).requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=20)
+@given(
+    seed=st.integers(0, 1000),
+    attack_epsilon=st.sampled_from([1 / 255, 3 / 255, 0.3, 1.0]),
+    dark=st.floats(0, 1),
+)
+def test_every_attack_stays_in_the_ball_and_on_the_screen(name, seed, attack_epsilon, dark):
+    network = small_network(seed=seed % 7)
+    states = torch.rand((3, 1, 12, 12), generator=torch.Generator().manual_seed(seed))
+    # Black and white pixels are where the ball sticks out of [0, 1].
+    states = torch.where(states < dark / 2, 0.0, torch.where(states > 1 - dark / 2, 1.0, states))
+    before = states.clone()
+    attacked = attack_named(name)(frozen(network), states, attack_epsilon=attack_epsilon, noise=noise_for(3, seed))
+    assert torch.equal(states, before)
+    assert torch.equal(attacked.perturbed, project(attacked.perturbed, states, attack_epsilon))
+    assert (attacked.perturbed.double() - states.double()).abs().max() <= attack_epsilon + 2.0**-24
+    assert attacked.perturbed.min() >= 0
+    assert attacked.perturbed.max() <= 1
+    q_values = network(attacked.perturbed)
+    margins = other_action_margin(q_values, network(states).argmax(dim=1))
+    torch.testing.assert_close(attacked.margins, margins, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("attack_epsilon", [0.02, 0.1])
+def test_with_two_actions_the_attack_finds_the_exact_optimum(attack_epsilon):
+    """A linear network's best attack is the corner that the weights point to: flips agree with the closed form."""
+    network, states = LinearNetwork(actions=2, seed=1), random_states(60)
+    attacked = pgd(10)(network, states, attack_epsilon=attack_epsilon, noise=noise_for(60))
+    best = network.largest_margins(states, attacked.clean_actions, attack_epsilon)
+    assert torch.equal(attacked.flipped, best > 0)
+    assert 0 < attacked.flipped.sum() < 60
+    standing = ~attacked.flipped
+    torch.testing.assert_close(attacked.margins[standing].double(), best[standing], atol=1e-5, rtol=0)
+    assert (attacked.margins[attacked.flipped] > 0).all()
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd-10", "pgd-50"])
+def test_with_many_actions_a_flip_is_found_wherever_there_is_one(name):
+    network, states = LinearNetwork(actions=5, seed=2, spread=1.0), random_states(200)
+    attacked = attack_named(name)(network, states, attack_epsilon=0.03, noise=noise_for(200))
+    best = network.largest_margins(states, attacked.clean_actions, 0.03)
+    assert not (attacked.flipped & (best <= 0)).any()
+    assert (attacked.margins <= best + 1e-5).all()
+    possible = best > 0
+    assert 20 < possible.sum() < 180
+    assert (attacked.flipped & possible).sum() >= 0.97 * possible.sum()
+
+
+def test_the_result_is_never_worse_than_the_clean_state():
+    """Even when every step goes the wrong way."""
+
+    def wrong_way(q_values, actions, worst_actions):
+        return -other_action_margin(q_values, actions)
+
+    network, states = LinearNetwork(actions=3, seed=3, spread=3.0), random_states(50)
+    for attack in (
+        GradientAttack("fgsm", steps=1, step_fraction=1.0, random_start=False, objectives=(wrong_way,)),
+        replace(pgd(5), objectives=(wrong_way,)),
+    ):
+        attacked = attack(network, states, attack_epsilon=0.05, noise=noise_for(50))
+        clean = network(states)
+        clean_margins = other_action_margin(clean, clean.argmax(dim=1))
+        assert torch.equal(attacked.clean_margins, clean_margins)
+        assert (attacked.margins >= clean_margins).all()
+        assert (other_action_margin(network(attacked.perturbed), clean.argmax(dim=1)) >= clean_margins - 1e-6).all()
+    # Without a random start no step helped, so the clean states themselves are the best points.
+    attack = GradientAttack("fgsm", steps=1, step_fraction=1.0, random_start=False, objectives=(wrong_way,))
+    assert torch.equal(attack(network, states, attack_epsilon=0.05, noise=noise_for(50)).perturbed, states)
+
+
+@given(st.integers(0, 10_000), st.floats(0.01, 3.0))
+@settings(max_examples=30)
+def test_margins_never_fall_on_a_network_with_kinks(seed, scale):
+    generator = torch.Generator().manual_seed(seed)
+    inner, outer = scale * torch.randn(8, 36, generator=generator), torch.randn(3, 8, generator=generator)
+
+    def network(states):
+        return torch.sin(states.flatten(1) @ inner.T) @ outer.T
+
+    states = random_states(6, seed)
+    for name in ("fgsm", "pgd-4"):
+        attacked = attack_named(name)(network, states, attack_epsilon=0.1, noise=noise_for(6, seed))
+        assert (attacked.margins >= attacked.clean_margins).all()
+
+
+def naive_cross_entropy(q_values, actions):
+    return functional.cross_entropy(q_values, actions, reduction="none")
+
+
+def gradient_of(objective, states):
+    point = states.clone().requires_grad_()
+    return torch.autograd.grad(objective(point).sum(), point)[0]
+
+
+def test_the_cross_entropy_objective_steps_as_the_cross_entropy_does():
+    """In float64 and at ordinary Q-values both gradients point the same way, pixel by pixel."""
+    network = small_network(seed=4).double()
+    states = torch.rand((20, 1, 12, 12), dtype=torch.float64)
+    q_values = network(states)
+    actions, worst = q_values.argmax(dim=1), q_values.argmin(dim=1)
+    ours = gradient_of(lambda x: cross_entropy_objective(network(x), actions, worst), states)
+    naive = gradient_of(lambda x: naive_cross_entropy(network(x), actions), states)
+    share_of_others = 1 - q_values.softmax(dim=1).gather(1, actions[:, None])[:, :, None, None]
+    torch.testing.assert_close(ours * share_of_others, naive)
+    aimed = gradient_of(lambda x: worst_action_objective(network(x), actions, worst), states)
+    naive_aimed = gradient_of(lambda x: -naive_cross_entropy(network(x), worst), states)
+    share_of_others = 1 - q_values.softmax(dim=1).gather(1, worst[:, None])[:, :, None, None]
+    torch.testing.assert_close(aimed * share_of_others, naive_aimed)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_huge_scale_of_q_hides_nothing(objective):
+    """Multiplying Q by 10,000 changes no action and must change no attack, though it kills the naive gradient."""
+    plain, huge = (LinearNetwork(actions=3, seed=5, scale=scale) for scale in (1.0, 1e4))
+    states = random_states(40)
+    actions = huge(states).argmax(dim=1)
+    vanished = gradient_of(lambda x: naive_cross_entropy(huge(x), actions), states)
+    assert (vanished.abs().amax(dim=(1, 2, 3)) == 0).float().mean() > 0.9
+    attack = replace(pgd(10), objectives=(objective,))
+    attacked = attack(huge, states, attack_epsilon=0.3, noise=noise_for(40))
+    assert torch.equal(attacked.clean_actions, plain(states).argmax(dim=1))
+    possible = huge.largest_margins(states, actions, 0.3) > 0
+    assert possible.sum() > 20
+    assert (attacked.flipped & possible).sum() >= 0.8 * possible.sum()
+    mild = attack(plain, states, attack_epsilon=0.3, noise=noise_for(40))
+    assert attacked.flipped.sum() >= 0.9 * mild.flipped.sum()
+
+
+def test_objectives_are_what_their_formulas_say():
+    q_values = torch.tensor([[2.0, -1.0, 0.5], [0.0, 4.0, 4.5]], dtype=torch.float64)
+    actions, worst = torch.tensor([0, 2]), torch.tensor([1, 0])
+    probabilities = q_values.softmax(dim=1)
+    chosen, least = (probabilities.gather(1, index[:, None]).squeeze(1) for index in (actions, worst))
+    torch.testing.assert_close(cross_entropy_objective(q_values, actions, worst), torch.log((1 - chosen) / chosen))
+    torch.testing.assert_close(worst_action_objective(q_values, actions, worst), torch.log(least / (1 - least)))
+    assert margin_objective(q_values, actions, worst).tolist() == [-1.5, -0.5]
+
+
+def test_a_state_drops_out_at_its_first_flip():
+    """The clean look at all states, then only those still standing; three objectives for those that never flip."""
+    network = LinearNetwork(actions=2, seed=6)
+    network.weights[:] = torch.stack([torch.ones(SHAPE), torch.zeros(SHAPE)])
+    # Q(s, 0) − Q(s, 1) = Σ s − 10: the first state leads by 0.3, the second by 26, beyond any attack of 0.1·36.
+    network.bias[:] = torch.tensor([-10.0, 0.0])
+    states = torch.stack([torch.full(SHAPE, 10.3 / 36), torch.ones(SHAPE)])
+    network.batches.clear()
+    attack = GradientAttack("toy", steps=2, step_fraction=0.5, random_start=False)
+    attacked = attack(network, states, attack_epsilon=0.1, noise=noise_for(2))
+    assert attacked.flipped.tolist() == [True, False]
+    # Clean; then start and step 1 with both, step 2 with one; then two more objectives of three looks each.
+    assert network.batches == [2, 2, 2, 1, 1, 1, 1, 1, 1, 1]
+    # The kept point is that of the first flip, half a radius away, and not a later one.
+    torch.testing.assert_close(attacked.perturbed[0], states[0] - 0.05)
+
+
+def test_objectives_are_tried_in_turn():
+    """A state that the first objective cannot flip is flipped by the next one."""
+
+    def stands_still(q_values, actions, worst_actions):
+        return 0 * q_values.sum(dim=1)
+
+    network, states = LinearNetwork(actions=2, seed=1), random_states(30)
+    attack = GradientAttack("fgsm", steps=1, step_fraction=1.0, random_start=False, objectives=(stands_still,))
+    assert not attack(network, states, attack_epsilon=0.1, noise=noise_for(30)).flipped.any()
+    both = replace(attack, objectives=(stands_still, margin_objective))
+    alone = replace(attack, objectives=(margin_objective,))
+    flipped = both(network, states, attack_epsilon=0.1, noise=noise_for(30)).flipped
+    assert flipped.any()
+    assert torch.equal(flipped, alone(network, states, attack_epsilon=0.1, noise=noise_for(30)).flipped)
+
+
+def test_a_tie_that_the_policy_breaks_otherwise_is_a_flip():
+    """Greedy takes the first of equal actions, so the action can flip though the margin stays at exactly 0."""
+
+    def network(states):
+        # Actions 1 and 2 tie where the first pixel is 0.1; where it is 0, actions 0 and 1 do.
+        first = states[:, 0, 0, 0]
+        return torch.stack([-first, 0 * first, -functional.relu(0.1 - first)], dim=1)
+
+    states = torch.full((1, *SHAPE), 0.1)
+    attacked = attack_named("fgsm")(network, states, attack_epsilon=0.2, noise=noise_for(1))
+    assert attacked.clean_actions.tolist() == [1]
+    assert attacked.clean_margins.tolist() == attacked.margins.tolist() == [0.0]
+    assert attacked.actions.tolist() == [0]
+    assert attacked.flipped.tolist() == [True]
+    assert attacked.perturbed[0, 0, 0, 0] == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_state_is_attacked_the_same_way_alone_and_in_a_crowd(name):
+    network, states = LinearNetwork(actions=4, seed=7, spread=1.0), random_states(12)
+    noise = StateNoise(3, np.arange(12), np.arange(12) + 100)
+    together = attack_named(name)(network, states, attack_epsilon=0.03, noise=noise)
+    for row in (0, 5, 11):
+        part = StateNoise(3, noise.episodes[row : row + 1], noise.steps[row : row + 1])
+        alone = attack_named(name)(network, states[row : row + 1], attack_epsilon=0.03, noise=part)
+        assert torch.equal(alone.perturbed[0], together.perturbed[row])
+        assert alone.actions[0] == together.actions[row]
+
+
+def test_noise_is_uniform_and_follows_from_seed_episode_step_and_draw():
+    like = torch.empty(6, 1, 40, 40)
+    noise = StateNoise(0, np.array([0, 0, 1, 1, 2, 0]), np.array([0, 1, 0, 1, 5, 0]))
+    values = noise.uniform(like, draw=0)
+    assert torch.equal(values[0], values[5])
+    draws = [
+        *values[:5],
+        noise.uniform(like, draw=1)[0],
+        StateNoise(1, noise.episodes, noise.steps).uniform(like, 0)[0],
+    ]
+    for i, first in enumerate(draws):
+        for second in draws[:i]:
+            # Independent uniform numbers: the correlation over 1,600 pixels is 0 ± 0.025.
+            assert abs(np.corrcoef(first.flatten(), second.flatten())[0, 1]) < 0.12
+    assert values.min() >= -1
+    assert values.max() < 1
+    # 8,000 numbers: mean 0 ± 0.0065, variance 1/3 ± 0.0033.
+    assert abs(values[:5].double().mean()) < 0.03
+    assert abs(values[:5].double().var() - 1 / 3) < 0.015
+    assert torch.equal(noise.uniform(like[:2], draw=0, rows=torch.tensor([4, 2])), values[[4, 2]])
+
+
+def test_uniform_noise_is_one_draw_from_the_whole_ball():
+    states = torch.full((50, *SHAPE), 0.5)
+    attacked = attack_named("noise")(LinearNetwork(3, 0), states, attack_epsilon=0.25, noise=noise_for(50))
+    offsets = ((attacked.perturbed - states) / 0.25).flatten().double()
+    assert abs(offsets.mean()) < 0.06
+    assert abs(offsets.var() - 1 / 3) < 0.03
+
+
+def test_an_attack_leaves_no_gradients_behind():
+    network = small_network()
+    network.requires_grad_(True)
+    attacked = pgd(3)(frozen(network), torch.rand(2, 1, 12, 12), attack_epsilon=0.1, noise=noise_for(2))
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert not attacked.perturbed.requires_grad
+    assert not attacked.margins.requires_grad
+
+
+def test_names_and_step_sizes():
+    assert attack_named("pgd-10") == pgd(10)
+    assert pgd(50).name == "pgd-50"
+    assert pgd(10).step_fraction == pytest.approx(0.25)
+    assert pgd(10, walk=1.0).step_fraction == pytest.approx(0.1)
+    fgsm = attack_named("fgsm")
+    assert (fgsm.steps, fgsm.step_fraction, fgsm.random_start) == (1, 1.0, False)
+    assert [attack_named(name).name for name in NAMES] == list(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("fgms", "fgsm"), ("pgd", "pgd-10"), ("pgd-x", "pgd-10"), ("pgd-0", "steps=0")]
+)
+def test_wrong_names_are_answered_with_the_nearest_right_one(name, message):
+    with pytest.raises(NrmapError, match=message):
+        attack_named(name)
+
+
+@pytest.mark.parametrize("attack_epsilon", [0.0, -0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("name", ["noise", "pgd-2"])
+def test_wrong_radii_are_refused(name, attack_epsilon):
+    with pytest.raises(NrmapError, match="attack_epsilon="):
+        attack_named(name)(LinearNetwork(2, 0), random_states(1), attack_epsilon=attack_epsilon, noise=noise_for(1))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_an_attack_on_a_cuda_network_gives_the_same_points():
+    network, states = small_network(), torch.rand(4, 1, 12, 12)
+    here = pgd(3)(frozen(network), states, attack_epsilon=0.1, noise=noise_for(4))
+    there = pgd(3)(frozen(network.cuda()), states.cuda(), attack_epsilon=0.1, noise=noise_for(4))
+    assert there.perturbed.is_cuda
+    assert torch.equal(there.actions.cpu(), here.actions)
+    torch.testing.assert_close(there.margins.cpu(), here.margins, atol=1e-4, rtol=0)

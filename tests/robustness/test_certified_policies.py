@@ -1,0 +1,79 @@
+"""A long look: no point and no attack exceeds the bounds of untrained networks and of every reference policy."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ball_points import points_of_the_ball
+from toy_policies import FREEWAY, toy_policy
+
+from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.policies.network import frozen
+from nrmap.policies.policy import Policy, load_policy
+from nrmap.robustness.attacks import StateNoise, attack_named
+from nrmap.robustness.bounds import margins_of
+from nrmap.robustness.certify import IntervalCertifier
+
+
+def game_states(policy: Policy, count: int) -> torch.Tensor:
+    """States of the policy's game under random actions, five steps apart, as the network takes them."""
+    env, rng, start = SeededVectorEnv(policy.env, 1), np.random.default_rng(0), np.ones(1, dtype=bool)
+    frames, _ = env.begin(start, [7])
+    kept = []
+    for step in range(5 * count):
+        if step % 5 == 0:
+            kept.append(frames)
+        transition = env.step(rng.integers(env.num_actions, size=1))
+        frames = env.begin(start, [step])[0] if transition.ended[0] else transition.states
+    return torch.from_numpy(np.concatenate(kept)).float() / 255
+
+
+REFERENCE_POLICIES = sorted(Path(__file__).parents[2].glob("outputs/reference/**/*.safetensors"))
+
+
+def attacked_policies() -> list[Policy]:
+    untrained = toy_policy(EnvSpec("Freeway", 84, 84))
+    steady = toy_policy(FREEWAY)
+    for parameter in steady.network.features.parameters():
+        parameter.mul_(0.1)
+    return [*map(load_policy, REFERENCE_POLICIES), untrained, steady]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_a_million_float32_points_stay_below_the_bounds():
+    """Untrained networks and every reference policy, on states of the game; as float32 computes, without any slack."""
+    policies = attacked_policies()
+    for policy in policies:
+        certifier, seen = IntervalCertifier(policy.network), 0
+        states = game_states(policy, count=8)
+        for number, attack_epsilon in enumerate(itertools.cycle([1 / 255, 3 / 255, 0.2 / 255, 0.05])):
+            bounds = certifier.difference_bounds(states, attack_epsilon)
+            for points in points_of_the_ball(states, attack_epsilon, seed=number, count=400):
+                q_values = policy.network(points).double()
+                assert (q_values[:, :, None] - q_values[:, None, :] <= bounds).all()
+                seen += len(points)
+            if seen >= 1_000_000 / len(policies):
+                break
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("attack", ["pgd-50", "fgsm", "noise"])
+def test_no_attack_flips_what_is_certified(attack):
+    proven = 0
+    for policy in attacked_policies():
+        certifier, states = IntervalCertifier(policy.network), game_states(policy, count=24)
+        for attack_epsilon in (1 / 255, 3 / 255):
+            noise = StateNoise(0, np.zeros(len(states), dtype=np.int64), np.arange(len(states)))
+            result = attack_named(attack)(frozen(policy.network), states, attack_epsilon=attack_epsilon, noise=noise)
+            certified = certifier(states, result.clean_actions, attack_epsilon)
+            assert not (certified & result.flipped).any()
+            bounds = margins_of(certifier.difference_bounds(states, attack_epsilon), result.clean_actions)
+            assert (result.margins <= bounds).all()
+            possible = certifier.possible_actions(states, attack_epsilon)
+            assert possible.gather(1, result.actions[:, None]).all()
+            proven += int(certified.sum())
+    assert proven > 0

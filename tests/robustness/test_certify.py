@@ -1,0 +1,113 @@
+"""What is certified cannot be flipped, what is possible can be reached at most, and nothing is taken away for speed."""
+
+import copy
+import itertools
+
+import torch
+from ball_points import points_of_the_ball
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from summed_networks import (
+    SPECS,
+    lead_of,
+    random_case,
+    random_network,
+    random_states,
+)
+
+from nrmap.policies.network import frozen
+from nrmap.robustness.bounds import margins_of, propagate, q_difference_bounds, state_box
+from nrmap.robustness.certify import IntervalCertifier, RememberingCertifier
+from nrmap.robustness.perturbations import other_action_margin, projected_gradient_ascent
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10**6), attack_epsilon=st.sampled_from([1e-4, 1e-3, 1 / 255, 0.02]))
+def test_the_quick_look_takes_nothing_away(seed, attack_epsilon):
+    network, states, actions = random_case(seed)
+    certifier = IntervalCertifier(network)
+    bounds = certifier.difference_bounds(states, attack_epsilon)
+    assert bounds.dtype == torch.float64
+    assert (bounds > q_difference_bounds(copy.deepcopy(network).double(), states.double(), attack_epsilon)).all()
+    certified = certifier(states, actions, attack_epsilon)
+    assert torch.equal(certified, margins_of(bounds, actions) < 0)
+    possible = certifier.possible_actions(states, attack_epsilon)
+    for n, a in itertools.product(range(len(states)), range(network.spec.actions)):
+        beaten = any(bounds[n, a, b] < 0 for b in range(network.spec.actions) if b != a)
+        assert possible[n, a] == (not beaten)
+    assert torch.equal(certified, possible.sum(dim=1) == 1)
+    assert possible.gather(1, actions[:, None]).all()
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 10**6), attack_epsilon=st.sampled_from([1e-3, 1 / 255, 0.02]))
+def test_every_action_that_an_attack_reaches_was_possible(seed, attack_epsilon):
+    network, states, actions = random_case(seed)
+    possible = IntervalCertifier(network).possible_actions(states, attack_epsilon)
+    for start in points_of_the_ball(states, attack_epsilon, seed, count=8):
+        end = projected_gradient_ascent(
+            lambda points: other_action_margin(frozen(network)(points), actions),
+            states,
+            attack_epsilon=attack_epsilon,
+            steps=10,
+            step_size=attack_epsilon / 3,
+            start=start,
+        )
+        for points in (start, end):
+            assert possible.gather(1, network(points).argmax(dim=1, keepdim=True)).all()
+
+
+def test_certified_shares_fall_with_the_radius():
+    network, states, actions = random_case(0, count=60)
+    certifier = IntervalCertifier(network)
+    shares = [certifier(states, actions, radius).double().mean().item() for radius in (0, 1e-3, 3e-3, 0.01, 0.03, 1)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > 0.9
+    assert len(set(shares) - {0.0, 1.0}) >= 1
+    assert shares[-1] == 0
+
+
+def test_the_certifier_keeps_the_network_it_was_given():
+    network, states, _ = random_case(0)
+    certifier = IntervalCertifier(network)
+    before = certifier.difference_bounds(states, 1e-3)
+    lead_of(network, 0, 100.0)
+    assert torch.equal(certifier.difference_bounds(states, 1e-3), before)
+    assert not torch.equal(IntervalCertifier(network).difference_bounds(states, 1e-3), before)
+
+
+def test_nothing_is_proven_of_states_that_are_no_numbers():
+    network, states, actions = random_case(0)
+    certifier = IntervalCertifier(network)
+    assert not certifier(states * torch.nan, actions, 1e-3).any()
+    assert certifier.possible_actions(states * torch.nan, 1e-3).all()
+
+
+def test_rounded_boxes_hold_the_others():
+    """Rounding widens at every layer, outward."""
+    exact = random_network(SPECS[0], 4).double()
+    states = random_states(SPECS[0], 4, count=6).double()
+    ball = state_box(states, 0.01)
+    for layers in (exact.features, (*exact.features, *exact.advantage)):
+        inner, outer = propagate(layers, ball), propagate(layers, ball, rounded=True)
+        assert (outer.upper >= inner.upper).all()
+        assert (outer.lower <= inner.lower).all()
+
+
+def test_a_proof_is_asked_for_once():
+    asked = []
+
+    def certify(states, actions, attack_epsilon):
+        asked.append((states[:, 0, 0, 0].tolist(), actions.tolist(), attack_epsilon))
+        return (states[:, 0, 0, 0] > 0.5) & (actions == 1) & (attack_epsilon < 0.1)
+
+    remembering = RememberingCertifier(certify)
+    states = torch.tensor([0.0, 0.25, 0.75, 1.0]).view(4, 1, 1, 1).expand(4, 2, 3, 3)
+    ones = torch.ones(4, dtype=torch.int64)
+    assert remembering(states[:3], ones[:3], 0.01).tolist() == [False, False, True]
+    assert remembering(states, ones, 0.01).tolist() == [False, False, True, True]
+    assert remembering(states.flip(0), ones, 0.01).tolist() == [True, True, False, False]
+    assert asked == [([0.0, 0.25, 0.75], [1, 1, 1], 0.01), ([1.0], [1], 0.01)]
+    assert remembering(states, torch.zeros_like(ones), 0.01).tolist() == [False] * 4
+    assert remembering(states, ones, 0.1).tolist() == [False] * 4
+    assert len(asked) == 4

@@ -1,0 +1,86 @@
+"""The evaluation's attack, and its proofs, against those of another library (ART) on reference policies.
+
+AutoPGD (Croce and Hein 2020) sets its own step sizes and restarts; Square needs no gradient, so
+that gradients which point nowhere would show.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from art.attacks.evasion import AutoProjectedGradientDescent, SquareAttack
+from art.estimators.classification import PyTorchClassifier
+from numpy.typing import NDArray
+
+from nrmap.play.states import collect_states
+from nrmap.policies.network import STATE_SCALE, frozen
+from nrmap.policies.policy import load_policy
+from nrmap.robustness.attacks import StateNoise, attack_named
+from nrmap.robustness.bounds import margin_bounds
+
+REFERENCE = Path(__file__).parents[2] / "outputs" / "reference" / "Freeway"
+NUM_STATES = 32
+ATTACK_EPSILON = 1 / 255
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Which of N states change their greedy action, [N] each."""
+
+    ours: NDArray[np.bool_]  # under PGD-50
+    theirs: NDArray[np.bool_]  # under any of ART's attacks
+    certified: NDArray[np.bool_]  # those of which we prove that they do not
+
+
+def flips(name: str) -> Flips:
+    policy = load_policy(REFERENCE / name / "policy.safetensors")
+    sample = collect_states(policy, num_states=NUM_STATES, episodes=8, run_seed=77)
+    states = torch.from_numpy(sample.states).float() * STATE_SCALE  # [N, C, H, W]
+    noise = StateNoise(0, sample.episode_ids, sample.positions)
+    ours = attack_named("pgd-50")(frozen(policy.network), states, attack_epsilon=ATTACK_EPSILON, noise=noise)
+    with torch.no_grad():
+        certified = margin_bounds(policy.network, states, ours.clean_actions, ATTACK_EPSILON) < 0
+    actions = ours.clean_actions.numpy()
+    classifier = PyTorchClassifier(
+        policy.network,
+        loss=torch.nn.CrossEntropyLoss(),
+        input_shape=states.shape[1:],
+        nb_classes=policy.network.spec.actions,
+        clip_values=(0, 1),
+    )
+    ball: dict[str, Any] = {"norm": np.inf, "eps": ATTACK_EPSILON, "batch_size": NUM_STATES, "verbose": False}
+    steps: dict[str, Any] = {"eps_step": 2 * ATTACK_EPSILON, "max_iter": 100, "nb_random_init": 3}
+    attacks: list[Callable[..., NDArray[np.float32]]] = [
+        AutoProjectedGradientDescent(classifier, loss_type="cross_entropy", **steps, **ball).generate,
+        AutoProjectedGradientDescent(classifier, loss_type="difference_logits_ratio", **steps, **ball).generate,
+        SquareAttack(classifier, max_iter=500, **ball).generate,
+    ]
+    theirs = np.zeros(NUM_STATES, dtype=bool)
+    np.random.seed(0)  # ART draws from numpy's global generator
+    for attack in attacks:
+        perturbed = torch.from_numpy(attack(states.numpy(), actions))
+        assert (perturbed - states).abs().max() <= ATTACK_EPSILON + 1e-6
+        with torch.no_grad():
+            theirs |= policy.network(perturbed).argmax(dim=1).numpy() != actions
+    return Flips(ours.flipped.numpy(), theirs, certified.numpy())
+
+
+@pytest.mark.parametrize("name", ["sa_ddqn/seed0", "sa_ddqn/seed2", "sa_ddqn_ibp/seed0", "sa_ddqn_ibp/seed1"])
+def test_robust_policies_are_as_robust_against_attacks_that_are_not_ours(name: str) -> None:
+    found = flips(name)
+    assert not (found.theirs & found.certified).any()
+    assert (found.theirs & ~found.ours).sum() <= 1
+    assert found.theirs.mean() <= 0.2
+
+
+@pytest.mark.parametrize("name", ["ddqn/seed0", "sa_ddqn/seed1"])
+def test_policies_that_are_not_robust_are_not_so_against_them_either(name: str) -> None:
+    found = flips(name)
+    assert not found.certified.any()
+    assert min(found.ours.mean(), found.theirs.mean()) >= 0.4

@@ -1,0 +1,144 @@
+"""Steps inside the ℓ∞ ball: brute force, closed forms of a linear network, and exact floating-point bounds."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from nrmap.robustness.perturbations import (
+    other_action_margin,
+    project,
+    projected_gradient_ascent,
+    random_start,
+    sign_step,
+)
+
+RADII = st.floats(2.0**-20, 1.0, width=32)
+SHAPE = (2, 1, 3, 4)
+
+
+def pixels(low=0.0, high=1.0):
+    return npst.arrays(np.float32, SHAPE, elements=st.floats(low, high, width=32))
+
+
+@given(
+    npst.arrays(np.float32, (4, 5), elements=st.floats(-1e6, 1e6, width=32)),
+    npst.arrays(np.int64, 4, elements=st.integers(0, 4)),
+)
+def test_margin_is_the_best_other_action_less_the_chosen_one(q_values, actions):
+    margins = other_action_margin(torch.from_numpy(q_values), torch.from_numpy(actions))
+    for row, action, margin in zip(q_values, actions, margins, strict=True):
+        others = [q for a, q in enumerate(row) if a != action]
+        assert margin.item() == np.float32(max(others) - row[action])
+
+
+def test_margin_is_negative_exactly_where_the_action_is_the_only_greedy_one():
+    q_values = torch.tensor([[1.0, 3.0, 2.0], [3.0, 3.0, 1.0], [0.0, -1.0, 5.0]])
+    margins = other_action_margin(q_values, torch.tensor([1, 0, 0]))
+    assert margins.tolist() == [-1.0, 0.0, 5.0]
+
+
+@given(pixels(-0.5, 1.5), pixels(), RADII)
+def test_projection_is_the_nearest_point_of_ball_and_screen(perturbed, states, attack_epsilon):
+    """Coordinate by coordinate: the bounds as float32 computes them hold exactly, and inner points stay."""
+    projected = project(torch.from_numpy(perturbed), torch.from_numpy(states), attack_epsilon).numpy()
+    radius = np.float32(attack_epsilon)
+    low, high = np.maximum(states - radius, 0), np.minimum(states + radius, 1)
+    np.testing.assert_array_equal(projected, np.minimum(np.maximum(perturbed, low), high))
+    assert projected.min() >= 0
+    assert projected.max() <= 1
+    # One rounding of s ± ε is all that separates the float32 ball from the real one.
+    distance = np.abs(projected.astype(np.float64) - states.astype(np.float64)).max()
+    assert distance <= attack_epsilon + 2.0**-24
+
+
+@given(pixels(-0.5, 1.5), pixels(), RADII)
+def test_projecting_twice_changes_nothing(perturbed, states, attack_epsilon):
+    centre = torch.from_numpy(states)
+    once = project(torch.from_numpy(perturbed), centre, attack_epsilon)
+    assert torch.equal(once, project(once, centre, attack_epsilon))
+
+
+def test_random_starts_fill_the_ball_uniformly_and_follow_from_the_generator():
+    states = torch.full((400, 1, 5, 5), 0.5)
+    starts = random_start(states, 0.1, torch.Generator().manual_seed(0))
+    offsets = (starts - states).flatten().double() / 0.1
+    assert offsets.abs().max() <= 1 + 1e-5
+    # 10,000 uniform numbers on [−1, 1]: mean 0 ± 0.0058, variance 1/3 ± 0.003 (one standard error).
+    assert abs(offsets.mean()) < 0.03
+    assert abs(offsets.var() - 1 / 3) < 0.015
+    assert torch.equal(starts, random_start(states, 0.1, torch.Generator().manual_seed(0)))
+    assert not torch.equal(starts, random_start(states, 0.1, torch.Generator().manual_seed(1)))
+
+
+@given(pixels(), RADII)
+def test_random_starts_stay_inside(states, attack_epsilon):
+    centre = torch.from_numpy(states)
+    start = random_start(centre, attack_epsilon, torch.Generator().manual_seed(0))
+    assert torch.equal(start, project(start, centre, attack_epsilon))
+
+
+def linear_objective(weights):
+    return lambda states: (states * weights).sum(dim=(1, 2, 3))
+
+
+@given(pixels(-1, 1), pixels(), st.floats(0.01, 0.5))
+def test_a_sign_step_on_a_linear_objective(weights, states, attack_epsilon):
+    step_size = attack_epsilon / 3
+    centre, slope = torch.from_numpy(states), torch.from_numpy(weights)
+    stepped = sign_step(linear_objective(slope), centre, centre, attack_epsilon, step_size).numpy()
+    expected = np.clip(states + np.float32(step_size) * np.sign(weights), 0, 1)
+    np.testing.assert_allclose(stepped, expected, atol=1e-7)
+
+
+@given(pixels(-1, 1), pixels(), st.floats(0.01, 0.5))
+def test_ascent_on_a_linear_objective_reaches_the_best_corner(weights, states, attack_epsilon):
+    """The maximum over a box is taken in a corner: each pixel goes to the end its weight points to."""
+    centre, slope = torch.from_numpy(states), torch.from_numpy(weights)
+    start = random_start(centre, attack_epsilon, torch.Generator().manual_seed(0))
+    best = projected_gradient_ascent(
+        linear_objective(slope),
+        centre,
+        attack_epsilon=attack_epsilon,
+        steps=8,
+        step_size=attack_epsilon / 4,
+        start=start,
+    ).numpy()
+    low, high = np.maximum(states - attack_epsilon, 0), np.minimum(states + attack_epsilon, 1)
+    corner = np.where(weights > 0, high, low)
+    moved = weights != 0
+    np.testing.assert_allclose(best[moved], corner[moved], atol=1e-6)
+    np.testing.assert_array_equal(best[~moved], start.numpy()[~moved])
+
+
+def test_no_steps_give_the_start_back():
+    states = torch.rand(2, 1, 4, 4)
+    result = projected_gradient_ascent(
+        linear_objective(torch.ones(1)), states, attack_epsilon=0.1, steps=0, step_size=0.1, start=states
+    )
+    assert torch.equal(result, states)
+
+
+def test_only_the_input_gets_a_gradient():
+    layer = torch.nn.Linear(4, 1)
+    states = torch.rand(2, 1, 2, 2)
+    stepped = sign_step(lambda x: layer(x.flatten(1)).squeeze(1), states, states, 0.1, 0.1)
+    assert not stepped.requires_grad
+    assert states.grad is None
+    assert all(parameter.grad is None for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_states_of_a_batch_do_not_touch_each_other(rows):
+    weights = torch.randn(5, 1, 4, 4)
+    states = torch.rand(5, 1, 4, 4)
+
+    def ascend(part):
+        objective = lambda x: (torch.sin(x * weights[part])).sum(dim=(1, 2, 3))  # noqa: E731
+        return projected_gradient_ascent(
+            objective, states[part], attack_epsilon=0.2, steps=3, step_size=0.1, start=states[part]
+        )
+
+    assert torch.equal(ascend(slice(0, 5))[:rows], ascend(slice(0, rows)))

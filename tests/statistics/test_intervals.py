@@ -1,0 +1,285 @@
+"""Intervals over episodes: scipy and loops as oracles, and how often they cover the truth on synthetic maps."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import ndtr, ndtri
+
+from nrmap.maps.sparsity import sparsity, sparsity_interval, sparsity_of_rows
+from nrmap.statistics import intervals
+from nrmap.statistics.intervals import Interval, interval_of_sum, mean_interval, rate_interval
+from nrmap.support.errors import NrmapError
+
+PIXELS = 400
+
+
+# --- what the simulation draws: maps [E, pixels] of E episodes -----------------------------------------
+
+
+def flips_everywhere(rng, episodes):
+    """Every pixel flips many times in every episode."""
+    return rng.poisson(_busy(rng, episodes) * 2 * _rates(0.0, 1.0), (episodes, PIXELS)) * _heights(rng, episodes)
+
+
+def four_orders_of_magnitude(rng, episodes):
+    return rng.poisson(_busy(rng, episodes) * _rates(-4.0, 1.5), (episodes, PIXELS)) * _heights(rng, episodes)
+
+
+def common_and_rare(rng, episodes):
+    rates = np.where(np.arange(PIXELS) < PIXELS // 10, 1.0, 0.02)
+    return rng.poisson(_busy(rng, episodes) * rates, (episodes, PIXELS)) * _heights(rng, episodes)
+
+
+def all_rare(rng, episodes):
+    """Hardly any pixel flips in two episodes, so S grows as the root of the number of flips."""
+    return rng.poisson(_busy(rng, episodes) * 0.01, (episodes, PIXELS)) * _heights(rng, episodes)
+
+
+def blocks(rng, episodes):
+    """Runs of twenty pixels that flip together, in episodes of very unequal weight."""
+    busy = rng.lognormal(-0.72, 1.2, (episodes, 1))
+    maps = rng.poisson(busy * _rates(-2.0, 1.5), (episodes, PIXELS)) * rng.exponential(1.0, (episodes, PIXELS))
+    for one in maps:
+        for start in rng.integers(0, PIXELS - 20, rng.poisson(2)):
+            one[start : start + 20] += rng.exponential(1.0)
+    return maps
+
+
+def heavy_tails(rng, episodes):
+    counts = rng.poisson(_busy(rng, episodes) * 0.05, (episodes, PIXELS))
+    return counts * rng.lognormal(0.0, 1.5, (episodes, PIXELS))
+
+
+def _busy(rng, episodes):
+    return rng.lognormal(-0.125, 0.5, (episodes, 1))
+
+
+def _rates(mean, sigma):
+    return np.random.default_rng(1).lognormal(mean, sigma, PIXELS)
+
+
+def _heights(rng, episodes):
+    return rng.gamma(4.0, 0.25, (episodes, PIXELS))
+
+
+# In the order of the table in the module's docstring.
+POPULATIONS = (flips_everywhere, four_orders_of_magnitude, common_and_rare, all_rare, blocks, heavy_tails)
+
+
+# --- the rivals ---------------------------------------------------------------------------------------
+
+
+def percentile(value, resampled, left_out):
+    return np.quantile(resampled, [0.025, 0.975])
+
+
+def bca(value, resampled, left_out):
+    """Efron's bias-corrected and accelerated interval (Efron and Tibshirani 1993, section 14.3)."""
+    below = ((resampled < value).mean() + (resampled <= value).mean()) / 2
+    if below in (0, 1):
+        return np.array([np.nan, np.nan])
+    deviations = left_out.mean() - left_out
+    acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
+    shifted = ndtri(below) + ndtri([0.025, 0.975])
+    return np.quantile(resampled, ndtr(ndtri(below) + shifted / (1 - acceleration * shifted)))
+
+
+def resampled_sums(rng, maps, count):
+    weights = rng.multinomial(len(maps), np.full(len(maps), 1 / len(maps)), count).astype(float)  # [count, E]
+    return weights @ maps
+
+
+def left_out_sums(maps):
+    return np.stack([np.delete(maps, index, axis=0).sum(axis=0) for index in range(len(maps))])
+
+
+def coverage(population, *, episodes, data_sets, seed=0):
+    """How often the percentile, the BCa and our interval hold the expected S of this many episodes."""
+    rng = np.random.default_rng(seed)
+    truth = np.mean([sparsity(population(rng, episodes).sum(0)).value for _ in range(3000)])
+    hits = np.zeros(3)
+    for _ in range(data_sets):
+        maps = population(rng, episodes)
+        resampled = sparsity_of_rows(resampled_sums(rng, maps, 500))
+        arguments = (sparsity(maps.sum(0)).value, resampled, sparsity_of_rows(left_out_sums(maps)))
+        ours = sparsity_interval(maps)
+        for index, (low, high) in enumerate((percentile(*arguments), bca(*arguments), (ours.low, ours.high))):
+            hits[index] += low <= truth <= high
+    return hits / data_sets
+
+
+def test_the_rival_bca_is_scipys():
+    values = np.random.default_rng(0).gamma(2.0, 1.0, 20)
+    theirs = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=2000, rng=np.random.default_rng(1))
+    left_out = (values.sum() - values) / 19
+    ours = bca(values.mean(), theirs.bootstrap_distribution, left_out)
+    np.testing.assert_allclose(ours, theirs.confidence_interval, rtol=1e-12)
+
+
+def test_coverage_where_sparsity_grows_with_the_number_of_states():
+    of_percentile, of_bca, of_ours = coverage(all_rare, episodes=16, data_sets=150)
+    assert of_ours > 0.9
+    assert of_percentile < 0.25
+    assert of_bca < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_coverage_that_the_docstring_states():
+    table = re.findall(r"^    \S.*\s(\d\.\d\d)\s+(\d\.\d\d)\s+(\d\.\d\d)$", intervals.__doc__, re.MULTILINE)
+    assert len(table) == len(POPULATIONS)
+    for population, stated in zip(POPULATIONS, table, strict=True):
+        found = coverage(population, episodes=16, data_sets=600)
+        # Three standard errors of 600 data sets, where stated are those of 2,000.
+        np.testing.assert_allclose(found, np.array(stated, dtype=float), atol=0.06, err_msg=population.__name__)
+        assert found[2] > (0.8 if population in (blocks, heavy_tails) else 0.9), population.__name__
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("episodes", [8, 16, 50])
+def test_means_are_covered_as_often_as_by_bca(episodes):
+    rng = np.random.default_rng(2)
+    returns = {
+        "Freeway": (lambda: np.round(rng.normal(28, 1.2, episodes)), 28.0),
+        "skewed": (lambda: rng.gamma(2.0, 400.0, episodes), 800.0),
+        "near the maximum": (lambda: 30.0 - rng.geometric(0.4, episodes), 27.5),
+        "bimodal": (lambda: np.where(rng.random(episodes) < 0.3, 0.0, 22.0), 15.4),
+    }
+    for name, (draw, truth) in returns.items():
+        hits = np.zeros(2)
+        for _ in range(600):
+            values = draw()
+            if np.ptp(values) == 0:
+                continue
+            ours = mean_interval(values)
+            resampled = values[rng.integers(0, episodes, (1000, episodes))].mean(axis=1)
+            low, high = bca(values.mean(), resampled, (values.sum() - values) / (episodes - 1))
+            hits += (low <= truth <= high, ours.low <= truth <= ours.high)
+        of_bca, of_ours = hits / 600
+        assert of_ours > max(0.87, of_bca - 0.02), name
+
+
+# --- the intervals themselves ---------------------------------------------------------------------------
+
+
+def test_the_jackknife_as_a_loop():
+    maps = np.random.default_rng(3).exponential(1.0, (20, 6, 7))
+    values = [sparsity(np.delete(maps, index, axis=0).sum(axis=0)).value for index in range(20)]
+    error = math.sqrt(19 / 20 * sum((value - sum(values) / 20) ** 2 for value in values))
+    half = stats.t.ppf(0.975, 19) * error
+    value = sparsity(maps.sum(axis=0)).value
+    interval = sparsity_interval(maps)
+    assert (interval.low, interval.high) == pytest.approx((value - half, value + half))
+    assert interval.method == "jackknife over 20 episodes, for this policy"
+    assert interval.reason is None
+    # Neither the order of the episodes nor the scale of the maps matters.
+    again = sparsity_interval(1e-200 * maps[::-1])
+    assert (again.low, again.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_a_sparsity_interval_stays_where_sparsities_are():
+    rng = np.random.default_rng(4)
+    nearly_flat = 1 + 0.01 * rng.random((16, 1)) * rng.random((16, 25))
+    interval = sparsity_interval(nearly_flat)
+    assert 4.9 < interval.low < interval.high <= 5
+    one_pixel = np.zeros((16, 25))
+    one_pixel[:, 3], one_pixel[:3, 7] = 1, 0.1
+    assert sparsity_interval(one_pixel).low == 1
+
+
+def test_a_difference_on_the_same_episodes():
+    # Two policies on the same episodes: what the episodes share cancels.
+    rng = np.random.default_rng(5)
+    shared = rng.exponential(1.0, (16, 1, 30)) ** 3
+    pair = shared * (1 + 0.05 * rng.random((16, 2, 30)))
+    difference = interval_of_sum(pair, lambda sums: sparsity_of_rows(sums[:, 0]) - sparsity_of_rows(sums[:, 1]))
+    alone = sparsity_interval(pair[:, 0])
+    assert difference.low < 0.1
+    assert difference.high - difference.low < 0.2 * (alone.high - alone.low)
+
+
+def test_what_two_policies_differ_by_is_no_error_of_their_pool():
+    rng = np.random.default_rng(11)
+    players = np.array([0] * 10 + [3] * 7)
+    maps = rng.exponential(1.0, (17, 40)) * np.where(players == 0, 1, 5)[:, None] ** (np.arange(40) % 3)
+    variance = 0.0
+    for player in (0, 3):
+        values = [
+            sparsity(np.delete(maps, index, axis=0).sum(axis=0)).value for index in np.flatnonzero(players == player)
+        ]
+        variance += (len(values) - 1) / len(values) * sum((value - sum(values) / len(values)) ** 2 for value in values)
+    half, value = stats.t.ppf(0.975, 17 - 2) * math.sqrt(variance), sparsity(maps.sum(axis=0)).value
+    pooled = sparsity_interval(maps, players)
+    assert (pooled.low, pooled.high) == pytest.approx((value - half, value + half))
+    assert pooled.method == "jackknife over 17 episodes of 2 policies, for this policy"
+    blind = sparsity_interval(maps)
+    assert pooled.high - pooled.low < 0.9 * (blind.high - blind.low)
+    alone = sparsity_interval(maps, [0] * 16 + [1])
+    assert alone.reason == "a policy played only one of the episodes"
+
+
+def test_mean_intervals_are_students():
+    values = np.random.default_rng(6).gamma(2.0, 5.0, 12)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    interval = mean_interval(values)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_no_interval_says_why():
+    few = sparsity_interval(np.random.default_rng(7).random((15, 9)))
+    assert few == Interval(None, None, None, "an interval needs at least 16 episodes, found 15")
+    assert sparsity_interval(np.zeros((16, 9))).reason == "the value is undefined"
+    one_flips = np.zeros((16, 9))
+    one_flips[4, 2] = 1
+    assert sparsity_interval(one_flips).reason == "undefined without the episode at place 4"
+    assert mean_interval([22.0] * 10).reason.startswith("the 10 episodes do not differ")
+    assert mean_interval([1.0, 2.0]).reason == "an interval needs at least 8 episodes, found 2"
+    assert mean_interval([1.0]).reason == "an interval needs at least 8 episodes, found 1"
+    assert rate_interval([1] * 7, [2] * 7).reason == "an interval needs at least 8 episodes, found 7"
+
+
+def test_rates_of_independent_trials_are_wilsons():
+    wins = np.random.default_rng(8).random(4000) < 0.2
+    expected = stats.binomtest(int(wins.sum()), 4000).proportion_ci(method="wilson")
+    interval = rate_interval(wins, np.ones(4000))
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), rel=2e-3)
+    expected = stats.binomtest(4000, 4000).proportion_ci(method="wilson")
+    assert rate_interval(np.ones(4000), np.ones(4000)).low == pytest.approx(expected.low, rel=1e-5)
+
+
+def test_rates_where_episodes_differ():
+    rng = np.random.default_rng(9)
+    hits, naive = 0, 0
+    for _ in range(400):
+        chance = rng.beta(10, 90, 16)
+        trials = rng.integers(100, 400, 16)
+        wins = rng.binomial(trials, chance)
+        interval = rate_interval(wins, trials)
+        hits += interval.low <= 0.1 <= interval.high
+        low, high = stats.binomtest(int(wins.sum()), int(trials.sum())).proportion_ci(method="wilson")
+        naive += low <= 0.1 <= high
+    assert hits / 400 > 0.9 > naive / 400
+    # All or nothing in every episode: as many trials as episodes.
+    certain = rate_interval([128] * 16, [128] * 16)
+    t = stats.t.ppf(0.975, 15)
+    assert (certain.low, certain.high) == pytest.approx((16 / (16 + t**2), 1.0))
+    # As many in every episode, but not all: nothing says how others might differ.
+    assert rate_interval([500] * 20, [2048] * 20).reason.startswith("the 20 episodes do not differ")
+    assert 0 == rate_interval([0] * 16, [128] * 16).low < rate_interval([0] * 16, [128] * 16).high < 0.3
+
+
+def test_mistakes_are_named():
+    with pytest.raises(NrmapError, match="expected \\[episodes, …\\]"):
+        sparsity_interval(np.ones(16))
+    with pytest.raises(NrmapError, match="players of shape \\(2,\\)"):
+        sparsity_interval(np.ones((16, 9)), [0, 1])
+    with pytest.raises(NrmapError, match="expected \\[episodes\\]"):
+        mean_interval([])
+    for wins, trials in (([3], [2]), ([-1], [2]), ([0], [0]), ([], [])):
+        with pytest.raises(NrmapError, match="0 ≤ successes ≤ trials"):
+            rate_interval(wins, trials)
+    with pytest.raises(NrmapError, match="expected \\[E\\] both"):
+        rate_interval([1, 2], [3])

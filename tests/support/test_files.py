@@ -1,0 +1,128 @@
+"""Files are whole or absent; identities follow the content."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nrmap.support.errors import NrmapError
+from nrmap.support.files import (
+    TEMPORARY_PREFIX,
+    atomic_path,
+    identity_of,
+    read_json,
+    remove_leftovers,
+    sha256_of_file,
+    write_bytes,
+    write_json,
+)
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+
+
+def test_a_written_file_has_its_content_and_nothing_stays_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.bin"
+    write_bytes(path, b"abc")
+    assert path.read_bytes() == b"abc"
+    assert [file.name for file in path.parent.iterdir()] == ["file.bin"]
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        write_half()
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path: Path) -> None:
+    def write() -> None:
+        with atomic_path(tmp_path / "file.txt"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(NrmapError, match=r"cannot write .*file\.txt: No space left on device"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(NrmapError, match="cannot write"):
+        write_bytes(tmp_path / "file" / "below" / "x", b"")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
+def test_the_umask_says_who_may_read_a_file(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_bytes(tmp_path / "bytes", b"abc")
+        with atomic_path(tmp_path / "tensors") as temporary:  # written by a library that makes a file of its own
+            safetensors.torch.save_file({"a": torch.zeros(1)}, temporary)
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {"bytes": mode, "tensors": mode}
+
+
+def test_what_a_kill_leaves_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = {".nfs000000000001", ".lock", "file.bin", "unfinished-"}
+    for name in kept:
+        (tmp_path / name).touch()
+    with atomic_path(tmp_path / "file.bin") as temporary:
+        (tmp_path / f"{TEMPORARY_PREFIX}old").touch()
+        assert temporary.name.startswith(f"{TEMPORARY_PREFIX}file.bin.")
+        assert temporary.suffix == ".bin"
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_json_comes_back_and_not_a_number_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"b": [1, 2.5, None], "a": "é"})
+    assert read_json(path) == {"b": [1, 2.5, None], "a": "é"}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"x": float("nan")})
+    assert read_json(path)["a"] == "é"
+
+
+def test_json_that_is_missing_or_broken_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(NrmapError, match="no file"):
+        read_json(tmp_path / "absent.json")
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(NrmapError, match="not a JSON file"):
+        read_json(tmp_path / "broken.json")
+
+
+def test_what_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(NrmapError, match=rf"^cannot read {tmp_path}: Is a directory$"):
+        read_json(tmp_path)
+    with pytest.raises(NrmapError, match=rf"^cannot read {tmp_path}/absent: No such file or directory$"):
+        sha256_of_file(tmp_path / "absent")
+
+
+def test_sha256_is_that_of_the_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert sha256_of_file(tmp_path / "empty").startswith("e3b0c44298fc1c149afbf4c8996fb924")
+
+
+@given(st.dictionaries(st.text(), SCALARS))
+def test_identity_does_not_depend_on_the_order_of_keys(settings: dict[str, object]) -> None:
+    assert identity_of(settings) == identity_of(dict(reversed(settings.items())))
+
+
+@given(st.dictionaries(st.text(), st.integers(), min_size=1), st.integers())
+def test_identity_changes_with_any_value(settings: dict[str, int], other: int) -> None:
+    key = next(iter(settings))
+    changed = {**settings, key: other}
+    assert (identity_of(settings) == identity_of(changed)) == (settings == changed)
