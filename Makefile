@@ -27,10 +27,11 @@ define MAPS_OF
 
 endef
 
-.PHONY: help install reproduce maps controls report test test-slow test-slurm test-ray lint format bench-maps bench-train bench-cost clean
+.PHONY: help install reproduce maps controls report test test-bitwise test-slow test-slurm test-ray \
+	lint format bench-maps bench-train bench-cost clean
 
 help: ## list every target
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")'
@@ -59,6 +60,9 @@ report: $(INSTALLED) ## build outputs/report/index.html from what lies under out
 
 test: $(INSTALLED) ## the fast tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-bitwise: $(INSTALLED) ## the tests of everything that is documented as equal bit for bit
+	$(BIN)/python -m pytest -m 'bitwise and not slow and not slurm and not ray' -n auto --dist loadfile
 
 test-slow: $(INSTALLED) ## the tests that take longer
 	$(BIN)/python -m pytest -m slow

@@ -4,4 +4,4 @@ The library knows nothing of Hydra: the entry points `train` and `analyze` turn 
 configuration into the frozen dataclasses of `nrmap.settings` once and pass those on.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
