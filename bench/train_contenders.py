@@ -72,7 +72,7 @@ def our_loop(num_envs: int, precision: str) -> Work:
         clip_rewards=True,
         life_loss_ends_return=False,
         exploration=ExplorationSpec(
-            epsilon_initial=EPSILON, epsilon_final=EPSILON, decay_steps=1, env_spread=0.0, longest_repeat=1
+            epsilon_initial=EPSILON, epsilon_final=EPSILON, decay_steps=1, env_spread=0.0, max_repeat=1
         ),
         replay=ReplaySpec(REPLAY_FRAMES, n_step=1, discount=0.99, priority_exponent=0.0),
         learner=LEARNER,

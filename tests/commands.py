@@ -21,7 +21,7 @@ TINY = (
     *(
         f"scale.fine_tune.by_solver.{solver}.{setting}"
         for solver in ("pgd", "ibp")
-        for setting in ("steps=80", "attack_ramp.ramp_begin=0", "attack_ramp.ramp_steps=40")
+        for setting in ("steps=80", "robust_ramp.ramp_begin=0", "robust_ramp.ramp_steps=40")
     ),
 )  # fmt: skip
 # The same for an analysis: maps of two states from each of three episodes.

@@ -40,9 +40,7 @@ TINY = TrainSettings(
     dueling=True,
     clip_rewards=True,
     life_loss_ends_return=True,
-    exploration=ExplorationSpec(
-        epsilon_initial=1.0, epsilon_final=0.1, decay_steps=80, env_spread=1.0, longest_repeat=8
-    ),
+    exploration=ExplorationSpec(epsilon_initial=1.0, epsilon_final=0.1, decay_steps=80, env_spread=1.0, max_repeat=8),
     # 25 slots an environment: the ring goes round more than twice.
     replay=ReplaySpec(capacity=50, n_step=3, discount=0.95, priority_exponent=0.5),
     learner=LearnerSpec(

@@ -14,7 +14,7 @@ import torch
 
 from analyze.study import evaluation_inputs
 from nrmap.atari.envs import EVALUATION_STREAM
-from nrmap.learning.settings import TrainSettings
+from nrmap.learning.settings import TrainSettings, recorded
 from nrmap.maps.episode_maps import EpisodeMaps, save_maps
 from nrmap.maps.measures import map_records
 from nrmap.maps.null_networks import CONTROL_KINDS, control_policies
@@ -93,12 +93,12 @@ def write_training(layout: Layout, settings: TrainSettings) -> Path:
         seed=settings.seed,
         agent_steps=settings.steps,
         identity=identity,
-        settings=asdict(settings),
+        settings=recorded(settings),
         results={"updates": 60, "precision": "bfloat16", "recent_mean_return": 21.5, "seconds": 12.5},
         provenance=provenance(),
     )
     save_policy(folder / POLICY_FILE, Policy(network, settings.env, card))
-    write_json(folder / "settings.json", asdict(settings))
+    write_json(folder / "settings.json", recorded(settings))
     write_json(folder / CURVES_FILE, made_up_curves(settings))
     return folder / POLICY_FILE
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from conf.entry import entry_point
-from nrmap.learning.settings import TrainSettings, train_settings
+from nrmap.learning.settings import TrainSettings, recorded, train_settings
 from nrmap.support.errors import check
 from nrmap.support.layout import Layout
 from nrmap.support.mappings import build
@@ -48,7 +48,7 @@ def train(config: Mapping[str, Any]) -> None:
             name=f"{settings.env.game}-{settings.method}-seed{settings.seed}",
             group=f"{settings.env.game}-{config['scale']['name']}",
             run_id=f"train-{identity}",
-            config={"game": settings.env.game, **asdict(settings)},
+            config={"game": settings.env.game, **recorded(settings)},
             tags=(settings.env.game, settings.method),
             folder=folder,
         )

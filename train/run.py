@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import filelock
 import torch
 
 from nrmap.learning.lookup import load_parent, training_folder
-from nrmap.learning.settings import PolicyFile, TrainSettings
+from nrmap.learning.settings import PolicyFile, TrainSettings, recorded
 from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
 from nrmap.support.errors import NrmapError
 from nrmap.support.files import remove_leftovers, write_json
@@ -149,10 +149,10 @@ def _compare_precision(policy_path: Path, options: RunOptions, label: str) -> No
 
 def _recorded(settings: TrainSettings, parent: Policy | None) -> dict[str, Any]:
     """The settings as files keep them: those of a parent that is a file are its own, wherever it lies."""
-    recorded = asdict(settings)
+    values = recorded(settings)
     if parent is not None and isinstance(settings.parent, PolicyFile):
-        recorded["parent"] = {"steps": parent.card.agent_steps, **parent.card.settings}
-    return recorded
+        values["parent"] = {"steps": parent.card.agent_steps, **parent.card.settings}
+    return values
 
 
 def _policy(settings: TrainSettings, trainer: Trainer, parent: Policy | None, curves: Curves) -> Policy:

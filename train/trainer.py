@@ -21,6 +21,9 @@ from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.support.errors import check
 from train.collector import Collector, FinishedEpisode
 
+PROBE_STATES_PER_ENV = 4
+PROBE_SPACING = 16  # agent steps of an environment
+
 
 @dataclass(frozen=True)
 class Iteration:
@@ -61,7 +64,7 @@ class Trainer:
         self._explorer = Explorer(
             num_envs=settings.num_envs,
             num_actions=self.collector.num_actions,
-            longest_repeat=settings.exploration.longest_repeat,
+            max_repeat=settings.exploration.max_repeat,
         )
         channels, height, width = settings.env.state_shape
         spec = NetworkSpec(channels, height, width, self.collector.num_actions, dueling=settings.dueling)
@@ -143,11 +146,13 @@ class Trainer:
             "kappa": kappa,
             "attack_epsilon": attack_epsilon,
         }
-        states = torch.from_numpy(self.collector.states)
-        now = {"active_features": self.learner.active_features(states)}
-        if self.settings.regulariser is not None:
-            now["probe_flips"] = self.learner.probe_flips(states)
-        return {**means, **schedules, **now}
+        active = self.learner.active_features(torch.from_numpy(self.collector.states))
+        return {**means, **schedules, "active_features": active, **self.probe()}
+
+    def probe(self) -> dict[str, float]:
+        """`Learner.probe` of the latest states of every environment."""
+        states = self.collector.replay.latest_states(PROBE_STATES_PER_ENV, PROBE_SPACING)
+        return self.learner.probe(torch.from_numpy(states))
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""

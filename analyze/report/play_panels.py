@@ -49,6 +49,10 @@ _DIAGNOSTICS = {
     "adversarial_flips": "Share of the batch whose action PGD flips",
     "uncertified": "Share of the batch that the bounds leave open",
     "probe_flips": "Share of states that PGD-10, which is not trained on, flips",
+    "probe_own_flips": "Share of the same states that the training's attack flips",
+    "gradient_cosine": "Cosine of the training attack's first two gradients",
+    "margin_fell": "Share of the batch whose margin fell under the training's attack",
+    "gradient_sparsity": "S of the margin's input gradient, eq. 9",
     "active_features": "Share of features that are alive",
 }
 

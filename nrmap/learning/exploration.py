@@ -15,7 +15,7 @@ class ExplorationSpec:
     """ε-greedy: ε falls linearly over `decay_steps` agent steps, each environment having its own.
 
     Environment i of E explores with ε^(1 + env_spread · i / (E − 1)). An exploring action is kept
-    for a number of steps drawn from the zeta distribution P(n) ∝ n^−2, at most `longest_repeat`
+    for a number of steps drawn from the zeta distribution P(n) ∝ n^−2, at most `max_repeat`
     (Dabney et al. 2021, εz-greedy); 1 is plain ε-greedy. Where a reward lies dozens of equal
     actions away, as in Freeway, plain ε-greedy finds it by luck alone.
     """
@@ -24,14 +24,14 @@ class ExplorationSpec:
     epsilon_final: float
     decay_steps: int
     env_spread: float
-    longest_repeat: int
+    max_repeat: int
 
     def __post_init__(self) -> None:
         for name in ("epsilon_initial", "epsilon_final"):
             check(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)}: expected a probability, 0 ≤ ε ≤ 1")
         check(self.decay_steps >= 1, f"decay_steps={self.decay_steps}: expected at least 1")
         check(self.env_spread >= 0, f"env_spread={self.env_spread}: expected at least 0 (the same ε everywhere)")
-        check(self.longest_repeat >= 1, f"longest_repeat={self.longest_repeat}: expected at least 1 (plain ε-greedy)")
+        check(self.max_repeat >= 1, f"max_repeat={self.max_repeat}: expected at least 1 (plain ε-greedy)")
 
     def epsilons(self, agent_step: int, num_envs: int) -> NDArray[np.float64]:
         """The exploration rate of every environment, [E]."""
@@ -42,9 +42,9 @@ class ExplorationSpec:
 class Explorer:
     """Per environment, the random action it is busy with and for how many more steps."""
 
-    def __init__(self, *, num_envs: int, num_actions: int, longest_repeat: int) -> None:
+    def __init__(self, *, num_envs: int, num_actions: int, max_repeat: int) -> None:
         self._num_actions = num_actions
-        lengths = np.arange(1, longest_repeat + 1)
+        lengths = np.arange(1, max_repeat + 1)
         weights = lengths**-2.0
         self._cumulated = np.cumsum(weights / weights.sum())
         self._actions = np.zeros(num_envs, dtype=np.int64)

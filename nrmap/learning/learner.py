@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from nrmap.learning.double_dqn import anchor_loss, double_q_targets, q_learning_targets, td_loss
+from nrmap.learning.inner_attack import InnerAttack
 from nrmap.learning.replay import Batch
 from nrmap.learning.schedules import Linear
-from nrmap.learning.state_adversarial import RegulariserSpec, adversarial_states, hinge_loss, hold_advantages
+from nrmap.learning.state_adversarial import RegulariserSpec, hinge_loss, hold_advantages
 from nrmap.policies.network import STATE_SCALE, QNetwork, frozen, rounded, with_rounded_weights
 from nrmap.robustness.attacks import StateNoise, pgd
 from nrmap.robustness.bounds import margin_bounds
@@ -24,7 +25,7 @@ PROBE = pgd(10)
 class LearnerSpec:
     """The optimiser and the target network. Steps are agent steps but for `target_update_period`.
 
-    Adam's learning rate is `learning_rate` until the share `decay_from` of the training, then
+    Adam's learning rate is `learning_rate` until the fraction `decay_from` of the training, then
     falls linearly to `learning_rate_final`. Every `target_update_period` updates the target
     network becomes the online network. `double_q` off takes the max of the target network.
     """
@@ -43,7 +44,7 @@ class LearnerSpec:
             check(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: expected at least 1")
         for name in ("learning_rate", "learning_rate_final", "adam_epsilon"):
             check(getattr(self, name) >= 0, f"{name}={getattr(self, name)}: expected at least 0")
-        check(0 <= self.decay_from <= 1, f"decay_from={self.decay_from}: expected a share of the training, 0 to 1")
+        check(0 <= self.decay_from <= 1, f"decay_from={self.decay_from}: expected a fraction of the training, 0 to 1")
         check(self.gradient_clip >= 0, f"gradient_clip={self.gradient_clip}: expected at least 0 (no clipping)")
 
 
@@ -85,6 +86,7 @@ class Learner:
             spec.learning_rate, spec.learning_rate_final, decay_begin, max(total_steps - decay_begin, 1)
         )
         self.updates = 0
+        self.attack_level = 0  # raised by one with every roll-back
 
     def update(self, batch: Batch, agent_step: int) -> dict[str, Tensor]:
         """Learn from one batch; returns the TD errors [B] and scalar diagnostics, all on the device.
@@ -99,23 +101,19 @@ class Learner:
 
         regulariser = self.regulariser
         kappa, attack_epsilon = self.regulariser_schedule(agent_step)
+        warnings: dict[str, Tensor] = {}
         if regulariser is None or attack_epsilon == 0:  # DDQN
             q_tm1, margins = self._q_values(s_tm1), None  # [B, A]
-        elif regulariser.solver == "pgd":  # SA-DDQN, eq. 7: the margins at the worst states that PGD finds
+        elif self.inner_attack is not None:  # SA-DDQN, eq. 7: the margins at the worst states that PGD finds
             with torch.no_grad():
                 a_star = self._q_values(s_tm1).argmax(dim=1)  # [B]
-            s_adversarial = adversarial_states(
-                self.online,
-                s_tm1,
-                a_star,
-                attack_epsilon=attack_epsilon,
-                steps=regulariser.pgd_steps,
-                step_size=attack_epsilon * regulariser.pgd_step_fraction,
-                generator=self.generator,
+            s_adversarial, warnings = self.inner_attack(
+                self.online, s_tm1, a_star, attack_epsilon=attack_epsilon, generator=self.generator,
                 precision=self.precision,
-            )  # [B, C, H, W]
+            )  # fmt: skip
             q_tm1, q_adversarial = self._q_values(torch.cat([s_tm1, s_adversarial])).chunk(2)  # [B, A] each
             margins = other_action_margin(q_adversarial, a_star)  # [B]
+            warnings["margin_fell"] = (margins < other_action_margin(q_tm1, a_star)).float().mean()
         else:  # SA-DDQN, eq. 7: margins that no state of the ball exceeds
             q_tm1 = self._q_values(s_tm1)  # [B, A]
             a_star = q_tm1.argmax(dim=1)  # [B]
@@ -129,11 +127,11 @@ class Learner:
             metrics["anchor_loss"] = anchor_loss(q_tm1, parent_q_values)
             loss = loss + self.anchor * metrics["anchor_loss"]
         if regulariser is not None and margins is not None:  # TD + κ R
-            margins = hold_advantages(margins, q_tm1, a_star, share=regulariser.hold_advantages)
+            margins = hold_advantages(margins, q_tm1, a_star, fraction=regulariser.hold_advantages)
             robust_loss = hinge_loss(margins, hinge=regulariser.hinge, reduction=regulariser.hinge_reduction)
             loss = loss + kappa * robust_loss
             not_robust = "adversarial_flips" if regulariser.solver == "pgd" else "uncertified"
-            metrics |= {"robust_loss": robust_loss, not_robust: (margins > 0).float().mean()}
+            metrics |= {"robust_loss": robust_loss, not_robust: (margins > 0).float().mean(), **warnings}
 
         self.optimiser.zero_grad()
         loss.backward()
@@ -168,28 +166,40 @@ class Learner:
 
     @torch.no_grad()
     def active_features(self, states: Tensor) -> float:
-        """The share of features, after the last convolution, that are positive for any of uint8 `states` [E, C, H, W].
+        """The fraction of the last convolution's features that are positive for any of uint8 `states` [E, C, H, W].
 
         Near 0 the ReLUs have died: such a network takes one action for ever and looks robust for it.
         """
         features = self.online.features(self._scaled(states))  # [E, F]
         return float((features > 0).any(dim=0).float().mean())
 
-    def probe_flips(self, states: Tensor) -> float:
-        """The share of uint8 `states` [E, C, H, W] that evaluation's PGD-10 flips in the regulariser's full radius.
+    def probe(self, states: Tensor) -> dict[str, float]:
+        """Fractions of uint8 `states` [N, C, H, W] whose greedy action flips in the regulariser's full radius.
 
-        An attack that the training does not see. Where it flips far more than the training's own, the
-        network has learned to mislead that one instead of to resist. No generator of the training is used.
+        `probe_flips` by the evaluation's PGD-10, which no training uses, and `probe_own_flips` by the
+        training's own attack. Where the first is far larger, the network misleads its own attack
+        instead of resisting. Empty without a regulariser. Draws nothing from the training's generator.
         """
-        assert self.regulariser is not None, "only the training of a robust agent has a radius"
-        numbers = np.arange(len(states))
-        attacked = PROBE(
-            frozen(self.online, value=False),
-            self._scaled(states),
-            attack_epsilon=self.regulariser.attack_epsilon,
-            noise=StateNoise(0, episodes=numbers, steps=numbers),
-        )
-        return float(attacked.flipped.float().mean())
+        if self.regulariser is None:
+            return {}
+        scaled, radius, numbers = self._scaled(states), self.regulariser.attack_epsilon, np.arange(len(states))
+        noise = StateNoise(0, episodes=numbers, steps=numbers)
+        attacked = PROBE(frozen(self.online, value=False), scaled, attack_epsilon=radius, noise=noise)
+        flips = {"probe_flips": float(attacked.flipped.float().mean())}
+        if self.inner_attack is not None:
+            a_star, generator = attacked.clean_actions, torch.Generator(self.device).manual_seed(0)
+            reached, _ = self.inner_attack(self.online, scaled, a_star, attack_epsilon=radius, generator=generator)
+            with torch.no_grad():
+                flipped = self.online(reached).argmax(dim=1) != a_star  # [N]
+            flips["probe_own_flips"] = float(flipped.float().mean())
+        return flips
+
+    @property
+    def inner_attack(self) -> InnerAttack | None:
+        """The attack of the solver "pgd", as strong as `attack_level` makes it."""
+        if self.regulariser is None or self.regulariser.solver != "pgd":
+            return None
+        return self.regulariser.attack(self.attack_level)
 
     def get_state(self) -> dict[str, Any]:
         """Everything an update depends on besides the batch."""
@@ -198,6 +208,7 @@ class Learner:
             "target_network": self.target_network.state_dict(),
             "optimiser": [self.optimiser.state[parameter] for parameter in self.online.parameters()],
             "generator": self.generator.get_state(),
+            "attack_level": self.attack_level,
             "updates": self.updates,
         }
 
@@ -214,6 +225,7 @@ class Learner:
             self.optimiser.load_state_dict(adam)
         self.generator.set_state(state["generator"])
         self.updates = state["updates"]
+        self.attack_level = state.get("attack_level", 0)  # checkpoints from before roll-backs lack it
 
 
 def _laid_out_as(parameter: Tensor, moments: dict[str, Tensor]) -> dict[str, Tensor]:

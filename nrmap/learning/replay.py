@@ -172,6 +172,17 @@ class Replay:
         discounts = np.where(terminated, 0.0, self.spec.discount**steps)
         return rewards.astype(np.float32), discounts.astype(np.float32), steps
 
+    def latest_states(self, per_env: int, spacing: int) -> NDArray[np.uint8]:
+        """`per_env` states of every environment, the newest and those `spacing` steps before, [per_env · E, C, H, W].
+
+        An environment with fewer states repeats its oldest.
+        """
+        back = np.minimum(
+            spacing * np.arange(per_env)[:, None], np.minimum(self.newest, self.slots - self.frame_stack)
+        )  # [per_env, E]
+        envs = np.tile(np.arange(self.num_envs), per_env)
+        return self._states(envs, ((self.newest - back) % self.slots).ravel())
+
     def _states(self, envs: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The stacked states [B, C, H, W]; frames from before an episode's start are 0, as the emulator has them."""
         if self.frame_stack == 1:

@@ -1,7 +1,7 @@
 """Everything that a trained policy depends on, as one frozen value with an identity."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from nrmap.atari.envs import EnvSpec
@@ -85,10 +85,25 @@ class TrainSettings:
 
     def identity(self, parent_sha256: str | None) -> str:
         """The hash of these settings and of the parent's policy; the parent's own settings are in the latter."""
-        own = {**asdict(self), "parent": None}
+        own = {**recorded(self), "parent": None}
         if not self.anchor:
-            del own["anchor"]  # what is off is no setting: policies from before it was one keep their identity
+            del own["anchor"]  # cards have it, identities do not: policies from before it was a setting keep their ID
         return identity_of({"stage": "train", "settings": own, "parent_sha256": parent_sha256})
+
+
+# Settings that came after published policies: left out of files and identities at their defaults.
+_LATER = {"inner_attack", "rollback_every", "rollback_ratio", "rollback_slack"}
+_RECORDED_NAMES = {"max_repeat": "longest_repeat"}
+
+
+def recorded(settings: Any) -> dict[str, Any]:
+    """`settings` as files and identities have them, in the names of the first published policies."""
+    values = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name not in _LATER or value != field.default:
+            values[_RECORDED_NAMES.get(field.name, field.name)] = recorded(value) if is_dataclass(value) else value
+    return values
 
 
 # Every method and the solver of its regulariser, None without one.
@@ -172,7 +187,7 @@ def _check_that_it_learns(settings: TrainSettings) -> None:
         begin, steps = settings.regulariser.ramp_begin, settings.regulariser.ramp_steps
         check(
             begin + steps <= settings.steps,
-            f"attack_ramp: ramp_begin={begin} and ramp_steps={steps} end after steps={settings.steps}: "
+            f"robust_ramp: ramp_begin={begin} and ramp_steps={steps} end after steps={settings.steps}: "
             "expected the full robust loss before the end of the training",
         )
 
@@ -187,8 +202,8 @@ def _settings(
     scale = dict(config["scale"])
     for not_of_training in ("name", "analysis", "robust_loss"):  # the method refers to the last
         scale.pop(not_of_training, None)
-    ramp = part(scale, "attack_ramp", "scale")
-    del scale["attack_ramp"]
+    ramp = part(scale, "robust_ramp", "scale")
+    del scale["robust_ramp"]
     parts: dict[str, Any] = {
         "env": env_spec(config["env"]),
         **{key: build(kind, part(scale, key, "scale"), f"scale.{key}") for key, kind in _PARTS_OF_SCALE.items()},
@@ -203,10 +218,10 @@ def _settings(
 def _regulariser(regulariser: Mapping[str, Any], ramp: Mapping[str, Any]) -> RegulariserSpec:
     for key in ramp:
         if key not in _RAMP_KEYS:
-            raise unknown_choice("key of scale.attack_ramp", key, _RAMP_KEYS)
+            raise unknown_choice("key of scale.robust_ramp", key, _RAMP_KEYS)
     for key in _RAMP_KEYS:
-        check(key in ramp, f"scale.attack_ramp.{key} is missing: expected a whole number")
-        check(key not in regulariser, f"method.regulariser.{key}: expected it under scale.attack_ramp")
+        check(key in ramp, f"scale.robust_ramp.{key} is missing: expected a whole number")
+        check(key not in regulariser, f"method.regulariser.{key}: expected it under scale.robust_ramp")
     spec: RegulariserSpec = build(RegulariserSpec, {**regulariser, **ramp}, "method.regulariser")
     return spec
 

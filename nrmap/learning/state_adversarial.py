@@ -1,15 +1,14 @@
-"""The SA-DDQN regulariser, eq. 7 (Zhang et al. 2020), and its inner maximum found by PGD."""
+"""The SA-DDQN regulariser, eq. 7 (Zhang et al. 2020): its settings and its hinge."""
 
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import torch
 from torch import Tensor
 
+from nrmap.learning.inner_attack import InnerAttack, InnerAttackKind
 from nrmap.learning.schedules import GeometricRamp, SmoothRamp
-from nrmap.policies.network import QNetwork, frozen
-from nrmap.robustness.perturbations import other_action_margin, projected_gradient_ascent, random_start
+from nrmap.robustness.perturbations import other_action_margin
 from nrmap.support.errors import check
 
 HingeReduction = Literal["per_sample_mean", "batch_sum"]
@@ -29,9 +28,13 @@ class RegulariserSpec:
     `per_sample_mean` is mean_b max(m_b, −c), `batch_sum` is max(Σ_b m_b, −c), as the reference
     PGD code has it. c is `hinge`. `attack_epsilon` is the final ℓ∞ radius. Over `ramp_steps` agent
     steps after `ramp_begin` it, or κ with `ramp_of` "kappa", grows: smoothly from 0 or, where
-    `ramp_initial` is above 0, geometrically from that share of it. The solver "pgd" takes `pgd_steps`
-    steps of the current radius times `pgd_step_fraction` from a random start; "ibp" has no settings
-    of its own. `hold_advantages` is a share, see the function of that name: 0 is eq. 7 as printed.
+    `ramp_initial` is above 0, geometrically from that fraction of it. The solver "pgd" attacks as
+    `inner_attack` says (see `InnerAttack`); "ibp" has no settings of its own. `hold_advantages` is a
+    fraction, see the function of that name: 0 is eq. 7 as printed.
+
+    Every `rollback_every` agent steps (0: never) a PGD-10 probe is compared with the training's own
+    attack, see `left_behind`. A run that is left behind goes back to its last good checkpoint and
+    strengthens its attack, see `InnerAttack.strengthened`.
     """
 
     kappa: float
@@ -46,6 +49,10 @@ class RegulariserSpec:
     solver: Solver = "pgd"
     pgd_steps: int = 0
     pgd_step_fraction: float = 0.0
+    inner_attack: InnerAttackKind = "pgd"
+    rollback_every: int = 0
+    rollback_ratio: float = 2.0
+    rollback_slack: float = 0.05
 
     def __post_init__(self) -> None:
         check(self.kappa >= 0, f"kappa={self.kappa}: expected at least 0")
@@ -53,25 +60,39 @@ class RegulariserSpec:
         check(0 < self.attack_epsilon <= 1, f"attack_epsilon={self.attack_epsilon}: expected 0 < ε ≤ 1, such as 1/255")
         check(self.ramp_begin >= 0, f"ramp_begin={self.ramp_begin}: expected at least 0")
         check(self.ramp_steps >= 1, f"ramp_steps={self.ramp_steps}: expected at least 1")
-        check(0 <= self.ramp_initial < 1, f"ramp_initial={self.ramp_initial}: expected 0 ≤ share < 1, such as 1e-4")
-        check(0 <= self.hold_advantages <= 1, f"hold_advantages={self.hold_advantages}: expected a share, 0 to 1")
+        check(
+            0 <= self.ramp_initial < 1,
+            f"ramp_initial={self.ramp_initial}: expected 0 ≤ fraction < 1, such as 1e-4",
+        )
+        check(0 <= self.hold_advantages <= 1, f"hold_advantages={self.hold_advantages}: expected a fraction, 0 to 1")
         check(self.ramp_of in ("radius", "kappa"), f"ramp_of={self.ramp_of!r}: expected radius or kappa")
         check(self.solver in ("pgd", "ibp"), f"solver={self.solver!r}: expected pgd or ibp")
         if self.solver == "pgd":
-            check(self.pgd_steps >= 1, f"pgd_steps={self.pgd_steps}: expected at least 1")
-            check(self.pgd_step_fraction > 0, f"pgd_step_fraction={self.pgd_step_fraction}: expected more than 0")
+            self.attack()  # checks its settings
         else:
             steps, fraction = self.pgd_steps, self.pgd_step_fraction
             given = f"pgd_steps={steps}, pgd_step_fraction={fraction} with solver={self.solver}"
             check(steps == fraction == 0, f"{given}: expected neither, they are settings of pgd")
+            check(self.inner_attack == "pgd", f"inner_attack={self.inner_attack!r} with solver=ibp: expected none")
+            check(self.rollback_every == 0, f"rollback_every={self.rollback_every} with solver=ibp: expected 0")
+        for name in ("rollback_every", "rollback_ratio", "rollback_slack"):
+            check(getattr(self, name) >= 0, f"{name}={getattr(self, name)}: expected at least 0")
         check(
             self.hinge_reduction in ("per_sample_mean", "batch_sum"),
             f"hinge_reduction={self.hinge_reduction!r}: expected per_sample_mean or batch_sum",
         )
 
+    def attack(self, level: int = 0) -> InnerAttack:
+        """The inner attack of the solver "pgd" after `level` roll-backs."""
+        return InnerAttack(self.inner_attack, self.pgd_steps, self.pgd_step_fraction).strengthened(level)
+
+    def left_behind(self, probe_flips: float, probe_own_flips: float) -> bool:
+        """Whether PGD-10 flips so many more states than the training's own attack that the run rolls back."""
+        return probe_flips > self.rollback_ratio * probe_own_flips + self.rollback_slack
+
     @cached_property
     def _ramp(self) -> SmoothRamp | GeometricRamp:
-        """The share of the radius or of κ at an agent step."""
+        """The fraction of the radius or of κ at an agent step."""
         begin, steps = self.ramp_begin, self.ramp_steps
         if self.ramp_initial:
             return GeometricRamp(1.0, begin, steps, self.ramp_initial)
@@ -79,40 +100,13 @@ class RegulariserSpec:
 
     def at(self, agent_step: int) -> tuple[float, float]:
         """κ and the ℓ∞ radius at `agent_step`; the radius is 0 until the ramp begins."""
-        share = self._ramp(agent_step)
+        fraction = self._ramp(agent_step)
         if self.ramp_of == "kappa":
-            return self.kappa * share, self.attack_epsilon if share > 0 else 0.0
-        return self.kappa, self.attack_epsilon * share
+            return self.kappa * fraction, self.attack_epsilon if fraction > 0 else 0.0
+        return self.kappa, self.attack_epsilon * fraction
 
 
-def adversarial_states(
-    network: QNetwork,
-    states: Tensor,
-    actions: Tensor,
-    *,
-    attack_epsilon: float,
-    steps: int,
-    step_size: float,
-    generator: torch.Generator,
-    precision: torch.dtype | None = None,
-) -> Tensor:
-    """States in D(s) that nearly maximise max_{a≠a*} Q(s', a) − Q(s', a*), the inner maximum of eq. 7.
-
-    `states` float [B, C, H, W] in [0, 1], `actions` a* [B]. No gradient reaches the parameters.
-    With a `precision` the gradients are computed in it: only their signs are used.
-    """
-    advantages = frozen(network, value=False, precision=precision)  # V(s') cancels in the margin
-    return projected_gradient_ascent(
-        lambda perturbed: other_action_margin(advantages(perturbed), actions),
-        states,
-        attack_epsilon=attack_epsilon,
-        steps=steps,
-        step_size=step_size,
-        start=random_start(states, attack_epsilon, generator),
-    )
-
-
-def hold_advantages(margins: Tensor, q_values: Tensor, actions: Tensor, *, share: float) -> Tensor:
+def hold_advantages(margins: Tensor, q_values: Tensor, actions: Tensor, *, fraction: float) -> Tensor:
     """`margins` [B] of the worst states with another gradient, that of what the ball adds to the clean ones.
 
     A worst margin is the clean one plus what the ball adds to it. It also falls when the lead of
@@ -121,19 +115,19 @@ def hold_advantages(margins: Tensor, q_values: Tensor, actions: Tensor, *, share
     clean margin is held, and what the ball adds is differentiated relative to how far the
     advantages spread over the batch.
 
-    At share 1 a factor on all Q-values changes nothing, and neither does a constant added to a*. A
+    At fraction 1 a factor on all Q-values changes nothing, and neither does a constant added to a*. A
     constant added to another action changes nothing where the runner-up, which a margin measures
     a* against, is the same action in the worst state and in the clean one. Where it is not, as may
     happen with three actions or more, the gradient raises the clean runner-up and lowers that of
     the worst state, by 1 each: what is left of the pull on the gaps, and it makes the clean one
-    smaller. A `share` below 1 keeps the rest of the gradient of eq. 7. `q_values` [B, A] at the clean
+    smaller. A `fraction` below 1 keeps the rest of the gradient of eq. 7. `q_values` [B, A] at the clean
     states, `actions` a* [B].
     """
     clean = other_action_margin(q_values, actions)  # [B]
     advantages = q_values - q_values.mean(dim=1, keepdim=True)  # [B, A]
     spread = (advantages.var(dim=0, correction=0).mean() + _SMALLEST_VARIANCE).sqrt()
     held = clean.detach() + (margins - clean) * (spread.detach() / spread)
-    return share * held + (1 - share) * margins
+    return fraction * held + (1 - fraction) * margins
 
 
 def hinge_loss(margins: Tensor, *, hinge: float, reduction: HingeReduction) -> Tensor:

@@ -1,6 +1,7 @@
 """Steps inside the ℓ∞ ball D(s) = {s' : ‖s' − s‖∞ ≤ ε} ∩ [0, 1], eq. 2-3 of the paper."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,16 +34,18 @@ def random_start(states: Tensor, attack_epsilon: float, generator: torch.Generat
     return project(states + (2 * noise - 1) * attack_epsilon, states, attack_epsilon)
 
 
-def sign_step(
-    objective: Objective, perturbed: Tensor, states: Tensor, attack_epsilon: float, step_size: float
-) -> Tensor:
-    """One step of eq. 3: along the sign of ∇ objective at `perturbed`, projected around `states`.
+@dataclass(frozen=True)
+class AscentPath:
+    """K sign steps: K + 1 points, and the objective and its input gradient at all but the last."""
 
-    Only the gradient of the input is taken; hand in an objective with frozen parameters.
-    """
-    point = perturbed.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(objective(point).sum(), point)
-    return project(perturbed + step_size * gradient.sign(), states, attack_epsilon)
+    points: list[Tensor]  # K + 1 of [N, C, H, W] in [0, 1]
+    values: list[Tensor]  # K of [N]
+    gradients: list[Tensor]  # K of [N, C, H, W]
+
+    @property
+    def end(self) -> Tensor:
+        """The last point, [N, C, H, W]."""
+        return self.points[-1]
 
 
 def projected_gradient_ascent(
@@ -51,11 +54,21 @@ def projected_gradient_ascent(
     *,
     attack_epsilon: float,
     steps: int,
-    step_size: float,
+    step_size: float | Callable[[Tensor], Tensor],
     start: Tensor,
-) -> Tensor:
-    """The last iterate of `steps` sign steps from `start`, all float [N, C, H, W] in [0, 1]."""
-    perturbed = start
+) -> AscentPath:
+    """`steps` steps of eq. 3 from `start`: along sign ∇ objective, projected around `states`, float [N, C, H, W].
+
+    `step_size` may draw a size for every pixel of a gradient. An infinite `attack_epsilon` projects to
+    [0, 1] only. Only the gradient of the input is taken: the objective needs frozen parameters.
+    """
+    path = AscentPath([start], [], [])
     for _ in range(steps):
-        perturbed = sign_step(objective, perturbed, states, attack_epsilon, step_size)
-    return perturbed
+        point = path.end.detach().requires_grad_()
+        values = objective(point)  # [N]
+        (gradient,) = torch.autograd.grad(values.sum(), point)  # [N, C, H, W]
+        size = step_size(gradient) if callable(step_size) else step_size
+        path.values.append(values.detach())
+        path.gradients.append(gradient)
+        path.points.append(project(path.end + size * gradient.sign(), states, attack_epsilon))
+    return path

@@ -19,8 +19,8 @@ SWEEP = (
     "env=Breakout", "method=ddqn,sa_ddqn", "seed=0,1", "scale=smoke", "wandb=disabled", "device=cpu",
     "checkpoint_seconds=0", "env.height=36", "env.width=36", "env.max_agent_steps=33", f"scale.steps={STEPS}",
     "scale.num_envs=2", "scale.warm_up_steps=40", "scale.replay.capacity=200", "scale.exploration.decay_steps=60",
-    "scale.fine_tune.by_solver.pgd.steps=120", "scale.fine_tune.by_solver.pgd.attack_ramp.ramp_begin=0",
-    "scale.fine_tune.by_solver.pgd.attack_ramp.ramp_steps=40",
+    "scale.fine_tune.by_solver.pgd.steps=120", "scale.fine_tune.by_solver.pgd.robust_ramp.ramp_begin=0",
+    "scale.fine_tune.by_solver.pgd.robust_ramp.ramp_steps=40",
 )  # fmt: skip
 JOBS = {(method, seed) for method in ("ddqn", "sa_ddqn") for seed in ("seed0", "seed1")}
 

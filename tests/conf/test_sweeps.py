@@ -165,7 +165,7 @@ TINY = (
     "scale=smoke", "wandb=disabled", "device=cpu", "threads=1", "env.height=36", "env.width=36",
     "scale.steps=160", "scale.num_envs=2", "scale.warm_up_steps=40", "scale.replay.capacity=100",
     "scale.exploration.decay_steps=60", "env.max_agent_steps=33", "scale.fine_tune.by_solver.pgd.steps=80",
-    "scale.fine_tune.by_solver.pgd.attack_ramp.ramp_begin=0", "scale.fine_tune.by_solver.pgd.attack_ramp.ramp_steps=40",
+    "scale.fine_tune.by_solver.pgd.robust_ramp.ramp_begin=0", "scale.fine_tune.by_solver.pgd.robust_ramp.ramp_steps=40",
 )  # fmt: skip
 
 

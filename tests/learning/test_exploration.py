@@ -18,7 +18,7 @@ def run_lengths(exploring: np.ndarray) -> list[int]:
 
 def test_lengths_follow_the_zeta_distribution():
     longest, num_envs = 6, 200
-    explorer, rng = Explorer(num_envs=num_envs, num_actions=3, longest_repeat=longest), np.random.default_rng(0)
+    explorer, rng = Explorer(num_envs=num_envs, num_actions=3, max_repeat=longest), np.random.default_rng(0)
     counts = np.zeros(longest)
     for _ in range(100):
         # ε = 1 for one step starts an action everywhere, ε = 0 until it is over tells its length.
@@ -36,8 +36,8 @@ def test_lengths_follow_the_zeta_distribution():
     assert stats.chisquare(counts, counts.sum() * probabilities).pvalue > 0.01
 
 
-def test_a_longest_repeat_of_one_is_plain_epsilon_greedy():
-    explorer, rng = Explorer(num_envs=4, num_actions=5, longest_repeat=1), np.random.default_rng(1)
+def test_a_max_repeat_of_one_is_plain_epsilon_greedy():
+    explorer, rng = Explorer(num_envs=4, num_actions=5, max_repeat=1), np.random.default_rng(1)
     epsilons = np.array([0.0, 0.2, 0.7, 1.0])
     steps = np.stack([explorer.step(epsilons, rng) for _ in range(5_000)])  # [T, E]
     exploring = steps >= 0
@@ -79,7 +79,7 @@ def redrawn(epsilons: list[float], num_actions: int, longest: int, steps: int, s
 
 def test_an_action_under_way_is_not_replaced():
     epsilons, longest, steps = [1.0, 0.2, 0.0, 1.0], 50, 3_000
-    explorer, rng = Explorer(num_envs=4, num_actions=18, longest_repeat=longest), np.random.default_rng(5)
+    explorer, rng = Explorer(num_envs=4, num_actions=18, max_repeat=longest), np.random.default_rng(5)
     found = np.stack([explorer.step(np.array(epsilons), rng) for _ in range(steps)])
     expected = redrawn(epsilons, 18, longest, steps, seed=5)
     np.testing.assert_array_equal(found, expected)
@@ -88,13 +88,13 @@ def test_an_action_under_way_is_not_replaced():
 
 
 def test_state_brings_an_explorer_back():
-    explorer, rng = Explorer(num_envs=3, num_actions=4, longest_repeat=30), np.random.default_rng(2)
+    explorer, rng = Explorer(num_envs=3, num_actions=4, max_repeat=30), np.random.default_rng(2)
     epsilons = np.full(3, 0.3)
     for _ in range(17):
         explorer.step(epsilons, rng)
     state, rng_state = explorer.get_state(), rng.bit_generator.state
     rest = [explorer.step(epsilons, rng) for _ in range(50)]
-    other, other_rng = Explorer(num_envs=3, num_actions=4, longest_repeat=30), np.random.default_rng()
+    other, other_rng = Explorer(num_envs=3, num_actions=4, max_repeat=30), np.random.default_rng()
     other.set_state(state)
     other_rng.bit_generator.state = rng_state
     np.testing.assert_array_equal([other.step(epsilons, other_rng) for _ in range(50)], rest)

@@ -65,10 +65,12 @@ def test_the_probe_is_an_attack_in_the_ball_that_no_bound_contradicts(tiny_regul
     with torch.no_grad():
         a_star = learner.online(clean).argmax(1)
         undecided = margin_bounds(learner.online, clean, a_star, 0.001) > 0
-    assert 0 < learner.probe_flips(states) <= undecided.float().mean() < 1
+    probe = learner.probe(states)
+    assert 0 < probe["probe_own_flips"] <= probe["probe_flips"] <= undecided.float().mean() < 1
     with torch.no_grad():
         learner.online.advantage[-1].bias[1] += 100.0  # action 1 wherever the ball ends
-    assert learner.probe_flips(states) == 0
+    assert learner.probe(states) == {"probe_flips": 0, "probe_own_flips": 0}
+    assert make_learner().probe(states) == {}
 
 
 @pytest.mark.cuda

@@ -78,15 +78,15 @@ def test_an_anchor_adds_its_loss_and_never_moves(robust, tiny_regulariser):
     assert all(torch.equal(parent.state_dict()[name], unmoved[name]) for name in unmoved)
 
 
-def held_regulariser(tiny_regulariser, share):
+def held_regulariser(tiny_regulariser, fraction):
     return tiny_regulariser(
-        kappa=0.7, hinge=100.0, hinge_reduction="per_sample_mean", pgd_steps=3, hold_advantages=share
+        kappa=0.7, hinge=100.0, hinge_reduction="per_sample_mean", pgd_steps=3, hold_advantages=fraction
     )
 
 
-@pytest.mark.parametrize("share", [1.0, 0.25])
-def test_held_advantages_leave_r_its_value_and_give_it_the_gradient_of_the_relative_slack(share, tiny_regulariser):
-    regulariser = held_regulariser(tiny_regulariser, share)
+@pytest.mark.parametrize("fraction", [1.0, 0.25])
+def test_held_advantages_leave_r_its_value_and_give_it_the_gradient_of_the_relative_slack(fraction, tiny_regulariser):
+    regulariser = held_regulariser(tiny_regulariser, fraction)
     learner, batch, agent_step = with_another_target(make_learner(regulariser)), make_batch(0), 80
     before = copy.deepcopy(learner.online)
     generator = torch.Generator()
@@ -100,7 +100,7 @@ def test_held_advantages_leave_r_its_value_and_give_it_the_gradient_of_the_relat
     advantages = q_values - q_values.mean(dim=1, keepdim=True)
     spread = ((advantages - advantages.mean(dim=0)) ** 2).mean().sqrt()
     held = slack / spread * spread.item()
-    expected = gradients(td + 0.7 * (share * held + (1 - share) * robust), before)
+    expected = gradients(td + 0.7 * (fraction * held + (1 - fraction) * robust), before)
     metrics = learner.update(batch, agent_step)
     assert metrics["robust_loss"].item() == pytest.approx(robust.item(), rel=1e-4, abs=1e-6)
     for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
@@ -119,7 +119,7 @@ def test_with_held_advantages_neither_a_larger_lead_nor_a_smaller_scale_lowers_r
     margins = other_action_margin(worst[rows], a_star[rows])
     plain = torch.autograd.grad(margins.mean(), (lead, scale), retain_graph=True)
     assert all(gradient.abs() > 0.01 for gradient in plain)
-    held = hold_advantages(other_action_margin(worst, a_star), clean, a_star, share=1.0)
+    held = hold_advantages(other_action_margin(worst, a_star), clean, a_star, fraction=1.0)
     scale_gradient = torch.autograd.grad(held.mean(), scale, retain_graph=True)[0]
     assert scale_gradient.abs() < 1e-5
     of_one_action = a_star == a_star[0]
@@ -127,19 +127,19 @@ def test_with_held_advantages_neither_a_larger_lead_nor_a_smaller_scale_lowers_r
     assert lead_gradient.abs() < 1e-5
 
 
-@pytest.mark.parametrize("share", [1.0, 0.25])
-def test_held_advantages_still_raise_the_clean_runner_up_where_the_worst_state_has_another(share):
+@pytest.mark.parametrize("fraction", [1.0, 0.25])
+def test_held_advantages_still_raise_the_clean_runner_up_where_the_worst_state_has_another(fraction):
     # a* is action 0. The runner-up is action 1 and stays it in the first state; in the second it becomes action 2.
     constants = torch.zeros(3, requires_grad=True)
     clean = torch.tensor([[1.0, 0.5, 0.1], [1.0, 0.5, 0.1]]) + constants
     worst = torch.tensor([[0.8, 0.7, 0.2], [0.8, 0.4, 0.6]]) + constants
     a_star = torch.tensor([0, 0])
-    held = hold_advantages(other_action_margin(worst, a_star), clean, a_star, share=share)
+    held = hold_advantages(other_action_margin(worst, a_star), clean, a_star, fraction=fraction)
     of_first, of_second = (torch.autograd.grad(one, constants, retain_graph=True)[0] for one in held)
     # Of eq. 7 itself the first would be (−1, 1, 0), the second (−1, 0, 1).
-    torch.testing.assert_close(of_first, (1 - share) * torch.tensor([-1.0, 1.0, 0.0]))
+    torch.testing.assert_close(of_first, (1 - fraction) * torch.tensor([-1.0, 1.0, 0.0]))
     torch.testing.assert_close(
-        of_second, share * torch.tensor([0.0, -1.0, 1.0]) + (1 - share) * torch.tensor([-1.0, 0.0, 1.0])
+        of_second, fraction * torch.tensor([0.0, -1.0, 1.0]) + (1 - fraction) * torch.tensor([-1.0, 0.0, 1.0])
     )
 
 

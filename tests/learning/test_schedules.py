@@ -95,7 +95,7 @@ def test_epsilon_of_every_environment(epsilon, num_envs, spread):
 
 
 def test_exploration_decays_to_its_final_value():
-    spec = ExplorationSpec(epsilon_initial=1.0, epsilon_final=0.04, decay_steps=1000, env_spread=1.0, longest_repeat=1)
+    spec = ExplorationSpec(epsilon_initial=1.0, epsilon_final=0.04, decay_steps=1000, env_spread=1.0, max_repeat=1)
     assert spec.epsilons(0, 3) == pytest.approx([1, 1, 1])
     assert spec.epsilons(500, 3) == pytest.approx([0.52, 0.52**1.5, 0.52**2])
     assert spec.epsilons(1000, 3) == pytest.approx([0.04, 0.008, 0.0016])

@@ -4,17 +4,18 @@ import copy
 import functools
 import json
 import re
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import pytest
+from commands import ROOT
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from conf.choices import group_options
-from nrmap.learning.settings import PolicyFile, TrainSettings, train_settings
+from nrmap.learning.settings import PolicyFile, TrainSettings, recorded, train_settings
+from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError
-from nrmap.support.files import identity_of
 from nrmap.support.mappings import build, merged
 from nrmap.support.tracking import TrackingSpec
 
@@ -62,7 +63,7 @@ def test_fine_tuning_starts_from_the_vanilla_run_of_the_same_scale(scale, method
     sizes = merged(merged(node, node["fine_tune"], "fine_tune"), by_solver, "by_solver")
     assert (tuned.steps, tuned.anchor) == (sizes["steps"], sizes["anchor"])
     if tuned.regulariser:
-        assert tuned.regulariser.ramp_steps == sizes["attack_ramp"]["ramp_steps"]
+        assert tuned.regulariser.ramp_steps == sizes["robust_ramp"]["ramp_steps"]
     assert tuned.learner.learning_rate == sizes["learner"]["learning_rate"]
     assert tuned.exploration.epsilon_initial == sizes["exploration"]["epsilon_initial"] < 1
     tuned_file = settings_of(f"method={method}", f"scale={scale}", "seed=7", "method.start_from=some/file.safetensors")
@@ -125,8 +126,8 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
         ("scale.fine_tune.stps", 1, "unknown key of scale.fine_tune 'stps': did you mean steps"),
         ("scale.fine_tune.learner.lr", 1, "unknown key of scale.fine_tune.learner 'lr': choose one of batch_size"),
         ("scale.fine_tune.by_solver.pgd.stps", 1, "unknown key of scale.fine_tune.by_solver.pgd 'stps': did you mean"),
-        ("scale.attack_ramp.ramp_stps", 1, "unknown key of scale.attack_ramp 'ramp_stps': did you mean ramp_steps"),
-        ("method.regulariser.ramp_steps", 1, "method.regulariser.ramp_steps: expected it under scale.attack_ramp"),
+        ("scale.robust_ramp.ramp_stps", 1, "unknown key of scale.robust_ramp 'ramp_stps': did you mean ramp_steps"),
+        ("method.regulariser.ramp_steps", 1, "method.regulariser.ramp_steps: expected it under scale.robust_ramp"),
         ("scale.steps", "many", "steps='many': expected a whole number"),
         ("scale.num_envs", 100.0, "num_envs=100.0: expected a whole number"),
         ("scale.dueling", "perhaps", "dueling='perhaps': expected true or false"),
@@ -139,7 +140,7 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
         ("scale.fine_tune", None, "scale.fine_tune=None: expected keys and values"),
         ("scale.fine_tune.by_solver", None, "scale.fine_tune.by_solver=None: expected keys and values"),
         ("scale.fine_tune.by_solver.pgd", None, "scale.fine_tune.by_solver.pgd=None: expected keys and values"),
-        ("scale.attack_ramp", 3, "scale.attack_ramp=3: expected keys and values"),
+        ("scale.robust_ramp", 3, "scale.robust_ramp=3: expected keys and values"),
         ("scale.replay", None, "scale.replay=None: expected keys and values"),
         ("seed", -1, "seed=-1: expected at least 0"),
         ("seed", "one", "seed='one': expected a whole number"),
@@ -148,7 +149,7 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
         ("scale.warm_up_steps", 10, "warm_up_steps=10: expected at least"),
         ("scale.warm_up_steps", 320000, "steps=320000: expected more than warm_up_steps=320000, or nothing is learned"),
         ("scale.fine_tune.by_solver.pgd.steps", 8000, "steps=8000: expected more than warm_up_steps=8000"),
-        ("scale.fine_tune.by_solver.pgd.attack_ramp.ramp_begin", 110001, "ramp_begin=110001 and ramp_steps=50000 end"),
+        ("scale.fine_tune.by_solver.pgd.robust_ramp.ramp_begin", 110001, "ramp_begin=110001 and ramp_steps=50000 end"),
         ("scale.fine_tune.by_solver.pgd.steps", 49000, "ramp_steps=50000 end after steps=49000: expected the full"),
         ("scale.replay.capacity", 100, "capacity=100: expected at least"),
         ("scale.replay.n_step", 0, "n_step=0: expected at least 1"),
@@ -156,22 +157,25 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
         ("scale.replay.priority_exponent", -1, "priority_exponent=-1.0: expected at least 0"),
         ("scale.learner.batch_size", 0, "batch_size=0: expected at least 1"),
         ("scale.learner.learning_rate", -0.1, "learning_rate=-0.1: expected at least 0"),
-        ("scale.learner.decay_from", 2, "decay_from=2.0: expected a share"),
+        ("scale.learner.decay_from", 2, "decay_from=2.0: expected a fraction"),
         ("scale.exploration.epsilon_initial", 2, "epsilon_initial=2.0: expected a probability"),
-        ("scale.exploration.longest_repeat", 0, "longest_repeat=0: expected at least 1"),
+        ("scale.exploration.max_repeat", 0, "max_repeat=0: expected at least 1"),
         ("method.regulariser.kappa", -1, "kappa=-1.0: expected at least 0"),
         ("method.regulariser.hinge", -1, "hinge=-1.0: expected at least 0"),
         ("method.regulariser.attack_epsilon", 0, "attack_epsilon=0.0: expected 0 < ε ≤ 1"),
         ("method.regulariser.attack_epsilon", 3, "attack_epsilon=3.0: expected 0 < ε ≤ 1"),
         ("method.regulariser.pgd_steps", 0, "pgd_steps=0: expected at least 1"),
+        ("method.regulariser.inner_attack", "pdg", "unknown inner_attack 'pdg': did you mean pgd"),
+        ("method.regulariser.inner_attack", "n_fgsm", "pgd_steps=2 with inner_attack=n_fgsm: expected 1"),
+        ("method.regulariser.rollback_every", -1, "rollback_every=-1: expected at least 0"),
         ("method.regulariser.hinge_reduction", "sum", "hinge_reduction='sum': expected per_sample_mean or batch_sum"),
         ("method.regulariser", None, "method.regulariser=None with method.name=sa_ddqn: expected one with solver: pgd"),
         ("method.regulariser", 3, "method.regulariser=3 with method.name=sa_ddqn: expected one with solver: pgd"),
         ("method.regulariser.solver", "ibp", "with method.name=sa_ddqn: expected one with solver: pgd"),
         ("method.name", "ddqn", "with method.name=ddqn: expected none"),
         ("method.name", "sa_ddqn_ibp", "with method.name=sa_ddqn_ibp: expected one with solver: ibp"),
-        ("scale.fine_tune.by_solver.pgd.attack_ramp.ramp_steps", 0, "ramp_steps=0: expected at least 1"),
-        ("method.regulariser.ramp_initial", 1, "ramp_initial=1.0: expected 0 ≤ share < 1"),
+        ("scale.fine_tune.by_solver.pgd.robust_ramp.ramp_steps", 0, "ramp_steps=0: expected at least 1"),
+        ("method.regulariser.ramp_initial", 1, "ramp_initial=1.0: expected 0 ≤ fraction < 1"),
         ("method.regulariser.ramp_of", "epsilon", "ramp_of='epsilon': expected radius or kappa"),
         ("env.sticky_actions", 1.5, "sticky_actions=1.5: expected 0 ≤ p < 1"),
         ("env.frame_stack", 0, "frame_stack=0: expected at least 1"),
@@ -191,7 +195,7 @@ def test_mistakes_are_named_on_one_line(key, value, expected):
 
 
 def test_the_last_robust_loss_may_be_the_first_full_one():
-    assert settings_of("method=sa_ddqn", "scale.fine_tune.by_solver.pgd.attack_ramp.ramp_steps=160000").updates > 0
+    assert settings_of("method=sa_ddqn", "scale.fine_tune.by_solver.pgd.robust_ramp.ramp_steps=160000").updates > 0
     assert settings_of("scale.steps=8004").updates == 4  # of one last step of 16 environments
     with pytest.raises(NrmapError, match="steps=8000: expected more than warm_up_steps=8000"):
         settings_of("scale.steps=8000")
@@ -222,7 +226,7 @@ def test_a_missing_key_is_named():
     "key",
     [
         *("scale.fine_tune", "scale.fine_tune.by_solver", "scale.fine_tune.by_solver.pgd", "scale.robust_from_scratch"),
-        *("scale.attack_ramp", "scale.attack_ramp.ramp_begin", "scale.exploration"),
+        *("scale.robust_ramp", "scale.robust_ramp.ramp_begin", "scale.exploration"),
         *("method.start_from", "method.regulariser"),
     ],
 )
@@ -238,7 +242,7 @@ def other(value: Any) -> Any:
     """A valid value of the same kind that is not `value`."""
     words = {
         "Freeway": "Breakout", "ddqn": "sa_ddqn", "sa_ddqn": "ddqn", "batch_sum": "per_sample_mean",
-        "radius": "kappa",
+        "radius": "kappa", "pgd": "worst_of_path",
     }  # fmt: skip
     if isinstance(value, bool):
         return not value
@@ -294,11 +298,12 @@ def test_the_identity_follows_every_field(tiny_settings, tiny_regulariser):
     assert len(set(identities.values())) == len(identities)
 
 
-def test_an_anchor_that_is_off_is_in_no_identity(tiny_settings):
-    settings = tiny_settings()
-    values = {**asdict(settings), "parent": None}
-    del values["anchor"]
-    assert settings.identity(None) == identity_of({"stage": "train", "settings": values, "parent_sha256": None})
+@pytest.mark.parametrize("path", sorted(ROOT.glob("outputs/reference/**/policy.safetensors")), ids=str)
+def test_reference_policies_keep_their_identity(path):
+    """So `python -m train` finds them: settings that came later enter no identity at their defaults."""
+    card = load_policy(path).card
+    overrides = [f"env={path.parts[-4]}", f"method={card.method}", f"seed={card.seed}"]
+    assert settings_of(*overrides).identity(card.parent_sha256) == card.identity
 
 
 def test_the_identity_is_that_of_the_values(tiny_settings):
@@ -319,10 +324,10 @@ def test_the_identity_ignores_machine_and_tracking():
         assert there.identity("a") == here.identity("a")
 
 
-def test_an_attack_ramp_does_not_change_a_vanilla_run():
-    assert settings_of("scale.attack_ramp.ramp_steps=999999999") == settings_of()
+def test_an_robust_ramp_does_not_change_a_vanilla_run():
+    assert settings_of("scale.robust_ramp.ramp_steps=999999999") == settings_of()
 
 
 def test_settings_are_json():
     settings = settings_of("method=sa_ddqn")
-    assert json.loads(json.dumps(asdict(settings), allow_nan=False)) == asdict(settings)
+    assert json.loads(json.dumps(recorded(settings), allow_nan=False)) == recorded(settings)

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nrmap.learning.state_adversarial import adversarial_states, hinge_loss
+from nrmap.learning.inner_attack import InnerAttack
+from nrmap.learning.state_adversarial import hinge_loss
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork, frozen
 from nrmap.robustness.perturbations import other_action_margin
 
@@ -28,9 +29,11 @@ def linear_network(*, dueling: bool) -> QNetwork:
     return network
 
 
-def attacked(network: QNetwork, states: torch.Tensor, actions: torch.Tensor, **changes) -> torch.Tensor:
-    arguments = {"attack_epsilon": 0.1, "steps": 5, "step_size": 0.05, "generator": torch.Generator().manual_seed(1)}
-    return adversarial_states(network, states, actions, **{**arguments, **changes})
+def attacked(
+    network: QNetwork, states: torch.Tensor, actions: torch.Tensor, *, kind="pgd", steps=5, step_fraction=0.5, **changes
+) -> torch.Tensor:
+    arguments = {"attack_epsilon": 0.1, "generator": torch.Generator().manual_seed(1)}
+    return InnerAttack(kind, steps, step_fraction)(network, states, actions, **{**arguments, **changes})[0]
 
 
 @pytest.mark.parametrize("dueling", [False, True])
@@ -67,7 +70,7 @@ def test_the_attack_stays_in_the_ball_and_in_the_unit_box(attack_epsilon, steps,
     states = torch.rand(3, 1, 12, 12, generator=generator).mul(2).sub(0.5).clamp(0, 1)
     perturbed = attacked(
         network, states, network(states).argmax(1),
-        attack_epsilon=attack_epsilon, steps=steps, step_size=attack_epsilon * fraction, generator=generator,
+        attack_epsilon=attack_epsilon, steps=steps, step_fraction=fraction, generator=generator,
     )  # fmt: skip
     assert (perturbed - states).abs().max() <= attack_epsilon + 1e-6
     assert perturbed.min() >= 0
@@ -94,12 +97,75 @@ def test_the_attack_raises_the_margin_of_a_random_network():
     assert (perturbed > clean).all()
 
 
+def test_worst_of_path_takes_the_largest_margin_of_the_path_of_pgd():
+    network, generator = random_network(), torch.Generator().manual_seed(3)
+    states = torch.rand(64, 1, 12, 12, generator=generator, dtype=torch.float64)
+    actions = network(states).argmax(1)
+    # From the same random numbers PGD with k steps ends in point k of the path; k = 0 is the random start.
+    tiny = attacked(network, states, actions, steps=1, step_fraction=1e-12)
+    path = [tiny, *(attacked(network, states, actions, steps=k, step_fraction=1.5) for k in (1, 2, 3))]
+    margins = torch.stack([other_action_margin(network(points), actions) for points in path])  # [4, 64]
+    reached = attacked(network, states, actions, kind="worst_of_path", steps=3, step_fraction=1.5)
+    torch.testing.assert_close(other_action_margin(network(reached), actions), margins.amax(dim=0), rtol=0, atol=1e-9)
+    assert len(set(margins.argmax(dim=0).tolist())) > 1
+
+
+@pytest.mark.parametrize(("kind", "steps", "furthest"), [("n_fgsm", 1, 3.0), ("random_steps", 2, 3.0)])
+def test_attacks_without_a_projection_leave_the_ball_but_not_the_screen(kind, steps, furthest):
+    network, epsilon = random_network(), 0.01
+    states = torch.rand(16, 1, 12, 12, dtype=torch.float64)
+    fraction = 1.0 if kind == "n_fgsm" else 0.5
+    reached = attacked(
+        network, states, network(states).argmax(1), kind=kind, steps=steps, step_fraction=fraction,
+        attack_epsilon=epsilon,
+    )  # fmt: skip
+    distance = ((reached - states) / epsilon).abs()
+    assert 2 < distance.max() <= furthest + 1e-6
+    assert reached.min() >= 0
+    assert reached.max() <= 1
+    sizes = distance.flatten().unique()
+    assert len(sizes) > 1000  # random in every pixel
+
+
+def test_the_warnings_are_those_of_the_first_two_gradients():
+    network, generator = random_network(), torch.Generator().manual_seed(3)
+    states = torch.rand(8, 1, 12, 12, generator=generator, dtype=torch.float64)
+    actions = network(states).argmax(1)
+    first, second = (
+        attacked(network, states, actions, steps=k, step_fraction=f) for k, f in ((1, 1e-12), (1, 0.5))
+    )  # fmt: skip
+    cosines, sparsities = [], []
+    for b in range(8):
+        gradients = []
+        for points in (first, second):
+            point = points[b : b + 1].clone().requires_grad_()
+            gradients.append(
+                torch.autograd.grad(other_action_margin(network(point), actions[b : b + 1]).sum(), point)[0].flatten()
+            )
+        cosines.append(gradients[0] @ gradients[1] / (gradients[0].norm() * gradients[1].norm()))
+        sparsities.append(gradients[0].abs().sum() / gradients[0].square().sum().sqrt())
+    for steps in (2, 3):
+        _, warnings = InnerAttack("pgd", steps, 0.5)(
+            network, states, actions, attack_epsilon=0.1, generator=torch.Generator().manual_seed(1)
+        )
+        torch.testing.assert_close(warnings["gradient_cosine"], torch.stack(cosines).mean(), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(warnings["gradient_sparsity"], torch.stack(sparsities).mean(), rtol=1e-6, atol=1e-6)
+
+
+def test_every_roll_back_adds_a_step_and_any_corner_stays_in_reach():
+    attack = InnerAttack("n_fgsm", 1, 1.0)
+    assert attack.strengthened(0) == attack
+    assert attack.strengthened(1) == InnerAttack("pgd", 3, 2 / 3)
+    assert InnerAttack("pgd", 2, 0.8).strengthened(2) == InnerAttack("pgd", 4, 0.5)
+    assert attack.strengthened(99) == InnerAttack("pgd", 10, 0.2)
+
+
 def test_the_attack_follows_its_generator():
     network = random_network()
     states = torch.rand(2, 1, 12, 12, dtype=torch.float64)
     actions = network(states).argmax(1)
     one, two, other = (
-        attacked(network, states, actions, steps=1, step_size=1e-3, generator=torch.Generator().manual_seed(seed))
+        attacked(network, states, actions, steps=1, step_fraction=0.01, generator=torch.Generator().manual_seed(seed))
         for seed in (7, 7, 8)
     )
     assert torch.equal(one, two)

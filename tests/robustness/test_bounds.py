@@ -81,7 +81,7 @@ def test_no_attack_exceeds_the_bound_of_the_margin(shape, seed, attack_epsilon):
                     steps=15,
                     step_size=attack_epsilon / 4,
                     start=start,
-                )
+                ).end
             assert (other_action_margin(network(reached), actions) <= bound + 1e-12 * (1 + bound.abs())).all()
 
 

@@ -52,7 +52,7 @@ def test_every_action_that_an_attack_reaches_was_possible(seed, attack_epsilon):
             steps=10,
             step_size=attack_epsilon / 3,
             start=start,
-        )
+        ).end
         for points in (start, end):
             assert possible.gather(1, network(points).argmax(dim=1, keepdim=True)).all()
 

@@ -196,7 +196,7 @@ def test_exploring_actions_are_mixed_with_greedy_ones(tiny_settings):
         env={"max_agent_steps": 1_000},
         steps=400,
         warm_up_steps=1_000,
-        exploration={"epsilon_initial": 0.6, "epsilon_final": 0.6, "env_spread": 0.0, "longest_repeat": 1},
+        exploration={"epsilon_initial": 0.6, "epsilon_final": 0.6, "env_spread": 0.0, "max_repeat": 1},
     )
     network = initial_network(settings)
     with torch.no_grad():
@@ -215,13 +215,15 @@ def test_metrics_are_means_and_schedules(run_of):
     metrics = trainer.metrics()
     assert set(metrics) == {
         "loss", "td_loss", "q_mean", "robust_loss", "adversarial_flips", "epsilon", "learning_rate", "kappa",
-        "attack_epsilon", "active_features", "probe_flips",
+        "attack_epsilon", "active_features", "probe_flips", "probe_own_flips", "gradient_cosine",
+        "gradient_sparsity", "margin_fell",
     }  # fmt: skip
     assert metrics["epsilon"] == pytest.approx(1 - 0.9 * 60 / 80)
     assert metrics["attack_epsilon"] == pytest.approx(0.05)
     assert metrics["learning_rate"] == 1e-3
     assert 0 <= metrics["adversarial_flips"] <= 1
-    still_there = {"epsilon", "learning_rate", "kappa", "attack_epsilon", "active_features", "probe_flips"}
+    still_there = {"epsilon", "learning_rate", "kappa", "attack_epsilon", "active_features"}
+    still_there |= {"probe_flips", "probe_own_flips"}
     assert set(trainer.metrics()) == still_there  # nothing was learned since
 
 
