@@ -27,7 +27,7 @@ define MAPS_OF
 
 endef
 
-.PHONY: help install reproduce maps controls report test test-bitwise test-slow test-slurm test-ray \
+.PHONY: help install reproduce maps controls report results test test-bitwise test-slow test-slurm test-ray \
 	lint format bench-maps bench-train bench-cost clean
 
 help: ## list every target
@@ -57,6 +57,9 @@ controls: $(INSTALLED) ## random and shuffled weights on the states of the refer
 
 report: $(INSTALLED) ## build outputs/report/index.html from what lies under outputs/
 	$(BIN)/python -m analyze.report
+
+results: $(INSTALLED) ## write the tables of the documents from the committed records and timings
+	$(BIN)/python -m bench.documents
 
 test: $(INSTALLED) ## the fast tests
 	$(BIN)/python -m pytest -n auto --dist loadfile

@@ -2,14 +2,14 @@
 
 It reads outputs/bench/train.json (python -m bench.train) and outputs/bench/host.json, which `--measure`
 makes in a minute; on a machine with a GPU `--measure --device cuda` makes host-cuda.json beside it.
-docs/scale.md has the model's formulas and what it leaves out.
+docs/clusters.md has the model's formulas and what it leaves out.
 """
 
 import argparse
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -193,6 +193,27 @@ def page(
     return "\n".join(lines)
 
 
+def study_page(
+    folder: Path,
+    *,
+    games: int = 4,
+    seeds: int = 5,
+    gpus: int = 20,
+    cpu_jobs: int = 20,
+    gpu_update_ms: Sequence[float] | None = None,
+) -> str:
+    """The tables for the measurements in `folder`; `gpu_update_ms` are known update times of `METHODS` on a GPU."""
+    files = read_measurements(folder, with_gpu=gpu_update_ms is None)
+    cpu, gpu = cpu_speeds(files["train.json"], files["host.json"]), None
+    if gpu_update_ms is not None:
+        updates = {method: each / 1000 for method, each in zip(METHODS, gpu_update_ms, strict=True)}
+        gpu = replace(cpu, updates=updates)  # all else as on the CPU
+    elif HOSTS["cuda"] in files:
+        gpu = gpu_speeds(files[HOSTS["cuda"]])
+    workers = {"GPU": 1, "GPUs": gpus, "CPU jobs": cpu_jobs}
+    return page(paper_study(games, seeds), {"GPU": gpu, "CPU job": cpu}, workers, files)
+
+
 def main() -> None:
     """Measure if asked to, then print the page."""
     parser = argparse.ArgumentParser(prog="python -m bench.cost", description=__doc__.partition("\n")[0])
@@ -210,24 +231,18 @@ def main() -> None:
     add("--agent-steps", default=4096, help="to measure; default: %(default)s")
     parser.add_argument("--folder", type=Path, default=Path("outputs/bench"), help="default: %(default)s")
     options = parser.parse_args()
-    study = paper_study(options.games, options.seeds)
-    known = options.gpu_update_ms
     try:
         if options.measure:
             choose_device(options.device)
-            measured = measure(study.trainings, options.device, options.agent_steps)
+            trainings = paper_study(options.games, options.seeds).trainings
+            measured = measure(trainings, options.device, options.agent_steps)
             write_json(options.folder / HOSTS[options.device], measured)
-        files = read_measurements(options.folder, with_gpu=known is None)
+        print(study_page(
+            options.folder, games=options.games, seeds=options.seeds, gpus=options.gpus,
+            cpu_jobs=options.cpu_jobs, gpu_update_ms=options.gpu_update_ms,
+        ))  # fmt: skip
     except NrmapError as error:
         sys.exit(f"error: {error}")
-    cpu, gpu = cpu_speeds(files["train.json"], files["host.json"]), None
-    if known is not None:
-        updates = {method: each / 1000 for method, each in zip(METHODS, known, strict=True)}
-        gpu = replace(cpu, updates=updates)  # all else as on the CPU
-    elif HOSTS["cuda"] in files:
-        gpu = gpu_speeds(files[HOSTS["cuda"]])
-    workers = {"GPU": 1, "GPUs": options.gpus, "CPU jobs": options.cpu_jobs}
-    print(page(study, {"GPU": gpu, "CPU job": cpu}, workers, files))
 
 
 if __name__ == "__main__":

@@ -131,15 +131,15 @@ def tables(results: dict[str, Any]) -> list[Table]:
     precision = results["precision"]
     loops = Table("environments", "ours", "stable-baselines3", "ratio", title="Agent steps per second (plain DQN)")
     loops.add_column("ratio in float32")
-    for number, ours in results["sps_by_num_envs"].items():
+    for number, ours in sorted(results["sps_by_num_envs"].items(), key=lambda item: int(item[0])):
         name, theirs = f"sps vs sb3, {number} environments", results["sb3_sps_by_num_envs"][number]
         shown = [_times(ratios[name]), _times(ratios[f"{name}, float32"])]
         loops.add_row(number, f"{ours:.0f}", f"{theirs:.0f}", *shown)
-    loops.caption = f"ours: {precision}"
+    loops.caption = f"Ours: {precision}."
     updates.caption = (
-        f"SA-DDQN update: {_times(ratios['sa update vs plain'])} times the plain one in {precision}, "
-        f"{_times(ratios['sa update vs plain, float32'])} in float32; with interval bounds "
-        f"{_times(ratios['ibp update vs pgd'])} times the update with PGD-5"
+        f"Updates of SA-DDQN per second, relative to the plain ones: {_times(ratios['sa update vs plain'])} in "
+        f"{precision}, {_times(ratios['sa update vs plain, float32'])} in float32. With interval bounds, relative to "
+        f"PGD-5: {_times(ratios['ibp update vs pgd'])}."
     )
     return [updates, loops]
 

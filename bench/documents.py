@@ -1,0 +1,66 @@
+"""Tables of speed and cost in docs/, from outputs/bench/*.json: `python -m bench.documents`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from analyze.documents import with_blocks, write_documents
+from bench import cost, maps, train
+from nrmap.support.errors import NrmapError
+from nrmap.support.files import read_json
+
+ROOT = Path(__file__).parents[1]
+MEASUREMENTS = ROOT / "outputs" / "bench"
+
+
+def documents() -> dict[Path, str]:
+    """The texts of the documents with tables of the committed measurements."""
+    of_training, of_maps = read_json(MEASUREMENTS / "train.json"), read_json(MEASUREMENTS / "maps.json")
+    blocks = {
+        "speed.md": {"training-speed": _section(train.tables(of_training), of_training["machine"])},
+        "ablation.md": {"engine": _section([*maps.tables(of_maps), _counts(of_maps)], of_maps["machine"])},
+        "clusters.md": {"cost": cost.study_page(MEASUREMENTS)},
+    }
+    return {ROOT / "docs" / name: with_blocks(ROOT / "docs" / name, content) for name, content in blocks.items()}
+
+
+def _section(tables: Sequence[Table], machine: dict[str, Any]) -> str:
+    measured = f"Measured on {machine['processor']}, {machine['cores']} cores, commit {machine['commit']}."
+    return "\n\n".join([measured, *map(as_markdown, tables)])
+
+
+def as_markdown(table: Table) -> str:
+    """A rich table with its title and caption as Markdown."""
+    headings = [str(column.header) for column in table.columns]
+    rows = zip(*(map(str, column.cells) for column in table.columns), strict=True)
+    lines = [f"| {' | '.join(cells)} |" for cells in (headings, ["---"] * len(headings), *rows)]
+    parts = (f"**{table.title}**" if table.title else "", "\n".join(lines), str(table.caption or ""))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _counts(results: dict[str, Any]) -> Table:
+    """Multiply-adds of one state by layer, and the units that any ablation of a batch changes."""
+    table = Table("case", "layer", "multiply-adds, 10⁹", "without V(s)", "units left", title="Operations for one state")
+    for case in results["cases"]:
+        whole, differences = case["multiply_adds_by_layer"], case["multiply_adds_by_layer_of_differences"]
+        for layer in whole:
+            left = case["units_left_by_layer"].get(layer)
+            counts = [f"{counted[layer] / 1e9:.2f}" for counted in (whole, differences)]
+            table.add_row(case["case"], layer, *counts, "" if left is None else f"{left:.0%}")
+    return table
+
+
+def main() -> None:
+    """Write the documents; a missing or damaged measurement is one line and status 2."""
+    try:
+        write_documents(documents())
+    except NrmapError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
