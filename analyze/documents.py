@@ -18,12 +18,10 @@ def with_blocks(path: Path, blocks: Mapping[str, str]) -> str:
     except OSError as error:
         raise NrmapError(f"cannot read {path}: {error.strerror}") from error
     for name, content in blocks.items():
-        pattern = re.compile(
-            rf"(<!-- begin {re.escape(name)}:[^\n]*-->\n).*?(<!-- end {re.escape(name)} -->)", re.DOTALL
-        )
-        if len(pattern.findall(text)) != 1:
+        found = list(re.finditer(rf"<!-- begin {name}:[^\n]*-->\n(.*?)<!-- end {name} -->", text, re.DOTALL))
+        if len(found) != 1:
             raise NrmapError(f"{path}: expected exactly one block `<!-- begin {name}: … -->` to `<!-- end {name} -->`")
-        text = pattern.sub(lambda match, new=content: f"{match[1]}\n{new.strip()}\n\n{match[2]}", text)
+        text = f"{text[: found[0].start(1)]}\n{content.strip()}\n\n{text[found[0].end(1) :]}"
     return text
 
 

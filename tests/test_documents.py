@@ -60,6 +60,8 @@ def test_the_page_of_options_has_every_key_and_its_default():
             assert re.search(rf"^\|.*`{key}(\.mode)?`.*\|", page, re.MULTILINE), key
             if key in defaults and not str(value).startswith("${"):
                 assert defaults[key].replace(" ", "") == _typed(value), key
+    for term in OmegaConf.load(ROOT / "conf" / "method" / "sa_ddqn.yaml").regulariser:
+        assert term == "solver" or f"{term}`" in page, term
 
 
 def _typed(value: object) -> str:
