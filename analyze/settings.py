@@ -77,13 +77,13 @@ class Resources:
 
     engine: Literal["auto", "incremental", "dense"]
     disk_budget_gb: float
-    threads: int = 0  # 0: one for each core
+    threads: int = 0  # 0: OMP_NUM_THREADS, or every core that the process may use
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise unknown_choice("engine", self.engine, ENGINES)
         check(self.disk_budget_gb >= 0, f"disk_budget_gb={self.disk_budget_gb}: expected at least 0 (keep nothing)")
-        check(self.threads >= 0, f"threads={self.threads}: expected at least 0 (one for each core)")
+        check(self.threads >= 0, f"threads={self.threads}: expected at least 0 (every core that the process may use)")
 
 
 def analysis_settings(config: Mapping[str, Any]) -> AnalysisSettings:

@@ -20,7 +20,7 @@ from train.run import RunOptions, ensure_trained
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """How it is computed and not what: the device, torch's threads (0 leaves them to torch), what a kill can cost."""
+    """How a training is computed; enters no identity. `threads` 0 leaves their number to torch."""
 
     device: str
     precision: str
@@ -28,7 +28,7 @@ class ComputeOptions:
     checkpoint_seconds: float
 
     def __post_init__(self) -> None:
-        check(self.threads >= 0, f"threads={self.threads}: expected at least 0 (one for each core)")
+        check(self.threads >= 0, f"threads={self.threads}: expected at least 0 (every core that the process may use)")
         check(self.checkpoint_seconds >= 0, f"checkpoint_seconds={self.checkpoint_seconds}: expected at least 0")
 
 

@@ -1,4 +1,4 @@
-"""Where results lie under the outputs folder; the only place that spells these paths."""
+"""Paths of results under the outputs folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
