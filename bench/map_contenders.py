@@ -29,7 +29,7 @@ from nrmap.ablation.exactness import Exactness, compare
 from nrmap.ablation.hidden import HiddenLayer
 from nrmap.ablation.parts import Convolution
 from nrmap.ablation.rounding import ablate_pixels
-from nrmap.policies.network import STATE_SCALE
+from nrmap.policies.network import unit_states
 from nrmap.policies.policy import Policy
 from nrmap.support.runtime import keep_freed_memory
 
@@ -161,7 +161,7 @@ def feature_ablation(policy: Policy, perturbations_per_eval: int) -> Ablates:
     method = FeatureAblation(policy.network)
 
     def attribute(state: Tensor) -> Tensor:
-        scaled = state.float() * STATE_SCALE
+        scaled = unit_states(state)
         losses: Tensor = method.attribute(
             scaled, target=0, feature_mask=pixels, perturbations_per_eval=perturbations_per_eval
         )
@@ -178,7 +178,7 @@ def occlusion(policy: Policy, perturbations_per_eval: int) -> Ablates:
     method = Occlusion(policy.network)
 
     def attribute(state: Tensor) -> Tensor:
-        scaled = state.float() * STATE_SCALE
+        scaled = unit_states(state)
         losses: Tensor = method.attribute(
             scaled, window, strides=window, target=0, perturbations_per_eval=perturbations_per_eval
         )
@@ -241,6 +241,6 @@ def exactness(case: Case, num_states: int) -> tuple[Exactness, float]:
         for state, q_values in zip(states[chunk.start :], chunk.q_values, strict=False):
             found.append(q_values.flatten(0, 1))
             for numbers in torch.arange(len(found[-1])).split(EXACT_BATCH):
-                scaled = ablate_pixels(state, numbers, SPEC).float() * STATE_SCALE
+                scaled = unit_states(ablate_pixels(state, numbers, SPEC))
                 exact.append(exact_network(scaled.double().contiguous(memory_format=torch.channels_last)))
     return compare(torch.cat(found), torch.cat(exact)), engine.rounding_floor

@@ -14,7 +14,7 @@ from nrmap.atari.envs import VALIDATION_STREAM, EnvSpec, SeededVectorEnv
 from nrmap.learning.settings import build
 from nrmap.play.evaluation import AttackRun, EvaluationSettings, evaluate
 from nrmap.play.states import collect_states
-from nrmap.policies.network import STATE_SCALE, NetworkSpec, QNetwork, frozen
+from nrmap.policies.network import NetworkSpec, QNetwork, unit_states
 from nrmap.policies.policy import Policy, PolicyCard, load_policy
 from nrmap.robustness.attacks import StateNoise, attack_named
 from nrmap.robustness.bounds import margin_bounds
@@ -54,9 +54,9 @@ def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: i
     sample = collect_states(
         policy, num_states=num_states, episodes=episodes, run_seed=RUN_SEED, stream=VALIDATION_STREAM
     )
-    states = torch.from_numpy(sample.states).float() * STATE_SCALE  # [N, C, H, W]
+    states = unit_states(torch.from_numpy(sample.states))  # [N, C, H, W]
     noise = StateNoise(RUN_SEED, sample.episode_ids, sample.positions)
-    attacked = attack_named("pgd-10")(frozen(policy.network), states, attack_epsilon=attack_epsilon, noise=noise)
+    attacked = attack_named("pgd-10")(policy.for_attacks(), states, attack_epsilon=attack_epsilon, noise=noise)
     with torch.no_grad():
         bounds = margin_bounds(policy.network, states, attacked.clean_actions, attack_epsilon)  # [N]
     names = SeededVectorEnv(policy.env, 1).action_names

@@ -25,7 +25,7 @@ from nrmap.learning.learner import Learner, LearnerSpec
 from nrmap.learning.replay import Batch, ReplaySpec
 from nrmap.learning.settings import ExplorationSpec, TrainSettings
 from nrmap.learning.state_adversarial import RegulariserSpec, Solver, hinge_loss
-from nrmap.policies.network import STATE_SCALE, NetworkSpec, QNetwork
+from nrmap.policies.network import NetworkSpec, QNetwork, unit_states
 from nrmap.robustness.perturbations import other_action_margin, project, random_start
 from nrmap.support.runtime import choose_precision, keep_freed_memory
 from train.trainer import Trainer
@@ -200,7 +200,7 @@ class PlainLearner:
 
     def update(self, batch: Batch) -> Tensor:
         """One update; returns the loss."""
-        states, next_states = batch.s_tm1.float() * STATE_SCALE, batch.s_t.float() * STATE_SCALE  # [B, 1, H, W]
+        states, next_states = unit_states(batch.s_tm1), unit_states(batch.s_t)  # [B, 1, H, W]
         targets = double_q_targets(
             online=self.online,
             target_network=self.target_network,

@@ -18,8 +18,8 @@ from nrmap.play.players import (
     RandomPlayer,
     WorstCasePlayer,
 )
-from nrmap.play.rollout import ActionFn, Episode, Progress, check_fits, play
-from nrmap.policies.policy import Policy
+from nrmap.play.rollout import ActionFn, Episode, Progress, env_of, play
+from nrmap.policies.agent import Agent
 from nrmap.robustness.attacks import UniformNoise, attack_named, check_attack_epsilon
 from nrmap.robustness.certify import RememberingCertifier
 from nrmap.statistics.intervals import mean_interval, rate_interval
@@ -84,7 +84,7 @@ def _keep_nothing(roll_out: str, play_it: PlaysRollOut) -> list[Record]:
 
 
 def evaluate(
-    policy: Policy,
+    policy: Agent,
     settings: EvaluationSettings,
     *,
     num_envs: int,
@@ -104,19 +104,19 @@ def evaluate(
     NrmapError when the policy does not fit its environment, or there are radii to certify or
     worst cases but no `certify`.
     """
-    check_fits(policy)
+    env = env_of(policy)
     check(certify is not None or not settings.certify_epsilons, "certify_epsilons are set, but nothing certifies")
     bounds_worst_case = any(run.attack == WORST_CASE for run in settings.attack_runs)
     check(certify is not None or not bounds_worst_case, f"{WORST_CASE} is to be played, but nothing certifies")
     if certify is not None:
         certify = RememberingCertifier(certify)
-    names = SeededVectorEnv(policy.env, 1).action_names
-    record = partial(Record, policy.env.game, policy.card.method, policy.card.seed, policy_sha256=policy.sha256)
+    names = SeededVectorEnv(env, 1).action_names
+    record = partial(Record, env.game, policy.method, policy.seed, policy_sha256=policy.sha256)
 
     def play_clean() -> list[Record]:
         player = CleanPlayer(policy, device, certify, settings.certify_epsilons)
-        seeds = episode_seeds(policy.env, settings.run_seed, settings.episodes, settings.stream)
-        played = play(player, policy.env, seeds, num_envs=num_envs, progress=_named(progress, "clean"))
+        seeds = episode_seeds(env, settings.run_seed, settings.episodes, settings.stream)
+        played = play(player, env, seeds, num_envs=num_envs, progress=_named(progress, "clean"))
         make = partial(record, episodes=len(played), attack="clean")
         records = episode_records(make, played, names)
         gaps = player.q_gaps
@@ -130,9 +130,9 @@ def evaluate(
 
     def play_under(run: AttackRun) -> list[Record]:
         player = _player_under(run, policy, settings.run_seed, device, certify)
-        seeds = episode_seeds(policy.env, settings.run_seed, run.episodes, settings.stream)
+        seeds = episode_seeds(env, settings.run_seed, run.episodes, settings.stream)
         report = _named(progress, f"{run.name} at {run.attack_epsilon:.2g}")
-        played = play(player, policy.env, seeds, num_envs=num_envs, progress=report)
+        played = play(player, env, seeds, num_envs=num_envs, progress=report)
         make = partial(record, episodes=len(played), attack=run.name, attack_epsilon=run.attack_epsilon)
         return [*episode_records(make, played, names), rate_record(make, "flip_rate", player.flips, played)]
 
@@ -143,7 +143,7 @@ def evaluate(
 
 
 def _player_under(
-    run: AttackRun, policy: Policy, seed: int, device: str | torch.device, certify: Certifier | None
+    run: AttackRun, policy: Agent, seed: int, device: str | torch.device, certify: Certifier | None
 ) -> AttackedPlayer | WorstCasePlayer:
     if run.attack == WORST_CASE:
         assert certify is not None, "checked before anything was played"

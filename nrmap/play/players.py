@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nrmap.policies.network import STATE_SCALE, frozen
-from nrmap.policies.policy import Policy
+from nrmap.policies.agent import Agent
+from nrmap.policies.network import unit_states
 from nrmap.robustness.attacks import Attack, StateNoise
 from nrmap.robustness.certify import Certifier
 from nrmap.robustness.perturbations import other_action_margin
@@ -60,7 +60,7 @@ class CleanPlayer:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: Agent,
         device: str | torch.device = "cpu",
         certify: Certifier | None = None,
         certify_epsilons: Sequence[float] = (),
@@ -87,7 +87,7 @@ class CleanPlayer:
         self._gaps.append(-other_action_margin(q_values, actions).cpu().numpy())
         if self._certify is not None:
             for attack_epsilon, counts in self.certified.items():
-                proven = self._certify(seen.float() * STATE_SCALE, actions, attack_epsilon)  # [N]
+                proven = self._certify(unit_states(seen), actions, attack_epsilon)  # [N]
                 counts.update(episodes[proven.cpu().numpy()].tolist())
         chosen: NDArray[np.integer] = actions.cpu().numpy()
         return chosen
@@ -102,7 +102,7 @@ class AttackedPlayer:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: Agent,
         attack: Attack,
         attack_epsilon: float,
         seed: int,
@@ -110,8 +110,7 @@ class AttackedPlayer:
         certify: Certifier | None = None,
     ) -> None:
         """`seed` seeds the attack's random numbers, `device` is where the policy lies."""
-        # V(s) changes no arg max, no margin and no softmax, hence no attack.
-        self._policy, self._q_values = policy, frozen(policy.network, value=False)
+        self._policy, self._q_values = policy, policy.for_attacks()
         self._attack, self._attack_epsilon, self._seed, self._device = attack, attack_epsilon, seed, device
         self._certify = certify
         self.flips: EpisodeCounts = Counter()
@@ -124,7 +123,7 @@ class AttackedPlayer:
         if self._certify is None:
             return self._attacked(seen, episodes, steps)
         actions = self._policy(seen).argmax(dim=1)  # [N]
-        open_rows = ~self._certify(seen.float() * STATE_SCALE, actions, self._attack_epsilon)  # [N]
+        open_rows = ~self._certify(unit_states(seen), actions, self._attack_epsilon)  # [N]
         chosen: NDArray[np.integer] = actions.cpu().numpy()
         if open_rows.any():
             where = open_rows.cpu().numpy()
@@ -132,7 +131,7 @@ class AttackedPlayer:
         return chosen
 
     def _attacked(self, seen: Tensor, episodes: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.integer]:
-        noise, states = StateNoise(self._seed, episodes, steps), seen.float() * STATE_SCALE
+        noise, states = StateNoise(self._seed, episodes, steps), unit_states(seen)
         attacked = self._attack(self._q_values, states, attack_epsilon=self._attack_epsilon, noise=noise)
         self.flips.update(episodes[attacked.flipped.cpu().numpy()].tolist())
         chosen: NDArray[np.integer] = attacked.actions.cpu().numpy()
@@ -149,7 +148,7 @@ class WorstCasePlayer:
     """
 
     def __init__(
-        self, policy: Policy, certify: Certifier, attack_epsilon: float, device: str | torch.device = "cpu"
+        self, policy: Agent, certify: Certifier, attack_epsilon: float, device: str | torch.device = "cpu"
     ) -> None:
         """`device` is where the policy and `certify` lie."""
         self._policy, self._certify, self._attack_epsilon, self._device = policy, certify, attack_epsilon, device
@@ -161,7 +160,7 @@ class WorstCasePlayer:
     ) -> NDArray[np.integer]:
         """See `ActionFn`."""
         seen = torch.from_numpy(states).to(self._device)
-        scaled = seen.float() * STATE_SCALE
+        scaled = unit_states(seen)
         q_values = self._policy(seen)  # [N, A]
         greedy = q_values.argmax(dim=1)  # [N]
         actions = greedy.clone()

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nrmap.atari.envs import EnvSpec, SeededVectorEnv
 from nrmap.atari.games import rom_id
-from nrmap.policies.policy import Policy, ScoresActions
+from nrmap.policies.agent import Agent
 from nrmap.statistics.nested_subsets import van_der_corput
 from nrmap.support.errors import NrmapError, check
 
@@ -53,17 +53,23 @@ class Episode:
         return float(self.rewards.sum(dtype=np.float64))
 
 
-def check_fits(policy: Policy) -> None:
-    """NrmapError unless the network takes the states of the policy's environment and scores each of its actions."""
-    network, env = policy.network.spec, policy.env
-    takes = (network.in_channels, network.height, network.width)
-    check(takes == env.state_shape, f"the network takes states {takes}, but those of {env.game} are {env.state_shape}")
-    actions = SeededVectorEnv(env, 1).num_actions
-    check(network.actions == actions, f"the network scores {network.actions} actions, but {env.game} has {actions}")
+def env_of(agent: Agent) -> EnvSpec:
+    """The agent's environment; NrmapError unless it has one whose states it takes and whose actions it scores."""
+    spec = agent.env
+    if spec is None:
+        raise NrmapError(f"{agent.label} cannot play: it has no game; Agent takes one as env=EnvSpec(…)")
+    takes, gives = agent.state_shape, spec.state_shape
+    check(takes == gives, f"{agent.label} takes states {takes}, but those of {spec.game} are {gives}")
+    env = SeededVectorEnv(spec, 1)
+    states, _ = env.begin(np.ones(1, dtype=bool), [0])  # [1, C, H, W]
+    with torch.inference_mode():
+        scored = agent(torch.from_numpy(states).to(agent.device)).shape[1]
+    check(scored == env.num_actions, f"{agent.label} scores {scored} actions, but {spec.game} has {env.num_actions}")
+    return spec
 
 
-def greedy(policy: ScoresActions, device: str | torch.device = "cpu") -> ActionFn:
-    """The first action of highest score; `device` is where the policy computes."""
+def greedy(policy: Agent, device: str | torch.device = "cpu") -> ActionFn:
+    """Plays the first action of highest output; `device` is where the policy computes."""
 
     @torch.inference_mode()
     def act(states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.integer]:

@@ -13,13 +13,13 @@ from nrmap.play.rollout import (
     ActionFn,
     Episode,
     Progress,
-    check_fits,
+    env_of,
     even_positions,
     greedy,
     play,
     replay_states,
 )
-from nrmap.policies.policy import Policy, check_states
+from nrmap.policies.agent import Agent, check_states
 from nrmap.support.errors import check
 
 # Of the states of running episodes: 76,000 of a single frame, more than 16 whole episodes of most games.
@@ -51,7 +51,7 @@ class RolloutStates:
     positions: NDArray[np.int64]  # [N], in agent steps
 
     def __post_init__(self) -> None:
-        check_states(torch.from_numpy(self.states), self.env)
+        check_states(torch.from_numpy(self.states), self.env.state_shape)
         count = len(self.states)
         check(len(self.episode_ids) == len(self.positions) == count, f"expected {count} episode ids and positions")
         check(len(self.episode_origins) == len(self.episodes), "expected one origin for each episode")
@@ -77,7 +77,7 @@ def _check_indices(name: str, indices: NDArray[np.int64], size: int | NDArray[np
 
 
 def collect_states(
-    policy: Policy,
+    policy: Agent,
     *,
     num_states: int,
     episodes: int,
@@ -95,17 +95,17 @@ def collect_states(
     NrmapError when the policy does not fit its environment or the episodes cannot give that many
     states.
     """
-    check_fits(policy)
+    env = env_of(policy)
     check(num_states >= episodes, f"num_states={num_states}: expected at least one for each of {episodes} episodes")
-    seeds = episode_seeds(policy.env, run_seed, episodes, stream)
+    seeds = episode_seeds(env, run_seed, episodes, stream)
     player = StateRecorder(greedy(policy, device), memory_budget)
-    played = play(player, policy.env, seeds, num_envs=num_envs, progress=progress)
+    played = play(player, env, seeds, num_envs=num_envs, progress=progress)
     positions = even_positions([episode.length for episode in played], num_states)
     states = player.states(positions)
     if states is None:
-        states = replay_states(policy.env, played, positions, num_envs=num_envs)
+        states = replay_states(env, played, positions, num_envs=num_envs)
     return RolloutStates(
-        env=policy.env,
+        env=env,
         origins=(SourcePolicy(policy.label, policy.sha256),),
         episodes=played,
         episode_origins=np.zeros(episodes, dtype=np.int64),

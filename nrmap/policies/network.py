@@ -20,15 +20,20 @@ class ConvSpec:
     stride: int
 
 
-# What turns a uint8 state into the network's input in [0, 1].
+# States in [0, 255] times this are in [0, 1].
 STATE_SCALE = 1 / 255
 
 NATURE_CONVS = (ConvSpec(32, 8, 4), ConvSpec(64, 4, 2), ConvSpec(64, 3, 1))
 
 
+def unit_states(states: Tensor) -> Tensor:
+    """Uint8 `states` as float32 in [0, 1]: the input of networks, attacks and certificates."""
+    return states.float() * STATE_SCALE
+
+
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A Q-network's shape: states [N, in_channels, height, width] to Q-values [N, actions]."""
+    """The shape of a Q-network from states [N, in_channels, height, width] to Q-values [N, actions]."""
 
     in_channels: int
     height: int
@@ -54,10 +59,10 @@ class NetworkSpec:
 
 
 class QNetwork(nn.Module):
-    """States in [0, 1], float [N, C, H, W], to Q-values [N, A].
+    """A network from float states [N, C, H, W] in [0, 1] to Q-values [N, A].
 
-    With `dueling`, Q(s, a) = V(s) + A(s, a) − mean_a A(s, a), where value and advantage each
-    have a hidden layer of their own; otherwise one hidden layer leads to Q.
+    With `dueling`, Q(s, a) = V(s) + A(s, a) − mean_a A(s, a) (Wang et al. 2016, eq. 9), and value and
+    advantage each have their own hidden layer. Otherwise one hidden layer leads to Q.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
@@ -72,7 +77,7 @@ class QNetwork(nn.Module):
         height, width = spec.feature_sides
         self.advantage = _head(channels * height * width, spec.hidden, spec.actions)
         self.value = _head(channels * height * width, spec.hidden, 1) if spec.dueling else None
-        # On a CPU this layout alone makes an update about a third faster.
+        # This layout makes an update on a CPU about a third faster.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, states: Tensor) -> Tensor:
@@ -94,12 +99,12 @@ def _head(features: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 def rounded(network: QNetwork, precision: torch.dtype, *, exact_input: bool = False) -> Callable[[Tensor], Tensor]:
-    """`network` as a function of its input, computed in `precision` up to its last linear layers.
+    """`network` as a function of its input, computed in `precision` except for its last linear layers.
 
-    Those stay in float32: two actions of Freeway are about 0.01 apart in values of about 1, which
-    is the spacing of bfloat16 there. With `exact_input` so does the first convolution: the spacing
-    just below 1, 1/256, is as wide as the ball of an attack. Parameters and their gradients stay in
-    float32 as well.
+    The last layers stay in float32 because Q-values of two actions of Freeway differ by about 0.01
+    at values of about 1, where bfloat16 numbers are 0.01 apart too. With `exact_input` the first
+    convolution stays in float32 too: just below 1, bfloat16 numbers are 1/256 apart, as much as the
+    radius of an attack. Parameters and their gradients stay in float32.
     """
     if precision == torch.float32:
         return network
@@ -120,10 +125,10 @@ def rounded(network: QNetwork, precision: torch.dtype, *, exact_input: bool = Fa
 
 
 def with_rounded_weights(network: QNetwork, precision: torch.dtype) -> QNetwork:
-    """A copy of `network` that keeps in `precision` the weights that `rounded` computes with in it.
+    """A copy of `network` whose weights are stored in the precision in which `rounded` uses them.
 
-    For a network that does not learn: `rounded` then has nothing to convert, which at a batch of 32
-    takes as long as a good part of the products, and gives the same values.
+    `rounded` gives the same values for it and converts no weights, which at a batch of 32 takes a
+    good part of the time. The copy cannot be trained.
     """
     kept = copy.deepcopy(network).requires_grad_(False)
     for layers in (kept.features, kept.advantage[:-1], kept.value[:-1] if kept.value is not None else None):
@@ -135,17 +140,16 @@ def with_rounded_weights(network: QNetwork, precision: torch.dtype) -> QNetwork:
 def frozen(
     network: QNetwork, *, value: bool = True, precision: torch.dtype | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """`network` as a function of its input alone, made for cheap input gradients.
+    """`network` as a function of its input, with cheap input gradients and no parameter gradients.
 
     With a `precision` all but the first and the last layers are computed in it, see `rounded`. Without
-    `value` the function returns the advantages A(s, a), which differ from the Q-values by a number
-    that is the same for all actions: enough for margins, a softmax and their gradients.
+    `value` the function returns the advantages A(s, a). They differ from the Q-values by one number
+    for each state, which changes no margin, softmax or gradient of those.
 
-    The parameters are detached, so no gradient of theirs is computed or accumulated. Where the
-    first stride divides its kernel and the screen, the first convolution is re-parameterised
-    exactly: space-to-depth by the stride, then a convolution of stride 1. Its input gradient,
-    the dearest step of an attack on a CPU, then costs a fifth. The function may not see later
-    changes of the parameters: make a new one after each update.
+    If the first stride divides its kernel and the screen, the first convolution becomes space-to-depth
+    by the stride and a convolution of stride 1. That is exact, and its input gradient, the slowest
+    step of an attack on a CPU, takes a fifth of the time. Later changes of the parameters may not be
+    seen: make a new function after each update.
     """
     parameters = {
         name: tensor.detach() if name in _NEVER_ROUNDED else tensor.detach().to(precision or tensor.dtype)

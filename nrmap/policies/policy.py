@@ -1,20 +1,21 @@
-"""Policies as files: weights plus the JSON that says what they are, never a pickle."""
+"""Policy files: weights and JSON metadata in one safetensors file, without pickles."""
 
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nrmap.atari.envs import EnvSpec, SeededVectorEnv
-from nrmap.policies.network import STATE_SCALE, ConvSpec, NetworkSpec, QNetwork
+from nrmap.policies.agent import Agent
+from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork, frozen
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import atomic_path
 from nrmap.support.mappings import build, part
@@ -23,23 +24,14 @@ FORMAT_VERSION = 1
 METADATA_KEY = "nrmap"
 
 
-class ScoresActions(Protocol):
-    """What maps, attacks and roll-outs ask of a policy, wherever it comes from."""
-
-    outputs: Literal["q_values", "logits"]
-    env: EnvSpec
-
-    def __call__(self, states: Tensor) -> Tensor:
-        """uint8 states [N, C, H, W] to outputs [N, A]; the scaling to [0, 1] is inside."""
-
-
 @dataclass(frozen=True)
 class PolicyCard:
-    """What a policy file says of itself, besides its weights.
+    """The description of a policy in its file.
 
-    `method` and `seed` name the training run, `settings` are its resolved result-relevant
-    settings and `identity` their hash, `agent_steps` its length. `provenance` (commit, versions)
-    and `results` (returns and seconds of the training) inform and do not enter any identity.
+    `method` and `seed` name the training run. `settings` are its resolved settings, as far as they
+    affect the result, and `identity` is their hash. `agent_steps` is its length. `parent_sha256` is
+    the policy that it started from. `provenance` (commit, versions) and `results` (returns, seconds)
+    are for information and enter no hash.
     """
 
     method: str
@@ -52,31 +44,41 @@ class PolicyCard:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-class Policy(nn.Module):
-    """A Q-network with its input scaling, its environment and its card."""
+class Policy(Agent):
+    """An agent made of a Q-network, with the environment and the card from its file."""
 
-    outputs: Literal["q_values", "logits"] = "q_values"
+    env: EnvSpec
 
     def __init__(self, network: QNetwork, env: EnvSpec, card: PolicyCard, sha256: str | None = None) -> None:
-        """`sha256` is that of what the policy is, see `load_policy`."""
-        super().__init__()
-        self.network = network
-        self.env = env
+        """`sha256` identifies the policy, see `load_policy`."""
+        spec = network.spec
+        super().__init__(network, (spec.in_channels, spec.height, spec.width), env=env, name=card.method)
         self.card = card
         self.sha256 = sha256
 
-    def forward(self, states: Tensor) -> Tensor:
-        """uint8 states [N, C, H, W] in [0, 255] to Q-values [N, A]."""
-        return self.network(states.float() * STATE_SCALE)
+    @property
+    def network(self) -> QNetwork:
+        """The Q-network, which takes float states in [0, 1]."""
+        assert isinstance(self.function, QNetwork)
+        return self.function
+
+    @property
+    def seed(self) -> int:
+        """The training seed."""
+        return self.card.seed
 
     @property
     def label(self) -> str:
-        """`Freeway/sa_ddqn/seed0`."""
+        """Game, method and seed, as in `Freeway/sa_ddqn/seed0`."""
         return f"{self.env.game}/{self.card.method}/seed{self.card.seed}"
+
+    def for_attacks(self) -> Callable[[Tensor], Tensor]:
+        """See `Agent`; here with cheap gradients and without V(s), which no margin and no softmax depends on."""
+        return frozen(self.network, value=False)
 
 
 def save_policy(path: Path, policy: Policy, dtype: torch.dtype = torch.float32) -> None:
-    """Write `policy` to `path` atomically, its weights as `dtype`; equal policies give equal bytes."""
+    """Write `policy` to `path` atomically, with weights as `dtype`. Equal policies give equal bytes."""
     tensors = {
         name: tensor.detach().to("cpu", dtype).contiguous(memory_format=torch.contiguous_format).clone()
         for name, tensor in policy.network.state_dict().items()
@@ -92,15 +94,17 @@ def save_policy(path: Path, policy: Policy, dtype: torch.dtype = torch.float32) 
         safetensors.torch.save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
 
-def load_policy(path: Path, device: str | torch.device = "cpu") -> Policy:
-    """The policy in `path`, as float32 on `device` and in evaluation mode.
+def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
+    """The policy in `path`, in float32 on `device` and in evaluation mode.
 
-    Its `sha256` covers everything but the card's `results` and `provenance`: the same training
-    done again, elsewhere or slower, is the same policy, and nothing that was computed from the
-    first is stale. Raises NrmapError when the file is missing, truncated, not of this project, of another
-    format version, does not fit the network it declares, holds NaN or infinite weights, or declares
-    a network that does not fit its environment.
+    Its `sha256` covers all but the card's `results` and `provenance`. If a training is repeated and
+    gives the same weights, results that were computed from the first policy stay valid.
+
+    Raises NrmapError if the file is missing, truncated, not a policy or of another format version, if
+    weights are NaN, infinite or do not fit the declared network, or if the network does not fit the
+    environment.
     """
+    path = Path(path)
     check(path.is_file(), f"no policy file {path}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -133,7 +137,7 @@ def _metadata(text: str) -> dict[str, Any]:
     found = metadata.get("format")
     check(found == FORMAT_VERSION, f"policy format {found!r}: expected {FORMAT_VERSION}")
     outputs = metadata.get("outputs")
-    check(outputs == Policy.outputs, f"outputs {outputs!r}: expected {Policy.outputs!r}")
+    check(outputs == "q_values", f"outputs {outputs!r}: expected 'q_values'")
     for key in ("env", "card"):
         part(metadata, key, "metadata")
     return metadata
@@ -182,13 +186,3 @@ def _sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
         digest.update(f"{name} {tensor.dtype}".encode())
         digest.update(tensor.contiguous().view(torch.uint8).numpy().data)  # NumPy has no bfloat16
     return digest.hexdigest()
-
-
-def check_states(states: Tensor, env: EnvSpec) -> None:
-    """NrmapError unless `states` is a non-empty uint8 [N, C, H, W] of the environment's shape."""
-    expected = env.state_shape
-    if states.dtype != torch.uint8 or states.ndim != 4 or tuple(states.shape[1:]) != expected or not len(states):
-        raise NrmapError(
-            f"states are {states.dtype} {list(states.shape)}: "
-            f"expected torch.uint8 [N, {expected[0]}, {expected[1]}, {expected[2]}] with N ≥ 1"
-        )

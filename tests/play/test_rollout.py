@@ -15,7 +15,7 @@ from nrmap.atari.envs import SeededVectorEnv
 from nrmap.atari.episode_seeds import episode_seeds
 from nrmap.play.rollout import (
     Episode,
-    check_fits,
+    env_of,
     even_positions,
     greedy,
     play,
@@ -158,7 +158,7 @@ def test_wrong_input_is_named(call, message):
 def test_a_network_that_does_not_fit_its_game_is_refused(changes, message):
     spec = replace(NetworkSpec(*FREEWAY.state_shape, 3, convs=SMALL_CONVS, hidden=8), **changes)
     with pytest.raises(NrmapError, match=message):
-        check_fits(Policy(QNetwork(spec), FREEWAY, PolicyCard("toy", 0, 0, "toy")))
+        env_of(Policy(QNetwork(spec), FREEWAY, PolicyCard("toy", 0, 0, "toy")))
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=12), st.integers(0, 200))

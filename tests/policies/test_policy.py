@@ -11,8 +11,9 @@ import safetensors.torch
 import torch
 
 from nrmap.atari.envs import EnvSpec
+from nrmap.policies.agent import check_states
 from nrmap.policies.network import NetworkSpec, QNetwork
-from nrmap.policies.policy import METADATA_KEY, Policy, PolicyCard, check_states, load_policy, save_policy
+from nrmap.policies.policy import METADATA_KEY, Policy, PolicyCard, load_policy, save_policy
 from nrmap.support.errors import NrmapError
 
 ENV = EnvSpec("Freeway", 84, 84)
@@ -209,4 +210,4 @@ def test_weights_that_are_not_finite(tmp_path: Path, bad: float) -> None:
 )
 def test_states_of_another_shape_or_type(states: torch.Tensor) -> None:
     with pytest.raises(NrmapError, match=r"expected torch\.uint8 \[N, 1, 84, 84\]"):
-        check_states(states, ENV)
+        check_states(states, ENV.state_shape)

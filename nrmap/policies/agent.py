@@ -1,0 +1,184 @@
+"""The agent: a fixed function of the state, with the input scaling that maps, attacks and roll-outs share."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from nrmap.policies.network import STATE_SCALE
+from nrmap.support.errors import NrmapError, check, unknown_choice
+
+if TYPE_CHECKING:  # importing nrmap needs no emulator
+    from nrmap.atari.envs import EnvSpec
+
+Outputs = Literal["q_values", "logits"]
+
+# Two evaluations of the same states may differ by rounding. The same call twice: by this fraction of the
+# largest |output|. One state at a time and in a batch: by this fraction of max(1, largest |output|).
+ROUNDING = 1e-5
+PROBE_STATES = 4
+# In training mode these layers draw random numbers or mix the states of a batch.
+_NOT_FIXED_IN_TRAINING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+
+
+class Agent(nn.Module):
+    """A function from states to Q-values or logits, and the scaling of its input.
+
+    Call it with uint8 states [N, C, H, W] in [0, 255] to get outputs [N, A]. States of another type
+    or shape raise NrmapError, and so does a function that fails `check` on its first states.
+    """
+
+    function: Callable[[Tensor], Tensor]
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        state_shape: Sequence[int] = (4, 84, 84),
+        outputs: Outputs = "q_values",
+        input_scale: float | None = STATE_SCALE,
+        *,
+        env: "EnvSpec | None" = None,
+        name: str = "agent",
+    ) -> None:
+        """Wrap `function`, a torch.nn.Module or any other callable that returns a tensor [N, A], A ≥ 2.
+
+        `function` gets float32 states [N, C, H, W] in [0, 255·`input_scale`]. A network that divides
+        by 255 itself takes `input_scale=1`. With None it gets the uint8 states as they are and cannot
+        be attacked, since they have no gradient. `state_shape` is (C, H, W). `env` lets the agent play
+        an Atari game. `name` stands in records and figures.
+
+        Raises NrmapError for arguments of another kind or range.
+        """
+        super().__init__()
+        check(not isinstance(function, Agent), "the function is an Agent already: its input would be scaled twice")
+        check(callable(function), f"function={function!r}: expected a torch.nn.Module or another callable")
+        shape = tuple(int(side) for side in state_shape)
+        check(len(shape) == 3 and min(shape) >= 1, f"state_shape={state_shape}: expected (channels, height, width)")
+        if outputs not in get_args(Outputs):
+            raise unknown_choice("outputs", outputs, get_args(Outputs))
+        scaled = input_scale is None or (isinstance(input_scale, float | int) and 0 < input_scale < math.inf)
+        check(scaled, f"input_scale={input_scale!r}: expected a finite number > 0, or None for uint8 input")
+        self.function = function
+        self.state_shape: tuple[int, int, int] = (shape[0], shape[1], shape[2])
+        self.outputs = outputs
+        self.input_scale = input_scale
+        self.env = env
+        self.name = name
+        self.sha256: str | None = None
+        self._checked = False
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """Outputs [N, A] of uint8 `states` [N, C, H, W]."""
+        if self._checked:
+            check_states(states, self.state_shape)
+        else:
+            self.check(states)
+        outputs: Tensor = super().__call__(states)
+        return outputs
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Outputs [N, A] of uint8 `states` [N, C, H, W], unchecked; torch.fx traces through here."""
+        return self.function(states if self.input_scale is None else states.float() * self.input_scale)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the function's parameters, the CPU for a function without any."""
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+    @property
+    def method(self) -> str:
+        """The name of the agent's training method in records, or its own name."""
+        return self.name
+
+    @property
+    def seed(self) -> int | None:
+        """The training seed, where it is known."""
+        return None
+
+    @property
+    def label(self) -> str:
+        """The agent's name in figures and progress bars."""
+        return self.name if self.env is None else f"{self.env.game}/{self.name}"
+
+    def for_attacks(self) -> Callable[[Tensor], Tensor]:
+        """The agent as a function of float states in [0, 1], with gradients; later changes may not be seen.
+
+        An attack of radius ε thus moves the function's own input by up to ε·255·`input_scale`. Outputs
+        may be off by one number for each state. Raises NrmapError for `input_scale=None`.
+        """
+        function, scale = self.function, self.input_scale
+        if scale is None:
+            raise NrmapError("input_scale=None hands the function uint8 states, which have no gradient to attack with")
+        factor = 255 * scale
+        return function if factor == 1 else lambda states: function(states * factor)
+
+    @torch.no_grad()
+    def check(self, states: Tensor) -> None:
+        """Raise NrmapError unless the function can be mapped: a fixed function of each state, to [N, A], A ≥ 2.
+
+        It is called on the first of `states`, uint8 [N, C, H, W], on their mirror image and on their
+        negative: together, together again, and one at a time. All must agree up to `ROUNDING`.
+        """
+        check_states(states, self.state_shape)
+        for name, layer in self.named_modules():
+            if layer.training and isinstance(layer, _NOT_FIXED_IN_TRAINING):
+                raise self._refused(f"its {type(layer).__name__} at {name!r} is in training mode: call eval() on it")
+        probe = torch.cat([states[:PROBE_STATES], states[:1].flip(-1), 255 - states[:1]])
+        seen = probe.clone()
+        together, again = self._probed(probe), self._probed(probe)
+        apart = torch.cat([self._probed(state[None]) for state in probe])
+        if not torch.equal(probe, seen):
+            raise self._refused("it changes the states that it is given")
+        size = float(together.abs().max())
+        for found, way, allowed in (
+            (again, "called twice on the same states", ROUNDING * size),
+            (apart, "given one state at a time and in a batch", ROUNDING * max(1.0, size)),
+        ):
+            difference = float((found - together).abs().max())
+            if difference > allowed:
+                raise self._refused(
+                    f"{way}, its outputs differ by {difference:.2g} (expected ≤ {allowed:.2g}): "
+                    "it must be a fixed function of the state, without noise or training mode"
+                )
+        self._checked = True
+
+    def _probed(self, states: Tensor) -> Tensor:
+        """The outputs [N, A] as float64, after checks of their type, shape and values."""
+        try:
+            outputs = self.forward(states)
+        except NrmapError:
+            raise
+        except Exception as error:  # whatever the function's own code raises
+            reason = (str(error).splitlines() or [""])[0]
+            raise self._refused(
+                f"its function fails on states of shape {list(states.shape)} with {type(error).__name__}: {reason}"
+            ) from error
+        if not isinstance(outputs, Tensor):
+            raise self._refused(f"its function returns a {type(outputs).__name__}: expected one tensor [N, A]")
+        expected = f"expected [{len(states)}, A] with A ≥ 2"
+        if outputs.ndim != 2 or len(outputs) != len(states) or outputs.shape[1] < 2:
+            raise self._refused(f"its outputs for {len(states)} states have shape {list(outputs.shape)}: {expected}")
+        if not outputs.is_floating_point():
+            raise self._refused(f"its outputs are {outputs.dtype}: expected floating-point numbers")
+        if outputs.device != states.device:
+            raise self._refused(f"its outputs are on {outputs.device}, the states on {states.device}")
+        if not outputs.isfinite().all():
+            raise self._refused("its outputs are NaN or infinite")
+        return outputs.double()
+
+    def _refused(self, why: str) -> NrmapError:
+        return NrmapError(f"{self.label} cannot be used: {why}")
+
+
+def check_states(states: Tensor, state_shape: Sequence[int]) -> None:
+    """NrmapError unless `states` is a non-empty uint8 [N, C, H, W], with `state_shape` (C, H, W)."""
+    shape = tuple(state_shape)
+    if states.dtype != torch.uint8 or states.ndim != 4 or tuple(states.shape[1:]) != shape or not len(states):
+        raise NrmapError(
+            f"states are {states.dtype} {list(states.shape)}: "
+            f"expected torch.uint8 [N, {', '.join(map(str, shape))}] with N ≥ 1"
+        )

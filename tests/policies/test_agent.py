@@ -1,0 +1,175 @@
+"""An agent is a fixed function of the state, and scales its input itself."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nrmap.policies.agent import Agent
+from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
+from nrmap.support.errors import NrmapError
+
+SHAPE = (2, 10, 12)
+
+
+class Residual(nn.Module):
+    """A network with a skip connection, which only the dense engine takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(4 * 10 * 12, 3)
+
+    def forward(self, states: Tensor) -> Tensor:
+        planes = self.first(states).relu()
+        return self.head((planes + self.second(planes)).relu().flatten(1))
+
+
+class NoisyLinear(nn.Linear):
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features) + 1e-3 * torch.randn(self.out_features)
+
+
+def layers(*extra: nn.Module, last: type[nn.Linear] = nn.Linear) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(2, 4, 3), *extra, nn.ReLU(), nn.Flatten(), last(4 * 8 * 10, 3))
+
+
+def some_states(number: int = 5) -> Tensor:
+    return torch.randint(0, 256, (number, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def sums(states: Tensor) -> Tensor:
+    return states.float().mean(dim=(2, 3))  # [N, 2]
+
+
+def uint8_only(states: Tensor) -> Tensor:
+    assert states.dtype == torch.uint8
+    return sums(states)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(1 / 255, 1 / 255), (1.0, 1.0), (2, 2.0)])
+def test_the_function_sees_float_states_times_the_scale(scale: float, expected: float) -> None:
+    seen = []
+
+    def function(states: Tensor) -> Tensor:
+        seen.append(states)
+        return sums(states)
+
+    states = some_states()
+    Agent(function, SHAPE, input_scale=scale)(states)
+    assert seen[-1].dtype == torch.float32
+    assert torch.equal(seen[-1], states.float() * expected)
+
+
+def test_without_a_scale_the_function_sees_uint8_states_and_cannot_be_attacked() -> None:
+    agent, states = (
+        Agent(uint8_only, SHAPE, input_scale=None),
+        some_states(),
+    )
+    assert torch.equal(agent(states), sums(states))
+    with pytest.raises(NrmapError, match="input_scale=None hands the function uint8 states, which have no gradient"):
+        agent.for_attacks()
+
+
+@pytest.mark.parametrize("scale", [1 / 255, 1.0, 1 / 128])
+def test_attacks_see_the_same_function_whatever_its_scale(scale: float) -> None:
+    network, states = layers().double(), some_states()
+    agent = Agent(lambda inputs: network(inputs.double() / (255 * scale)), SHAPE, input_scale=scale)
+    points = (states / 255).requires_grad_()
+    outputs = agent.for_attacks()(points)
+    torch.testing.assert_close(outputs, agent(states), rtol=1e-5, atol=1e-6)
+    (gradient,) = torch.autograd.grad(outputs[:, 0].sum(), points)
+    points = (states.double() / 255).requires_grad_()
+    (expected,) = torch.autograd.grad(network(points)[:, 0].sum(), points)
+    torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        layers(),
+        layers(nn.BatchNorm2d(4)).eval(),
+        layers(nn.Dropout(0.5)).eval(),
+        layers(nn.InstanceNorm2d(4)).train(),
+        Residual().train(),
+        QNetwork(NetworkSpec(*SHAPE, actions=3, convs=(ConvSpec(4, 3, 2),), hidden=8)).train(),
+        lambda states: torch.full((len(states), 4), 3e9),
+        lambda states: 1e6 * sums(states),
+    ],
+)
+def test_fixed_functions_are_taken(function: Callable[[Tensor], Tensor]) -> None:
+    states = some_states()
+    assert torch.equal(Agent(function, SHAPE)(states), function(states.float() * (1 / 255)))
+
+
+def counter() -> Callable[[Tensor], Tensor]:
+    calls = itertools.count()
+    return lambda states: sums(states) + 0.01 * next(calls)
+
+
+def in_place(states: Tensor) -> Tensor:
+    return sums(states.fill_(3))
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (lambda states: torch.rand(len(states), 3), "called twice on the same states"),
+        (lambda states: 1e-7 * torch.rand(len(states), 3), "called twice on the same states"),
+        (layers(last=NoisyLinear), "called twice on the same states"),
+        (counter(), "called twice on the same states"),
+        (layers(nn.Dropout(0.1)), "Dropout at .* in training mode"),
+        (layers(nn.BatchNorm2d(4)), "BatchNorm2d at .* in training mode"),
+        (layers(nn.BatchNorm2d(4, track_running_stats=False)).eval(), "given one state at a time and in a batch"),
+        (lambda states: sums(states) - sums(states).mean(dim=0), "given one state at a time and in a batch"),
+        (lambda states: (sums(states), sums(states)), "returns a tuple: expected one tensor"),
+        (lambda states: sums(states).numpy(), "returns a ndarray: expected one tensor"),
+        (lambda states: sums(states)[:, :1], r"shape \[., 1\]: expected \[., A\] with A ≥ 2"),
+        (lambda states: sums(states)[:, 0], r"shape \[.\]: expected"),
+        (lambda states: states, r"shape \[., 2, 10, 12\]: expected"),
+        (lambda states: sums(states)[:1], r"shape \[1, 2\]: expected"),
+        (lambda states: sums(states).long(), "outputs are torch.int64"),
+        (lambda states: sums(states) / 0, "NaN or infinite"),
+        (nn.Conv2d(3, 4, 3), r"fails on states of shape \[., 2, 10, 12\] with RuntimeError: .*2 channels"),
+    ],
+)
+@pytest.mark.parametrize("number", [1, 5])
+def test_other_functions_are_refused_by_one_line(function: Callable[[Tensor], Tensor], why: str, number: int) -> None:
+    states = some_states(number)
+    with pytest.raises(NrmapError, match=why) as caught:
+        Agent(function, SHAPE)(states)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_function_that_changes_its_states_is_refused() -> None:
+    with pytest.raises(NrmapError, match="it changes the states"):
+        Agent(in_place, SHAPE, input_scale=None)(some_states())
+
+
+def test_a_network_put_into_training_mode_later_is_found_by_the_next_check() -> None:
+    network = layers(nn.Dropout(0.5)).eval()
+    agent, states = Agent(network, SHAPE), some_states()
+    agent.check(states)
+    network.train()
+    with pytest.raises(NrmapError, match="training mode"):
+        agent.check(states)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Agent(Agent(sums)), "scaled twice"),
+        (lambda: Agent(3), "function=3: expected"),  # type: ignore[arg-type]
+        (lambda: Agent(sums, (84, 84)), "state_shape"),
+        (lambda: Agent(sums, outputs="logit"), "did you mean logits"),  # type: ignore[arg-type]
+        (lambda: Agent(sums, input_scale=0), "input_scale=0: expected a finite number > 0"),
+        (lambda: Agent(sums, input_scale="1/255"), "input_scale='1/255'"),  # type: ignore[arg-type]
+        (lambda: Agent(sums, SHAPE)(some_states() / 255), r"states are torch.float32 .*: expected torch.uint8"),
+        (lambda: Agent(sums)(some_states()), r"expected torch.uint8 \[N, 4, 84, 84\]"),
+    ],
+)
+def test_wrong_arguments_are_named(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(NrmapError, match=message):
+        make()
