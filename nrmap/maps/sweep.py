@@ -4,22 +4,17 @@ For a policy whose outputs are logits the formulas are the same: KMAP and the ma
 then in units of logits, and HMAP and KL are those of softmax(logits/T).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from nrmap.maps.episode_maps import EpisodeMaps, FloatArray, IntArray
 from nrmap.statistics.nested_subsets import prefix_ranks
 from nrmap.support.errors import NrmapError, check
-
-# Enough work for several threads, little enough for a processor's cache.
-STATES_AT_A_TIME = 4
-
 
 class AblatedQValues(Protocol):
     """What a sweep needs of a chunk of n consecutive states."""
@@ -55,8 +50,8 @@ def sweep_maps(
     maps of that many states as well; `ranks` [N] says which come first and defaults to
     `prefix_ranks(episode_ids)`; a shard passes its slice of the ranks of all states.
 
-    Summands are in float64 and added state by state, so a map depends neither on the chunks'
-    sizes nor on the other episodes. Raises NrmapError for a temperature that is not finite and > 0, or so
+    Summands are computed and added state by state in float64, so that a map depends, to the last
+    bit, neither on the chunks' sizes nor on other episodes or temperatures. Raises NrmapError for a temperature that is not finite and > 0, or so
     small that Q/T overflows, for NaN or infinite Q-values, and for chunks that do not cover the
     states in order.
     """
@@ -79,15 +74,14 @@ def sweep_maps(
         if not sums:
             pixels = tuple(chunk.q_values.shape[1:-1])
             sums = {size: _Sums(ids, temperatures, pixels) for size in (None, *sorted(set(prefix_sizes)))}
-        few_states = (q_values.split(STATES_AT_A_TIME) for q_values in (chunk.clean_q_values, chunk.q_values))
-        for clean, ablated in zip(*few_states, strict=True):
-            for terms in _terms(clean, ablated, temperatures, rounding_floor):
-                if not np.isfinite(terms.h).all():
-                    raise NrmapError(f"temperature {min(temperatures)} is too small: Q/T overflows at state {state}")
-                for size, part in sums.items():
-                    if size is None or rank[state] < size:
-                        part.add(state, terms)
-                state += 1
+        for clean, ablated in zip(chunk.clean_q_values.cpu(), chunk.q_values.cpu(), strict=True):
+            terms = _terms(clean.numpy(), ablated.flatten(0, -2).numpy(), temperatures, rounding_floor)
+            if not np.isfinite(terms.h).all():
+                raise NrmapError(f"temperature {min(temperatures)} is too small: Q/T overflows at state {state}")
+            for size, part in sums.items():
+                if size is None or rank[state] < size:
+                    part.add(state, terms)
+            state += 1
     check(state == len(ids), f"ablated Q-values of {state} states: expected {len(ids)}, one for each episode id")
     return sums.pop(None).maps({size: part.maps({}) for size, part in sums.items() if size is not None})
 
@@ -106,89 +100,71 @@ class _StateTerms:
     q_gap: float
 
 
-@torch.no_grad()
 def _terms(
-    clean: Tensor, ablated: Tensor, temperatures: Sequence[float], rounding_floor: float
-) -> Iterator[_StateTerms]:
-    """The summands of n states with Q-values `clean` [n, A] and `ablated` [n, H, W, A] or [n, C, H, W, A]."""
-    clean = clean.double().T[:, :, None]  # [A, n, 1]
-    # Reductions over actions run along states and pixels.
-    ablated = ablated.flatten(1, -2).double().permute(2, 0, 1).contiguous()  # [A, n, P]
-    quiet = (ablated - clean).abs().amax(dim=0) <= rounding_floor  # [n, P]
+    clean: FloatArray, ablated: FloatArray, temperatures: Sequence[float], rounding_floor: float
+) -> _StateTerms:
+    """The summands of one state from its Q-values `clean` [A] and `ablated` [P, A].
 
-    # The indices of `max` are those of the first of equal ones, as argmax's, and come many times sooner.
-    best = clean.max(dim=0).indices  # [n, 1], a*
-    ablated_best = ablated.max(dim=0).indices  # [n, P]
-    flipped = (ablated_best != best) & ~quiet  # [n, P]
-    cost = _at(clean, best) - _at(clean.expand_as(ablated), ablated_best)  # [n, P]
-    k = cost.masked_fill(~flipped, 0)  # equation 4
-    margin = _margin(clean, best)  # [n, 1]
-    margin_drop = (margin - _margin(ablated, best.expand_as(ablated_best))).masked_fill(quiet, 0)  # [n, P]
-    tied = (_margin(ablated, ablated_best) <= 2 * rounding_floor) & ~quiet  # [n, P]
+    Vectorised exp and log may round the last few elements of an array differently, so states are
+    never computed together: the bits of a state's summands would depend on its neighbours.
+    """
+    clean = clean.astype(np.float64)[:, None]  # [A, 1]
+    ablated = ablated.T.astype(np.float64, order="C")  # [A, P]
+    quiet = np.abs(ablated - clean).max(axis=0) <= rounding_floor  # [P]
+    best = int(clean.argmax())  # a*, the first of equal ones
+    ablated_best = ablated.argmax(axis=0)  # [P]
+    flipped = (ablated_best != best) & ~quiet  # [P]
+    top = np.take_along_axis(ablated, ablated_best[None], axis=0)[0]  # [P]
+    runners_up = ablated.copy()
+    np.put_along_axis(runners_up, ablated_best[None], -np.inf, axis=0)
+    margin = clean[best, 0] - np.delete(clean, best).max()
+    ablated_margin = ablated[best] - np.delete(ablated, best, axis=0).max(axis=0)  # [P]
 
     h, kl, entropy = [], [], []
     for temperature in temperatures:
-        log_policy = torch.log_softmax(clean / temperature, dim=0)  # [A, n, 1], equation 6
-        log_ablated = torch.log_softmax(ablated / temperature, dim=0)  # [A, n, P]
-        policy = log_policy.exp()
-        clean_entropy = -_over_actions(policy * log_policy)  # [n, 1]
-        cross_entropy = -_over_actions(policy * log_ablated)  # [n, P], equation 5
-        h.append(torch.where(quiet, clean_entropy, cross_entropy))
-        kl.append(_kl(log_policy, log_ablated).masked_fill(quiet, 0))
-        entropy.append(clean_entropy[:, 0])
-    every_h, every_kl, entropies = (torch.stack(parts, dim=1).cpu().numpy() for parts in (h, kl, entropy))  # [n, T, …]
-    k, margin_drop = k.cpu(), margin_drop.cpu()
-    flips, ties = flipped.sum(dim=1).tolist(), tied.sum(dim=1).tolist()
-    for state in range(len(flips)):
-        yield _StateTerms(
-            k=k[state].numpy(),
-            margin_drop=margin_drop[state].numpy(),
-            h=every_h[state],
-            kl=every_kl[state],
-            entropy=entropies[state],
-            flips=flips[state],
-            ties=ties[state],
-            q_gap=float(margin[state]),
-        )
+        log_policy = _log_policy(clean, temperature)  # [A, 1]
+        log_ablated = _log_policy(ablated, temperature)  # [A, P]
+        policy = np.exp(log_policy)
+        clean_entropy = -float((policy * log_policy).sum())
+        cross_entropy = -(policy * log_ablated).sum(axis=0)  # [P], equation 5
+        h.append(np.where(quiet, clean_entropy, cross_entropy))
+        kl.append(np.where(quiet, 0, _kl(log_policy, log_ablated)))
+        entropy.append(clean_entropy)
+    return _StateTerms(
+        k=np.where(flipped, clean[best] - clean[ablated_best, 0], 0),  # equation 4
+        margin_drop=np.where(quiet, 0, margin - ablated_margin),
+        h=np.stack(h),
+        kl=np.stack(kl),
+        entropy=np.array(entropy),
+        flips=int(flipped.sum()),
+        ties=int(((top - runners_up.max(axis=0) <= 2 * rounding_floor) & ~quiet).sum()),
+        q_gap=float(margin),
+    )
 
 
-def _at(q_values: Tensor, action: Tensor) -> Tensor:
-    """Q(a) [n, P] of `q_values` [A, n, P] at `action` [n, P]."""
-    return q_values.gather(0, action[None])[0]
+def _log_policy(q_values: FloatArray, temperature: float) -> FloatArray:
+    """Equation 6, log softmax(Q/T) over the first axis; NaN where Q/T overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        logits = q_values / temperature
+        logits -= logits.max(axis=0)
+        log_policy: FloatArray = logits - np.log(np.exp(logits).sum(axis=0))
+    return log_policy
 
 
-def _margin(q_values: Tensor, action: Tensor) -> Tensor:
-    """Q(a) − max_{a' ≠ a} Q(a') [n, P] of `q_values` [A, n, P] at `action` [n, P]."""
-    others = q_values.scatter(0, action[None], -torch.inf)  # [A, n, P]
-    return _at(q_values, action) - others.amax(dim=0)
-
-
-def _kl(log_policy: Tensor, log_ablated: Tensor) -> Tensor:
-    """KL(π ‖ π') [n, P] from log π [A, n, 1] and log π' [A, n, P].
+def _kl(log_policy: FloatArray, log_ablated: FloatArray) -> FloatArray:
+    """KL(π ‖ π') [P] from log π [A, 1] and log π' [A, P].
 
     With d = log π' − log π it is −Σ_a π d, and, because Σ_a π e^d = 1, also Σ_a π (e^d − 1 − d).
     No summand of the second form is negative and those of a small change are small; in the first
     they cancel and leave rounding noise.
     """
-    policy, d = log_policy.exp(), log_ablated - log_policy
-    summands = torch.where(
-        d < 1,
-        policy * (torch.expm1(d) - d),
-        log_ablated.exp() - policy - policy * d,  # the same, for a d whose e^d could overflow
-    )
-    return _over_actions(summands).clamp(min=0)
-
-
-def _over_actions(summands: Tensor) -> Tensor:
-    """The sum [n, P] of `summands` [A, n, P], in the order of the actions.
-
-    `Tensor.sum` adds in an order that depends on where in memory an element lies, so that a
-    state's map would depend on the states that it is computed with.
-    """
-    total = summands[0].clone()
-    for summand in summands[1:]:
-        total += summand
-    return total
+    policy, d = np.exp(log_policy), log_ablated - log_policy
+    summands = policy * (np.expm1(np.minimum(d, 1)) - d)
+    large = d >= 1
+    if large.any():  # π e^d is π', which cannot overflow
+        summands = np.where(large, np.exp(log_ablated) - policy - policy * d, summands)
+    divergence: FloatArray = summands.sum(axis=0).clip(min=0)
+    return divergence
 
 
 class _Sums:

@@ -70,6 +70,7 @@ def assert_same(found: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> 
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.bitwise
 @pytest.mark.parametrize("pixels", [(3, 4), (2, 3, 4)])
 def test_what_is_read_back_is_what_was_computed(tmp_path, pixels):
     engine = LoggingEngine(tmp_path / "journal", pixels=pixels)
@@ -108,6 +109,7 @@ def test_beyond_the_budget_nothing_is_kept_and_a_line_says_so(tmp_path, caplog):
     assert file.stat().st_size == size + 128
 
 
+@pytest.mark.bitwise
 def test_an_abandoned_ablation_goes_on_where_it_stopped(tmp_path):
     engine = LoggingEngine(tmp_path / "journal")
     chunks = ablated_q_values(tmp_path / "kept", engine, STATES, key=KEY, disk_budget=PLENTY)

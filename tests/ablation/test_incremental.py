@@ -43,6 +43,7 @@ def beside(clean: Tensor, q_values: Tensor) -> Tensor:
     return clean.view(len(clean), *[1] * (q_values.ndim - 2), -1).expand_as(q_values)
 
 
+@pytest.mark.bitwise
 @settings(max_examples=60)
 @given(example=examples(), engine=st.sampled_from(["incremental", "incremental", "dense"]))
 def test_every_q_value_is_exact(example, engine):

@@ -1,5 +1,6 @@
 """Maps that several jobs made are, bit for bit, those that one job makes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from nrmap.support.layout import Layout
 EPISODES = 5
 # More states in each episode than the engine takes at a time in these tests, and not the same number.
 STATES = StatesSettings(num_states=23, episodes=EPISODES, run_seed=0, states_from="own")
+UNEVEN = StatesSettings(num_states=21, episodes=3, run_seed=0, states_from="own")
 MAPS = MapSettings(temperatures=(0.5, 2.0), ablation=AblationSpec(), prefix_sizes=(2, 11))
 RESOURCES = {"kept": Resources("auto", 1.0), "streamed": Resources("auto", 0.0), "dense": Resources("dense", 1.0)}
 
@@ -35,24 +37,28 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return load_policy(path)
 
 
-def states_of(policy: Policy, layout: Layout) -> study.StatesFile:
-    return study.ensure_states([policy], STATES, layout=layout, device=torch.device("cpu"))
-
-
-def run(policy: Policy, outputs: Path, *jobs: Shard | None, resources: Resources = RESOURCES["kept"]) -> Any:
-    """What the last of `jobs` gives; None is the job that merges."""
+def run(
+    policy: Policy,
+    outputs: Path,
+    *jobs: Shard | None,
+    resources: Resources = RESOURCES["kept"],
+    sample: StatesSettings = STATES,
+    maps: MapSettings = MAPS,
+) -> Any:
+    """The result of the last of `jobs`; None is the job that merges."""
     layout = Layout(outputs)
-    states = states_of(policy, layout)
+    states = study.ensure_states([policy], sample, layout=layout, device=torch.device("cpu"))
     options = {"states_from": "own", "resources": resources, "layout": layout}
     result = None
     for shard in jobs:
         if shard is None:
-            result = study.ensure_maps(policy, states, MAPS, **options)
+            result = study.ensure_maps(policy, states, maps, **options)
         else:
-            result = study.ensure_shard(policy, states, MAPS, shard, **options)
+            result = study.ensure_shard(policy, states, maps, shard, **options)
     return result
 
 
+@pytest.mark.bitwise
 @pytest.mark.parametrize(("count", "resources"), [(2, "kept"), (EPISODES, "streamed"), (2, "dense")])
 def test_merged_shards_are_the_unsharded_maps(policy: Policy, tmp_path: Path, count: int, resources: str) -> None:
     how = RESOURCES[resources]
@@ -68,6 +74,7 @@ def test_merged_shards_are_the_unsharded_maps(policy: Policy, tmp_path: Path, co
     assert len(set(whole.maps.states_per_episode)) > 1
 
 
+@pytest.mark.bitwise
 def test_only_the_episodes_of_missing_shards_are_ablated(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +96,7 @@ def test_only_the_episodes_of_missing_shards_are_ablated(
     assert made == [[1, 4]]
 
 
+@pytest.mark.bitwise
 def test_shards_of_two_counts_are_not_counted_twice(policy: Policy, tmp_path: Path) -> None:
     whole = run(policy, tmp_path / "whole", None)
     merged = run(policy, tmp_path / "sharded", Shard(0, 2), Shard(0, 3), Shard(1, 5), None)
@@ -103,26 +111,41 @@ def test_a_damaged_shard_is_named(policy: Policy, tmp_path: Path) -> None:
     assert not (path.parent.parent / "metrics.json").exists()
 
 
-def test_a_shard_that_was_killed_goes_on_where_it_was(
-    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.bitwise
+@pytest.mark.parametrize("job", [Shard(0, 2), None])
+def test_a_job_that_was_killed_goes_on_where_it_was(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Shard | None
 ) -> None:
-    whole = run(policy, tmp_path / "whole", Shard(0, 2))
+    # Seven states an episode, of which three, three and one are ablated together and then read back as one chunk.
+    settings = {"sample": UNEVEN, "maps": replace(MAPS, temperatures=(0.001, 0.01, 0.1))}
+    run(policy, tmp_path / "whole", job, **settings)
 
     class KilledError(Exception):
         pass
 
     def broken_shown(chunks: Any, progress: Any, *, total: int) -> Any:
         for number, chunk in enumerate(chunks):
-            if number == 3:  # in the middle of an episode
+            if number == 4:  # in the middle of an episode
                 raise KilledError
             yield chunk
 
     with monkeypatch.context() as patched:
         patched.setattr(shards, "_shown", broken_shown)
         with pytest.raises(KilledError):
-            run(policy, tmp_path / "killed", Shard(0, 2))
-    resumed = run(policy, tmp_path / "killed", Shard(0, 2))
-    assert resumed.read_bytes() == whole.read_bytes()
+            run(policy, tmp_path / "killed", job, **settings)
+    run(policy, tmp_path / "killed", job, **settings)
+    whole, resumed = ({path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.npz")} for name in ("whole", "killed"))
+    assert whole == resumed
+
+
+@pytest.mark.bitwise
+def test_one_more_temperature_changes_nothing_else(policy: Policy, tmp_path: Path) -> None:
+    few = run(policy, tmp_path, None)
+    # The second run reads the ablated Q-values that the first one kept, in other chunks.
+    many = run(policy, tmp_path, None, maps=replace(MAPS, temperatures=(0.5, 1.0, 2.0)))
+    assert np.array_equal(many.maps.hmap[::2], few.maps.hmap)
+    assert np.array_equal(many.maps.kl[::2], few.maps.kl)
+    assert [record for record in many.records if record.temperature != 1.0] == few.records
 
 
 def test_the_episodes_are_shared_out_once() -> None:

@@ -225,6 +225,7 @@ def test_the_baselines_of_a_reference_policy_come_with_it(tmp_path: Path, calls:
     assert calls["evaluate_baselines"] == 3
 
 
+@pytest.mark.bitwise
 def test_an_evaluation_that_was_cut_off_goes_on_after_its_last_whole_roll_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

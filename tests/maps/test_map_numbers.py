@@ -106,6 +106,7 @@ def test_what_always_holds(arrays, temperature):
     assert np.array_equal(doubled.kl, maps.kl)
 
 
+@pytest.mark.bitwise
 @given(q_arrays(), st.integers(1, 7), st.integers(0, 2**32 - 1))
 @settings(max_examples=30, deadline=None)
 def test_maps_add_and_merge(arrays, size, seed):
@@ -134,6 +135,7 @@ def test_maps_add_and_merge(arrays, size, seed):
     assert np.array_equal(renamed.hmap[:, ::-1], maps.hmap)
 
 
+@pytest.mark.bitwise
 def test_a_prefix_is_the_map_of_its_states():
     network, states = random_network(8), random_states(9, 12)
     ids = np.repeat([4, 2, 9], 4)

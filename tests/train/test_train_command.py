@@ -137,6 +137,7 @@ def test_every_game_with_a_file_of_its_own_trains(game, start):
     assert load_policy(path).env.game == game
 
 
+@pytest.mark.bitwise
 def test_a_killed_command_goes_on_to_the_same_policy(start, tmp_path):
     here, whole = tmp_path / "outputs", tmp_path / "whole"
     parent = finished(start("env=Breakout"))

@@ -48,6 +48,7 @@ def run_of(tiny_settings, tiny_regulariser):
     return {"plain": plain, "robust": robust}.__getitem__
 
 
+@pytest.mark.bitwise
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["plain", "robust"])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(name, precision, run_of, tmp_path, assert_same):
@@ -82,6 +83,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, precision, run_of, tmp
         np.testing.assert_array_equal(resumed.collector.states, trainer.collector.states)
 
 
+@pytest.mark.bitwise
 def test_a_run_is_killed_more_than_once(run_of, tmp_path, assert_same):
     settings = run_of("plain")
     whole = Trainer(settings, device=CPU)
@@ -96,6 +98,7 @@ def test_a_run_is_killed_more_than_once(run_of, tmp_path, assert_same):
     assert_same(load_checkpoint(path)["trainer"], whole.get_state())
 
 
+@pytest.mark.bitwise
 def test_a_run_that_is_held_to_its_start_goes_on_after_a_kill(tiny_settings, tmp_path, assert_same):
     settings = tiny_settings(method="ddqn_continued", parent=tiny_settings(), anchor=0.5, steps=60)
     whole, part = (Trainer(settings, device=CPU, initial=initial_network(settings)) for _ in range(2))
@@ -109,6 +112,7 @@ def test_a_run_that_is_held_to_its_start_goes_on_after_a_kill(tiny_settings, tmp
     assert whole.metrics()["anchor_loss"] > 0
 
 
+@pytest.mark.bitwise
 def test_runs_repeat_and_seeds_differ(run_of, assert_same):
     settings = replace(run_of("robust"), steps=60)
     states = []
