@@ -16,6 +16,7 @@ from nrmap.maps.episode_maps import EpisodeMaps, FloatArray, IntArray
 from nrmap.statistics.nested_subsets import prefix_ranks
 from nrmap.support.errors import NrmapError, check
 
+
 class AblatedQValues(Protocol):
     """What a sweep needs of a chunk of n consecutive states."""
 
@@ -51,8 +52,10 @@ def sweep_maps(
     `prefix_ranks(episode_ids)`; a shard passes its slice of the ranks of all states.
 
     Summands are computed and added state by state in float64, so that a map depends, to the last
-    bit, neither on the chunks' sizes nor on other episodes or temperatures. Raises NrmapError for a temperature that is not finite and > 0, or so
-    small that Q/T overflows, for NaN or infinite Q-values, and for chunks that do not cover the
+    bit, neither on the chunks' sizes nor on other episodes or temperatures.
+
+    Raises NrmapError for a temperature that is not finite and > 0, or so small that Q/T overflows,
+    for NaN or infinite Q-values, and for chunks that do not cover the
     states in order.
     """
     ids = np.asarray(episode_ids, dtype=np.int64)
@@ -100,9 +103,7 @@ class _StateTerms:
     q_gap: float
 
 
-def _terms(
-    clean: FloatArray, ablated: FloatArray, temperatures: Sequence[float], rounding_floor: float
-) -> _StateTerms:
+def _terms(clean: FloatArray, ablated: FloatArray, temperatures: Sequence[float], rounding_floor: float) -> _StateTerms:
     """The summands of one state from its Q-values `clean` [A] and `ablated` [P, A].
 
     Vectorised exp and log may round the last few elements of an array differently, so states are

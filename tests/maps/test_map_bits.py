@@ -62,4 +62,3 @@ def test_other_temperatures_do_not_matter():
     fields = {"game": "Freeway", "method": "ddqn", "seed": 0, "states_from": "own", "policy_sha256": None}
     ours, theirs = (map_records(maps, **fields) for maps in (few, many))
     assert ours == [record for record in theirs if record.temperature in (None, *TEMPERATURES)]
-
