@@ -1,4 +1,4 @@
-"""Ablation of every single pixel: the Q-values of all Z_ij(s) that eq. 4 and 5 ask for."""
+"""Ablate every pixel: the Q-values of all ablated states Z_ij(s) in eq. 4 and 5."""
 
 import warnings
 from collections.abc import Callable
@@ -31,20 +31,19 @@ def make_engine(
     state_shape: tuple[int, int, int] | None = None,
     differences_only: bool = False,
 ) -> Engine:
-    """The engine that ablates states of `policy`, with its weights as they are now.
+    """Make the engine that ablates states of `policy`. It copies the policy's current weights.
 
     `policy` maps uint8 states [N, C, H, W] to Q-values or logits [N, A]; `state_shape` (C, H, W)
-    defaults to that of `policy.env`. "incremental" carries changes through networks of Conv2d,
-    ReLU, Flatten and Linear (see docs/ablation.md) and raises NrmapError for any other policy;
-    "dense" runs any policy on every ablated state; "auto" is incremental where it can be, and
-    otherwise dense with a warning that says why. The incremental engine works on the device of
-    the policy's parameters and ablates as many states at a time as `memory_budget` bytes allow.
-    With `differences_only` the Q-values of an ablated state may all be off by one number, which
-    neither an arg max nor a softmax, a margin or any map sees: V(s) of a dueling network, half of
-    the work, is then left out.
+    defaults to that of `policy.env`. "incremental" propagates changes through networks of Conv2d,
+    ReLU, Flatten and Linear (see docs/ablation.md). "dense" runs any policy on every ablated
+    state. "auto" is incremental if possible, and otherwise dense with a warning that gives the
+    reason. The incremental engine works on the device of the policy's parameters and ablates as
+    many states at a time as fit into `memory_budget` bytes. With `differences_only` all Q-values
+    of an ablated state may be off by the same number, which changes no arg max, softmax, margin
+    or map. A dueling network then skips V(s), half of the work.
 
-    Raises NrmapError for an unknown engine, for weights that are NaN or infinite, and where the
-    memory budget is too small for a single state.
+    Raises NrmapError for an unknown engine, for weights that are NaN or infinite, for a policy
+    that `engine="incremental"` cannot handle, and for a memory budget below one state's need.
     """
     if engine not in ENGINES:
         raise unknown_choice("engine", engine, ENGINES)
@@ -61,7 +60,7 @@ def make_engine(
             spec=spec, state_shape=state_shape, memory_budget=memory_budget, differences_only=differences_only,
         )  # fmt: skip
     if engine == "auto":
-        warnings.warn(f"ablating in dense batches, ten times slower, because of the policy {reason}", stacklevel=2)
+        warnings.warn(f"this policy is ablated in dense batches, about ten times slower: {reason}", stacklevel=2)
     return DenseEngine(
         policy,
         spec=spec,
@@ -72,7 +71,7 @@ def make_engine(
 
 
 def _check_weights(policy: object) -> torch.device:
-    """The device of the policy's parameters, the CPU for a policy without any."""
+    """Return the device of the policy's parameters: the CPU for a policy without any."""
     if not isinstance(policy, nn.Module):
         return torch.device("cpu")
     for name, parameter in policy.named_parameters():
@@ -84,12 +83,12 @@ def _check_weights(policy: object) -> torch.device:
 def _parts(
     policy: Callable[[Tensor], Tensor], state_shape: tuple[int, int, int], device: torch.device
 ) -> tuple[NetworkParts | None, str]:
-    """The traced policy, or None and why it cannot be traced."""
+    """Return the traced policy, or None and the reason why it cannot be traced."""
     try:
         parts = trace(policy)
     except NotTraceable as error:
         return None, str(error)
     states = synthetic_states(state_shape, device)
     if not agrees(parts.q_values(states), policy(states).float()):
-        return None, "what torch.fx traced of it gives other Q-values than it does itself"
+        return None, "the network traced by torch.fx and the policy give different Q-values"
     return parts, ""

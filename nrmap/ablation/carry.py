@@ -1,15 +1,15 @@
-"""Carries the change that each ablation makes from layer to layer, over the window that it reaches.
+"""Propagate the change made by each ablation from layer to layer, within its receptive window.
 
-The ablations of one *strip* go together: those of a few neighbouring image rows, in all states of
-a batch. They reach the same rows of every layer, the strip's *window* there. Sideways each of
-them reaches a few columns only; but as the ablations are sorted by pixel column, those that reach
-a given column of a layer follow one another. So a layer's changes are kept column by column, each
-a dense matrix of (ablations that reach it) × (units of the window that change), and a step of a
-convolution is a sum of matrix products between slices of such matrices.
+All ablations of one *strip*, a few neighbouring image rows in all states of a batch, are
+processed together. They reach the same rows of every layer: the strip's *window* in that layer.
+Horizontally each ablation reaches only a few columns. The ablations are sorted by pixel column,
+so the ablations that reach a given column of a layer are contiguous. A layer's changes are
+stored column by column, each column as a dense matrix of (ablations that reach it) × (window
+units that change). A convolution is then a sum of matrix products between slices of these matrices.
 
-What is carried is always a difference between the ablated and the clean network. A layer's linear
-part maps differences δ to differences, and behind it relu(z + δ) − relu(z) equals
-max(δ + min(z, 0), −max(z, 0)), where z is the clean pre-activation.
+All changes are differences between the ablated and the clean network. A linear layer maps
+differences δ to differences. For the ReLU behind it, with the clean pre-activation z:
+relu(z + δ) − relu(z) = max(δ + min(z, 0), −max(z, 0)).
 """
 
 from dataclasses import dataclass
@@ -24,31 +24,30 @@ from nrmap.ablation.parts import Convolution
 class Ablations:
     """The R ablations of a strip that change the first layer, sorted by pixel column."""
 
-    starts: list[int]  # those of pixel column j are starts[j] to starts[j + 1]
-    states: Tensor  # [R], whose state within the batch
-    pixels: Tensor  # [R], which of that state's ablations
+    starts: list[int]  # pixel column j has the ablations starts[j] to starts[j + 1]
+    states: Tensor  # [R], index of the state within the batch
+    pixels: Tensor  # [R], index of the ablation within its state
 
     def __len__(self) -> int:
         return len(self.states)
 
     def of(self, pixel_columns: range) -> slice:
-        """Those of the given pixel columns."""
+        """The ablations of these pixel columns."""
         return slice(self.starts[pixel_columns.start], self.starts[pixel_columns.stop])
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """The changes of one layer at one of its columns.
+    """The changes in one column of a layer.
 
-    A unit is named by its index y·O + c into the window, y counted from the window's first row.
-    Units that no ablation changes have been dropped.
+    Unit y·O + c is channel c in row y of the window. Units that no ablation changes are dropped.
     """
 
-    pixel_columns: range  # from the first to the last whose ablation reaches this column
+    pixel_columns: range  # the pixel columns whose ablations reach this column
     ablations: slice
     changes: Tensor  # [ablations, units]
     units: Tensor  # [units], ascending
-    ends: list[int]  # the units of window row y are ends[y] to ends[y + 1] of them
+    ends: list[int]  # window row y has the entries ends[y] to ends[y + 1] of `units`
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +61,14 @@ class Changes:
 
 @dataclass(frozen=True, eq=False)
 class CleanLayer:
-    """The clean pre-activations z of a convolution for S states, in the two parts that its ReLU's change needs."""
+    """The clean pre-activations z of a convolution for S states, split into two parts for the ReLU."""
 
     below: Tensor  # min(z, 0) [W, S, H, O]
     minus_above: Tensor  # −max(z, 0) [W, S, H, O]
 
     @staticmethod
     def of(z: Tensor) -> "CleanLayer":
-        """The parts of `z` [S, O, H, W]."""
+        """Split `z` [S, O, H, W]."""
         by_column = z.permute(3, 0, 2, 1).contiguous()
         return CleanLayer(by_column.clamp(max=0), by_column.clamp(min=0).neg_())
 
@@ -87,12 +86,11 @@ class CleanLayer:
 def first_changes(
     layer: Convolution, clean: CleanLayer, differences: Tensor, strip: range, pixels: Tensor
 ) -> tuple[Ablations, Changes]:
-    """The ablations of a strip of I image rows that change the first layer, and these changes.
+    """Find the ablations of a strip of I image rows that change the first layer, and their changes.
 
-    `differences` [W, I, M, S, K] tells by how much the scaled input differs: for each pixel
-    column, image row and state there are M ablations, each of K channels. K is C and M is 1 where
-    all channels are ablated together; else K is 1 and ablation m is of channel m. `pixels`
-    [W, I, M] are the ablations' numbers.
+    `differences` [W, I, M, S, K] is the change of the scaled input. Each pixel column, image row
+    and state has M ablations of K channels: M = 1 and K = C if all channels are ablated together,
+    otherwise M = C and K = 1. `pixels` [W, I, M] are the indices of the ablations within a state.
     """
     width, _, _, states, _ = differences.shape
     window = layer.vertical.readers(strip, clean.height)
@@ -127,7 +125,7 @@ def first_changes(
 
 
 def next_changes(layer: Convolution, clean: CleanLayer, ablations: Ablations, inputs: Changes) -> Changes:
-    """The changes of a convolution's outputs, its ReLU included, from those of its inputs."""
+    """Compute the changes of a convolution's outputs, ReLU included, from the changes of its inputs."""
     window = layer.vertical.readers(inputs.window, clean.height)
     first_row = inputs.window.start
     sums: dict[int, Tensor] = {}
@@ -144,7 +142,7 @@ def next_changes(layer: Convolution, clean: CleanLayer, ablations: Ablations, in
                 start = run.input - first_row
                 read = slice(column.ends[start], column.ends[start + run.length])
                 changes = column.changes[:, read]  # [ablations, units]
-                # The unit y·I + c is under tap (y − start) + run.tap, so under that row of the kernel's matrix.
+                # Window row y lies under the kernel's tap (y − start) + run.tap.
                 under = column.units[read] + (run.tap - start) * inputs.channels
                 weights = layer.by_column.index_select(1, under)  # [KW, units, O]
                 for x in layer.horizontal.readers(range(source, source + 1), clean.width):
@@ -164,7 +162,7 @@ def next_changes(layer: Convolution, clean: CleanLayer, ablations: Ablations, in
 
 
 def _reach(layer: Convolution, inputs: Changes, x: int) -> range:
-    """From the first to the last pixel column whose ablation changes an input of the layer's column `x`."""
+    """The pixel columns, first to last, whose ablations change an input of the layer's column `x`."""
     read = [
         column.pixel_columns for source, column in inputs.columns.items() if layer.horizontal.tap(source, x) is not None
     ]
@@ -172,7 +170,7 @@ def _reach(layer: Convolution, inputs: Changes, x: int) -> range:
 
 
 def _column(pixel_columns: range, ablations: slice, changes: Tensor, channels: int) -> Column:
-    """The changes [ablations, window rows · channels] of a layer's column, without the units that never change."""
+    """A column with these `changes` [ablations, window rows · channels]; drops units that never change."""
     ends = torch.arange(0, changes.shape[1] + 1, channels, device=changes.device)
     if not len(changes):
         return Column(pixel_columns, ablations, changes[:, :0], ends[:0], [0] * len(ends))

@@ -1,4 +1,4 @@
-"""The plain engine: every ablated state goes through the whole network."""
+"""The dense engine: run the whole network on every ablated state."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -12,7 +12,7 @@ from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite, check_
 
 
 class DenseEngine:
-    """Ablates by running the policy on every ablated copy of a state, in batches."""
+    """Runs the policy on every ablated copy of a state, in batches."""
 
     name = "dense"
 
@@ -28,10 +28,10 @@ class DenseEngine:
         memory_format: torch.memory_format = torch.contiguous_format,
         exact: NetworkParts | None = None,
     ) -> None:
-        """`policy` is any function of uint8 states [N, C, H, W] on `device` to [N, A].
+        """`policy` maps uint8 states [N, C, H, W] on `device` to [N, A].
 
-        Without `skip_unchanged` also pixels that have the ablated value already are computed,
-        which is only of use as a yardstick. `exact` is the policy in float64, if there is one.
+        `skip_unchanged` skips pixels that already have the ablated value; benchmarks switch it
+        off. `exact` is the policy in float64, if available.
         """
         self._policy = policy
         self._spec = spec
@@ -44,7 +44,7 @@ class DenseEngine:
 
     @cached_property
     def rounding_floor(self) -> float:
-        """About the largest |ΔQ| that is nothing but rounding, measured or assumed on made-up states."""
+        """Approximate upper limit of rounding errors in ΔQ, from synthetic states; see `rounding_floor`."""
         states = synthetic_states(self._state_shape, self._device)
         numbers = sampled_ablations(self._spec, self._state_shape).to(self._device)
         with torch.inference_mode():
@@ -52,7 +52,7 @@ class DenseEngine:
             return rounding_floor(self._policy(states), ablated, self._exact, self._spec, states)
 
     def ablate(self, states: Tensor) -> Iterator[AblatedChunk]:
-        """The ablated Q-values of uint8 `states` [N, C, H, W], a chunk for each state."""
+        """Ablate uint8 `states` [N, C, H, W]; yields one chunk for each state."""
         check_states(states, self._state_shape)
         for start, state in enumerate(states):
             q_values, clean = self._ablate(state.to(self._device))

@@ -1,4 +1,4 @@
-"""How far an engine's ablated Q-values are from the exact ones, and whether any action changes by it."""
+"""Compare an engine's ablated Q-values with float64 values: errors and changed actions."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 from nrmap.support.errors import check
 
-# Of max(1, max|Q|): differences below this are ties or rounding.
+# Relative to max(1, max|Q|). Smaller differences are ties or rounding.
 TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Exactness:
-    """The comparison of a number of ablated states with their float64 Q-values.
+    """Comparison of ablated states with their float64 Q-values.
 
-    An arg max that differs is a mismatch where the exact Q-values of the two actions are more
-    than TOLERANCE·max(1, max|Q|) apart, with max|Q| over the actions of that ablated state, and
-    a tie otherwise. `max_scaled_q_diff` is the largest |ΔQ| in units of max(1, max|Q|).
+    If the arg max differs, it is a mismatch if the exact Q-values of the two actions differ by
+    more than TOLERANCE·max(1, max|Q|), with max|Q| over the actions of that ablated state;
+    otherwise it is a tie. `max_scaled_q_diff` is the largest error in units of max(1, max|Q|).
     """
 
     ablations: int
@@ -28,12 +28,15 @@ class Exactness:
 
     @property
     def exact(self) -> bool:
-        """Whether no action is mismatched and no Q-value further off than TOLERANCE on its scale."""
+        """True if there is no mismatch and every error is at most TOLERANCE·max(1, max|Q|)."""
         return self.argmax_mismatches == 0 and self.max_scaled_q_diff <= TOLERANCE
 
 
 def compare(q_values: Tensor, exact: Tensor) -> Exactness:
-    """Compare float32 `q_values` [..., A] with `exact` ones, float64 of the same shape."""
+    """Compare `q_values` [..., A] with `exact`, float64 of the same shape.
+
+    Raises NrmapError for another shape, or if `exact` is not float64.
+    """
     check(exact.dtype == torch.float64, f"exact Q-values are {exact.dtype}: expected torch.float64")
     check(q_values.shape == exact.shape, f"Q-values {list(q_values.shape)}: expected {list(exact.shape)}")
     found, exact = q_values.flatten(0, -2).double(), exact.flatten(0, -2)  # [n, A]

@@ -1,4 +1,4 @@
-"""Which outputs of a convolution a changed input can reach, one axis at a time."""
+"""Index arithmetic of convolutions: the outputs that a changed input reaches, one axis at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Run(NamedTuple):
-    """Neighbouring taps of a kernel on neighbouring inputs: tap + k reads input + k, for k < length."""
+    """Consecutive taps of a kernel on consecutive inputs: tap + k reads input + k, for k < length."""
 
     tap: int
     input: int
@@ -27,11 +27,11 @@ class Axis:
 
     @property
     def span(self) -> int:
-        """The distance from the first to the last input that one output reads, both included."""
+        """Receptive field of one output: the number of inputs from the first to the last that it reads."""
         return (self.kernel - 1) * self.dilation + 1
 
     def outputs(self, inputs: int) -> int:
-        """How many outputs there are for so many inputs."""
+        """Number of outputs for this number of inputs."""
         return (inputs + 2 * self.padding - self.span) // self.stride + 1
 
     def first_input(self, output: int) -> int:
@@ -39,23 +39,23 @@ class Axis:
         return output * self.stride - self.padding
 
     def tap(self, source: int, output: int) -> int | None:
-        """The tap with which `output` reads the input `source`, None where it does not."""
+        """The tap with which `output` reads the input `source`, or None if it does not read it."""
         tap, rest = divmod(source - self.first_input(output), self.dilation)
         return tap if rest == 0 and 0 <= tap < self.kernel else None
 
     def readers(self, changed: range, outputs: int) -> range:
-        """From the first to the last of so many outputs that reads any input in `changed`; may be empty."""
+        """The range from the first to the last of `outputs` outputs that reads an input in `changed`; may be empty."""
         first = -(-(changed[0] + self.padding - self.span + 1) // self.stride)  # rounded up
         last = (changed[-1] + self.padding) // self.stride
         return range(max(first, 0), min(last, outputs - 1) + 1)
 
     def sources(self, output: int, inputs: int) -> range:
-        """From the first to the last of so many inputs that `output` reads; may be empty."""
+        """The range from the first to the last of `inputs` inputs that `output` reads; may be empty."""
         first = self.first_input(output)
         return range(max(first, 0), min(first + self.span, inputs))
 
     def runs(self, output: int, changed: range) -> list[Run]:
-        """The taps of `output` on inputs in `changed`: one run, or with dilation one for every tap."""
+        """The taps of `output` on inputs in `changed`: one run, or with dilation one run per tap."""
         first = self.first_input(output)
         taps = [tap for tap in range(self.kernel) if first + tap * self.dilation in changed]
         if taps and self.dilation == 1:
@@ -63,15 +63,15 @@ class Axis:
         return [Run(tap, first + tap * self.dilation, 1) for tap in taps]
 
     def taps(self, sources: Sequence[int], outputs: Sequence[int]) -> Tensor:
-        """The taps [sources, outputs] with which every output reads every source; `kernel` stands for none."""
+        """Table [sources, outputs] of the tap with which each output reads each source; `kernel` means none."""
         taps = [[self.tap(source, output) for output in outputs] for source in sources]
         return torch.tensor([[self.kernel if tap is None else tap for tap in row] for row in taps])
 
 
 def strips(axis: Axis, inputs: int) -> list[range]:
-    """The inputs of an axis in blocks that reach the same outputs; inputs that reach none are left out.
+    """Group the inputs of an axis into blocks that reach the same outputs; inputs that reach none are left out.
 
-    With kernel 8 and stride 4 these are blocks of 4.
+    Kernel 8 and stride 4 give blocks of 4.
     """
     outputs = axis.outputs(inputs)
     blocks: list[range] = []

@@ -1,14 +1,14 @@
-"""From the changes of the features to those of the Q-values, without the hidden units that keep their side of zero.
+"""Changes of the Q-values from changes of the features, skipping hidden units that keep their sign.
 
 A hidden unit's change is wᵀδ, and |wᵀδ| ≤ Σ_x ‖w_x‖·‖δ_x‖ over the columns x of the feature map
-(Cauchy and Schwarz). One such bound for a state and a few neighbouring pixel columns costs next
-to nothing and sorts the units. Where the clean pre-activation is further from 0 than the bound,
-no ablation carries it to the other side of its ReLU: below 0 the unit stays silent, above 0 it
-stays linear, and all linear units together act on the Q-values as one matrix with A columns. If
-this holds in every state of the batch, the unit needs no matrix product of its own.
+(Cauchy and Schwarz). One such bound for a state and a few neighbouring pixel columns is cheap.
+If the clean pre-activation is further from 0 than the bound, no ablation changes its sign: below
+0 the unit is *silent*, above 0 it is *linear*, and all linear units together act on the Q-values
+as one matrix with A columns. A unit that is silent, or linear, in every state of the batch needs
+no matrix product of its own.
 
-The others are computed as relu(h + wᵀδ), and the clean readout is taken off at the end: unlike in
-the layers before, no later step needs the units' differences.
+All other units are *undecided* and computed as relu(h + wᵀδ). The clean readout is subtracted
+at the end: unlike in earlier layers, no later step needs the differences of single units.
 """
 
 from dataclasses import dataclass
@@ -20,35 +20,35 @@ from torch.nn import functional
 from nrmap.ablation.carry import Ablations, Changes
 from nrmap.ablation.parts import NetworkParts, Readout
 
-# So many neighbouring pixel columns share a bound; fewer are tighter and cost more.
+# Number of neighbouring pixel columns that share a bound. Fewer make it tighter and dearer.
 COLUMNS_PER_BOUND = 4
-# So many ablations go through the hidden layer at a time: few enough for a processor's cache.
+# Number of ablations in one product of the hidden layer: few enough for a processor's cache.
 ABLATIONS_AT_A_TIME = 2048
-# Rows of results that begin on a cache line: without it products of this size take up to half as long again.
+# Rows of results begin on a cache line. Otherwise products of this size take up to 1.5 times as long.
 ALIGNMENT = 16
-# The bounds are computed in float32.
+# Covers the rounding of the bounds, which are computed in float32.
 SLACK = 1.001
 
 
 @dataclass(frozen=True, eq=False)
 class CleanHidden:
-    """The hidden layer of S states: its pre-activations h [S, U], and the Q-values [S, A] that follow from them."""
+    """The hidden layer of S states: pre-activations h [S, U] and the resulting Q-values [S, A]."""
 
     pre_activations: Tensor
     q_values: Tensor
 
 
 class HiddenLayer:
-    """The hidden layer and what follows it, for feature maps of one size."""
+    """The hidden layer and the layers behind it, for feature maps of one size."""
 
     def __init__(self, parts: NetworkParts, height: int, width: int) -> None:
-        """`height` and `width` are those of the feature map."""
+        """`height` and `width` are the sides of the feature map."""
         weight = parts.hidden_weight.unflatten(1, (-1, height, width))  # [U, C, H, W]
         self.weight = weight.permute(3, 2, 1, 0).contiguous()  # [W, H, C, U]
         self.tail = parts.tail
 
     def q_changes(self, clean: CleanHidden, ablations: Ablations, features: Changes) -> Tensor:
-        """By how much each ablation changes the Q-values, [R, A]."""
+        """The change of the Q-values by each ablation, [R, A]."""
         window = features.window
         weights = {
             x: self.weight[x, window.start : window.stop].flatten(0, 1).index_select(0, column.units)  # [units, U]
@@ -74,7 +74,7 @@ def _by_readout(
     readout: Readout, weights: dict[int, Tensor], clean: CleanHidden, ablations: Ablations, features: Changes
 ) -> Tensor:
     linear, undecided = sorted_units(weights, clean.pre_activations, ablations, features)
-    # The undecided units, the sum of all linear ones for each action, and zeros up to a whole cache line.
+    # Columns: undecided units, then one sum of all linear units per action, then zeros up to a full cache line.
     actions = len(readout.bias)
     width = -(-(len(undecided) + actions) // ALIGNMENT) * ALIGNMENT
     through = (readout.weight * linear).T  # [U, A]
@@ -84,12 +84,12 @@ def _by_readout(
     pre_activations = _widened(clean.pre_activations[:, undecided], width)  # [S, width]
     read = torch.cat([readout.weight[:, undecided], torch.eye(actions).to(through)], dim=1)  # [A, B + A]
     read = _widened(read, width)
-    clean_q = functional.linear(pre_activations.relu(), read)  # [S, A], what the units in doubt add to the Q-values
+    clean_q = functional.linear(pre_activations.relu(), read)  # [S, A], contribution of the undecided units
     parts = []
     for rows in _slices(len(ablations)):
         states = ablations.states[rows]
         sums = _add_products(pre_activations.index_select(0, states), weights, features, rows)  # [n, width]
-        sums[:, : len(undecided)].relu_()  # the sums over linear units stay as they are
+        sums[:, : len(undecided)].relu_()  # no ReLU on the sums over linear units
         parts.append(functional.linear(sums, read).sub_(clean_q.index_select(0, states)))
     return torch.cat(parts)  # [R, A]
 
@@ -101,14 +101,14 @@ def _widened(matrix: Tensor, width: int) -> Tensor:
 def sorted_units(
     weights: dict[int, Tensor], pre_activations: Tensor, ablations: Ablations, features: Changes
 ) -> tuple[Tensor, Tensor]:
-    """Which hidden units are linear in every state under every ablation, [U], and the indices of those in doubt, [B].
+    """Sort the hidden units: a mask [U] of the linear units and the indices [B] of the undecided units.
 
-    The others are silent.
+    Linear and silent mean: in every state and under every ablation. All remaining units are silent.
     """
     states, units = pre_activations.shape
     counts = torch.tensor(ablations.starts, device=pre_activations.device).diff()
     blocks = torch.arange(len(counts), device=counts.device) // COLUMNS_PER_BOUND
-    groups = blocks.repeat_interleave(counts) * states + ablations.states  # [R], a (block, state) pair each
+    groups = blocks.repeat_interleave(counts) * states + ablations.states  # [R], index of the (block, state) pair
     largest = pre_activations.new_zeros(len(features.columns), (int(blocks[-1]) + 1) * states)  # [X, groups]
     for norms, column in zip(largest, features.columns.values(), strict=True):
         own = torch.linalg.vector_norm(column.changes, dim=1)
@@ -121,7 +121,7 @@ def sorted_units(
 
 
 def _add_products(sums: Tensor, weights: dict[int, Tensor], features: Changes, rows: slice) -> Tensor:
-    """`sums` [n, U], of the ablations `rows`, plus the features' changes times `weights`; in place."""
+    """Add the features' changes times `weights` to `sums` [n, U] of the ablations `rows`, in place."""
     for x, column in features.columns.items():
         first, last = max(rows.start, column.ablations.start), min(rows.stop, column.ablations.stop)
         if first < last:

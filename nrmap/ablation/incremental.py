@@ -1,4 +1,4 @@
-"""The engine that carries changes instead of computing every ablated state anew."""
+"""The incremental engine: propagate changes instead of recomputing every ablated state."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -15,12 +15,12 @@ from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite, check_
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.runtime import keep_freed_memory
 
-# Larger matrix products are faster ones, up to about so many states at a time.
+# Larger matrix products are faster up to about this number of states at a time, on a CPU.
 MOST_STATES = 64
 
 
 class IncrementalEngine:
-    """Ablates by carrying changes through the parts of a traced network."""
+    """Propagates the changes of all ablations through the parts of a traced network."""
 
     def __init__(
         self,
@@ -32,11 +32,11 @@ class IncrementalEngine:
         memory_budget: int,
         differences_only: bool = False,
     ) -> None:
-        """`policy` gives the clean Q-values and `parts`, taken from it, their changes.
+        """`policy` gives the clean Q-values; `parts`, traced from it, give the changes.
 
-        With `differences_only` those of one ablated state are right up to a number that they share.
-        `memory_budget` in bytes decides how many states are ablated at a time; NrmapError where
-        it is too small for one.
+        With `differences_only` the Q-values of an ablated state are exact up to a common number.
+        `memory_budget` in bytes limits the number of states ablated at a time. Raises NrmapError
+        if it is too small for one state.
         """
         self.name = "incremental-differences" if differences_only else "incremental"
         self._policy = policy
@@ -46,7 +46,7 @@ class IncrementalEngine:
         self._state_shape = state_shape
         self._device = parts.hidden_weight.device
         if self._device.type == "cpu":
-            keep_freed_memory()  # else a third of the time goes into page faults
+            keep_freed_memory()  # otherwise page faults take a third of the time
         self._hidden_layer = HiddenLayer(parts, *parts.feature_sides(*state_shape[1:]))
         self._strips = strips(parts.convolutions[0].vertical, state_shape[1])
         fixed, per_state = _working_memory(parts, spec, state_shape, self._strips)
@@ -58,18 +58,18 @@ class IncrementalEngine:
 
     @cached_property
     def rounding_floor(self) -> float:
-        """About the largest |ΔQ| that is nothing but rounding, measured against float64 on made-up states."""
+        """Approximate upper limit of rounding errors in ΔQ, measured against float64 on synthetic states."""
         states = synthetic_states(self._state_shape, self._device)[: self.states_at_once]
         q_values, clean = self._ablate(states)
         sample = q_values.flatten(1, -2)[:, sampled_ablations(self._spec, self._state_shape).to(self._device)]
         return rounding_floor(clean, sample, self._parts.double(), self._spec, states)
 
     def ablate(self, states: Tensor) -> Iterator[AblatedChunk]:
-        """The ablated Q-values of uint8 `states` [N, C, H, W], `states_at_once` states a chunk."""
+        """Ablate uint8 `states` [N, C, H, W]; yields chunks of `states_at_once` states."""
         check_states(states, self._state_shape)
         for start in range(0, len(states), self.states_at_once):
             q_values, clean = self._ablate(states[start : start + self.states_at_once].to(self._device))
-            # Copies that were not made in inference mode can be used like any other tensor.
+            # Inference tensors refuse gradients and in-place changes, so hand out ordinary copies.
             chunk = AblatedChunk(start, q_values.cpu().clone(), clean.cpu().clone())
             check_finite(chunk)
             yield chunk
@@ -81,7 +81,7 @@ class IncrementalEngine:
         pre_activations, hidden = parts.pre_activations(states)
         clean_hidden = CleanHidden(hidden, parts.tail(hidden))
         if not self._agrees(clean_hidden.q_values, clean_q):
-            raise NrmapError("the policy is not what it was when the engine was made: make a new one")
+            raise NrmapError("the policy has changed since the engine was made: make a new engine")
         clean = [CleanLayer.of(z) for z in pre_activations]
         differences = self._differences(states)  # [W, H, M, S, K]
         ablated_shape = self._spec.ablated_shape(self._state_shape)
@@ -104,11 +104,11 @@ class IncrementalEngine:
     def _agrees(self, found: Tensor, expected: Tensor) -> bool:
         if not self._differences_only:
             return agrees(found, expected)
-        missing = (expected - found).mean(dim=1, keepdim=True)  # [S, 1], what all actions have in common
+        missing = (expected - found).mean(dim=1, keepdim=True)  # [S, 1], common to all actions
         return agrees(found + missing, expected, roundings=4)
 
     def _differences(self, states: Tensor) -> Tensor:
-        """By how much each ablation changes the scaled input, [W, H, M, S, K]; see first_changes."""
+        """The change of the scaled input by each ablation, [W, H, M, S, K]; see `first_changes`."""
         levels = self._parts.scaled_values  # [256, C]
         channels = torch.arange(levels.shape[1], device=self._device)[:, None, None]
         before = levels[states.long(), channels]  # [S, C, H, W]
@@ -120,7 +120,7 @@ class IncrementalEngine:
 def _working_memory(
     parts: NetworkParts, spec: AblationSpec, state_shape: tuple[int, int, int], blocks: list[range]
 ) -> tuple[int, int]:
-    """Bytes that are taken whatever the number of states, and bytes for each state, at most."""
+    """Upper limits of memory in bytes: the fixed part, and the part per state."""
     channels, height, width = state_shape
     each = channels if spec.channels == "each" else 1
     clean, carried = 0, 0

@@ -1,4 +1,4 @@
-"""What the nodes of a traced network do, under one name for modules, functions and methods."""
+"""Common names for the operations of a traced network, whether modules, functions or methods."""
 
 import operator
 from collections.abc import Callable, Mapping
@@ -12,8 +12,8 @@ from nrmap.ablation.geometry import Axis
 from nrmap.ablation.parts import Convolution
 
 
-class NotTraceable(Exception):  # noqa: N818 (not a mistake: the dense engine takes over)
-    """Why a policy is not of the form that the incremental engine knows."""
+class NotTraceable(Exception):  # noqa: N818 (not an error: the dense engine takes over)
+    """The incremental engine does not support this policy; the message gives the reason."""
 
 
 _MODULES: dict[type[nn.Module], str] = {
@@ -38,7 +38,7 @@ ROW_BY_ROW = ELEMENTWISE | {"linear", "mean", "sum", "cat", "getitem"}
 
 
 def operation_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
-    """The name of what `node` does; NotTraceable where it is nothing known."""
+    """The name of the operation of `node`. Raises NotTraceable for an unknown one."""
     name: str | None
     if node.op == "call_module":
         module = modules[str(node.target)]
@@ -55,7 +55,7 @@ def operation_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
 
 
 def flattens(node: fx.Node, operation: str, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether `node` turns [N, C, H, W] into [N, C·H·W]."""
+    """True if `node` reshapes [N, C, H, W] to [N, C·H·W]."""
     if operation == "reshape":
         return len(node.args) == 3 and isinstance(node.args[1], fx.Node) and bool(node.args[2] == -1)
     if operation != "flatten":
@@ -69,7 +69,7 @@ def flattens(node: fx.Node, operation: str, modules: Mapping[str, nn.Module]) ->
 
 
 def keeps_rows_apart(node: fx.Node, operation: str) -> bool:
-    """Whether a ROW_BY_ROW operation on [N, ...] is one for each of the N rows."""
+    """True if a ROW_BY_ROW operation on [N, …] treats each of the N rows on its own."""
     if operation in ("mean", "sum"):
         dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
         keeps = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
@@ -84,7 +84,7 @@ def keeps_rows_apart(node: fx.Node, operation: str) -> bool:
 
 
 def is_affine(node: fx.Node, operation: str, varies: Callable[[fx.Node], bool]) -> bool:
-    """Whether a ROW_BY_ROW operation is affine in those of its arguments that vary with the state."""
+    """True if a ROW_BY_ROW operation is affine in its state-dependent arguments."""
     varying = [isinstance(argument, fx.Node) and varies(argument) for argument in node.args]
     if operation == "mul":
         return sum(varying) == 1
@@ -92,7 +92,10 @@ def is_affine(node: fx.Node, operation: str, varies: Callable[[fx.Node], bool]) 
 
 
 def convolution(module: nn.Conv2d) -> Convolution:
-    """The convolution of `module`, its weights copied; a grouped one as the dense one that it equals."""
+    """Copy `module` as a convolution without groups; absent connections get weight 0.
+
+    Raises NotTraceable for a padding mode other than zeros, and for padding="same" with an even kernel.
+    """
     if module.padding_mode != "zeros":
         raise NotTraceable(f"padding_mode={module.padding_mode!r} is not supported")
     axes = []
@@ -105,7 +108,7 @@ def convolution(module: nn.Conv2d) -> Convolution:
         else:
             padding = 0 if module.padding == "valid" else int(module.padding[index])
         axes.append(Axis(kernel, stride, padding, dilation))
-    weight = frozen(module.weight)  # [O, I / groups, KH, KW]
+    weight = frozen_float32(module.weight)  # [O, I / groups, KH, KW]
     if module.groups > 1:
         dense = weight.new_zeros(module.out_channels, module.in_channels, *module.kernel_size)
         rows, columns = module.out_channels // module.groups, weight.shape[1]
@@ -117,11 +120,11 @@ def convolution(module: nn.Conv2d) -> Convolution:
 
 
 def bias_of(module: nn.Conv2d | nn.Linear) -> Tensor:
-    """The bias of a layer, zeros where it has none."""
-    weight = frozen(module.weight)
-    return weight.new_zeros(len(weight)) if module.bias is None else frozen(module.bias)
+    """The bias of a layer; zeros if it has none."""
+    weight = frozen_float32(module.weight)
+    return weight.new_zeros(len(weight)) if module.bias is None else frozen_float32(module.bias)
 
 
-def frozen(parameter: Tensor) -> Tensor:
-    """A float32 copy of `parameter` as it is now."""
+def frozen_float32(parameter: Tensor) -> Tensor:
+    """A float32 copy of the current values of `parameter`."""
     return parameter.detach().to(torch.float32, copy=True).contiguous()

@@ -1,4 +1,4 @@
-"""A traced network in the parts that the incremental engine works on."""
+"""The parts of a traced network, as the incremental engine uses them."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -9,13 +9,13 @@ from torch.nn import functional
 
 from nrmap.ablation.geometry import Axis
 
-# Relative; the weights of a readout are differences of outputs.
+# Relative rounding error of a readout's weights, which are differences of outputs.
 READ_OFF_ERROR = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Convolution:
-    """One convolution, with a ReLU behind it or not."""
+    """One convolution, with or without a ReLU behind it."""
 
     weight: Tensor  # [O, I, KH, KW]
     bias: Tensor  # [O]
@@ -30,12 +30,12 @@ class Convolution:
 
     @cached_property
     def by_column(self) -> Tensor:
-        """The weights [KW, KH·I, O]: for each column of the kernel a matrix from (row, input channel)."""
+        """The weights [KW, KH·I, O]: one matrix (row and input channel to output) per kernel column."""
         return self.weight.permute(3, 2, 1, 0).flatten(1, 2).contiguous()
 
     @cached_property
     def by_tap(self) -> Tensor:
-        """The weights [KH + 1, KW + 1, I, O]; the last row and column, for no tap at all, are zero."""
+        """The weights [KH + 1, KW + 1, I, O]; the last row and column are zero and stand for "no tap"."""
         return functional.pad(self.weight, (0, 1, 0, 1)).permute(2, 3, 1, 0).contiguous()
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -47,13 +47,13 @@ class Convolution:
         return functional.conv2d(inputs, self.weight, self.bias, stride, padding, dilation)
 
     def outputs(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the outputs for inputs of height × width."""
+        """Height and width of the output maps for input maps of height × width."""
         return self.vertical.outputs(height), self.horizontal.outputs(width)
 
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """Q = weight · relu(h) + bias: all that follows the hidden layer, where it is no more than that."""
+    """Q = weight · relu(h) + bias, for networks that are affine behind the hidden layer's ReLU."""
 
     weight: Tensor  # [A, U]
     bias: Tensor  # [A]
@@ -67,13 +67,13 @@ class Readout:
 class NetworkParts:
     """Q(s) = tail(hidden_weight · flatten(convolutions(scaling(s))) + hidden_bias).
 
-    The hidden layer is every linear layer that reads the flattened features, one below the other:
-    with dueling heads those of value and advantage. `tail` leads from its pre-activations [N, U]
-    to the Q-values [N, A], each row for itself.
+    The hidden layer stacks all linear layers that read the flattened features: with dueling heads
+    the first layers of value and advantage. `tail` maps its pre-activations [N, U] to Q-values
+    [N, A], each row on its own.
     """
 
     scaling: fx.GraphModule
-    scaled_values: Tensor  # [256, C], what each grey level becomes in each channel
+    scaled_values: Tensor  # [256, C], the scaled value of each grey level in each channel
     convolutions: tuple[Convolution, ...]
     hidden_weight: Tensor  # [U, F]
     hidden_bias: Tensor  # [U]
@@ -91,7 +91,10 @@ class NetworkParts:
         return height, width
 
     def pre_activations(self, states: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Of uint8 states [N, C, H, W]: every convolution's [N, O, H', W'] and the hidden layer's [N, U]."""
+        """Pre-activations of each convolution [N, O, H', W'] and of the hidden layer [N, U].
+
+        `states` are uint8 [N, C, H, W].
+        """
         inputs: Tensor = self.scaling(states).to(self.hidden_weight.dtype)
         outputs = []
         for layer in self.convolutions:
@@ -105,9 +108,9 @@ class NetworkParts:
         return q_values
 
     def differences_only(self) -> "NetworkParts":
-        """Without the hidden units that move all Q-values alike: those are right up to a number for each state.
+        """Drop hidden units with equal weight for all actions; Q-values are then exact up to a number per state.
 
-        Of dueling heads the value's units fall away, half of the hidden layer.
+        Dueling heads lose the units of the value, half of the hidden layer.
         """
         if not isinstance(self.tail, Readout):
             return self
@@ -123,7 +126,7 @@ class NetworkParts:
         )
 
     def double(self) -> "NetworkParts":
-        """The same network in float64; the scaled states remain the float32 numbers that the policy sees."""
+        """The same network in float64. The states are still scaled in float32, as the policy does."""
         layers = (replace(layer, weight=layer.weight.double(), bias=layer.bias.double()) for layer in self.convolutions)
         if isinstance(self.tail, Readout):
             tail: fx.GraphModule | Readout = Readout(self.tail.weight.double(), self.tail.bias.double())

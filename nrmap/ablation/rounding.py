@@ -1,4 +1,4 @@
-"""How much of a change in Q may be nothing but rounding."""
+"""Estimate the rounding error of ablated Q-values."""
 
 import math
 
@@ -10,21 +10,21 @@ from nrmap.ablation.spec import AblationSpec
 
 SAMPLES = 4
 ABLATIONS_PER_SAMPLE = 32
-# An error that a sample happens to show is not the largest there is.
+# A sample does not show the largest error.
 SAFETY = 4
-# What stands for the measured error where there is no float64 network to measure against, in units of eps·max|Q|.
+# Assumed error in units of eps·max|Q|, if there is no float64 network to measure against.
 ASSUMED_ERROR = 4
 
 
 def agrees(found: Tensor, expected: Tensor, roundings: int = 1) -> bool:
-    """Whether two sets of Q-values are equal but for rounding: within 1e-5·max(1, max|Q|) for each of `roundings`."""
+    """True if two sets of Q-values differ by at most `roundings`·1e-5·max(1, max|Q|)."""
     if not expected.isfinite().all():
-        return True  # refused elsewhere, and by a clearer name
+        return True  # `check_finite` raises the clearer error later
     return bool((found - expected).abs().max() <= roundings * 1e-5 * max(1.0, float(expected.abs().max())))
 
 
 def synthetic_states(state_shape: tuple[int, int, int], device: torch.device) -> Tensor:
-    """A few uint8 states, always the same ones: flat squares of random grey levels, half of them under noise."""
+    """Four fixed uint8 states [4, C, H, W]: flat squares of random grey levels, two of them with noise."""
     generator = torch.Generator().manual_seed(0)
     channels, height, width = state_shape
     side = max(1, min(height, width) // 8)
@@ -36,7 +36,7 @@ def synthetic_states(state_shape: tuple[int, int, int], device: torch.device) ->
 
 
 def sampled_ablations(spec: AblationSpec, state_shape: tuple[int, int, int]) -> Tensor:
-    """The numbers [n] of some evenly spaced ablations of a state; see `ablate_pixels`."""
+    """Indices [n] of evenly spaced ablations of a state; see `ablate_pixels`."""
     return torch.linspace(0, spec.ablated_shape(state_shape).numel() - 1, ABLATIONS_PER_SAMPLE).long()
 
 
@@ -44,11 +44,11 @@ def sampled_ablations(spec: AblationSpec, state_shape: tuple[int, int, int]) -> 
 def rounding_floor(
     clean: Tensor, ablated: Tensor, exact: NetworkParts | None, spec: AblationSpec, states: Tensor
 ) -> float:
-    """A power of two of at least SAFETY times the largest rounding error in ΔQ on the `synthetic_states`.
+    """SAFETY times the largest rounding error in ΔQ on `states`, rounded up to a power of two.
 
-    `clean` [N, A] and `ablated` [N, n, A], of the `sampled_ablations`, are what an engine finds
-    for `states`. Their error is measured against `exact`, the network in float64, or without one
-    assumed; it is taken to be at least eps·max|Q|.
+    `clean` [N, A] and `ablated` [N, n, A] are an engine's Q-values for `states` [N, C, H, W] and
+    their `sampled_ablations`. The error is measured against `exact`, the network in float64, or
+    assumed without it. It is at least eps·max|Q|.
     """
     unit = torch.finfo(torch.float32).eps * float(ablated.abs().max())
     if exact is None:
@@ -62,9 +62,9 @@ def rounding_floor(
 
 
 def ablate_pixels(state: Tensor, numbers: Tensor, spec: AblationSpec) -> Tensor:
-    """Copies [n, C, H, W] of `state` [C, H, W], each with one of its ablations.
+    """Return n ablated copies [n, C, H, W] of `state` [C, H, W].
 
-    `numbers` [n] index the ablations of a state, [H, W] or [C, H, W], made flat.
+    `numbers` [n] are flat indices into the ablations of a state, [H, W] or [C, H, W].
     """
     copies = state.repeat(len(numbers), 1, 1, 1)
     rows = torch.arange(len(numbers), device=state.device)

@@ -1,4 +1,4 @@
-"""What is ablated, and what an engine gives back."""
+"""The types around an engine: what to ablate, results, and the engine's protocol."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from nrmap.support.errors import NrmapError, check, unknown_choice
 
 @dataclass(frozen=True)
 class AblationSpec:
-    """What becomes of an ablated pixel: Z_ij(s) of eq. 4 and 5 for `value` 0.
+    """How a pixel is ablated; `value` 0 gives Z_ij(s) of eq. 4 and 5.
 
-    `value` is the grey level in 0..255 that the pixel takes. With `channels` "all" pixel (i, j)
-    is ablated in every frame of the stack at once, with "each" in one frame at a time.
+    `value` is the pixel's new grey level, 0 to 255. `channels` "all" ablates pixel (i, j) in all
+    frames of the stack at once, "each" in one frame at a time. Raises NrmapError for other values.
     """
 
     value: int = 0
@@ -28,7 +28,7 @@ class AblationSpec:
             raise unknown_choice("channel mode", self.channels, ("all", "each"))
 
     def ablated_shape(self, state_shape: tuple[int, int, int]) -> torch.Size:
-        """[H, W] or [C, H, W], the ablations of one state [C, H, W]."""
+        """Shape [H, W] or [C, H, W] of the ablations of one state [C, H, W]."""
         return torch.Size(state_shape[1:] if self.channels == "all" else state_shape)
 
 
@@ -36,12 +36,11 @@ class AblationSpec:
 class AblatedChunk:
     """The Q-values of n consecutive states and of all their ablations, float32 on the CPU.
 
-    An ablation that changes nothing, because the pixel has the ablated value already, has exactly
-    the clean Q-values of its state.
+    If a pixel already has the ablated value, its Q-values are exactly the clean ones.
     """
 
     start: int  # index of the first state
-    q_values: Tensor  # [n, H, W, A], or [n, C, H, W, A] where channels are ablated apart
+    q_values: Tensor  # [n, H, W, A], or [n, C, H, W, A] with channels="each"
     clean_q_values: Tensor  # [n, A]
 
 
@@ -50,31 +49,31 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """`incremental` or `dense`."""
+        """`incremental`, `incremental-differences` or `dense`."""
 
     @property
     def rounding_floor(self) -> float:
-        """About the largest |ΔQ| that is nothing but rounding; depends on the policy alone, not on states."""
+        """Approximate upper limit of rounding errors in ΔQ; depends only on the policy, not on the states."""
 
     def ablate(self, states: Tensor) -> Iterator[AblatedChunk]:
-        """The chunks of `states`, uint8 [N, C, H, W], in order.
+        """Yield the chunks of `states`, uint8 [N, C, H, W], in order.
 
-        Raises NrmapError for states of another type or shape, and for Q-values that are not finite.
+        Raises NrmapError for states of another type or shape and for NaN or infinite Q-values.
         """
 
 
 def check_states(states: Tensor, state_shape: tuple[int, int, int]) -> None:
-    """NrmapError unless `states` is a non-empty uint8 [N, C, H, W] of the shape `state_shape`."""
+    """Raise NrmapError unless `states` is a non-empty uint8 [N, C, H, W] with `state_shape` (C, H, W)."""
     if states.dtype != torch.uint8 or states.ndim != 4 or tuple(states.shape[1:]) != state_shape or not len(states):
         channels, height, width = state_shape
         raise NrmapError(
-            f"states to ablate are {states.dtype} {list(states.shape)}: "
+            f"states are {states.dtype} {list(states.shape)}: "
             f"expected torch.uint8 [N, {channels}, {height}, {width}] with N ≥ 1"
         )
 
 
 def check_finite(chunk: AblatedChunk) -> None:
-    """NrmapError when any Q-value of `chunk` is NaN or infinite."""
+    """Raise NrmapError if any Q-value of `chunk` is NaN or infinite."""
     for values in (chunk.clean_q_values, chunk.q_values):
         finite = values.isfinite().flatten(1).all(dim=1)  # [n]
         if not finite.all():

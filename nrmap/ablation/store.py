@@ -1,9 +1,9 @@
-"""Ablated Q-values on disk, so that one sweep over the pixels serves every later map.
+"""Store ablated Q-values on disk, so that later maps need no second ablation.
 
-A folder holds, for each engine, `key.json` (what was ablated) and `q_values.npy`, a float32 array
-[N, 1 + ablations, A] whose row 0 is the state's clean Q-values. While it is being written it is
-called `q_values.npy.partial`, and `progress.json` counts the states that are safely on the disk;
-an interrupted job goes on behind them.
+A folder has one subfolder per engine with `key.json` (the inputs) and `q_values.npy`, a float32
+array [N, 1 + ablations, A] whose row 0 holds a state's clean Q-values. An unfinished file is named
+`q_values.npy.partial`, and `progress.json` counts the states safely written; an interrupted job
+continues after them.
 """
 
 import logging
@@ -33,26 +33,26 @@ READ_BYTES = 32 * 2**20
 def ablated_q_values(
     folder: Path, engine: Engine, states: Tensor, *, key: Mapping[str, Any], disk_budget: int
 ) -> Iterator[AblatedChunk]:
-    """The chunks of `engine.ablate(states)`: read from `folder` if they are there, else written to it on the way.
+    """Yield the chunks of `engine.ablate(states)`: read from `folder` if stored, otherwise computed and stored.
 
-    `key` holds all that the result depends on, as JSON values: the hashes of policy and states,
-    the ablated value and the channel mode. Of several processes that want the same folder one
-    ablates and the others wait for it; what a killed one had finished is used. Results of more
-    than `disk_budget` bytes, 4·N·(1 + ablations)·A, are streamed and not kept.
+    `key` holds everything that determines the result, as JSON values: hashes of policy and states,
+    ablated value and channel mode. If several processes need the same folder, one ablates and the
+    others wait. The finished part of a killed process is used. Results larger than `disk_budget`
+    bytes, 4·N·(1 + ablations)·A, are not stored.
 
-    Raises NrmapError, once iterated, when the folder holds something else or a damaged file, or
-    cannot be written.
+    While iterating, raises NrmapError if the folder belongs to other inputs, holds a damaged file
+    or cannot be written.
     """
     entry = _Entry(folder / engine.name, {**key, "engine": engine.name, "states_shape": list(states.shape)})
     if not entry.whole:
         (sample,) = engine.ablate(states[:1])
         size = len(states) * _rows(sample).nbytes
         if size > disk_budget:
-            log.info("%s bytes of ablated Q-values are not kept: disk budget %s", f"{size:,}", f"{disk_budget:,}")
+            log.info("ablated Q-values take %s bytes, disk budget %s: not stored", f"{size:,}", f"{disk_budget:,}")
             yield from engine.ablate(states)
             return
         with entry.lock():
-            if not entry.whole:  # another process may have made it so while this one waited
+            if not entry.whole:  # another process may have finished it while this one waited
                 entry.begin(sample, len(states))
                 yield from entry.read()
                 yield from entry.extend(engine, states)
@@ -61,7 +61,7 @@ def ablated_q_values(
 
 
 class _Entry:
-    """One engine's ablated Q-values for one key: an .npy file that grows state by state."""
+    """The stored Q-values of one engine for one key: an .npy file that grows state by state."""
 
     def __init__(self, folder: Path, key: dict[str, Any]) -> None:
         self._folder = folder
@@ -72,23 +72,23 @@ class _Entry:
         self._key_file = folder / "key.json"
         if self._key_file.exists():
             found = read_json(self._key_file)["key"]
-            check(found == key, f"{folder} holds the ablated Q-values of {found}: expected {key}")
+            check(found == key, f"{folder} has ablated Q-values for {found}: expected {key}")
 
     @property
     def whole(self) -> bool:
-        """Whether all states are there."""
+        """True if all states are stored."""
         return self._data.exists()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """The right to write, which one process has at a time and loses when it ends."""
+        """Hold the file lock that allows writing. The system releases it if the process dies."""
         with self._errors():
             self._folder.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self._folder / ".lock")
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
-                log.info("%s: waiting for another process that ablates the same states", self._folder)
+                log.info("%s: waiting for another process to ablate the same states", self._folder)
                 lock.acquire()
         try:
             yield
@@ -96,7 +96,7 @@ class _Entry:
             lock.release()
 
     def begin(self, sample: AblatedChunk, num_states: int) -> None:
-        """Make an empty file for states like that of `sample`, unless one was begun."""
+        """Create an empty file for `num_states` states shaped like `sample`, unless one exists."""
         if self._progress.exists() and self._partial.exists():
             return
         with self._errors():
@@ -108,7 +108,7 @@ class _Entry:
         write_json(self._progress, {"states": 0})
 
     def read(self) -> Iterator[AblatedChunk]:
-        """The chunks of the states that are there."""
+        """Yield the chunks of the stored states."""
         ablations = read_json(self._key_file)["ablations"]
         path = self._data if self.whole else self._partial
         offset, shape = _layout(path)
@@ -125,7 +125,7 @@ class _Entry:
             yield AblatedChunk(start, q_values[:, 1:].unflatten(1, ablations), q_values[:, 0])
 
     def extend(self, engine: Engine, states: Tensor) -> Iterator[AblatedChunk]:
-        """Ablate the states that are not there yet, and yield every chunk once it is."""
+        """Ablate the states that are not stored yet; yield each chunk after writing it."""
         done = read_json(self._progress)["states"]
         offset, shape = _layout(self._partial)
         for chunk in engine.ablate(states[done:]) if done < len(states) else ():
@@ -157,12 +157,12 @@ class _Entry:
 
 
 def _rows(chunk: AblatedChunk) -> Tensor:
-    """Clean and ablated Q-values together, [n, 1 + ablations, A]."""
+    """Concatenate clean and ablated Q-values, [n, 1 + ablations, A]."""
     return torch.cat([chunk.clean_q_values[:, None], chunk.q_values.flatten(1, -2)], dim=1)
 
 
 def _layout(path: Path) -> tuple[int, tuple[int, ...]]:
-    """Where the numbers of an .npy file begin, and the shape of the whole array."""
+    """Offset of the data in an .npy file, and the shape of the whole array."""
     try:
         with open(path, "rb") as file:
             np.lib.format.read_magic(file)

@@ -101,9 +101,8 @@ def test_beyond_the_budget_nothing_is_kept_and_a_line_says_so(tmp_path, caplog):
         streamed = joined(ablated_q_values(tmp_path / "kept", engine, STATES, key=KEY, disk_budget=size - 1))
     assert_same(streamed, expected(tmp_path))
     assert not (tmp_path / "kept").exists()
-    assert [record.message for record in caplog.records] == [
-        f"{size:,} bytes of ablated Q-values are not kept: disk budget {size - 1:,}"
-    ]
+    (record,) = caplog.records
+    assert f"{size:,} bytes, disk budget {size - 1:,}" in record.message
     joined(ablated_q_values(tmp_path / "kept", engine, STATES, key=KEY, disk_budget=size))
     (file,) = tmp_path.glob("kept/**/*.npy")
     assert file.stat().st_size == size + 128
@@ -208,7 +207,7 @@ def test_another_key_is_refused(tmp_path):
     engine = LoggingEngine(tmp_path / "journal")
     joined(ablated_q_values(tmp_path, engine, STATES, key=KEY, disk_budget=PLENTY))
     for key, states in (({**KEY, "value": 1}, STATES), (KEY, STATES[:3])):
-        with pytest.raises(NrmapError, match="holds the ablated Q-values of"):
+        with pytest.raises(NrmapError, match="has ablated Q-values for"):
             joined(ablated_q_values(tmp_path, engine, states, key=key, disk_budget=PLENTY))
 
 

@@ -190,7 +190,7 @@ class TestRefusals:
     )
     def test_states_of_another_kind(self, engine, states):
         made = make_engine(self.policy(), spec=AblationSpec(), engine=engine, state_shape=(1, 6, 6))
-        with pytest.raises(NrmapError, match=r"states to ablate are .* expected torch.uint8 \[N, 1, 6, 6\]"):
+        with pytest.raises(NrmapError, match=r"states are .* expected torch.uint8 \[N, 1, 6, 6\]"):
             list(made.ablate(states))
 
 
@@ -232,7 +232,7 @@ class Squared(nn.Module):
 
 def test_auto_falls_back_with_one_warning_and_is_exact():
     states = random_states(2, 1, 5, 6)
-    with pytest.warns(UserWarning, match="dense batches.*because of the policy its flatten") as warned:
+    with pytest.warns(UserWarning, match="dense batches.*: its flatten") as warned:
         engine = make_engine(Squared(), spec=AblationSpec(), state_shape=(1, 5, 6))
     assert len(warned) == 1
     assert engine.name == "dense"

@@ -225,7 +225,7 @@ class NoConvolution(Policy):
         (Softmax, "method softmax is not supported"),
         (DependsOnValues, "torch.fx cannot trace it"),
         (TwoArguments, "more than one argument"),
-        (TwoResults, "something else than one tensor"),
+        (TwoResults, "does not return a single tensor"),
         (NoConvolution, "not made of convolutions, Flatten and Linear"),
     ],
 )
