@@ -1,1 +1,1 @@
-"""Perturbations, attacks, bounds, certificates."""
+"""Perturbations, attacks, bounds and certificates."""

@@ -1,9 +1,9 @@
-"""Attacks for evaluation: how far can the policy be moved inside an ℓ∞ ball around what it sees?
+"""Attacks for evaluation: perturb states within an ℓ∞ ball to change the greedy action.
 
-Eq. 1 (one step) and eq. 2-3 (many) of the paper. Where training takes one cheap PGD, evaluation
-tries three objectives in turn and keeps the best it has seen, so that a robust score is not the
-fault of a weak attack. It looks for a flip, not for the worst flip: the share of flipped states is
-what it makes as large as it can, and a return under attack is that under the first flips found.
+FGSM is eq. 1 of the paper, PGD eq. 2-3. Training uses one cheap PGD. Evaluation tries three
+objectives in turn and keeps the best point seen, so that a weak attack does not make a policy look
+robust. The search stops at the first flip of a state. It maximises the fraction of flipped states
+and does not look for the flips that cost the most return.
 """
 
 from collections.abc import Callable
@@ -19,18 +19,18 @@ from torch.nn import functional
 from nrmap.robustness.perturbations import other_action_margin, project
 from nrmap.support.errors import NrmapError, check, unknown_choice
 
-# States in [0, 1], float [N, C, H, W], to Q-values [N, A]; see `nrmap.policies.network.frozen`.
+# Maps states in [0, 1], float [N, C, H, W], to Q-values [N, A]; see `nrmap.policies.network.frozen`.
 ScoresStates = Callable[[Tensor], Tensor]
-# Q-values [N, A], greedy actions a* [N] and worst actions [N] at the clean states, to [N].
+# Maps Q-values [N, A], greedy actions a* [N] and worst actions [N] at the clean states to [N].
 AttackObjective = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-# Madry et al. (2018) walk 2.5 radii in all, so that a random start can reach any corner of the ball.
+# Total length of all steps in radii: enough to reach any corner from any start (Madry et al. 2018).
 PGD_WALK = 2.5
 
 
 @dataclass(frozen=True)
 class Attacked:
-    """What an attack made of N states, and what the policy does there."""
+    """Result of an attack on N states."""
 
     perturbed: Tensor  # [N, C, H, W], in [0, 1] and in the ball
     clean_actions: Tensor  # [N], a* = argmax_a Q(s, a)
@@ -40,15 +40,15 @@ class Attacked:
 
     @property
     def flipped(self) -> Tensor:
-        """[N], whether the greedy action is another one than at the clean state."""
+        """Bool [N]: True if the greedy action differs from the one at the clean state."""
         return self.actions != self.clean_actions
 
 
 @dataclass(frozen=True)
 class StateNoise:
-    """Random numbers of a state that follow from (seed, episode, step) and from nothing else.
+    """Random numbers that depend only on (seed, episode, step).
 
-    So an attack on a state does not depend on which other states are attacked beside it.
+    An attack on a state is therefore independent of the other states in its batch.
     """
 
     seed: int
@@ -56,14 +56,14 @@ class StateNoise:
     steps: NDArray[np.int64]  # [N]
 
     def uniform(self, like: Tensor, draw: int, rows: Tensor | None = None) -> Tensor:
-        """Uniform in [−1, 1), of the shape and on the device of `like` [n, C, H, W]; `draw` numbers a state's draws.
+        """Uniform noise in [−1, 1) with the shape and device of `like` [n, C, H, W].
 
-        `rows` [n] says which of the N states are meant; all when it is left out.
+        `draw` counts the draws for one state. `rows` [n] selects from the N states; default: all.
         """
         chosen = np.arange(len(self.steps)) if rows is None else rows.cpu().numpy()
         noise = np.empty(like.shape, dtype=np.float32)
         for row, state in zip(noise, chosen, strict=True):
-            # A counter-based generator: its streams are apart wherever two high words of the counter differ.
+            # A counter-based generator: different high words of the counter give independent streams.
             bits = np.random.Philox(
                 key=np.array([self.seed, self.episodes[state]], dtype=np.uint64),
                 counter=np.array([0, 0, draw, self.steps[state]], dtype=np.uint64),
@@ -73,19 +73,22 @@ class StateNoise:
 
 
 class Attack(Protocol):
-    """An attack by its name: "noise", "fgsm", "pgd-10", …"""
+    """An attack; see `attack_named`."""
 
     @property
     def name(self) -> str:
-        """As it stands in records."""
+        """The name in records: "noise", "fgsm", "pgd-10", …"""
 
     def __call__(self, q_values: ScoresStates, states: Tensor, *, attack_epsilon: float, noise: StateNoise) -> Attacked:
-        """Attack `states`, float [N, C, H, W] in [0, 1], inside the ℓ∞ ball of radius `attack_epsilon`."""
+        """Attack `states`, float [N, C, H, W] in [0, 1], within the ℓ∞ ball of radius `attack_epsilon`.
+
+        Raises NrmapError unless 0 < `attack_epsilon` ≤ 1.
+        """
 
 
 @dataclass(frozen=True)
 class UniformNoise:
-    """One uniformly random point of the ball; no attack, but what every attack must beat."""
+    """One uniformly random point of the ball: the baseline for attacks."""
 
     name: str = "noise"
 
@@ -107,22 +110,22 @@ class UniformNoise:
 
 
 def cross_entropy_objective(q_values: Tensor, actions: Tensor, worst_actions: Tensor) -> Tensor:
-    """log((1 − π(a*)) / π(a*)), π = softmax(Q): rises with the cross-entropy −log π(a*).
+    """log((1 − π(a*)) / π(a*)) with π = softmax(Q); increases with the cross-entropy −log π(a*).
 
-    Its gradient is that of the cross-entropy over 1 − π(a*), so sign steps go the same way. But
-    where Q(s, a*) leads by more than about 17, 1 − π(a*) is 0 in float32, and with it the
-    gradient of the cross-entropy: an attack on that would stand still and prove nothing.
+    Its gradient is the gradient of the cross-entropy divided by 1 − π(a*), so sign steps are
+    equal. If Q(s, a*) leads by more than about 17, 1 − π(a*) is 0 in float32: the gradient of the
+    cross-entropy vanishes and an attack on it does not move. This objective avoids that.
     """
     return _log_odds_of_others(q_values, actions)
 
 
 def margin_objective(q_values: Tensor, actions: Tensor, worst_actions: Tensor) -> Tensor:
-    """max_{a≠a*} Q(s', a) − Q(s', a*), the inside of eq. 7."""
+    """max_{a≠a*} Q(s', a) − Q(s', a*), the inner term of eq. 7."""
     return other_action_margin(q_values, actions)
 
 
 def worst_action_objective(q_values: Tensor, actions: Tensor, worst_actions: Tensor) -> Tensor:
-    """log(π(w) / (1 − π(w))), w = argmin_a Q(s, a): the cross-entropy attack aimed at the worst action."""
+    """log(π(w) / (1 − π(w))) with w = argmin_a Q(s, a): the cross-entropy attack targeted at the worst action."""
     return -_log_odds_of_others(q_values, worst_actions)
 
 
@@ -132,17 +135,17 @@ def _log_odds_of_others(q_values: Tensor, actions: Tensor) -> Tensor:
     return q_values.masked_fill(is_chosen, -torch.inf).logsumexp(dim=1) - chosen
 
 
-# The first flip ends the search, so the objective whose flips cost most comes first.
+# The first flip ends the search, so the objective with the most costly flips comes first.
 OBJECTIVES: tuple[AttackObjective, ...] = (worst_action_objective, margin_objective, cross_entropy_objective)
 
 
 @dataclass(frozen=True)
 class GradientAttack:
-    """`steps` sign steps of `step_fraction`·ε for each objective in turn, stopping at a state's first flip.
+    """`steps` sign steps of `step_fraction`·ε for each objective in turn; stops at a state's first flip.
 
-    Of all points seen, the clean state included, each state keeps the one with the largest
-    margin max_{a≠a*} Q(s', a) − Q(s', a*): the result is never worse for the attacker than no
-    attack. With `random_start` every objective starts from a random point of its own.
+    Each state keeps the point with the largest margin max_{a≠a*} Q(s', a) − Q(s', a*) among all
+    points seen, including the clean state. With `random_start` each objective starts from its own
+    random point of the ball. Raises NrmapError for fewer than 1 step or a fraction ≤ 0.
     """
 
     name: str
@@ -186,7 +189,7 @@ class GradientAttack:
 
 
 class _Search:
-    """The best point seen so far for each of N states."""
+    """The best point seen so far for each of the N states."""
 
     def __init__(self, states: Tensor, clean: Tensor) -> None:
         self.clean_actions = clean.argmax(dim=1)
@@ -196,15 +199,18 @@ class _Search:
         self.margins = self.clean_margins.clone()
 
     def open_rows(self) -> Tensor:
-        """Indices [n] of the states that have not flipped."""
+        """Indices [n] of the states without a flip."""
         return (self.actions == self.clean_actions).nonzero().squeeze(1)
 
     def see(self, rows: Tensor, points: Tensor, scores: Tensor) -> Tensor:
-        """Keep those of `points` [n, C, H, W], Q-values [n, A], that beat what was seen; [n], which are still open."""
+        """Record `points` [n, C, H, W] with Q-values `scores` [n, A] for the states `rows` [n].
+
+        Returns bool [n]: True if the point does not flip the action.
+        """
         actions = scores.argmax(dim=1)
         margins = other_action_margin(scores, self.clean_actions[rows])
         flipped = actions != self.clean_actions[rows]
-        # A flip can come with margin 0, when two actions tie and the other one comes first.
+        # A flip may have margin 0: two actions tie and the new one has the lower index.
         better = (margins > self.margins[rows]) | flipped
         kept = rows[better]
         self.best[kept], self.margins[kept], self.actions[kept] = points[better], margins[better], actions[better]
@@ -215,13 +221,16 @@ class _Search:
 
 
 def pgd(steps: int, walk: float = PGD_WALK) -> GradientAttack:
-    """Projected gradient ascent from a random start, in `steps` steps of ε·`walk` / `steps`."""
+    """Projected gradient ascent from a random start with `steps` steps of ε·`walk` / `steps`."""
     check(steps >= 1, f"attack steps={steps}: expected at least 1")
     return GradientAttack(f"pgd-{steps}", steps=steps, step_fraction=walk / steps, random_start=True)
 
 
 def attack_named(name: str) -> Attack:
-    """The attack that records call `name`: "noise", "fgsm" (eq. 1, one step of ε from the state) or "pgd-K"."""
+    """The attack with this name: "noise", "fgsm" (eq. 1, one step of ε from the state) or "pgd-K" with K steps.
+
+    Raises NrmapError for any other name.
+    """
     kind, _, steps = name.partition("-")
     if name == "noise":
         return UniformNoise()
@@ -235,5 +244,5 @@ def attack_named(name: str) -> Attack:
 
 
 def check_attack_epsilon(attack_epsilon: float) -> None:
-    """NrmapError unless 0 < ε ≤ 1."""
+    """Raise NrmapError unless 0 < ε ≤ 1."""
     check(0 < attack_epsilon <= 1, f"attack_epsilon={attack_epsilon}: expected 0 < ε ≤ 1, in units where white is 1")

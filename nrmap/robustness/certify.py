@@ -1,4 +1,4 @@
-"""Proofs that no state of the ball changes the greedy action, for the policy as float32 computes it."""
+"""Certificates: proofs that no state in the ball changes the greedy action of the float32 policy."""
 
 import copy
 import hashlib
@@ -21,39 +21,41 @@ from nrmap.robustness.bounds import (
     state_box,
 )
 
-# A perturbed state is s ± ε in float32, off by at most 2⁻²⁴ below 1; the rest covers the rounding of ε and of the box.
+# Computing s ± ε in float32 has an error of at most 2⁻²⁴; the rest covers the rounding of ε and of the box.
 _STATE_ROUNDING = 2.0**-22
 
 
 class Certifier(Protocol):
-    """A proof, where it succeeds, that no point of the ball flips the greedy action."""
+    """Tries to prove that no point of the ball flips the greedy action."""
 
     def __call__(self, states: Tensor, actions: Tensor, attack_epsilon: float, /) -> Tensor:
-        """Whether `actions` [N] stay greedy all over the ball around `states` [N, C, H, W] in [0, 1]; bool [N]."""
+        """Bool [N]: True if the proof succeeds that `actions` [N] are greedy in the whole ball.
+
+        `states` are float [N, C, H, W] in [0, 1].
+        """
 
     def possible_actions(self, states: Tensor, attack_epsilon: float, /) -> Tensor:
-        """Bool [N, A]: False where an action is proven not to be greedy anywhere in the ball around `states`."""
+        """Bool [N, A]: False if the action is proven not to be greedy anywhere in the ball."""
 
 
 class IntervalCertifier:
-    """Interval bounds in float64, widened by the rounding of the float32 network that acts.
+    """Interval bounds in float64, widened by the rounding of the acting float32 network.
 
-    What is proven holds for every float32 state s' of the ball and every evaluation of the
-    network that adds up float32 products, in any order and with fused multiply-add or without,
-    as long as nothing overflows. It is no proof for TF32, Winograd or FFT convolutions, which a
-    GPU may use.
+    The proof covers every float32 state s' in the ball and every evaluation of the network that
+    sums float32 products in any order, with or without fused multiply-add, without overflow. It
+    does not cover TF32, Winograd or FFT convolutions, which a GPU may use.
     """
 
     def __init__(self, network: QNetwork) -> None:
-        """`network` as it acts, in float32; later changes of it are not seen."""
+        """`network` is copied; later changes have no effect."""
         self._network = copy.deepcopy(network).requires_grad_(False)
         self._exact = copy.deepcopy(self._network).double()
 
     @torch.no_grad()
     def __call__(self, states: Tensor, actions: Tensor, attack_epsilon: float, /) -> Tensor:
-        """Whether `actions` [N] stay greedy all over the ball around `states` [N, C, H, W] in [0, 1]; bool [N]."""
+        """See `Certifier`."""
+        # Quick bounds in float32 rule out most states; the rest need the rigorous bounds.
         certified = margins_of(q_difference_bounds(self._network, states, attack_epsilon), actions) < 0
-        # That was quick and without rounding, and can only rule out; what passed is now to be proven.
         rows = certified.nonzero().squeeze(1)
         if len(rows):
             certified[rows] = margins_of(self.difference_bounds(states[rows], attack_epsilon), actions[rows]) < 0
@@ -61,11 +63,11 @@ class IntervalCertifier:
 
     @torch.no_grad()
     def possible_actions(self, states: Tensor, attack_epsilon: float) -> Tensor:
-        """Which actions may be greedy somewhere in the ball around `states` [N, C, H, W] in [0, 1]; bool [N, A].
+        """Bool [N, A]: True if the action may be greedy somewhere in the ball.
 
-        An action is left out when another one is proven to have the larger Q-value all over the
-        ball. The two are compared by the bound of their difference: bounds of each Q-value alone
-        leave more actions in, as they count what moves V(s') as if it moved one of the two.
+        `states` are float [N, C, H, W] in [0, 1]. An action is excluded if another action is
+        proven to have a larger Q-value in the whole ball. The proof bounds the difference of both
+        Q-values, in which V(s') cancels; bounds of single Q-values would exclude fewer actions.
         """
         possible = ~(q_difference_bounds(self._network, states, attack_epsilon) < 0).any(dim=2)  # [N, A]
         rows = (~possible).any(dim=1).nonzero().squeeze(1)
@@ -75,9 +77,9 @@ class IntervalCertifier:
 
     @torch.no_grad()
     def difference_bounds(self, states: Tensor, attack_epsilon: float) -> Tensor:
-        """Upper bounds of Q(s', a) − Q(s', b) over the ball; float64 [N, A, A], indexed (n, a, b).
+        """Upper bounds of Q(s', a) − Q(s', b) in the ball, float64 [N, A, A] indexed (n, a, b).
 
-        Where one is negative, Q(s', a) < Q(s', b) in float32 as well. `states` float [N, C, H, W] in [0, 1].
+        They also hold for float32 Q-values. `states` are float [N, C, H, W] in [0, 1].
         """
         network = self._exact
         ball = state_box(states.double(), attack_epsilon)
@@ -85,11 +87,11 @@ class IntervalCertifier:
         layers, last = split_head(network.advantage)
         hidden = propagate(layers, features, rounded=True)  # [N, hidden]
         summed = hidden.magnitude @ last.weight.abs().T + last.bias.abs()  # [N, A], |W| |x| + |b|
-        # Every advantage is rounded on its own, so here rounding does not cancel.
+        # Each advantage is rounded separately, so the rounding errors of two actions do not cancel.
         error = float32_error(last.in_features) * summed + FLOAT32_UNDERFLOW  # [N, A]
         bounds = output_differences(last, hidden) + error[:, :, None] + error[:, None, :]
         if network.value is not None:
-            # (V + A) − mean A rounds twice for each of two actions, by u of at most |V| + |A|, then |V| + 2 |A|.
+            # (V + A) − mean A rounds twice for each of the two actions, by u·(|V| + |A|) and u·(|V| + 2 |A|) at most.
             value = propagate(network.value, features, rounded=True).magnitude  # [N, 1]
             largest = value + (summed + error).amax(dim=1, keepdim=True)  # [N, 1]
             bounds += 8 * FLOAT32_UNIT_ROUNDOFF * largest[:, :, None]
@@ -97,14 +99,14 @@ class IntervalCertifier:
 
 
 class RememberingCertifier:
-    """Proves what another certifier proves, and each state, action and radius once.
+    """Caches the results of another certifier by state, action and radius.
 
-    Episodes of equal seeds run through the same states until an attack flips an action, so most
-    of what is asked under attack was asked before.
+    Episodes with equal seeds have the same states until an attack flips an action, so most
+    queries under attack repeat earlier ones.
     """
 
     def __init__(self, certify: Certifier) -> None:
-        """`certify` gives the proofs; asked again it would give the same ones."""
+        """`certify` must be deterministic."""
         self._certify = certify
         self._known: dict[tuple[bytes, int, float], bool] = {}
 
@@ -123,5 +125,5 @@ class RememberingCertifier:
         return torch.tensor([self._known[key] for key in keys], dtype=torch.bool, device=states.device)
 
     def possible_actions(self, states: Tensor, attack_epsilon: float, /) -> Tensor:
-        """See `Certifier`; not remembered."""
+        """See `Certifier`; not cached."""
         return self._certify.possible_actions(states, attack_epsilon)

@@ -1,4 +1,4 @@
-"""Steps inside the ℓ∞ ball D(s) = {s' : ‖s' − s‖∞ ≤ ε} ∩ [0, 1], eq. 2-3 of the paper."""
+"""Perturbations inside the ℓ∞ ball D(s) = {s' : ‖s' − s‖∞ ≤ ε} ∩ [0, 1], eq. 2-3 of the paper."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# States to one number per state, larger where the attacker fares better: [N, C, H, W] → [N].
+# Maps states [N, C, H, W] to the attacker's objective [N].
 Objective = Callable[[Tensor], Tensor]
 
 
 def other_action_margin(q_values: Tensor, actions: Tensor) -> Tensor:
-    """max_{a≠a*} Q(s, a) − Q(s, a*), the inside of eq. 7: positive where `actions` is not greedy.
+    """Returns [N]: max_{a≠a*} Q(s, a) − Q(s, a*), the inner term of eq. 7; positive if a* is not greedy.
 
-    `q_values` [N, A] with A ≥ 2, `actions` a* [N]; returns [N].
+    `q_values` [N, A] with A ≥ 2, `actions` a* [N].
     """
     chosen = q_values.gather(1, actions[:, None])  # [N, 1]
     is_chosen = functional.one_hot(actions, q_values.shape[1]).bool()  # [N, A]
@@ -23,24 +23,24 @@ def other_action_margin(q_values: Tensor, actions: Tensor) -> Tensor:
 
 
 def project(perturbed: Tensor, states: Tensor, attack_epsilon: float) -> Tensor:
-    """The nearest point to `perturbed` in the ε-ball around `states` and in [0, 1], both float [N, C, H, W]."""
+    """Project `perturbed` onto the ε-ball around `states` and onto [0, 1]; both float [N, C, H, W]."""
     within_ball = torch.minimum(torch.maximum(perturbed, states - attack_epsilon), states + attack_epsilon)
     return within_ball.clamp(0, 1)
 
 
 def random_start(states: Tensor, attack_epsilon: float, generator: torch.Generator) -> Tensor:
-    """A uniformly random point of the ball around each state, as Madry et al. (2018) start PGD."""
+    """A uniformly random point of the ball around each state, the start of PGD in Madry et al. (2018)."""
     noise = torch.rand(states.shape, generator=generator, device=states.device)
     return project(states + (2 * noise - 1) * attack_epsilon, states, attack_epsilon)
 
 
 @dataclass(frozen=True)
 class AscentPath:
-    """K sign steps: K + 1 points, and the objective and its input gradient at all but the last."""
+    """The K + 1 points of K sign steps, with the objective and its input gradient at the first K."""
 
-    points: list[Tensor]  # K + 1 of [N, C, H, W] in [0, 1]
-    values: list[Tensor]  # K of [N]
-    gradients: list[Tensor]  # K of [N, C, H, W]
+    points: list[Tensor]  # K + 1 tensors [N, C, H, W] in [0, 1]
+    values: list[Tensor]  # K tensors [N]
+    gradients: list[Tensor]  # K tensors [N, C, H, W]
 
     @property
     def end(self) -> Tensor:
@@ -57,10 +57,11 @@ def projected_gradient_ascent(
     step_size: float | Callable[[Tensor], Tensor],
     start: Tensor,
 ) -> AscentPath:
-    """`steps` steps of eq. 3 from `start`: along sign ∇ objective, projected around `states`, float [N, C, H, W].
+    """Take `steps` steps of eq. 3 from `start`: along the sign of the objective's gradient, then projected.
 
-    `step_size` may draw a size for every pixel of a gradient. An infinite `attack_epsilon` projects to
-    [0, 1] only. Only the gradient of the input is taken: the objective needs frozen parameters.
+    `states` and `start` are float [N, C, H, W] in [0, 1]. `step_size` is a number, or a function
+    of the gradient that gives a size per pixel. An infinite `attack_epsilon` projects to [0, 1]
+    only. Only input gradients are computed, so the objective's parameters should be frozen.
     """
     path = AscentPath([start], [], [])
     for _ in range(steps):

@@ -198,7 +198,7 @@ def test_a_policy_that_has_changed_is_noticed():
     policy = TestRefusals().policy().requires_grad_(False)
     engine = make_engine(policy, spec=AblationSpec(), state_shape=(1, 6, 6))
     policy.network.features[0].weight += 1
-    with pytest.raises(NrmapError, match="make a new one"):
+    with pytest.raises(NrmapError, match="make a new engine"):
         list(engine.ablate(random_states(1, 1, 6, 6)))
 
 
