@@ -29,8 +29,7 @@ from nrmap.play.evaluation import (
     evaluate,
     evaluate_baselines,
 )
-from nrmap.play.states import RolloutStates, check_same_game, collect_states, pool_states
-from nrmap.play.states_file import load_states, save_states
+from nrmap.play.states import RolloutStates, check_same_game, collect_states, load_states, pool_states, save_states
 from nrmap.policies.policy import Policy
 from nrmap.robustness.certify import IntervalCertifier
 from nrmap.support.errors import NrmapError

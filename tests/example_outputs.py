@@ -22,8 +22,7 @@ from nrmap.maps.sweep import sweep_maps
 from nrmap.play.evaluation import BASELINE_METHOD, GAP_QUANTILES, WORST_CASE, episode_records, rate_record
 from nrmap.play.players import EpisodeCounts
 from nrmap.play.rollout import Episode
-from nrmap.play.states import RolloutStates, SourcePolicy
-from nrmap.play.states_file import save_states
+from nrmap.play.states import RolloutStates, SourcePolicy, save_states
 from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
 from nrmap.support.files import identity_of, sha256_of_file, write_json

@@ -23,7 +23,7 @@ from analyze.report.play_panels import (
 from analyze.report.tables import headline_temperature
 from nrmap.maps.heatmaps import KINDS
 from nrmap.maps.sparsity import MapKind
-from nrmap.play.states_file import load_states
+from nrmap.play.states import load_states
 from nrmap.support.errors import NrmapError
 from nrmap.support.records import Record
 

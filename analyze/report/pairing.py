@@ -18,8 +18,7 @@ from analyze.report.names import base_method, is_control, policy_label
 from nrmap.maps.differences import paired_differences, seed_difference
 from nrmap.maps.episode_maps import EpisodeMaps
 from nrmap.maps.sparsity import MAP_NAMES
-from nrmap.play.states import RolloutStates
-from nrmap.play.states_file import load_states
+from nrmap.play.states import RolloutStates, load_states
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.records import Record
 

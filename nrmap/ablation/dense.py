@@ -8,7 +8,8 @@ from torch import Tensor
 
 from nrmap.ablation.parts import NetworkParts
 from nrmap.ablation.rounding import ablate_pixels, rounding_floor, sampled_ablations, synthetic_states
-from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite, check_states
+from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite
+from nrmap.policies.agent import check_states
 
 
 class DenseEngine:

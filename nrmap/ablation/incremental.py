@@ -11,7 +11,8 @@ from nrmap.ablation.geometry import strips
 from nrmap.ablation.hidden import ABLATIONS_AT_A_TIME, CleanHidden, HiddenLayer
 from nrmap.ablation.parts import NetworkParts
 from nrmap.ablation.rounding import agrees, rounding_floor, sampled_ablations, synthetic_states
-from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite, check_states
+from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite
+from nrmap.policies.agent import check_states
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.runtime import keep_freed_memory
 

@@ -62,16 +62,6 @@ class Engine(Protocol):
         """
 
 
-def check_states(states: Tensor, state_shape: tuple[int, int, int]) -> None:
-    """Raise NrmapError unless `states` is a non-empty uint8 [N, C, H, W] with `state_shape` (C, H, W)."""
-    if states.dtype != torch.uint8 or states.ndim != 4 or tuple(states.shape[1:]) != state_shape or not len(states):
-        channels, height, width = state_shape
-        raise NrmapError(
-            f"states are {states.dtype} {list(states.shape)}: "
-            f"expected torch.uint8 [N, {channels}, {height}, {width}] with N ≥ 1"
-        )
-
-
 def check_finite(chunk: AblatedChunk) -> None:
     """Raise NrmapError if any Q-value of `chunk` is NaN or infinite."""
     for values in (chunk.clean_q_values, chunk.q_values):

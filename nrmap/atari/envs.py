@@ -1,9 +1,8 @@
-"""Atari games as seeded episodes: an emulator's state is (seed, actions since).
+"""Atari games as seeded episodes that can be replayed from their seed and actions.
 
-ale-py's vector environment draws the seeds of its own resets where nobody sees them, and an
-emulator inside it cannot be saved. Here every episode is started from a seed that follows
-from (run seed, stream, environment, episode), so an episode can be played again, and a running
-one brought back, from its seed and its actions.
+ale-py's vector environment hides the seeds of its own resets and cannot save an emulator. Here
+each episode starts from a seed computed from (run seed, stream, environment, episode), so that a
+finished episode can be replayed and a running one restored from its seed and actions.
 """
 
 from collections.abc import Sequence
@@ -16,18 +15,19 @@ from numpy.typing import NDArray
 from nrmap.atari.games import rom_id
 from nrmap.support.errors import check
 
-# Streams keep training, evaluation and validation episodes apart for one and the same run seed.
+# Streams separate training, evaluation and validation episodes of the same run seed.
 TRAINING_STREAM, EVALUATION_STREAM, VALIDATION_STREAM = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """How a game becomes states and actions; kept with every policy that learned from it.
+    """A game and its preprocessing; stored with every policy trained on it.
 
-    One agent step is `frame_skip` frames with one action; the state is the last `frame_stack`
-    grey screens, max-pooled over two frames and resized to height × width, as uint8 in
-    [0, 255]. `noop_max` is the largest number of no-ops before an episode, `sticky_actions` the
-    probability that the emulator repeats the previous action.
+    One agent step repeats an action for `frame_skip` frames. A state consists of the last
+    `frame_stack` grey screens, max-pooled over two frames and resized to height × width, uint8 in
+    [0, 255]. An episode starts with fewer than `noop_max` no-ops (none for 0 or 1).
+    `sticky_actions` is the probability that the emulator repeats the previous action. Raises
+    NrmapError for unknown games and values out of range.
     """
 
     game: str
@@ -57,7 +57,7 @@ class EnvSpec:
 
 @dataclass(frozen=True)
 class Transition:
-    """What one agent step of every environment gave; E is the number of environments.
+    """Result of one agent step in each of E environments.
 
     `terminated`: the game is over. `truncated`: the step limit ended the episode.
     """
@@ -70,25 +70,25 @@ class Transition:
 
     @property
     def ended(self) -> NDArray[np.bool_]:
-        """[E], whether the episode is over for either reason."""
+        """Bool [E]: True if the episode is terminated or truncated."""
         return self.terminated | self.truncated
 
 
 def episode_seed(run_seed: int, stream: int, env: int, episode: int) -> int:
-    """The emulator seed, in [0, 2^31), of one episode of one environment."""
+    """The emulator seed of one episode of one environment, in [0, 2^31)."""
     words = np.random.SeedSequence([run_seed, stream, env, episode]).generate_state(1)
     return int(words[0] >> 1)
 
 
 class SeededVectorEnv:
-    """E copies of a game whose episodes begin only when told to, each from a given seed.
+    """E copies of a game; `begin` starts episodes explicitly, each from a given seed.
 
-    Call `begin` for every environment first, then alternate `send` and `recv` (or `step`);
-    an environment whose episode has ended must be begun again before the next `send`.
+    First call `begin` for every environment, then alternate `send` and `recv`, or call `step`.
+    After the end of an episode call `begin` for its environment before the next `send`.
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, num_threads: int = 0, *, colour: bool = False) -> None:
-        """`num_threads`: emulator threads; 0 takes one for each core. `colour` gives RGB states [E, C, H, W, 3]."""
+        """`num_threads`: emulator threads, 0 for one per core. `colour`: RGB states [E, C, H, W, 3]."""
         self.spec = spec
         self.num_envs = num_envs
         self._env = AtariVectorEnv(
@@ -101,7 +101,7 @@ class SeededVectorEnv:
             grayscale=not colour,
             frameskip=spec.frame_skip,
             noop_max=spec.noop_max,
-            # This limit is in frames; the no-ops before the episode do not count.
+            # In frames; the no-ops before the episode do not count.
             max_num_frames_per_episode=spec.max_agent_steps * spec.frame_skip,
             repeat_action_probability=spec.sticky_actions,
             full_action_space=spec.full_action_space,
@@ -110,26 +110,26 @@ class SeededVectorEnv:
         )
         self._begun = False
         self._running = np.zeros(num_envs, dtype=bool)
-        self.no_op_frames: NDArray[np.int32] = np.zeros(num_envs, dtype=np.int32)  # [E], before the current episodes
+        self.no_op_frames: NDArray[np.int32] = np.zeros(num_envs, dtype=np.int32)  # [E], of the current episodes
 
     @property
     def num_actions(self) -> int:
-        """A, the size of the action set."""
+        """A, the number of actions."""
         return len(self.action_names)
 
     @property
     def action_names(self) -> tuple[str, ...]:
-        """The A actions by name, in order."""
+        """The names of the A actions, in order."""
         return tuple(action.name for action in self._env.ale.get_action_set())
 
     def begin(self, mask: NDArray[np.bool_], seeds: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """Start an episode in every environment of `mask` [E], one seed each.
+        """Start an episode with `seeds[e]` in each environment e of `mask` [E]; the others continue.
 
-        The others are left as they are. Returns the states [E, C, H, W] and lives [E] of all.
+        Returns the states [E, C, H, W] and lives [E] of all environments.
         """
         seeds_array = np.asarray(seeds, dtype=np.int32)
         if not self._begun and not np.all(mask):
-            # A partial reset needs a full one before it.
+            # ale-py requires a full reset before a partial one.
             self._env.reset(seed=np.zeros(self.num_envs, dtype=np.int32))
         self._begun = True
         states, info = self._env.reset(seed=seeds_array, options={"reset_mask": np.asarray(mask, dtype=bool)})
@@ -138,12 +138,12 @@ class SeededVectorEnv:
         return states, info["lives"]
 
     def send(self, actions: NDArray[np.integer]) -> None:
-        """Begin one agent step of every environment with `actions` [E]; returns at once."""
-        assert self._running.all(), "an ended episode was stepped: begin it again first"
+        """Begin one agent step with `actions` [E] and return immediately."""
+        assert self._running.all(), "an episode has ended: call begin before send"
         self._env.send(np.ascontiguousarray(actions, dtype=np.int64))
 
     def recv(self) -> Transition:
-        """Wait for the step that `send` began."""
+        """Wait for the step begun by `send`."""
         states, rewards, terminated, truncated, info = self._env.recv()
         self._running = ~(terminated | truncated)
         return Transition(states, rewards.astype(np.float32), terminated, truncated, info["lives"])

@@ -1,4 +1,4 @@
-"""The Atari games of the installed ale-py, by the names that ALE gives them."""
+"""The Atari games of the installed ale-py and their ALE names."""
 
 import functools
 
@@ -6,24 +6,24 @@ from ale_py import roms
 
 from nrmap.support.errors import unknown_choice
 
-# Two-player cartridges without a single-player reward: gymnasium registers no ALE id for them.
+# Two-player games without a single-player reward; gymnasium registers no ALE id for them.
 WITHOUT_SINGLE_PLAYER = frozenset({"combat", "joust", "maze_craze", "warlords"})
 
 
 @functools.cache
 def game_names() -> tuple[str, ...]:
-    """Every playable game in CamelCase, sorted: `AirRaid`, …, `Freeway`, …, `Zaxxon`."""
+    """All playable games in CamelCase, sorted: `AirRaid`, …, `Freeway`, …, `Zaxxon`."""
     rom_ids = set(roms.get_all_rom_ids()) - WITHOUT_SINGLE_PLAYER
     return tuple(sorted(camel_case(rom_id) for rom_id in rom_ids))
 
 
 def camel_case(rom_id: str) -> str:
-    """The game's name for a ROM id: `bank_heist` → `BankHeist`, `space_invaders` → `SpaceInvaders`."""
+    """The game's name for a ROM id: `bank_heist` → `BankHeist`."""
     return "".join(part.title() for part in rom_id.split("_"))
 
 
 def rom_id(game: str) -> str:
-    """The ROM id of a game's name. Raises NrmapError naming the nearest games."""
+    """The ROM id of a game. Raises NrmapError with similar names for an unknown game."""
     by_name = {camel_case(rom): rom for rom in roms.get_all_rom_ids()}
     if game not in game_names():
         raise unknown_choice("game", game, game_names())

@@ -18,7 +18,7 @@ from nrmap.play.players import (
     RandomPlayer,
     WorstCasePlayer,
 )
-from nrmap.play.rollout import ActionFn, Episode, Progress, env_of, play
+from nrmap.play.rollout import ActionFn, Episode, ProgressFn, env_of, play
 from nrmap.policies.agent import Agent
 from nrmap.robustness.attacks import UniformNoise, attack_named, check_attack_epsilon
 from nrmap.robustness.certify import RememberingCertifier
@@ -178,7 +178,7 @@ def evaluate_baselines(
     return records
 
 
-def _named(progress: EvaluationProgress | None, roll_out: str) -> Progress | None:
+def _named(progress: EvaluationProgress | None, roll_out: str) -> ProgressFn | None:
     return None if progress is None else partial(progress, roll_out)
 
 

@@ -1,4 +1,4 @@
-"""Who plays an evaluation episode: the policy, the policy under attack, and players that do not look."""
+"""Players for evaluation: clean policy, policy under attack, worst case, and state-independent baselines."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from nrmap.robustness.attacks import Attack, StateNoise
 from nrmap.robustness.certify import Certifier
 from nrmap.robustness.perturbations import other_action_margin
 
-# Of each episode, by its number, the count of states where something held.
+# Maps an episode's number to a count of its states.
 EpisodeCounts = Counter[int]
 
 
 class ConstantPlayer:
-    """Takes one action for ever."""
+    """Always takes the same action."""
 
     def __init__(self, action: int) -> None:
         self._action = action
@@ -32,10 +32,10 @@ class ConstantPlayer:
 
 
 class RandomPlayer:
-    """Takes uniformly random actions that follow from (seed, episode, step)."""
+    """Takes uniformly random actions, determined by (seed, episode, step)."""
 
     def __init__(self, num_actions: int, seed: int, max_agent_steps: int) -> None:
-        """`max_agent_steps` is the length of the longest episode."""
+        """`max_agent_steps` is the maximum length of an episode."""
         self._num_actions, self._seed, self._max_agent_steps = num_actions, seed, max_agent_steps
         self._drawn: dict[int, NDArray[np.int64]] = {}
 
@@ -53,9 +53,9 @@ class RandomPlayer:
 
 
 class CleanPlayer:
-    """The greedy policy, which notes the Q-gap of every state and whether its action is certified.
+    """The greedy policy; records the Q-gap of every state and counts certified states.
 
-    `certified` counts the certified states of each episode at each radius.
+    `certified` maps each radius to the number of certified states per episode.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class CleanPlayer:
         certify: Certifier | None = None,
         certify_epsilons: Sequence[float] = (),
     ) -> None:
-        """`device` is where the policy lies. Radii need a `certify`."""
-        assert certify is not None or not certify_epsilons, "there are radii to certify, but nothing certifies"
+        """`device` is the policy's device. `certify_epsilons` need `certify`."""
+        assert certify is not None or not certify_epsilons, "certify_epsilons need certify"
         self._policy, self._device, self._certify = policy, device, certify
         self._gaps: list[NDArray[np.float32]] = []
         self.certified: dict[float, EpisodeCounts] = {attack_epsilon: Counter() for attack_epsilon in certify_epsilons}
 
     @property
     def q_gaps(self) -> NDArray[np.float64]:
-        """[N], the lead of the greedy action over the next best, of every state seen."""
+        """Q-gaps [N] of all states seen: the greedy action's Q-value minus the second-largest."""
         return np.concatenate(self._gaps).astype(np.float64)
 
     @torch.inference_mode()
@@ -94,10 +94,10 @@ class CleanPlayer:
 
 
 class AttackedPlayer:
-    """The greedy policy that sees attacked states; `flips` counts the flipped actions of each episode.
+    """The greedy policy on attacked states; `flips` counts the flipped actions per episode.
 
-    A state whose action is certified needs no attack: none can flip it. So proofs change nothing
-    but the time that it takes.
+    With `certify`, certified states are not attacked: no attack can flip them. This saves time
+    and does not change the results.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class AttackedPlayer:
         device: str | torch.device = "cpu",
         certify: Certifier | None = None,
     ) -> None:
-        """`seed` seeds the attack's random numbers, `device` is where the policy lies."""
+        """`seed` seeds the attack's random numbers; `device` is the policy's device."""
         self._policy, self._q_values = policy, policy.for_attacks()
         self._attack, self._attack_epsilon, self._seed, self._device = attack, attack_epsilon, seed, device
         self._certify = certify
@@ -139,18 +139,18 @@ class AttackedPlayer:
 
 
 class WorstCasePlayer:
-    """Plays as if an attack could make any action greedy that is not proven impossible: the one of lowest Q-value.
+    """Takes the lowest-Q action that the bounds cannot rule out.
 
-    The greedy worst-case return of Oikarinen et al. (2021, RADIAL). `flips` counts the states of
-    each episode where that is another action than the greedy one: no attack of that radius can
-    flip more of the states that this player sees. The return is no such bound: it pays to choose
-    the worst action of one state only if Q is right and what follows is as bad.
+    This gives the greedy worst-case return of Oikarinen et al. (2021, RADIAL). `flips` counts per
+    episode the states where that action is not the greedy one: an upper bound on the flips of any
+    attack of this radius on the states of this episode. The return itself is not a lower bound,
+    because a low Q-value does not guarantee a low return.
     """
 
     def __init__(
         self, policy: Agent, certify: Certifier, attack_epsilon: float, device: str | torch.device = "cpu"
     ) -> None:
-        """`device` is where the policy and `certify` lie."""
+        """`device` is the device of the policy and of `certify`."""
         self._policy, self._certify, self._attack_epsilon, self._device = policy, certify, attack_epsilon, device
         self.flips: EpisodeCounts = Counter()
 
@@ -164,7 +164,7 @@ class WorstCasePlayer:
         q_values = self._policy(seen)  # [N, A]
         greedy = q_values.argmax(dim=1)  # [N]
         actions = greedy.clone()
-        # Where the greedy action is certified, it is the only possible one.
+        # If the greedy action is certified, no other action is possible.
         rows = (~self._certify(scaled, greedy, self._attack_epsilon)).nonzero().squeeze(1)
         if len(rows):
             possible = self._certify.possible_actions(scaled[rows], self._attack_epsilon)  # [n, A]

@@ -1,4 +1,4 @@
-"""Whole episodes, each from a known seed, so that any of them can be played again, in colour too."""
+"""Play whole episodes from known seeds, and replay them, also in colour."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,26 +15,26 @@ from nrmap.policies.agent import Agent
 from nrmap.statistics.nested_subsets import van_der_corput
 from nrmap.support.errors import NrmapError, check
 
-# Agent steps played so far, and how many there will be in all (an estimate until the last episode ends).
-Progress = Callable[[int, int], None]
+# Called with the agent steps played so far and the total, an estimate until the last episode ends.
+ProgressFn = Callable[[int, int], None]
 
 
 class ActionFn(Protocol):
-    """Whoever plays: a greedy policy, one under attack, a constant action, a recording."""
+    """A player: a greedy policy, a policy under attack, a constant action, a recording."""
 
     def __call__(
         self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
     ) -> NDArray[np.integer]:
-        """Actions [n] in `states` [n, C, H, W], which are steps `steps` [n] of the episodes numbered `episodes` [n].
+        """Choose actions [n] for `states` [n, C, H, W].
 
-        Where an action is random it should follow from the episode and the step, not from the
-        order of the calls, so that an episode does not depend on those played beside it.
+        State i is step `steps[i]` of episode `episodes[i]`. Random actions should depend on
+        episode and step, not on the order of calls, so that episodes do not influence each other.
         """
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One whole episode of L agent steps. Its seed and its actions bring back every frame of it."""
+    """One whole episode of L agent steps. Its seed and actions suffice to replay every frame."""
 
     seed: int
     actions: NDArray[np.uint8]  # [L]
@@ -54,7 +54,7 @@ class Episode:
 
 
 def env_of(agent: Agent) -> EnvSpec:
-    """The agent's environment; NrmapError unless it has one whose states it takes and whose actions it scores."""
+    """The agent's environment. Raises NrmapError without one, or if state shapes or numbers of actions differ."""
     spec = agent.env
     if spec is None:
         raise NrmapError(f"{agent.label} cannot play: it has no game; Agent takes one as env=EnvSpec(…)")
@@ -69,7 +69,7 @@ def env_of(agent: Agent) -> EnvSpec:
 
 
 def greedy(policy: Agent, device: str | torch.device = "cpu") -> ActionFn:
-    """Plays the first action of highest output; `device` is where the policy computes."""
+    """A player that takes the first action of highest output; `device` is the policy's device."""
 
     @torch.inference_mode()
     def act(states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.integer]:
@@ -85,14 +85,13 @@ def play(
     seeds: Sequence[int],
     *,
     num_envs: int,
-    progress: Progress | None = None,
+    progress: ProgressFn | None = None,
 ) -> tuple[Episode, ...]:
-    """Exactly one whole episode for each of `seeds`, in their order, up to `num_envs` at a time.
+    """Play one whole episode for each of `seeds`, in order, up to `num_envs` at a time.
 
-    Which environment plays an episode, and beside which others, does not change it, except that
-    a network may round differently in batches of another size. Only states of running episodes
-    reach `act`. Raises NrmapError without seeds, for `num_envs` < 1, and for an action that the
-    game does not have.
+    An episode does not depend on the other episodes played at the same time, except that a
+    network may round differently in batches of another size. `act` sees only states of running
+    episodes. Raises NrmapError without seeds, for `num_envs` < 1, and for actions out of range.
     """
     check(len(seeds) >= 1, "no episodes to play: expected at least one seed")
     check(num_envs >= 1, f"num_envs={num_envs}: expected at least 1")
@@ -120,7 +119,7 @@ def play(
                 playing[index] = next(waiting, None)
         if transition.ended.any() and len(finished) < len(seeds):
             following = [playing[index] for index in np.flatnonzero(transition.ended)]
-            # The emulators step together, so one without an episode plays on, unseen.
+            # All emulators step together: one without an episode needs some seed too.
             states, _ = env.begin(transition.ended, [0 if one is None else one.seed for one in following])
         steps_played += len(busy)
         if progress is not None:
@@ -129,7 +128,7 @@ def play(
 
 
 class _Recording:
-    """The part of an episode that has been played."""
+    """The part of an episode played so far."""
 
     def __init__(self, number: int, seed: int) -> None:
         self.number, self.seed = number, seed
@@ -148,7 +147,7 @@ class _Recording:
 def _check_actions(actions: NDArray[np.int64], env: SeededVectorEnv) -> None:
     wrong = actions[(actions < 0) | (actions >= env.num_actions)]
     if len(wrong):
-        raise NrmapError(f"action {wrong[0]} was chosen: {env.spec.game} has actions 0 to {env.num_actions - 1}")
+        raise NrmapError(f"action {wrong[0]}: {env.spec.game} has actions 0 to {env.num_actions - 1}")
 
 
 def _expected_steps(finished: dict[int, Episode], episodes: int, max_agent_steps: int) -> int:
@@ -159,13 +158,13 @@ def _expected_steps(finished: dict[int, Episode], episodes: int, max_agent_steps
 
 
 def even_positions(lengths: Sequence[int], num_states: int) -> list[NDArray[np.int64]]:
-    """Which steps to take from episodes of the given lengths so that `num_states` are spread evenly over them.
+    """Spread `num_states` evenly over episodes of these lengths; returns the steps of each episode.
 
-    The episodes' counts differ by at most one. An episode of L steps is cut into n equal parts
-    and one step of each is taken, at the same place φ of every part: ⌊(k + φ) L / n⌋ for
-    k = 0 … n − 1. φ runs through the van der Corput sequence from ½ on, episode by episode, so
-    that together they see the game at many different times. Raises NrmapError when there are
-    fewer states than episodes, or an episode is shorter than its count.
+    The numbers of states per episode differ by at most one. An episode of L steps is cut into n
+    equal parts, and one step is taken at the same relative position φ of each part:
+    ⌊(k + φ) L / n⌋ for k = 0 … n − 1. φ follows the van der Corput sequence from ½ on, one value
+    per episode, so that the episodes together cover many different times. Raises NrmapError for
+    fewer states than episodes and for episodes with too few steps.
     """
     episodes = len(lengths)
     check(num_states >= 1, f"num_states={num_states}: expected at least 1")
@@ -174,7 +173,7 @@ def even_positions(lengths: Sequence[int], num_states: int) -> list[NDArray[np.i
     for episode, (length, place) in enumerate(zip(lengths, van_der_corput(episodes), strict=True)):
         count = (episode + 1) * num_states // episodes - episode * num_states // episodes
         check(count <= length, f"episode {episode} has only {length} steps: cannot take {count} states from it")
-        # In whole numbers: with n = L rounding must not take a step twice.
+        # Integer arithmetic: for n = L floating-point rounding could take a step twice.
         parts = 2 ** max(1, int(episodes).bit_length())
         offset = int((place + 0.5) % 1 * parts)
         positions.append((np.arange(count) * parts + offset) * length // (count * parts))
@@ -184,10 +183,10 @@ def even_positions(lengths: Sequence[int], num_states: int) -> list[NDArray[np.i
 def replay_states(
     spec: EnvSpec, episodes: Sequence[Episode], positions: Sequence[NDArray[np.int64]], *, num_envs: int
 ) -> NDArray[np.uint8]:
-    """The states at `positions[e]` of each `episodes[e]`, [N, C, H, W] in order of episode, then position.
+    """Replay `episodes` and return the states at `positions[e]` of each episode e, [N, C, H, W].
 
-    Plays every episode again from its seed and actions, without a policy. Raises NrmapError when
-    an episode does not come back with the same rewards, as with another version of the emulator.
+    The states are in order of episode, then position. Raises NrmapError if the rewards of a
+    replayed episode differ, e.g. with another version of the emulator.
     """
     wanted = [{int(step) for step in steps} for steps in positions]
     frames: dict[tuple[int, int], NDArray[np.uint8]] = {}
@@ -196,31 +195,31 @@ def replay_states(
         states: NDArray[np.uint8], numbers: NDArray[np.int64], steps: NDArray[np.int64]
     ) -> NDArray[np.integer]:
         for state, episode, step in zip(states, numbers.tolist(), steps.tolist(), strict=True):
-            check(step < episodes[episode].length, _does_not_come_back(episode, episodes[episode]))
+            check(step < episodes[episode].length, _replay_differs(episode, episodes[episode]))
             if step in wanted[episode]:
-                frames[episode, step] = state.copy()  # a view would keep the states of all environments
+                frames[episode, step] = state.copy()  # a view would keep the states of all environments alive
         return np.array([episodes[e].actions[t] for e, t in zip(numbers, steps, strict=True)], dtype=np.int64)
 
     replayed = play(recorded, spec, [episode.seed for episode in episodes], num_envs=num_envs)
     for number, (before, after) in enumerate(zip(episodes, replayed, strict=True)):
-        check(np.array_equal(before.rewards, after.rewards), _does_not_come_back(number, before))
+        check(np.array_equal(before.rewards, after.rewards), _replay_differs(number, before))
     order = [(episode, int(step)) for episode, steps in enumerate(positions) for step in steps]
     return np.stack([frames[key] for key in order])
 
 
-def _does_not_come_back(number: int, episode: Episode) -> str:
+def _replay_differs(number: int, episode: Episode) -> str:
     return (
-        f"episode {number} (seed {episode.seed}) does not come back from its actions: "
+        f"replaying episode {number} (seed {episode.seed}) gives other rewards: "
         "it was recorded with other environment settings or another version of ale-py"
     )
 
 
 def replay_rgb(spec: EnvSpec, seed: int, actions: ArrayLike, positions: Sequence[int]) -> NDArray[np.uint8]:
-    """The game's own colour screens at the given steps of one episode, [n, screen height, screen width, 3].
+    """Original colour screens at these positions of one episode, uint8 [n, screen height, screen width, 3].
 
-    Most games have screens of 210 × 160. A screen is max-pooled over two frames as the states
-    are; position t is what the player saw before action t. Raises NrmapError for positions
-    outside the episode, or an episode that ends before them.
+    Most games have screens of 210 × 160. Like states, screens are max-pooled over two frames;
+    position t is the screen before action t. Raises NrmapError without positions, for positions
+    outside the episode, and if the replayed episode ends before them.
     """
     steps = np.asarray(actions)
     check(len(positions) >= 1, "no positions to replay: expected at least one")
@@ -230,7 +229,7 @@ def replay_rgb(spec: EnvSpec, seed: int, actions: ArrayLike, positions: Sequence
     env = SeededVectorEnv(replace(spec, height=height, width=width, frame_stack=1), 1, colour=True)
     states, _ = env.begin(np.ones(1, dtype=bool), [seed])  # [1, 1, H, W, 3]
     screens = {0: states[0, 0]}
-    # Only the wanted screens are kept: those of a long episode fill gigabytes.
+    # Keep only the wanted screens: all screens of a long episode fill gigabytes.
     wanted = set(positions)
     for step in range(1, max(positions) + 1):
         transition = env.step(steps[step - 1 : step])
@@ -241,7 +240,7 @@ def replay_rgb(spec: EnvSpec, seed: int, actions: ArrayLike, positions: Sequence
 
 
 def screen_size(game: str) -> tuple[int, int]:
-    """Height and width of the game's own screen, in pixels."""
+    """Height and width of the game's original screen in pixels."""
     ALEInterface.setLoggerMode(LoggerMode.Error)
     ale = ALEInterface()
     rom = roms.get_rom_path(rom_id(game))

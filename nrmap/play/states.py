@@ -1,7 +1,15 @@
-"""The states that maps are made of: sampled from whole episodes, pooled over policies."""
+"""Sample states from whole episodes, pool them over policies, save and load them.
 
+A states file (.npz without pickles) holds the sample, and the seeds and actions of its episodes.
+"""
+
+import json
+import zipfile
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +20,7 @@ from nrmap.atari.episode_seeds import episode_seeds
 from nrmap.play.rollout import (
     ActionFn,
     Episode,
-    Progress,
+    ProgressFn,
     env_of,
     even_positions,
     greedy,
@@ -20,10 +28,28 @@ from nrmap.play.rollout import (
     replay_states,
 )
 from nrmap.policies.agent import Agent, check_states
-from nrmap.support.errors import check
+from nrmap.support.errors import NrmapError, check
+from nrmap.support.files import atomic_path
 
-# Of the states of running episodes: 76,000 of a single frame, more than 16 whole episodes of most games.
+# 76,000 states of a single frame, more than 16 whole episodes of most games.
 DEFAULT_MEMORY_BUDGET = 512 * 2**20
+
+FORMAT_VERSION = 1
+
+# Arrays of a states file: type and number of dimensions. Actions and rewards of all E episodes are
+# concatenated; `episode_lengths` gives their lengths.
+ARRAYS = {
+    "states": (np.uint8, 4),
+    "episode_ids": (np.int64, 1),
+    "positions": (np.int64, 1),
+    "episode_origins": (np.int64, 1),
+    "episode_seeds": (np.int64, 1),
+    "episode_lengths": (np.int64, 1),
+    "episode_terminated": (np.bool_, 1),
+    "episode_truncated": (np.bool_, 1),
+    "episode_actions": (np.uint8, 1),
+    "episode_rewards": (np.float32, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -36,10 +62,10 @@ class SourcePolicy:
 
 @dataclass(frozen=True)
 class RolloutStates:
-    """N states out of E whole episodes, in order of episode and then of time.
+    """N states from E whole episodes, in order of episode, then time.
 
-    State n was seen by `origins[episode_origins[episode_ids[n]]]` at step `positions[n]` of
-    episode `episode_ids[n]`, an index into `episodes`.
+    State n is step `positions[n]` of `episodes[e]` with e = `episode_ids[n]`, played by the policy
+    `origins[episode_origins[e]]`. Raises NrmapError for arrays that contradict each other.
     """
 
     env: EnvSpec
@@ -62,18 +88,13 @@ class RolloutStates:
 
     @property
     def actions(self) -> NDArray[np.int64]:
-        """[N], the greedy action that the state's own policy took there."""
+        """The recorded (greedy) actions [N] in these states."""
         pairs = zip(self.episode_ids, self.positions, strict=True)
         return np.array([self.episodes[episode].actions[step] for episode, step in pairs], dtype=np.int64)
 
-    @property
-    def origin_ids(self) -> NDArray[np.int64]:
-        """[N], which of `origins` saw each state."""
-        return self.episode_origins[self.episode_ids]
-
 
 def _check_indices(name: str, indices: NDArray[np.int64], size: int | NDArray[np.int64]) -> None:
-    check(bool(((indices >= 0) & (indices < size)).all()), f"{name} holds a number out of range")
+    check(bool(((indices >= 0) & (indices < size)).all()), f"{name} has a number out of range")
 
 
 def collect_states(
@@ -86,14 +107,13 @@ def collect_states(
     stream: int = EVALUATION_STREAM,
     device: str | torch.device = "cpu",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
-    progress: Progress | None = None,
+    progress: ProgressFn | None = None,
 ) -> RolloutStates:
-    """`num_states` states of the greedy policy, spread evenly over `episodes` whole episodes.
+    """Collect `num_states` states of the greedy policy, spread evenly over `episodes` whole episodes.
 
-    Which states those are is known when all episodes have ended. Until then all are kept, if they
-    take no more than `memory_budget` bytes; else the recorded episodes are played again. Raises
-    NrmapError when the policy does not fit its environment or the episodes cannot give that many
-    states.
+    The positions are known only after all episodes have ended. All states are kept until then if
+    they fit into `memory_budget` bytes; otherwise the episodes are replayed. Raises NrmapError if
+    the policy does not fit its environment or the episodes are too short.
     """
     env = env_of(policy)
     check(num_states >= episodes, f"num_states={num_states}: expected at least one for each of {episodes} episodes")
@@ -116,7 +136,7 @@ def collect_states(
 
 
 class StateRecorder:
-    """Plays as `act` does and remembers what it saw, as long as that fits into `memory_budget` bytes."""
+    """Wraps `act` and keeps all states seen while they fit into `memory_budget` bytes."""
 
     def __init__(self, act: ActionFn, memory_budget: int) -> None:
         self._act = act
@@ -136,28 +156,31 @@ class StateRecorder:
         return self._act(states, episodes, steps)
 
     def states(self, positions: Sequence[NDArray[np.int64]]) -> NDArray[np.uint8] | None:
-        """Those at `positions[e]` of each episode e, [N, C, H, W]; None if there were too many to remember."""
+        """The states [N, C, H, W] at `positions[e]` of each episode e; None if the budget was too small."""
         if self._left < 0:
             return None
         return np.stack([self._seen[e, step] for e, steps in enumerate(positions) for step in steps.tolist()])
 
 
 def check_same_game(states: RolloutStates, env: EnvSpec) -> None:
-    """NrmapError unless the states can be shown to a policy of `env`: same game, screen, stack and actions."""
+    """Raise NrmapError unless a policy of `env` can take the states: same game, state shape and actions."""
     ours, theirs = states.env, env
     check(ours.game == theirs.game, f"the states are of {ours.game}: expected {theirs.game}")
     check(
         ours.state_shape == theirs.state_shape,
         f"the states have shape {ours.state_shape}: the policy for {theirs.game} takes {theirs.state_shape}",
     )
-    check(ours.full_action_space == theirs.full_action_space, "the states are of another action set than the policy's")
+    check(
+        ours.full_action_space == theirs.full_action_space,
+        f"the states have full_action_space={ours.full_action_space}: the policy has {theirs.full_action_space}",
+    )
 
 
 def pool_states(parts: Sequence[RolloutStates]) -> RolloutStates:
-    """All episodes and states of `parts`, one part after the other; every episode keeps its origin.
+    """Concatenate the episodes and states of `parts`; every episode keeps its origin.
 
-    Episodes are numbered anew, so that two parts' episodes 0 are different ones. Raises
-    NrmapError without parts, or when they are of different games, screens or action sets.
+    Episodes are renumbered, so episodes 0 of two parts stay separate. Raises NrmapError without
+    parts and for parts of different games, state shapes or action sets.
     """
     check(len(parts) >= 1, "no states to pool: expected at least one file")
     first = parts[0]
@@ -173,4 +196,93 @@ def pool_states(parts: Sequence[RolloutStates]) -> RolloutStates:
         states=np.concatenate([part.states for part in parts]),
         episode_ids=np.concatenate([episodes_before[i] + part.episode_ids for i, part in enumerate(parts)]),
         positions=np.concatenate([part.positions for part in parts]),
+    )
+
+
+def save_states(path: Path, states: RolloutStates) -> None:
+    """Write `states` to `path` atomically; equal states give equal bytes."""
+    episodes = states.episodes
+    arrays = {
+        "states": states.states,
+        "episode_ids": states.episode_ids,
+        "positions": states.positions,
+        "episode_origins": states.episode_origins,
+        "episode_seeds": [episode.seed for episode in episodes],
+        "episode_lengths": [episode.length for episode in episodes],
+        "episode_terminated": [episode.terminated for episode in episodes],
+        "episode_truncated": [episode.truncated for episode in episodes],
+        "episode_actions": np.concatenate([episode.actions for episode in episodes]),
+        "episode_rewards": np.concatenate([episode.rewards for episode in episodes]),
+    }
+    metadata = {
+        "format": FORMAT_VERSION,
+        "env": asdict(states.env),
+        "origins": [asdict(origin) for origin in states.origins],
+    }
+    typed: dict[str, Any] = {name: np.asarray(arrays[name], dtype=dtype) for name, (dtype, _) in ARRAYS.items()}
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, nrmap_states=json.dumps(metadata, sort_keys=True), **typed)
+
+
+def load_states(path: Path) -> RolloutStates:
+    """Load the states file `path`.
+
+    Raises NrmapError if the file is missing, damaged or of another format, and if an array is
+    missing, has another type or shape, or contradicts another.
+    """
+    check(path.is_file(), f"no states file {path}")
+    try:
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            content = {name: loaded[name] for name in loaded.files}
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        raise NrmapError(f"{path} is not a readable states file: {error}") from error
+    check("nrmap_states" in content, f"{path} is an npz file but not a states file: it has no 'nrmap_states' entry")
+    try:
+        metadata = json.loads(str(content["nrmap_states"]))
+        version = metadata.get("format")
+    except (ValueError, AttributeError) as error:
+        raise NrmapError(f"{path} is damaged: its metadata is not readable ({error})") from error
+    check(version == FORMAT_VERSION, f"{path} has states format {version!r}: expected {FORMAT_VERSION}")
+    for name, (dtype, ndim) in ARRAYS.items():
+        check(name in content, f"{path} has no array {name!r}")
+        found = content[name]
+        check(
+            found.dtype == dtype and found.ndim == ndim,
+            f"{path}: {name} is {found.dtype} with {found.ndim} dimensions: expected {np.dtype(dtype)} with {ndim}",
+        )
+    try:
+        return RolloutStates(
+            env=EnvSpec(**metadata["env"]),
+            origins=tuple(SourcePolicy(**origin) for origin in metadata["origins"]),
+            episodes=_episodes_of(content),
+            episode_origins=content["episode_origins"],
+            states=content["states"],
+            episode_ids=content["episode_ids"],
+            positions=content["positions"],
+        )
+    except (NrmapError, KeyError, TypeError) as error:
+        raise NrmapError(f"{path}: {error}") from error
+
+
+def _episodes_of(content: dict[str, NDArray[Any]]) -> tuple[Episode, ...]:
+    lengths = content["episode_lengths"]
+    check(len(lengths) >= 1 and bool((lengths >= 1).all()), "expected at least one episode, none of them empty")
+    for name in ("episode_seeds", "episode_terminated", "episode_truncated"):
+        check(
+            len(content[name]) == len(lengths), f"{name} has {len(content[name])} entries for {len(lengths)} episodes"
+        )
+    for name in ("episode_actions", "episode_rewards"):
+        check(len(content[name]) == lengths.sum(), f"{name} has {len(content[name])} entries for {lengths.sum()} steps")
+    cuts = np.cumsum(lengths)[:-1]
+    return tuple(
+        Episode(int(seed), actions, rewards, bool(terminated), bool(truncated))
+        for seed, actions, rewards, terminated, truncated in zip(
+            content["episode_seeds"],
+            np.split(content["episode_actions"], cuts),
+            np.split(content["episode_rewards"], cuts),
+            content["episode_terminated"],
+            content["episode_truncated"],
+            strict=True,
+        )
     )

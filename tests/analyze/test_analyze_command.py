@@ -15,8 +15,7 @@ from toy_policies import FREEWAY, toy_policy
 
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps
 from nrmap.maps.null_networks import CONTROL_KINDS
-from nrmap.play.states import RolloutStates
-from nrmap.play.states_file import load_states
+from nrmap.play.states import RolloutStates, load_states
 from nrmap.policies.policy import load_policy, save_policy
 from nrmap.support.records import read_records
 

@@ -58,7 +58,7 @@ def test_where_there_are_too_few_starts_a_warning_says_that_episodes_repeat(capl
     with caplog.at_level(logging.WARNING):
         seeds = episode_seeds(spec, RUN_SEED, 4)
     assert sorted(seeds) == sorted(in_a_row(RUN_SEED, 4))
-    assert "of 4 episodes the others repeat them" in caplog.text
+    assert "the rest of 4 episodes repeat them" in caplog.text
 
 
 def test_sticky_actions_make_every_seed_another_episode():

@@ -132,7 +132,7 @@ def test_the_first_of_equal_actions_is_taken():
     [
         (lambda: play(constant(0), FREEWAY, [], num_envs=1), "no episodes"),
         (lambda: play(constant(0), FREEWAY, [1], num_envs=0), "num_envs=0"),
-        (lambda: play(constant(3), FREEWAY, [1], num_envs=1), "action 3 was chosen: Freeway has actions 0 to 2"),
+        (lambda: play(constant(3), FREEWAY, [1], num_envs=1), "action 3: Freeway has actions 0 to 2"),
         (lambda: play(constant(-1), FREEWAY, [1], num_envs=1), "action -1"),
         (lambda: even_positions([5, 5], 0), "num_states=0"),
         (lambda: even_positions([5, 5, 5], 2), "num_states=2.*3 episodes"),
@@ -206,7 +206,7 @@ def test_an_episode_that_does_not_come_back_is_reported(change):
     (episode,) = play(constant(1), SPACE_INVADERS, [1], num_envs=1)
     assert episode.rewards.any()
     replay_states(SPACE_INVADERS, [episode], [np.array([5])], num_envs=1)
-    with pytest.raises(NrmapError, match=r"episode 0 \(seed 1\) does not come back"):
+    with pytest.raises(NrmapError, match=r"episode 0 \(seed 1\) gives other rewards"):
         replay_states(SPACE_INVADERS, [change(episode)], [np.array([5])], num_envs=1)
 
 

@@ -12,8 +12,16 @@ from nrmap.atari.envs import VALIDATION_STREAM
 from nrmap.atari.episode_seeds import episode_seeds
 from nrmap.play import states as states_module
 from nrmap.play.rollout import Episode, even_positions, replay_states
-from nrmap.play.states import RolloutStates, SourcePolicy, check_same_game, collect_states, pool_states
-from nrmap.play.states_file import ARRAYS, load_states, save_states
+from nrmap.play.states import (
+    ARRAYS,
+    RolloutStates,
+    SourcePolicy,
+    check_same_game,
+    collect_states,
+    load_states,
+    pool_states,
+    save_states,
+)
 from nrmap.support.errors import NrmapError
 
 
@@ -68,7 +76,7 @@ def test_collected_states_are_the_policys_own(policy, states):
     """Each state, shown to the policy, gives the action recorded there; each comes back from seed and actions."""
     assert [episode.seed for episode in states.episodes] == list(episode_seeds(FREEWAY, 5, 3))
     assert states.origins == (SourcePolicy("Freeway/toy/seed0", policy.sha256),)
-    assert states.origin_ids.tolist() == [0] * 11
+
     positions = even_positions([episode.length for episode in states.episodes], 11)
     np.testing.assert_array_equal(states.positions, np.concatenate(positions))
     np.testing.assert_array_equal(states.episode_ids, np.repeat([0, 1, 2], [len(steps) for steps in positions]))
@@ -165,10 +173,10 @@ def test_a_missing_truncated_or_foreign_file_is_refused(states, tmp_path):
         ("states", lambda a: a[:, 0], "3 dimensions"),
         ("states", lambda a: a[:3], "3 episode ids"),
         ("states", lambda a: a[:0], "N ≥ 1"),
-        ("episode_ids", lambda a: a + 1, "episode_ids holds a number out of range"),
-        ("positions", lambda a: a + 1, "positions holds a number out of range"),
-        ("positions", lambda a: a - 1, "positions holds a number out of range"),
-        ("episode_origins", lambda a: a + 1, "episode_origins holds a number out of range"),
+        ("episode_ids", lambda a: a + 1, "episode_ids has a number out of range"),
+        ("positions", lambda a: a + 1, "positions has a number out of range"),
+        ("positions", lambda a: a - 1, "positions has a number out of range"),
+        ("episode_origins", lambda a: a + 1, "episode_origins has a number out of range"),
         ("episode_actions", lambda a: a[:-1], "episode_actions has 11 entries for 12 steps"),
         ("episode_rewards", lambda a: np.append(a, a), "episode_rewards has 24 entries for 12 steps"),
         ("episode_seeds", lambda a: a[:2], "episode_seeds has 2 entries for 3 episodes"),
@@ -220,7 +228,7 @@ def test_a_pool_keeps_episodes_apart_and_remembers_their_origin():
     pool = pool_states([first, second, first])
     assert [origin.label for origin in pool.origins] == ["first", "second", "first"]
     assert pool.episode_ids.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7]
-    assert pool.origin_ids.tolist() == [0] * 6 + [1] * 4 + [2] * 6
+    assert pool.episode_origins.tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
     np.testing.assert_array_equal(pool.states, np.concatenate([first.states, second.states, first.states]))
     np.testing.assert_array_equal(pool.actions, np.concatenate([first.actions, second.actions, first.actions]))
     assert [episode.seed for episode in pool.episodes] == [100, 101, 102, 200, 201, 100, 101, 102]
@@ -239,7 +247,7 @@ def test_a_pool_survives_its_file(tmp_path):
         ({"game": "Breakout"}, "states are of Freeway: expected Breakout"),
         ({"frame_stack": 2}, "shape"),
         ({"height": 50}, "shape"),
-        ({"full_action_space": True}, "another action set"),
+        ({"full_action_space": True}, "full_action_space=False: the policy has True"),
     ],
 )
 def test_states_of_another_game_screen_or_action_set_are_refused(changes, message):

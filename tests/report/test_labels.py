@@ -9,7 +9,7 @@ from analyze.report.labels import differences
 from analyze.report.load import find
 from analyze.report.return_tables import returns_table
 from nrmap.maps.null_networks import control_policies
-from nrmap.play.states_file import save_states
+from nrmap.play.states import save_states
 from nrmap.policies.policy import load_policy
 from nrmap.support.files import read_json, write_json
 from nrmap.support.identity import stage_identity

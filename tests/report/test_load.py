@@ -18,7 +18,7 @@ from analyze.study import ensure_baselines, ensure_evaluation
 from nrmap.maps.episode_maps import load_maps, save_maps
 from nrmap.maps.null_networks import control_policies
 from nrmap.play.evaluation import EvaluationSettings
-from nrmap.play.states_file import save_states
+from nrmap.play.states import save_states
 from nrmap.policies.policy import load_policy, save_policy
 from nrmap.support.files import read_json, write_json
 from nrmap.support.identity import VERSIONS

@@ -16,7 +16,7 @@ from analyze.report.summary import glance
 from analyze.report.tables import difference_table, seed_difference_table
 from nrmap.maps.episode_maps import load_maps, save_maps
 from nrmap.maps.sparsity import sparsity
-from nrmap.play.states_file import load_states, save_states
+from nrmap.play.states import load_states, save_states
 from nrmap.support.files import read_json, write_json
 from nrmap.support.records import Record, select
 
