@@ -214,7 +214,7 @@ def test_stepping_an_ended_episode_is_caught():
     env = SeededVectorEnv(replace(SMALL, max_agent_steps=1, noop_max=0), 1)
     env.begin(ALL, [1])
     assert env.step(np.array([0])).ended[0]
-    with pytest.raises(AssertionError, match="begin it again"):
+    with pytest.raises(AssertionError, match="call begin before send"):
         env.step(np.array([0]))
 
 
