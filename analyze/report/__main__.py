@@ -1,6 +1,6 @@
-"""`python -m analyze.report [--outputs outputs]`: build the page over everything found, print its first tables.
+"""`python -m analyze.report [--outputs outputs]`: build the page of all results and print its main tables.
 
-Table 1 of the paper comes last, where it stays in sight.
+Table 1 of the paper is printed last, where it stays in sight.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from nrmap.support.errors import NrmapError
 
 
 def main() -> None:
-    """Build the report; a mistake in the input is one line and status 2."""
+    """Build the report; an error in the input is one line, with exit status 2."""
     parser = argparse.ArgumentParser(prog="python -m analyze.report", description=__doc__)
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
     arguments = parser.parse_args()

@@ -1,32 +1,40 @@
-"""Everything behind the tables: the settings that made each result, every single value, provenance."""
+"""The page's appendix: the settings of every result, every measured value, and provenance."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from html import escape
 from typing import Any
 
-from analyze.report.html import details, items, key_values
+from analyze.report.formats import counted
 from analyze.report.labels import Result, Training, flattened
 from analyze.report.load import Found
 from analyze.report.names import attack_label, is_control, method_label, policy_order, states_label
 from nrmap.support.records import Record
 
-
-def settings_section(found: Found) -> str:
-    """For every training, evaluation and analysis its settings and inputs, each to be opened."""
-    trainings = [details(_training_title(one), key_values(_training_values(one))) for one in found.trainings]
-    return "\n".join([_group("trainings", trainings), *_by_kind(found, _result_settings)])
+# A heading, and under it titles with their tables of two columns.
+Entry = tuple[str, Mapping[str, str]]
+Group = tuple[str, list[Entry]]
 
 
-def _by_kind(found: Found, write: Callable[[Result], str]) -> Iterator[str]:
-    """What `write` makes of every result, evaluations and maps apart, in the order of games, methods and seeds."""
+def settings_groups(found: Found) -> list[Group]:
+    """The settings and inputs of every training, evaluation and set of maps."""
+    trainings: list[Entry] = [(_training_title(one), _training_values(one)) for one in found.trainings]
+    return [*_group("training", trainings), *_by_kind(found, _result_settings)]
+
+
+def value_groups(found: Found) -> list[Group]:
+    """Every record of every file, one line for each list of values."""
+    return list(_by_kind(found, _result_values))
+
+
+def _by_kind(found: Found, entry: Callable[[Result], Entry]) -> Iterator[Group]:
+    """The `entry` of every result, evaluations apart from maps, in the order of games, methods and seeds."""
     ordered = sorted((result for result in found.results if result.records), key=_order)
-    yield _group("evaluations", [write(result) for result in ordered if result.states is None])
-    yield _group("sets of maps", [write(result) for result in ordered if result.states is not None])
+    yield from _group("evaluation", [entry(result) for result in ordered if result.states is None])
+    yield from _group("set of maps", [entry(result) for result in ordered if result.states is not None], "sets of maps")
 
 
-def _group(name: str, blocks: Sequence[str]) -> str:
-    return details(f"{len(blocks)} {name}", "\n".join(blocks)) if blocks else ""
+def _group(name: str, entries: list[Entry], plural: str | None = None) -> list[Group]:
+    return [(counted(len(entries), name, plural), entries)] if entries else []
 
 
 def _order(result: Result) -> tuple[Any, ...]:
@@ -34,9 +42,12 @@ def _order(result: Result) -> tuple[Any, ...]:
     return first.game, *policy_order(first), result.reference, result.states or ("", 0), result.folder
 
 
-def _result_settings(result: Result) -> str:
-    values = {**flattened(result.settings), **flattened(result.inputs, "inputs."), "folder": result.folder}
-    return details(_result_title(result), key_values(values))
+def _result_settings(result: Result) -> Entry:
+    return _result_title(result), {
+        **flattened(result.settings),
+        **flattened(result.inputs, "inputs."),
+        "folder": result.folder,
+    }
 
 
 def _training_title(training: Training) -> str:
@@ -64,31 +75,16 @@ def _result_title(result: Result) -> str:
     first = result.records[0]
     seed = "" if first.seed is None else f", {'draw' if is_control(first.method) else 'seed'} {first.seed}"
     labels = [record.states_from for record in result.records if record.states_from]
-    what = f"maps on {states_label(labels[0])}" if labels else "evaluation"
-    return f"{first.game}, {method_label(first.method)}{seed}: {what}{' (reference)' if result.reference else ''}"
+    measured = f"maps on {states_label(labels[0])}" if labels else "evaluation"
+    return f"{first.game}, {method_label(first.method)}{seed}: {measured}{' (reference)' if result.reference else ''}"
 
 
-def values_section(found: Found) -> str:
-    """Every record of every file, one line for each list of values."""
-    return "\n".join(_by_kind(found, _result_values))
-
-
-def _result_values(result: Result) -> str:
-    lines = "\n".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(values)}</td></tr>'
-        for name, values in _value_lines(result.records)
-    )
-    table = f'<div class="scroll"><table class="pairs"><tbody>\n{lines}\n</tbody></table></div>'
-    return details(f"{_result_title(result)}, {len(result.records)} values", table)
-
-
-def _value_lines(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
-    """What was measured and its values, those of a list on one line."""
+def _result_values(result: Result) -> Entry:
     lines: dict[str, list[str]] = {}
-    for record in records:
+    for record in result.records:
         lines.setdefault(_line_name(record), []).append(_value_text(record))
-    for name, values in lines.items():
-        yield name, "; ".join(values)
+    title = f"{_result_title(result)}, {counted(len(result.records), 'value')}"
+    return title, {name: "; ".join(values) for name, values in lines.items()}
 
 
 def _line_name(record: Record) -> str:
@@ -102,39 +98,36 @@ def _line_name(record: Record) -> str:
     if record.temperature is not None:
         parts.append(f"T = {record.temperature:g}")
     if record.episodes is not None:
-        parts.append(f"{record.episodes} episodes")
+        parts.append(counted(record.episodes, "episode"))
     return ", ".join(parts)
 
 
 def _value_text(record: Record) -> str:
-    text = "undefined" if record.value is None else value_text(record.value)
+    text = "undefined" if record.value is None else _number(record.value)
     if record.item is not None and record.item != "prefix":
         text = f"{record.item}: {text}"
     if record.low is not None and record.high is not None:
-        text += f" [{value_text(record.low)}, {value_text(record.high)}]"
+        text += f" [{_number(record.low)}, {_number(record.high)}]"
     return f"{text} ({record.note})" if record.note else text
 
 
-def value_text(value: float) -> str:
-    """Nine digits, which is more than any of these numbers is good for."""
+def _number(value: float) -> str:
+    """Nine digits, more than any of these numbers is accurate to."""
     return f"{value:.9g}"
 
 
-def provenance_section(found: Found) -> str:
-    """The commits, versions and machines that the results came from, each once, with how many results."""
-    seen: dict[str, tuple[Mapping[str, Any], int]] = {}
-    everything = [result.provenance for result in found.results]
-    everything += [training.card.provenance for training in found.trainings if training.card]
+def provenance_entries(found: Found) -> list[Entry]:
+    """The commits, versions and machines behind the results, each once, with its number of files."""
+    everything: Sequence[Mapping[str, Any]] = [
+        *(result.provenance for result in found.results),
+        *(training.card.provenance for training in found.trainings if training.card),
+    ]
+    counts: dict[str, int] = {}
     for one in everything:
         key = json.dumps(one, sort_keys=True)
-        seen[key] = one, seen[key][1] + 1 if key in seen else 1
-    blocks = []
-    for one, count in seen.values():
-        commit = one.get("commit") or "not known"
-        blocks.append(
-            f"<h3>{count} {'file' if count == 1 else 'files'} of commit <code>{escape(str(commit))}</code></h3>"
-        )
-        blocks.append(key_values(flattened(one)))
-    changed = any(str(one.get("commit", "")).endswith("+") for one, _ in seen.values())
-    notes = ["A commit with + behind it had uncommitted changes."] if changed else []
-    return "\n".join(blocks) + items(notes)
+        counts[key] = counts.get(key, 0) + 1
+    entries: list[Entry] = []
+    for key, count in counts.items():
+        one = json.loads(key)
+        entries.append((f"{counted(count, 'file')} of commit {one.get('commit') or 'unknown'}", flattened(one)))
+    return entries

@@ -1,4 +1,4 @@
-"""From an outputs folder to its report: tables, figures and the page, made again only when something changed."""
+"""Builds the report of an outputs folder: tables, figures and the page, only when something has changed."""
 
 import csv
 import io
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+import jinja2
 import matplotlib
 import numpy
 import scipy
@@ -14,10 +15,10 @@ import analyze
 import nrmap
 from analyze.report.drawings import chart_panels, chart_sheet, game_sources, map_sets, map_sheets, overlay_sheets
 from analyze.report.figure_files import Sheet, save_sheet
-from analyze.report.formats import Table, to_csv, to_markdown
-from analyze.report.latex import to_latex
+from analyze.report.formats import Table
 from analyze.report.load import UNREADABLE, Found, digest_of_inputs, find
-from analyze.report.page import GamePart, build_page
+from analyze.report.notes import DEVIATIONS_FILE
+from analyze.report.page import TABLE_WRITERS, GamePart, build_page
 from analyze.report.pairing import with_differences
 from analyze.report.return_tables import action_table, other_table, q_gap_table, returns_table
 from analyze.report.tables import (
@@ -36,18 +37,17 @@ from nrmap.support.layout import Layout
 from nrmap.support.records import Record, read_records, write_records
 
 PAGE, TABLES, FIGURES = "index.html", "tables", "figures"
-# The only measurements that the report makes: they need the maps of two policies.
+# Differences between two policies, the only measurements that the report itself makes.
 DIFFERENCES = "differences.json"
-# What the report was made from, and all its files.
+# The identity of the report's inputs and code, and the names of its files.
 MANIFEST = "manifest.json"
 
 
 def ensure_report(outputs: Path) -> tuple[Path, list[Table], bool]:
-    """Build the report of `outputs`; returns its page, its tables, and whether it had to be made anew.
+    """Build the report of `outputs`; returns its page, its tables, and whether anything was built.
 
-    Figures are drawn and the page is written only when a file that they depend on has changed, or
-    the code that makes them, or when one of the report's own files is gone. Raises NrmapError when
-    the folder is missing or cannot be written.
+    Nothing is built while the inputs, the code and the report's own files are unchanged. Raises
+    NrmapError when the folder is missing or cannot be written.
     """
     check(outputs.is_dir(), f"no outputs folder {outputs}: run make reproduce, or name another with --outputs")
     folder = Layout(outputs).report
@@ -80,7 +80,7 @@ def ensure_report(outputs: Path) -> tuple[Path, list[Table], bool]:
 
 
 def all_tables(found: Found) -> list[Table]:
-    """The tables over all games; those without a row are left out."""
+    """The tables over all games, except for empty tables."""
     maps = (sparsity_table, control_table, grid_table, entropy_table, measure_table)
     of_differences = (difference_table, seed_difference_table)
     tables = [
@@ -99,13 +99,10 @@ def write_tables(tables: Iterable[Table], records: Sequence[Record], folder: Pat
     actions = [action_table(records, game) for game in sorted({record.game for record in records})]
     texts = {"records.csv": records_csv(records)} if records else {}
     for table in (*tables, *(table for table in actions if table.rows)):
-        texts |= {f"{table.name}.{kind}": write(table) for kind, write in _WRITERS.items()}
+        texts |= {f"{table.name}.{kind}": write(table) for kind, write in TABLE_WRITERS.items()}
     for name, text in texts.items():
         write_text(folder / name, text)
     return set(texts)
-
-
-_WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 
 
 def records_csv(records: Iterable[Record]) -> str:
@@ -123,14 +120,14 @@ def _save(sheets: Iterable[Sheet], folder: Path) -> set[str]:
 
 
 def _remove_others(folder: Path, keep: set[str]) -> None:
-    """Remove what an earlier report left there and this one does not have."""
+    """Remove the files of an earlier report."""
     for path in folder.glob("*"):
         if path.is_file() and path.name not in keep:
             path.unlink()
 
 
 def _digest_of_code() -> dict[str, str]:
-    """The hashes of the files that make the page, and the versions of what draws it."""
+    """The hashes of the code and texts behind the page, and the versions of the libraries that draw it."""
     roots = [Path(str(package.__file__)).parent for package in (analyze, nrmap)]
     files = ((root, path) for root in roots for path in root.rglob("*"))
     hashes = {
@@ -138,7 +135,9 @@ def _digest_of_code() -> dict[str, str]:
         for root, path in files
         if path.suffix in (".py", ".css", ".js", ".html")
     }
-    return {**hashes, "matplotlib": matplotlib.__version__, "numpy": numpy.__version__, "scipy": scipy.__version__}
+    hashes[DEVIATIONS_FILE.name] = sha256_of_file(DEVIATIONS_FILE)
+    versions = {"matplotlib": matplotlib.__version__, "numpy": numpy.__version__, "scipy": scipy.__version__}
+    return {**hashes, **versions, "jinja2": jinja2.__version__}
 
 
 def _differences_of(folder: Path, identity: str) -> list[Record] | None:

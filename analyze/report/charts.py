@@ -1,4 +1,4 @@
-"""Charts, each drawn on one Axes: lines, intervals, shares, quantiles, learning curves."""
+"""Charts, each drawn on one Axes: lines, intervals, fractions, quantiles, learning curves."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ _LABEL_WIDTH = 24  # letters of a line beside an axis
 
 @dataclass(frozen=True)
 class Series:
-    """A line through points, with a band from `low` to `high` where both are given; NaN leaves a gap."""
+    """A line through points; NaN leaves a gap. A band from `low` to `high` where both are given."""
 
     label: str | None
     x: ArrayLike
@@ -31,7 +31,7 @@ class Series:
 
 @dataclass(frozen=True)
 class IntervalRow:
-    """A labelled value with its interval, and the points that it summarises; None is undefined."""
+    """A labelled value with its interval and the points behind it; a value of None is undefined."""
 
     label: str
     value: float | None
@@ -44,7 +44,7 @@ class IntervalRow:
 
 @dataclass(frozen=True)
 class ReferenceLine:
-    """A value to compare with, such as a published one."""
+    """A value to compare with, such as a published number."""
 
     label: str
     value: float
@@ -54,7 +54,7 @@ class ReferenceLine:
 
 @dataclass(frozen=True)
 class QuantileRow:
-    """A distribution by its quantiles: probability in (0, 1) to value."""
+    """A distribution, given by its quantiles: probability in (0, 1) to value."""
 
     label: str
     quantiles: Mapping[float, float]
@@ -71,7 +71,7 @@ def draw_lines(
     log_x: bool = False,
     marks: Sequence[ReferenceLine] = (),
 ) -> None:
-    """Lines with bands; a label shared by several lines stands in the legend once, with their number."""
+    """Lines with bands. Lines of one label share an entry of the legend, which says how many there are."""
     labels = [one.label for one in series]
     for index, one in enumerate(series):
         label = None if one.label is None or one.label in labels[:index] else one.label
@@ -97,13 +97,13 @@ def draw_lines(
             ax.minorticks_off()
     elif any(np.max(one.x, initial=0) >= 10_000 for one in series):
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    # Values near 84 differ in their last digits only: written out, not as an offset in a corner.
+    # Without an offset in a corner: values near 84 differ in their last digits only.
     ax.ticklabel_format(axis="y", useOffset=False)
     ax.set_xlabel(x_label)
     ax.set_ylabel(y_label)
     ax.grid(alpha=0.3)
     if any(labels) or marks:
-        ax.legend(loc="best")
+        _legend_below(ax)
 
 
 def draw_intervals(
@@ -114,13 +114,13 @@ def draw_intervals(
     marks: Sequence[ReferenceLine] = (),
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """Rows from top to bottom: each point a dot, the value with its 95% interval; marks are vertical lines.
+    """Rows from top to bottom: a dot for each point, the value with its 95% interval. Marks are vertical lines.
 
-    `limits` of the x axis come from the values, unless given.
+    `limits` of the x axis are taken from the values by default.
     """
     for index, row in enumerate(rows):
         if row.points:
-            # Spread by rank, so that equal returns of several episodes can be told apart.
+            # Spread vertically by rank, because several episodes may have equal returns.
             spots = index + np.linspace(-0.28, 0.28, len(row.points))
             ax.scatter(row.points, spots, s=9, color=row.colour, alpha=0.45, linewidths=0, zorder=2)
         if row.value is None:
@@ -130,7 +130,7 @@ def draw_intervals(
             ax.plot(
                 [row.low, row.high], [index, index], color=row.colour, linewidth=2.2, solid_capstyle="butt", zorder=3
             )
-        edge = row.colour if row.marker == "|" else "white"  # a stroke is nothing but its edge
+        edge = row.colour if row.marker == "|" else "white"  # a stroke has no face
         ax.plot([row.value], [index], row.marker, color=row.colour, markersize=6, markeredgecolor=edge, zorder=4)
     for mark in marks:
         ax.axvline(mark.value, color=mark.colour, linestyle=mark.style, linewidth=1, label=mark.label, zorder=1)
@@ -140,32 +140,37 @@ def draw_intervals(
         ax.set_xlim(*limits)
     low, high = ax.get_xlim()
     if high - low < 1e-3 * abs(high):
-        ax.xaxis.set_major_locator(MaxNLocator(2))  # the labels are long: only their last digits differ
+        ax.xaxis.set_major_locator(MaxNLocator(2))  # labels that differ in the last digits are long
     ax.ticklabel_format(axis="x", useOffset=False)
     ax.set_xlabel(x_label)
     ax.grid(axis="x", alpha=0.3)
     if marks:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
+        _legend_below(ax)
 
 
-def draw_shares(ax: Axes, shares: ArrayLike, *, row_labels: Sequence[str], column_labels: Sequence[str]) -> None:
-    """Shares [R, C] as a field of shaded cells, each with its per cent; NaN stays empty."""
-    values = np.asarray(shares, dtype=np.float64)
+def _legend_below(ax: Axes) -> None:
+    """A legend under the x axis, where it covers no data."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
+
+
+def draw_fractions(ax: Axes, fractions: ArrayLike, *, row_labels: Sequence[str], column_labels: Sequence[str]) -> None:
+    """Fractions [R, C] in [0, 1] as shaded cells with their percentages; NaN stays empty."""
+    values = np.asarray(fractions, dtype=np.float64)
     ax.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), share in np.ndenumerate(values):
-        if np.isfinite(share):
-            colour = "white" if share > 0.6 else "black"
-            text = "0" if share == 0 else f"{100 * share:.1f}" if share >= 0.001 else "<0.1"
+    for (row, column), fraction in np.ndenumerate(values):
+        if np.isfinite(fraction):
+            colour = "white" if fraction > 0.6 else "black"
+            text = "0" if fraction == 0 else f"{100 * fraction:.1f}" if fraction >= 0.001 else "<0.1"
             ax.text(column, row, text, ha="center", va="center", color=colour)
     ax.set_xticks(range(len(column_labels)), column_labels, rotation=45 if len(column_labels) > 6 else 0)
     ax.set_yticks(range(len(row_labels)), row_labels)
     ax.tick_params(length=0)
-    ax.set_xlabel("share of steps in %")
+    ax.set_xlabel("% of steps")
 
 
 def draw_quantiles(ax: Axes, rows: Sequence[QuantileRow], *, x_label: str) -> None:
-    """Rows from top to bottom: a thin line over all quantiles, a thick one from 25% to 75%, the median a marker."""
-    everything = [value for row in rows for value in row.quantiles.values()]
+    """Rows from top to bottom: a thin line over all quantiles, a thick line from 25% to 75%, a marker at the median."""
+    all_values = [value for row in rows for value in row.quantiles.values()]
     for index, row in enumerate(rows):
         values = row.quantiles
         ax.plot([min(values.values()), max(values.values())], [index, index], color=row.colour, linewidth=1)
@@ -173,7 +178,7 @@ def draw_quantiles(ax: Axes, rows: Sequence[QuantileRow], *, x_label: str) -> No
             ax.plot([values[0.25], values[0.75]], [index, index], color=row.colour, linewidth=5, solid_capstyle="butt")
         if 0.5 in values:
             ax.plot([values[0.5]], [index], row.marker, color=row.colour, markersize=6, markeredgecolor="white")
-    if everything and min(everything) > 0 and max(everything) > 20 * min(everything):
+    if all_values and min(all_values) > 0 and max(all_values) > 20 * min(all_values):
         ax.set_xscale("log")
     ax.set_yticks(range(len(rows)), [textwrap.fill(row.label, _LABEL_WIDTH) for row in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)
@@ -183,7 +188,7 @@ def draw_quantiles(ax: Axes, rows: Sequence[QuantileRow], *, x_label: str) -> No
 
 @dataclass(frozen=True)
 class Curve:
-    """A training run: its episodes' returns by agent step, and their running mean."""
+    """A training run: the return of every episode by agent step."""
 
     label: str
     steps: FloatArray
@@ -194,7 +199,7 @@ class Curve:
 
 
 def draw_curves(ax: Axes, curves: Sequence[Curve], *, marks: Sequence[ReferenceLine] = ()) -> None:
-    """Learning curves: every episode a faint dot, the mean of the last `recent` episodes a line for each run."""
+    """Learning curves: a faint dot for every episode, and for every run the mean of its last `recent` episodes."""
     for curve in curves:
         ax.scatter(curve.steps, curve.returns, s=3, color=curve.colour, alpha=0.12, linewidths=0, rasterized=True)
     lines = []
@@ -214,5 +219,5 @@ def titled(draw: Callable[..., None], title: str, ax: Axes, **arguments: Any) ->
 
 
 def number_text(value: float | None) -> str:
-    """Four digits for the words beside a chart."""
+    """`value` with four digits, for the text beside a chart."""
     return "undefined" if value is None or np.isnan(value) else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""What is drawn for one game: its maps, and the sheets of charts and heat maps."""
+"""The maps, charts and figure sheets of one game."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -28,26 +28,54 @@ from nrmap.support.errors import NrmapError
 from nrmap.support.records import Record
 
 CHART_SIZE = (4.2, 3.1)
-_CHARTS = {
-    "sparsity": "Sparsity of every map, smaller is sparser; bars are 95% intervals, dashed lines the paper's numbers.",
-    "controls": "Sparsity of every map beside that of networks that have learned nothing, on the same states: random "
-    "weights, and the weights of each policy shuffled layer by layer; every draw a dot, their mean a stroke.",
-    "grid": "Is there a grid of 8 pixels, the stride of the network, in a map? Its energy at multiples of 1/8 cycle "
-    "per pixel over that of the neighbouring frequencies; bars are 95% intervals, the draws of controls dots.",
-    "size": "Sparsity against the number of states N; bands are 95% intervals.",
-    "temperature": "Sparsity against the temperature T; bands are 95% intervals.",
-    "returns": "Every episode a dot, the mean a marker, its 95% interval a bar.",
-    "certified": "States of clean episodes whose action is proven, by interval bounds, to be the same for every state "
-    "of the ball.",
-    "actions": "How often the greedy policies take each action.",
-    "gaps": "Q-gap: thin lines from the 1% to the 99% quantile, thick ones from 25% to 75%, the median a marker.",
-    "curves": "Training: every run a line, every episode a dot.",
+
+
+@dataclass(frozen=True)
+class ChartText:
+    """The heading and the caption of one kind of chart."""
+
+    title: str
+    caption: str
+
+
+CHARTS = {
+    "sparsity": ChartText(
+        "Sparsity",
+        "Sparsity of every map; smaller is sparser. Bars are 95% intervals, dashed lines the paper's numbers.",
+    ),
+    "controls": ChartText(
+        "Agents beside null networks",
+        "Sparsity of every map beside that of null networks on the same states: random weights, and the weights of "
+        "each policy shuffled layer by layer. Dots are draws, strokes their means.",
+    ),
+    "grid": ChartText(
+        "The grid",
+        "Does a map show a grid of 8 pixels, the stride of the network? Energy at multiples of 1/8 cycle per pixel, "
+        "divided by the energy at neighbouring frequencies. Bars are 95% intervals, dots draws of null networks.",
+    ),
+    "size": ChartText(
+        "Sparsity against N", "Sparsity against the number of states N. Every seed is a line; bands are 95% intervals."
+    ),
+    "temperature": ChartText(
+        "Sparsity against T", "Sparsity against the temperature T. Every seed is a line; bands are 95% intervals."
+    ),
+    "returns": ChartText("Returns", "Dots are episodes, markers their means, bars 95% intervals."),
+    "certified": ChartText(
+        "Certified actions",
+        "Fraction of the states of clean episodes for which interval bounds prove that no state of the ball has "
+        "another greedy action.",
+    ),
+    "actions": ChartText("Actions", "Actions of the greedy policies, in percent of all steps."),
+    "gaps": ChartText(
+        "Q-gaps", "Thin lines go from the 1% to the 99% quantile, thick lines from 25% to 75%. Markers are medians."
+    ),
+    "curves": ChartText("Learning curves", "Every run is a line, every episode a dot."),
 }
 
 
 @dataclass(frozen=True)
 class GameSource:
-    """One game's policies from one place, trained here or come with the project, and all there is of them."""
+    """All results of one game's policies, either of the reference policies or of those trained here."""
 
     game: str
     reference: bool
@@ -83,10 +111,10 @@ def game_sources(found: Found) -> list[GameSource]:
 
 
 def _results_of(found: Found, reference: bool) -> list[Result]:
-    """What was measured of the reference policies, or of those trained here, in the order found.
+    """The results of the reference policies, or of the policies trained here, in the order found.
 
-    Blind players, which belong to no training, are in both. A control is where policies were measured
-    on the same states, and in both if none was.
+    State-independent baselines are in both. A null network goes with the policies measured on the same
+    states, and is in both if there are none.
     """
     states: dict[bool, set[str]] = {True: set(), False: set()}
     for result in found.results:
@@ -114,7 +142,7 @@ def _of_control(result: Result) -> bool:
 
 
 def map_sets(source: GameSource, outputs: Path) -> tuple[list[MapSet], list[str]]:
-    """The maps of every policy, and what could not be read."""
+    """The maps of every policy, and an error for every file that could not be read."""
     sets, problems = [], []
     for result in source.results:
         if result.maps is None or result.states is None:
@@ -131,7 +159,7 @@ def map_sets(source: GameSource, outputs: Path) -> tuple[list[MapSet], list[str]
 
 
 def _without_repeats(sets: Sequence[MapSet]) -> list[MapSet]:
-    """One set of maps for each policy and states: that with the most temperatures."""
+    """One set of maps for each policy and set of states, with the most temperatures."""
     best: dict[tuple[object, ...], MapSet] = {}
     for one in sorted(sets, key=lambda one: -len(one.total.temperatures)):
         best.setdefault((one.method, one.seed, one.states, one.total.num_states), one)
@@ -139,7 +167,7 @@ def _without_repeats(sets: Sequence[MapSet]) -> list[MapSet]:
 
 
 def chart_panels(source: GameSource) -> dict[str, list[Panel]]:
-    """The charts of a game by name, without those for which nothing was measured."""
+    """The charts of a game by name; kinds without data are left out."""
     runs = [
         Run(training.method, training.seed, training.curves, _steps_before(training.settings))
         for training in source.trainings
@@ -164,28 +192,23 @@ def chart_panels(source: GameSource) -> dict[str, list[Panel]]:
 def chart_sheet(source: GameSource, name: str, panels: Sequence[Panel]) -> Sheet:
     """The panels of one kind of chart on one sheet for print."""
     columns = 4 if len(panels) % 4 == 0 else 3
-    return Sheet(f"{name}-{source.name}", f"{source.game}. {_CHARTS[name]}", tuple(panels), columns, CHART_SIZE)
-
-
-def caption_of(name: str) -> str:
-    """What a kind of chart shows."""
-    return _CHARTS[name]
+    caption = f"{source.game}. {CHARTS[name].caption}"
+    return Sheet(f"{name}-{source.name}", caption, tuple(panels), columns, CHART_SIZE)
 
 
 _MAP_SHEETS: dict[MapKind, str] = {"kmap": "figure1", "hmap": "figure2", "kl": "kl", "margin_drop": "margin-drop"}
 
 
 def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
-    """Figures 1 (KMAP) and 2 (HMAP) of the paper with every method and seed, other maps, and all kinds of agents.
+    """Figures 1 (KMAP) and 2 (HMAP) of the paper, the other kinds of maps, and one policy of every method.
 
-    A row for each seed, a column for each method. Without a single map at the temperature of the
-    headline a sheet is left out.
+    A row for each seed, a column for each method. A sheet without any map at the headline temperature is left out.
     """
     temperature = headline_temperature(source.records)
     sheets = []
     kinds = one_of_each_kind(sets)
     if kinds:
-        beside = " beside controls" if any(is_control(one.method) for one in kinds) else ""
+        beside = " beside null networks" if any(is_control(one.method) for one in kinds) else ""
         caption = f"All kinds of agents{beside}, {source.game}, {next(iter(by_states(kinds[:1])))}"
         shown = {policy_label(one.method, one.seed): one.total for one in kinds}
         sheets.append(kinds_sheet(f"kinds-{source.name}", caption, shown, temperature))
@@ -204,7 +227,7 @@ def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
 
 
 def overlay_sheets(source: GameSource, sets: Sequence[MapSet], outputs: Path) -> tuple[list[Sheet], list[str]]:
-    """Maps over the game's own screen, for the first seed on its own states; and what could not be read."""
+    """Maps over the game's screen, for the first seed on its own states; and an error for every unreadable file."""
     trained = [one for one in sets if not is_control(one.method)]
     own = [one for one in trained if one.states == "own"] or trained
     seeds = sorted({one.seed for one in own}, key=lambda seed: (seed is None, seed))[:1]
@@ -224,6 +247,6 @@ def overlay_sheets(source: GameSource, sets: Sequence[MapSet], outputs: Path) ->
 
 
 def _steps_before(settings: Mapping[str, object]) -> int:
-    """The agent steps of the policies that a run started from, all the way back."""
+    """The agent steps of all ancestors of a run."""
     parent = settings.get("parent")
     return int(str(parent["steps"])) + _steps_before(parent) if isinstance(parent, dict) else 0

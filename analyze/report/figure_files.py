@@ -35,7 +35,7 @@ STYLE: Any = {
     "axes.spines.right": False,
     "pdf.fonttype": 42,
     "svg.hashsalt": "nrmap",
-    "svg.fonttype": "none",  # letters as letters: a fifth of the size of outlines, in the reader's font
+    "svg.fonttype": "none",  # text instead of outlines: a fifth of the size
 }
 _METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
@@ -46,7 +46,7 @@ _METADATA: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Panel:
-    """Something to draw on an Axes; `alt` says in words what there is to see."""
+    """Draws on one Axes; `alt` is its description in words."""
 
     draw: Callable[[Axes], None]
     alt: str
@@ -56,7 +56,7 @@ class Panel:
 class Sheet:
     """Panels in rows of `columns`, each of `panel_size` inches; None leaves a cell empty.
 
-    `name` is its file's, without an ending.
+    `name` is the name of its files, without an ending.
     """
 
     name: str
@@ -89,7 +89,7 @@ def save_sheet(sheet: Sheet, folder: Path) -> Path:
 
 
 def panel_bytes(panel: Panel, size: tuple[float, float], kind: str, dpi: int = PNG_DPI) -> bytes:
-    """One panel alone, as the bytes of an "svg" or "png" file."""
+    """One panel of `size` inches, as the bytes of an "svg" or "png" file."""
     with mpl.rc_context(STYLE):
         figure = _figure(*size)
         panel.draw(figure.subplots())

@@ -1,4 +1,4 @@
-"""A table once, written as CSV, Markdown or to a terminal; as LaTeX by analyze.report.latex."""
+"""Tables, and their forms as CSV, as Markdown and on a terminal; analyze.report.latex has the form in LaTeX."""
 
 import csv
 import io
@@ -18,11 +18,11 @@ _FILE_WIDTH = 160  # where the output is no terminal and has no width of its own
 
 @dataclass(frozen=True)
 class Cell:
-    """One value. None with a `note` is undefined, None without one was not measured.
+    """One value. None with a `note` is undefined, None without a note was not measured.
 
-    `low` and `high` bound an interval, or with `spread` say from where to where the values of
-    several seeds go, `value` being their mean. A `note` beside a value says what it lacks. A
-    string that is a number, such as a printed one, is shown digit for digit.
+    `low` and `high` bound an interval. With `spread` they are the smallest and the largest value over
+    seeds, and `value` is the mean. A `note` beside a value says what it lacks. A string, such as a
+    published number, is shown digit for digit.
     """
 
     value: float | int | str | None = None
@@ -34,11 +34,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """`key` names it in CSV, `title` elsewhere, under the heading `group` that it may share with its neighbours.
+    """A column called `key` in CSV and `title` elsewhere, under a heading `group` that neighbours may share.
 
-    `digits` after the point show a number; None shows it as it is. A `measured` column has an
-    interval and notes, which become CSV columns of their own. `spreads` says that a mean over
-    seeds means something.
+    Numbers have `digits` after the point; None shows them unrounded. A `measured` column has
+    intervals and notes, which become CSV columns of their own. `spreads` is false where a mean over
+    seeds has no meaning. `scientific` shows a number that the digits would round to 0 as 1.54e-20.
     """
 
     key: str
@@ -49,6 +49,7 @@ class Column:
     digits: int | None = None
     measured: bool = False
     spreads: bool = True
+    scientific: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,21 +64,21 @@ class Table:
     breaks: frozenset[int] = field(default_factory=frozenset)
 
     def footnotes(self) -> list[str]:
-        """The different notes of the cells in reading order; the first is number 1."""
+        """The distinct notes of the cells in reading order; the first is number 1."""
         return list(dict.fromkeys(cell.note for row in self.rows for cell in row if cell.note))
 
     def is_number(self, index: int) -> bool:
-        """Whether the column at `index` holds numbers, which are aligned on the right."""
+        """Whether the column at `index` holds numbers, to be aligned on the right."""
         return self.columns[index].measured or self.columns[index].digits is not None
 
     def lines(self, cell: Cell, column: Column) -> tuple[str, str]:
-        """What a cell shows: the value, and the interval or the spread, each "" where there is none."""
+        """The value as text, and the interval or the spread, each "" where there is none."""
         if cell.value is None:
             return (UNDEFINED if cell.note else NOT_MEASURED), ""
-        value = format_number(cell.value, column.digits)
+        value = format_number(cell.value, column.digits, scientific=column.scientific)
         if cell.low is None or cell.high is None:
             return value, ""
-        low, high = format_number(cell.low, column.digits), format_number(cell.high, column.digits)
+        low, high = (format_number(x, column.digits, scientific=column.scientific) for x in (cell.low, cell.high))
         return value, f"({low} – {high})" if cell.spread else f"[{low}, {high}]"
 
     def groups(self) -> Iterator[tuple[str, list[Column]]]:
@@ -86,13 +87,18 @@ class Table:
             yield heading, list(columns)
 
 
-def format_number(value: float | int | str, digits: int | None) -> str:
-    """`value` with `digits` after the point; a float that they would round to 0 keeps three of its own."""
+def format_number(value: float | int | str, digits: int | None, *, scientific: bool = True) -> str:
+    """`value` with `digits` after the point; a float that they would round to 0 as 1.54e-20 where `scientific`."""
     if isinstance(value, str | int) or digits is None:
         return f"{value:g}" if isinstance(value, float) else str(value)
-    if value != 0 and abs(value) < 0.5 * 10.0**-digits:
+    if scientific and value != 0 and abs(value) < 0.5 * 10.0**-digits:
         return f"{value:.2e}"
-    return f"{value:.{digits}f}"
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a 0
+
+
+def counted(count: int, name: str, plural: str | None = None) -> str:
+    """`1 episode`, `2 episodes`."""
+    return f"{count} {name if count == 1 else plural or f'{name}s'}"
 
 
 def to_csv(table: Table) -> str:
@@ -136,7 +142,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_terminal(table: Table, *, title: str, footnotes: Sequence[str], notes: bool) -> RichTable:
-    """The table for a rich console; intervals stand under their values, with `notes` all notes below."""
+    """The table for a rich console, with intervals under their values and, with `notes`, all notes below."""
     below = [*(f"{number}. {note}" for number, note in enumerate(footnotes, 1)), *table.notes] if notes else []
     shown = RichTable(
         title=Text(title, style="bold") if title else None,
@@ -167,7 +173,7 @@ def _terminal_cell(table: Table, cell: Cell, column: Column, footnotes: Sequence
 
 
 def print_table(table: Table, console: Console | None = None) -> None:
-    """Print `table`; one wider than the terminal in parts, each with the columns that name the rows."""
+    """Print `table`; a table wider than the terminal in parts, each with the columns that name the rows."""
     console = console or Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     parts = _parts(table, console)
     for number, part in enumerate(parts):
@@ -177,7 +183,7 @@ def print_table(table: Table, console: Console | None = None) -> None:
 
 
 def _parts(table: Table, console: Console) -> list[Table]:
-    """`table` cut into parts that fit on the console; headings that span columns are not cut apart if they fit."""
+    """`table` cut into parts that fit on the console; columns under one heading stay together if they fit."""
     measured = [index for index, column in enumerate(table.columns) if column.measured]
     first = measured[0] if measured else len(table.columns)
     heads, parts = list(range(first)), [list(range(first))]
@@ -201,7 +207,7 @@ def _fits(table: Table, indices: Sequence[int], console: Console) -> bool:
 
 
 def _filled_rows(table: Table, indices: Sequence[int], first: int) -> Table:
-    """Only the columns at `indices`, and only the rows with something in those of them from `first` on."""
+    """The columns at `indices`, and the rows that have a value in one of them from column `first` on."""
     kept = [
         number
         for number, row in enumerate(table.rows)

@@ -1,18 +1,18 @@
-"""Every map as a picture of one dot a pixel that the browser enlarges: crisp, and small enough for hundreds."""
+"""The maps of one game on the page: pictures of one dot per pixel that the browser enlarges."""
 
 import io
 import math
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from PIL import Image  # comes with matplotlib
 
-from analyze.report.figures import channels_of, kind_title, map_at, summed
-from analyze.report.html import image
+from analyze.report.figure_files import PNG_DPI, Panel, panel_bytes
+from analyze.report.figures import BY_TEMPERATURE, channels_of, kind_title, map_at, summed
 from analyze.report.names import (
     base_method,
     is_control,
@@ -28,7 +28,8 @@ from nrmap.maps.sparsity import MapKind, sparsity, zero_reason
 from nrmap.maps.sweep import FloatArray
 
 _LEVELS = 256
-NOT_MEASURED = '<div class="none">not measured</div>'
+_MEDIA = {"svg": "image/svg+xml", "png": "image/png"}
+_FIGURES: dict[MapKind, str] = {"kmap": "Figure 1. ", "hmap": "Figure 2. "}  # of the paper
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,101 @@ class MapSet:
     states_path: Path
 
 
-def gallery(sets: Sequence[MapSet], kind: MapKind, temperature: float | None) -> str:
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the page: its data URI, and its description for readers who do not see it."""
+
+    uri: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One map with its colour bar from `low` to `high`, the policy's label and the sparsity."""
+
+    picture: Picture
+    colours: str
+    low: str
+    high: str
+    label: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Rows of cells under column titles. A cell has a card for each map, none where nothing was measured."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Sequence[Card]]]]
+
+
+@dataclass(frozen=True)
+class MapGroup:
+    """Galleries under one title, some groups folded, with further groups inside."""
+
+    title: str
+    galleries: Sequence[Gallery]
+    folded: bool = False
+    about: str = ""
+    inner: Sequence["MapGroup"] = ()
+
+
+def map_groups(sets: Sequence[MapSet], headline: float | None) -> list[MapGroup]:
+    """All galleries of one game: figures 1 and 2 and the other kinds first, null networks last.
+
+    Only the first set of states at the temperature `headline` is open.
+    """
+    trained = [one for one in sets if not is_control(one.method)]
+    groups: list[MapGroup] = []
+    for states, group in by_states(trained).items():
+        others = sorted({t for one in group for t in one.total.temperatures} - {headline})
+        inner = [
+            MapGroup(f"T = {t:g}", [_by_method(group, kind, t) for kind in BY_TEMPERATURE], folded=True) for t in others
+        ]
+        galleries = [_by_method(group, kind, headline) for kind in KINDS]
+        groups.append(MapGroup(f"{states[0].upper()}{states[1:]}", galleries, folded=bool(groups), inner=inner))
+    kinds = one_of_each_kind(sets)
+    if any(is_control(one.method) for one in kinds):
+        (states,) = by_states(kinds)
+        about = f"One policy of every method, and one draw of every null network: {states}."
+        groups.append(MapGroup("Agents beside null networks", [_by_kind(kinds, headline)], about=about))
+    controls = [one for one in sets if is_control(one.method)]
+    for states, group in by_states(controls).items():
+        galleries = [_by_method(group, kind, headline) for kind in KINDS]
+        groups.append(MapGroup(f"Every draw of every null network: {states}", galleries, folded=True))
+    return groups
+
+
+def _by_method(sets: Sequence[MapSet], kind: MapKind, temperature: float | None) -> Gallery:
     """The maps of one kind: a row for every seed, a column for every method."""
     methods = sorted({one.method for one in sets}, key=method_rank)
+    seeds = sorted({one.seed for one in sets}, key=lambda seed: (seed is None, seed))
     by_place = {(one.method, one.seed): one for one in sets}
-    cells = [f'<div class="method">{escape(method_label(method))}</div>' for method in methods]
-    for seed in sorted({one.seed for one in sets}, key=lambda seed: (seed is None, seed)):
-        for method in methods:
-            found = by_place.get((method, seed))
-            cells.append(NOT_MEASURED if found is None else _cards(found, kind, temperature))
-    width = f'style="--methods: {len(methods)}"'
-    return f'<div class="scroll"><div class="gallery" {width}>\n' + "\n".join(cells) + "\n</div></div>"
+    title = f"{_FIGURES.get(kind, '')}{kind_title(kind, temperature)}{', white at 0' if KINDS[kind].signed else ''}"
+    rows = [("", [_cards(by_place.get((method, seed)), kind, temperature) for method in methods]) for seed in seeds]
+    return Gallery(title, [method_label(method) for method in methods], rows)
+
+
+def _by_kind(sets: Sequence[MapSet], temperature: float | None) -> Gallery:
+    """Every kind of map in a row, every one of `sets` in a column."""
+    rows = []
+    for kind in KINDS:
+        maps = [map_at(one.total, kind, temperature) for one in sets]
+        cells = [[] if map_ is None else [_card(one, summed(map_), kind)] for one, map_ in zip(sets, maps, strict=True)]
+        rows.append((kind_title(kind, temperature), cells))
+    return Gallery("", [_column_title(one.method) for one in sets], rows)
+
+
+def _column_title(method: str) -> str:
+    return base_method(method).replace("_", " ") if is_control(method) else method_label(method)
 
 
 def one_of_each_kind(sets: Iterable[MapSet]) -> list[MapSet]:
     """A policy of every method, its first seed, and one draw of every control, all on the same kind of states.
 
-    Of several sets of states the one with most methods is taken, and a pool, which is the same
-    states for all, before each policy's own. Nothing where it has only one method.
+    Takes the set of states with most methods, among equals a pool, whose states all share, before
+    each policy's own. Empty where that set has only one method.
     """
     groups: dict[tuple[str, int], dict[str, MapSet]] = {}
     for one in sorted(sets, key=lambda one: (one.seed is None, one.seed or 0, method_rank(one.method))):
@@ -68,28 +146,12 @@ def one_of_each_kind(sets: Iterable[MapSet]) -> list[MapSet]:
     return sorted(best.values(), key=lambda one: method_rank(one.method)) if len(best) > 1 else []
 
 
-def kinds_gallery(sets: Sequence[MapSet], temperature: float | None) -> str:
-    """Every kind of map in a row, every one of `sets` in a column."""
-    cells = [f'<div class="method">{escape(_column_title(one))}</div>' for one in sets]
-    for kind in KINDS:
-        cells.append(f'<div class="kind">{escape(kind_title(kind, temperature))}</div>')
-        for one in sets:
-            map_ = map_at(one.total, kind, temperature)
-            cells.append(NOT_MEASURED if map_ is None else _card(one, summed(map_), kind))
-    width = f'style="--methods: {len(sets)}"'
-    return f'<div class="scroll"><div class="gallery" {width}>\n' + "\n".join(cells) + "\n</div></div>"
+def _cards(one: MapSet | None, kind: MapKind, temperature: float | None) -> list[Card]:
+    map_ = None if one is None else map_at(one.total, kind, temperature)
+    return [] if one is None or map_ is None else [_card(one, each, kind) for each in channels_of(map_)]
 
 
-def _column_title(one: MapSet) -> str:
-    return base_method(one.method).replace("_", " ") if is_control(one.method) else method_label(one.method)
-
-
-def _cards(one: MapSet, kind: MapKind, temperature: float | None) -> str:
-    map_ = map_at(one.total, kind, temperature)
-    return NOT_MEASURED if map_ is None else "".join(_card(one, each, kind) for each in channels_of(map_))
-
-
-def _card(one: MapSet, map_: FloatArray, kind: MapKind) -> str:
+def _card(one: MapSet, map_: FloatArray, kind: MapKind) -> Card:
     label = policy_label(one.method, one.seed)
     reason = zero_reason(kind, one.total.num_states)
     measure = sparsity(map_, reason)
@@ -99,23 +161,19 @@ def _card(one: MapSet, map_: FloatArray, kind: MapKind) -> str:
     row, column = np.unravel_index(int(np.abs(map_).argmax()), map_.shape)
     largest = "" if measure.value is None else f", largest at row {row}, column {column}"
     alt = f"{KINDS[kind].title} of {label} on {states_label(one.states)}. {value}{largest}."
-    return (
-        f'<figure class="map">{image(map_png(map_, kind), "png", alt)}'
-        f'<div class="bar {KINDS[kind].colours}"></div>'
-        f'<div class="ends"><span>{end_text(low, high - low)}</span><span>{end_text(high, high - low)}</span></div>'
-        f"<figcaption>{escape(label)}<br>{escape(value)}</figcaption></figure>"
-    )
+    picture = Picture(_data_uri(map_png(map_, kind), "png"), alt)
+    return Card(picture, KINDS[kind].colours, end_text(low, high - low), end_text(high, high - low), label, value)
 
 
 def end_text(value: float, span: float) -> str:
-    """`value` at an end of a colour bar, with enough digits that the other end, `span` away, reads otherwise."""
+    """`value` at an end of a colour bar, with enough digits to differ from the other end, `span` away."""
     if value == 0 or span == 0:
         return f"{value:.3g}"
     return f"{value:.{max(3, math.ceil(math.log10(abs(value) / span)) + 3)}g}"
 
 
 def map_png(map_: FloatArray, kind: MapKind) -> bytes:
-    """A map [H, W] as a PNG of H × W dots in 256 colours, those of its heat map."""
+    """A map [H, W] as a PNG of H × W dots in the 256 colours of its heat map."""
     low, high = map_limits(map_, kind)
     scaled = (map_ - low) / (high - low) if high > low else np.zeros_like(map_)
     levels = np.minimum((scaled * _LEVELS).astype(np.int64), _LEVELS - 1).astype(np.uint8)
@@ -126,10 +184,13 @@ def map_png(map_: FloatArray, kind: MapKind) -> bytes:
     return content.getvalue()
 
 
-def bar_styles() -> str:
-    """CSS for the colour bars, from the smallest value on the left to the largest on the right."""
-    names = dict.fromkeys(style.colours for style in KINDS.values())
-    return "\n".join(f".bar.{name} {{ background: linear-gradient(to right, {_stops(name)}); }}" for name in names)
+def picture_of(panel: Panel, size: tuple[float, float], kind: str, dpi: int = PNG_DPI) -> Picture:
+    """A panel of `size` inches as an "svg" or "png" picture."""
+    return Picture(_data_uri(panel_bytes(panel, size, kind, dpi), kind), panel.alt)
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:{_MEDIA[kind]};base64,{b64encode(content).decode()}"
 
 
 def by_states(sets: Iterable[MapSet]) -> Mapping[str, list[MapSet]]:
@@ -141,10 +202,14 @@ def by_states(sets: Iterable[MapSet]) -> Mapping[str, list[MapSet]]:
     return {f"{states_label(key[2])}, N = {key[3]}": groups[key] for key in sorted(groups)}
 
 
+def colour_bars() -> dict[str, str]:
+    """The CSS colour stops of every colour map in use, from the smallest value to the largest."""
+    return {
+        name: ", ".join(f"rgb({red}, {green}, {blue})" for red, green, blue in _colours(name)[::17].tolist())
+        for name in dict.fromkeys(style.colours for style in KINDS.values())
+    }
+
+
 def _colours(name: str) -> np.ndarray:
     colours = mpl.colormaps[name](np.linspace(0, 1, _LEVELS))[:, :3]
     return (255 * colours).round().astype(np.uint8)
-
-
-def _stops(name: str) -> str:
-    return ", ".join(f"rgb({red}, {green}, {blue})" for red, green, blue in _colours(name)[::17].tolist())

@@ -57,7 +57,7 @@ def _latex_headings(table: Table) -> Iterator[str]:
 
 
 def _latex_title(column: Column) -> str:
-    """The title, what is in brackets on a line of its own: columns are narrow."""
+    """The title, with its brackets on a second line to keep the column narrow."""
     if column.latex:
         return column.latex
     name, bracket, rest = column.title.partition(" (")
@@ -72,7 +72,7 @@ _REPLACEMENTS = {
     "—": "---",
     "–": "--",
     "…": r"\ldots{}",
-    "[": "{[}",  # after a row's end a bracket would be its argument
+    "[": "{[}",  # LaTeX reads a bracket after a row's end as its argument
     "]": "{]}",
 }
 _MATHS = {
@@ -104,7 +104,7 @@ _POWER_OF_TEN = re.compile(r"^(-?[\d.]+)e([+-]\d+)$")
 
 
 def escape_latex(text: str) -> str:
-    """`text` as LaTeX source that prints as it reads here; `1.5e-20` becomes a power of ten."""
+    """`text` with LaTeX's special characters and symbols escaped; `1.5e-20` becomes a power of ten."""
     power = _POWER_OF_TEN.match(text)
     if power:
         return rf"${power[1]}\times 10^{{{int(power[2])}}}$"

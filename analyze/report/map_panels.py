@@ -1,7 +1,7 @@
-"""Panels of charts out of the records of maps: sparsity, and its growth with N and T.
+"""Chart panels of maps: sparsity, its dependence on N and T, the grid.
 
-Every function takes the records of one game and gives the panels of one sheet, none where nothing
-was measured. Every seed is shown apart.
+Every function takes the records of one game and returns the panels of one sheet, none without data.
+Every seed has its own row or line.
 """
 
 import re

@@ -1,184 +1,165 @@
-"""The page: one HTML file of tables, pictures and words, with everything inside it."""
+"""The page: one HTML file that holds its tables, pictures and texts."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
-from importlib import resources
-from string import Template
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from analyze.report.appendix import provenance_section, settings_section, values_section
-from analyze.report.drawings import CHART_SIZE, GameSource, caption_of
-from analyze.report.figure_files import Panel, Sheet, panel_bytes
-from analyze.report.formats import Table
-from analyze.report.gallery import MapSet, bar_styles
-from analyze.report.html import details, image, items, paragraphs, table_html
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from analyze.report.appendix import provenance_entries, settings_groups, value_groups
+from analyze.report.drawings import CHART_SIZE, CHARTS, GameSource
+from analyze.report.figure_files import Panel, Sheet
+from analyze.report.formats import Table, counted, to_csv, to_markdown
+from analyze.report.gallery import MapSet, Picture, colour_bars, map_groups, picture_of
 from analyze.report.inventory import inventory, inventory_table, missing
+from analyze.report.latex import to_latex
 from analyze.report.load import Found
-from analyze.report.map_section import map_section
 from analyze.report.names import METRICS, base_method, is_control, method_label
-from analyze.report.notes import DEVIATIONS, NOTHING, READING
+from analyze.report.notes import NOTHING, READING, deviations
 from analyze.report.return_tables import action_table
 from analyze.report.summary import glance
+from analyze.report.tables import headline_temperature
 
 TITLE = "Non-robust feature maps of deep reinforcement learning policies"
 IN_SIGHT = ("table1", "differences", "seed-differences", "returns")
-_HEADINGS = {
-    "sparsity": "Sparsity",
-    "controls": "Agents beside controls",
-    "grid": "The grid",
-    "size": "Sparsity against N",
-    "temperature": "Sparsity against T",
-    "returns": "Returns",
-    "certified": "Certified actions",
-    "actions": "Actions",
-    "gaps": "Q-gaps",
-    "curves": "Learning curves",
-}
+_SCREEN_DPI = 110
+TABLE_WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 
 
 @dataclass(frozen=True)
 class GamePart:
-    """What one game's section is made of."""
+    """The maps, charts and overlays of one game's section."""
 
     source: GameSource
     sets: Sequence[MapSet]
     charts: Mapping[str, Sequence[Panel]]
     overlays: Sequence[Sheet]
 
+    @property
+    def title(self) -> str:
+        """`Freeway`, or `Freeway, reference policies`."""
+        return f"{self.source.game}, reference policies" if self.source.reference else self.source.game
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section: its anchor and title, and the template in templates/ that shows `data`."""
+
+    anchor: str
+    title: str
+    template: str
+    data: Any
+
 
 def build_page(found: Found, tables: Sequence[Table], parts: Sequence[GamePart], problems: Sequence[str]) -> str:
-    """The whole page; equal input gives an equal one. `problems` are files that could not be used, and why."""
-    sections = {
-        "glance": ("At a glance", _glance_section(parts)),
-        "results": ("Tables", _tables_section(tables)),
-        **{part.source.name: (_game_title(part.source), _game_section(part)) for part in parts},
-        "settings": ("Settings", settings_section(found)),
-        "values": ("All values", values_section(found)),
-        "deviations": ("Deviations", _deviations_section()),
-        "glossary": ("Glossary", _glossary_section(found)),
-        "provenance": ("Provenance", provenance_section(found)),
-    }
+    """The whole page; equal input gives equal text. `problems` name the files that could not be used, and why."""
+    glances = {part.title: glance(part.source.records, part.source.differences) for part in parts}
+    sections = [
+        Section("glance", "At a glance", "glance.html", {title: texts for title, texts in glances.items() if texts}),
+        Section("results", "Tables", "tables.html", _tables(tables)),
+        *(Section(part.source.name, part.title, "game.html", _game(part)) for part in parts),
+        Section("settings", "Settings", "groups.html", settings_groups(found)),
+        Section("values", "All values", "groups.html", value_groups(found)),
+        Section("glossary", "Glossary", "glossary.html", _glossary(found)),
+        Section("provenance", "Provenance", "provenance.html", provenance_entries(found)),
+    ]
     if not found.records and not found.trainings:
-        sections = {"results": ("Results", _nothing_section()), "deviations": sections["deviations"]}
-    missing_part = _missing_section(found, problems)
-    body = "\n".join(
-        f'<section id="{escape(name)}">\n<h2>{escape(title)}</h2>\n{content}\n</section>'
-        for name, (title, content) in sections.items()
-        if content
-    )
-    links = {name: title for name, (title, content) in sections.items() if content}
-    links |= {"here": "What is here"} if missing_part else {}
-    nav = "\n".join(f'<a href="#{escape(name)}">{escape(title)}</a>' for name, title in links.items())
-    return Template(_asset("page.html")).substitute(
-        title=escape(TITLE),
-        subtitle=escape(_subtitle(found)),
-        style=_asset("style.css"),
-        bars=bar_styles(),
-        script=_asset("script.js"),
-        nav=nav,
-        body=f"{body}\n{missing_part}" if missing_part else body,
-        footer="<p>Made by nrmap from the records and maps under its outputs folder. This page needs no network.</p>",
+        sections = [Section("results", "Results", "nothing.html", NOTHING)]
+    sections.append(Section("deviations", "Deviations", "deviations.html", deviations()))
+    entries = inventory(found)
+    if entries or problems:
+        lists = {"What is missing": missing(found, entries), "What could not be used": problems}
+        here = {"table": inventory_table(entries), "lists": lists}
+        sections.append(Section("here", "What is here", "here.html", here))
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=TITLE,
+            subtitle=_subtitle(found),
+            colour_bars=colour_bars(),
+            sections=[section for section in sections if section.data],
+        )
     )
 
 
-def _asset(name: str) -> str:
-    return resources.files("analyze.report").joinpath(name).read_text(encoding="utf-8")
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("analyze.report"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["downloads"] = _downloads
+    return environment
+
+
+def _downloads(table: Table) -> dict[str, str]:
+    """The table as CSV, Markdown and LaTeX files: file name to data URI."""
+    return {
+        f"{table.name}.{ending}": f"data:text/plain;base64,{b64encode(write(table).encode()).decode()}"
+        for ending, write in TABLE_WRITERS.items()
+    }
 
 
 def _subtitle(found: Found) -> str:
     trained = [record for record in found.records if record.policy_sha256 and not is_control(record.method)]
-    policies = {record.policy_sha256 for record in trained}
-    if not policies:
-        return "KMAP, HMAP and their sparsity: nothing has been measured yet."
-    methods = {base_method(record.method) for record in trained}
-    seeds = {record.seed for record in trained}
-    counts = [(len(found.games), "game"), (len(methods), "method"), (len(seeds), "seed"), (len(policies), "policy")]
-    plural = {"policy": "policies"}
-    words = [f"{count} {name if count == 1 else plural.get(name, f'{name}s')}" for count, name in counts]
-    return f"KMAP, HMAP and their sparsity: {', '.join(words[:-1])}, {words[-1]} measured."
+    counts = (
+        counted(len({record.policy_sha256 for record in trained}), "policy", "policies"),
+        counted(len(found.games), "game"),
+        counted(len({base_method(record.method) for record in trained}), "method"),
+        counted(len({record.seed for record in trained}), "seed"),
+    )
+    return f"KMAP, HMAP and their sparsity. Measured: {', '.join(counts)}."
 
 
-def _nothing_section() -> str:
-    return f'<div class="missing">{"".join(f"<p>{with_code(text)}</p>" for text in NOTHING)}</div>'
+def _tables(tables: Sequence[Table]) -> dict[str, Any]:
+    """Table 1, differences and returns open, the others folded."""
+    if not tables:
+        return {}
+    return {
+        "open": [table for table in tables if table.name in IN_SIGHT],
+        "folded": [table for table in tables if table.name not in IN_SIGHT],
+        "reading": READING,
+    }
 
 
-def _glance_section(parts: Sequence[GamePart]) -> str:
-    blocks = []
-    for part in parts:
-        sentences = glance(part.source.records, part.source.differences)
-        if sentences:
-            blocks.append(f"<h3>{escape(_game_title(part.source))}</h3>\n{items(sentences)}")
-    return f'<div class="glance">\n{"".join(blocks)}\n</div>' if blocks else ""
-
-
-def _tables_section(tables: Sequence[Table]) -> str:
-    """Table 1, differences and returns in sight, the others to be opened."""
-    first = [table_html(table) for table in tables if table.name in IN_SIGHT]
-    reading = details("How to read these numbers", paragraphs(READING))
-    rest = [details(table.title, table_html(table)) for table in tables if table.name not in IN_SIGHT]
-    return "\n".join([*first[:1], reading, *first[1:], *rest]) if tables else ""
-
-
-def _game_title(source: GameSource) -> str:
-    return f"{source.game}, reference policies" if source.reference else source.game
-
-
-def _game_section(part: GamePart) -> str:
+def _game(part: GamePart) -> dict[str, Any]:
     source = part.source
-    blocks = []
-    for name, title in _HEADINGS.items():
-        if name == "size":
-            blocks.append(map_section(part.source.records, part.sets, part.overlays))
-        if name in part.charts:
-            blocks.append(f"<h3>{title}</h3>\n<p>{escape(caption_of(name))}</p>\n{_charts(part.charts[name])}")
-        if name == "actions" and name in part.charts:
-            blocks.append(table_html(_named(action_table(source.records, source.game), source)))
-    return "\n".join(block for block in blocks if block)
+    return {
+        "maps": map_groups(part.sets, headline_temperature(source.records)),
+        "screens": [
+            {"caption": sheet.caption, "columns": sheet.columns, "pictures": _screens(sheet)} for sheet in part.overlays
+        ],
+        "charts": [
+            {
+                "title": CHARTS[name].title,
+                "caption": CHARTS[name].caption,
+                "pictures": [picture_of(panel, CHART_SIZE, "svg") for panel in panels],
+                "table": _actions(source) if name == "actions" else None,
+            }
+            for name, panels in part.charts.items()
+        ],
+    }
 
 
-def _named(table: Table, source: GameSource) -> Table:
-    return Table(f"actions-{source.name}", table.title, table.columns, table.rows, table.notes, table.breaks)
+def _screens(sheet: Sheet) -> list[Picture | None]:
+    return [
+        None if panel is None else picture_of(panel, sheet.panel_size, "png", _SCREEN_DPI) for panel in sheet.panels
+    ]
 
 
-def _charts(panels: Iterable[Panel], css: str = "charts") -> str:
-    pictures = (image(panel_bytes(panel, CHART_SIZE, "svg"), "svg", panel.alt, "chart") for panel in panels)
-    return f'<div class="{css}">\n' + "\n".join(pictures) + "\n</div>"
+def _actions(source: GameSource) -> Table:
+    """The action table under a name of its own: reference policies and others are in different sections."""
+    return replace(action_table(source.records, source.game), name=f"actions-{source.name}")
 
 
-def _deviations_section() -> str:
-    return "<p>Where the sources leave something open, or this project does it in another way:</p>\n" + items(
-        DEVIATIONS, "ol"
-    )
-
-
-def _glossary_section(found: Found) -> str:
+def _glossary(found: Found) -> dict[str, Any]:
     measured = {record.metric for record in (*found.records, *found.differences)}
-    rows = "\n".join(
-        f"<dt><strong>{escape(name.title)}</strong> <code>{escape(metric)}</code></dt><dd>{escape(name.meaning)}</dd>"
-        for metric, name in METRICS.items()
-        if metric in measured
-    )
     methods = sorted({record.method for record in found.records if record.policy_sha256})
-    names = items(f"{method}: {method_label(method)}" for method in methods)
-    return f"<dl>\n{rows}\n</dl>\n<h3>Methods</h3>\n{names}" if rows else ""
-
-
-def _missing_section(found: Found, problems: Sequence[str]) -> str:
-    entries = inventory(found)
-    texts = missing(found, entries)
-    if not entries and not problems:
-        return ""
-    blocks = [table_html(inventory_table(entries))] if entries else []
-    if texts:
-        lines = "\n".join(f"<li>{with_code(text)}</li>" for text in texts)
-        blocks.append(f'<div class="missing"><h3>What is missing</h3>\n<ul>\n{lines}\n</ul></div>')
-    if problems:
-        blocks.append(f'<div class="missing"><h3>What could not be used</h3>\n{items(problems)}</div>')
-    return '<section id="here">\n<h2>What is here</h2>\n' + "\n".join(blocks) + "\n</section>"
-
-
-def with_code(text: str) -> str:
-    """Escaped text whose parts between backticks are code."""
-    return "".join(
-        f"<code>{escape(part)}</code>" if index % 2 else escape(part) for index, part in enumerate(text.split("`"))
-    )
+    return {
+        "metrics": {metric: name for metric, name in METRICS.items() if metric in measured},
+        "methods": {method: method_label(method) for method in methods},
+    }

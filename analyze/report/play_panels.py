@@ -1,11 +1,11 @@
-"""Panels of charts out of the records of play and of training: returns, actions, Q-gaps, curves.
+"""Chart panels of play and training: returns, actions, Q-gaps, learning curves.
 
-Every function takes the records of one game and gives the panels of one sheet, none where nothing
-was measured. Every seed is shown apart.
+Every function takes the records of one game and returns the panels of one sheet, none without data.
+Every seed has its own row or line.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,10 @@ from analyze.report.charts import (
     ReferenceLine,
     Series,
     draw_curves,
+    draw_fractions,
     draw_intervals,
     draw_lines,
     draw_quantiles,
-    draw_shares,
     number_text,
     titled,
 )
@@ -46,20 +46,20 @@ _DIAGNOSTICS = {
     "q_mean": "Mean Q-value over the batch and all actions",
     "anchor_loss": "Distance from the vanilla agent's advantages",
     "robust_loss": "Regulariser R of eq. 7",
-    "adversarial_flips": "Share of the batch whose action PGD flips",
-    "uncertified": "Share of the batch that the bounds leave open",
-    "probe_flips": "Share of states that PGD-10, which is not trained on, flips",
-    "probe_own_flips": "Share of the same states that the training's attack flips",
+    "adversarial_flips": "Fraction of the batch whose action the training's PGD flips",
+    "uncertified": "Fraction of the batch that the bounds do not certify",
+    "probe_flips": "Fraction of states that PGD-10, not used in training, flips",
+    "probe_own_flips": "Fraction of the same states that the training's attack flips",
     "gradient_cosine": "Cosine of the training attack's first two gradients",
-    "margin_fell": "Share of the batch whose margin fell under the training's attack",
+    "margin_fell": "Fraction of the batch whose margin fell under the training's attack",
     "gradient_sparsity": "S of the margin's input gradient, eq. 9",
-    "active_features": "Share of features that are alive",
+    "active_features": "Fraction of features that are active",
 }
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training run for the learning curves; `steps_before` are the agent steps of the policy it started from."""
+    """A training run for the learning curves; `steps_before` are the agent steps of all its ancestors."""
 
     method: str
     seed: int
@@ -68,8 +68,11 @@ class Run:
 
 
 def return_panels(records: Sequence[Record]) -> list[Panel]:
-    """Every episode a dot, the mean with its interval; a panel for each attack, in the first also blind players."""
-    means = [record for record in records if record.metric == "return_mean"]
+    """Episodes as dots, means with intervals: a panel for each attack. The clean panel also has the baselines.
+
+    Of several evaluations of one policy the one with most episodes is shown.
+    """
+    means = of_most_episodes(select(records, metric="return_mean"))
     constants = [
         record for record in means if record.method == BASELINE_METHOD and (record.attack or "").startswith("constant:")
     ]
@@ -92,8 +95,18 @@ def return_panels(records: Sequence[Record]) -> list[Panel]:
         rows = [_return_row(record, records) for record in mine]
         draw = partial(titled, draw_intervals, title, rows=rows, x_label="return of an episode", marks=marks)
         values = "; ".join(f"{row.label} {number_text(row.value)}" for row in rows)
-        panels.append(Panel(draw, f"{title}, means. {values}."))
+        if rows:
+            panels.append(Panel(draw, f"{title}, means. {values}."))
     return panels
+
+
+def of_most_episodes(records: Iterable[Record]) -> list[Record]:
+    """Of records that differ in their episodes only, the one over most episodes."""
+    best: dict[Record, Record] = {}
+    for record in sorted(records, key=lambda record: record.episodes or 0):
+        same = replace(record, value=0.0, low=None, high=None, interval=None, note=None, episodes=None, num_states=None)
+        best[same] = record
+    return list(best.values())
 
 
 def _return_row(mean: Record, records: Sequence[Record]) -> IntervalRow:
@@ -108,8 +121,8 @@ def _return_row(mean: Record, records: Sequence[Record]) -> IntervalRow:
 
 
 def certified_panels(records: Sequence[Record]) -> list[Panel]:
-    """The share of the states of clean episodes whose action is proven at a radius, a panel for each radius."""
-    rates = sorted(select(records, metric="certified_rate"), key=policy_order)
+    """The certified fraction of the states of clean episodes, a panel for each radius."""
+    rates = sorted(of_most_episodes(select(records, metric="certified_rate")), key=policy_order)
     styles = method_styles([record.method for record in rates])
     panels = []
     for attack_epsilon in sorted({record.attack_epsilon or 0.0 for record in rates}):
@@ -119,37 +132,37 @@ def certified_panels(records: Sequence[Record]) -> list[Panel]:
             for r in mine
         ]
         title = f"Certified actions at {epsilon_label(attack_epsilon)}"
-        x_label = "share of the states of clean episodes"
+        x_label = "fraction of the states of clean episodes"
         draw = partial(titled, draw_intervals, title, rows=rows, x_label=x_label, limits=(-0.03, 1.03))
         values = "; ".join(f"{row.label} {number_text(row.value)}" for row in rows)
-        panels.append(Panel(draw, f"{title}, shares of the states of clean episodes. {values}."))
+        panels.append(Panel(draw, f"{title}, fractions of the states of clean episodes. {values}."))
     return panels
 
 
 def action_panels(records: Sequence[Record]) -> list[Panel]:
-    """The greedy policies' actions in clean episodes, as a field of per cents."""
-    mine = [record for record in select(records, metric="action_share", attack="clean") if record.value is not None]
+    """The greedy policies' actions in clean episodes, in percent."""
+    measured = of_most_episodes(select(records, metric="action_share", attack="clean"))
+    mine = [record for record in measured if record.value is not None]
     policies = policies_of(mine)
     actions = list(dict.fromkeys(record.item or "" for record in mine))
     if not policies:
         return []
-    shares = np.full((len(policies), len(actions)), np.nan)
+    fractions = np.full((len(policies), len(actions)), np.nan)
     for record in mine:
-        shares[policies.index((record.method, record.seed)), actions.index(record.item or "")] = record.value
+        fractions[policies.index((record.method, record.seed)), actions.index(record.item or "")] = record.value
     labels = [policy_label(method, seed) for method, seed in policies]
-    draw = partial(
-        titled, draw_shares, "Greedy actions, clean episodes", shares=shares, row_labels=labels, column_labels=actions
-    )
+    title = "Greedy actions, clean episodes"
+    draw = partial(titled, draw_fractions, title, fractions=fractions, row_labels=labels, column_labels=actions)
     text = "; ".join(
-        f"{label}: " + ", ".join(f"{action} {100 * share:.1f}%" for action, share in zip(actions, row, strict=True))
-        for label, row in zip(labels, shares, strict=True)
+        f"{label}: " + ", ".join(f"{action} {100 * part:.1f}%" for action, part in zip(actions, row, strict=True))
+        for label, row in zip(labels, fractions, strict=True)
     )
     return [Panel(draw, f"Greedy actions in clean episodes. {text}.")]
 
 
 def gap_panels(records: Sequence[Record]) -> list[Panel]:
     """Quantiles of the Q-gap over the states of whole clean episodes, and over those of the maps."""
-    gaps = select(records, metric="q_gap_quantile")
+    gaps = of_most_episodes(select(records, metric="q_gap_quantile"))
     panels = []
     for states_from in sorted({record.states_from or "" for record in gaps}):
         mine = [record for record in gaps if (record.states_from or "") == states_from]
@@ -167,7 +180,7 @@ def gap_panels(records: Sequence[Record]) -> list[Panel]:
 
 
 def curve_panels(runs: Sequence[Run], records: Sequence[Record]) -> list[Panel]:
-    """Training returns of every run, and what its updates said of themselves."""
+    """Training returns of every run, and the diagnostics of its updates."""
     runs = sorted(runs, key=lambda run: (method_rank(run.method), run.seed))
     styles = method_styles([run.method for run in runs])
     curves = []
@@ -182,7 +195,7 @@ def curve_panels(runs: Sequence[Run], records: Sequence[Record]) -> list[Panel]:
         best = max(
             (r.value or 0.0 for r in select(records, metric="return_mean", method=BASELINE_METHOD)), default=None
         )
-        marks = [] if best is None else [ReferenceLine("best player that does not look", best)]
+        marks = [] if best is None else [ReferenceLine("best baseline", best)]
         title = "Training returns, mean of the last 20 episodes"
         ends = "; ".join(f"{curve.label} ends at {curve.returns[-20:].mean():.2f}" for curve in curves)
         panels.append(Panel(partial(titled, draw_curves, title, curves=curves, marks=marks), f"{title}. {ends}."))

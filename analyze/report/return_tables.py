@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
-from analyze.report.formats import Cell, Column, Table
+from analyze.report.formats import Cell, Column, Table, counted
 from analyze.report.literature import PUBLISHED_RETURNS
 from analyze.report.names import METRICS, attack_label, epsilon_label, metric_name
 from analyze.report.row_builder import PUBLISHED, Rows, cell_of, interval_notes, measured_column, place_of
@@ -32,7 +32,7 @@ def returns_table(records: Sequence[Record], *, reference: Collection[str] = ())
     columns: list[Column] = []
     for condition in conditions:
         measured = {record.metric for record in chosen if _condition(record) == condition}
-        group = f"{_heading(*condition[:2])} ({condition[2]} episodes)"
+        group = f"{_heading(*condition[:2])} ({counted(condition[2] or 0, 'episode')})"
         columns += [
             measured_column(metric, _return_key(metric, condition), metric_name(metric).title, group=group)
             for metric in _RETURN_METRICS
@@ -50,7 +50,7 @@ def returns_table(records: Sequence[Record], *, reference: Collection[str] = ())
         if fitting and any(record.game == one.game for record in chosen):
             key = (one.game, PUBLISHED, f"published: {one.agent}")
             note = None if one.attack == "clean" else _PUBLISHED_ATTACK_NOTE
-            rows.put(key, None, _return_key(one.metric, fitting[0]), Cell(one.printed, note=note))
+            rows.put(key, None, _return_key(one.metric, fitting[-1]), Cell(one.printed, note=note))
             if one.agent not in sources[one.source]:
                 sources[one.source].append(one.agent)
     searches = any(condition[0].startswith(("fgsm", "pgd")) for condition in conditions)

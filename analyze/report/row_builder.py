@@ -105,8 +105,17 @@ def measured_column(metric: str, key: str, title: str, *, group: str = "") -> Co
     """A column of values with intervals; titles that are the metric's own are formulas in LaTeX."""
     name = metric_name(metric)
     latex, latex_group = (name.latex if text == name.title else None for text in (title, group))
-    spreads = not metric.endswith("p_value")
-    return Column(key, title, group, latex, latex_group, digits=name.digits, measured=True, spreads=spreads)
+    return Column(
+        key,
+        title,
+        group,
+        latex,
+        latex_group,
+        digits=name.digits,
+        measured=True,
+        spreads=not metric.endswith("p_value"),
+        scientific=not metric.endswith("_difference"),
+    )
 
 
 def interval_notes(records: Iterable[Record]) -> tuple[str, ...]:

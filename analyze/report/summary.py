@@ -1,8 +1,8 @@
-"""What the numbers say of the paper's finding, in sentences that are computed, not written."""
+"""The page's summary of the paper's finding, in sentences computed from the records."""
 
 from collections.abc import Iterator, Sequence
 
-from analyze.report.formats import format_number
+from analyze.report.formats import counted, format_number
 from analyze.report.literature import paper_number
 from analyze.report.names import (
     attack_label,
@@ -11,20 +11,22 @@ from analyze.report.names import (
     method_label,
     method_rank,
     metric_name,
+    policy_order,
     states_label,
 )
+from analyze.report.play_panels import of_most_episodes
 from nrmap.maps.differences import DIFFERENCE
 from nrmap.play.evaluation import BASELINE_METHOD
 from nrmap.support.records import Record, select
 
-# How far a game's policies were to lead the best constant action, where that was said in advance.
+# The lead over the best constant action that was set as a target before training.
 LEADS = {"Freeway": 3.0}
 
 
 def glance(records: Sequence[Record], differences: Sequence[Record] = ()) -> list[str]:
-    """Sentences on one game: sparser or not, seed by seed and by how much, and above the best constant action or not.
+    """Sentences on one game: sparsity of every method against the vanilla one, and returns against constant actions.
 
-    A policy is above it with the lower end of its interval, and by as much as `LEADS` asks for.
+    A policy counts as above the best constant action if its whole interval is, and its mean by `LEADS` or more.
     """
     return [*_sparsity(records, differences), *_returns(records)]
 
@@ -37,17 +39,18 @@ def _sparsity(records: Sequence[Record], differences: Sequence[Record]) -> Itera
     ]
     methods = sorted({record.method for record in maps}, key=method_rank)
     vanilla = next((method for method in methods if base_method(method) == "ddqn"), None)
+    if vanilla is None:
+        return
     sets = sorted({(r.states_from or "", r.num_states or 0) for r in maps}, key=lambda one: (one[0] != "own", one))
     for states_from, num_states in sets:
+        on_these = select(maps, states_from=states_from, num_states=num_states)
         for method in methods:
-            if vanilla is None or base_method(method) == "ddqn":
-                continue
             pairs = [
-                (ours.value, other.value)
-                for ours in select(maps, method=vanilla, states_from=states_from, num_states=num_states)
-                for other in select(maps, method=method, states_from=states_from, num_states=num_states, seed=ours.seed)
+                (base.value, other.value)
+                for base in select(on_these, method=vanilla)
+                for other in select(on_these, method=method, seed=base.seed)
             ]
-            if pairs:
+            if pairs and base_method(method) != "ddqn":
                 where = f"{states_label(states_from)}, N = {num_states}"
                 sentence = _comparison(pairs, vanilla, method, where, maps[0].game)
                 mine = select(differences, method=method, item=vanilla, states_from=states_from, num_states=num_states)
@@ -60,10 +63,9 @@ def _comparison(
     defined = [(ours, other) for ours, other in pairs if ours is not None and other is not None]
     sparser = sum(other < ours for ours, other in defined)
     undefined = len(pairs) - len(defined)
-    seeds = "seed" if len(defined) == 1 else "seeds"
     text = (
         f"{where[0].upper()}{where[1:]}: KMAP of {method_label(method)} is sparser than that of "
-        f"{method_label(vanilla)} in {sparser} of {len(defined)} {seeds}"
+        f"{method_label(vanilla)} in {sparser} of {counted(len(defined), 'seed')}"
     )
     text += f" where both are defined; S(K) is undefined in {undefined}." if undefined else "."
     first, second = (paper_number(game, base_method(one), "kmap_sparsity") for one in (vanilla, method))
@@ -74,18 +76,18 @@ def _comparison(
 
 
 def _differences(differences: Sequence[Record], base: str) -> Iterator[str]:
-    """S(K) of a method minus that of `base`, on the same states and of the means over seeds, each with its interval.
+    """S(K) of a method minus S(K) of `base`, seed by seed on the same states, and between the means over seeds.
 
-    Where K of a policy is 0 everywhere the margin-drop map, which needs no flip, stands beside it.
+    Where some K is 0 everywhere the margin-drop map, which needs no flip, is added.
     """
     without_flips = any(record.value is None for record in select(differences, metric=f"kmap{DIFFERENCE}"))
     for kind in ("kmap", "margin_drop") if without_flips else ("kmap",):
         mine = sorted(select(differences, metric=f"{kind}{DIFFERENCE}"), key=lambda record: record.seed or 0)
-        paired = [f"{_with_interval(record)} (seed {record.seed})" for record in mine if record.seed is not None]
+        paired = [_with_seed(record) for record in mine if record.seed is not None]
         of_means = [_with_interval(record) for record in mine if record.seed is None]
         parts = [
-            f"{what}: {', '.join(values)}"
-            for what, values in (("on the same states", paired), ("of the means over seeds", of_means))
+            f"{label}: {', '.join(values)}"
+            for label, values in (("on the same states", paired), ("of the means over seeds", of_means))
             if values
         ]
         if parts:
@@ -97,15 +99,21 @@ def _with_interval(record: Record) -> str:
     """`-31.20 [-33.00, -29.40]`."""
     digits = metric_name(record.metric).digits
     value, low, high = (
-        None if x is None else format_number(x, digits) for x in (record.value, record.low, record.high)
+        None if x is None else format_number(x, digits, scientific=False)
+        for x in (record.value, record.low, record.high)
     )
     if value is None:
         return "undefined"
     return f"{value} (no interval)" if low is None else f"{value} [{low}, {high}]"
 
 
+def _with_seed(record: Record) -> str:
+    return f"{_with_interval(record)} (seed {record.seed})"
+
+
 def _returns(records: Sequence[Record]) -> Iterator[str]:
-    means = select(records, metric="return_mean")
+    means = sorted(of_most_episodes(select(records, metric="return_mean")), key=policy_order)
+    means = [record for record in means if record.value is not None]
     constants = [
         record for record in select(means, method=BASELINE_METHOD) if (record.attack or "").startswith("constant:")
     ]
@@ -116,31 +124,33 @@ def _returns(records: Sequence[Record]) -> Iterator[str]:
     yield f"The best constant action, {attack_label(best.attack)}, returns {floor:.2f}."
     by_lead = f", and by {lead:g} points or more" if lead else ""
     for method in sorted({record.method for record in means} - {BASELINE_METHOD}, key=method_rank):
-        clean = [record for record in select(means, method=method, attack="clean") if record.value is not None]
+        clean = select(means, method=method, attack="clean")
         judged = [record for record in clean if record.low is not None]
         if not clean:
             continue
         above = sum((r.low or 0.0) > floor and (r.value or 0.0) >= floor + lead for r in judged)
         text = (
-            f"{method_label(method)}: clean {', '.join(_with_interval(record) for record in clean)}. Above the best "
+            f"{method_label(method)}: clean {', '.join(map(_with_seed, clean))}. Above the best "
             f"constant action with the whole 95% interval{by_lead}: {above} of {len(judged)}."
         )
         if len(judged) < len(clean):
             text += f" Without an interval: {len(clean) - len(judged)}."
-        yield text + _under_attack(select(means, method=method))
+        yield " ".join([text, *_under_attack(select(means, method=method))])
 
 
-def _under_attack(means: Sequence[Record]) -> str:
-    """The returns of a method's policies under the least PGD of all that were played: fewest steps, smallest ball."""
-    attacked = [record for record in means if (record.attack or "").startswith("pgd-") and record.value is not None]
-    if not attacked:
-        return ""
+def _under_attack(means: Sequence[Record]) -> Iterator[str]:
+    """The returns of a method's policies under the strongest attack at each radius: the PGD with most steps."""
+    attacked = [record for record in means if _pgd_steps(record)]
+    for radius in sorted({record.attack_epsilon or 0.0 for record in attacked}):
+        at_radius = select(attacked, attack_epsilon=radius)
+        steps = max(map(_pgd_steps, at_radius))
+        strongest = [record for record in at_radius if _pgd_steps(record) == steps]
+        label = attack_label(strongest[0].attack, radius)
+        episodes = counted(max(record.episodes or 0 for record in strongest), "episode")
+        yield f"Under {label} ({episodes}): {', '.join(map(_with_seed, strongest))}."
 
-    def strength(record: Record) -> tuple[int, float]:
-        steps, *_ = (record.attack or "").removeprefix("pgd-").split()  # what tells two of a name apart stays behind it
-        return int(steps), record.attack_epsilon or 0.0
 
-    least = min(map(strength, attacked))
-    same = [record for record in attacked if strength(record) == least]
-    label = attack_label(same[0].attack, same[0].attack_epsilon)
-    return f" Under {label}: {', '.join(_with_interval(record) for record in same)}."
+def _pgd_steps(record: Record) -> int:
+    """The steps of a PGD attack, 0 for other attacks; words behind its name tell several attacks of a name apart."""
+    name, _, steps = (record.attack or "").partition("-")
+    return int(steps.split()[0]) if name == "pgd" else 0

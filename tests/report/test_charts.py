@@ -12,10 +12,10 @@ from analyze.report.charts import (
     ReferenceLine,
     Series,
     draw_curves,
+    draw_fractions,
     draw_intervals,
     draw_lines,
     draw_quantiles,
-    draw_shares,
 )
 from analyze.report.map_panels import control_panels, grid_panels, size_panels, sparsity_panels, temperature_panels
 from analyze.report.play_panels import Run, action_panels, certified_panels, curve_panels, gap_panels, return_panels
@@ -63,7 +63,9 @@ def test_intervals_show_every_episode_the_mean_and_what_is_undefined(ax):
 
 
 def test_shares_are_written_in_per_cent(ax):
-    draw_shares(ax, [[0.75, 0.25, 0.0], [0.0004, 0.9996, np.nan]], row_labels=["A", "B"], column_labels=["x", "y", "z"])
+    draw_fractions(
+        ax, [[0.75, 0.25, 0.0], [0.0004, 0.9996, np.nan]], row_labels=["A", "B"], column_labels=["x", "y", "z"]
+    )
     assert [text.get_text() for text in ax.texts] == ["75.0", "25.0", "0", "<0.1", "100.0"]
 
 

@@ -184,7 +184,7 @@ def test_the_page_shows_what_the_paper_printed_settings_deviations_and_provenanc
         "run_seed",
         "At a glance",
         "S undefined: the map is 0 everywhere",
-        "The equations are used, so that K ≥ 0",
+        "Only eq. 4 gives K ≥ 0",
         "How to read these numbers",
         "versions.torch",
     ):
@@ -229,18 +229,24 @@ def test_a_policy_beats_the_best_constant_action_with_its_whole_interval(game, c
     ]
     assert glance(records) == [
         "The best constant action, always UP, returns 21.00.",
-        "DDQN (vanilla): clean 30.00 [20.90, 40.00], 23.90 [21.10, 40.00], 24.00 [21.10, 40.00], 30.00 (no interval). "
+        "DDQN (vanilla): clean 30.00 [20.90, 40.00] (seed 0), 23.90 [21.10, 40.00] (seed 1), "
+        "24.00 [21.10, 40.00] (seed 2), 30.00 (no interval) (seed 3). "
         f"Above the best constant action with the whole 95% interval{criterion}: {above} of 3. Without an interval: 1.",
     ]
 
 
-def test_the_glance_has_the_returns_under_the_least_attack():
-    def mean(seed: int, value: float, attack: str, radius: float | None = None, low: float | None = None) -> Record:
+def test_the_glance_has_the_returns_under_the_strongest_attack_at_each_radius():
+    def mean(
+        seed: int, value: float, attack: str, radius: float | None = None, low: float | None = None, episodes: int = 20
+    ) -> Record:
         same = {"attack": attack, "attack_epsilon": radius and radius / 255, "low": low, "high": low and 32.0}
-        return Record("Freeway", "sa_ddqn", seed, "return_mean", value, **same)
+        return Record("Freeway", "sa_ddqn", seed, "return_mean", value, episodes=episodes, **same)
 
     records = [Record("Freeway", "baseline", None, "return_mean", 21.0, attack="constant:UP")]
     records += [mean(0, 31.0, "clean", low=30.0), mean(1, 31.0, "clean", low=30.0), mean(0, 31.0, "noise", 0.5)]
-    records += [mean(0, 16.0, "pgd-10", 3), mean(0, 8.0, "pgd-50", 1), mean(0, 30.5, "pgd-10", 1, 30.0)]
-    records += [mean(1, 14.25, "pgd-10", 1)]
-    assert glance(records)[1].endswith(": 2 of 2. Under PGD-10, 1/255: 30.50 [30.00, 32.00], 14.25 (no interval).")
+    records += [mean(0, 16.0, "pgd-10", 3), mean(0, 8.0, "pgd-50", 1, episodes=5), mean(0, 30.5, "pgd-10", 1, 30.0)]
+    records += [mean(1, 14.25, "pgd-10", 1), mean(0, 9.0, "pgd-50", 1, episodes=1), mean(0, 32.0, "clean", episodes=2)]
+    assert glance(records)[1].endswith(
+        ": 2 of 2. Under PGD-50, 1/255 (5 episodes): 8.00 (no interval) (seed 0). "
+        "Under PGD-10, 3/255 (20 episodes): 16.00 (no interval) (seed 0)."
+    )

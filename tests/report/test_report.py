@@ -86,7 +86,8 @@ def test_a_report_is_made_anew_when_the_code_that_measures_or_draws_changes():
         "nrmap/maps/sparsity.py",
         "nrmap/ablation/geometry.py",
         "analyze/report/tables.py",
-        "analyze/report/style.css",
+        "analyze/report/templates/style.css",
+        "deviations.md",
     }
     assert files <= build._digest_of_code().keys()
 
@@ -158,8 +159,8 @@ def test_controls_belong_to_no_training_and_stand_beside_the_agents(tmp_path, ou
     page = build_page(found, build.all_tables(found), [part], [])
     assert Page(page).mistakes == []
     for text in (
-        "All kinds of agents side by side",
-        "beside networks that have learned nothing",
+        "Agents beside null networks",
+        "one draw of every null network",
         'id="controls"',
         'id="grid"',
         "random weights (on sa_ddqn seed 0)",
