@@ -86,7 +86,9 @@ def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _shown(value: float | int | str) -> str:
+def _shown(value: float | int | str | list[dict[str, float]]) -> str:
+    if isinstance(value, list):  # of roll-backs
+        return ", ".join(f"from {one['agent_step']:,} to {one['back_to']:,}" for one in value) or "none"
     return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
 
 

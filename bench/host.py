@@ -18,11 +18,11 @@ from bench.train import machine
 from bench.train_contenders import random_batch
 from nrmap.ablation import make_engine
 from nrmap.learning.settings import TrainSettings
+from nrmap.support.layout import CHECKPOINT_FILE
 from nrmap.support.runtime import keep_freed_memory
 from train.checkpoint import load_checkpoint
-from train.curves import Curves
-from train.resume import keep
 from train.trainer import Trainer
+from train.training import Training
 
 MEGABYTE = 2**20
 FOREVER = 10**9
@@ -90,15 +90,15 @@ def collecting_trainer(settings: TrainSettings, device: str, capacity: int) -> T
 def _checkpoint(trainer: Trainer) -> dict[str, float]:
     """What it takes to write one, and to go on from it: the episodes in the replay are played again."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "checkpoint"
+        training = Training(Path(folder), lambda: trainer)
         begun = time.perf_counter()
-        keep(path, trainer, Curves())
+        training.save()
         written = time.perf_counter()
         again = Trainer(trainer.settings, device=trainer.learner.device)
         begun_again = time.perf_counter()
-        again.set_state(load_checkpoint(path)["trainer"])
+        again.set_state(load_checkpoint(Path(folder) / CHECKPOINT_FILE)["trainer"])
         return {
-            "checkpoint_mb": path.stat().st_size / MEGABYTE,
+            "checkpoint_mb": (Path(folder) / CHECKPOINT_FILE).stat().st_size / MEGABYTE,
             "checkpoint_seconds": written - begun,
             "replaying_seconds_per_step": (time.perf_counter() - begun_again) / trainer.agent_step,
         }

@@ -18,6 +18,8 @@ class Curves:
     def __init__(self) -> None:
         self.episodes: list[dict[str, Any]] = []
         self.rows: list[dict[str, float]] = []
+        self.rollbacks: list[dict[str, Any]] = []
+        self.abandoned_rows: list[dict[str, float]] = []  # between a good checkpoint and the roll-back to it
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -64,13 +66,21 @@ class Curves:
         return "no episode ended yet" if recent is None else f"return {recent:.1f}"
 
     def get_state(self) -> dict[str, Any]:
-        """Everything, as JSON values."""
-        return {"episodes": self.episodes, "rows": self.rows, "seconds": self.seconds}
+        """Everything, as JSON values; roll-backs only where there were any."""
+        state = {"episodes": self.episodes, "rows": self.rows, "seconds": self.seconds}
+        if self.rollbacks:
+            state |= {"rollbacks": self.rollbacks, "abandoned_rows": self.abandoned_rows}
+        return state
+
+    def set_seconds(self, seconds: float) -> None:
+        """Let the clock go on from `seconds`."""
+        self._seconds_before, self._started = seconds, time.monotonic()
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Curves":
         """The curves that `get_state` gave; the clock goes on from there."""
         curves = cls()
         curves.episodes, curves.rows = state["episodes"], state["rows"]
-        curves._seconds_before = state["seconds"]
+        curves.rollbacks, curves.abandoned_rows = state.get("rollbacks", []), state.get("abandoned_rows", [])
+        curves.set_seconds(state["seconds"])
         return curves

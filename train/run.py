@@ -23,8 +23,8 @@ from nrmap.support.runtime import provenance
 from nrmap.support.tracking import Tracker
 from train.curves import Curves
 from train.descriptions import main_settings
-from train.resume import keep, name_of, start_or_resume
 from train.trainer import Trainer
+from train.training import GOOD_CHECKPOINT_FILE, name_of, start_or_resume
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,8 @@ def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
     _compare_precision(policy_path, options, label)
     # A kill between the policy and the end leaves the checkpoint; a folder that is only read may keep it.
     with contextlib.suppress(OSError):
-        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        for name in (CHECKPOINT_FILE, GOOD_CHECKPOINT_FILE):
+            (folder / name).unlink(missing_ok=True)
     return policy_path
 
 
@@ -104,35 +105,33 @@ def _train(
     remove_leftovers(folder)
     write_json(folder / SETTINGS_FILE, _recorded(settings, parent))
     log.info("%s: %s", label, main_settings(settings, parent))
-    checkpoint_path = folder / CHECKPOINT_FILE
-    trainer, curves = start_or_resume(
+    training = start_or_resume(
         settings,
-        checkpoint_path,
+        folder,
         device=options.device,
         precision=options.precision,
         any_precision=options.any_precision,
         initial=None if parent is None else parent.network,
     )
 
-    def checkpoint() -> None:
-        keep(checkpoint_path, trainer, curves)
-        write_json(folder / CURVES_FILE, curves.get_state())
-
     last_checkpoint = time.monotonic()
-    with Progress(f"{label}: training", unit="steps", initial=trainer.agent_step) as progress:
-        for iteration in trainer.run():
+    with Progress(f"{label}: training", unit="steps", initial=training.trainer.agent_step) as progress:
+        for iteration in training.iterations():
+            trainer, curves = training.trainer, training.curves
             curves.record(iteration)
             if curves.row_is_due(iteration.agent_step) or iteration.agent_step >= settings.steps:
                 row = curves.add_row(iteration.agent_step, trainer.metrics())
                 tracker.log(row, step=iteration.agent_step)
             progress.update(iteration.agent_step, settings.steps, curves.describe())
             if time.monotonic() - last_checkpoint > options.checkpoint_seconds:
-                checkpoint()
+                training.save()
+                write_json(folder / CURVES_FILE, curves.get_state())
                 last_checkpoint = time.monotonic()
+    curves = training.curves
     write_json(folder / CURVES_FILE, curves.get_state())
     policy_path = folder / POLICY_FILE
-    save_policy(policy_path, _policy(settings, trainer, parent, curves), dtype=torch.float16)
-    checkpoint_path.unlink(missing_ok=True)
+    save_policy(policy_path, _policy(settings, training.trainer, parent, curves), dtype=torch.float16)
+    training.remove_checkpoints()
     recent = curves.recent_mean_return()
     tracker.summary({"seconds": curves.seconds, **({} if recent is None else {"recent_mean_return": recent})})
     tracker.artifact(label.replace("/", "-"), "policy", [policy_path, folder / CURVES_FILE])
@@ -162,6 +161,7 @@ def _policy(settings: TrainSettings, trainer: Trainer, parent: Policy | None, cu
         "precision": name_of(trainer.learner.precision),
         "recent_mean_return": curves.recent_mean_return(),
         "seconds": curves.seconds,
+        **({"rollbacks": curves.rollbacks} if settings.regulariser and settings.regulariser.rollback_every else {}),
     }
     card = PolicyCard(
         method=settings.method,

@@ -89,16 +89,20 @@ class Trainer:
         self._collected: dict[str, list[Tensor]] = defaultdict(list)
 
     def run(self) -> Iterator[Iteration]:
-        """Train to the end, from wherever the run stands."""
+        """Train to the end from the current step."""
+        while self.agent_step < self.settings.steps:
+            yield self.step()
+
+    def step(self) -> Iteration:
+        """One step of every environment; updates run while the emulators do."""
         if self.agent_step == 0:
             self.collector.begin()
-        while self.agent_step < self.settings.steps:
-            self.collector.send(self._actions())
-            for _ in range(self._updates_due()):
-                self._learn()
-            finished = self.collector.receive()
-            self.agent_step += self.settings.num_envs
-            yield Iteration(self.agent_step, finished)
+        self.collector.send(self._actions())
+        for _ in range(self._updates_due()):
+            self._learn()
+        finished = self.collector.receive()
+        self.agent_step += self.settings.num_envs
+        return Iteration(self.agent_step, finished)
 
     def _actions(self) -> NDArray[np.int64]:
         """ε-greedy actions of every environment, [E], each exploring action kept for a while."""

@@ -200,3 +200,19 @@ def test_stacks_are_those_of_the_emulator(noop_max):
         np.testing.assert_array_equal(batch.s_t[b].numpy(), seen[int(e), absolute + 1])
         compared_starts += not batch.s_tm1[b][:3].any()
     assert compared_starts > 0
+
+
+@pytest.mark.parametrize("steps", [4, 300])
+def test_the_latest_states_go_back_in_time_as_far_as_there_are_whole_ones(steps):
+    stream = Stream(num_envs=2, frame_stack=2, n_step=1, ring=40)
+    rng = np.random.default_rng(1)
+    for _ in range(steps):
+        stream.step([EVENTS[k] for k in rng.integers(len(EVENTS), size=2)])
+    per_env, spacing = 5, 12
+    states = stream.replay.latest_states(per_env, spacing).reshape(per_env, 2, 2, 1, 3)
+    for env, episodes in enumerate(stream.oracle.episodes):
+        frames = [(episode, step) for episode in episodes for step in range(len(episode.frames))]
+        whole = frames[-(stream.replay.slots - 1) :]
+        for k in range(per_env):
+            episode, step = whole[-1 - min(k * spacing, len(whole) - 1)]
+            np.testing.assert_array_equal(states[k, env], episode.stack(step, 2))

@@ -1,0 +1,122 @@
+"""Roll-backs: where a run goes back, what it goes on with, and that a kill in the middle changes nothing."""
+
+import pytest
+import torch
+
+from train import training as training_module
+from train.training import GOOD_CHECKPOINT_FILE, start_or_resume
+
+EVERY = 10  # agent steps
+LEFT_BEHIND = {"probe_flips": 0.6, "probe_own_flips": 0.1}
+HELD = {"probe_flips": 0.15, "probe_own_flips": 0.1}
+
+
+class KilledError(Exception):
+    """The process ends here."""
+
+
+@pytest.fixture
+def begin(tmp_path, monkeypatch, tiny_settings, tiny_regulariser):
+    """`begin("folder", left_behind={(60, 0)})`: a training that is left behind at agent step 60 of attack level 0."""
+
+    def begin(folder: str, left_behind: set[tuple[int, int]], steps: int = 60):
+        regulariser = tiny_regulariser(rollback_every=EVERY, ramp_steps=20)
+        settings = tiny_settings(method="sa_ddqn", steps=steps, warm_up_steps=10, regulariser=regulariser)
+        training = start_or_resume(
+            settings, tmp_path / folder, device=torch.device("cpu"), precision=torch.float32, any_precision=True,
+            initial=None,
+        )  # fmt: skip
+
+        def probe(trainer):
+            return LEFT_BEHIND if (trainer.agent_step, trainer.learner.attack_level) in left_behind else HELD
+
+        monkeypatch.setattr(training_module.Trainer, "probe", probe)
+        return training
+
+    return begin
+
+
+def run(training) -> list[int]:
+    """The agent steps of all iterations, with the checkpoint by the clock at odd places."""
+    steps = []
+    for iteration in training.iterations():
+        steps.append(iteration.agent_step)
+        training.curves.record(iteration)
+        training.curves.add_row(iteration.agent_step, training.trainer.metrics())
+        if iteration.agent_step % 26 == 0:
+            training.save()
+    return steps
+
+
+def weights(training) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in training.trainer.learner.online.parameters()])
+
+
+def test_a_run_that_is_left_behind_repeats_from_the_last_good_step_with_a_stronger_attack(begin):
+    training = begin("run", {(30, 0), (50, 1)})
+    assert run(training) == [*range(2, 31, 2), *range(22, 51, 2), *range(42, 61, 2)]
+    attack = training.trainer.learner.inner_attack
+    assert (attack.steps, attack.step_fraction) == (4, 0.5)
+    assert training.curves.rollbacks == [
+        {
+            "agent_step": left, "back_to": back_to, **LEFT_BEHIND, "inner_attack": "pgd", "pgd_steps": steps,
+            "pgd_step_fraction": 2 / steps,
+        }
+        for left, back_to, steps in ((30, 20, 3), (50, 40, 4))
+    ]  # fmt: skip
+    assert [row["agent_step"] for row in training.curves.rows] == list(range(2, 61, 2))
+    assert [row["agent_step"] for row in training.curves.abandoned_rows] == [*range(22, 31, 2), *range(42, 51, 2)]
+    seconds = [row["seconds"] for row in training.curves.rows]
+    assert seconds == sorted(seconds)
+    assert not torch.equal(weights(training), weights_of_a_run(begin, "calm", set()))
+
+
+def weights_of_a_run(begin, folder: str, left_behind) -> torch.Tensor:
+    training = begin(folder, left_behind)
+    run(training)
+    return weights(training)
+
+
+def test_without_a_good_checkpoint_a_run_goes_back_to_its_start(begin):
+    training = begin("run", {(10, 0)}, steps=20)
+    assert run(training) == [*range(2, 11, 2), *range(2, 21, 2)]
+
+
+def test_an_attack_as_strong_as_the_probe_is_not_strengthened(begin):
+    training = begin("run", {(20, level) for level in range(20)}, steps=20)
+    run(training)
+    assert training.trainer.learner.inner_attack.steps == 10
+    assert len(training.curves.rollbacks) == 8
+
+
+def test_a_kill_before_any_write_changes_no_bit_of_what_follows(begin, monkeypatch, assert_same):
+    left_behind = {(20, 0), (40, 1)}
+    save, writes = training_module.save_checkpoint, []
+
+    def count(path, state):
+        writes.append(path.name)
+        save(path, state)
+
+    monkeypatch.setattr(training_module, "save_checkpoint", count)
+    whole = begin("whole", left_behind, steps=46)
+    run(whole)
+    assert writes.count(GOOD_CHECKPOINT_FILE) >= 3
+    for fatal in range(len(writes)):
+        remaining = fatal
+
+        def save_or_die(path, state):
+            nonlocal remaining
+            if remaining == 0:
+                raise KilledError
+            save(path, state)
+            remaining -= 1
+
+        monkeypatch.setattr(training_module, "save_checkpoint", save_or_die)
+        with pytest.raises(KilledError):
+            run(begin(f"killed-{fatal}", left_behind, steps=46))
+        monkeypatch.setattr(training_module, "save_checkpoint", save)
+        resumed = begin(f"killed-{fatal}", left_behind, steps=46)
+        run(resumed)
+        assert_same(resumed.trainer.get_state(), whole.trainer.get_state())
+        assert resumed.curves.rollbacks == whole.curves.rollbacks
+        assert resumed.curves.episodes == whole.curves.episodes

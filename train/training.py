@@ -1,0 +1,160 @@
+"""One training as a whole: saved, resumed exactly, and rolled back where its attack is left behind."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from nrmap.learning.inner_attack import STRONGEST
+from nrmap.learning.settings import TrainSettings
+from nrmap.policies.network import QNetwork
+from nrmap.support.errors import NrmapError, check
+from nrmap.support.layout import CHECKPOINT_FILE
+from train.checkpoint import load_checkpoint, save_checkpoint
+from train.curves import Curves
+from train.trainer import Iteration, Trainer
+
+log = logging.getLogger(__name__)
+
+GOOD_CHECKPOINT_FILE = "good.safetensors"  # beside the checkpoint: the latest whose attack was not left behind
+
+
+class Training:
+    """A trainer and its curves in the folder of their run.
+
+    `checkpoint.safetensors` is written by the clock, to survive a kill. `good.safetensors` is written
+    at fixed agent steps, so that a resumed run rolls back to the state that the killed one had.
+    """
+
+    def __init__(self, folder: Path, make_trainer: Callable[[], Trainer]) -> None:
+        """A training from its start; `make_trainer` gives its first trainer, and another after a roll-back."""
+        self._folder, self._make_trainer = folder, make_trainer
+        self.trainer, self.curves = make_trainer(), Curves()
+        self._probed_at = 0  # agent step
+
+    def iterations(self) -> Iterator[Iteration]:
+        """Train to the end from the current step. After a roll-back agent steps repeat."""
+        while True:
+            self._probe_if_due()
+            if self.trainer.agent_step >= self.trainer.settings.steps:
+                return
+            yield self.trainer.step()
+
+    def save(self, name: str = CHECKPOINT_FILE) -> None:
+        """Write everything that the rest of the run depends on."""
+        machine = {
+            "device": self.trainer.learner.device.type,
+            "precision": name_of(self.trainer.learner.precision),
+        }
+        state = {"machine": machine, "probed_at": self._probed_at, "curves": self.curves.get_state()}
+        save_checkpoint(self._folder / name, {**state, "trainer": self.trainer.get_state()})
+
+    def load(self, name: str = CHECKPOINT_FILE) -> None:
+        """Continue from a saved state. Raises NrmapError where the emulator plays its episodes differently."""
+        state = load_checkpoint(self._folder / name)
+        try:
+            self.trainer.set_state(state["trainer"])
+        except NrmapError as error:
+            raise NrmapError(f"{error}; remove {self._folder / name} to start anew") from error
+        self.curves = Curves.from_state(state["curves"])
+        self._probed_at = state.get("probed_at", 0)  # files from before roll-backs lack it
+
+    def remove_checkpoints(self) -> None:
+        """Remove both checkpoints."""
+        for name in (CHECKPOINT_FILE, GOOD_CHECKPOINT_FILE):
+            (self._folder / name).unlink(missing_ok=True)
+
+    def _probe_if_due(self) -> None:
+        """Every `rollback_every` agent steps, keep the state as good or go back to the last good one."""
+        regulariser, agent_step = self.trainer.settings.regulariser, self.trainer.agent_step
+        every = regulariser.rollback_every if regulariser else 0
+        if regulariser is None or not every or agent_step // every == self._probed_at // every:
+            return
+        probe = self.trainer.probe()
+        attack = self.trainer.learner.inner_attack
+        assert attack is not None, "only PGD has roll-backs"
+        if regulariser.left_behind(**probe) and attack.steps < STRONGEST:
+            self._roll_back(probe)
+        else:
+            self._probed_at = agent_step
+            self.save(GOOD_CHECKPOINT_FILE)
+
+    def _roll_back(self, probe: Mapping[str, float]) -> None:
+        """Return to the last good checkpoint, or the start, with a stronger attack; the clock and the report go on."""
+        left, level, seconds = self.trainer.agent_step, self.trainer.learner.attack_level + 1, self.curves.seconds
+        before = self.curves
+        self.trainer, self.curves, self._probed_at = self._make_trainer(), Curves(), 0
+        if (self._folder / GOOD_CHECKPOINT_FILE).is_file():
+            self.load(GOOD_CHECKPOINT_FILE)
+        self.trainer.learner.attack_level = level
+        attack = self.trainer.learner.inner_attack
+        assert attack is not None
+        report = {
+            "agent_step": left, "back_to": self.trainer.agent_step, **probe, "inner_attack": attack.kind,
+            "pgd_steps": attack.steps, "pgd_step_fraction": attack.step_fraction,
+        }  # fmt: skip
+        self.curves.rollbacks = [*before.rollbacks, report]
+        self.curves.abandoned_rows = [*before.abandoned_rows, *before.rows[len(self.curves.rows) :]]
+        self.curves.set_seconds(seconds)
+        self.save()
+        log.warning(
+            "%s: at agent step %s PGD-10 flips %.0f%% of the latest states, the training's own attack %.0f%%: "
+            "back to agent step %s, with PGD in %s steps of %.2g radii",
+            self.trainer.settings.label, f"{left:,}", 100 * probe["probe_flips"], 100 * probe["probe_own_flips"],
+            f"{self.trainer.agent_step:,}", attack.steps, attack.step_fraction,
+        )  # fmt: skip
+
+
+def start_or_resume(
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    device: torch.device,
+    precision: torch.dtype,
+    any_precision: bool,
+    initial: QNetwork | None,
+) -> Training:
+    """The training in `folder`: from its checkpoint, else a new one in `precision` from the weights `initial`.
+
+    With `any_precision` a checkpoint of another precision resumes in its own. Raises NrmapError
+    for one that cannot resume on `device`, in `precision` or with the emulator installed.
+    """
+    path, machine = folder / CHECKPOINT_FILE, None
+    if path.is_file():
+        machine = load_checkpoint(path)["machine"]
+        precision = _precision_to_resume_in(path, machine, device, None if any_precision else precision)
+
+    def make_trainer() -> Trainer:
+        return Trainer(settings, device=device, initial=initial, precision=precision)
+
+    training = Training(folder, make_trainer)
+    if machine is None:
+        training.remove_checkpoints()  # a good one may be left from a run whose checkpoint was removed
+        return training
+    training.load()
+    agent_step = f"{training.trainer.agent_step:,}"
+    log.info("%s: going on from agent step %s, in %s", settings.label, agent_step, name_of(precision))
+    return training
+
+
+def _precision_to_resume_in(
+    path: Path, machine: Mapping[str, str], device: torch.device, asked: torch.dtype | None
+) -> torch.dtype:
+    begun_on, begun_in = machine["device"], machine["precision"]
+    check(
+        begun_on == device.type,
+        f"the training in {path} was started on {begun_on}: continue with device={begun_on}, or remove the file",
+    )
+    if asked is not None and name_of(asked) != begun_in:
+        raise NrmapError(
+            f"the training in {path} was started in {begun_in}, not in {name_of(asked)}: "
+            f"continue with precision={begun_in} or precision=auto, or remove the file"
+        )
+    precision: torch.dtype = getattr(torch, begun_in)
+    return precision
+
+
+def name_of(precision: torch.dtype) -> str:
+    """`float32` or `bfloat16`, as the option `precision` and the cards of policies spell it."""
+    return str(precision).removeprefix("torch.")
