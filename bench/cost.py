@@ -1,8 +1,8 @@
-"""What the paper's study would cost: `python -m bench.cost`, Markdown tables from measured numbers.
+"""Estimate the cost of the paper's study from measured speeds: `python -m bench.cost` prints Markdown tables.
 
-It reads outputs/bench/train.json (python -m bench.train) and outputs/bench/host.json, which `--measure`
-makes in a minute; on a machine with a GPU `--measure --device cuda` makes host-cuda.json beside it.
-docs/clusters.md has the model's formulas and what it leaves out.
+Reads outputs/bench/train.json (python -m bench.train) and outputs/bench/host.json, which `--measure`
+writes in a minute; `--measure --device cuda` writes host-cuda.json on a machine with a GPU.
+docs/clusters.md explains the model and its limits.
 """
 
 import argparse
@@ -35,24 +35,24 @@ HOSTS = {"cpu": "host.json", "cuda": "host-cuda.json"}  # by the device that was
 
 @dataclass(frozen=True)
 class Study:
-    """How much work there is: games × seeds, each with a vanilla policy and a robust one that starts from it."""
+    """Amount of work: games × seeds, each with a vanilla policy and a robust policy that starts from it."""
 
     games: int
     seeds: int
     trainings: Mapping[str, TrainSettings]  # by method
-    num_states: int  # a policy's own; the pool of both methods has as many of each
+    num_states: int  # of each policy's own episodes; the pool has this many per method
     controls: int  # draws of random and of shuffled weights, each mapped on the pool
 
     @property
     def chains(self) -> int:
-        """How many vanilla policies there are, each with the robust one that waits for it."""
+        """Number of chains: a vanilla training and the robust training that waits for it."""
         return self.games * self.seeds
 
     @property
     def ablated_states(self) -> int:
-        """The states ablated for one chain: each policy's own, then those of the pool for both and for their controls.
+        """States ablated per chain: both policies on their own states and on the pool, null networks on the pool.
 
-        Random weights are the same for both policies, so they are mapped once; shuffled ones are each policy's own.
+        Both policies share the networks with random weights; each has its own shuffled networks.
         """
         own, pool = self.num_states, 2 * self.num_states
         random, shuffled = self.controls, 2 * self.controls
@@ -61,7 +61,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Speeds:
-    """Seconds on one worker, which is a GPU with some CPU cores or the CPU cores of one job alone."""
+    """Seconds on one worker: a GPU with some CPU cores, or the CPU cores of one job."""
 
     collecting: float  # of an agent step: emulator, acting, replay
     updates: Mapping[str, float]  # of one update, by method
@@ -70,22 +70,22 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the study takes, in hours."""
+    """Cost of the study in hours."""
 
     trainings: Mapping[str, float]  # of one training, by method
     maps: float  # of one chain
     worker_hours: float  # all chains
-    wall_hours: float  # with so many workers side by side
+    wall_hours: float  # with all workers running in parallel
 
 
 def training_hours(settings: TrainSettings, speeds: Speeds) -> float:
-    """One training: every agent step is collected, and one in `steps_per_update` after the warm-up is learned from."""
+    """Hours of one training: collecting all agent steps, and one update per `steps_per_update` after the warm-up."""
     updates = (settings.steps - settings.warm_up_steps) / settings.steps_per_update
     return (settings.steps * speeds.collecting + updates * speeds.updates[settings.method]) / HOUR
 
 
 def cost(study: Study, speeds: Speeds, workers: int) -> Cost:
-    """The whole study on `workers` that are alike; a chain of trainings and its maps stay on one worker."""
+    """Cost of the study on `workers` equal workers; each chain and its maps stay on one worker."""
     trainings = {method: training_hours(settings, speeds) for method, settings in study.trainings.items()}
     maps = study.ablated_states * speeds.ablating / HOUR
     chain = sum(trainings.values()) + maps
@@ -94,7 +94,7 @@ def cost(study: Study, speeds: Speeds, workers: int) -> Cost:
 
 
 def paper_study(games: int, seeds: int) -> Study:
-    """The study at the scale `paper`, as conf/ has it."""
+    """The study with the settings of scale=paper in conf/."""
     with initialize_config_module("conf", version_base="1.3"):
         configs = {
             method: compose("train", overrides=["scale=paper", f"method={method}", "outputs=none"])
@@ -110,7 +110,7 @@ def paper_study(games: int, seeds: int) -> Study:
 
 
 def cpu_speeds(train: Mapping[str, Any], host: Mapping[str, Any]) -> Speeds:
-    """The speeds of the machine that the two files were measured on, one job at a time."""
+    """Speeds of a CPU job from train.json and host.json, measured with one job at a time."""
     rates = {method: statistics.median(train["updates_per_second"][method]["rates"]) for method in METHODS}
     return Speeds(
         collecting=host["collecting_seconds_per_step"],
@@ -120,7 +120,7 @@ def cpu_speeds(train: Mapping[str, Any], host: Mapping[str, Any]) -> Speeds:
 
 
 def gpu_speeds(host: Mapping[str, Any]) -> Speeds:
-    """The speeds of the machine that host-cuda.json was measured on."""
+    """Speeds of a GPU from host-cuda.json."""
     return Speeds(
         collecting=host["collecting_seconds_per_step"],
         updates={method: host["update_milliseconds"][method] / 1000 for method in METHODS},
@@ -129,9 +129,9 @@ def gpu_speeds(host: Mapping[str, Any]) -> Speeds:
 
 
 def read_measurements(folder: Path, *, with_gpu: bool) -> dict[str, Any]:
-    """The content of the files in `folder`, by name; that of a GPU if it is asked for and there.
+    """Read the measurements in `folder`, by file name; the GPU's only `with_gpu` and if it exists.
 
-    NrmapError says how to make one that is missing.
+    Raises NrmapError with the command that makes a missing file.
     """
     names = list(MADE_BY)
     for name, command in MADE_BY.items():
@@ -142,7 +142,7 @@ def read_measurements(folder: Path, *, with_gpu: bool) -> dict[str, Any]:
 
 
 def measured_on(files: Mapping[str, Any]) -> str:
-    """One sentence: the processor, or each with the names of its files where they come from several machines."""
+    """One sentence with the processor; with the files of each processor if there are several."""
     names = defaultdict(list)
     for name, content in files.items():
         machine = content["machine"]
@@ -157,9 +157,9 @@ def measured_on(files: Mapping[str, Any]) -> str:
 def page(
     study: Study, speeds: Mapping[str, Speeds | None], workers: Mapping[str, int], files: Mapping[str, Any]
 ) -> str:
-    """Two Markdown tables: the parts, and the study on so many workers of every kind; None has not been measured.
+    """Two Markdown tables: speeds per worker, and the study on `workers` of each kind.
 
-    `files` has the measurements behind `speeds`.
+    Speeds of None are shown as not measured. `files` are the measurements behind `speeds`.
     """
     steps, host = study.trainings["ddqn"].steps, files["host.json"]
     lines = [
@@ -215,7 +215,7 @@ def study_page(
 
 
 def main() -> None:
-    """Measure if asked to, then print the page."""
+    """Measure with --measure, then print the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench.cost", description=__doc__.partition("\n")[0])
     add = partial(parser.add_argument, type=int)
     add("--games", default=4, help="default: %(default)s, the paper's")

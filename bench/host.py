@@ -1,4 +1,4 @@
-"""What bench.cost measures itself: an agent step, an update, an ablated state, a checkpoint, and memory."""
+"""Measurements for bench.cost: agent step, update, ablated state, checkpoint and memory."""
 
 import multiprocessing
 import resource
@@ -26,16 +26,16 @@ from train.training import Training
 
 MEGABYTE = 2**20
 FOREVER = 10**9
-# A trained policy: one with random weights takes half the time.
+# A trained policy; random weights take half the time.
 MAPPED_POLICY = Path("outputs/reference/Freeway/ddqn/seed0/policy.safetensors")
 MAPPED_STATES = 64
 
 
 def measure(trainings: Mapping[str, TrainSettings], device: str, agent_steps: int) -> dict[str, Any]:
-    """What host.json holds.
+    """Measure the content of host.json.
 
-    `trainings` has settings for each method, of which "ddqn" is the one that collects. Training is
-    measured in a process of its own, so that the peak of its memory is that of a training.
+    `trainings` has settings for each method; "ddqn" is used to collect. Training runs in its own
+    process, so that its peak memory is measured alone.
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         of_training = pool.apply(_measure_training, (trainings, device, agent_steps))
@@ -49,13 +49,13 @@ def _measure_training(trainings: Mapping[str, TrainSettings], device: str, agent
     trainer = trainers["ddqn"]
     iterations = trainer.run()
     seconds = 0.0
-    for end in (agent_steps, 2 * agent_steps):  # in the first half the emulators begin and the replay's memory fills
+    for end in (agent_steps, 2 * agent_steps):  # the first half warms up emulators and replay memory
         begun, before = time.perf_counter(), trainer.agent_step
         while trainer.agent_step < end:
             next(iterations)
         seconds = (time.perf_counter() - begun) / (trainer.agent_step - before)
     updates = {method: _milliseconds_of_an_update(each, device) for method, each in trainers.items()}
-    of_checkpoint = _checkpoint(trainer)  # after updates, which make Adam's part of it
+    of_checkpoint = _checkpoint(trainer)  # after the updates, so that it includes Adam's state
     settings = trainings["ddqn"]
     frames_left_out = settings.replay.capacity - trainer.settings.replay.capacity
     return {
@@ -72,10 +72,10 @@ def _measure_training(trainings: Mapping[str, TrainSettings], device: str, agent
 
 
 def collecting_trainer(settings: TrainSettings, device: str, capacity: int) -> Trainer:
-    """One that never learns, into a replay of `capacity` frames.
+    """A trainer that only collects, into a replay of `capacity` frames.
 
-    It explores at the final rate from the start: while nearly all actions are random, few steps ask
-    the network for one, and the time of acting would go missing.
+    It uses the final exploration rate from the start. With mostly random actions the network
+    would rarely be called, and the time of acting would be missing.
     """
     changed = replace(
         settings,
@@ -88,7 +88,7 @@ def collecting_trainer(settings: TrainSettings, device: str, capacity: int) -> T
 
 
 def _checkpoint(trainer: Trainer) -> dict[str, float]:
-    """What it takes to write one, and to go on from it: the episodes in the replay are played again."""
+    """Measure writing a checkpoint and resuming from it, which replays the episodes of the replay memory."""
     with tempfile.TemporaryDirectory() as folder:
         training = Training(Path(folder), lambda: trainer)
         begun = time.perf_counter()
@@ -117,7 +117,7 @@ def _milliseconds_of_an_update(trainer: Trainer, device: str, updates: int = 20)
 
 
 def _seconds_of_a_state(device: str, rounds: int = 5) -> float:
-    """Of one state of Freeway with all its pixels ablated as `analyze` does it, the median."""
+    """Median seconds to ablate all pixels of one Freeway state with the settings of `analyze`."""
     with tempfile.TemporaryDirectory() as folder:
         (case,) = make_cases(Path(folder), [MAPPED_POLICY], MAPPED_STATES, ["1 frame, dueling"])
         policy, states = case.load()
@@ -125,7 +125,7 @@ def _seconds_of_a_state(device: str, rounds: int = 5) -> float:
     seconds = []
     for _ in range(1 + rounds):
         begun = time.perf_counter()
-        for _ in engine.ablate(states):  # which brings the Q-values to the CPU, so there is nothing to wait for
+        for _ in engine.ablate(states):  # copies the Q-values to the CPU, so no synchronisation is needed
             pass
         seconds.append((time.perf_counter() - begun) / len(states))
     return statistics.median(seconds[1:])  # the first also allocates

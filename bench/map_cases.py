@@ -1,4 +1,4 @@
-"""What the map benchmark ablates: policies that see one frame or four, and states of the same episodes for both."""
+"""Cases of the map benchmark: policies with one or four frames, and states of the same episodes for both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ STEPS = 1024
 
 @dataclass(frozen=True)
 class Case:
-    """A policy and states for it, as files that any process can read."""
+    """A policy and its states, as files for other processes."""
 
     name: str
     weights: str  # "random", or the file of a trained policy
@@ -40,7 +40,7 @@ class Case:
 
 
 def make_cases(folder: Path, trained: Sequence[Path], num_states: int, names: Sequence[str]) -> list[Case]:
-    """The cases with these names, each with its trained policy where one is given, else with random weights."""
+    """The cases `names`, with trained policies where available, otherwise with random weights."""
     given = {}
     for path in trained:
         spec = load_policy(path).network.spec
@@ -62,7 +62,7 @@ def make_cases(folder: Path, trained: Sequence[Path], num_states: int, names: Se
 
 
 def resized_case(folder: Path, case: Case, side: int, num_states: int) -> Case:
-    """The first states of `case` at side × side, and a dueling network with random weights for them."""
+    """The first states of `case` resized to side × side, and a dueling network with random weights for them."""
     policy, states = case.load()
     resized = functional.interpolate(states[:num_states], size=(side, side), mode="nearest")
     case = Case(f"{side} × {side}", "random", folder / f"policy_{side}.safetensors", folder / f"states_{side}.pt")
@@ -72,7 +72,7 @@ def resized_case(folder: Path, case: Case, side: int, num_states: int) -> Case:
 
 
 def random_policy(env: EnvSpec, *, dueling: bool = True) -> Policy:
-    """The Nature network as PyTorch initialises it, always with the same weights."""
+    """The Nature network with PyTorch's initialisation and a fixed seed."""
     torch.manual_seed(0)
     network = QNetwork(NetworkSpec(*env.state_shape, ACTIONS, dueling))
     return Policy(network, env, PolicyCard("random", 0, 0, "random")).eval()
@@ -80,7 +80,7 @@ def random_policy(env: EnvSpec, *, dueling: bool = True) -> Policy:
 
 @torch.inference_mode()
 def play(player: Policy, num_states: int) -> Tensor:
-    """States with four frames [N, 4, H, W], evenly spaced over greedy episodes of a policy that sees the last frame."""
+    """States of four frames [N, 4, H, W], evenly spaced over greedy episodes of a policy for one frame."""
     game = SeededVectorEnv(replace(player.env, frame_stack=max(STACKS)), EPISODES)
     everywhere = np.ones(EPISODES, dtype=bool)
     states, _ = game.begin(everywhere, range(EPISODES))

@@ -1,7 +1,7 @@
-"""What the map benchmark races: the incremental engine, dense batches, and captum; and what it checks them with.
+"""Contenders of the map benchmark: the incremental engine, dense batches and captum; checks of exactness.
 
-All of them find the Q-values of every state with one pixel at a time set to zero, in every frame.
-Captum gives one action's change per call, so its contenders are spared the other actions.
+Each computes Q-values of states with one pixel at a time set to zero in all frames. Captum computes
+one action per call, so its contenders skip the other actions.
 """
 
 import copy
@@ -40,7 +40,7 @@ Ablates = Callable[[Tensor], Tensor]  # from one uint8 state, [1, C, H, W]
 
 
 def incremental(case: Case, differences_only: bool = False) -> Work:
-    """States per second of the incremental engine, `amount` states in one call."""
+    """Speed of the incremental engine, with `amount` states in one call."""
     policy, states = case.load()
     engine = make_engine(policy, spec=SPEC, engine="incremental", differences_only=differences_only)
 
@@ -54,9 +54,9 @@ def incremental(case: Case, differences_only: bool = False) -> Work:
 
 
 def operations_by_layer(case: Case, differences_only: bool = False) -> dict[str, float]:
-    """Floating-point operations for one state, on average, in the engine's matrix products and convolutions.
+    """Average floating-point operations per state in the engine's matrix products and convolutions.
 
-    Those of every convolution but the first, of the "hidden" layer with what follows it, and "sum".
+    By layer: convolutions from the second on, the "hidden" layer with the tail, and the "sum".
     """
     policy, states = case.load()
     engine = make_engine(policy, spec=SPEC, engine="incremental", differences_only=differences_only)
@@ -86,10 +86,10 @@ def operations_by_layer(case: Case, differences_only: bool = False) -> dict[str,
 
 
 def units_left(case: Case, differences_only: bool = False) -> dict[str, float]:
-    """The share of each layer's units, inside an ablation's window, that the engine carries on, on average.
+    """Average fraction of each layer's units, within an ablation's window, that the engine keeps.
 
-    Of a convolution, "conv1" onwards, the others change under no ablation of the strip; of the
-    "hidden" layer they keep their side of zero under all of them.
+    Dropped units of a convolution change under no ablation of the strip. Dropped units of the
+    "hidden" layer keep their sign under all of them.
     """
     policy, states = case.load()
     engine = make_engine(policy, spec=SPEC, engine="incremental", differences_only=differences_only)
@@ -128,13 +128,13 @@ def units_left(case: Case, differences_only: bool = False) -> dict[str, float]:
 
 
 def _addmm_operations(sums: Sequence[int], one: Sequence[int], two: Sequence[int], **_: object) -> int:
-    """Of sums += one @ two, from the shapes; torch's own counter leaves out what is done in place."""
+    """Operations of sums += one @ two; torch's own counter ignores the in-place variant."""
     return 2 * one[0] * one[1] * two[1]
 
 
 def dense(policy: Policy, batch_size: int, *, skip_unchanged: bool) -> Ablates:
-    """Dense batches, channels last; all Q-values, [1, H, W, A]."""
-    keep_freed_memory()  # as the engine does; captum grows without bounds with it
+    """Dense batches, channels last; gives all Q-values, [1, H, W, A]."""
+    keep_freed_memory()  # as in the engine; with it captum's memory would grow without limit
     engine = DenseEngine(
         policy,
         spec=SPEC,
@@ -153,7 +153,7 @@ def dense(policy: Policy, batch_size: int, *, skip_unchanged: bool) -> Ablates:
 
 
 def feature_ablation(policy: Policy, perturbations_per_eval: int) -> Ablates:
-    """captum's FeatureAblation, whose features are the pixels in all frames; what Q(s, 0) loses, [1, C, H, W]."""
+    """captum's FeatureAblation with one feature per pixel; gives the loss of Q(s, 0), [1, C, H, W]."""
     from captum.attr import FeatureAblation
 
     channels, height, width = policy.env.state_shape
@@ -171,7 +171,7 @@ def feature_ablation(policy: Policy, perturbations_per_eval: int) -> Ablates:
 
 
 def occlusion(policy: Policy, perturbations_per_eval: int) -> Ablates:
-    """captum's Occlusion with windows of one pixel in all frames; what Q(s, 0) loses, [1, C, H, W]."""
+    """captum's Occlusion with windows of one pixel in all frames; gives the loss of Q(s, 0), [1, C, H, W]."""
     from captum.attr import Occlusion
 
     window = (policy.env.state_shape[0], 1, 1)
@@ -188,7 +188,7 @@ def occlusion(policy: Policy, perturbations_per_eval: int) -> Ablates:
 
 
 def one_by_one(rival: Callable[[Policy, int], Ablates], case: Case, batch_size: int) -> Work:
-    """States per second of a rival that takes them in turn, so that every round has other ones."""
+    """Speed of a rival that cycles through the states, one at a time."""
     policy, states = case.load()
     ablate, turns = rival(policy, batch_size), itertools.cycle(states.split(1))
 
@@ -202,7 +202,7 @@ def one_by_one(rival: Callable[[Policy, int], Ablates], case: Case, batch_size: 
 
 
 def best_batch_size(prepare: Callable[[Case, int], Work], case: Case, sizes: Sequence[int]) -> int:
-    """The batch size at which a rival needs least time for one state; each has two tries."""
+    """The batch size with the shortest time per state, the better of two tries each."""
     works = {size: prepare(case, size) for size in sizes}
     seconds = dict.fromkeys(sizes, math.inf)
     for _ in range(2):
@@ -214,7 +214,7 @@ def best_batch_size(prepare: Callable[[Case, int], Work], case: Case, sizes: Seq
 
 
 def peak_memory(case: Case, num_states: int, engine: Literal["incremental", "dense"]) -> tuple[float, float]:
-    """Peak resident MB of a fresh process that ablates so many states, and how much of it came after their loading."""
+    """Peak resident MB of this process while ablating `num_states` states, and its growth after loading them."""
     policy, states = case.load()
     states = states.repeat(-(-num_states // len(states)), 1, 1, 1)[:num_states]
     policy(states[:1])
@@ -232,7 +232,7 @@ def _resident_mb() -> float:
 
 @torch.inference_mode()
 def exactness(case: Case, num_states: int) -> tuple[Exactness, float]:
-    """The incremental engine against the same network in float64 on all pixels, and the engine's own floor."""
+    """Compare the incremental engine with the network in float64 on all pixels; also its rounding floor."""
     policy, states = case.load()
     engine = make_engine(policy, spec=SPEC, engine="incremental")
     exact_network = copy.deepcopy(policy.network).double()

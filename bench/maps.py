@@ -1,7 +1,7 @@
-"""How fast ablation maps are, beside captum and beside dense batches: `python -m bench.maps`.
+"""Benchmark of ablation maps against captum and dense batches: `python -m bench.maps`.
 
-Writes outputs/bench/maps.json. Contenders take turns, each in a process of its own, and ratios
-are taken within a round. Dense batches and captum get the batch size at which they are fastest.
+Writes outputs/bench/maps.json. Contenders take turns, each in its own process; ratios are taken
+within a round. Dense batches and captum use their fastest batch size.
 """
 
 import argparse
@@ -35,7 +35,7 @@ RIVALS: dict[str, Callable[..., Work]] = {
 
 
 def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
-    """Everything about one case."""
+    """All measurements of one case."""
     best = {
         rival: _apart(contenders.best_batch_size, prepare, case, options.batch_sizes)
         for rival, prepare in RIVALS.items()
@@ -88,7 +88,7 @@ def _halved(operations: dict[str, float]) -> dict[str, float]:
 
 
 def growth_with_states(case: Case, options: argparse.Namespace) -> list[dict[str, float]]:
-    """Seconds and memory of the engine against the number of states."""
+    """Time and memory of the engine by number of states."""
     numbers = [number for number in (1, 4, 16, 64, 256) if number <= options.states] or [options.states]
     results = race({str(n): Entry(contenders.incremental, (case,), n) for n in numbers}, options.rounds)
     rows = []
@@ -100,7 +100,7 @@ def growth_with_states(case: Case, options: argparse.Namespace) -> list[dict[str
 
 
 def growth_with_image_size(case: Case, folder: Path, options: argparse.Namespace) -> list[dict[str, float]]:
-    """Seconds of the engine and of dense batches against the side of the screen."""
+    """Time of the engine and of dense batches by side of the screen."""
     rows = []
     for side in options.sides:
         resized = resized_case(folder, case, side, num_states=min(16, options.states))
@@ -119,13 +119,13 @@ def growth_with_image_size(case: Case, folder: Path, options: argparse.Namespace
 
 
 def _apart(function: Any, *arguments: Any) -> Any:
-    """What `function` returns in a new process."""
+    """Call `function` in a new process and return its result."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Everything that maps.json holds."""
+    """Measure the content of maps.json."""
     described = machine()
     cases = make_cases(folder, options.policy, options.states, options.cases)
     measured = []
@@ -147,7 +147,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
-    """What the terminal shows."""
+    """The tables for the terminal."""
     speed = Table("case", "weights", "engine", title="Seconds per state, and how many times faster the engine is")
     speed.add_column("differences only")
     checks = Table("case", "multiply-adds", "of peak", "memory beyond states", "max |ΔQ|", "mismatches", "ties")
@@ -190,9 +190,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.maps", description=__doc__.partition("\n")[0])
     default = [path for path in TRAINED if path.is_file()]
     add = partial(parser.add_argument, help="default: %(default)s")
-    explained = "trained policies, each in place of random weights of its kind; that for one frame, dueling, also plays"
+    explained = "trained policies, used instead of random weights; the dueling one-frame policy also plays the episodes"
     parser.add_argument("--policy", type=Path, nargs="*", default=default, help=f"{explained}; default: %(default)s")
-    explained = "the growth and the second temperature are those of the first"
+    explained = "growth and second temperature are measured on the first"
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help=f"{explained}; default: all")
     add("--states", type=int, default=64)
     parser.add_argument("--exact-states", type=int, default=16, help="checked in float64; default: %(default)s")

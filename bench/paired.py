@@ -1,4 +1,4 @@
-"""Timing rivals in turn, each in a process of its own: what disturbs the machine disturbs them alike."""
+"""Time contenders in turn, each in its own process, so that other load affects all of them equally."""
 
 import multiprocessing
 import statistics
@@ -21,9 +21,9 @@ _processes = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Work:
-    """Something to be timed: `run(amount)` does at least so many units and returns how many it did.
+    """Work to be timed: `run(amount)` processes at least `amount` units and returns their number.
 
-    `operations` is the number of floating-point operations of one unit, None where nobody asks.
+    `operations` is the number of floating-point operations per unit, None if unknown.
     """
 
     run: Callable[[int], int]
@@ -32,7 +32,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender: the function that prepares its work, what to call it with, and how many units to time at once."""
+    """A contender: the function that prepares its work, the arguments, and the units per timing."""
 
     prepare: Callable[..., Work]
     arguments: tuple[Any, ...]
@@ -41,7 +41,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Result:
-    """Units per second in each round, in order, and the operations of one unit."""
+    """Units per second in each round, and the operations per unit."""
 
     rates: Sequence[float]
     operations: float | None
@@ -53,7 +53,7 @@ class Result:
 
 
 def race(entries: Mapping[str, Entry], rounds: int) -> dict[str, Result]:
-    """Prepare all `entries`, then time each once in every round; every other round goes backwards."""
+    """Prepare all `entries`, then time each once per round; every second round runs in reverse order."""
     with _started(entries) as (connections, operations):
         rates: dict[str, list[float]] = {name: [] for name in entries}
         for number in track(range(rounds), "rounds", transient=True):
@@ -64,14 +64,14 @@ def race(entries: Mapping[str, Entry], rounds: int) -> dict[str, Result]:
 
 
 def ratio(one: Result, other: Result) -> tuple[float, float, float]:
-    """The median over the rounds of one rate divided by the other, and the smallest and the largest."""
+    """The ratio of two rates within a round: median, smallest and largest over the rounds."""
     ratios = [a / b for a, b in zip(one.rates, other.rates, strict=True)]
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
 @contextmanager
 def _started(entries: Mapping[str, Entry]) -> Iterator[tuple[dict[str, Connection], dict[str, float | None]]]:
-    """A process for each entry, prepared one after the other and ended at the end, and the operations of its unit."""
+    """Start a process per entry, one after the other; yields the connections and the operations per unit."""
     connections, operations, running = {}, {}, []
     try:
         for name, entry in entries.items():
@@ -91,7 +91,7 @@ def _answer(connection: Connection, name: str) -> Any:
     try:
         return connection.recv()
     except EOFError as error:
-        raise RuntimeError(f"the contender {name} ended early, see above") from error
+        raise RuntimeError(f"contender {name} ended early, see above") from error
 
 
 def _serve(connection: Connection, entry: Entry) -> None:
@@ -105,7 +105,7 @@ def _serve(connection: Connection, entry: Entry) -> None:
 
 
 def show_and_write(results: Mapping[str, Any], tables: Sequence[Table], output: Path) -> None:
-    """Print the tables of a benchmark and keep its results as JSON."""
+    """Print the tables of a benchmark and write its results as JSON."""
     for table in tables:
         Console().print(table)
     write_json(output, results)

@@ -1,8 +1,8 @@
-"""A first look at how robust a policy is, in a minute: `python -m bench.robustness FILE …`.
+"""Quick look at the robustness of policies, a minute each: `python -m bench.robustness FILE …`.
 
-For the search for a recipe. Every FILE is a policy, or the checkpoint of a training that still
-runs. Plays whole greedy episodes with validation seeds, which neither training nor evaluation
-uses, and attacks some of their states with PGD. Prints one Markdown row for each file.
+Helps to search for a recipe. FILE is a policy or the checkpoint of a running training. Plays whole
+greedy episodes with validation seeds, which neither training nor evaluation uses, and attacks some
+of their states with PGD. Prints one Markdown row per file.
 """
 
 import argparse
@@ -27,7 +27,7 @@ RUN_SEED = 0
 
 
 def read(path: Path) -> Policy:
-    """The policy in `path`, or the one that the checkpoint in `path` would become if it ended now."""
+    """Load the policy in `path`, or the current policy of the checkpoint in `path`."""
     if path.name != CHECKPOINT_FILE:
         return load_policy(path)
     state, settings = load_checkpoint(path)["trainer"], read_json(path.with_name(SETTINGS_FILE))
@@ -77,7 +77,7 @@ def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: i
 
 
 def main() -> None:
-    """Look at the policies that were named."""
+    """Print the rows of all files."""
     parser = argparse.ArgumentParser(prog="python -m bench.robustness", description=__doc__)
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--episodes", type=int, default=4)

@@ -1,4 +1,4 @@
-"""How long the maps of a second temperature take, beside those of the first, as two jobs of an analysis would."""
+"""Time the maps of a second temperature against the first, as in two jobs of one analysis."""
 
 import logging
 import time
@@ -17,9 +17,9 @@ EPISODES = 16
 
 
 def second_temperature(policy_file: Path, num_states: int, outputs: Path) -> dict[str, float]:
-    """Seconds of the maps stage at T = 1, which ablates, and at T = 0.1, which finds that done.
+    """Seconds of the maps stage at T = 1, which ablates, and at T = 0.1, which reuses the ablation.
 
-    The whole stage, without the roll-out. Under `outputs`, which holds nothing yet.
+    The roll-out is not included. `outputs` must be an empty folder.
     """
     logging.getLogger().setLevel(logging.WARNING)
     policy, layout = load_policy(policy_file), Layout(outputs)

@@ -1,10 +1,9 @@
-"""How fast training is, beside stable-baselines3 and beside a plain SA-DDQN: `python -m bench.train`.
+"""Benchmark of training against stable-baselines3 and a plain SA-DDQN: `python -m bench.train`.
 
-Writes outputs/bench/train.json. Contenders take turns, so the ratios hold on a busy machine too,
-though the speeds themselves do not. The loops get the same game, network, batch, replay ratio,
-target period and learning rate, uniform replay, one-step targets, no Double-Q and an exploration
-rate of 5%. stable-baselines3 is given ale-py's native emulators, on which it runs faster than on
-the Python wrappers that it is used with.
+Writes outputs/bench/train.json. Contenders take turns, so the ratios also hold on a busy machine;
+the speeds do not. All loops have the same game, network, batch, replay ratio, target period and
+learning rate, uniform replay, one-step targets, no Double-Q and an exploration rate of 5%.
+stable-baselines3 uses ale-py's native emulators, which are faster than its usual Python wrappers.
 """
 
 import argparse
@@ -25,7 +24,7 @@ OUR_UPDATES = ("ddqn", "sa_ddqn", "sa_ddqn_ibp", "ddqn_float32", "sa_ddqn_float3
 
 
 def updates(rounds: int, amount: int) -> dict[str, Result]:
-    """Updates per second of DDQN and SA-DDQN, ours and plain, and products of matrices per second."""
+    """Updates per second of DDQN and SA-DDQN, ours and plain, and matrix products per second."""
     return race(
         {
             "ddqn": Entry(contenders.our_update, (None, "auto"), 4 * amount),
@@ -43,7 +42,7 @@ def updates(rounds: int, amount: int) -> dict[str, Result]:
 
 
 def loops(rounds: int, agent_steps: int, num_envs: list[int]) -> dict[str, dict[int, Result]]:
-    """Agent steps per second of our loop, in both precisions, and of stable-baselines3's, by number of environments."""
+    """Agent steps per second by number of environments: our loop in both precisions, and stable-baselines3's."""
     entries = {}
     for number in num_envs:
         entries["ours", number] = Entry(contenders.our_loop, (number, "auto"), agent_steps)
@@ -54,14 +53,14 @@ def loops(rounds: int, agent_steps: int, num_envs: list[int]) -> dict[str, dict[
 
 
 def fraction_of_peak(update: Result, product: Result) -> float:
-    """Operations per second of `update` as a share of those of a matrix product, the median over the rounds."""
+    """Operations per second of `update` as a fraction of a matrix product's, the median over the rounds."""
     assert update.operations is not None
     assert product.operations is not None
     return ratio(update, product)[0] * update.operations / product.operations
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on, and how busy it was at the start."""
+    """The machine, its load at the start, and the versions of the software."""
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -77,7 +76,7 @@ def machine() -> dict[str, Any]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Everything that train.json holds."""
+    """Measure the content of train.json."""
     described = machine()
     by_update = updates(options.rounds, options.updates)
     by_loop = loops(options.rounds, options.agent_steps, options.num_envs)
@@ -121,7 +120,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
-    """What the terminal shows."""
+    """The tables for the terminal."""
     updates = Table("update (batch 32, dueling)", "per second", "of its matrix product's peak", title="Updates")
     for name, values in results["updates_per_second"].items():
         rates = sorted(values["rates"])

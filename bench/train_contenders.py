@@ -1,7 +1,4 @@
-"""What the training benchmark races: this project's loop and update, and those of others.
-
-Every contender does the same algorithmic work as its rival; what differs is how.
-"""
+"""Contenders of the training benchmark: this project's loop and update, and rivals with the same algorithm."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,7 +38,7 @@ TARGET_UPDATE_PERIOD = 500  # updates
 EPSILON = 0.05
 ATTACK_EPSILON, KAPPA, HINGE, PGD_STEPS = 1 / 255, 0.005, 1.0, 5
 MATRIX_SIDE = 2048
-# The number of environments of the ratio that is quoted: that of the scale quick.
+# The quoted ratio uses the number of environments of scale=quick.
 HEADLINE_ENVS = 16
 FOREVER = 10**9
 
@@ -58,7 +55,7 @@ LEARNER = LearnerSpec(
 
 
 def our_loop(num_envs: int, precision: str) -> Work:
-    """Agent steps of `train.trainer` as stable-baselines3's DQN learns: plain network, uniform replay, no Double-Q."""
+    """Agent steps of `train.trainer` with the algorithm of stable-baselines3's DQN: plain network, uniform replay."""
     keep_freed_memory()
     settings = TrainSettings(
         env=GAME,
@@ -94,7 +91,7 @@ def our_loop(num_envs: int, precision: str) -> Work:
 
 
 def stable_baselines3_loop(num_envs: int) -> Work:
-    """Agent steps of stable-baselines3's DQN over the same emulators, which is the fastest that it can be given."""
+    """Agent steps of stable-baselines3's DQN on the same emulators, its fastest setup."""
     model = DQN(
         "CnnPolicy",
         NativeAtari(GAME, num_envs),
@@ -130,7 +127,7 @@ def our_update(solver: Solver | None, precision: str) -> Work:
 
 
 def plain_update(keep_memory: bool) -> Work:
-    """Updates of SA-DDQN in its plain formulation; `keep_memory` lends it the allocator's setting of ours."""
+    """Updates of a plain SA-DDQN; `keep_memory` uses our allocator settings."""
     if keep_memory:
         keep_freed_memory()
     learner, batch = PlainLearner(), random_batch()
@@ -138,7 +135,7 @@ def plain_update(keep_memory: bool) -> Work:
 
 
 def matrix_product(dtype: torch.dtype = torch.float32) -> Work:
-    """Products of two square matrices, the most operations per second that torch gets out of this machine."""
+    """Products of two square matrices: the machine's peak rate with torch."""
     one, two = torch.randn(2, MATRIX_SIDE, MATRIX_SIDE).to(dtype)
     result = torch.empty(MATRIX_SIDE, MATRIX_SIDE, dtype=dtype)
 
@@ -165,7 +162,7 @@ def _updates(update: Callable[[], Any]) -> Work:
 
 
 def our_learner(*, solver: Solver | None, precision: torch.dtype = torch.float32) -> Learner:
-    """A learner from fixed random weights; with a `solver` it is SA-DDQN at its full attack radius."""
+    """A learner with fixed random weights; with a `solver` SA-DDQN at its full attack radius."""
     regulariser = RegulariserSpec(
         kappa=KAPPA,
         hinge=HINGE,
@@ -189,7 +186,7 @@ def our_learner(*, solver: Solver | None, precision: torch.dtype = torch.float32
 
 
 class PlainLearner:
-    """SA-DDQN as one writes it down: PGD by whole backward passes, default layout, default Adam."""
+    """A straightforward SA-DDQN: PGD with full backward passes, default memory layout, default Adam."""
 
     def __init__(self) -> None:
         self.online = _in_default_layout(_network())
@@ -220,7 +217,7 @@ class PlainLearner:
         td, _ = td_loss(q_tm1=self.online(states), a_tm1=batch.a_tm1, targets=targets, weights=batch.weights)
         margins = other_action_margin(self.online(perturbed), a_star)
         loss = td + KAPPA * hinge_loss(margins, hinge=HINGE, reduction="batch_sum")
-        self.optimiser.zero_grad()  # of what the attack left there, too
+        self.optimiser.zero_grad()  # also clears the gradients of the attack
         loss.backward()
         self.optimiser.step()
         self.updates += 1
@@ -240,7 +237,7 @@ def _in_default_layout(network: QNetwork) -> QNetwork:
 
 
 def random_batch(batch_size: int = BATCH_SIZE) -> Batch:
-    """A batch of random states, all of them in mid-episode."""
+    """A batch of random states, none of them terminal."""
     rng = np.random.default_rng(0)
     states = rng.integers(256, size=(2, batch_size, *GAME.state_shape), dtype=np.uint8)
     return Batch(
@@ -255,7 +252,7 @@ def random_batch(batch_size: int = BATCH_SIZE) -> Batch:
 
 
 class NativeAtari(VecEnv):
-    """ale-py's vector environment as stable-baselines3 wants it: an ended episode begins anew within the step."""
+    """ale-py's vector environment for stable-baselines3; it resets ended episodes within the step."""
 
     def __init__(self, spec: EnvSpec, num_envs: int) -> None:
         self._env = AtariVectorEnv(
@@ -283,7 +280,7 @@ class NativeAtari(VecEnv):
         self._env.send(np.asarray(actions, dtype=np.int64))
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """States, rewards, whether episodes ended, and for those their last states."""
+        """States, rewards, ended flags, and the last states of ended episodes."""
         states, rewards, terminated, truncated, info = self._env.recv()
         ended = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -292,10 +289,10 @@ class NativeAtari(VecEnv):
         return states, rewards.astype(np.float32), ended, infos
 
     def close(self) -> None:
-        """Nothing to do: the emulators go with the process."""
+        """No-op: the emulators end with the process."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """The emulators have no attributes to offer."""
+        """The emulators have no attributes."""
         return [None] * self.num_envs
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
@@ -307,5 +304,5 @@ class NativeAtari(VecEnv):
         raise AttributeError(f"native emulators have no method {method_name}")
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """No Python wrapper is around a native emulator."""
+        """Native emulators have no Python wrappers."""
         return [False] * self.num_envs
