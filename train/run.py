@@ -132,9 +132,7 @@ def _train(
     policy_path = folder / POLICY_FILE
     save_policy(policy_path, _policy(settings, training.trainer, parent, curves), dtype=torch.float16)
     training.remove_checkpoints()
-    recent = curves.recent_mean_return()
-    tracker.summary({"seconds": curves.seconds, **({} if recent is None else {"recent_mean_return": recent})})
-    tracker.artifact(label.replace("/", "-"), "policy", [policy_path, folder / CURVES_FILE])
+    tracker.artifact(label, "policy", [policy_path, folder / CURVES_FILE])
     log.info("%s: trained, %s, %s", label, curves.describe(), policy_path)
 
 

@@ -12,12 +12,12 @@ from nrmap.learning.settings import PolicyFile, TrainSettings
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError
 from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, Layout
-from nrmap.support.tracking import NoTracker
+from nrmap.support.tracking import Tracker
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.run import RunOptions, ensure_trained
 
 
-class Interrupting(NoTracker):
+class Interrupting(Tracker):
     """Ends the run before its policy is written, as a kill would."""
 
     def log(self, metrics, step):
@@ -34,7 +34,7 @@ def run(tmp_path, caplog):
     ) -> Path | None:
         @contextmanager
         def open_tracker(settings, identity, folder):
-            yield Interrupting() if interrupted else NoTracker()
+            yield Interrupting() if interrupted else Tracker()
 
         options = RunOptions(
             layout=Layout(tmp_path / folder),
