@@ -112,7 +112,9 @@ def _difference_table(records: Sequence[Record], name: str, title: str, referenc
                     Column(f"{metric} paper", f"{heading.title} paper", latex=f"{heading.latex} paper", digits=0)
                 )
     rows = _rows_of_maps([(record, cell_of(record)) for record in chosen], reference, against=True)
-    return rows.table(name, title, columns, (*interval_notes(chosen), "0.00 and the like: 0 to the digits shown."))
+    return rows.table(
+        name, title, columns, (*interval_notes(chosen), "A difference printed as zero is 0 to the digits shown.")
+    )
 
 
 def control_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
