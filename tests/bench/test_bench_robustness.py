@@ -1,4 +1,4 @@
-"""bench.robustness on policies whose robustness is known without it."""
+"""bench.robustness on policies of known robustness."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ CROSSED = replace(FREEWAY, max_agent_steps=120)  # long enough to get to the oth
 
 
 def constant_policy() -> Policy:
-    """UP (1) leads DOWN (2) by 0.5 and NOOP (0) by 1, whatever is on the screen."""
+    """UP (1) leads DOWN (2) by 0.5 and NOOP (0) by 1 in every state."""
     policy = toy_policy(CROSSED)
     head = policy.network.advantage[2]
     with torch.no_grad():
