@@ -22,6 +22,7 @@ ATTACK = ("pgd-10", 1 / 255)  # name and ℓ∞ radius on the scale [0, 1] of pi
 CERTIFIED_RADII = (1 / 255, 3 / 255)
 TRAINING_CURVES = {
     "recent_mean_return": "Return, mean of recent training episodes",
+    "greedy_return": "Greedy return on validation seeds",
     "loss": "Loss",
     "td_loss": "TD part of the loss",
     "anchor_loss": "Distance from the vanilla agent's advantages",

@@ -41,6 +41,7 @@ from nrmap.play.evaluation import BASELINE_METHOD
 from nrmap.support.records import Record, select
 
 _DIAGNOSTICS = {
+    "greedy_return": "Greedy return on validation seeds",
     "loss": "Loss",
     "td_loss": "TD part of the loss",
     "q_mean": "Mean Q-value over the batch and all actions",
