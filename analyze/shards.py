@@ -2,20 +2,19 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from analyze.settings import MapSettings, Resources
 from nrmap.ablation import AblatedChunk, make_engine
-from nrmap.ablation.spec import Engine
+from nrmap.ablation.episodewise import EpisodewiseEngine
 from nrmap.ablation.store import ablated_q_values
-from nrmap.maps.episode_maps import EpisodeMaps, IntArray, load_maps, merge_maps
+from nrmap.maps.episode_maps import EpisodeMaps, load_maps, merge_maps
 from nrmap.maps.sweep import sweep_maps
 from nrmap.play.states import RolloutStates
 from nrmap.policies.policy import Policy
@@ -111,7 +110,7 @@ def episode_maps(
     with Progress(f"{policy.label}: maps on {states_from} states", unit="states") as progress:
         chunks = ablated_q_values(
             layout.ablated(game=policy.env.game, identity=identity),
-            _EpisodewiseEngine(engine, ids[rows]),
+            EpisodewiseEngine(engine, ids[rows]),
             torch.from_numpy(states.states[rows]),  # [n, C, H, W]
             key=key,
             disk_budget=int(resources.disk_budget_gb * 1e9),
@@ -124,30 +123,6 @@ def episode_maps(
             prefix_sizes=[size for size in settings.prefix_sizes if size < len(ids)],
             ranks=prefix_ranks(ids)[rows],
         )
-
-
-class _EpisodewiseEngine:
-    """Never ablates states of two episodes together: the last bits of a matrix product depend on all its rows."""
-
-    def __init__(self, engine: Engine, episode_ids: IntArray) -> None:
-        self.name = engine.name
-        self._engine = engine
-        self._ends = [*(np.flatnonzero(np.diff(episode_ids)) + 1).tolist(), len(episode_ids)]
-
-    @property
-    def rounding_floor(self) -> float:
-        """See Engine."""
-        return self._engine.rounding_floor
-
-    def ablate(self, states: Tensor) -> Iterator[AblatedChunk]:
-        """See Engine. `states` are the last of all: the store goes on behind those that it has."""
-        before = self._ends[-1] - len(states)
-        start = before
-        for end in self._ends:
-            if start < end:
-                for chunk in self._engine.ablate(states[start - before : end - before]):
-                    yield replace(chunk, start=start - before + chunk.start)
-                start = end
 
 
 def _shown(chunks: Iterable[AblatedChunk], progress: Progress, *, total: int) -> Iterator[AblatedChunk]:

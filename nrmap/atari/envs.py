@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
 from nrmap.atari.games import rom_id
@@ -89,6 +88,8 @@ class SeededVectorEnv:
 
     def __init__(self, spec: EnvSpec, num_envs: int, num_threads: int = 0, *, colour: bool = False) -> None:
         """`num_threads`: emulator threads, 0 for one per core. `colour`: RGB states [E, C, H, W, 3]."""
+        from ale_py.vector_env import AtariVectorEnv
+
         self.spec = spec
         self.num_envs = num_envs
         self._env = AtariVectorEnv(

@@ -1,8 +1,9 @@
-"""The Atari games of the installed ale-py and their ALE names."""
+"""The Atari games of the installed ale-py and their ALE names.
+
+ale-py is imported when a game is looked up, so that `import nrmap` is quick.
+"""
 
 import functools
-
-from ale_py import roms
 
 from nrmap.support.errors import unknown_choice
 
@@ -13,6 +14,8 @@ WITHOUT_SINGLE_PLAYER = frozenset({"combat", "joust", "maze_craze", "warlords"})
 @functools.cache
 def game_names() -> tuple[str, ...]:
     """All playable games in CamelCase, sorted: `AirRaid`, …, `Freeway`, …, `Zaxxon`."""
+    from ale_py import roms
+
     rom_ids = set(roms.get_all_rom_ids()) - WITHOUT_SINGLE_PLAYER
     return tuple(sorted(camel_case(rom_id) for rom_id in rom_ids))
 
@@ -24,6 +27,8 @@ def camel_case(rom_id: str) -> str:
 
 def rom_id(game: str) -> str:
     """The ROM id of a game. Raises NrmapError with similar names for an unknown game."""
+    from ale_py import roms
+
     by_name = {camel_case(rom): rom for rom in roms.get_all_rom_ids()}
     if game not in game_names():
         raise unknown_choice("game", game, game_names())

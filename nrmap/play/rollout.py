@@ -6,7 +6,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from ale_py import ALEInterface, LoggerMode, roms
 from numpy.typing import ArrayLike, NDArray
 
 from nrmap.atari.envs import EnvSpec, SeededVectorEnv
@@ -241,6 +240,8 @@ def replay_rgb(spec: EnvSpec, seed: int, actions: ArrayLike, positions: Sequence
 
 def screen_size(game: str) -> tuple[int, int]:
     """Height and width of the game's original screen in pixels."""
+    from ale_py import ALEInterface, LoggerMode, roms
+
     ALEInterface.setLoggerMode(LoggerMode.Error)
     ale = ALEInterface()
     rom = roms.get_rom_path(rom_id(game))

@@ -179,13 +179,18 @@ class GradientAttack:
                 still_open = search.see(rows, points.detach(), scores.detach())  # [n]
                 if step == self.steps or not still_open.any():
                     break
-                (gradient,) = torch.autograd.grad(
-                    objective(scores, search.clean_actions[rows], worst_actions[rows]).sum(), points
-                )
+                gradient = _gradient(objective(scores, search.clean_actions[rows], worst_actions[rows]).sum(), points)
                 moved = points.detach() + self.step_fraction * attack_epsilon * gradient.sign()
                 rows, centres = rows[still_open], centres[still_open]
                 points = project(moved[still_open], centres, attack_epsilon)
         return search.result()
+
+
+def _gradient(value: Tensor, points: Tensor) -> Tensor:
+    gradients = torch.autograd.grad(value, points, allow_unused=True) if value.requires_grad else (None,)
+    if gradients[0] is None:
+        raise NrmapError("the policy's outputs have no gradient with respect to its states, which this attack needs")
+    return gradients[0]
 
 
 class _Search:

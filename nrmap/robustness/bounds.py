@@ -11,14 +11,16 @@ summation (Higham 2002, section 3.1):
 |fl(W x + b) − (W x + b)| ≤ γ (|W| |x| + |b|), γ = (n + 1) u / (1 − (n + 1) u), u = 2⁻²⁴.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nrmap.policies.agent import Agent
 from nrmap.policies.network import QNetwork
+from nrmap.support.errors import NrmapError, check
 
 FLOAT32_UNIT_ROUNDOFF = 2.0**-24
 # A product that underflows has an error below 2⁻¹²⁶, flushed to zero or not; a layer has fewer than 2²⁶ products.
@@ -59,17 +61,71 @@ def state_box(states: Tensor, attack_epsilon: float) -> Box:
     return box_between((states - attack_epsilon).clamp(min=0), (states + attack_epsilon).clamp(max=1))
 
 
+class Scaling(nn.Module):
+    """Multiplication of states in [0, 1] by `factor`, the range of a network's input."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, states: Tensor) -> Tensor:
+        """`states` [N, C, H, W] times the factor."""
+        return states * self.factor
+
+
+class BoundedNetwork(nn.Module):
+    """A network of layers that have interval rules: features, then an advantage and perhaps a value head."""
+
+    def __init__(self, features: nn.Sequential, advantage: nn.Sequential, value: nn.Sequential | None = None) -> None:
+        super().__init__()
+        self.features, self.advantage, self.value = features, advantage, value
+
+
+def bounded_network(agent: Agent) -> BoundedNetwork:
+    """The layers of `agent` from states in [0, 1] on, which are shared with it, not copied.
+
+    Raises NrmapError unless its function is a QNetwork or a Sequential, nested or not, of Conv2d without
+    padding, groups or dilation, Linear, ReLU and Flatten, with a Linear layer at its end.
+    """
+    function, scale = agent.function, agent.input_scale
+    if scale is None:
+        raise NrmapError("input_scale=None hands the function uint8 states: bounds need a network of float states")
+    scaling = [] if 255 * scale == 1 else [Scaling(255 * scale)]
+    if isinstance(function, QNetwork):
+        return BoundedNetwork(nn.Sequential(*scaling, *function.features), function.advantage, function.value)
+    if not isinstance(function, nn.Sequential):
+        raise NrmapError(f"no bounds for a {type(function).__name__}: expected a QNetwork or a torch.nn.Sequential")
+    layers = list(_flattened(function))
+    for layer in layers:
+        known = isinstance(layer, nn.Linear | nn.ReLU | nn.Flatten) or (
+            isinstance(layer, nn.Conv2d) and _is_plain(layer)
+        )
+        check(known, f"no bounds for {layer}: expected Conv2d without padding, Linear, ReLU and Flatten")
+    check(bool(layers) and isinstance(layers[-1], nn.Linear), "no bounds for a network that does not end in Linear")
+    return BoundedNetwork(nn.Sequential(*scaling, *layers[:-1]), nn.Sequential(layers[-1]))
+
+
+def _flattened(layers: nn.Sequential) -> Iterator[nn.Module]:
+    for layer in layers:
+        if isinstance(layer, nn.Sequential):
+            yield from _flattened(layer)
+        elif not isinstance(layer, nn.Identity | nn.Dropout):  # dropout is off in an agent
+            yield layer
+
+
 def propagate(layers: Iterable[nn.Module], box: Box, *, rounded: bool = False) -> Box:
     """A box that contains all outputs of `layers` for inputs in `box`.
 
     With `rounded` it also contains every output computed in float32 from float32 inputs and
     weights, in any order of summation; pass float64 boxes and layers then. See `float32_error`.
-    Raises TypeError for layers other than Linear, ReLU, Flatten and Conv2d without padding, groups
+    Raises TypeError for layers other than Scaling, Linear, ReLU, Flatten and Conv2d without padding, groups
     or dilation.
     """
     for layer in layers:
         if isinstance(layer, nn.ReLU):
             box = box_between(functional.relu(box.lower), functional.relu(box.upper))
+        elif isinstance(layer, Scaling):
+            box = _scaled(layer, box, rounded)
         elif isinstance(layer, nn.Flatten):
             box = Box(layer(box.centre), layer(box.radius))
         elif isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and _is_plain(layer)):
@@ -87,8 +143,8 @@ def _affine(layer: nn.Conv2d | nn.Linear, box: Box, rounded: bool) -> Box:
     weight, bias = layer.weight, layer.bias
     radius, widening = box.radius, None
     if rounded:
-        assert bias is not None
         error = float32_error(weight[0].numel())
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
         radius, widening = radius + error * box.magnitude, error * bias.abs() + FLOAT32_UNDERFLOW
     if isinstance(layer, nn.Linear):
         return Box(functional.linear(box.centre, weight, bias), functional.linear(radius, weight.abs(), widening))
@@ -96,6 +152,14 @@ def _affine(layer: nn.Conv2d | nn.Linear, box: Box, rounded: bool) -> Box:
         functional.conv2d(box.centre, weight, bias, stride=layer.stride),
         functional.conv2d(radius, weight.abs(), widening, stride=layer.stride),
     )
+
+
+def _scaled(layer: Scaling, box: Box, rounded: bool) -> Box:
+    # At most eight roundings: of 1/255, of the factor and of the products with them.
+    radius = layer.factor * box.radius
+    if rounded:
+        radius = radius + 8 * FLOAT32_UNIT_ROUNDOFF * layer.factor * box.magnitude + FLOAT32_UNDERFLOW
+    return Box(layer.factor * box.centre, radius)
 
 
 def float32_error(terms: int) -> float:
@@ -122,7 +186,7 @@ def output_differences(last: nn.Linear, hidden: Box) -> Tensor:
     y_a and y_b could be too large by 2 |W| r.
     """
     rows = last.weight[:, None] - last.weight  # [A, A, F]
-    offsets = last.bias[:, None] - last.bias  # [A, A]
+    offsets = 0.0 if last.bias is None else last.bias[:, None] - last.bias  # [A, A]
     return (
         torch.einsum("abf,nf->nab", rows, hidden.centre)
         + torch.einsum("abf,nf->nab", rows.abs(), hidden.radius)
@@ -130,7 +194,7 @@ def output_differences(last: nn.Linear, hidden: Box) -> Tensor:
     )
 
 
-def q_difference_bounds(network: QNetwork, states: Tensor, attack_epsilon: float) -> Tensor:
+def q_difference_bounds(network: QNetwork | BoundedNetwork, states: Tensor, attack_epsilon: float) -> Tensor:
     """Upper bounds [N, A, A] of Q(s', a) − Q(s', b) over D(s), indexed (n, a, b); 0 for a = b.
 
     `states` are float [N, C, H, W] in [0, 1]. V(s') and the mean advantage cancel, so only the

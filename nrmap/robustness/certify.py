@@ -11,6 +11,7 @@ from nrmap.policies.network import QNetwork
 from nrmap.robustness.bounds import (
     FLOAT32_UNDERFLOW,
     FLOAT32_UNIT_ROUNDOFF,
+    BoundedNetwork,
     Box,
     float32_error,
     margins_of,
@@ -46,8 +47,8 @@ class IntervalCertifier:
     does not cover TF32, Winograd or FFT convolutions, which a GPU may use.
     """
 
-    def __init__(self, network: QNetwork) -> None:
-        """`network` is copied; later changes have no effect."""
+    def __init__(self, network: QNetwork | BoundedNetwork) -> None:
+        """`network` is copied; later changes have no effect. See `bounded_network` for that of an agent."""
         self._network = copy.deepcopy(network).requires_grad_(False)
         self._exact = copy.deepcopy(self._network).double()
 
@@ -86,7 +87,9 @@ class IntervalCertifier:
         features = propagate(network.features, Box(ball.centre, ball.radius + _STATE_ROUNDING), rounded=True)  # [N, F]
         layers, last = split_head(network.advantage)
         hidden = propagate(layers, features, rounded=True)  # [N, hidden]
-        summed = hidden.magnitude @ last.weight.abs().T + last.bias.abs()  # [N, A], |W| |x| + |b|
+        summed = hidden.magnitude @ last.weight.abs().T  # [N, A], |W| |x| + |b|
+        if last.bias is not None:
+            summed = summed + last.bias.abs()
         # Each advantage is rounded separately, so the rounding errors of two actions do not cancel.
         error = float32_error(last.in_features) * summed + FLOAT32_UNDERFLOW  # [N, A]
         bounds = output_differences(last, hidden) + error[:, :, None] + error[:, None, :]

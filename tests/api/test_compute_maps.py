@@ -1,0 +1,251 @@
+"""Maps through the public API against a double loop over pixels, for networks of all kinds."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+import nrmap
+from nrmap import compute_maps
+from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
+
+Case = tuple[nrmap.Agent, Tensor]
+
+
+class Residual(nn.Module):
+    """A skip connection and an average over the screen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 6, 5, 2), nn.Conv2d(6, 6, 3, padding=1)
+        self.last = nn.Linear(6 * 6 * 6, 4)
+
+    def forward(self, states: Tensor) -> Tensor:
+        planes = self.first(states).relu()
+        planes = (planes + self.second(planes)).relu()
+        return self.last(functional.adaptive_avg_pool2d(planes, 6).flatten(1))
+
+
+def some_states(*shape: int, seed: int = 0) -> Tensor:
+    """Grey squares, a third of them black: many pixels have the ablated value already."""
+    generator = torch.Generator().manual_seed(seed)
+    states = torch.randint(-120, 256, shape, generator=generator).clamp(0)
+    return states.repeat_interleave(2, 2)[:, :, : shape[2]].to(torch.uint8)
+
+
+def with_close_actions(network: nn.Module, last: nn.Linear, states: Tensor) -> nn.Module:
+    """`network` with biases that make its actions nearly equal on the first of `states`, so that pixels flip them."""
+    network.eval().requires_grad_(False)
+    outputs = network(states / 255)[0]  # [A]
+    last.bias -= outputs - outputs.std() * 1e-3 * torch.arange(len(outputs))
+    return network
+
+
+def dueling() -> Case:
+    states = some_states(3, 4, 20, 22)
+    network = QNetwork(NetworkSpec(4, 20, 22, 5, convs=(ConvSpec(6, 5, 2), ConvSpec(6, 3, 1)), hidden=16))
+    return nrmap.Agent(with_close_actions(network, network.advantage[2], states), (4, 20, 22)), states
+
+
+def other_size_and_stack() -> Case:
+    states = some_states(1, 3, 96, 96)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 7, 5), nn.ReLU(), nn.Conv2d(4, 6, (3, 5), 2), nn.ReLU(), nn.Conv2d(6, 4, 2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(4 * 7 * 6, 3),
+    )  # fmt: skip
+    return nrmap.Agent(with_close_actions(network, network[-1], states), (3, 96, 96)), states
+
+
+def batch_normalised() -> Case:
+    states = some_states(2, 4, 18, 18)
+    network = nn.Sequential(
+        nn.Conv2d(4, 6, 3, 2, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 8 * 8, 3)
+    )
+    network.train()(torch.rand(64, 4, 18, 18))  # means and variances of its own
+    return nrmap.Agent(with_close_actions(network, network[-1], states), (4, 18, 18)), states
+
+
+def residual() -> Case:
+    network, states = Residual(), some_states(2, 4, 24, 24)
+    return nrmap.Agent(with_close_actions(network, network.last, states), (4, 24, 24)), states
+
+
+def logits_of_a_network_that_scales_by_itself() -> Case:
+    states = some_states(2, 1, 16, 16)
+    network = nn.Sequential(nn.Conv2d(1, 4, 4, 2), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 7 * 7, 6))
+    with_close_actions(network, network[-1], states)
+    return nrmap.Agent(lambda levels: network(levels / 255), (1, 16, 16), "logits", input_scale=1), states
+
+
+def uint8_function() -> Case:
+    weights = torch.randn(2 * 9 * 7, 3, generator=torch.Generator().manual_seed(3)).sign()
+
+    def function(states: Tensor) -> Tensor:
+        assert states.dtype == torch.uint8
+        return (states > 100).flatten(1).float() @ weights
+
+    return nrmap.Agent(function, (2, 9, 7), input_scale=None), some_states(4, 2, 9, 7)
+
+
+def double_loop(agent: nrmap.Agent, states: Tensor, temperature: float, value: int) -> dict[str, NDArray[np.float64]]:
+    """Equations 4 to 6, read off the paper and summed over the states, in float64 where the agent has a network."""
+    function = agent.function
+    if isinstance(function, nn.Module):
+        exact = copy.deepcopy(function).double()
+        function = lambda inputs: exact(inputs.double())  # noqa: E731
+    _, _, height, width = states.shape
+    scale = agent.input_scale
+
+    def outputs(some: Tensor) -> NDArray[np.float64]:
+        return function(some if scale is None else some.float() * scale).double().numpy()
+
+    def policy(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.exp(scores / temperature) / np.exp(scores / temperature).sum()
+
+    def margin(scores: NDArray[np.float64], action: int) -> float:
+        return float(scores[action] - np.delete(scores, action).max())
+
+    maps = {name: np.zeros((height, width)) for name in ("kmap", "hmap", "kl", "margin_drop")}
+    for state in states:
+        clean = outputs(state[None])[0]
+        best, pi = int(clean.argmax()), policy(clean)
+        for i in range(height):
+            row = state.repeat(width, 1, 1, 1)  # [W, C, H, W]
+            row[torch.arange(width), :, i, torch.arange(width)] = value
+            for j, ablated in enumerate(outputs(row)):
+                maps["kmap"][i, j] += clean[best] - clean[ablated.argmax()]
+                maps["hmap"][i, j] -= (pi * np.log(policy(ablated))).sum()
+                maps["kl"][i, j] += (pi * (np.log(pi) - np.log(policy(ablated)))).sum()
+                maps["margin_drop"][i, j] += margin(clean, best) - margin(ablated, best)
+    return maps
+
+
+@pytest.mark.parametrize(
+    ("make", "incremental"),
+    [
+        (dueling, True),
+        (other_size_and_stack, True),
+        (batch_normalised, False),
+        (residual, False),
+        (logits_of_a_network_that_scales_by_itself, False),
+        (uint8_function, False),
+    ],
+)
+@pytest.mark.parametrize("value", [0, 200])
+def test_maps_equal_a_double_loop_over_pixels(make: Callable[[], Case], incremental: bool, value: int) -> None:
+    torch.manual_seed(1)
+    agent, states = make()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        maps = nrmap.compute_maps(agent, states.numpy(), [0.05, 1.0], ablated_value=value, progress=False)
+    assert any("dense" in str(warning.message) for warning in caught) != incremental
+    with torch.no_grad():
+        expected = double_loop(agent, states, 1.0, value)
+    for kind, map_ in expected.items():
+        found = maps[kind] if kind in ("kmap", "margin_drop") else maps[kind, 1.0]
+        np.testing.assert_allclose(found, map_, rtol=1e-4, atol=2e-5 * max(1.0, np.abs(map_).max()))
+    assert np.count_nonzero(maps["kmap"]) > 10
+    assert maps.metadata["outputs"] == agent.outputs
+
+
+def test_arrays_and_tensors_of_any_layout_give_the_same_maps() -> None:
+    torch.manual_seed(0)
+    agent, states = dueling()
+    expected = nrmap.compute_maps(agent, states, progress=False)["kmap"]
+    array = states.numpy()
+    read_only = array.copy()
+    read_only.flags.writeable = False
+    backwards = np.ascontiguousarray(array[:, :, ::-1])[:, :, ::-1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for same in (array, np.asfortranarray(array), read_only, backwards, list(array)):
+            assert np.array_equal(nrmap.compute_maps(agent, same, progress=False)["kmap"], expected)
+
+
+def test_channels_are_ablated_apart_on_request() -> None:
+    torch.manual_seed(0)
+    agent, states = dueling()
+    maps = nrmap.compute_maps(agent, states, channels="each", progress=False)
+    assert maps["kmap"].shape == maps["hmap", 1.0].shape == (4, 20, 22)
+    assert len(maps.plot().axes) == 2 * 4 * 4  # a colour bar beside each map
+
+
+def test_without_episodes_there_is_no_interval_and_with_enough_there_is() -> None:
+    torch.manual_seed(0)
+    agent, states = dueling()
+    states = some_states(32, 4, 20, 22)
+    alone = nrmap.compute_maps(agent, states, progress=False).sparsity("kl", 1.0)
+    assert alone.low is alone.high is alone.interval is None
+    assert "needs at least 16 episodes, found 1" in str(alone)
+    maps = nrmap.compute_maps(agent, states, episode_ids=np.arange(32) // 2, progress=False)
+    each = maps.sparsity("kl", 1.0)
+    assert each.value == pytest.approx(alone.value, rel=1e-6)
+    assert each.low < each.value < each.high
+    total = maps["kl", 1.0]
+    assert each.value == pytest.approx(np.abs(total).sum() / np.sqrt((total**2).sum()))
+
+
+def test_a_map_of_zeros_has_no_sparsity() -> None:
+    agent = nrmap.Agent(lambda states: states.mean(dim=(2, 3)) * 0, (2, 5, 5))
+    maps = nrmap.compute_maps(agent, some_states(2, 2, 5, 5), engine="dense", progress=False)
+    assert str(maps.sparsity("kmap")).startswith("undefined (the map is 0 everywhere: no pixel flips")
+
+
+def test_maps_come_back_from_their_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    agent, states = dueling()
+    maps = nrmap.compute_maps(agent, states, [0.1, 1.0], [0, 0, 7], progress=False)
+    maps.save(tmp_path / "maps.npz")
+    loaded = nrmap.Maps.load(str(tmp_path / "maps.npz"))
+    assert loaded.keys() == maps.keys()
+    for key in maps.keys():  # noqa: SIM118 (not a mapping)
+        assert np.array_equal(loaded[key], maps[key])
+    assert loaded.metadata == maps.metadata
+    assert loaded.by_episode.episode_ids.tolist() == [0, 7]
+    (tmp_path / "maps.npz").write_bytes(b"")
+    with pytest.raises(nrmap.NrmapError, match=r"maps\.npz"):
+        nrmap.Maps.load(tmp_path / "maps.npz")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a, s: compute_maps(a, s / 255), r"states are torch.float32 .*: expected torch.uint8"),
+        (lambda a, s: compute_maps(a, s.numpy() / 255), r"states are float64 \[3, 4, 20, 22\]: expected uint8"),
+        (lambda a, s: compute_maps(a, s[:, :2]), r"expected torch.uint8 \[N, 4, 20, 22\]"),
+        (lambda a, s: compute_maps(a, s[:0]), "N ≥ 1"),
+        (lambda a, s: compute_maps(a.function, s), r"agent is a QNetwork: expected nrmap.Agent"),
+        (lambda a, s: compute_maps(a, s, 1.0), r"temperatures=1.0: expected a list"),
+        (lambda a, s: compute_maps(a, s, []), "no temperature"),
+        (lambda a, s: compute_maps(a, s, [0.0]), "temperature 0.0"),
+        (lambda a, s: compute_maps(a, s, [1.0], [0, 1]), "expected 3 whole numbers"),
+        (lambda a, s: compute_maps(a, s, [1.0], [0.5, 1, 2]), "expected 3 whole numbers"),
+        (lambda a, s: compute_maps(a, s, engine="incrementel"), "did you mean incremental"),
+        (lambda a, s: compute_maps(a, s, channels="every"), "unknown channel mode 'every'"),
+        (lambda a, s: compute_maps(a, s, ablated_value=256), "ablated value 256"),
+        (lambda a, s: compute_maps(a, s)["kmpa"], "unknown map 'kmpa': did you mean kmap"),
+        (lambda a, s: compute_maps(a, s)["hmap"], r"needs a temperature: use maps\['hmap', 1.0\]"),
+        (lambda a, s: compute_maps(a, s, [0.1, 1.0])["kl", 0.9], r"use maps\['kl', 1.0\]"),
+        (lambda a, s: compute_maps(a, s)["kmap", 1.0], r"use maps\['kmap'\]"),
+        (lambda a, s: compute_maps(a, s).sparsity("K"), "unknown map 'K'"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_clear_line(call: Callable[[nrmap.Agent, Tensor], object], message: str) -> None:
+    agent, states = dueling()
+    with pytest.raises(nrmap.NrmapError, match=message) as caught:
+        call(agent, states)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_left_in_training_mode_is_refused() -> None:
+    agent, states = batch_normalised()
+    agent.train()
+    with pytest.raises(nrmap.NrmapError, match=r"BatchNorm2d .* is in training mode"):
+        nrmap.compute_maps(agent, states)
