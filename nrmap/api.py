@@ -68,7 +68,6 @@ def compute_maps(
             spec=spec,
             engine=engine,
             memory_budget=memory_budget,
-            state_shape=agent.state_shape,
             differences_only=True,
         )
         maps = sweep_maps(

@@ -14,6 +14,7 @@ from nrmap.ablation.parts import NetworkParts
 from nrmap.ablation.rounding import agrees, synthetic_states
 from nrmap.ablation.spec import AblatedChunk, AblationSpec, Engine
 from nrmap.ablation.trace import trace
+from nrmap.policies.agent import Agent
 from nrmap.support.errors import NrmapError, check, unknown_choice
 
 __all__ = ["ENGINES", "AblatedChunk", "AblationSpec", "Engine", "make_engine"]
@@ -34,7 +35,7 @@ def make_engine(
     """Make the engine that ablates states of `policy`. It copies the policy's current weights.
 
     `policy` maps uint8 states [N, C, H, W] to Q-values or logits [N, A]; `state_shape` (C, H, W)
-    defaults to that of `policy.env`. "incremental" propagates changes through networks of Conv2d,
+    defaults to that of an `Agent`. "incremental" propagates changes through networks of Conv2d,
     ReLU, Flatten and Linear (see docs/ablation.md). "dense" runs any policy on every ablated
     state. "auto" is incremental if possible, and otherwise dense with a warning that gives the
     reason. The incremental engine works on the device of the policy's parameters and ablates as
@@ -48,8 +49,9 @@ def make_engine(
     if engine not in ENGINES:
         raise unknown_choice("engine", engine, ENGINES)
     if state_shape is None:
-        check(hasattr(policy, "env"), f"state_shape: expected (C, H, W), as {type(policy).__name__} has no env")
-        state_shape = policy.env.state_shape  # type: ignore[attr-defined]
+        if not isinstance(policy, Agent):
+            raise NrmapError(f"state_shape: expected (C, H, W), as {type(policy).__name__} is no Agent")
+        state_shape = policy.state_shape
     device = _check_weights(policy)
     parts, reason = _parts(policy, state_shape, device)
     if engine == "incremental" and parts is None:

@@ -219,7 +219,7 @@ def test_specs_that_make_no_sense(options, message):
 def test_engines_are_named():
     with pytest.raises(NrmapError, match=r"unknown engine 'incremental ': did you mean incremental"):
         make_engine(TestRefusals().policy(), spec=AblationSpec(), engine="incremental ", state_shape=(1, 6, 6))
-    with pytest.raises(NrmapError, match=r"state_shape: expected .* ScaledPolicy has no env"):
+    with pytest.raises(NrmapError, match=r"state_shape: expected .* ScaledPolicy is no Agent"):
         make_engine(TestRefusals().policy(), spec=AblationSpec())
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nrmap.ablation import AblationSpec, make_engine
 from nrmap.policies.agent import Agent
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
 from nrmap.support.errors import NrmapError
@@ -173,3 +174,10 @@ def test_a_network_put_into_training_mode_later_is_found_by_the_next_check() -> 
 def test_wrong_arguments_are_named(make: Callable[[], object], message: str) -> None:
     with pytest.raises(NrmapError, match=message):
         make()
+
+
+def test_the_incremental_engine_sees_through_an_agent() -> None:
+    network = QNetwork(NetworkSpec(*SHAPE, actions=3, convs=(ConvSpec(4, 3, 2),), hidden=8)).requires_grad_(False)
+    make_engine(Agent(network, SHAPE, input_scale=1 / 100), spec=AblationSpec(), engine="incremental")
+    with pytest.warns(UserWarning, match="dense"):
+        make_engine(Agent(lambda states: network(states), SHAPE), spec=AblationSpec())
