@@ -29,9 +29,9 @@ from nrmap.policies.policy import Policy, load_policy
 from nrmap.support.errors import check, unknown_choice
 from nrmap.support.files import identity_of, write_text
 from nrmap.support.layout import MAPS_FILE, METRICS_FILE, Layout
-from nrmap.support.records import Record
+from nrmap.support.records import RANDOM_POLICY, Record
 from nrmap.support.runtime import choose_device, keep_freed_memory
-from nrmap.support.tracking import TrackingSpec, decide_mode, summary_name, track
+from nrmap.support.tracking import NoTracker, TrackingSpec, decide_mode, summary_name, track
 
 
 def analyze(config: Mapping[str, Any]) -> None:
@@ -145,17 +145,20 @@ def _track(
         for name, path in figures.items():
             tracker.image(name, path)
         tracker.artifact(f"maps-{maps.folder.name}", "maps", [maps.folder / MAPS_FILE, maps.folder / METRICS_FILE])
-    if tracker.is_active:  # else the next analysis tries again
+    if not isinstance(tracker, NoTracker):  # else the next analysis tries again
         write_text(told, "")
 
 
 def _is_headline(record: Record) -> bool:
-    return record.item is None and record.value is not None
+    return not record.is_part and record.value is not None
 
 
 def _summary_name(record: Record) -> str:
+    attack = record.attack_name
+    if record.is_baseline:
+        attack = RANDOM_POLICY if record.variant is None else f"constant_{record.variant}"
     return summary_name(
-        record.metric, attack=record.attack, attack_epsilon=record.attack_epsilon, temperature=record.temperature
+        record.metric_key, attack=attack, attack_epsilon=record.attack_epsilon, temperature=record.temperature
     )
 
 

@@ -4,7 +4,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from analyze.report.names import base_method
 from analyze.settings import MapSettings, Resources
 from analyze.study import StatesFile, ensure_maps
 from nrmap.maps.null_networks import CONTROL_KINDS, control_policies
@@ -14,7 +13,7 @@ from nrmap.support.records import Record
 from nrmap.support.tracking import summary_name
 
 # What W&B is told of controls: of all that is measured on maps, the two numbers that panels compare.
-_SUMMARISED = ("_sparsity", "_grid_excess")
+_SUMMARISED = ("sparsity", "grid_excess")
 
 
 def ensure_controls(
@@ -52,9 +51,9 @@ def control_summary(records: Iterable[Record]) -> Mapping[str, float]:
     """
     values: dict[str, list[float | None]] = defaultdict(list)
     for record in records:
-        if record.item is None and record.metric.endswith(_SUMMARISED):
-            name = summary_name(record.metric, temperature=record.temperature)
-            values[f"{base_method(record.method)}_{name}"].append(record.value)
+        if record.metric in _SUMMARISED and not record.is_part:
+            name = summary_name(record.metric_key, temperature=record.temperature)
+            values[f"{record.method}_{name}"].append(record.value)
     means = {}
     for name, each in values.items():
         defined = [value for value in each if value is not None]

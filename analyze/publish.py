@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analyze.report.formats import to_markdown
-from analyze.report.labels import flattened
-from analyze.report.names import method_label
+from analyze.report.names import PolicyName
+from analyze.report.results import flattened
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.study import baselines_settings, evaluation_inputs
 from nrmap.policies.policy import Policy, load_policy
@@ -20,7 +20,7 @@ from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import atomic_path, read_json, sha256_of_file, write_text
 from nrmap.support.identity import stage_identity
 from nrmap.support.layout import CARD_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
-from nrmap.support.records import Record, read_records
+from nrmap.support.records import Record, read_records, select
 
 
 def publish(folder: Path, layout: Layout, *, replace: bool = False) -> Path:
@@ -62,7 +62,7 @@ def _evaluation(policy: Policy, layout: Layout) -> Path:
 
 
 def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
-    """What a reader should know of a reference policy, as Markdown."""
+    """The card of a reference policy, as Markdown: facts, returns, actions, Q-gaps and settings."""
     about = policy.card
     facts = {
         "agent steps": f"{about.agent_steps:,}",
@@ -75,9 +75,9 @@ def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
         **flattened(about.provenance),
     }
     tables = [returns_table(records), action_table(records, policy.env.game), q_gap_table(records)]
-    episodes = [record for record in records if record.metric == "return" and record.attack == "clean"]
+    episodes = select(records, metric="return", attack="clean")
     parts = [
-        f"# {policy.env.game}, {method_label(about.method)}, seed {about.seed}",
+        f"# {policy.env.game}, {PolicyName(about.method).title}, seed {about.seed}",
         _bullets(facts),
         *(to_markdown(table).rstrip() for table in tables if table.rows),
         "## Every clean episode\n\n" + ", ".join(f"{record.value:g}" for record in episodes),

@@ -5,10 +5,10 @@ not run again; a changed setting or input leads to another folder.
 """
 
 import logging
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from analyze.settings import MapSettings, Resources, StatesSettings
 from nrmap.atari.envs import EnvSpec
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps, save_maps
 from nrmap.maps.measures import map_records
+from nrmap.maps.null_networks import policy_fields
 from nrmap.play.evaluation import (
-    BASELINE_METHOD,
     EvaluationProgress,
     EvaluationSettings,
     PlaysRollOut,
@@ -166,7 +166,7 @@ def ensure_baselines(policy: Policy, settings: EvaluationSettings, *, layout: La
     path = layout.baselines(game=game, identity=identity) / METRICS_FILE
 
     def make() -> None:
-        with Progress(f"{game}: {BASELINE_METHOD}s", unit="steps") as progress:
+        with Progress(f"{game}: baselines", unit="steps") as progress:
             records = evaluate_baselines(
                 env, episodes=settings.episodes, run_seed=settings.run_seed, stream=settings.stream,
                 num_envs=settings.episodes, progress=_show_part(progress),
@@ -207,15 +207,9 @@ def ensure_maps(
             ),
         )  # fmt: skip
         save_maps(folder / MAPS_FILE, maps, {"policy": policy.label, **inputs})
-        records = map_records(
-            maps,
-            players=states.states.episode_origins[maps.episode_ids],
-            game=policy.env.game,
-            method=policy.card.method,
-            seed=policy.card.seed,
-            states_from=states_from,
-            policy_sha256=policy.sha256,
-        )
+        of_file = {} if states_from in ("own", "pool") else {"states_from": "file", "states_set": states_from}
+        fields: dict[str, Any] = {**policy_fields(policy), "states_from": states_from, **of_file}
+        records = map_records(maps, partial(Record, **fields), states.states.episode_origins[maps.episode_ids])
         context = {"states_path": _as_recorded(states.path, layout.outputs), **inputs}
         _write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=context)
         shutil.rmtree(shards.shards_folder(folder), ignore_errors=True)
@@ -259,7 +253,9 @@ def _maps_place(
     check_same_game(states.states, policy.env)
     inputs = {"policy_sha256": policy.sha256, "states_sha256": states.sha256}
     identity = stage_identity("maps", **inputs, settings=asdict(settings), states_from=states_from)
-    method = re.sub(r"[^\w.-]+", "-", policy.card.method).strip("-")  # that of a control has spaces and brackets
+    fields = policy_fields(policy)
+    source = fields.get("source_method")
+    method = policy.card.method if source is None else f"{policy.card.method}-{source}-seed-{fields['source_seed']}"
     folder = layout.maps(game=policy.env.game, method=method, seed=policy.card.seed, identity=identity)
     return inputs, folder
 

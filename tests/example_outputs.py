@@ -17,9 +17,9 @@ from nrmap.atari.envs import EVALUATION_STREAM
 from nrmap.learning.settings import TrainSettings, recorded
 from nrmap.maps.episode_maps import EpisodeMaps, save_maps
 from nrmap.maps.measures import map_records
-from nrmap.maps.null_networks import CONTROL_KINDS, control_policies
+from nrmap.maps.null_networks import CONTROL_KINDS, control_policies, policy_fields
 from nrmap.maps.sweep import sweep_maps
-from nrmap.play.evaluation import BASELINE_METHOD, GAP_QUANTILES, WORST_CASE, episode_records, rate_record
+from nrmap.play.evaluation import GAP_QUANTILES, WORST_CASE, AttackRun, episode_records, rate_record
 from nrmap.play.players import EpisodeCounts
 from nrmap.play.rollout import Episode
 from nrmap.play.states import RolloutStates, SourcePolicy, save_states
@@ -28,12 +28,17 @@ from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
 from nrmap.support.files import identity_of, sha256_of_file, write_json
 from nrmap.support.identity import stage_identity
 from nrmap.support.layout import CURVES_FILE, METRICS_FILE, POLICY_FILE, Layout
-from nrmap.support.records import Record, write_records
+from nrmap.support.records import CONSTANT_ACTION, RANDOM_POLICY, Record, write_records
 from nrmap.support.runtime import provenance
 
 ACTIONS = ("NOOP", "UP", "DOWN")
-ATTACKS = (("noise", 1 / 255, 10), ("pgd-10", 1 / 255, 10), ("pgd-10", 3 / 255, 10), ("pgd-50", 1 / 255, 5))
-ATTACKS += ((WORST_CASE, 1 / 255, 10),)
+ATTACKS = (
+    AttackRun("noise", 1 / 255, 10),
+    AttackRun("pgd-10", 1 / 255, 10),
+    AttackRun("pgd-10", 3 / 255, 10),
+    AttackRun("pgd-50", 1 / 255, 5),
+    AttackRun(WORST_CASE, 1 / 255, 10),
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Example:
     prefix_sizes: tuple[int, ...] = (4, 8)
     without_flips: tuple[tuple[str, int], ...] = (("sa_ddqn", 1),)
     states_from: tuple[str, ...] = ("own", "pool")
-    attacks: tuple[tuple[str, float, int], ...] = ATTACKS
+    attacks: tuple[AttackRun, ...] = ATTACKS
     controls: int = 0  # draws of each kind
 
 
@@ -152,19 +157,19 @@ def write_evaluation(layout: Layout, policy: Policy, example: Example) -> None:
     gaps = rng.exponential(1.0 if robust else 0.1, 4000)
     for quantile in GAP_QUANTILES:
         value = float(np.quantile(gaps, quantile))
-        records.append(make(metric="q_gap_quantile", value=value, item=str(quantile), num_states=4000))
+        records.append(make(metric="q_gap_quantile", value=value, quantile=quantile, num_states=4000))
     for attack_epsilon, share in ((1 / 255, 0.95 if robust else 0.02), (3 / 255, 0.4 if robust else 0.0)):
         proven = EpisodeCounts({number: int(rng.binomial(200, share)) for number in range(20)})
         records.append(rate_record(partial(make, attack_epsilon=attack_epsilon), "certified_rate", proven, played))
-    for attack, attack_epsilon, episodes in example.attacks:
-        fall = 0 if attack == "noise" else (2 if robust else 25) * attack_epsilon * 255
-        played = made_up_episodes(rng, episodes, max((29 if robust else 32) - fall, 0), shares)
-        make = partial(shared, episodes=episodes, attack=attack, attack_epsilon=attack_epsilon)
+    for run in example.attacks:
+        fall = 0 if run.attack == "noise" else (2 if robust else 25) * run.attack_epsilon * 255
+        played = made_up_episodes(rng, run.episodes, max((29 if robust else 32) - fall, 0), shares)
+        make = partial(shared, episodes=run.episodes, **run.record_fields)
         records += episode_records(make, played, ACTIONS)
-        flips = EpisodeCounts({number: int(rng.integers(0, 10 if robust else 200)) for number in range(episodes)})
+        flips = EpisodeCounts({number: int(rng.integers(0, 10 if robust else 200)) for number in range(run.episodes)})
         records.append(rate_record(make, "flip_rate", flips, played))
     of_episodes = {"episodes": 20, "run_seed": 0, "stream": EVALUATION_STREAM}
-    settings = {**of_episodes, "attack_runs": [list(run) for run in example.attacks]}
+    settings = {**of_episodes, "attack_runs": [asdict(run) for run in example.attacks]}
     identity = identity_of({"policy": policy.sha256, **settings})
     folder = layout.evaluation(game=game, method=card.method, seed=card.seed, identity=identity)
     _write(folder / METRICS_FILE, records, settings, evaluation_inputs(policy))
@@ -173,10 +178,15 @@ def write_evaluation(layout: Layout, policy: Policy, example: Example) -> None:
 def write_baselines(layout: Layout, base: TrainSettings) -> None:
     rng = _rng("baselines")
     records = []
-    players = {"random_policy": (0.5, (1 / 3, 1 / 3, 1 / 3)), "constant:NOOP": (0, (1, 0, 0))}
-    players |= {"constant:UP": (21.8, (0, 1, 0)), "constant:DOWN": (0, (0, 0, 1))}
-    for attack, (mean, shares) in players.items():
-        make = partial(Record, base.env.game, BASELINE_METHOD, None, episodes=20, attack=attack)
+    players = {
+        None: (0.5, (1 / 3, 1 / 3, 1 / 3)),
+        "NOOP": (0, (1, 0, 0)),
+        "UP": (21.8, (0, 1, 0)),
+        "DOWN": (0, (0, 0, 1)),
+    }
+    for action, (mean, shares) in players.items():
+        method = RANDOM_POLICY if action is None else CONSTANT_ACTION
+        make = partial(Record, base.env.game, method, None, variant=action, episodes=20, attack="clean")
         records += episode_records(make, made_up_episodes(rng, 20, mean, shares), ACTIONS)
     settings = {"env": asdict(base.env), "episodes": 20, "run_seed": 0, "stream": EVALUATION_STREAM}
     path = layout.baselines(game=base.env.game, identity=stage_identity("baselines", **settings)) / METRICS_FILE
@@ -255,12 +265,10 @@ def write_maps(layout: Layout, policy: Policy, states_path: Path, states_from: s
     inputs = {"policy_sha256": policy.sha256, "states_sha256": sha256_of_file(states_path)}
     identity = identity_of({**inputs, **settings, "states_from": states_from})
     card, game = policy.card, policy.env.game
-    method = card.method.replace(" ", "-")
+    method = "-".join(filter(None, (card.method, card.settings.get("source_method"))))
     folder = layout.maps(game=game, method=method, seed=card.seed, identity=identity)
     save_maps(folder / "maps.npz", maps, {"policy": policy.label, **inputs})
-    records = map_records(
-        maps, game=game, method=card.method, seed=card.seed, states_from=states_from, policy_sha256=policy.sha256
-    )
+    records = map_records(maps, partial(Record, **policy_fields(policy), states_from=states_from))
     inputs["states_path"] = str(states_path.relative_to(layout.outputs))
     _write(folder / METRICS_FILE, records, settings, inputs)
 

@@ -54,7 +54,7 @@ def test_maps_are_measured_on_own_states_and_on_the_pool(outputs: Path) -> None:
     for method in ("ddqn", "sa_ddqn"):
         paths = list((outputs / f"maps/Freeway/{method}/seed0").glob("*/metrics.json"))
         records = [record for path in paths for record in read_records(path)]
-        whole = select(records, metric="hmap_sparsity", item=None)
+        whole = select(records, metric="sparsity", map_kind="hmap", prefix=False)
         assert {(record.states_from, record.num_states) for record in whole} == {("own", 16), ("pool", 32)}
         assert all(record.value is not None and 1 <= record.value <= 84 * (1 + 1e-12) for record in whole)
 

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from analyze.report.formats import counted
-from analyze.report.labels import Result, Training, flattened
-from analyze.report.load import Found
-from analyze.report.names import attack_label, is_control, method_label, policy_order, states_label
+from analyze.report.names import condition_of, name_of, policy_order, states_of
+from analyze.report.results import Found, Result, Training, flattened
 from nrmap.support.records import Record
 
 # A heading, and under it titles with their tables of two columns.
@@ -28,9 +27,9 @@ def value_groups(found: Found) -> list[Group]:
 
 def _by_kind(found: Found, entry: Callable[[Result], Entry]) -> Iterator[Group]:
     """The `entry` of every result, evaluations apart from maps, in the order of games, methods and seeds."""
-    ordered = sorted((result for result in found.results if result.records), key=_order)
-    yield from _group("evaluation", [entry(result) for result in ordered if result.states is None])
-    yield from _group("set of maps", [entry(result) for result in ordered if result.states is not None], "sets of maps")
+    ordered = sorted(found.results, key=_order)
+    yield from _group("evaluation", [entry(result) for result in ordered if not result.is_of_maps])
+    yield from _group("set of maps", [entry(result) for result in ordered if result.is_of_maps], "sets of maps")
 
 
 def _group(name: str, entries: list[Entry], plural: str | None = None) -> list[Group]:
@@ -38,8 +37,9 @@ def _group(name: str, entries: list[Entry], plural: str | None = None) -> list[G
 
 
 def _order(result: Result) -> tuple[Any, ...]:
-    first = result.records[0]
-    return first.game, *policy_order(first), result.reference, result.states or ("", 0), result.folder
+    first = result.first
+    states = states_of(first).rank, first.num_states or 0
+    return first.game, *policy_order(first), result.reference, *states, result.folder
 
 
 def _result_settings(result: Result) -> Entry:
@@ -52,7 +52,7 @@ def _result_settings(result: Result) -> Entry:
 
 def _training_title(training: Training) -> str:
     state = "" if training.card else ", not finished"
-    return f"{training.game}, {method_label(training.method)}, seed {training.seed}: training{state}"
+    return f"{training.game}, {training.name.group.title}, seed {training.seed}: training{state}"
 
 
 def _training_values(training: Training) -> dict[str, str]:
@@ -72,11 +72,11 @@ def _training_values(training: Training) -> dict[str, str]:
 
 
 def _result_title(result: Result) -> str:
-    first = result.records[0]
-    seed = "" if first.seed is None else f", {'draw' if is_control(first.method) else 'seed'} {first.seed}"
-    labels = [record.states_from for record in result.records if record.states_from]
-    measured = f"maps on {states_label(labels[0])}" if labels else "evaluation"
-    return f"{first.game}, {method_label(first.method)}{seed}: {measured}{' (reference)' if result.reference else ''}"
+    first = result.first
+    name = "baselines" if first.is_baseline else name_of(first).group.title
+    number = f", draw {first.draw}" if first.is_null_network else "" if first.seed is None else f", seed {first.seed}"
+    measured = f"maps on {states_of(first).label}" if result.is_of_maps else "evaluation"
+    return f"{first.game}, {name}{number}: {measured}{' (reference)' if result.reference else ''}"
 
 
 def _result_values(result: Result) -> Entry:
@@ -88,11 +88,13 @@ def _result_values(result: Result) -> Entry:
 
 
 def _line_name(record: Record) -> str:
-    parts = [record.metric]
-    if record.attack is not None:
-        parts.append(attack_label(record.attack, record.attack_epsilon))
+    parts = [record.metric_key]
+    if record.is_baseline:
+        parts.append(name_of(record).title)
+    elif record.attack is not None:
+        parts.append(condition_of(record).label)
     if record.states_from is not None:
-        parts.append(states_label(record.states_from))
+        parts.append(states_of(record).label)
     if record.num_states is not None:
         parts.append(f"N = {record.num_states}")
     if record.temperature is not None:
@@ -104,8 +106,8 @@ def _line_name(record: Record) -> str:
 
 def _value_text(record: Record) -> str:
     text = "undefined" if record.value is None else _number(record.value)
-    if record.item is not None and record.item != "prefix":
-        text = f"{record.item}: {text}"
+    parts = (record.episode, record.action, record.quantile, record.direction)
+    text = "".join(f"{part}: " for part in parts if part is not None) + text
     if record.low is not None and record.high is not None:
         text += f" [{_number(record.low)}, {_number(record.high)}]"
     return f"{text} ({record.note})" if record.note else text

@@ -16,10 +16,11 @@ import nrmap
 from analyze.report.drawings import chart_panels, chart_sheet, game_sources, map_sets, map_sheets, overlay_sheets
 from analyze.report.figure_files import Sheet, save_sheet
 from analyze.report.formats import Table
-from analyze.report.load import UNREADABLE, Found, digest_of_inputs, find
+from analyze.report.load import UNREADABLE, digest_of_inputs, find
 from analyze.report.notes import DEVIATIONS_FILE
 from analyze.report.page import TABLE_WRITERS, GamePart, build_page
 from analyze.report.pairing import with_differences
+from analyze.report.results import Found
 from analyze.report.return_tables import action_table, other_table, q_gap_table, returns_table
 from analyze.report.tables import (
     control_table,

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from analyze.report.figure_files import Panel, Sheet
 from analyze.report.figures import comparison_sheet, kinds_sheet, overlay_sheet, screen_of
-from analyze.report.gallery import MapSet, by_states, one_of_each_kind
-from analyze.report.labels import Result, Training, states_sha256
-from analyze.report.load import Found, read_maps
+from analyze.report.gallery import MapSet, by_states, methods_of, numbers_of, one_of_each_kind
+from analyze.report.load import read_maps
 from analyze.report.map_panels import control_panels, grid_panels, size_panels, sparsity_panels, temperature_panels
-from analyze.report.names import is_control, method_rank, policy_label
+from analyze.report.names import name_of, states_of
 from analyze.report.play_panels import (
     Run,
     action_panels,
@@ -20,6 +19,7 @@ from analyze.report.play_panels import (
     gap_panels,
     return_panels,
 )
+from analyze.report.results import Found, Result, Training
 from analyze.report.tables import headline_temperature
 from nrmap.maps.heatmaps import KINDS
 from nrmap.maps.sparsity import MapKind
@@ -95,7 +95,7 @@ def game_sources(found: Found) -> list[GameSource]:
     sources = []
     for game in found.games:
         for reference in (True, False):
-            results = [one for one in _results_of(found, reference) if one.records[0].game == game]
+            results = [one for one in _results_of(found, reference) if one.first.game == game]
             measured = {record for result in results for record in result.records}
             source = GameSource(
                 game,
@@ -105,7 +105,7 @@ def game_sources(found: Found) -> list[GameSource]:
                 results,
                 [one for one in found.differences if one.game == game and _is_of(one.policy_sha256, found, reference)],
             )
-            if source.trainings or any(one.policy_sha256 and not _of_control(one) for one in results):
+            if source.trainings or any(one.policy_sha256 and not one.first.is_null_network for one in results):
                 sources.append(source)
     return sources
 
@@ -118,16 +118,15 @@ def _results_of(found: Found, reference: bool) -> list[Result]:
     """
     states: dict[bool, set[str]] = {True: set(), False: set()}
     for result in found.results:
-        if result.states is not None and not _of_control(result):
-            states[result.policy_sha256 in found.reference].add(states_sha256(result))
+        if result.is_of_maps and not result.first.is_null_network:
+            states[result.policy_sha256 in found.reference].add(result.states_sha256)
     elsewhere = states[not reference] - states[reference]
     return [
         result
         for result in found.results
-        if result.records
-        and (
-            states_sha256(result) not in elsewhere
-            if _of_control(result)
+        if (
+            result.states_sha256 not in elsewhere
+            if result.first.is_null_network
             else _is_of(result.policy_sha256, found, reference)
         )
     ]
@@ -137,43 +136,36 @@ def _is_of(policy_sha256: str | None, found: Found, reference: bool) -> bool:
     return policy_sha256 is None or (policy_sha256 in found.reference) == reference
 
 
-def _of_control(result: Result) -> bool:
-    return bool(result.records) and is_control(result.records[0].method)
-
-
 def map_sets(source: GameSource, outputs: Path) -> tuple[list[MapSet], list[str]]:
-    """The maps of every policy, and an error for every file that could not be read."""
-    sets, problems = [], []
+    """The maps of every policy, and an error for every file that could not be read.
+
+    Of several analyses of a policy on the same states the one with the most temperatures is taken.
+    """
+    sets: dict[tuple[object, ...], MapSet] = {}
+    problems = []
     for result in source.results:
-        if result.maps is None or result.states is None:
+        if result.maps is None or not result.is_of_maps:
             continue
-        first = next(record for record in result.records if record.states_from is not None)
         try:
             total = read_maps(result.maps).total()
         except NrmapError as error:
             problems.append(str(error).replace(f"{outputs}/", ""))
             continue
-        path = result.states_path(outputs)
-        sets.append(MapSet(first.method, first.seed, first.states_from or "", total, path))
-    return _without_repeats(sets), problems
-
-
-def _without_repeats(sets: Sequence[MapSet]) -> list[MapSet]:
-    """One set of maps for each policy and set of states, with the most temperatures."""
-    best: dict[tuple[object, ...], MapSet] = {}
-    for one in sorted(sets, key=lambda one: -len(one.total.temperatures)):
-        best.setdefault((one.method, one.seed, one.states, one.total.num_states), one)
-    return list(best.values())
+        one = MapSet(name_of(result.first), states_of(result.first), total, result.states_path(outputs))
+        key = (one.name, one.states, total.num_states)
+        if key not in sets or len(total.temperatures) > len(sets[key].total.temperatures):
+            sets[key] = one
+    return list(sets.values()), problems
 
 
 def chart_panels(source: GameSource) -> dict[str, list[Panel]]:
     """The charts of a game by name; kinds without data are left out."""
     runs = [
-        Run(training.method, training.seed, training.curves, _steps_before(training.settings))
+        Run(training.name, training.curves, _steps_before(training.settings))
         for training in source.trainings
         if training.curves is not None
     ]
-    trained = [record for record in source.records if not is_control(record.method)]
+    trained = [record for record in source.records if not record.is_null_network]
     panels = {
         "sparsity": sparsity_panels(trained),
         "controls": control_panels(source.records),
@@ -208,17 +200,16 @@ def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
     sheets = []
     kinds = one_of_each_kind(sets)
     if kinds:
-        beside = " beside null networks" if any(is_control(one.method) for one in kinds) else ""
+        beside = " beside null networks" if any(one.name.is_null_network for one in kinds) else ""
         caption = f"All kinds of agents{beside}, {source.game}, {next(iter(by_states(kinds[:1])))}"
-        shown = {policy_label(one.method, one.seed): one.total for one in kinds}
+        shown = {one.name.label: one.total for one in kinds}
         sheets.append(kinds_sheet(f"kinds-{source.name}", caption, shown, temperature))
-    trained = [one for one in sets if not is_control(one.method)]
+    trained = [one for one in sets if not one.name.is_null_network]
     for states, group in by_states(trained).items():
         slug = re.sub(r"[^\w.-]+", "-", states.replace("N = ", ""))
-        seeds = sorted({one.seed for one in group}, key=lambda seed: (seed is None, seed))
-        methods = sorted({one.method for one in group}, key=method_rank)
-        there = {(one.method, one.seed): one.total for one in group}
-        maps = {policy_label(method, seed): there.get((method, seed)) for seed in seeds for method in methods}
+        there, methods = {one.name: one.total for one in group}, methods_of(group)
+        names = [method.numbered(seed) for seed in numbers_of(group) for method in methods]
+        maps = {name.label: there.get(name) for name in names}
         for kind, name in _MAP_SHEETS.items():
             caption = f"{KINDS[kind].title}, {source.game}, {states}"
             name = f"{name}-{source.name}-{slug}"
@@ -228,17 +219,16 @@ def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
 
 def overlay_sheets(source: GameSource, sets: Sequence[MapSet], outputs: Path) -> tuple[list[Sheet], list[str]]:
     """Maps over the game's screen, for the first seed on its own states; and an error for every unreadable file."""
-    trained = [one for one in sets if not is_control(one.method)]
-    own = [one for one in trained if one.states == "own"] or trained
-    seeds = sorted({one.seed for one in own}, key=lambda seed: (seed is None, seed))[:1]
+    trained = [one for one in sets if not one.name.is_null_network]
+    own = [one for one in trained if one.states.states_from == "own"] or trained
     shown, problems = {}, []
-    for one in sorted(own, key=lambda one: method_rank(one.method)):
-        if one.seed not in seeds:
+    for one in sorted(own, key=lambda one: one.name.rank):
+        if one.name.number not in numbers_of(own)[:1]:
             continue
         try:
-            shown[policy_label(one.method, one.seed)] = screen_of(load_states(one.states_path)), one.total
+            shown[one.name.label] = screen_of(load_states(one.states_path)), one.total
         except NrmapError as error:
-            problems.append(f"no overlay of {policy_label(one.method, one.seed)}: {error}".replace(f"{outputs}/", ""))
+            problems.append(f"no overlay of {one.name.label}: {error}".replace(f"{outputs}/", ""))
     if not shown:
         return [], problems
     caption = f"KMAP and the KL map over a screen of {source.game}, from the middle of the first episode."

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.report.figure_files import Panel, Sheet, save_sheet
-from analyze.report.names import metric_name, policy_label
+from analyze.report.names import PolicyName, metric_name
 from nrmap.maps.episode_maps import EpisodeMaps, TotalMaps
 from nrmap.maps.heatmaps import KINDS, draw_map, draw_overlay
 from nrmap.maps.sparsity import MapKind, sparsity
@@ -30,7 +30,7 @@ def map_figures(maps: EpisodeMaps, *, policy: Policy, states: RolloutStates, fol
     over the game's own screen in colour, at one of the states they were computed on; of several
     temperatures the one nearest to 1.
     """
-    name = f"{policy.env.game}, {policy_label(policy.card.method, policy.card.seed)}"
+    name = f"{policy.env.game}, {PolicyName(policy.card.method, seed=policy.card.seed).label}"
     total = maps.total()
     nearest_to_1 = min(total.temperatures, key=lambda temperature: abs(math.log(temperature)))
     heatmaps = tuple(
@@ -106,7 +106,7 @@ def overlay_sheet(
 
 def map_panel(label: str, map_: FloatArray, kind: MapKind, temperature: float | None) -> Panel:
     """One heat map with its name, its temperature where it has one, and its sparsity in the title."""
-    measure, digits = sparsity(map_), metric_name(f"{kind}_sparsity").digits
+    measure, digits = sparsity(map_), metric_name("sparsity", kind).digits
     what = kind_title(kind, temperature)
     value = "S undefined" if measure.value is None else f"S = {measure.value:.{digits}f}"
     title = f"{label}\n{what}, {value}"

@@ -13,15 +13,7 @@ from PIL import Image  # comes with matplotlib
 
 from analyze.report.figure_files import PNG_DPI, Panel, panel_bytes
 from analyze.report.figures import BY_TEMPERATURE, channels_of, kind_title, map_at, summed
-from analyze.report.names import (
-    base_method,
-    is_control,
-    method_label,
-    method_rank,
-    metric_name,
-    policy_label,
-    states_label,
-)
+from analyze.report.names import PolicyName, StatesName, metric_name
 from nrmap.maps.episode_maps import TotalMaps
 from nrmap.maps.heatmaps import KINDS, map_limits
 from nrmap.maps.sparsity import MapKind, sparsity, zero_reason
@@ -36,9 +28,8 @@ _FIGURES: dict[MapKind, str] = {"kmap": "Figure 1. ", "hmap": "Figure 2. "}  # o
 class MapSet:
     """The maps of one policy on one set of states, and the file of these states."""
 
-    method: str
-    seed: int | None
-    states: str
+    name: PolicyName
+    states: StatesName
     total: TotalMaps
     states_path: Path
 
@@ -88,7 +79,7 @@ def map_groups(sets: Sequence[MapSet], headline: float | None) -> list[MapGroup]
 
     Only the first set of states at the temperature `headline` is open.
     """
-    trained = [one for one in sets if not is_control(one.method)]
+    trained = [one for one in sets if not one.name.is_null_network]
     groups: list[MapGroup] = []
     for states, group in by_states(trained).items():
         others = sorted({t for one in group for t in one.total.temperatures} - {headline})
@@ -98,11 +89,11 @@ def map_groups(sets: Sequence[MapSet], headline: float | None) -> list[MapGroup]
         galleries = [_by_method(group, kind, headline) for kind in KINDS]
         groups.append(MapGroup(f"{states[0].upper()}{states[1:]}", galleries, folded=bool(groups), inner=inner))
     kinds = one_of_each_kind(sets)
-    if any(is_control(one.method) for one in kinds):
+    if any(one.name.is_null_network for one in kinds):
         (states,) = by_states(kinds)
         about = f"One policy of every method, and one draw of every null network: {states}."
         groups.append(MapGroup("Agents beside null networks", [_by_kind(kinds, headline)], about=about))
-    controls = [one for one in sets if is_control(one.method)]
+    controls = [one for one in sets if one.name.is_null_network]
     for states, group in by_states(controls).items():
         galleries = [_by_method(group, kind, headline) for kind in KINDS]
         groups.append(MapGroup(f"Every draw of every null network: {states}", galleries, folded=True))
@@ -111,12 +102,23 @@ def map_groups(sets: Sequence[MapSet], headline: float | None) -> list[MapGroup]
 
 def _by_method(sets: Sequence[MapSet], kind: MapKind, temperature: float | None) -> Gallery:
     """The maps of one kind: a row for every seed, a column for every method."""
-    methods = sorted({one.method for one in sets}, key=method_rank)
-    seeds = sorted({one.seed for one in sets}, key=lambda seed: (seed is None, seed))
-    by_place = {(one.method, one.seed): one for one in sets}
+    methods, by_name = methods_of(sets), {one.name: one for one in sets}
     title = f"{_FIGURES.get(kind, '')}{kind_title(kind, temperature)}{', white at 0' if KINDS[kind].signed else ''}"
-    rows = [("", [_cards(by_place.get((method, seed)), kind, temperature) for method in methods]) for seed in seeds]
-    return Gallery(title, [method_label(method) for method in methods], rows)
+    rows = [
+        ("", [_cards(by_name.get(method.numbered(number)), kind, temperature) for method in methods])
+        for number in numbers_of(sets)
+    ]
+    return Gallery(title, [method.title for method in methods], rows)
+
+
+def methods_of(sets: Iterable[MapSet]) -> list[PolicyName]:
+    """The policies of `sets` without their seeds or draws, in order."""
+    return sorted({one.name.group for one in sets}, key=lambda name: name.rank)
+
+
+def numbers_of(sets: Iterable[MapSet]) -> list[int | None]:
+    """The seeds, or the numbers of the draws, of the policies of `sets`, in order."""
+    return sorted({one.name.number for one in sets}, key=lambda number: (number is None, number or 0))
 
 
 def _by_kind(sets: Sequence[MapSet], temperature: float | None) -> Gallery:
@@ -126,11 +128,8 @@ def _by_kind(sets: Sequence[MapSet], temperature: float | None) -> Gallery:
         maps = [map_at(one.total, kind, temperature) for one in sets]
         cells = [[] if map_ is None else [_card(one, summed(map_), kind)] for one, map_ in zip(sets, maps, strict=True)]
         rows.append((kind_title(kind, temperature), cells))
-    return Gallery("", [_column_title(one.method) for one in sets], rows)
-
-
-def _column_title(method: str) -> str:
-    return base_method(method).replace("_", " ") if is_control(method) else method_label(method)
+    titles = [one.name.method.replace("_", " ") if one.name.is_null_network else one.name.title for one in sets]
+    return Gallery("", titles, rows)
 
 
 def one_of_each_kind(sets: Iterable[MapSet]) -> list[MapSet]:
@@ -139,11 +138,12 @@ def one_of_each_kind(sets: Iterable[MapSet]) -> list[MapSet]:
     Takes the set of states with most methods, among equals a pool, whose states all share, before
     each policy's own. Empty where that set has only one method.
     """
-    groups: dict[tuple[str, int], dict[str, MapSet]] = {}
-    for one in sorted(sets, key=lambda one: (one.seed is None, one.seed or 0, method_rank(one.method))):
-        groups.setdefault((one.states, one.total.num_states), {}).setdefault(base_method(one.method), one)
-    best = max(groups.items(), key=lambda item: (len(item[1]), item[0][0] != "own", item[0][1]), default=(None, {}))[1]
-    return sorted(best.values(), key=lambda one: method_rank(one.method)) if len(best) > 1 else []
+    groups: dict[tuple[StatesName, int], dict[str, MapSet]] = {}
+    for one in sorted(sets, key=lambda one: (one.name.number is None, one.name.number or 0, one.name.rank)):
+        groups.setdefault((one.states, one.total.num_states), {}).setdefault(one.name.method, one)
+    found = [(len(group), states.states_from != "own", n, group) for (states, n), group in groups.items()]
+    best = max(found, key=lambda one: one[:3], default=(0, False, 0, {}))[-1]
+    return sorted(best.values(), key=lambda one: one.name.rank) if len(best) > 1 else []
 
 
 def _cards(one: MapSet | None, kind: MapKind, temperature: float | None) -> list[Card]:
@@ -152,15 +152,15 @@ def _cards(one: MapSet | None, kind: MapKind, temperature: float | None) -> list
 
 
 def _card(one: MapSet, map_: FloatArray, kind: MapKind) -> Card:
-    label = policy_label(one.method, one.seed)
+    label = one.name.label
     reason = zero_reason(kind, one.total.num_states)
     measure = sparsity(map_, reason)
-    digits = metric_name(f"{kind}_sparsity").digits
+    digits = metric_name("sparsity", kind).digits
     value = f"S undefined: {reason}" if measure.value is None else f"S = {measure.value:.{digits}f}"
     low, high = map_limits(map_, kind)
     row, column = np.unravel_index(int(np.abs(map_).argmax()), map_.shape)
     largest = "" if measure.value is None else f", largest at row {row}, column {column}"
-    alt = f"{KINDS[kind].title} of {label} on {states_label(one.states)}. {value}{largest}."
+    alt = f"{KINDS[kind].title} of {label} on {one.states.label}. {value}{largest}."
     picture = Picture(_data_uri(map_png(map_, kind), "png"), alt)
     return Card(picture, KINDS[kind].colours, end_text(low, high - low), end_text(high, high - low), label, value)
 
@@ -195,11 +195,10 @@ def _data_uri(content: bytes, kind: str) -> str:
 
 def by_states(sets: Iterable[MapSet]) -> Mapping[str, list[MapSet]]:
     """The sets by their states and N, own states first."""
-    groups: dict[tuple[bool, bool, str, int], list[MapSet]] = {}
-    for one in sets:
-        key = (one.states != "own", one.states != "pool", one.states, one.total.num_states)
-        groups.setdefault(key, []).append(one)
-    return {f"{states_label(key[2])}, N = {key[3]}": groups[key] for key in sorted(groups)}
+    groups: dict[tuple[StatesName, int], list[MapSet]] = {}
+    for one in sorted(sets, key=lambda one: (one.states.rank, one.total.num_states)):
+        groups.setdefault((one.states, one.total.num_states), []).append(one)
+    return {f"{states.label}, N = {num_states}": group for (states, num_states), group in groups.items()}
 
 
 def colour_bars() -> dict[str, str]:

@@ -1,11 +1,11 @@
 """What is there and what is not, policy by policy, and the commands that make the rest."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from analyze.report.formats import Cell, Column, Table
-from analyze.report.load import Found
-from analyze.report.names import base_method, is_control, method_label, method_rank
+from analyze.report.names import PolicyName, name_of
+from analyze.report.results import Found
 from nrmap.support.layout import POLICY_FILE
 
 COMPARED = ("ddqn", "sa_ddqn")
@@ -14,11 +14,10 @@ YES, NO = "yes", "missing"
 
 @dataclass(frozen=True)
 class Inventory:
-    """One policy and which of its results are there."""
+    """One policy and the results of it that are there."""
 
     game: str
-    method: str
-    seed: int | None
+    name: PolicyName
     reference: bool
     policy: str | None  # its file, relative to the outputs; None where it is not there
     started: bool
@@ -36,20 +35,18 @@ def inventory(found: Found) -> list[Inventory]:
     for training in found.trainings:
         path = f"{training.folder}/{POLICY_FILE}" if training.sha256 else None
         results = _results(found, training.sha256)
-        place = (training.game, training.method, training.seed, training.reference)
+        place = (training.game, training.name, training.reference)
         entries.append(Inventory(*place, path, True, training.curves is not None, *results))
     for sha256, record in measured.items():
-        if sha256 not in trained and not is_control(record.method):
-            results = _results(found, sha256)
-            entries.append(Inventory(record.game, record.method, record.seed, False, None, False, False, *results))
-    return sorted(
-        entries, key=lambda one: (one.game, not one.reference, method_rank(one.method), one.seed is None, one.seed or 0)
-    )
+        if sha256 not in trained and not record.is_null_network:
+            name = replace(name_of(record), protocol=None)
+            entries.append(Inventory(record.game, name, False, None, False, False, *_results(found, sha256)))
+    return sorted(entries, key=lambda one: (one.game, not one.reference, one.name.rank))
 
 
 def _results(found: Found, sha256: str | None) -> tuple[bool, bool, bool]:
     mine = [record for record in found.records if sha256 is not None and record.policy_sha256 == sha256]
-    states = {(record.states_from or "").partition(" ")[0] for record in mine}
+    states = {record.states_from for record in mine}
     return any(record.metric == "return_mean" for record in mine), "own" in states, "pool" in states
 
 
@@ -61,8 +58,8 @@ def inventory_table(entries: Sequence[Inventory]) -> Table:
         (
             Cell(one.game),
             Cell("reference" if one.reference else "trained here"),
-            Cell(method_label(one.method)),
-            Cell(one.seed),
+            Cell(one.name.group.title),
+            Cell(one.name.seed),
             Cell(YES if one.policy else "not finished" if one.started else "elsewhere"),
             *(Cell(YES if there else NO) for there in (one.curves, one.evaluation, one.own, one.pool)),
         )
@@ -75,8 +72,8 @@ def missing(found: Found, entries: Sequence[Inventory]) -> list[str]:
     """What is missing in plain words, each with the command that makes it."""
     texts = []
     for one in entries:
-        label = f"{one.game}, {method_label(one.method)}, seed {one.seed}"
-        choice = f"env={one.game} method={base_method(one.method)} seed={one.seed}"
+        label = f"{one.game}, {one.name.group.title}, seed {one.name.seed}"
+        choice = f"env={one.game} method={one.name.method} seed={one.name.seed}"
         if one.policy is None and one.started:
             texts.append(f"{label}: training is not finished. `python -m train {choice}` goes on from its checkpoint.")
         if one.policy is None:
@@ -93,12 +90,12 @@ def missing(found: Found, entries: Sequence[Inventory]) -> list[str]:
                 f"{label}: no maps on shared states. `{command}` makes them, with the scale it was trained at."
             )
     for game in found.games:
-        there = {(base_method(one.method), one.seed) for one in entries if one.game == game and not one.reference}
+        there = {(one.name.method, one.name.seed) for one in entries if one.game == game and not one.reference}
         for seed in sorted({seed for _, seed in there if seed is not None}):
             for method in COMPARED:
                 if (method, seed) not in there:
                     command = f"python -m train env={game} method={method} seed={seed}"
-                    texts.append(f"{game}: no {method_label(method)} of seed {seed}. `{command}` trains it.")
-        if entries and not any(record.game == game and record.method == "baseline" for record in found.records):
+                    texts.append(f"{game}: no {PolicyName(method).title} of seed {seed}. `{command}` trains it.")
+        if entries and not any(record.game == game and record.is_baseline for record in found.records):
             texts.append(f"{game}: no returns of constant actions. They come with any `python -m analyze env={game}`.")
     return texts

@@ -1,4 +1,4 @@
-"""The numbers that others printed, digit for digit, to stand in the row beside ours.
+"""Published numbers, digit for digit, for the rows beside ours.
 
 Sparsity and map entropy: Korkmaz, "Investigating Vulnerabilities of Deep Neural Policies", UAI
 2021, tables 1 and 2; the Freeway row of the first is also table 1 of "Non-Robust Feature Mapping
@@ -10,6 +10,8 @@ Returns: Zhang et al., NeurIPS 2020 (vanilla and SA-DQN), and the CAR-DQN paper,
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import product
+from typing import Any
 
 UAI_2021 = "Korkmaz, UAI 2021 (PMLR 161:1661-1670), tables 1 and 2"
 SA_DQN = "Zhang et al., NeurIPS 2020 (SA-DQN)"
@@ -17,19 +19,21 @@ CAR_DQN = "CAR-DQN, ICML 2024"
 
 # Which of our methods is which agent of the paper. Its adversarial agent is called SA-DDQN.
 PAPER_AGENTS = {"ddqn": "vanilla", "sa_ddqn": "adversarial"}
-ATTACK, ATTACK_EPSILON = "pgd-10", 1 / 255
+ATTACK: dict[str, Any] = {"attack": "pgd", "attack_steps": 10, "attack_epsilon": 1 / 255}
 
 
 @dataclass(frozen=True)
 class Published:
-    """One printed number. `metric`, `attack` and `attack_epsilon` are those of `nrmap.support.records.Record`."""
+    """One printed number. `metric`, `map_kind` and the attack are those of `nrmap.support.records.Record`."""
 
     game: str
     agent: str
     metric: str
     printed: str
     source: str
+    map_kind: str | None = None
     attack: str | None = None
+    attack_steps: int | None = None
     attack_epsilon: float | None = None
 
     @property
@@ -61,34 +65,33 @@ _RETURNS = {
 def _maps() -> Iterator[Published]:
     for line in _MAPS.strip().splitlines():
         game, *numbers = line.split()
-        names = ("kmap_sparsity", "hmap_sparsity", "kmap_map_entropy", "hmap_map_entropy")
-        for index, printed in enumerate(numbers):
-            agent = ("vanilla", "adversarial")[index % 2]
-            yield Published(game, agent, names[index // 2], printed, UAI_2021)
+        columns = product(("sparsity", "map_entropy"), ("kmap", "hmap"), ("vanilla", "adversarial"))
+        for (metric, kind, agent), printed in zip(columns, numbers, strict=True):
+            yield Published(game, agent, metric, printed, UAI_2021, map_kind=kind)
 
 
 def _returns() -> Iterator[Published]:
     for (agent, source), row in _RETURNS.items():
         for game, numbers in zip(_RETURN_GAMES, row.split(), strict=True):
             clean, attacked, *certified = numbers.split("/")
-            yield Published(game, agent, "return_mean", clean, source, "clean")
-            yield Published(game, agent, "return_mean", attacked, source, ATTACK, ATTACK_EPSILON)
+            yield Published(game, agent, "return_mean", clean, source, attack="clean")
+            yield Published(game, agent, "return_mean", attacked, source, **ATTACK)
             for rate in certified:
-                yield Published(game, agent, "certified_rate", rate, source, "clean", ATTACK_EPSILON)
+                epsilon = ATTACK["attack_epsilon"]
+                yield Published(game, agent, "certified_rate", rate, source, attack="clean", attack_epsilon=epsilon)
 
 
 PUBLISHED_MAPS = tuple(_maps())
 PUBLISHED_RETURNS = tuple(_returns())
 
 
-def paper_number(game: str, method: str, metric: str) -> Published | None:
-    """What the paper printed for the agent that `method` reproduces; None where it printed nothing."""
-    agent = PAPER_AGENTS.get(method)
-    found = (one for one in PUBLISHED_MAPS if (one.game, one.agent, one.metric) == (game, agent, metric))
-    return next(found, None)
+def paper_number(game: str, method: str, metric: str, map_kind: str | None) -> Published | None:
+    """The paper's number for the agent that `method` reproduces; None where it printed none."""
+    wanted = (game, PAPER_AGENTS.get(method), metric, map_kind)
+    return next((one for one in PUBLISHED_MAPS if (one.game, one.agent, one.metric, one.map_kind) == wanted), None)
 
 
-def paper_difference(game: str, method: str, base: str, metric: str) -> str | None:
-    """The paper's number for the one method minus that for the other, exactly; None where it did not print both."""
-    first, second = (paper_number(game, one, metric) for one in (method, base))
+def paper_difference(game: str, method: str, base: str, metric: str, map_kind: str | None) -> str | None:
+    """The paper's number for `method` minus that for `base`, exactly; None unless it printed both."""
+    first, second = (paper_number(game, one, metric, map_kind) for one in (method, base))
     return str(Decimal(first.printed) - Decimal(second.printed)) if first and second else None

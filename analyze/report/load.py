@@ -1,14 +1,15 @@
-"""What lies under an outputs folder: runs, their curves and policies, measured records, maps."""
+"""Read everything under an outputs folder: runs, curves, policies, records, maps."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from analyze.report.labels import Result, Training, labelled_results, labelled_trainings
+from analyze.report.results import Found, Result, Training
+from analyze.report.variants import told_apart, with_variants
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps
 from nrmap.maps.sparsity import MAP_NAMES
 from nrmap.policies.policy import load_policy
@@ -18,42 +19,17 @@ from nrmap.support.identity import VERSIONS, stage_identity
 from nrmap.support.layout import CURVES_FILE, MAPS_FILE, METRICS_FILE, POLICY_FILE, REFERENCE_FOLDER, SETTINGS_FILE
 from nrmap.support.records import Record, read_records
 
-# What reading a damaged file raises, or one whose JSON is not of the form expected.
+# Errors of reading a damaged file, or JSON of another form.
 UNREADABLE = (NrmapError, KeyError, TypeError, OSError)
 # Two records that agree in all other fields claim to be the same measurement.
 _RESULT_FIELDS = ("value", "low", "high", "interval", "note")
 
 
-@dataclass(frozen=True)
-class Found:
-    """Everything found, ready to be shown. `problems` are files that could not be read, and why.
-
-    `differences` between methods are no measurement of a policy, so they are kept apart.
-    """
-
-    outputs: Path
-    trainings: tuple[Training, ...]
-    results: tuple[Result, ...]
-    problems: tuple[str, ...] = ()
-    records: tuple[Record, ...] = ()
-    differences: tuple[Record, ...] = ()
-
-    @property
-    def reference(self) -> frozenset[str]:
-        """The hashes of the policies that came with the project."""
-        return frozenset(training.sha256 for training in self.trainings if training.reference and training.sha256)
-
-    @property
-    def games(self) -> list[str]:
-        """Every game there is anything of, by name."""
-        return sorted({training.game for training in self.trainings} | {record.game for record in self.records})
-
-
 def find(outputs: Path) -> Found:
-    """Read everything under `outputs`. What cannot be read is left out and told in `problems`."""
+    """Read everything under `outputs`. Unreadable files are left out and named in `problems`."""
     problems: list[str] = []
-    trainings = labelled_trainings(_without_published(list(_trainings(outputs, problems))))
-    results = labelled_results(list(_results(outputs, problems)), trainings)
+    trainings = with_variants(_without_published(list(_trainings(outputs, problems))))
+    results = told_apart(list(_results(outputs, problems)), trainings)
     records, disagreements = _merged(results)
     problems += [
         f"{other}: {count} of its values are not those of {shown}, which are shown in their place"
@@ -73,7 +49,7 @@ def _trainings(outputs: Path, problems: list[str]) -> Iterator[Training]:
 
 
 def _without_published(trainings: Sequence[Training]) -> list[Training]:
-    """Without the runs here whose policies became reference policies: they are the same ones."""
+    """Leave out the runs whose policies were published as reference policies."""
     published = {training.sha256 for training in trainings if training.reference and training.sha256}
     return [training for training in trainings if training.reference or training.sha256 not in published]
 
@@ -93,7 +69,7 @@ def _training(outputs: Path, folder: Path, *, reference: bool) -> Training:
 
 
 def _curves(path: Path) -> Mapping[str, Any]:
-    """What a training wrote of its course; one of `UNREADABLE` where it has not the form of curves."""
+    """The curves that a training wrote; one of `UNREADABLE` where the file is damaged."""
     curves: Mapping[str, Any] = read_json(path)
     numbers = [episode[name] for episode in curves["episodes"] for name in ("agent_step", "undiscounted_return")]
     numbers += [value for row in curves["rows"] for value in (row["agent_step"], *row.values())]
@@ -108,6 +84,7 @@ def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
                 context = read_json(path)
                 records = tuple(read_records(path))
                 settings, inputs, provenance = (context.get(key) or {} for key in ("settings", "inputs", "provenance"))
+                check(bool(records), f"{path} has no records")
             except UNREADABLE as error:
                 problems.append(f"{path.relative_to(outputs)}: {_reason(error, outputs)}")
                 continue
@@ -128,11 +105,11 @@ def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
 
 
 def _is_outdated(result: Result) -> bool:
-    """Whether an evaluation is that of another version: other episodes and attacks under the names of ours.
+    """Whether another version made an evaluation: its episodes and attacks differ, under the same names.
 
-    Maps need no such question, since those of other states are told apart anyway.
+    Maps of other versions have other states, which are told apart anyway.
     """
-    if result.states is not None:
+    if result.is_of_maps:
         return False
     if result.policy_sha256 is not None:
         return result.inputs.get("version") != VERSIONS["evaluation"]
@@ -140,7 +117,7 @@ def _is_outdated(result: Result) -> bool:
 
 
 def read_maps(path: Path) -> EpisodeMaps:
-    """The maps in a file; NrmapError also where they hold what no map does."""
+    """The maps in a file; NrmapError also for NaN and infinite values."""
     maps, _ = load_maps(path)
     check(all(np.isfinite(getattr(maps, kind)).all() for kind in MAP_NAMES), f"{path}: NaN or infinite values in maps")
     return maps
@@ -152,9 +129,9 @@ def _reason(error: Exception, outputs: Path) -> str:
 
 
 def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str]]]:
-    """All records once, and how many were measured twice with other values, by the two folders.
+    """All records once, and by pairs of folders the number of values that disagree.
 
-    The first folder is the one whose values count: in their order, those from reference last.
+    The values of the first folder count; reference folders come last.
     """
     names = [field.name for field in fields(Record) if field.name not in _RESULT_FIELDS]
     merged: dict[tuple[Any, ...], tuple[Record, str]] = {}

@@ -1,32 +1,206 @@
-"""What tables, figures and the report call things: methods, attacks, metrics."""
+"""Labels of policies, attacks, states and metrics: the only place that makes them from the fields of records."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from nrmap.maps.null_networks import CONTROL_KINDS
-from nrmap.maps.sparsity import MAP_NAMES, MapKind
-from nrmap.play.evaluation import BASELINE_METHOD, WORST_CASE
-from nrmap.support.records import Record
+from nrmap.maps.sparsity import MAP_NAMES
+from nrmap.play.evaluation import WORST_CASE
+from nrmap.robustness.attacks import epsilon_text
+from nrmap.support.records import BASELINES, CONSTANT_ACTION, Record
 
-# In the order in which tables and figures show them; other methods follow, by name.
+
+class _Style(NamedTuple):
+    title: str
+    short: str
+    colour: str
+    marker: str  # for print without colours
+
+
+# In the order of tables and figures; other methods follow by name. The colours are those of Okabe and
+# Ito, which colour-blind readers can tell apart, without the yellow that white paper swallows.
 _METHODS = {
-    "ddqn": "DDQN (vanilla)",
-    "ddqn_continued": "DDQN continued (κ = 0)",
-    "sa_ddqn": "SA-DDQN (adversarial)",
-    "sa_ddqn_ibp": "SA-DDQN (interval bounds)",
+    "ddqn": _Style("DDQN (vanilla)", "DDQN", "#0072B2", "o"),
+    "ddqn_continued": _Style("DDQN continued (κ = 0)", "DDQN κ=0", "#009E73", "^"),
+    "sa_ddqn": _Style("SA-DDQN (adversarial)", "SA-DDQN", "#D55E00", "s"),
+    "sa_ddqn_ibp": _Style("SA-DDQN (interval bounds)", "SA-DDQN IBP", "#CC79A7", "D"),
 }
-_SHORT = {"ddqn": "DDQN", "ddqn_continued": "DDQN κ=0", "sa_ddqn": "SA-DDQN", "sa_ddqn_ibp": "SA-DDQN IBP"}
-# Okabe and Ito's colours, which colour-blind readers can tell apart, without the yellow that white paper swallows.
-_COLOURS = {"ddqn": "#0072B2", "ddqn_continued": "#009E73", "sa_ddqn": "#D55E00", "sa_ddqn_ibp": "#CC79A7"}
-_MORE_COLOURS = ("#56B4E9", "#E69F00", "#000000", "#7F7F7F")
-# Along with its colour every method has a marker, for print without colours.
-_MARKERS = {"ddqn": "o", "ddqn_continued": "^", "sa_ddqn": "s", "sa_ddqn_ibp": "D"}
-_MORE_MARKERS = ("v", "P", "X", "*")
+_MORE_STYLES = (("#56B4E9", "v"), ("#E69F00", "P"), ("#000000", "X"), ("#7F7F7F", "*"))
+
+
+@dataclass(frozen=True)
+class PolicyName:
+    """The fields that tell policies apart, as in `Record`, and the labels made of them."""
+
+    method: str
+    variant: str | None = None
+    protocol: str | None = None
+    seed: int | None = None
+    draw: int | None = None
+    source_method: str | None = None
+    source_seed: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The policy without its seed, for tables: "SA-DDQN (adversarial)", "always UP"."""
+        return self._described(_METHODS[self.method].title if self.method in _METHODS else None, "weights on states of")
+
+    @property
+    def short(self) -> str:
+        """The same, short enough for an axis: "SA-DDQN (kappa=0.02)", "shuffled SA-DDQN seed 0"."""
+        return self._described(_METHODS[self.method].short if self.method in _METHODS else None, "on")
+
+    @property
+    def label(self) -> str:
+        """`short` with the seed or the number of the draw: "SA-DDQN seed 0"."""
+        if self.draw is not None:
+            return f"{self.short} draw {self.draw}"
+        return self.short if self.seed is None else f"{self.short} seed {self.seed}"
+
+    @property
+    def group(self) -> "PolicyName":
+        """The name that the seeds of a method, or the draws of a null network, share."""
+        return replace(self, seed=None, draw=None)
+
+    @property
+    def number(self) -> int | None:
+        """The seed, or of a null network the number of its draw."""
+        return self.seed if self.draw is None else self.draw
+
+    def numbered(self, number: int | None) -> "PolicyName":
+        """The policy of this group with that seed or number of a draw."""
+        return replace(self, draw=number) if self.is_null_network else replace(self, seed=number)
+
+    @property
+    def is_null_network(self) -> bool:
+        """Whether the weights are random or shuffled."""
+        return self.method in CONTROL_KINDS
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        """Sorts policies: known methods in their order, others by name, baselines, null networks; seeds last."""
+        known = list(_METHODS)
+        place = len(known) + (self.method in BASELINES) + 2 * self.is_null_network
+        words = (self.variant or "", self.protocol or "", self.source_method or "")
+        numbers = (number for one in (self.source_seed, self.seed, self.draw) for number in (one is None, one or 0))
+        return (known.index(self.method) if self.method in known else place), self.method, *words, *numbers
+
+    def _described(self, base: str | None, random_on: str) -> str:
+        words = [self.variant, self.protocol]
+        source = [_METHODS[self.source_method].short if self.source_method in _METHODS else self.source_method]
+        source += [] if self.source_seed is None else [f"seed {self.source_seed}"]
+        of_source = " ".join(filter(None, source))
+        if self.method == CONSTANT_ACTION:
+            base, words = f"always {self.variant}", [self.protocol]
+        elif self.method in BASELINES:
+            base = "random actions"
+        elif self.method == "shuffled_weights":
+            base = f"shuffled {of_source}" if of_source else None
+        elif self.method == "random_weights" and of_source:
+            base = f"random {random_on} {of_source}"
+        extra = ", ".join(filter(None, words))
+        return (base or self.method.replace("_", " ")) + (f" ({extra})" if extra else "")
+
+
+def name_of(record: Record) -> PolicyName:
+    """The name of the policy that was measured; the protocol of an evaluation is part of it, that of maps is not."""
+    return PolicyName(
+        record.method, record.variant, None if record.states_from else record.protocol,
+        record.seed, record.draw, record.source_method, record.source_seed,
+    )  # fmt: skip
+
+
+def policies_of(records: Iterable[Record]) -> list[PolicyName]:
+    """Every policy that was measured, in order, without the baselines."""
+    return sorted({name_of(one) for one in records if not one.is_baseline}, key=lambda name: name.rank)
+
+
+def policy_order(record: Record) -> tuple[Any, ...]:
+    """Sorts records by their policies."""
+    return name_of(record).rank
+
+
+def method_styles(names: Iterable[PolicyName]) -> dict[PolicyName, tuple[str, str]]:
+    """Colour and marker of the group of every policy; a known method always has its own."""
+    styles: dict[PolicyName, tuple[str, str]] = {}
+    more = 0
+    for group in sorted({name.group for name in names}, key=lambda name: name.rank):
+        style = _METHODS.get(group.method)
+        if style and (style.colour, style.marker) not in styles.values():
+            styles[group] = style.colour, style.marker
+        else:
+            styles[group] = _MORE_STYLES[more % len(_MORE_STYLES)]
+            more += 1
+    return styles
+
+
+class Condition(NamedTuple):
+    """How an episode was played: the fields of `Record`."""
+
+    attack: str
+    attack_steps: int | None = None
+    attack_epsilon: float | None = None
+
+    @property
+    def label(self) -> str:
+        """`clean`; `PGD-10, ε = 1/255`; `GWC, ε = 3/255` for the greedy worst case."""
+        if self.attack == "clean":
+            return "clean" if self.attack_epsilon is None else f"clean, proofs at {epsilon_text(self.attack_epsilon)}"
+        names = {WORST_CASE: "GWC", "fgsm": "FGSM", "pgd": f"PGD-{self.attack_steps}"}
+        name = names.get(self.attack, self.attack)
+        return name if self.attack_epsilon is None else f"{name}, {epsilon_text(self.attack_epsilon)}"
+
+    @property
+    def rank(self) -> tuple[float, int, int, str]:
+        """Sorts conditions: by radius, then from clean over noise and longer attacks to the greedy worst case."""
+        order = ("clean", "noise", "fgsm", "pgd")
+        place = order.index(self.attack) if self.attack in order else len(order)
+        return self.attack_epsilon or 0.0, place, self.attack_steps or 0, self.attack
+
+
+def condition_of(record: Record) -> Condition:
+    """How the episodes of `record` were played."""
+    return Condition(record.attack or "clean", record.attack_steps, record.attack_epsilon)
+
+
+class StatesName(NamedTuple):
+    """The fields of `Record` that name a set of states."""
+
+    states_from: str
+    states_set: str | None = None
+    protocol: str | None = None
+
+    @property
+    def short(self) -> str:
+        """`own`, `pool` or a file's name, in brackets the words that tell sets apart."""
+        return self._described(self.states_from, f"{self.states_set}")
+
+    @property
+    def label(self) -> str:
+        """`own states`, `pooled states` or `states of FILE`, with the same words."""
+        adjective = "pooled" if self.states_from == "pool" else self.states_from
+        return self._described(f"{adjective} states", f"states of {self.states_set}")
+
+    def _described(self, name: str, name_of_file: str) -> str:
+        is_file = self.states_from == "file"
+        words = ", ".join(filter(None, (None if is_file else self.states_set, self.protocol)))
+        return (name_of_file if is_file else name) + (f" ({words})" if words else "")
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        """Sorts sets: own before pooled, files last."""
+        return {"own": 0, "pool": 1}.get(self.states_from, 2), self.states_set or "", self.protocol or ""
+
+
+def states_of(record: Record) -> StatesName:
+    """The states that maps were made of; the protocol of their analysis is part of the name."""
+    return StatesName(record.states_from or "", record.states_set, record.protocol if record.states_from else None)
 
 
 @dataclass(frozen=True)
 class MetricName:
-    """A metric's short title, the same for LaTeX, the digits after the point in tables, and what it is."""
+    """A metric's short title, the same for LaTeX, the digits after the point in tables, and its meaning."""
 
     title: str
     latex: str
@@ -34,195 +208,98 @@ class MetricName:
     meaning: str
 
 
-_SYMBOLS: dict[MapKind, tuple[str, str]] = {
+_SYMBOLS = {
     "kmap": ("K", r"\mathcal{K}"),
     "hmap": ("H", r"\mathcal{H}"),
     "kl": ("KL", r"\mathrm{KL}"),
     "margin_drop": ("Δm", r"\Delta m"),
 }
-# The sums of the maps that are almost flat need more digits to show that they are not.
+_KIND_NAMES: Mapping[str, str] = {str(kind): name for kind, name in MAP_NAMES.items()}
+# S of HMAP is close to its maximum: it needs more digits to show that it is not there.
 _SPARSITY_DIGITS = {"kmap": 2, "hmap": 6, "kl": 2, "margin_drop": 2}
-
-
-def _map_metrics() -> dict[str, MetricName]:
-    names = {}
-    for kind, (short, symbol) in _SYMBOLS.items():
-        name = f"the {MAP_NAMES[kind]}" if MAP_NAMES[kind].endswith(" map") else MAP_NAMES[kind]
-        names[f"{kind}_sparsity"] = MetricName(
-            f"S({short})",
-            f"$S({symbol})$",
-            _SPARSITY_DIGITS[kind],
-            f"‖M‖₁ / ‖M‖₂ of {name} (eq. 9), from 1 for one pixel to √pixels for a flat map; smaller is sparser.",
-        )
-        names[f"{kind}_sparsity_difference"] = MetricName(
-            f"ΔS({short})",
-            rf"$\Delta S({symbol})$",
-            _SPARSITY_DIGITS[kind],
-            f"S of {name} of a method minus S of {name} of another: below 0 the first is sparser.",
-        )
-        names[f"{kind}_effective_pixels"] = MetricName(
-            f"S²({short})", f"$S^2({symbol})$", 0, f"S² of {name}: the pixels of a flat map that is as sparse."
-        )
-        names[f"{kind}_map_entropy"] = MetricName(
-            f"entropy({short})",
-            rf"$\mathrm{{entropy}}({symbol})$",
-            4,
-            f"−Σ p log p in nats, p the softmax of {name} over its pixels (UAI 2021, eq. 8), on the sum over states: "
-            "it changes with N and with the scale of the rewards.",
-        )
-        names[f"{kind}_relative_map_entropy"] = MetricName(
-            f"entropy({short}/max)",
-            rf"$\mathrm{{entropy}}({symbol}/\max)$",
-            4,
-            f"The same of {name} divided by its largest magnitude, which does not change with N alone.",
-        )
-        names[f"{kind}_grid_excess"] = MetricName(
-            f"grid({short})",
-            rf"$\mathrm{{grid}}({symbol})$",
-            2,
-            f"Spectral energy of {name} at the multiples of 1/8 cycle per pixel along both axes, over the mean of the "
-            "neighbouring frequencies: about 1 without a grid.",
-        )
-        names[f"{kind}_grid_p_value"] = MetricName(
-            f"p({short})",
-            rf"$p({symbol})$",
-            3,
-            f"Share of random maps with the spectrum of {name}, but without the grid, whose number is as large.",
-        )
-        for quantiles, of in (("null", "those random maps"), ("crop", "crops at random places of the map")):
-            names[f"{kind}_grid_{quantiles}_quantile"] = MetricName(
-                f"grid({short}) {quantiles}",
-                rf"$\mathrm{{grid}}({symbol})$ {quantiles}",
-                2,
-                f"Quantiles of the grid's number of {name} over {of}.",
-            )
-    return names
-
-
-METRICS: dict[str, MetricName] = _map_metrics() | {
-    "return_mean": MetricName(
-        "return",
-        "return",
-        2,
-        "Mean undiscounted return of whole greedy episodes, unclipped. In the worst case the action taken is that of "
-        "lowest Q among those that are not proven impossible inside the ball.",
+# Title, LaTeX, digits (None for those of the kind's sparsity) and meaning; @ stands for the kind of map.
+_OF_MAPS: dict[str, tuple[str, str, int | None, str]] = {
+    "sparsity": (
+        "S(@)", "S(@)", None,
+        "‖M‖₁ / ‖M‖₂ of @ (eq. 9), from 1 for one pixel to √pixels for a flat map; smaller is sparser.",
     ),
-    "return_std": MetricName("std", "std", 2, "Standard deviation of the return over episodes (n − 1)."),
-    "return": MetricName("return", "return", 2, "Undiscounted return of one greedy episode, unclipped."),
-    "flip_rate": MetricName(
-        "flips",
-        "flips",
-        4,
-        "Share of states where the attack changes the greedy action: a lower bound on weakness. In the worst case: "
-        "where an action of lower Q is not proven impossible, an upper bound for any attack on the same states.",
+    "sparsity_difference": (
+        "ΔS(@)", r"\Delta S(@)", None,
+        "S of @ of a method minus S of @ of another: below 0 the first is sparser.",
     ),
-    "certified_rate": MetricName(
-        "certified", "certified", 4, "Share of states where no point of the ball can change the greedy action: proven."
+    "effective_pixels": (
+        "S²(@)", "S^2(@)", 0, "S² of @: the number of pixels of a flat map that is as sparse."
     ),
-    "action_share": MetricName("share", "share", 4, "Share of the states in which the greedy policy takes the action."),
-    "q_gap_quantile": MetricName(
-        "Q-gap",
-        "Q-gap",
-        4,
-        "Quantile over states of Q(s, a*) − max over the other actions: how clear a decision is.",
+    "map_entropy": (
+        "entropy(@)", r"\mathrm{entropy}(@)", 4,
+        "−Σ p log p in nats, p the softmax of @ over its pixels (UAI 2021, eq. 8), of the sum over states: it "
+        "changes with N and with the scale of the rewards.",
     ),
-    "flip_pair_rate": MetricName(
-        "flip pairs", "flip pairs", 6, "Share of (state, pixel) pairs whose ablation changes the greedy action."
+    "relative_map_entropy": (
+        "entropy(@/max)", r"\mathrm{entropy}(@/\max)", 4,
+        "The same of @ divided by its largest magnitude, which does not change with N alone.",
     ),
-    "tie_pair_rate": MetricName(
-        "tie pairs", "tie pairs", 6, "Share of (state, pixel) pairs whose greedy action is left to rounding."
+    "grid_excess": (
+        "grid(@)", r"\mathrm{grid}(@)", 2,
+        "Spectral energy of @ at the multiples of 1/8 cycle per pixel along both axes, over the mean of the "
+        "neighbouring frequencies: about 1 without a grid.",
     ),
-}
+    "grid_p_value": (
+        "p(@)", "p(@)", 3,
+        "Fraction of random maps with the spectrum of @, but without the grid, whose grid number is as large.",
+    ),
+    "grid_null_quantile": (
+        "grid(@) null", r"\mathrm{grid}(@) null", 2, "Quantiles of the grid number over those random maps."
+    ),
+    "grid_crop_quantile": (
+        "grid(@) crop", r"\mathrm{grid}(@) crop", 2, "Quantiles of the grid number over crops at random places of @."
+    ),
+}  # fmt: skip
+_OTHERS = {
+    "return_mean": (
+        "return", 2,
+        "Mean undiscounted return of whole greedy episodes, unclipped. GWC, the greedy worst case, takes the lowest-Q "
+        "action that the bounds cannot rule out inside the ball.",
+    ),
+    "return_std": ("std", 2, "Standard deviation of the return over episodes (n − 1)."),
+    "return": ("return", 2, "Undiscounted return of one greedy episode, unclipped."),
+    "flip_rate": (
+        "flips", 4,
+        "Fraction of states where the attack changes the greedy action: a lower bound on weakness. Under GWC: where "
+        "the bounds cannot rule out an action of lower Q, an upper bound for any attack on the same states.",
+    ),
+    "certified_rate": (
+        "certified", 4, "Fraction of states where proofs show that no point of the ball changes the greedy action."
+    ),
+    "action_share": ("fraction", 4, "Fraction of the states in which the greedy policy takes the action."),
+    "q_gap_quantile": (
+        "Q-gap", 4, "Quantile over states of Q(s, a*) − max over the other actions: how clear a decision is."
+    ),
+    "flip_pair_rate": ("flip pairs", 6, "Fraction of (state, pixel) pairs whose ablation changes the greedy action."),
+    "tie_pair_rate": ("tie pairs", 6, "Fraction of (state, pixel) pairs whose greedy action is left to rounding."),
+}  # fmt: skip
 
 
-def metric_name(metric: str) -> MetricName:
-    """The names of a metric; one that is not known here is called by its own."""
-    return METRICS.get(metric) or MetricName(metric.replace("_", " "), metric.replace("_", " "), 4, "")
+def glossary(records: Iterable[Record]) -> dict[str, MetricName]:
+    """The names of all measured metrics that have a meaning, by the metric's key, kind by kind."""
+    measured = {(record.map_kind, record.metric): record.metric_key for record in records}
+    kinds = [(kind, metric) for kind in _SYMBOLS for metric in _OF_MAPS] + [(None, metric) for metric in _OTHERS]
+    return {measured[one]: metric_name(one[1], one[0]) for one in kinds if one in measured}
 
 
-def is_control(method: str) -> bool:
-    """Whether the method is no training at all: a network with random or shuffled weights."""
-    return base_method(method) in CONTROL_KINDS
+def is_known(record: Record) -> bool:
+    """Whether the report has a table for the metric."""
+    return record.metric in (_OTHERS if record.map_kind is None else _OF_MAPS)
 
 
-def base_method(method: str) -> str:
-    """`sa_ddqn` of `sa_ddqn (kappa=0.02)`: the method without what tells several policies of it apart."""
-    return method.partition(" (")[0]
-
-
-def method_label(method: str) -> str:
-    """The method in words, with what tells several policies of it apart."""
-    base = base_method(method)
-    return _METHODS.get(base, base.replace("_", " ")) + method[len(base) :]
-
-
-def policy_label(method: str, seed: int | None) -> str:
-    """`SA-DDQN seed 0`, short enough for an axis; of a control `seed` is the number of the draw."""
-    base, words = base_method(method), method.partition(" (")[2].removesuffix(")")
-    if is_control(method) and words:
-        name = " ".join([base.partition("_")[0], *(_SHORT.get(word, word) for word in words.split(" "))])
-    else:
-        name = _SHORT.get(base, base.replace("_", " ")) + method[len(base) :]
-    return name if seed is None else f"{name} {'draw' if is_control(method) else 'seed'} {seed}"
-
-
-def method_rank(method: str) -> tuple[int, str]:
-    """Sorts methods: the known ones in their order, others by name, players that do not look, controls."""
-    base = base_method(method)
-    order = list(_METHODS)
-    place = len(order) + (base == BASELINE_METHOD) + 2 * is_control(method)
-    return (order.index(base) if base in order else place), method
-
-
-def method_styles(methods: list[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of every method; a known one always has its own, whatever others there are."""
-    styles: dict[str, tuple[str, str]] = {}
-    more = 0
-    for method in sorted(set(methods), key=method_rank):
-        taken = {colour for colour, _ in styles.values()}
-        if method in _COLOURS and _COLOURS[method] not in taken:
-            styles[method] = _COLOURS[method], _MARKERS[method]
-        else:
-            styles[method] = _MORE_COLOURS[more % len(_MORE_COLOURS)], _MORE_MARKERS[more % len(_MORE_MARKERS)]
-            more += 1
-    return styles
-
-
-def epsilon_label(attack_epsilon: float) -> str:
-    """A radius as a reader knows it: `1/255`, or a decimal number where it is no such fraction."""
-    levels = attack_epsilon * 255
-    return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-6 and round(levels) else f"{attack_epsilon:.4g}"
-
-
-def attack_label(attack: str | None, attack_epsilon: float | None = None) -> str:
-    """`PGD-10, 1/255`; `clean`; `always UP`; `random actions`; `worst case, 1/255`.
-
-    What tells several players of a kind apart stays behind it: `always UP (run_seed=1)`.
-    """
-    name = attack or "clean"
-    if name.startswith("constant:"):
-        return f"always {name.removeprefix('constant:')}"
-    if name.startswith("random_policy"):
-        return f"random actions{name.removeprefix('random_policy')}"
-    if name == WORST_CASE:
-        name = "worst case"
-    name = name.upper() if name.startswith(("pgd", "fgsm")) else name
-    return name if attack_epsilon is None else f"{name}, {epsilon_label(attack_epsilon)}"
-
-
-def states_label(states_from: str) -> str:
-    """`own states`, `pooled states`, `states of FILE`, with what tells several such sets apart."""
-    kind, _, rest = states_from.partition(" ")
-    name = {"own": "own states", "pool": "pooled states"}.get(kind, f"states of {kind}")
-    return f"{name} {rest}".strip()
-
-
-def policies_of(records: Iterable[Record]) -> list[tuple[str, int | None]]:
-    """Method and seed of every policy that was measured, in order; players that do not look are none of them."""
-    unique = {(record.method, record.seed) for record in records if record.method != BASELINE_METHOD}
-    return sorted(unique, key=lambda policy: (method_rank(policy[0]), policy[1] is None, policy[1] or 0))
-
-
-def policy_order(record: Record) -> tuple[tuple[int, str], bool, int]:
-    """Sorts records by method, then by seed."""
-    return method_rank(record.method), record.seed is None, record.seed or 0
+def metric_name(metric: str, map_kind: str | None = None) -> MetricName:
+    """The names of a metric; an unknown one is called by its own."""
+    if map_kind is not None and metric in _OF_MAPS:
+        title, latex, digits, meaning = _OF_MAPS[metric]
+        symbol, latex_symbol = _SYMBOLS[map_kind]
+        kind = _KIND_NAMES[map_kind]
+        meaning = meaning.replace("@", f"the {kind}" if kind.endswith(" map") else kind)
+        digits = _SPARSITY_DIGITS[map_kind] if digits is None else digits
+        return MetricName(title.replace("@", symbol), f"${latex.replace('@', latex_symbol)}$", digits, meaning)
+    title, digits, meaning = _OTHERS.get(metric, (metric.replace("_", " "), 4, ""))
+    return MetricName(title, title, digits, meaning)

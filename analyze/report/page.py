@@ -14,9 +14,9 @@ from analyze.report.formats import Table, counted, to_csv, to_markdown
 from analyze.report.gallery import MapSet, Picture, colour_bars, map_groups, picture_of
 from analyze.report.inventory import inventory, inventory_table, missing
 from analyze.report.latex import to_latex
-from analyze.report.load import Found
-from analyze.report.names import METRICS, base_method, is_control, method_label
+from analyze.report.names import PolicyName, glossary, policies_of
 from analyze.report.notes import NOTHING, READING, deviations
+from analyze.report.results import Found
 from analyze.report.return_tables import action_table
 from analyze.report.summary import glance
 from analyze.report.tables import headline_temperature
@@ -105,11 +105,11 @@ def _downloads(table: Table) -> dict[str, str]:
 
 
 def _subtitle(found: Found) -> str:
-    trained = [record for record in found.records if record.policy_sha256 and not is_control(record.method)]
+    trained = [record for record in found.records if record.policy_sha256 and not record.is_null_network]
     counts = (
         counted(len({record.policy_sha256 for record in trained}), "policy", "policies"),
         counted(len(found.games), "game"),
-        counted(len({base_method(record.method) for record in trained}), "method"),
+        counted(len({record.method for record in trained}), "method"),
         counted(len({record.seed for record in trained}), "seed"),
     )
     return f"KMAP, HMAP and their sparsity. Measured: {', '.join(counts)}."
@@ -157,9 +157,7 @@ def _actions(source: GameSource) -> Table:
 
 
 def _glossary(found: Found) -> dict[str, Any]:
-    measured = {record.metric for record in (*found.records, *found.differences)}
-    methods = sorted({record.method for record in found.records if record.policy_sha256})
     return {
-        "metrics": {metric: name for metric, name in METRICS.items() if metric in measured},
-        "methods": {method: method_label(method) for method in methods},
+        "metrics": glossary([*found.records, *found.differences]),
+        "methods": {name.method: PolicyName(name.method).title for name in policies_of(found.records)},
     }

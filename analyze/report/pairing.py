@@ -1,4 +1,4 @@
-"""Which maps are compared with which: every method with the vanilla one, seed by seed and over the seeds."""
+"""Differences between the maps of every method and the vanilla one, seed by seed and over the seeds."""
 
 import json
 from collections import defaultdict
@@ -12,29 +12,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.report.labels import Result, ablation_of, states_sha256
-from analyze.report.load import Found, read_maps
-from analyze.report.names import base_method, is_control, policy_label
+from analyze.report.load import read_maps
+from analyze.report.names import PolicyName, name_of, states_of
+from analyze.report.results import Found, Result
 from nrmap.maps.differences import paired_differences, seed_difference
 from nrmap.maps.episode_maps import EpisodeMaps
-from nrmap.maps.sparsity import MAP_NAMES
 from nrmap.play.states import RolloutStates, load_states
 from nrmap.support.errors import NrmapError, check
-from nrmap.support.records import Record
+from nrmap.support.records import Record, RecordFactory
 
 BASE = "ddqn"
-_SPARSITIES = {f"{kind}_sparsity": kind for kind in MAP_NAMES}
 
 
 def with_differences(found: Found) -> Found:
-    """`found` with the differences in S between every method and the vanilla one, and what could not be compared.
+    """`found` with the differences in S between every method and the vanilla one, and the problems on the way.
 
-    A difference is a record of the one method; its item is the label of the other. Two policies
-    are compared on the same states, N, ablation and training seed. Over the seeds the record has
-    no seed, and the policy's hash is that of the first one: it says where the policies are from.
+    Two policies are compared on the same states, N, ablation and training seed. Over the seeds the
+    record has no seed, and the policy's hash is that of the first one: it says where the policies are from.
     """
     problems: list[str] = []
-    paired = {_key(record): record for record in _paired(found, problems)}
+    # A policy that was analysed twice is compared twice, with equal values.
+    paired = {
+        (record.policy_sha256, record.compared_variant, record.metric_key, states_of(record), record.num_states,
+         record.temperature): record
+        for record in _paired(found, problems)
+    }  # fmt: skip
     return replace(
         found,
         differences=(*paired.values(), *_over_seeds(found)),
@@ -42,60 +44,51 @@ def with_differences(found: Found) -> Found:
     )
 
 
-def _key(record: Record) -> tuple[object, ...]:
-    """What was compared on what: a policy that was analysed twice is compared twice, with equal values."""
-    return record.policy_sha256, record.item, record.metric, record.states_from, record.num_states, record.temperature
+def _difference_factory(one: Record, base: PolicyName, **fields: Any) -> RecordFactory:
+    """Makes records of `one`'s policy and states, compared with `base`."""
+    names = ("game", "method", "seed", "variant", "policy_sha256", "states_from", "states_set", "protocol")
+    shared = {name: getattr(one, name) for name in names}
+    return partial(Record, **shared | {"compared_with": base.method, "compared_variant": base.variant} | fields)
 
 
 def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
-    groups: dict[tuple[object, ...], list[Result]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
     for result in found.results:
-        if result.maps is not None and result.states is not None and not is_control(result.records[0].method):
+        if result.maps is not None and result.is_of_maps and not result.first.is_null_network:
             groups[_shared(result, found)].append(result)
     for group in groups.values():
-        bases, others = ([one for one in group if _is_base(one) is wanted] for wanted in (True, False))
+        bases, others = ([one for one in group if (one.first.method == BASE) is wanted] for wanted in (True, False))
         files = _Files(found.outputs, problems)
         for other, base in product(others, bases):
             maps, base_maps, states = files.maps(other), files.maps(base), files.states(base)
             if maps is None or base_maps is None or states is None:
                 continue
-            first, second = _first(other), _first(base)
-            make = partial(
-                Record,
-                first.game,
-                first.method,
-                first.seed,
-                states_from=first.states_from,
-                num_states=maps.num_states,
-                episodes=len(maps.episode_ids),
-                item=second.method,
-                policy_sha256=first.policy_sha256,
+            names = name_of(other.first), name_of(base.first)
+            make = _difference_factory(
+                other.first, names[1], num_states=maps.num_states, episodes=len(maps.episode_ids)
             )
             try:
                 yield from paired_differences(make, maps, base_maps, _players(states, maps))
             except NrmapError as error:
-                labels = (policy_label(one.method, one.seed) for one in (first, second))
-                problems.append(f"no difference between {' and '.join(labels)}: {error}")
+                problems.append(f"no difference between {' and '.join(name.label for name in names)}: {error}")
 
 
-def _shared(result: Result, found: Found) -> tuple[object, ...]:
-    """What two policies must have in common to be compared."""
-    first = _first(result)
-    ablation = json.dumps(ablation_of(result), sort_keys=True)
-    states = first.states_from, states_sha256(result)
-    return first.game, first.seed, result.policy_sha256 in found.reference, states, ablation
-
-
-def _first(result: Result) -> Record:
-    return next(record for record in result.records if record.states_from is not None)
-
-
-def _is_base(result: Result) -> bool:
-    return base_method(_first(result).method) == BASE
+def _shared(result: Result, found: Found) -> tuple[Any, ...]:
+    """The properties that two results must share to be compared."""
+    ablation = json.dumps(result.protocol, sort_keys=True)
+    from_reference = result.policy_sha256 in found.reference
+    return (
+        result.first.game,
+        result.first.seed,
+        from_reference,
+        result.first.states_from,
+        result.states_sha256,
+        ablation,
+    )
 
 
 def _players(states: RolloutStates, maps: EpisodeMaps) -> NDArray[np.int64]:
-    """Which of the policies that the states are from played each of the maps' episodes, [E]."""
+    """For each of the maps' episodes the number of the policy that played it, [E]."""
     there = len(states.episodes)
     check(bool((maps.episode_ids < there).all()), f"the maps are of episodes that the {there} of the states are not")
     players: NDArray[np.int64] = states.episode_origins[maps.episode_ids]
@@ -103,7 +96,7 @@ def _players(states: RolloutStates, maps: EpisodeMaps) -> NDArray[np.int64]:
 
 
 class _Files:
-    """Files that are read once; one that is missing or damaged is told once and is None."""
+    """Files that are read once; a missing or damaged one is reported once and returned as None."""
 
     def __init__(self, outputs: Path, problems: list[str]) -> None:
         self._outputs = outputs
@@ -133,29 +126,20 @@ class _Files:
 
 def _over_seeds(found: Found) -> Iterator[Record]:
     """The differences between the means over training seeds, on own states as well as on shared ones."""
-    groups: dict[tuple[Any, ...], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[tuple[Any, ...], dict[PolicyName, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in found.records:
-        if record.metric in _SPARSITIES and record.states_from and record.item is None and record.seed is not None:
+        trained = record.seed is not None and not record.is_null_network
+        if record.metric == "sparsity" and trained and not record.is_part:
             from_reference = record.policy_sha256 in found.reference
-            what = (record.game, from_reference, record.states_from, record.num_states)
-            if not is_control(record.method):
-                groups[*what, record.temperature, record.metric][record.method].append(record)
-    for (game, _, states_from, num_states, temperature, metric), methods in groups.items():
-        others, bases = ([m for m in methods if (base_method(m) == BASE) is wanted] for wanted in (False, True))
+            what = (record.game, from_reference, states_of(record), record.num_states)
+            groups[*what, record.temperature, record.map_kind][name_of(record).group].append(record)
+    for methods in groups.values():
+        others, bases = ([m for m in methods if (m.method == BASE) is wanted] for wanted in (False, True))
         for method, base in product(others, bases):
             first = min(methods[method], key=lambda record: record.seed or 0)
-            make = partial(
-                Record,
-                game,
-                method,
-                None,
-                states_from=states_from,
-                num_states=num_states,
-                temperature=temperature,
-                item=base,
-                policy_sha256=first.policy_sha256,
-            )
-            of_means = seed_difference(make, _SPARSITIES[metric], _by_seed(methods[method]), _by_seed(methods[base]))
+            same = {name: getattr(first, name) for name in ("num_states", "temperature", "map_kind")}
+            make = _difference_factory(first, base, seed=None, **same)
+            of_means = seed_difference(make, _by_seed(methods[method]), _by_seed(methods[base]))
             if of_means is not None:
                 yield of_means
 

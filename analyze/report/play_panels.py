@@ -28,31 +28,29 @@ from analyze.report.charts import (
 )
 from analyze.report.figure_files import Panel
 from analyze.report.names import (
-    attack_label,
-    epsilon_label,
-    method_rank,
+    PolicyName,
+    condition_of,
     method_styles,
+    name_of,
     policies_of,
-    policy_label,
     policy_order,
-    states_label,
+    states_of,
 )
-from nrmap.play.evaluation import BASELINE_METHOD
-from nrmap.support.records import Record, select
+from nrmap.robustness.attacks import epsilon_text
+from nrmap.support.records import CONSTANT_ACTION, Record, select
 
 _DIAGNOSTICS = {
-    "greedy_return": "Greedy return on validation seeds",
     "loss": "Loss",
     "td_loss": "TD part of the loss",
     "q_mean": "Mean Q-value over the batch and all actions",
     "anchor_loss": "Distance from the vanilla agent's advantages",
     "robust_loss": "Regulariser R of eq. 7",
-    "adversarial_flips": "Fraction of the batch that the training attack flips",
+    "adversarial_flips": "Fraction of the batch whose action the training's PGD flips",
     "uncertified": "Fraction of the batch that the bounds do not certify",
-    "probe_flips": "Probe: fraction of states that PGD-10 flips",
-    "probe_own_flips": "Probe: fraction that the training attack flips",
+    "probe_flips": "Fraction of states that PGD-10, not used in training, flips",
+    "probe_own_flips": "Fraction of the same states that the training's attack flips",
     "gradient_cosine": "Cosine of the training attack's first two gradients",
-    "margin_fell": "Fraction of the batch whose margin the attack lowers",
+    "margin_fell": "Fraction of the batch whose margin fell under the training's attack",
     "gradient_sparsity": "S of the margin's input gradient, eq. 9",
     "active_features": "Fraction of features that are active",
 }
@@ -62,8 +60,7 @@ _DIAGNOSTICS = {
 class Run:
     """A training run for the learning curves; `steps_before` are the agent steps of all its ancestors."""
 
-    method: str
-    seed: int
+    name: PolicyName
     curves: Mapping[str, Any]
     steps_before: int = 0
 
@@ -74,30 +71,20 @@ def return_panels(records: Sequence[Record]) -> list[Panel]:
     Of several evaluations of one policy the one with most episodes is shown.
     """
     means = of_most_episodes(select(records, metric="return_mean"))
-    constants = [
-        record for record in means if record.method == BASELINE_METHOD and (record.attack or "").startswith("constant:")
-    ]
-    best = max(constants, key=lambda record: record.value or 0.0, default=None)
-    marks = (
-        []
-        if best is None
-        else [ReferenceLine(f"best constant action ({attack_label(best.attack)})", best.value or 0.0)]
-    )
-    conditions = {
-        (record.attack_epsilon or 0.0, record.attack) for record in means if record.method != BASELINE_METHOD
-    } or {(0.0, "clean")}
+    best = best_constant_action(means)
+    marks = []
+    if best is not None:
+        marks = [ReferenceLine(f"best constant action ({name_of(best).title})", best.value or 0.0)]
     panels = []
-    for attack_epsilon, attack in sorted(conditions, key=lambda condition: (condition[0], condition[1] or "")):
-        mine = select(means, attack=attack, attack_epsilon=attack_epsilon or None)
-        mine = sorted(mine, key=policy_order)
-        if attack == "clean":
-            mine += sorted(select(means, method=BASELINE_METHOD), key=lambda record: -(record.value or 0.0))
-        title = f"Returns: {attack_label(attack, attack_epsilon or None)}"
-        rows = [_return_row(record, records) for record in mine]
+    for condition in sorted({condition_of(record) for record in means}, key=lambda one: one.rank):
+        mine = [record for record in means if condition_of(record) == condition]
+        policies = sorted((record for record in mine if not record.is_baseline), key=policy_order)
+        baselines = sorted((r for r in mine if r.is_baseline), key=lambda record: -(record.value or 0.0))
+        title = f"Returns: {condition.label}"
+        rows = [_return_row(record, records) for record in (*policies, *baselines)]
         draw = partial(titled, draw_intervals, title, rows=rows, x_label="return of an episode", marks=marks)
         values = "; ".join(f"{row.label} {number_text(row.value)}" for row in rows)
-        if rows:
-            panels.append(Panel(draw, f"{title}, means. {values}."))
+        panels.append(Panel(draw, f"{title}, means. {values}."))
     return panels
 
 
@@ -110,29 +97,33 @@ def of_most_episodes(records: Iterable[Record]) -> list[Record]:
     return list(best.values())
 
 
+def best_constant_action(records: Sequence[Record]) -> Record | None:
+    """The mean return of the constant action that returns most; None without any."""
+    constants = select(records, metric="return_mean", method=CONSTANT_ACTION)
+    return max(constants, key=lambda record: record.value or 0.0, default=None)
+
+
 def _return_row(mean: Record, records: Sequence[Record]) -> IntervalRow:
-    same = {name: getattr(mean, name) for name in ("method", "seed", "attack", "attack_epsilon", "episodes")}
-    episodes = [record.value for record in select(records, metric="return", **same) if record.value is not None]
-    if mean.method == BASELINE_METHOD:
-        return IntervalRow(attack_label(mean.attack), mean.value, GREY, "|", mean.low, mean.high, episodes)
-    colour, marker = method_styles([record.method for record in records if record.method != BASELINE_METHOD])[
-        mean.method
+    name = name_of(mean)
+    same = select(records, metric="return", episodes=mean.episodes)
+    episodes = [
+        record.value
+        for record in same
+        if (name_of(record), condition_of(record)) == (name, condition_of(mean)) and record.value is not None
     ]
-    return IntervalRow(policy_label(mean.method, mean.seed), mean.value, colour, marker, mean.low, mean.high, episodes)
+    colour, marker = (GREY, "|") if mean.is_baseline else method_styles(policies_of(records))[name.group]
+    return IntervalRow(name.label, mean.value, colour, marker, mean.low, mean.high, episodes)
 
 
 def certified_panels(records: Sequence[Record]) -> list[Panel]:
     """The certified fraction of the states of clean episodes, a panel for each radius."""
     rates = sorted(of_most_episodes(select(records, metric="certified_rate")), key=policy_order)
-    styles = method_styles([record.method for record in rates])
+    styles = method_styles(policies_of(rates))
     panels = []
     for attack_epsilon in sorted({record.attack_epsilon or 0.0 for record in rates}):
         mine = select(rates, attack_epsilon=attack_epsilon)
-        rows = [
-            IntervalRow(policy_label(r.method, r.seed), r.value, *styles[r.method], low=r.low, high=r.high)
-            for r in mine
-        ]
-        title = f"Certified actions at {epsilon_label(attack_epsilon)}"
+        rows = [IntervalRow(name_of(r).label, r.value, *styles[name_of(r).group], low=r.low, high=r.high) for r in mine]
+        title = f"Certified actions at {epsilon_text(attack_epsilon)}"
         x_label = "fraction of the states of clean episodes"
         draw = partial(titled, draw_intervals, title, rows=rows, x_label=x_label, limits=(-0.03, 1.03))
         values = "; ".join(f"{row.label} {number_text(row.value)}" for row in rows)
@@ -143,15 +134,15 @@ def certified_panels(records: Sequence[Record]) -> list[Panel]:
 def action_panels(records: Sequence[Record]) -> list[Panel]:
     """The greedy policies' actions in clean episodes, in percent."""
     measured = of_most_episodes(select(records, metric="action_share", attack="clean"))
-    mine = [record for record in measured if record.value is not None]
+    mine = [record for record in measured if record.value is not None and not record.is_baseline]
     policies = policies_of(mine)
-    actions = list(dict.fromkeys(record.item or "" for record in mine))
+    actions = list(dict.fromkeys(record.action or "" for record in mine))
     if not policies:
         return []
     fractions = np.full((len(policies), len(actions)), np.nan)
     for record in mine:
-        fractions[policies.index((record.method, record.seed)), actions.index(record.item or "")] = record.value
-    labels = [policy_label(method, seed) for method, seed in policies]
+        fractions[policies.index(name_of(record)), actions.index(record.action or "")] = record.value
+    labels = [policy.label for policy in policies]
     title = "Greedy actions, clean episodes"
     draw = partial(titled, draw_fractions, title, fractions=fractions, row_labels=labels, column_labels=actions)
     text = "; ".join(
@@ -165,15 +156,15 @@ def gap_panels(records: Sequence[Record]) -> list[Panel]:
     """Quantiles of the Q-gap over the states of whole clean episodes, and over those of the maps."""
     gaps = of_most_episodes(select(records, metric="q_gap_quantile"))
     panels = []
-    for states_from in sorted({record.states_from or "" for record in gaps}):
-        mine = [record for record in gaps if (record.states_from or "") == states_from]
-        styles = method_styles([record.method for record in mine])
-        rows = []
-        for method, seed in policies_of(mine):
-            own = select(mine, method=method, seed=seed)
-            quantiles = {float(record.item or "nan"): record.value for record in own if record.value is not None}
-            rows.append(QuantileRow(policy_label(method, seed), quantiles, *styles[method]))
-        title = f"Q-gap: {states_label(states_from) if states_from else 'all states of clean episodes'}"
+    for states in sorted({states_of(record) for record in gaps}, key=lambda one: (one.states_from != "", one.rank)):
+        mine = [record for record in gaps if states_of(record) == states]
+        styles = method_styles(policies_of(mine))
+        quantiles: dict[PolicyName, dict[float, float]] = {name: {} for name in policies_of(mine)}
+        for record in mine:
+            if record.value is not None and record.quantile is not None:
+                quantiles[name_of(record)][record.quantile] = record.value
+        rows = [QuantileRow(name.label, of_one, *styles[name.group]) for name, of_one in quantiles.items()]
+        title = f"Q-gap: {states.label if states.states_from else 'all states of clean episodes'}"
         draw = partial(titled, draw_quantiles, title, rows=rows, x_label="Q(s, a*) − max over the other actions")
         medians = "; ".join(f"{row.label} {number_text(row.quantiles.get(0.5))}" for row in rows)
         panels.append(Panel(draw, f"{title}. Medians: {medians}."))
@@ -182,19 +173,18 @@ def gap_panels(records: Sequence[Record]) -> list[Panel]:
 
 def curve_panels(runs: Sequence[Run], records: Sequence[Record]) -> list[Panel]:
     """Training returns of every run, and the diagnostics of its updates."""
-    runs = sorted(runs, key=lambda run: (method_rank(run.method), run.seed))
-    styles = method_styles([run.method for run in runs])
+    runs = sorted(runs, key=lambda run: run.name.rank)
+    styles = method_styles([run.name for run in runs])
     curves = []
     for run in runs:
         episodes = run.curves["episodes"]
         if episodes:
             steps = np.array([run.steps_before + episode["agent_step"] for episode in episodes], dtype=float)
             returns = np.array([episode["undiscounted_return"] for episode in episodes], dtype=float)
-            curves.append(Curve(policy_label(run.method, None), steps, returns, styles[run.method][0]))
+            curves.append(Curve(run.name.short, steps, returns, styles[run.name.group][0]))
     panels = []
     if curves:
-        baselines = of_most_episodes(select(records, metric="return_mean", method=BASELINE_METHOD))
-        best = max((record.value or 0.0 for record in baselines), default=None)
+        best = max((r.value or 0.0 for r in select(records, metric="return_mean") if r.is_baseline), default=None)
         marks = [] if best is None else [ReferenceLine("best baseline", best)]
         title = "Training returns, mean of the last 20 episodes"
         ends = "; ".join(f"{curve.label} ends at {curve.returns[-20:].mean():.2f}" for curve in curves)
@@ -206,10 +196,9 @@ def curve_panels(runs: Sequence[Run], records: Sequence[Record]) -> list[Panel]:
             if rows:
                 x = [run.steps_before + row["agent_step"] for row in rows]
                 y = [row[key] for row in rows]
-                lines.append(Series(policy_label(run.method, None), x, y, styles[run.method][0]))
+                lines.append(Series(run.name.short, x, y, styles[run.name.group][0]))
         if lines:
-            draw = partial(
-                titled, draw_lines, title, series=lines, x_label="agent steps", y_label=key.replace("_", " ")
-            )
+            y_label = key.replace("_", " ")
+            draw = partial(titled, draw_lines, title, series=lines, x_label="agent steps", y_label=y_label)
             panels.append(Panel(draw, f"{title} during training, of {len(lines)} runs."))
     return panels

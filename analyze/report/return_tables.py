@@ -1,17 +1,31 @@
-"""Tables of what was played: returns under every attack, actions, Q-gaps; and of measures without a table."""
+"""Tables of play: returns under every attack, actions, Q-gaps; and of measures without a table."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from dataclasses import fields
+from typing import Any
 
 from analyze.report.formats import Cell, Column, Table, counted
 from analyze.report.literature import PUBLISHED_RETURNS
-from analyze.report.names import METRICS, attack_label, epsilon_label, metric_name
-from analyze.report.row_builder import PUBLISHED, Rows, cell_of, interval_notes, measured_column, place_of
-from nrmap.play.evaluation import BASELINE_METHOD
+from analyze.report.names import Condition, condition_of, is_known
+from analyze.report.row_builder import (
+    PUBLISHED,
+    Head,
+    Rows,
+    cell_of,
+    interval_notes,
+    measured_column,
+    number_head,
+    place_heads,
+    policy_head,
+    seed_head,
+    states_head,
+    text_head,
+)
+from nrmap.play.evaluation import WORST_CASE
 from nrmap.robustness.attacks import OBJECTIVES
-from nrmap.support.records import Record
+from nrmap.support.records import Record, select
 
-# What stands below an attack's name here is more than the attack that others call so.
 _ATTACK_NOTE = (
     f"FGSM and PGD try {len(OBJECTIVES)} objectives in turn, each with the attack's number of steps, until one flips "
     f"the action: FGSM takes up to {len(OBJECTIVES)} steps, PGD-10 up to {10 * len(OBJECTIVES)}."
@@ -20,113 +34,120 @@ _PUBLISHED_ATTACK_NOTE = (
     f"published: one PGD of 10 steps; the attack of this column takes up to {10 * len(OBJECTIVES)}, on "
     f"{len(OBJECTIVES)} objectives"
 )
+_GWC_NOTE = "GWC, the greedy worst case, plays the lowest-Q action that interval bounds cannot rule out."
+_VACUOUS_NOTE = "says nothing of attacks: the bounds certify no state at this radius, so that GWC plays any bad action"
 _RETURN_METRICS = ("return_mean", "return_std", "flip_rate", "certified_rate")
-# How an episode was played: the attack, its radius, and over how many episodes.
-_Condition = tuple[str, float | None, int | None]
 
 
 def returns_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
-    """Returns, clean and under every attack, of policies, players that do not look, and published agents."""
-    chosen = [record for record in records if record.metric in _RETURN_METRICS and record.attack is not None]
-    conditions = sorted({_condition(record) for record in chosen}, key=_strength)
+    """Returns, clean and under every attack, of policies, baselines and published agents."""
+    chosen = [record for record in records if record.metric in _RETURN_METRICS]
+    conditions = sorted({(condition_of(record), record.episodes) for record in chosen}, key=_rank)
     columns: list[Column] = []
-    for condition in conditions:
-        measured = {record.metric for record in chosen if _condition(record) == condition}
-        group = f"{_heading(*condition[:2])} ({counted(condition[2] or 0, 'episode')})"
+    for condition, episodes in conditions:
+        measured = {one.metric for one in chosen if (condition_of(one), one.episodes) == (condition, episodes)}
+        group = f"{condition.label} ({counted(episodes or 0, 'episode')})"
         columns += [
-            measured_column(metric, _return_key(metric, condition), metric_name(metric).title, group=group)
+            measured_column(metric, _key(metric, condition, episodes), group=group)
             for metric in _RETURN_METRICS
             if metric in measured
         ]
     rows = Rows("game", "policies", "player")
     for record in chosen:
-        baseline = record.method == BASELINE_METHOD
-        player = f"{BASELINE_METHOD} ({attack_label(record.attack)})" if baseline else record.method
-        key = (*place_of(record, reference), player)
-        rows.put(key, record.seed, _return_key(record.metric, _condition(record)), cell_of(record))
+        cell = cell_of(record)
+        if record.attack == WORST_CASE and _proves_nothing(record, chosen):
+            cell = Cell(cell.value, cell.low, cell.high, _VACUOUS_NOTE)
+        key = (*place_heads(record, reference), policy_head(record))
+        rows.put(key, seed_head(record), _key(record.metric, condition_of(record), record.episodes), cell)
     sources: dict[str, list[str]] = defaultdict(list)
     for one in PUBLISHED_RETURNS:
-        fitting = [condition for condition in conditions if condition[:2] == (one.attack, one.attack_epsilon)]
+        same = Condition(one.attack or "clean", one.attack_steps, one.attack_epsilon)
+        fitting = [count for condition, count in conditions if condition == same]
         if fitting and any(record.game == one.game for record in chosen):
-            key = (one.game, PUBLISHED, f"published: {one.agent}")
+            key = (
+                text_head(one.game),
+                Head((3,), PUBLISHED),
+                Head((99, one.source, one.agent), f"published: {one.agent}"),
+            )
             note = None if one.attack == "clean" else _PUBLISHED_ATTACK_NOTE
-            rows.put(key, None, _return_key(one.metric, fitting[-1]), Cell(one.printed, note=note))
+            rows.put(key, Head(("seed", -1), None), _key(one.metric, same, fitting[-1]), Cell(one.printed, note=note))
             if one.agent not in sources[one.source]:
                 sources[one.source].append(one.agent)
-    searches = any(condition[0].startswith(("fgsm", "pgd")) for condition in conditions)
-    notes = [*interval_notes(chosen), *([_ATTACK_NOTE] if searches else [])]
+    attacks = {condition.attack for condition, _ in conditions}
+    notes = [*interval_notes(chosen), *([_ATTACK_NOTE] if attacks & {"fgsm", "pgd"} else [])]
+    notes += [_GWC_NOTE] if WORST_CASE in attacks else []
     notes += [f"Published {', '.join(agents)}: {source}." for source, agents in sources.items()]
     return rows.table("returns", "Returns of whole greedy episodes", columns, notes)
 
 
+def _proves_nothing(record: Record, records: Sequence[Record]) -> bool:
+    """Whether the bounds behind a greedy worst case certify no state at its radius."""
+    same = {name: getattr(record, name) for name in ("game", "policy_sha256", "protocol", "attack_epsilon")}
+    rates = [one.value for one in select(records, metric="certified_rate", **same)]
+    return bool(rates) and not any(rates)
+
+
 def action_table(records: Sequence[Record], game: str, *, reference: Collection[str] = ()) -> Table:
     """How often each action is taken in clean episodes of one game."""
-    chosen = [r for r in records if (r.game, r.metric, r.attack) == (game, "action_share", "clean")]
-    actions = list(dict.fromkeys(record.item or "" for record in chosen))
+    chosen = [r for r in select(records, game=game, metric="action_share", attack="clean") if not r.is_baseline]
+    actions = list(dict.fromkeys(record.action or "" for record in chosen))
     others = "all but the commonest"
     columns = [
         *(measured_column("action_share", action, action) for action in actions),
         Column(others, others, digits=4),
     ]
     rows = Rows("game", "policies", "method", "episodes")
-    largest: dict[tuple[object, ...], float] = defaultdict(float)
+    largest: dict[Any, float] = defaultdict(float)
     for record in chosen:
-        policy = (*place_of(record, reference), record.method, record.episodes, record.seed)
-        largest[policy] = max(largest[policy], record.value or 0.0)
-    for record in chosen:
-        key = (*place_of(record, reference), record.method, record.episodes)
-        rows.put(key, record.seed, record.item or "", cell_of(record))
-        rows.put(key, record.seed, others, Cell(1 - largest[(*key, record.seed)]))
-    title = f"Actions of the greedy policies in {game}, as shares of all steps of the clean episodes"
+        key = (*place_heads(record, reference), policy_head(record), number_head(record.episodes))
+        seed = seed_head(record)
+        largest[key, seed] = max(largest[key, seed], record.value or 0.0)
+        rows.put(key, seed, record.action or "", cell_of(record))
+    for (key, seed), most in largest.items():
+        rows.put(key, seed, others, Cell(1 - most))
+    title = f"Actions of the greedy policies in {game}, as fractions of all steps of the clean episodes"
     return rows.table(f"actions-{game}", title, columns, interval_notes(chosen))
 
 
 def q_gap_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
     """Quantiles over states of the lead of the greedy action."""
-    chosen = [record for record in records if record.metric == "q_gap_quantile"]
-    quantiles = sorted({record.item or "" for record in chosen}, key=float)
-    columns = [measured_column("q_gap_quantile", item, f"{float(item):.0%}") for item in quantiles]
+    chosen = select(records, metric="q_gap_quantile")
+    quantiles = sorted({record.quantile for record in chosen if record.quantile is not None})
+    columns = [measured_column("q_gap_quantile", f"{quantile}", f"{quantile:.0%}") for quantile in quantiles]
     rows = Rows("game", "policies", "states", "N", "method")
     for record in chosen:
-        key = (*place_of(record, reference), record.states_from or "whole episodes", record.num_states, record.method)
-        rows.put(key, record.seed, record.item or "", cell_of(record))
+        states = states_head(record) if record.states_from else Head((9,), "whole episodes")
+        key = (*place_heads(record, reference), states, number_head(record.num_states), policy_head(record))
+        rows.put(key, seed_head(record), f"{record.quantile}", cell_of(record))
     return rows.table("q-gaps", "Q-gap, the lead of the greedy action: quantiles over states", columns)
 
 
 def other_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
-    """Every measured value whose metric this module does not know."""
-    chosen = [record for record in records if record.metric not in METRICS]
-    rows = Rows("game", "policies", "states", "N", "T", "method", "attack", "metric", "item")
-    for r in chosen:
-        attack = None if r.attack is None else attack_label(r.attack, r.attack_epsilon)
-        what = (r.states_from, r.num_states, r.temperature, r.method, attack, r.metric, r.item)
-        rows.put((*place_of(r, reference), *what), r.seed, "value", cell_of(r))
+    """Every measured value whose metric no other table knows, with the fields that it has."""
+    rows = Rows("game", "policies", "method", "metric", "fields")
+    chosen = [record for record in records if not is_known(record)]
+    shown = [field.name for field in fields(Record) if field.name not in _NO_DETAILS]
+    for record in chosen:
+        details = {name: getattr(record, name) for name in shown}
+        text = ", ".join(
+            f"{name}={value}" for name, value in details.items() if value is not None and value is not False
+        )
+        key = (*place_heads(record, reference), policy_head(record), text_head(record.metric), text_head(text))
+        rows.put(key, seed_head(record), "value", cell_of(record))
     columns = [Column("value", "value", digits=4, measured=True)]
     return rows.table("others", "Other measures", columns, interval_notes(chosen))
 
 
-def _condition(record: Record) -> _Condition:
-    if record.method == BASELINE_METHOD:
-        return "clean", None, record.episodes
-    return record.attack or "clean", record.attack_epsilon, record.episodes
+# Fields that have a column of their own, or belong to the value.
+_NO_DETAILS = (
+    "game", "method", "variant", "seed", "draw", "metric", "policy_sha256", "value", "low", "high", "interval", "note",
+)  # fmt: skip
 
 
-def _heading(attack: str, attack_epsilon: float | None) -> str:
-    """An attack's label. At a radius clean episodes are not attacked: what is proven of their states stands there."""
-    if attack == "clean" and attack_epsilon is not None:
-        return f"clean, proofs at {epsilon_label(attack_epsilon)}"
-    return attack_label(attack, attack_epsilon)
+def _rank(one: tuple[Condition, int | None]) -> tuple[Any, ...]:
+    return *one[0].rank, one[1] or 0
 
 
-def _strength(condition: _Condition) -> tuple[float, float, str, int]:
-    """Sorts conditions: clean first, then by radius, and within a radius from noise to the longest search."""
-    attack, attack_epsilon, episodes = condition
-    kind, _, steps = attack.partition("-")
-    search = {"clean": 0, "noise": 1, "fgsm": 2}.get(kind, 2 + int(steps) if steps.isdecimal() else 1e9)
-    return attack_epsilon or 0.0, search, attack, episodes or 0
-
-
-def _return_key(metric: str, condition: _Condition) -> str:
-    attack, attack_epsilon, episodes = condition
-    radius = "" if attack_epsilon is None else f" {epsilon_label(attack_epsilon)}"
-    return f"{metric} {attack}{radius} {episodes} episodes"
+def _key(metric: str, condition: Condition, episodes: int | None) -> str:
+    """A column's name in CSV: "return_mean PGD-10, ε = 1/255, 20 episodes"."""
+    return f"{metric} {condition.label}, {counted(episodes or 0, 'episode')}"

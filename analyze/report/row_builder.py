@@ -1,109 +1,143 @@
-"""Rows of a table out of cells that come in any order: sorted, a row for each seed, and their spread."""
+"""Rows of a table from cells in any order: sorted, one row for each seed, and their spread."""
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from analyze.report.formats import Cell, Column, Table
-from analyze.report.names import is_control, method_label, method_rank, metric_name
-from nrmap.play.evaluation import BASELINE_METHOD
+from analyze.report.names import metric_name, name_of, states_of
 from nrmap.support.records import Record
 
 HERE, REFERENCE, PUBLISHED = "trained here", "reference", "published"
 SPREAD_NOTE = "Rows of several seeds: the mean over seeds and, in round brackets, the smallest and the largest."
 
-# What the rows of a group share: the values of the index columns but the seed.
-Key = tuple[float | int | str | None, ...]
+
+class Head(NamedTuple):
+    """A cell that names a row; rows are sorted by `rank`."""
+
+    rank: tuple[Any, ...]
+    text: float | int | str | None
+
+
+Key = tuple[Head, ...]
+
+
+def text_head(text: str | None) -> Head:
+    """A text, sorted by the alphabet."""
+    return Head((text or "",), text)
+
+
+def number_head(number: float | None) -> Head:
+    """A number; None comes first."""
+    return Head((number is not None, number or 0), number)
+
+
+def policy_head(record: Record) -> Head:
+    """The policy that was measured, without its seed."""
+    name = name_of(record).group
+    return Head(name.rank, name.title)
+
+
+def states_head(record: Record) -> Head:
+    """The states that maps were made of."""
+    states = states_of(record)
+    return Head(states.rank, states.short)
+
+
+def seed_head(record: Record) -> Head:
+    """The seed of a policy, the number of a null network's draw, or None for a baseline."""
+    if record.draw is not None:
+        return Head(("draw", record.draw), record.draw)
+    return Head(("seed", -1 if record.seed is None else record.seed), record.seed)
+
+
+def place_heads(record: Record, reference: Collection[str]) -> tuple[Head, Head]:
+    """The first two heads of a row: the game, and where the policy is from, "" for none."""
+    if record.policy_sha256 is None or record.is_null_network:
+        return text_head(record.game), Head((2,), "")
+    is_reference = record.policy_sha256 in reference
+    return text_head(record.game), Head((0,), REFERENCE) if is_reference else Head((1,), HERE)
 
 
 class Rows:
-    """Cells by group, seed and column. Every group starts with a game and has where its policies are from."""
+    """Cells by key, seed and column. A key has a Head for each index column; the first is the game."""
 
     def __init__(self, *index: str) -> None:
-        """`index` names the columns that a group's key fills: "game", "policies" and others, first ones sort first."""
+        """`index` names the columns that a key fills: "game", "policies" and others; earlier ones sort first."""
         self._index = index
-        self._cells: dict[Key, dict[int | str | None, dict[str, Cell]]] = defaultdict(lambda: defaultdict(dict))
+        self._cells: dict[Key, dict[Head, dict[str, Cell]]] = defaultdict(lambda: defaultdict(dict))
 
-    def put(self, key: Key, seed: int | str | None, column: str, cell: Cell) -> None:
-        """Set a cell; where another value stands already, that one stays, with a note that there are two.
-
-        `seed` is a number, a word for all of them, or None for what has none.
-        """
+    def put(self, key: Key, seed: Head, column: str, cell: Cell) -> None:
+        """Set a cell. A second value for a cell does not replace the first; a note tells of it."""
         cells = self._cells[key][seed]
         found = cells.setdefault(column, cell)
         if (found.value, found.low, found.high) != (cell.value, cell.low, cell.high):
             cells[column] = Cell(found.value, found.low, found.high, f"with other settings also {cell.value}")
 
     def table(self, name: str, title: str, columns: Sequence[Column], notes: Sequence[str] = ()) -> Table:
-        """Groups in order, in each a row for every seed, and where there are several one for their spread.
+        """Keys in order, for each a row for every seed, and where there are several seeds a row for their spread.
 
-        The column "policies" is left out where all policies are from the same place.
+        The column "policies" is left out unless both reference policies and others have rows.
         """
         rows: list[tuple[Cell, ...]] = []
         breaks = set()
         several = any(len(seeds) > 1 for seeds in self._cells.values())
         game: object = None
         spread_above = False
-        places = {str(key[self._index.index("policies")]) for key in self._cells}
+        places = {key[self._index.index("policies")].text for key in self._cells}
         shown = [index for index, place in enumerate(self._index) if place != "policies" or {HERE, REFERENCE} <= places]
-        for key in sorted(self._cells, key=self._order):
+        for key in sorted(self._cells):
             seeds = self._cells[key]
             if key[0] != game or spread_above or len(seeds) > 1:
                 breaks.add(len(rows))
             game, spread_above = key[0], len(seeds) > 1
-            heads = [Cell(_shown(self._index[index], key[index])) for index in shown]
-            for seed in sorted(seeds, key=lambda seed: (seed is None, seed)):
-                rows.append((*heads, Cell(seed), *(seeds[seed].get(column.key, Cell()) for column in columns)))
+            heads = [Cell(key[index].text) for index in shown]
+            for seed in sorted(seeds):
+                rows.append((*heads, Cell(seed.text), *(seeds[seed].get(column.key, Cell()) for column in columns)))
             if len(seeds) > 1:
-                by_column = [[cells.get(column.key, Cell()) for cells in seeds.values()] for column in columns]
-                several_of = "draws" if self._is_control(key) else "seeds"
-                spreads = [
-                    spread(cells) if column.spreads else Cell()
-                    for cells, column in zip(by_column, columns, strict=True)
-                ]
-                rows.append((*heads, Cell(f"{len(seeds)} {several_of}"), *spreads))
+                spreads = [_spread(seeds, column) if column.spreads else Cell() for column in columns]
+                rows.append((*heads, Cell(f"{len(seeds)} {next(iter(seeds)).rank[0]}s"), *spreads))
         index_columns = [_index_column(self._index[index]) for index in shown]
         notes = [*notes, SPREAD_NOTE] if several else notes
         return Table(
             name, title, (*index_columns, _index_column("seed"), *columns), tuple(rows), tuple(notes), frozenset(breaks)
         )
 
-    def _is_control(self, key: Key) -> bool:
-        return any(name == "method" and is_control(str(value)) for name, value in zip(self._index, key, strict=True))
 
-    def _order(self, key: Key) -> tuple[object, ...]:
-        """Own states before the pool, reference policies first, methods in their order, numbers as numbers."""
-        first = {"own": "0", "pool": "1", REFERENCE: "0", HERE: "1", "": "2", PUBLISHED: "3"}
-        parts: list[object] = []
-        for place, value in zip(self._index, key, strict=True):
-            if place in ("method", "player"):
-                parts.append(method_rank(str(value)))
-            elif isinstance(value, int | float):
-                parts.append((1, float(value), ""))
-            else:
-                text = str(value)
-                parts.append((0, 0.0, first.get(text, f"2{text}") if place in ("policies", "states") else text))
-        return tuple(parts)
-
-
-def place_of(record: Record, reference: Collection[str]) -> tuple[str, str]:
-    """The beginning of a record's key: its game, and where its policy is from, "" where it is from nowhere."""
-    if record.policy_sha256 is None or is_control(record.method):
-        return record.game, ""
-    return record.game, REFERENCE if record.policy_sha256 in reference else HERE
+def _spread(seeds: Mapping[Head, Mapping[str, Cell]], column: Column) -> Cell:
+    """The mean over seeds, the smallest and the largest; a printed number, the same for all seeds, as it is."""
+    cells = {f"{seed.rank[0]} {seed.text}": seeds[seed].get(column.key, Cell()) for seed in sorted(seeds)}
+    printed = [cell for cell in cells.values() if isinstance(cell.value, str)]
+    if printed:
+        return printed[0]
+    values = [cell.value for cell in cells.values() if isinstance(cell.value, float | int)]
+    undefined = [seed for seed, cell in cells.items() if cell.value is None and cell.note is not None]
+    missing = [seed for seed, cell in cells.items() if cell.value is None and cell.note is None]
+    note = "; ".join(
+        f"{what} ({', '.join(which)})" for what, which in (("undefined", undefined), ("not measured", missing)) if which
+    )
+    if not values:
+        return Cell(None, note=note if undefined else None, spread=True)
+    if note:
+        note = f"over {len(values)} of {len(cells)}: {note}"
+    if len(values) == 1:
+        return Cell(values[0], note=note, spread=True)
+    return Cell(math.fsum(values) / len(values), min(values), max(values), note or None, spread=True)
 
 
 def cell_of(record: Record) -> Cell:
-    """A record's value and interval, and what is to be said of them."""
+    """A record's value and interval, with a note where one of them is missing."""
     note = record.note
     if record.value is not None:
         note = f"no interval: {note}" if note and record.low is None else None
     return Cell(record.value, record.low, record.high, note)
 
 
-def measured_column(metric: str, key: str, title: str, *, group: str = "") -> Column:
-    """A column of values with intervals; titles that are the metric's own are formulas in LaTeX."""
-    name = metric_name(metric)
+def measured_column(metric: str, key: str, title: str = "", *, map_kind: str | None = None, group: str = "") -> Column:
+    """A column of values with intervals, by default titled by its metric; the metric's own titles have LaTeX forms."""
+    name = metric_name(metric, map_kind)
+    title = title or name.title
     latex, latex_group = (name.latex if text == name.title else None for text in (title, group))
     return Column(
         key,
@@ -119,38 +153,11 @@ def measured_column(metric: str, key: str, title: str, *, group: str = "") -> Co
 
 
 def interval_notes(records: Iterable[Record]) -> tuple[str, ...]:
-    """What square brackets are, for the records that have any."""
+    """The table note on the intervals in square brackets, for records that have any."""
     kinds = sorted({record.interval for record in records if record.interval and record.low is not None})
     return (f"Square brackets: 95% intervals ({'; '.join(kinds)}).",) if kinds else ()
-
-
-def spread(cells: Sequence[Cell]) -> Cell:
-    """The mean over seeds, from the smallest to the largest; a printed number, the same in all, as it is."""
-    printed = [cell for cell in cells if isinstance(cell.value, str)]
-    if printed:
-        return printed[0]
-    values = [cell.value for cell in cells if isinstance(cell.value, float | int)]
-    undefined = sum(cell.value is None and cell.note is not None for cell in cells)
-    missing = len(cells) - len(values) - undefined
-    note = None
-    if values and len(values) < len(cells):
-        note = f"over {len(values)} of {len(cells)} seeds: undefined in {undefined}, not measured in {missing}"
-    elif undefined:
-        note = f"undefined in {undefined} of {len(cells)} seeds, not measured in {missing}"
-    if len(values) <= 1:
-        return Cell(values[0] if values else None, note=note, spread=True)
-    return Cell(math.fsum(values) / len(values), min(values), max(values), note, spread=True)
 
 
 def _index_column(name: str) -> Column:
     title = name if name in ("N", "T") else name.capitalize()
     return Column(name, title, digits=0 if name == "N" else None)
-
-
-def _shown(place: str, value: float | int | str | None) -> float | int | str | None:
-    if place not in ("method", "player"):
-        return value
-    text = str(value)
-    if text.startswith(f"{BASELINE_METHOD} ("):
-        return text.removeprefix(f"{BASELINE_METHOD} (").removesuffix(")")
-    return method_label(text)

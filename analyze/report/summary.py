@@ -4,19 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from analyze.report.formats import counted, format_number
 from analyze.report.literature import paper_number
-from analyze.report.names import (
-    attack_label,
-    base_method,
-    is_control,
-    method_label,
-    method_rank,
-    metric_name,
-    policy_order,
-    states_label,
-)
-from analyze.report.play_panels import of_most_episodes
+from analyze.report.names import PolicyName, condition_of, metric_name, name_of, policy_order, states_of
+from analyze.report.play_panels import best_constant_action, of_most_episodes
 from nrmap.maps.differences import DIFFERENCE
-from nrmap.play.evaluation import BASELINE_METHOD
 from nrmap.support.records import Record, select
 
 # The lead over the best constant action that was set as a target before training.
@@ -32,124 +22,117 @@ def glance(records: Sequence[Record], differences: Sequence[Record] = ()) -> lis
 
 
 def _sparsity(records: Sequence[Record], differences: Sequence[Record]) -> Iterator[str]:
-    maps = [
-        record
-        for record in select(records, metric="kmap_sparsity", item=None)
-        if record.states_from and not is_control(record.method)
-    ]
-    methods = sorted({record.method for record in maps}, key=method_rank)
-    vanilla = next((method for method in methods if base_method(method) == "ddqn"), None)
-    if vanilla is None:
-        return
-    sets = sorted({(r.states_from or "", r.num_states or 0) for r in maps}, key=lambda one: (one[0] != "own", one))
-    for states_from, num_states in sets:
-        on_these = select(maps, states_from=states_from, num_states=num_states)
-        for method in methods:
-            pairs = [
-                (base.value, other.value)
-                for base in select(on_these, method=vanilla)
-                for other in select(on_these, method=method, seed=base.seed)
-            ]
-            if pairs and base_method(method) != "ddqn":
-                where = f"{states_label(states_from)}, N = {num_states}"
-                sentence = _comparison(pairs, vanilla, method, where, maps[0].game)
-                mine = select(differences, method=method, item=vanilla, states_from=states_from, num_states=num_states)
+    maps = select(records, metric="sparsity", map_kind="kmap")
+    maps = [record for record in maps if not record.is_part and not record.is_null_network]
+    groups = sorted({name_of(record).group for record in maps}, key=lambda name: name.rank)
+    vanilla = next((group for group in groups if group.method == "ddqn"), None)
+    for states, num_states in sorted(
+        {(states_of(r), r.num_states or 0) for r in maps}, key=lambda s: (s[0].rank, s[1])
+    ):
+        here = [record for record in maps if (states_of(record), record.num_states) == (states, num_states)]
+        for group in groups:
+            if vanilla is None or group.method == "ddqn":
+                continue
+            ours = {record.seed: record.value for record in here if name_of(record).group == group}
+            theirs = {record.seed: record.value for record in here if name_of(record).group == vanilla}
+            pairs = [(theirs[seed], ours[seed]) for seed in theirs if seed in ours]
+            if pairs:
+                where = f"{states.label}, N = {num_states}"
+                mine = [
+                    record
+                    for record in select(differences, num_states=num_states, compared_with="ddqn")
+                    if (name_of(record).group, states_of(record)) == (group, states)
+                    and record.compared_variant == vanilla.variant
+                ]
+                sentence = _comparison(pairs, vanilla, group, where, here[0].game)
                 yield " ".join([sentence, *_differences(mine, vanilla)])
 
 
 def _comparison(
-    pairs: Sequence[tuple[float | None, float | None]], vanilla: str, method: str, where: str, game: str
+    pairs: Sequence[tuple[float | None, float | None]], vanilla: PolicyName, other: PolicyName, where: str, game: str
 ) -> str:
-    defined = [(ours, other) for ours, other in pairs if ours is not None and other is not None]
-    sparser = sum(other < ours for ours, other in defined)
+    defined = [(first, second) for first, second in pairs if first is not None and second is not None]
+    sparser = sum(second < first for first, second in defined)
     undefined = len(pairs) - len(defined)
     text = (
-        f"{where[0].upper()}{where[1:]}: KMAP of {method_label(method)} is sparser than that of "
-        f"{method_label(vanilla)} in {sparser} of {counted(len(defined), 'seed')}"
+        f"{where[0].upper()}{where[1:]}: KMAP of {other.title} is sparser than that of {vanilla.title} "
+        f"in {sparser} of {counted(len(defined), 'seed')}"
     )
     text += f" where both are defined; S(K) is undefined in {undefined}." if undefined else "."
-    first, second = (paper_number(game, base_method(one), "kmap_sparsity") for one in (vanilla, method))
+    first, second = (paper_number(game, name.method, "sparsity", "kmap") for name in (vanilla, other))
     if first and second:
         relation = "sparser" if second.value < first.value else "not sparser"
         text += f" In the paper it is {relation}: {second.printed} against {first.printed}."
     return text
 
 
-def _differences(differences: Sequence[Record], base: str) -> Iterator[str]:
+def _differences(differences: Sequence[Record], base: PolicyName) -> Iterator[str]:
     """S(K) of a method minus S(K) of `base`, seed by seed on the same states, and between the means over seeds.
 
     Where some K is 0 everywhere the margin-drop map, which needs no flip, is added.
     """
-    without_flips = any(record.value is None for record in select(differences, metric=f"kmap{DIFFERENCE}"))
+    without_flips = any(record.value is None for record in select(differences, metric=DIFFERENCE, map_kind="kmap"))
     for kind in ("kmap", "margin_drop") if without_flips else ("kmap",):
-        mine = sorted(select(differences, metric=f"{kind}{DIFFERENCE}"), key=lambda record: record.seed or 0)
-        paired = [record for record in mine if record.seed is not None]
-        of_means = [record for record in mine if record.seed is None]
+        mine = select(differences, metric=DIFFERENCE, map_kind=kind)
+        mine = sorted(mine, key=lambda record: record.seed or 0)
+        paired = [_with_seed(record) for record in mine if record.seed is not None]
+        of_means = [_with_interval(record) for record in mine if record.seed is None]
         parts = [
-            f"{label}: {_values(differing)}"
-            for label, differing in (("on the same states", paired), ("of the means over seeds", of_means))
-            if differing
+            f"{label}: {', '.join(values)}"
+            for label, values in (("on the same states", paired), ("of the means over seeds", of_means))
+            if values
         ]
         if parts:
-            title = metric_name(f"{kind}_sparsity").title
-            yield f"{title} minus that of {method_label(base)}, {'; '.join(parts)}."
+            yield f"{metric_name('sparsity', kind).title} minus that of {base.title}, {'; '.join(parts)}."
 
 
-def _values(records: Sequence[Record]) -> str:
-    """`-31.20 [-33.00, -29.40], -30.50 (seeds 0, 1)`: values, intervals where there are any, and seeds."""
-    texts = []
-    for record in records:
-        digits = metric_name(record.metric).digits
-        value, low, high = (
-            None if x is None else format_number(x, digits, scientific=False)
-            for x in (record.value, record.low, record.high)
-        )
-        texts.append(f"{value or 'undefined'}{f' [{low}, {high}]' if low else ''}")
-    seeds = [str(record.seed) for record in records if record.seed is not None]
-    suffix = f" ({'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)})" if seeds else ""
-    return ", ".join(texts) + suffix
+def _with_interval(record: Record) -> str:
+    """`-31.20 [-33.00, -29.40]`."""
+    digits = metric_name(record.metric, record.map_kind).digits
+    if record.value is None:
+        return "undefined"
+    value, *ends = (
+        None if number is None else format_number(number, digits, scientific=False)
+        for number in (record.value, record.low, record.high)
+    )
+    return f"{value} (no interval)" if ends[0] is None else f"{value} [{ends[0]}, {ends[1]}]"
+
+
+def _with_seed(record: Record) -> str:
+    return f"{_with_interval(record)} (seed {record.seed})"
 
 
 def _returns(records: Sequence[Record]) -> Iterator[str]:
     means = sorted(of_most_episodes(select(records, metric="return_mean")), key=policy_order)
     means = [record for record in means if record.value is not None]
-    constants = [
-        record for record in select(means, method=BASELINE_METHOD) if (record.attack or "").startswith("constant:")
-    ]
-    best = max(constants, key=lambda record: record.value or 0.0, default=None)
+    best = best_constant_action(means)
     if best is None or best.value is None:
         return
     floor, lead = best.value, LEADS.get(best.game, 0.0)
-    yield f"The best constant action, {attack_label(best.attack)}, returns {floor:.2f}."
+    yield f"The best constant action, {name_of(best).title}, returns {floor:.2f}."
     by_lead = f", and by {lead:g} points or more" if lead else ""
-    for method in sorted({record.method for record in means} - {BASELINE_METHOD}, key=method_rank):
-        clean = select(means, method=method, attack="clean")
+    for group in dict.fromkeys(name_of(record).group for record in means if not record.is_baseline):
+        mine = [record for record in means if name_of(record).group == group]
+        clean = select(mine, attack="clean")
         judged = [record for record in clean if record.low is not None]
         if not clean:
             continue
         above = sum((r.low or 0.0) > floor and (r.value or 0.0) >= floor + lead for r in judged)
         text = (
-            f"{method_label(method)}: clean {_values(clean)}. "
-            f"Whole 95% interval above the best constant action{by_lead}: {above} of {len(judged)}."
+            f"{group.title}: clean {', '.join(map(_with_seed, clean))}. Above the best "
+            f"constant action with the whole 95% interval{by_lead}: {above} of {len(judged)}."
         )
         if len(judged) < len(clean):
             text += f" Without an interval: {len(clean) - len(judged)}."
-        yield " ".join([text, *_under_attack(select(means, method=method))])
+        yield " ".join([text, *_under_attack(mine)])
 
 
 def _under_attack(means: Sequence[Record]) -> Iterator[str]:
     """The returns of a method's policies under the strongest attack at each radius: the PGD with most steps."""
-    attacked = [record for record in means if _pgd_steps(record)]
+    attacked = select(means, attack="pgd")
     for radius in sorted({record.attack_epsilon or 0.0 for record in attacked}):
         at_radius = select(attacked, attack_epsilon=radius)
-        steps = max(map(_pgd_steps, at_radius))
-        strongest = [record for record in at_radius if _pgd_steps(record) == steps]
-        label = attack_label(strongest[0].attack, radius)
+        steps = max(record.attack_steps or 0 for record in at_radius)
+        strongest = select(at_radius, attack_steps=steps)
         episodes = counted(max(record.episodes or 0 for record in strongest), "episode")
-        yield f"Under {label} over {episodes}: {_values(strongest)}."
-
-
-def _pgd_steps(record: Record) -> int:
-    """The steps of a PGD attack, 0 for other attacks; words behind its name tell several attacks of a name apart."""
-    name, _, steps = (record.attack or "").partition("-")
-    return int(steps.split()[0]) if name == "pgd" else 0
+        yield f"Under {condition_of(strongest[0]).label} ({episodes}): {', '.join(map(_with_seed, strongest))}."

@@ -19,7 +19,7 @@ from nrmap.support.errors import check
 from nrmap.support.records import Record, RecordFactory
 
 MIN_SEEDS = 3  # of each method: two say next to nothing of how much seeds differ
-DIFFERENCE = "_sparsity_difference"
+DIFFERENCE = "sparsity_difference"
 
 
 def paired_differences(
@@ -27,10 +27,9 @@ def paired_differences(
 ) -> list[Record]:
     """S of `maps` minus S of `base`, the maps of two policies on the same states.
 
-    A record "kmap_sparsity_difference", … for every kind of map, at every temperature that both
-    have; `make` fills in the fields that all share. `players` [E] numbers the policies that played
-    the episodes, see `interval_of_sum`. Raises NrmapError when the two are not of the same
-    episodes, states and pixels.
+    A record "sparsity_difference" for every kind of map, at every temperature that both have;
+    `make` fills in the fields that all share. `players` [E] numbers the policies that played the
+    episodes, see `interval_of_sum`. Raises NrmapError when the episodes, states or pixels differ.
     """
     check(
         np.array_equal(maps.episode_ids, base.episode_ids)
@@ -39,7 +38,13 @@ def paired_differences(
         "the maps are not of the same episodes and pixels",
     )
     return [
-        _paired(partial(make, temperature=temperature), kind, np.stack(both, axis=1), players, maps.num_states)
+        _paired(
+            partial(make, map_kind=kind, temperature=temperature),
+            kind,
+            np.stack(both, axis=1),
+            players,
+            maps.num_states,
+        )
         for kind, temperature, *both in _kinds_of_both(maps, base)
     ]
 
@@ -61,23 +66,16 @@ def _paired(
     make: RecordFactory, kind: MapKind, both: NDArray[np.float64], players: NDArray[np.int64], num_states: int
 ) -> Record:
     """The difference of one kind of map from its parts by episode, `both` [E, 2, …]."""
-    metric = f"{kind}{DIFFERENCE}"
     measures = [sparsity(total, zero_reason(kind, num_states)) for total in both.sum(axis=0)]
     first, second = (measure.value for measure in measures)
     if first is None or second is None:
         reason = next(measure.reason for measure in measures if measure.value is None)
         which = "this" if first is None else "the other"
-        return make(metric=metric, value=None, note=f"{which} S is undefined: {reason}")
+        return make(metric=DIFFERENCE, value=None, note=f"{which} S is undefined: {reason}")
     furthest = np.sqrt(both[0, 0].size) - 1  # S lies in [1, √pixels]
     interval = interval_of_sum(both, _difference_of_rows, bounds=(-furthest, furthest), players=players)
-    return make(
-        metric=metric,
-        value=first - second,
-        low=interval.low,
-        high=interval.high,
-        interval=interval.method and interval.method.replace("for this policy", "for these two policies"),
-        note=interval.reason,
-    )
+    method = interval.method and interval.method.replace("for this policy", "for these two policies")
+    return make(metric=DIFFERENCE, value=first - second, **{**interval.record_fields, "interval": method})
 
 
 def _difference_of_rows(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -86,7 +84,7 @@ def _difference_of_rows(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def seed_difference(
-    make: RecordFactory, kind: MapKind, values: Mapping[int, float | None], base: Mapping[int, float | None]
+    make: RecordFactory, values: Mapping[int, float | None], base: Mapping[int, float | None]
 ) -> Record | None:
     """The mean of S over the seeds in `values` minus that over the seeds in `base`; None with fewer than three of each.
 
@@ -97,17 +95,16 @@ def seed_difference(
     """
     if min(len(values), len(base)) < MIN_SEEDS:
         return None
-    metric = f"{kind}{DIFFERENCE}"
     ours, theirs = ([value for value in each.values() if value is not None] for each in (values, base))
     if len(ours) < len(values) or len(theirs) < len(base):
         undefined = len(values) - len(ours) + len(base) - len(theirs)
         return make(
-            metric=metric, value=None, note=f"S is undefined in {undefined} of {len(values) + len(base)} policies"
+            metric=DIFFERENCE, value=None, note=f"S is undefined in {undefined} of {len(values) + len(base)} policies"
         )
     low, high = _welch(ours, theirs)
     method = f"Welch's t over {len(ours)} and {len(theirs)} training seeds"
     return make(
-        metric=metric,
+        metric=DIFFERENCE,
         value=float(np.mean(ours) - np.mean(theirs)),
         low=low,
         high=high,

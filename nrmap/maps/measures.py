@@ -26,43 +26,24 @@ from nrmap.support.records import GAP_QUANTILES, Record, RecordFactory
 GRID_PERIOD = 8
 
 
-def map_records(
-    maps: EpisodeMaps,
-    *,
-    game: str,
-    method: str,
-    seed: int | None,
-    states_from: str,
-    policy_sha256: str | None,
-    players: NDArray[np.int64] | None = None,
-) -> list[Record]:
-    """Everything that is measured on the maps of one policy on one set of states.
+def map_records(maps: EpisodeMaps, make: RecordFactory, players: NDArray[np.int64] | None = None) -> list[Record]:
+    """All records of the maps of one policy on one set of states; `make` fills in the policy and the states.
 
-    `players` [E] numbers the policies that played the maps' episodes, by default one.
+    `players` [E] numbers the policies that played the maps' episodes; None means one policy.
 
-    For each kind of map ("kmap", "margin_drop", and at every temperature "hmap", "kl"): its
-    "_sparsity" (eq. 9), "_effective_pixels" (S²), "_map_entropy" (UAI eq. 8, on the sum over
-    states), "_relative_map_entropy" (on M / max |M|) and the "_grid" measures, see `_grid_records`;
-    the sparsity also for every prefix of the states, with item "prefix". Then the share of
-    (state, pixel) pairs that flip the arg max ("flip_pair_rate") or leave it to rounding
-    ("tie_pair_rate"), and the Q-gap's quantiles.
+    Each kind of map, at every temperature where it has one, gives its "sparsity" (eq. 9), also for
+    every prefix of the states, "effective_pixels" (S²), "map_entropy" (UAI eq. 8, of the sum over
+    states), "relative_map_entropy" (of M / max |M|) and the measures of `_grid_records`. "flip_pair_rate"
+    and "tie_pair_rate" are the fractions of (state, pixel) pairs that flip the arg max or leave it
+    to rounding; "q_gap_quantile" are quantiles of the Q-gap.
     """
     players = np.zeros(len(maps.episode_ids), dtype=np.int64) if players is None else players
-    make = partial(
-        Record,
-        game,
-        method,
-        seed,
-        states_from=states_from,
-        policy_sha256=policy_sha256,
-        num_states=maps.num_states,
-        episodes=len(maps.episode_ids),
-    )
+    make = partial(make, num_states=maps.num_states, episodes=len(maps.episode_ids))
     records = [
         record
         for kind, temperature, by_episode in _kinds(maps)
         for record in _records_of_map(
-            partial(make, temperature=temperature), kind, by_episode, players, maps.num_states
+            partial(make, map_kind=kind, temperature=temperature), kind, by_episode, players, maps.num_states
         )
     ]
     for size, prefix in sorted(maps.prefixes.items()):
@@ -70,17 +51,15 @@ def map_records(
         for kind, temperature, of_all in _kinds(prefix):
             by_episode = of_all[seen]
             value = sparsity(by_episode.sum(axis=0), zero_reason(kind, size))
-            fields = {
-                "temperature": temperature, "num_states": size, "item": "prefix", "episodes": len(by_episode)
-            }  # fmt: skip
+            fields = {"map_kind": kind, "temperature": temperature, "num_states": size, "prefix": True}
             interval = sparsity_interval(by_episode, players[seen])
-            records.append(_record(partial(make, **fields), f"{kind}_sparsity", value, interval))
+            records.append(_record(partial(make, **fields, episodes=len(by_episode)), "sparsity", value, interval))
     pairs = maps.num_states * int(np.prod(maps.kmap.shape[1:]))
     records.append(make(metric="flip_pair_rate", value=int(maps.flips.sum()) / pairs))
     records.append(make(metric="tie_pair_rate", value=int(maps.ties.sum()) / pairs))
     for quantile in GAP_QUANTILES:
         gap = float(np.quantile(maps.q_gaps, quantile))
-        records.append(make(metric="q_gap_quantile", value=gap, item=str(quantile)))
+        records.append(make(metric="q_gap_quantile", value=gap, quantile=quantile))
     return records
 
 
@@ -103,62 +82,53 @@ def _records_of_map(
     total = by_episode.sum(axis=0)
     why_zero = zero_reason(kind, num_states)
     pixels = total.size
-    yield _record(make, f"{kind}_sparsity", sparsity(total, why_zero), sparsity_interval(by_episode, players))
+    yield _record(make, "sparsity", sparsity(total, why_zero), sparsity_interval(by_episode, players))
     squared = interval_of_sum(
         by_episode, lambda sums: sparsity_of_rows(sums) ** 2, bounds=(1.0, float(pixels)), players=players
     )
-    yield _record(make, f"{kind}_effective_pixels", effective_pixels(total, why_zero), squared)
-    yield make(metric=f"{kind}_map_entropy", value=map_entropy(total))
-    yield _record(make, f"{kind}_relative_map_entropy", relative_map_entropy(total, why_zero), None)
-    yield from _grid_records(make, kind, by_episode, players, why_zero)
+    yield _record(make, "effective_pixels", effective_pixels(total, why_zero), squared)
+    yield make(metric="map_entropy", value=map_entropy(total))
+    yield _record(make, "relative_map_entropy", relative_map_entropy(total, why_zero), None)
+    yield from _grid_records(make, by_episode, players, why_zero)
 
 
 def _grid_records(
-    make: RecordFactory, kind: MapKind, by_episode: NDArray[np.float64], players: NDArray[np.int64], why_zero: str
+    make: RecordFactory, by_episode: NDArray[np.float64], players: NDArray[np.int64], why_zero: str
 ) -> Iterator[Record]:
-    """The grid of period 8 in the map, summed over channels where each was ablated apart.
+    """The grid of period 8 in the map, summed over channels where each was ablated separately.
 
-    "_grid_excess" with its interval, and by direction as the items "vertical" and "horizontal";
-    its "_grid_p_value" against random maps without a grid, whose quantiles are
-    "_grid_null_quantile"; "_grid_crop_quantile" are those of crops at other places. Their items
-    are the probabilities 0.05, 0.5 and 0.95.
+    "grid_excess" with its interval, and by direction; its "grid_p_value" against random maps
+    without a grid; the 5%, 50% and 95% quantiles over these maps ("grid_null_quantile") and over
+    crops at other places ("grid_crop_quantile").
     """
     height, width = by_episode.shape[-2:]
     flat = by_episode.reshape(len(by_episode), -1, height, width).sum(axis=1)  # [E, H, W]
     total = flat.sum(axis=0)
     if min(height, width) < smallest_side(GRID_PERIOD):
         why = f"a {height} × {width} map is too small: sides of {smallest_side(GRID_PERIOD)} pixels are needed"
-        yield from _without_grid(make, kind, why)
+        yield from _without_grid(make, why)
         return
     found = grid_excess(total, period=GRID_PERIOD)
     if found.value is None or found.null_quantiles is None or found.crop_quantiles is None:
-        yield from _without_grid(make, kind, found.reason if total.any() else why_zero)
+        yield from _without_grid(make, found.reason if total.any() else why_zero)
         return
     interval = interval_of_sum(
         flat, partial(grid_excess_of_rows, period=GRID_PERIOD), bounds=(0.0, np.inf), players=players
     )
-    yield _record(make, f"{kind}_grid_excess", Measure(found.value), interval)
+    yield _record(make, "grid_excess", Measure(found.value), interval)
     for direction in ("vertical", "horizontal"):
-        yield make(metric=f"{kind}_grid_excess", value=getattr(found, direction), item=direction)
-    yield make(metric=f"{kind}_grid_p_value", value=found.p_value)
+        yield make(metric="grid_excess", value=getattr(found, direction), direction=direction)
+    yield make(metric="grid_p_value", value=found.p_value)
     for name, quantiles in (("null", found.null_quantiles), ("crop", found.crop_quantiles)):
         for probability, quantile in zip((0.05, 0.5, 0.95), quantiles, strict=True):
-            yield make(metric=f"{kind}_grid_{name}_quantile", value=quantile, item=str(probability))
+            yield make(metric=f"grid_{name}_quantile", value=quantile, quantile=probability)
 
 
-def _without_grid(make: RecordFactory, kind: MapKind, why: str | None) -> Iterator[Record]:
+def _without_grid(make: RecordFactory, why: str | None) -> Iterator[Record]:
     for metric in ("grid_excess", "grid_p_value"):
-        yield make(metric=f"{kind}_{metric}", value=None, note=why)
+        yield make(metric=metric, value=None, note=why)
 
 
 def _record(make: RecordFactory, metric: str, measure: Measure, interval: Interval | None) -> Record:
-    if interval is None:
-        return make(metric=metric, value=measure.value, note=measure.reason)
-    return make(
-        metric=metric,
-        value=measure.value,
-        low=interval.low,
-        high=interval.high,
-        interval=interval.method,
-        note=measure.reason or interval.reason,
-    )
+    fields = {} if interval is None else interval.record_fields
+    return make(metric=metric, value=measure.value, **{**fields, "note": measure.reason or fields.get("note")})

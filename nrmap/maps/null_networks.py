@@ -8,7 +8,7 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import safetensors.torch
@@ -29,8 +29,7 @@ def control_policies(policy: Policy, kind: ControlKind, draws: int, seed: int) -
     "random_weights" draws weights as a training run from scratch does at its start; the result
     depends on the network's shape alone and is the same for every policy of that shape.
     "shuffled_weights" permutes the entries of each weight tensor and of each bias of `policy`, so
-    that every layer keeps its values but not their places; its method names the policy as well,
-    "shuffled_weights (sa_ddqn seed 0)". A draw follows from (seed, kind, d) and is the same in a
+    that every layer keeps its values but not their places. A draw follows from (seed, kind, d) and is the same in a
     longer list; `sha256` is that of its weights. Raises NrmapError for an unknown kind, fewer
     than one draw and a negative seed.
     """
@@ -41,6 +40,16 @@ def control_policies(policy: Policy, kind: ControlKind, draws: int, seed: int) -
     return [_control(policy, kind, draw, seed) for draw in range(draws)]
 
 
+def policy_fields(policy: Policy) -> dict[str, Any]:
+    """The fields of a Record that name `policy`; those of a null network are its kind, its draw and its source."""
+    card = policy.card
+    fields = {"game": policy.env.game, "method": card.method, "seed": card.seed, "policy_sha256": policy.sha256}
+    if card.method not in CONTROL_KINDS:
+        return fields
+    source = {name: card.settings.get(name) for name in ("source_method", "source_seed")}
+    return {**fields, "seed": None, "draw": card.seed, **source}
+
+
 def _control(policy: Policy, kind: ControlKind, draw: int, seed: int) -> Policy:
     words = np.random.SeedSequence([seed, CONTROL_KINDS.index(kind), draw]).generate_state(1)
     network = _random(policy, int(words[0])) if kind == "random_weights" else _shuffled(policy, int(words[0]))
@@ -48,12 +57,13 @@ def _control(policy: Policy, kind: ControlKind, draw: int, seed: int) -> Policy:
     parent = policy.sha256 if kind == "shuffled_weights" else None
     settings = {"control": kind, "draw": draw, "seed": seed}
     what = {"stage": "control", "network": asdict(policy.network.spec), **settings, "parent_sha256": parent}
+    source = {} if parent is None else {"source_method": policy.card.method, "source_seed": policy.card.seed}
     card = PolicyCard(
-        method=kind if kind == "random_weights" else f"{kind} ({policy.card.method} seed {policy.card.seed})",
+        method=kind,
         seed=draw,
         agent_steps=0,
         identity=identity_of(what),
-        settings=settings,
+        settings={**settings, **source},
         parent_sha256=parent,
     )
     sha256 = hashlib.sha256(safetensors.torch.save(weights)).hexdigest()

@@ -1,8 +1,9 @@
-"""What a policy scores over whole episodes: clean, under attack, and beside players that do not look."""
+"""Returns over whole episodes: of a policy, clean and under attack, and of state-independent baselines."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,28 +21,27 @@ from nrmap.play.players import (
 )
 from nrmap.play.rollout import ActionFn, Episode, ProgressFn, env_of, play
 from nrmap.policies.agent import Agent
-from nrmap.robustness.attacks import UniformNoise, attack_named, check_attack_epsilon
+from nrmap.robustness.attacks import UniformNoise, attack_named, attack_parts, check_attack_epsilon, epsilon_text
 from nrmap.robustness.certify import RememberingCertifier
 from nrmap.statistics.intervals import mean_interval, rate_interval
 from nrmap.support.errors import check
-from nrmap.support.records import GAP_QUANTILES, Record, RecordFactory
+from nrmap.support.records import CONSTANT_ACTION, GAP_QUANTILES, RANDOM_POLICY, Record, RecordFactory
 
-# Which roll-out is playing ("clean", "pgd-10 at 0.0039", …), agent steps played, steps in all (an estimate).
+# The roll-out ("clean", "pgd-10 at ε = 1/255", …), agent steps played, an estimate of all steps.
 EvaluationProgress = Callable[[str, int, int], None]
 PlaysRollOut = Callable[[], list[Record]]
-# A roll-out's name, unique in its evaluation, and what plays it; gives its records, from now or from before.
+# The records of a roll-out from its name, unique in its evaluation, and the function that plays it.
 RolloutCache = Callable[[str, PlaysRollOut], list[Record]]
 
-BASELINE_METHOD = "baseline"
-# Named like an attack, but none: the lowest-Q action that is not proven impossible, at every step.
+# The greedy worst case (GWC), see `WorstCasePlayer`: listed like an attack.
 WORST_CASE = "greedy_worst_case"
 
 
 @dataclass(frozen=True)
 class AttackRun:
-    """One roll-out under attack: the attack by its name, its radius, and over how many episodes.
+    """One roll-out under attack: `attack` is "noise", "fgsm", "pgd-K" or "greedy_worst_case".
 
-    "greedy_worst_case" stands for whatever an attack might do in each state: see `WorstCasePlayer`.
+    `attack_epsilon` is the radius in [0, 1]. Raises NrmapError for an unknown attack and values out of range.
     """
 
     attack: str
@@ -49,22 +49,22 @@ class AttackRun:
     episodes: int
 
     def __post_init__(self) -> None:
-        if self.attack != WORST_CASE:
-            attack_named(self.attack)
+        _ = self.record_fields
         check_attack_epsilon(self.attack_epsilon)
         check(self.episodes >= 1, f"episodes={self.episodes} under {self.attack}: expected at least 1")
 
     @property
-    def name(self) -> str:
-        """The attack as it stands in records."""
-        return WORST_CASE if self.attack == WORST_CASE else attack_named(self.attack).name
+    def record_fields(self) -> dict[str, Any]:
+        """The fields of a Record that describe the attack."""
+        kind, steps = (WORST_CASE, None) if self.attack == WORST_CASE else attack_parts(self.attack)
+        return {"attack": kind, "attack_steps": steps, "attack_epsilon": self.attack_epsilon}
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What is measured; every field changes the result.
+    """Everything that an evaluation's result depends on, besides the policy.
 
-    Episode e has the same seed in every roll-out, see `episode_seeds`: they differ only in who plays.
+    Episode e has the same seed in every roll-out, see `episode_seeds`, so roll-outs differ only in the player.
     """
 
     episodes: int
@@ -93,16 +93,15 @@ def evaluate(
     keep: RolloutCache = _keep_nothing,
     progress: EvaluationProgress | None = None,
 ) -> list[Record]:
-    """Roll the policy out clean and under each attack of `settings`; `device` is where it lies.
+    """Records of the policy's roll-outs, clean and under each attack of `settings`, on `device`.
 
-    The clean roll-out also gives quantiles of the Q-gap, the lead of the greedy action over the
-    next best ("q_gap_quantile"), and with `certify` the share of its states that are certified
-    at each radius ("certified_rate"). Those under attack give the share of states whose action
-    flips ("flip_rate"); with `certify` only those states are attacked that it leaves open, which
-    saves time and changes no result. For the rest see `episode_records`. Every roll-out goes
-    through `keep`, which may know from an evaluation that was cut off what it gave. Raises
-    NrmapError when the policy does not fit its environment, or there are radii to certify or
-    worst cases but no `certify`.
+    Each roll-out gives the records of `episode_records`; the clean one also quantiles over states
+    of the Q-gap, max Q minus the second-largest Q ("q_gap_quantile"), and with `certify` the
+    fraction of its states that are certified at each radius ("certified_rate"); attacked ones the
+    fraction of states whose greedy action flips ("flip_rate"). States that `certify` proves are
+    not attacked, which saves time and changes no result. `keep` may return the records of a
+    roll-out that an interrupted evaluation finished. Raises NrmapError when the policy does not
+    fit its environment, and for radii to certify or a worst case without `certify`.
     """
     env = env_of(policy)
     check(certify is not None or not settings.certify_epsilons, "certify_epsilons are set, but nothing certifies")
@@ -122,7 +121,7 @@ def evaluate(
         gaps = player.q_gaps
         for quantile in GAP_QUANTILES:
             value = float(np.quantile(gaps, quantile))
-            records.append(make(metric="q_gap_quantile", value=value, item=str(quantile), num_states=len(gaps)))
+            records.append(make(metric="q_gap_quantile", value=value, quantile=quantile, num_states=len(gaps)))
         for attack_epsilon, certified in player.certified.items():
             rate = rate_record(partial(make, attack_epsilon=attack_epsilon), "certified_rate", certified, played)
             records.append(rate)
@@ -131,14 +130,14 @@ def evaluate(
     def play_under(run: AttackRun) -> list[Record]:
         player = _player_under(run, policy, settings.run_seed, device, certify)
         seeds = episode_seeds(env, settings.run_seed, run.episodes, settings.stream)
-        report = _named(progress, f"{run.name} at {run.attack_epsilon:.2g}")
+        report = _named(progress, f"{run.attack} at {epsilon_text(run.attack_epsilon)}")
         played = play(player, env, seeds, num_envs=num_envs, progress=report)
-        make = partial(record, episodes=len(played), attack=run.name, attack_epsilon=run.attack_epsilon)
+        make = partial(record, episodes=len(played), **run.record_fields)
         return [*episode_records(make, played, names), rate_record(make, "flip_rate", player.flips, played)]
 
     records = keep("0-clean", play_clean)
     for number, run in enumerate(settings.attack_runs, start=1):
-        records += keep(f"{number}-{run.name}", partial(play_under, run))
+        records += keep(f"{number}-{run.attack}", partial(play_under, run))
     return records
 
 
@@ -162,18 +161,21 @@ def evaluate_baselines(
     stream: int = EVALUATION_STREAM,
     progress: EvaluationProgress | None = None,
 ) -> list[Record]:
-    """Every constant action ("constant:UP") and a uniformly random policy ("random_policy"), by `evaluate`'s protocol.
+    """Every constant action and a uniformly random policy, under `evaluate`'s protocol.
 
-    They belong to the game, not to a policy: their records have the method "baseline" and no seed.
+    They are baselines of the game: their records have no seed and no policy, and a constant action as their variant.
     """
     seeds = episode_seeds(spec, run_seed, episodes, stream)
     names = SeededVectorEnv(spec, 1).action_names
-    players: dict[str, ActionFn] = {"random_policy": RandomPlayer(len(names), run_seed, spec.max_agent_steps)}
-    players |= {f"constant:{name}": ConstantPlayer(action) for action, name in enumerate(names)}
+    players: dict[tuple[str, str | None], ActionFn] = {
+        (RANDOM_POLICY, None): RandomPlayer(len(names), run_seed, spec.max_agent_steps),
+        **{(CONSTANT_ACTION, name): ConstantPlayer(action) for action, name in enumerate(names)},
+    }
     records = []
-    for attack, player in players.items():
-        played = play(player, spec, seeds, num_envs=num_envs, progress=_named(progress, attack))
-        make = partial(Record, spec.game, BASELINE_METHOD, None, episodes=episodes, attack=attack)
+    for (method, variant), player in players.items():
+        report = _named(progress, " ".join(filter(None, (method, variant))))
+        played = play(player, spec, seeds, num_envs=num_envs, progress=report)
+        make = partial(Record, spec.game, method, None, variant=variant, episodes=episodes, attack="clean")
         records += episode_records(make, played, names)
     return records
 
@@ -183,45 +185,29 @@ def _named(progress: EvaluationProgress | None, roll_out: str) -> ProgressFn | N
 
 
 def episode_records(make: RecordFactory, episodes: Sequence[Episode], action_names: Sequence[str]) -> list[Record]:
-    """What every roll-out gives, each record by `make`: returns, unclipped and undiscounted, and the actions taken.
+    """The returns of a roll-out, undiscounted and unclipped, and the actions taken, each record by `make`.
 
-    "return" of each episode (its number is the item), "return_mean" with its interval,
-    "return_std" (of a sample, n − 1) and the "action_share" of each action by name.
+    "return" of each episode, "return_mean" with its interval, "return_std" (n − 1) and the
+    "action_share" of each action.
     """
     returns = [episode.total_reward for episode in episodes]
-    interval = mean_interval(returns)
-    records = [make(metric="return", value=value, item=str(number)) for number, value in enumerate(returns)]
-    records.append(
-        make(
-            metric="return_mean",
-            value=float(np.mean(returns)),
-            low=interval.low,
-            high=interval.high,
-            interval=interval.method,
-            note=interval.reason,
-        )
-    )
+    records = [make(metric="return", value=value, episode=number) for number, value in enumerate(returns)]
+    mean = float(np.mean(returns))
+    records.append(make(metric="return_mean", value=mean, **mean_interval(returns).record_fields))
     if len(returns) > 1:
         records.append(make(metric="return_std", value=float(np.std(returns, ddof=1))))
     else:
         records.append(make(metric="return_std", value=None, note="one episode has no standard deviation"))
     for action, name in enumerate(action_names):
         taken = EpisodeCounts({n: int((episode.actions == action).sum()) for n, episode in enumerate(episodes)})
-        records.append(rate_record(partial(make, item=name), "action_share", taken, episodes))
+        records.append(rate_record(partial(make, action=name), "action_share", taken, episodes))
     return records
 
 
 def rate_record(make: RecordFactory, metric: str, counts: EpisodeCounts, episodes: Sequence[Episode]) -> Record:
-    """The share of all states of `episodes` that `counts` counts, with its interval, as a record by `make`."""
+    """The fraction of all states of `episodes` that `counts` counts, with its interval, as a record by `make`."""
     lengths = [episode.length for episode in episodes]
     by_episode = [counts[number] for number in range(len(episodes))]
+    rate = sum(by_episode) / sum(lengths)
     interval = rate_interval(by_episode, lengths)
-    return make(
-        metric=metric,
-        value=sum(by_episode) / sum(lengths),
-        low=interval.low,
-        high=interval.high,
-        interval=interval.method,
-        note=interval.reason,
-        num_states=sum(lengths),
-    )
+    return make(metric=metric, value=rate, num_states=sum(lengths), **interval.record_fields)

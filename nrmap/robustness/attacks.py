@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nrmap.robustness.perturbations import other_action_margin, project
-from nrmap.support.errors import NrmapError, check, unknown_choice
+from nrmap.support.errors import check, unknown_choice
 
 # Maps states in [0, 1], float [N, C, H, W], to Q-values [N, A]; see `nrmap.policies.network.frozen`.
 ScoresStates = Callable[[Tensor], Tensor]
@@ -225,27 +225,41 @@ class _Search:
         return Attacked(self.best, self.clean_actions, self.actions, self.clean_margins, self.margins)
 
 
-def pgd(steps: int) -> GradientAttack:
-    """Projected gradient ascent from a random start with `steps` steps of PGD_WALK·ε / `steps`."""
+def pgd(steps: int, walk: float = PGD_WALK) -> GradientAttack:
+    """Projected gradient ascent from a random start with `steps` steps of ε·`walk` / `steps`."""
     check(steps >= 1, f"attack steps={steps}: expected at least 1")
-    return GradientAttack(f"pgd-{steps}", steps=steps, step_fraction=PGD_WALK / steps, random_start=True)
+    return GradientAttack(f"pgd-{steps}", steps=steps, step_fraction=walk / steps, random_start=True)
+
+
+def attack_parts(name: str) -> tuple[str, int | None]:
+    """Kind and number of steps of an attack: ("pgd", 10) for "pgd-10", ("fgsm", None) for "fgsm".
+
+    Raises NrmapError for an attack that is not "noise", "fgsm" or "pgd-K".
+    """
+    kind, _, steps = name.partition("-")
+    if kind == "pgd":
+        check(steps.isdecimal(), f"attack {name!r}: expected pgd- and a number of steps, as in pgd-10")
+        return kind, int(steps)
+    if name not in ("noise", "fgsm"):
+        raise unknown_choice("attack", name, ("noise", "fgsm", "pgd-10", "pgd-50"))
+    return name, None
 
 
 def attack_named(name: str) -> Attack:
-    """The attack with this name: "noise", "fgsm" (eq. 1, one step of ε from the state) or "pgd-K" with K steps.
-
-    Raises NrmapError for any other name.
-    """
-    kind, _, steps = name.partition("-")
-    if name == "noise":
+    """The attack "noise", "fgsm" (eq. 1, one step of ε from the state) or "pgd-K"; NrmapError for any other."""
+    kind, steps = attack_parts(name)
+    if steps is not None:
+        return pgd(steps)
+    if kind == "noise":
         return UniformNoise()
-    if name == "fgsm":
-        return GradientAttack("fgsm", steps=1, step_fraction=1.0, random_start=False)
-    if kind == "pgd" and steps.isdecimal():
-        return pgd(int(steps))
-    if kind == "pgd":
-        raise NrmapError(f"attack {name!r}: expected pgd- and a number of steps, as in pgd-10")
-    raise unknown_choice("attack", name, ("noise", "fgsm", "pgd-10", "pgd-50"))
+    return GradientAttack("fgsm", steps=1, step_fraction=1.0, random_start=False)
+
+
+def epsilon_text(attack_epsilon: float) -> str:
+    """The size of an attack for readers: "ε = 1/255", or a decimal where it is no half of 1/255."""
+    levels = attack_epsilon * 255
+    is_fraction = levels > 0.25 and abs(2 * levels - round(2 * levels)) < 1e-6
+    return f"ε = {levels:g}/255" if is_fraction else f"ε = {attack_epsilon:.4g}"
 
 
 def check_attack_epsilon(attack_epsilon: float) -> None:

@@ -28,6 +28,7 @@ tests, at 8 to 50 episodes.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -49,6 +50,11 @@ class Interval:
     high: float | None
     method: str | None
     reason: str | None = None
+
+    @property
+    def record_fields(self) -> dict[str, Any]:
+        """The fields of a Record that hold an interval, or the reason why there is none."""
+        return {"low": self.low, "high": self.high, "interval": self.method, "note": self.reason}
 
 
 def interval_of_sum(

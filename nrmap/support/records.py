@@ -1,54 +1,99 @@
-"""Tidy metrics: one record a value. Tables, the report and W&B read nothing else."""
+"""Tidy metrics: one record for each value. Tables, charts, the page and W&B show records."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import read_json, write_json
 
-SCHEMA_VERSION = 1
-# The quantiles of the Q-gap that evaluations and maps report.
+SCHEMA_VERSION = 2
+# Quantiles of the Q-gap that evaluations and maps report.
 GAP_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+# Methods of the state-independent baselines; the first has the action as its variant.
+CONSTANT_ACTION, RANDOM_POLICY = BASELINES = ("constant_action", "random_policy")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One measured value and what it was measured on; None where a field does not apply.
+    """One measured value: the policy, the states and the conditions. Fields that do not apply are None.
 
-    `value` None means undefined, and `note` then says why. `low` and `high` bound a 95% interval
-    of the kind `interval` names ("jackknife over 16 episodes, for this policy"). `states_from` is
-    "own", "pool" or a file's name; `num_states` is N. `attack` is "clean", "noise", "fgsm",
-    "pgd-10", …, "greedy_worst_case", or a player that does not look, "random_policy" or
-    "constant:UP"; `attack_epsilon` an ℓ∞ radius in [0, 1].
-    `item` numbers the parts of a list-valued metric: an episode, an action, a prefix of states.
+    `value` None means undefined, and `note` says why. `low` and `high` bound a 95% interval of the
+    kind `interval` ("jackknife over 16 episodes, for this policy").
     """
 
     game: str
-    method: str
-    seed: int | None
+    method: str  # a training method, a kind of null network or a baseline
+    seed: int | None  # of the training
     metric: str
     value: float | None
     low: float | None = None
     high: float | None = None
     interval: str | None = None
-    states_from: str | None = None
-    num_states: int | None = None
-    episodes: int | None = None
-    temperature: float | None = None
-    attack: str | None = None
-    attack_epsilon: float | None = None
-    item: str | None = None
     note: str | None = None
+    # The policy.
+    variant: str | None = None  # tells policies of one method apart: "kappa=0.02", "UP"
+    draw: int | None = None  # number of a null network
+    source_method: str | None = None  # policy whose weights a null network shuffles
+    source_seed: int | None = None
     policy_sha256: str | None = None
+    # The states or episodes.
+    states_from: str | None = None  # own | pool | file
+    states_set: str | None = None  # tells sets apart: a file's name, the first digits of a hash
+    protocol: str | None = None  # tells settings of one analysis or evaluation apart: "value=128"
+    num_states: int | None = None  # N
+    episodes: int | None = None
+    # A map.
+    map_kind: str | None = None  # a key of `nrmap.maps.kinds.KINDS`
+    temperature: float | None = None
+    prefix: bool = False  # of the first `num_states` states only
+    # How an episode was played.
+    attack: str | None = None  # clean | noise | fgsm | pgd | greedy_worst_case
+    attack_steps: int | None = None  # of PGD
+    attack_epsilon: float | None = None  # ℓ∞ radius in [0, 1]
+    # The part of a metric that has several values.
+    episode: int | None = None
+    action: str | None = None
+    quantile: float | None = None
+    direction: str | None = None  # vertical | horizontal
+    # The policies that a difference subtracts.
+    compared_with: str | None = None
+    compared_variant: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("value", "low", "high"):
             number = getattr(self, name)
             check(number is None or math.isfinite(number), f"record {self.metric}: {name}={number} is not finite")
         check(self.value is not None or self.note is not None, f"record {self.metric}: undefined without a note")
+
+    @property
+    def is_null_network(self) -> bool:
+        """Whether a network with random or shuffled weights was measured."""
+        return self.draw is not None
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether a state-independent baseline was measured."""
+        return self.method in BASELINES
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the value is one of several of its metric: of an episode, action, quantile, direction or prefix."""
+        parts = (self.episode, self.action, self.quantile, self.direction)
+        return self.prefix or any(part is not None for part in parts)
+
+    @property
+    def metric_key(self) -> str:
+        """The metric with the kind of map: "kmap_sparsity"."""
+        return self.metric if self.map_kind is None else f"{self.map_kind}_{self.metric}"
+
+    @property
+    def attack_name(self) -> str | None:
+        """The attack as settings name it: "pgd-10", "fgsm", …; None without one."""
+        return self.attack if self.attack_steps is None else f"{self.attack}-{self.attack_steps}"
 
 
 # Makes a Record, with the fields filled in that several records share.
@@ -57,18 +102,56 @@ RecordFactory = Callable[..., Record]
 
 def write_records(path: Path, records: Iterable[Record], **context: Any) -> None:
     """Write `records` to `path` as JSON, atomically, with `context` (settings, provenance) beside them."""
-    write_json(path, {"schema": SCHEMA_VERSION, "records": [asdict(record) for record in records], **context})
+    values = [
+        {field.name: value for field in fields(Record) if (value := getattr(record, field.name)) != field.default}
+        for record in records
+    ]
+    write_json(path, {"schema": SCHEMA_VERSION, "records": values, **context})
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records in `path`; NrmapError when they are of another schema version."""
+    """The records in `path`, those of schema 1 upgraded; NrmapError for any other schema."""
     content = read_json(path)
     version = content.get("schema") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise NrmapError(f"{path} has metrics schema {version!r}: expected {SCHEMA_VERSION}")
-    return [Record(**fields) for fields in content["records"]]
+    if version not in (1, SCHEMA_VERSION):
+        raise NrmapError(f"{path} has metrics schema {version!r}: expected {SCHEMA_VERSION}, or 1")
+    return [Record(**(_upgraded(values) if version == 1 else values)) for values in content["records"]]
 
 
-def select(records: Sequence[Record], **fields: Any) -> list[Record]:
+def _upgraded(old: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record of schema 1, which spelled several facts into `method`, `metric`, `attack` and `item`."""
+    new = {name: value for name, value in old.items() if name != "item"}
+    shuffled = re.fullmatch(r"(shuffled_weights) \((.+) seed (\d+)\)", old["method"])
+    if shuffled:
+        new |= {"method": shuffled[1], "source_method": shuffled[2], "source_seed": int(shuffled[3])}
+    if shuffled or old["method"] == "random_weights":
+        new |= {"seed": None, "draw": old["seed"]}
+    attack, _, detail = (old["attack"] or "").replace(":", "-").partition("-")
+    if old["method"] == "baseline":
+        new |= {"method": CONSTANT_ACTION if detail else attack, "variant": detail or None, "attack": "clean"}
+    elif detail:
+        new |= {"attack": attack, "attack_steps": int(detail)}
+    kind = next((kind for kind in ("kmap", "hmap", "kl", "margin_drop") if old["metric"].startswith(f"{kind}_")), None)
+    if kind:
+        new |= {"map_kind": kind, "metric": old["metric"].removeprefix(f"{kind}_")}
+    if old["item"] is not None:
+        part, convert = _PARTS_OF_SCHEMA_1[new["metric"]]
+        new[part] = convert(old["item"])
+    if old["states_from"] not in ("own", "pool", None):
+        new |= {"states_from": "file", "states_set": old["states_from"]}
+    return new
+
+
+# By metric, the field that replaced `item` and its type.
+_PARTS_OF_SCHEMA_1: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "return": ("episode", int),
+    "action_share": ("action", str),
+    "sparsity": ("prefix", bool),
+    "grid_excess": ("direction", str),
+    **dict.fromkeys(("q_gap_quantile", "grid_null_quantile", "grid_crop_quantile"), ("quantile", float)),
+}
+
+
+def select(records: Sequence[Record], **wanted: Any) -> list[Record]:
     """The records whose every named field equals the given value."""
-    return [record for record in records if all(getattr(record, name) == value for name, value in fields.items())]
+    return [record for record in records if all(getattr(record, name) == value for name, value in wanted.items())]

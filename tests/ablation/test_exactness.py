@@ -1,4 +1,4 @@
-"""Mismatches, ties and differences on hand-made numbers."""
+"""What counts as a mismatch, a tie, and a difference, on numbers worked out by hand."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The tracer: supported networks equal their parts; others are refused with a reason."""
+"""Which networks the tracer takes apart, that the parts are the network, and why it refuses others."""
 
 import operator
 
@@ -19,7 +19,7 @@ SHAPE = (2, 10, 9)
 
 
 class Policy(nn.Module):
-    """Layers for subclasses to combine; `forward` is the plain network."""
+    """Parts to be put together in different ways; `forward` is the plainest."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class MapsFlattenedTwice(Policy):
 
 
 class CastToItsWeights(Policy):
-    """Casts of a policy that may run in half precision."""
+    """The way a policy that may run in half precision reads its states and offers its Q-values."""
 
     def forward(self, states: Tensor) -> Tensor:
         features = self.maps(states.to(self.first.weight.dtype)).flatten(1)

@@ -54,7 +54,7 @@ def test_the_card_tells_hashes_recipe_and_every_clean_episode(tmp_path, trained)
     records = read_records(evaluation)
     (mean,) = select(records, metric="return_mean", attack="clean")
     assert f"{mean.value:.2f}" in text
-    (robust,) = select(records, metric="return_mean", attack="pgd-50")
+    (robust,) = select(records, metric="return_mean", attack="pgd", attack_steps=50)
     assert f"{robust.value:.2f}" in text
     episodes = ", ".join(f"{record.value:g}" for record in select(records, metric="return", attack="clean"))
     assert f"\n{episodes}\n" in text

@@ -132,7 +132,7 @@ def test_a_pool_has_maps_at_the_same_n_as_a_policys_own_states(tmp_path: Path) -
     sizes = replace(MAPS, prefix_sizes=(1, 6, 99))
     result = study.ensure_maps(policies[0], pool, sizes, states_from="pool", resources=RESOURCES, layout=layout)
     assert result.maps.num_states == 12
-    prefixes = select(result.records, item="prefix", metric="kl_sparsity", temperature=1.0)
+    prefixes = select(result.records, prefix=True, map_kind="kl", temperature=1.0)
     assert [(record.num_states, record.episodes) for record in prefixes] == [(1, 1), (6, 4)]
     assert result.maps.prefixes[6].states_per_episode.tolist() in ([2, 1, 2, 1], [2, 2, 1, 1])
 
@@ -181,7 +181,7 @@ def test_an_interrupted_stage_leaves_nothing_that_counts_as_done(
             run_all(policy, layout)
     result = run_all(policy, layout)
     assert calls["sweep_maps"] == 2
-    assert select(result.records, metric="kmap_sparsity", item=None)
+    assert select(result.records, metric="sparsity", map_kind="kmap")
 
 
 def test_the_evaluation_of_a_reference_policy_comes_with_it(tmp_path: Path, calls: Counter[str]) -> None:
@@ -278,10 +278,11 @@ def test_controls_are_mapped_once_for_their_weights_and_states(tmp_path: Path, c
     records = controls_of(policy, layout)
     maps_of_one = calls["sweep_maps"] / 4
     assert maps_of_one >= 1
-    assert {(record.method, record.seed) for record in records} == {
-        (method, draw) for method in ("random_weights", "shuffled_weights (toy seed 0)") for draw in (0, 1)
+    assert {(record.method, record.source_method, record.source_seed, record.draw) for record in records} == {
+        *(("random_weights", None, None, draw) for draw in (0, 1)),
+        *(("shuffled_weights", "toy", 0, draw) for draw in (0, 1)),
     }
-    assert {record.num_states for record in select(records, item=None)} == {STATES.num_states}
+    assert {record.num_states for record in select(records, prefix=False)} == {STATES.num_states}
     assert controls_of(policy, layout) == records
     assert calls["sweep_maps"] == 4 * maps_of_one
     controls_of(policy, layout, draws=3)
@@ -298,9 +299,9 @@ def test_the_maps_of_a_control_are_those_of_its_network(tmp_path: Path) -> None:
         (control,) = control_policies(policy, kind, 1, seed=0)
         by_hand = AblatedByHand(control, torch.from_numpy(file.states.states))
         maps = sweep_maps([by_hand], episode_ids=file.states.episode_ids, temperatures=(1.0,), rounding_floor=1e-6)
-        (ours,) = select(records, method=control.card.method, metric="margin_drop_sparsity", item=None)
+        (ours,) = select(records, method=kind, metric="sparsity", map_kind="margin_drop", prefix=False)
         assert ours.value == pytest.approx(sparsity(maps.total().margin_drop).value, rel=1e-3)
-        (flat,) = select(records, method=control.card.method, metric="kl_sparsity", item=None, temperature=1.0)
+        (flat,) = select(records, method=kind, metric="sparsity", map_kind="kl", prefix=False, temperature=1.0)
         assert flat.value == pytest.approx(sparsity(maps.total().kl).value, rel=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""Episode seeds: different starts, and skipped seeds only repeat earlier episodes."""
+"""The seeds of a run: episodes that begin differently, and nothing lost by passing over the others."""
 
 import logging
 from dataclasses import replace

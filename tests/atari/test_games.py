@@ -1,4 +1,4 @@
-"""Names of games equal those of ALE's environment ids."""
+"""Games go by the names that ALE's environment ids have."""
 
 import ale_py
 import gymnasium

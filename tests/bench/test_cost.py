@@ -1,4 +1,4 @@
-"""The cost model against hand-computed sums."""
+"""The cost model against sums done by hand."""
 
 import json
 import os

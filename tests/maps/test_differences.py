@@ -12,7 +12,7 @@ from nrmap.maps.episode_maps import EpisodeMaps
 from nrmap.support.errors import NrmapError
 from nrmap.support.records import Record, select
 
-MAKE = partial(Record, "Freeway", "sa_ddqn", 0, item="ddqn")
+MAKE = partial(Record, "Freeway", "sa_ddqn", 0, compared_with="ddqn")
 EPISODES, SIDE = 17, 5
 ONE_PLAYER = np.zeros(EPISODES, dtype=np.int64)
 
@@ -71,13 +71,11 @@ def test_every_difference_is_that_of_leaving_each_episode_out_of_both_maps():
         ("hmap", 1.0): (ours.hmap[1], theirs.hmap[0]),
         ("kl", 1.0): (ours.kl[1], theirs.kl[0]),
     }
-    assert {(record.metric, record.temperature) for record in records} == {
-        (f"{kind}_sparsity_difference", temperature) for kind, temperature in expected
-    }
+    assert {(record.map_kind, record.temperature) for record in records} == expected.keys()
     for (kind, temperature), maps in expected.items():
-        (record,) = select(records, metric=f"{kind}_sparsity_difference", temperature=temperature)
+        (record,) = select(records, metric="sparsity_difference", map_kind=kind, temperature=temperature)
         np.testing.assert_allclose((record.value, record.low, record.high), brute_force(*maps), rtol=1e-10)
-        assert (record.interval, record.item) == ("jackknife over 17 episodes, for these two policies", "ddqn")
+        assert (record.interval, record.compared_with) == ("jackknife over 17 episodes, for these two policies", "ddqn")
 
 
 def test_episodes_of_two_players_differ_within_each_of_them_only():
@@ -148,20 +146,20 @@ def test_maps_of_other_states_are_not_compared(other):
 
 def test_over_seeds_the_interval_is_welchs():
     ours, theirs = [20.0, 26.0, 23.5, 21.0], [50.0, 53.0, 55.5]
-    record = seed_difference(MAKE, "kmap", dict(enumerate(ours)), dict(enumerate(theirs)))
+    record = seed_difference(MAKE, dict(enumerate(ours)), dict(enumerate(theirs)))
     squares = [np.var(values, ddof=1) / len(values) for values in (ours, theirs)]
     freedom = sum(squares) ** 2 / sum(s**2 / (len(v) - 1) for s, v in zip(squares, (ours, theirs), strict=True))
     half = stats.t.ppf(0.975, freedom) * sum(squares) ** 0.5
     centre = sum(ours) / 4 - sum(theirs) / 3
     np.testing.assert_allclose((record.value, record.low, record.high), (centre, centre - half, centre + half))
-    assert record.metric == "kmap_sparsity_difference"
+    assert record.metric == "sparsity_difference"
     assert record.interval == "Welch's t over 4 and 3 training seeds"
 
 
 def test_over_seeds_there_is_nothing_of_two_and_nothing_defined_of_an_undefined_one():
     three = {0: 1.0, 1: 2.0, 2: 4.0}
-    assert seed_difference(MAKE, "kmap", three, {0: 1.0, 1: 2.0}) is None
-    record = seed_difference(MAKE, "kmap", three | {3: None}, three)
+    assert seed_difference(MAKE, three, {0: 1.0, 1: 2.0}) is None
+    record = seed_difference(MAKE, three | {3: None}, three)
     assert (record.value, record.note) == (None, "S is undefined in 1 of 7 policies")
-    equal = seed_difference(MAKE, "kmap", dict.fromkeys(range(3), 5.0), dict.fromkeys(range(3), 4.0))
+    equal = seed_difference(MAKE, dict.fromkeys(range(3), 5.0), dict.fromkeys(range(3), 4.0))
     assert (equal.value, equal.low, equal.interval) == (1.0, None, None)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy_policies import BREAKOUT, FREEWAY, toy_policy
 
-from nrmap.maps.null_networks import CONTROL_KINDS, control_policies
+from nrmap.maps.null_networks import CONTROL_KINDS, control_policies, policy_fields
 from nrmap.policies.network import QNetwork
 from nrmap.policies.policy import Policy, load_policy, save_policy
 from nrmap.support.errors import NrmapError
@@ -90,8 +90,9 @@ def test_cards_say_what_the_controls_are(policy):
     assert [control.label for control in random] == [f"Freeway/random_weights/seed{draw}" for draw in (0, 1)]
     assert {control.card.parent_sha256 for control in random} == {None}
     shuffled = control_policies(policy, "shuffled_weights", draws=2, seed=0)
-    assert [control.label for control in shuffled] == [
-        f"Freeway/shuffled_weights (toy seed 3)/seed{draw}" for draw in (0, 1)
+    of_toy = {"game": "Freeway", "method": "shuffled_weights", "seed": None, "source_method": "toy", "source_seed": 3}
+    assert [policy_fields(control) for control in shuffled] == [
+        {**of_toy, "draw": draw, "policy_sha256": shuffled[draw].sha256} for draw in (0, 1)
     ]
     assert {control.card.parent_sha256 for control in shuffled} == {policy.sha256}
     assert all(control.env == policy.env and control.outputs == "q_values" for control in (*random, *shuffled))

@@ -18,6 +18,7 @@ from analyze.report.charts import (
     draw_quantiles,
 )
 from analyze.report.map_panels import control_panels, grid_panels, size_panels, sparsity_panels, temperature_panels
+from analyze.report.names import PolicyName
 from analyze.report.play_panels import Run, action_panels, certified_panels, curve_panels, gap_panels, return_panels
 from nrmap.support.records import Record
 
@@ -87,14 +88,14 @@ def test_a_learning_curve_is_the_mean_of_the_last_episodes(ax):
 
 
 def map_records(method: str = "ddqn", seed: int = 0) -> list[Record]:
-    make = partial(Record, "Freeway", method, seed, states_from="own")
+    make = partial(Record, "Freeway", method, seed, "sparsity", states_from="own")
     kmap = [
-        make("kmap_sparsity", 10.0, num_states=16, item="prefix"),
-        make("kmap_sparsity", 20.0, num_states=64, item="prefix"),
-        make("kmap_sparsity", 40.0, num_states=256, low=35.0, high=45.0),
+        make(10.0, map_kind="kmap", num_states=16, prefix=True),
+        make(20.0, map_kind="kmap", num_states=64, prefix=True),
+        make(40.0, map_kind="kmap", num_states=256, low=35.0, high=45.0),
     ]
     return kmap + [
-        make("hmap_sparsity", value, num_states=256, temperature=temperature)
+        make(value, map_kind="hmap", num_states=256, temperature=temperature)
         for temperature, value in ((0.1, 60.0), (1.0, 83.0))
     ]
 
@@ -122,15 +123,13 @@ def test_the_sparsity_chart_marks_the_papers_numbers():
 
 
 def test_controls_stand_below_the_agents_with_a_dot_for_every_draw():
-    def of(method: str, seed: int, metric: str, value: float | None, **fields) -> Record:
-        note = None if value is not None else "zero"
-        return Record("Freeway", method, seed, metric, value, states_from="own", num_states=256, note=note, **fields)
-
+    make = partial(Record, "Freeway", states_from="own", num_states=256, map_kind="kmap", note="zero")
+    random = partial(make, "random_weights", None)
     records = [
         *map_records(),
-        of("ddqn", 0, "kmap_grid_excess", 1.5, low=1.25, high=1.75),
-        *(of("random_weights", draw, "kmap_sparsity", value) for draw, value in enumerate((60.0, 62.0, None))),
-        *(of("random_weights", draw, "kmap_grid_excess", None) for draw in range(3)),
+        make("ddqn", 0, "grid_excess", 1.5, low=1.25, high=1.75),
+        *(random("sparsity", value, draw=draw) for draw, value in enumerate((60.0, 62.0, None))),
+        *(random("grid_excess", None, draw=draw) for draw in range(3)),
     ]
     sparsity, *_ = control_panels(records)
     ax = drawn(sparsity)
@@ -149,17 +148,18 @@ def test_controls_stand_below_the_agents_with_a_dot_for_every_draw():
 
 
 def test_controls_of_all_seeds_share_a_row_and_stand_beside_agents_only():
-    def of(method: str, value: float, states: str = "own") -> Record:
-        return Record("Freeway", method, 0, "kmap_sparsity", value, states_from=states, num_states=256)
+    def of(kind: str, source: str | None, seed: int | None, value: float, states: str = "own") -> Record:
+        fields = {"draw": 0, "source_method": source, "source_seed": seed, "map_kind": "kmap", "num_states": 256}
+        return Record("Freeway", f"{kind}_weights", None, "sparsity", value, states_from=states, **fields)
 
     controls = [
-        of("random_weights (on ddqn seed 0)", 60.0),
-        of("random_weights (on ddqn seed 1)", 61.0),
-        of("shuffled_weights (ddqn seed 0)", 50.0),
-        of("shuffled_weights (ddqn seed 1)", 51.0),
-        of("shuffled_weights (sa_ddqn seed 0)", 40.0),
+        of("random", "ddqn", 0, 60.0),
+        of("random", "ddqn", 1, 61.0),
+        of("shuffled", "ddqn", 0, 50.0),
+        of("shuffled", "ddqn", 1, 51.0),
+        of("shuffled", "sa_ddqn", 0, 40.0),
     ]
-    elsewhere = of("random_weights", 70.0, states="pool")
+    elsewhere = of("random", None, None, 70.0, states="pool")
     panel, *others = control_panels([*map_records(), *controls, elsewhere])
     assert not any("pool" in drawn(other).get_title() for other in others)
     ax = drawn(panel)
@@ -174,7 +174,7 @@ def test_certified_shares_have_a_panel_for_each_radius():
 
     records = [rate("sa_ddqn_ibp", 0.5, 3 / 255), rate("ddqn", 0.0, 1 / 255), rate("sa_ddqn_ibp", 0.97, 1 / 255)]
     first, second = (drawn(panel) for panel in certified_panels(records))
-    assert first.get_title() == "Certified actions at 1/255"
+    assert first.get_title() == "Certified actions at ε = 1/255"
     assert [label.get_text() for label in first.get_yticklabels()] == ["DDQN seed 0", "SA-DDQN IBP seed 0"]
     assert [line.get_xdata()[0] for line in first.get_lines()] == [0.0, 0.97]
     assert [line.get_xdata()[0] for line in second.get_lines()] == [0.5]
@@ -183,18 +183,18 @@ def test_certified_shares_have_a_panel_for_each_radius():
 
 def play_records() -> list[Record]:
     clean = partial(Record, "Freeway", "ddqn", 0, attack="clean", episodes=2)
-    attacked = partial(Record, "Freeway", "ddqn", 0, attack="pgd-10", attack_epsilon=1 / 255, episodes=1)
-    blind = partial(Record, "Freeway", "baseline", None, attack="constant:UP", episodes=1)
+    attacked = partial(Record, "Freeway", "ddqn", 0, attack="pgd", attack_steps=10, attack_epsilon=1 / 255, episodes=1)
+    blind = partial(Record, "Freeway", "constant_action", None, variant="UP", attack="clean", episodes=1)
     return [
-        clean("return", 30.0, item="0"),
-        clean("return", 32.0, item="1"),
+        clean("return", 30.0, episode=0),
+        clean("return", 32.0, episode=1),
         clean("return_mean", 31.0),
-        clean("action_share", 0.75, item="UP"),
-        clean("action_share", 0.25, item="NOOP"),
-        clean("q_gap_quantile", 0.5, item="0.5"),
-        attacked("return", 4.0, item="0"),
+        clean("action_share", 0.75, action="UP"),
+        clean("action_share", 0.25, action="NOOP"),
+        clean("q_gap_quantile", 0.5, quantile=0.5),
+        attacked("return", 4.0, episode=0),
         attacked("return_mean", 4.0),
-        blind("return", 21.0, item="0"),
+        blind("return", 21.0, episode=0),
         blind("return_mean", 21.0),
     ]
 
@@ -206,7 +206,7 @@ def test_returns_have_a_panel_for_each_attack_and_blind_players_in_the_first():
     np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], [30, 32])
     assert 21.0 in [line.get_xdata()[0] for line in ax.get_lines() if line.get_label().startswith("best constant")]
     ax = drawn(attacked)
-    assert ax.get_title() == "Returns: PGD-10, 1/255"
+    assert ax.get_title() == "Returns: PGD-10, ε = 1/255"
     np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], [4])
 
 
@@ -224,6 +224,6 @@ def test_a_run_goes_on_where_its_parent_ended():
         "episodes": [{"agent_step": step, "undiscounted_return": 1.0} for step in (10, 20)],
         "rows": [{"agent_step": 15, "loss": 0.5}],
     }
-    returns, loss = curve_panels([Run("sa_ddqn", 0, curves, steps_before=1000)], [])
+    returns, loss = curve_panels([Run(PolicyName("sa_ddqn", seed=0), curves, steps_before=1000)], [])
     np.testing.assert_array_equal(lines_of(drawn(returns))[0][0], [1010, 1020])
     np.testing.assert_array_equal(drawn(loss).get_lines()[0].get_xdata(), [1015])

@@ -26,10 +26,12 @@ TABLE1_MARKDOWN = """\
 
 1. no interval: too few episodes
 2. the map is 0 everywhere
-3. over 1 of 2 seeds: undefined in 1, not measured in 0
-4. over 1 of 2 seeds: undefined in 0, not measured in 1
+3. over 1 of 2: undefined (seed 1)
+4. over 1 of 2: not measured (seed 1)
 
 Square brackets: 95% intervals (jackknife over 16 episodes, for this policy).
+
+Maps at T = 0.1: see “Sparsity of all kinds of maps”.
 
 Rows of several seeds: the mean over seeds and, in round brackets, the smallest and the largest.
 """  # noqa: E501

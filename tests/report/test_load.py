@@ -111,7 +111,7 @@ def test_maps_that_are_not_finite_are_left_out(tmp_path, outputs):
     maps, metadata = load_maps(path)
     save_maps(path, replace(maps, kmap=np.full_like(maps.kmap, np.inf)), metadata)
     sets, (problem,) = map_sets(game_sources(find(tree))[0], tree)
-    assert [one.method for one in sets] == ["sa_ddqn"]
+    assert [one.name.method for one in sets] == ["sa_ddqn"]
     assert problem == f"{path.relative_to(tree)}: NaN or infinite values in maps"
 
 
@@ -137,7 +137,7 @@ def test_reference_policies_have_rows_and_a_section_of_their_own(tmp_path, outpu
         assert any(record.policy_sha256 == control.sha256 for record in source.records) == bool(number)
     table = build.all_tables(found)[0]
     assert [row[1].value for row in table.rows] == ["reference", "trained here"]
-    assert {entry.method: entry.reference for entry in inventory(found)} == {"ddqn": False, "sa_ddqn": True}
+    assert {entry.name.method: entry.reference for entry in inventory(found)} == {"ddqn": False, "sa_ddqn": True}
 
 
 def test_values_from_reference_are_not_shown_twice_and_disagreement_is_told(tmp_path, outputs):
@@ -172,7 +172,10 @@ def test_a_policy_that_was_published_is_one_policy(tmp_path, tiny_settings):
 def test_evaluations_of_another_version_are_left_out(tmp_path, outputs, monkeypatch):
     monkeypatch.setitem(VERSIONS, "evaluation", 99)
     found = find(outputs)
-    assert {record.method for record in found.records if record.metric == "return_mean"} == {"baseline"}
+    assert {record.method for record in found.records if record.metric == "return_mean"} == {
+        "constant_action",
+        "random_policy",
+    }
     assert len(found.problems) == 2
     assert all("evaluation/Freeway/" in text and "another version" in text for text in found.problems)
     monkeypatch.setitem(VERSIONS, "baselines", 99)
@@ -188,4 +191,4 @@ def test_what_this_version_measures_is_not_left_out(tmp_path):
     ensure_evaluation(policy, settings, layout=layout, device=torch.device("cpu"))
     found = find(layout.outputs)
     assert found.problems == ()
-    assert {record.method for record in found.records} == {"baseline", policy.card.method}
+    assert {record.method for record in found.records} == {"constant_action", "random_policy", policy.card.method}

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 
 import pytest
-from example_outputs import ACTIONS
 from html_page import Page, Tables
 
 from analyze.report import build
@@ -24,7 +23,8 @@ def html(outputs):
 
 def sparsity_record(method: str, seed: int, value: float | None) -> Record:
     note = None if value is not None else "zero"
-    return Record("Freeway", method, seed, "kmap_sparsity", value, states_from="own", num_states=8, note=note)
+    fields = {"map_kind": "kmap", "states_from": "own", "num_states": 8, "note": note}
+    return Record("Freeway", method, seed, "sparsity", value, **fields)
 
 
 def test_the_page_is_well_formed(html):
@@ -57,17 +57,21 @@ def test_every_picture_is_told_in_words(html):
     assert all(picture["alt"] and len(picture["alt"]) > 20 for picture in pictures)
 
 
+PLAYERS = {"constant_action": "always {}", "random_policy": "random actions"}
 METHODS = {"ddqn": "DDQN (vanilla)", "sa_ddqn": "SA-DDQN (adversarial)"}
-ATTACKS = {"pgd-10": "PGD-10", "pgd-50": "PGD-50", "greedy_worst_case": "worst case", "random_policy": "random actions"}
-ATTACKS |= {"clean": "clean", "noise": "noise"} | {f"constant:{name}": f"always {name}" for name in ACTIONS}
-RADII = {1 / 255: "1/255", 3 / 255: "3/255", None: None}
+ATTACKS = {"pgd-10": "PGD-10", "pgd-50": "PGD-50", "greedy_worst_case": "GWC", "clean": "clean", "noise": "noise"}
+RADII = {1 / 255: "ε = 1/255", 3 / 255: "ε = 3/255", None: None}
 
 
 def line_of(record: Record) -> frozenset[str]:
     """What the line of a list of values says that they are."""
-    of_maps = record.states_from is not None
-    words = [record.metric, f"{record.episodes} episodes", "own states" if of_maps else ATTACKS[record.attack]]
-    words += [RADII[record.attack_epsilon]] if record.attack_epsilon else []
+    words = [record.metric_key, f"{record.episodes} episodes"]
+    if record.method in PLAYERS:
+        words.append(PLAYERS[record.method].format(record.variant))
+    else:
+        words.append("own states" if record.states_from else ATTACKS[record.attack_name])
+    proofs = "proofs at " if record.attack == "clean" else ""
+    words += [proofs + RADII[record.attack_epsilon]] if record.attack_epsilon else []
     words += [f"N = {record.num_states}"] if record.num_states is not None else []
     words += [f"T = {record.temperature:g}"] if record.temperature is not None else []
     return frozenset(words)
@@ -93,7 +97,7 @@ def test_every_value_of_every_record_stands_in_the_line_of_its_policy_and_metric
         seed = "" if record.seed is None else f", seed {record.seed}"
         what = "maps on own states" if record.states_from else "evaluation"
         count = sum(map(len, expected.values()))
-        title = f"Freeway, {METHODS.get(record.method, record.method)}{seed}: {what}, {count} values"
+        title = f"Freeway, {METHODS.get(record.method, 'baselines')}{seed}: {what}, {count} values"
         (table,) = [table for table in tables if table.within[-1] == title]
         found = {frozenset(name.text.split(", ")): values.text for name, values in table.rows}
         assert found.keys() == expected.keys()
@@ -101,7 +105,8 @@ def test_every_value_of_every_record_stands_in_the_line_of_its_policy_and_metric
             for text, record in zip(found[line].split("; "), records, strict=True):
                 shown = VALUE.fullmatch(text)
                 assert shown, text
-                assert shown["item"] == (None if record.item == "prefix" else record.item)
+                parts = (record.episode, record.action, record.quantile, record.direction)
+                assert shown["item"] == next((str(part) for part in parts if part is not None), None)
                 assert is_near(None if shown["value"] == "undefined" else shown["value"], record.value), text
                 assert is_near(shown["low"], record.low), text
                 assert is_near(shown["high"], record.high), text
@@ -118,15 +123,14 @@ OF_PLAY = {"return_mean": "return", "return_std": "std", "flip_rate": "flips", "
 def places_of(record: Record) -> list[tuple[str, str]]:
     """The tables that show a headline number, and the heading above it in each."""
     if record.metric in OF_PLAY:
-        words = [ATTACKS[record.attack], RADII[record.attack_epsilon]]
+        words = [ATTACKS[record.attack_name], RADII[record.attack_epsilon]]
         if record.metric == "certified_rate":
             words = ["clean", f"proofs at {words[1]}"]
         group = f"{', '.join(filter(None, words))} ({record.episodes} episodes)"
         return [("returns", f"{group} {OF_PLAY[record.metric]}")]
     if record.metric in ("flip_pair_rate", "tie_pair_rate"):
         return [("sparsity", record.metric.replace("_pair_rate", " pairs"))]
-    (kind,) = [kind for kind in KINDS if record.metric.startswith(f"{kind}_")]
-    measure = record.metric.removeprefix(f"{kind}_")
+    kind, measure = record.map_kind, record.metric
     table, heading = OF_MAPS[measure]
     places = [(table, heading.format(KINDS[kind]))]
     papers = {"sparsity": ("table1", "S({})"), "map_entropy": ("table2", "entropy({})")}
@@ -138,7 +142,7 @@ def places_of(record: Record) -> list[tuple[str, str]]:
 
 def test_every_headline_number_stands_in_the_row_and_the_column_of_its_policy_and_metric(outputs, html):
     tables = Tables(html)
-    records = [record for record in find(outputs).records if record.item is None and record.seed is not None]
+    records = [record for record in find(outputs).records if not record.is_part and record.seed is not None]
     checked = Counter(record.method for record in records)
     assert checked["ddqn"] == checked["sa_ddqn"] > 40
     for record in records:
@@ -174,9 +178,9 @@ def test_the_page_shows_what_the_paper_printed_settings_deviations_and_provenanc
         "53.7272",
         "20.4641",
         "published: SA-DQN (PGD)",
-        "clean, proofs at 1/255 (20 episodes)",
-        "worst case, 1/255 (10 episodes)",
-        "Certified actions at 3/255",
+        "clean, proofs at ε = 1/255 (20 episodes)",
+        "GWC, ε = 1/255 (10 episodes)",
+        "Certified actions at ε = 3/255",
         "a 36 × 36 map is too small",
         "always UP",
         "random actions",
@@ -220,8 +224,8 @@ def test_a_policy_beats_the_best_constant_action_with_its_whole_interval(game, c
         return Record(game, "ddqn", seed, "return_mean", mean, low=low, high=low and 40.0, attack="clean")
 
     records = [
-        Record(game, "baseline", None, "return_mean", 21.0, attack="constant:UP"),
-        Record(game, "baseline", None, "return_mean", 99.0, attack="random_policy"),
+        Record(game, "constant_action", None, "return_mean", 21.0, variant="UP", attack="clean"),
+        Record(game, "random_policy", None, "return_mean", 99.0, attack="clean"),
         clean(0, 30.0, 20.9),
         clean(1, 23.9, 21.1),
         clean(2, 24.0, 21.1),
@@ -229,24 +233,23 @@ def test_a_policy_beats_the_best_constant_action_with_its_whole_interval(game, c
     ]
     assert glance(records) == [
         "The best constant action, always UP, returns 21.00.",
-        "DDQN (vanilla): clean 30.00 [20.90, 40.00], 23.90 [21.10, 40.00], 24.00 [21.10, 40.00], 30.00 "
-        f"(seeds 0, 1, 2, 3). Whole 95% interval above the best constant action{criterion}: {above} of 3. "
-        "Without an interval: 1.",
+        "DDQN (vanilla): clean 30.00 [20.90, 40.00] (seed 0), 23.90 [21.10, 40.00] (seed 1), "
+        "24.00 [21.10, 40.00] (seed 2), 30.00 (no interval) (seed 3). "
+        f"Above the best constant action with the whole 95% interval{criterion}: {above} of 3. Without an interval: 1.",
     ]
 
 
 def test_the_glance_has_the_returns_under_the_strongest_attack_at_each_radius():
-    def mean(
-        seed: int, value: float, attack: str, radius: float | None = None, low: float | None = None, episodes: int = 20
-    ) -> Record:
-        same = {"attack": attack, "attack_epsilon": radius and radius / 255, "low": low, "high": low and 32.0}
-        return Record("Freeway", "sa_ddqn", seed, "return_mean", value, episodes=episodes, **same)
+    def mean(seed: int, value: float, attack: str = "clean", steps: int | None = None, **fields) -> Record:
+        return Record("Freeway", "sa_ddqn", seed, "return_mean", value, attack=attack, attack_steps=steps, **fields)
 
-    records = [Record("Freeway", "baseline", None, "return_mean", 21.0, attack="constant:UP")]
-    records += [mean(0, 31.0, "clean", low=30.0), mean(1, 31.0, "clean", low=30.0), mean(0, 31.0, "noise", 0.5)]
-    records += [mean(0, 16.0, "pgd-10", 3), mean(0, 8.0, "pgd-50", 1, episodes=5), mean(0, 30.5, "pgd-10", 1, 30.0)]
-    records += [mean(1, 14.25, "pgd-10", 1), mean(0, 9.0, "pgd-50", 1, episodes=1), mean(0, 32.0, "clean", episodes=2)]
+    near, far = {"attack_epsilon": 1 / 255}, {"attack_epsilon": 3 / 255}
+    records = [Record("Freeway", "constant_action", None, "return_mean", 21.0, variant="UP", attack="clean")]
+    records += [mean(seed, 31.0, low=30.0, high=32.0, episodes=20) for seed in (0, 1)]
+    records += [mean(0, 32.0, episodes=2), mean(0, 31.0, "noise", **near), mean(1, 14.25, "pgd", 10, **near)]
+    records += [mean(0, 16.0, "pgd", 10, episodes=20, low=15.0, high=17.0, **far), mean(0, 30.5, "pgd", 10, **near)]
+    records += [mean(0, 9.0, "pgd", 50, episodes=1, **near), mean(0, 8.0, "pgd", 50, episodes=5, **near)]
     assert glance(records)[1].endswith(
-        ": 2 of 2. Under PGD-50, 1/255 over 5 episodes: 8.00 (seed 0). "
-        "Under PGD-10, 3/255 over 20 episodes: 16.00 (seed 0)."
+        ": 2 of 2. Under PGD-50, ε = 1/255 (5 episodes): 8.00 (no interval) (seed 0). "
+        "Under PGD-10, ε = 3/255 (20 episodes): 16.00 [15.00, 17.00] (seed 0)."
     )

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from analyze.report.figure_files import Sheet
 from analyze.report.gallery import MapSet, one_of_each_kind
 from analyze.report.inventory import inventory
 from analyze.report.load import find
+from analyze.report.names import PolicyName, StatesName
 from analyze.report.page import GamePart, build_page
 from analyze.report.pairing import with_differences
 from analyze.report.summary import glance
@@ -136,14 +138,13 @@ def test_controls_belong_to_no_training_and_stand_beside_the_agents(tmp_path, ou
     tree = tmp_path / "outputs"
     write_example(tree, tiny_settings(), replace(SMALL, controls=2))
     found = find(tree)
-    shuffled = {f"shuffled_weights ({method} seed 0)" for method in ("ddqn", "sa_ddqn")}
-    random = {f"random_weights (on {method} seed 0)" for method in ("ddqn", "sa_ddqn")}
-    assert {record.method for record in found.records} == {"baseline", "ddqn", "sa_ddqn", *shuffled, *random}
+    null = product(("random_weights", "shuffled_weights"), ("ddqn", "sa_ddqn"), (0,), (0, 1))
+    networks = [record for record in found.records if record.is_null_network]
+    assert {(r.method, r.source_method, r.source_seed, r.draw) for r in networks} == set(null)
     assert {record.states_from for record in found.records} == {None, "own"}, "controls are on the agents' own states"
-    assert {entry.method for entry in inventory(found)} == {"ddqn", "sa_ddqn"}
+    assert {entry.name.method for entry in inventory(found)} == {"ddqn", "sa_ddqn"}
     (source,) = game_sources(found)
-    for method in shuffled | random:
-        assert {record.seed for record in source.records if record.method == method} == {0, 1}
+    assert set(networks) <= set(source.records)
     assert glance(source.records) == glance(find(outputs).records)
     assert "controls" not in chart_panels(game_sources(find(outputs))[0])
     assert len(chart_panels(source)["controls"]) == 4
@@ -163,7 +164,7 @@ def test_controls_belong_to_no_training_and_stand_beside_the_agents(tmp_path, ou
         "one draw of every null network",
         'id="controls"',
         'id="grid"',
-        "random weights (on sa_ddqn seed 0)",
+        "random weights on states of SA-DDQN seed 0",
     ):
         assert text in page
 
@@ -171,10 +172,11 @@ def test_controls_belong_to_no_training_and_stand_beside_the_agents(tmp_path, ou
 def test_one_of_each_kind_is_on_the_same_states_with_as_many_kinds_as_there_are(tmp_path):
     def of(method: str, seed: int, states: str) -> MapSet:
         one = np.ones((1, 4, 4))
-        return MapSet(method, seed, states, TotalMaps((1.0,), 8, one[0], one[0], one, one), tmp_path)
+        total = TotalMaps((1.0,), 8, one[0], one[0], one, one)
+        return MapSet(PolicyName(method, seed=seed), StatesName(states), total, tmp_path)
 
     own = [of("ddqn", 1, "own"), of("ddqn", 0, "own"), of("sa_ddqn", 0, "own"), of("random_weights", 0, "own")]
-    pool = [of("sa_ddqn (kappa=0.1)", 1, "pool"), of("ddqn", 2, "pool")]
+    pool = [of("sa_ddqn", 1, "pool"), of("ddqn", 2, "pool")]
     assert one_of_each_kind([*pool, *own]) == [own[1], own[2], own[3]]
     assert one_of_each_kind([*own[1:3], *pool]) == [pool[1], pool[0]], "among equals the states that all share"
     assert one_of_each_kind(own[:2]) == one_of_each_kind([]) == []
@@ -206,8 +208,8 @@ def test_a_report_that_cannot_be_written_is_an_error(tmp_path):
 
 
 def test_records_csv_has_a_column_for_every_field():
-    record = Record("Freeway", "ddqn", 0, "kmap_sparsity", 1.5)
+    record = Record("Freeway", "ddqn", 0, "sparsity", 1.5)
     header, line = records_csv([record]).splitlines()
     assert header.split(",")[:5] == ["game", "method", "seed", "metric", "value"]
-    assert line.startswith("Freeway,ddqn,0,kmap_sparsity,1.5")
+    assert line.startswith("Freeway,ddqn,0,sparsity,1.5")
     assert json.dumps(header.count(",")) == str(line.count(","))

@@ -1,6 +1,7 @@
 """Returns, actions and Q-gaps in tables, beside those of the paper and of others."""
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 from table_records import PLAYED, SPARSITIES, map_record, play_record
@@ -19,21 +20,21 @@ def test_returns_stand_by_attack_from_weak_to_strong_with_blind_and_published_pl
     assert groups == [
         "",
         "clean (20 episodes)",
-        "noise, 1/255 (20 episodes)",
-        "PGD-10, 1/255 (20 episodes)",
-        "PGD-50, 1/255 (5 episodes)",
-        "PGD-10, 3/255 (20 episodes)",
+        "noise, ε = 1/255 (20 episodes)",
+        "PGD-10, ε = 1/255 (20 episodes)",
+        "PGD-50, ε = 1/255 (5 episodes)",
+        "PGD-10, ε = 3/255 (20 episodes)",
     ]
     at = {column.key: index for index, column in enumerate(table.columns)}
     players = {row[at["player"]].value: row for row in table.rows}
     ours = players["SA-DDQN (adversarial)"]
-    assert ours[at["return_mean clean 20 episodes"]] == Cell(29.5, 29.0, 30.0)
-    assert ours[at["flip_rate pgd-10 1/255 20 episodes"]].value == 0.0125
-    assert players["always UP"][at["return_mean clean 20 episodes"]].value == 21.75
-    assert players["random actions"][at["return_mean clean 20 episodes"]].value == 0.5
+    assert ours[at["return_mean clean, 20 episodes"]] == Cell(29.5, 29.0, 30.0)
+    assert ours[at["flip_rate PGD-10, ε = 1/255, 20 episodes"]].value == 0.0125
+    assert players["always UP"][at["return_mean clean, 20 episodes"]].value == 21.75
+    assert players["random actions"][at["return_mean clean, 20 episodes"]].value == 0.5
     published = players["published: SA-DQN (PGD)"]
-    assert published[at["return_mean clean 20 episodes"]].value == "33.9"
-    attacked = published[at["return_mean pgd-10 1/255 20 episodes"]]
+    assert published[at["return_mean clean, 20 episodes"]].value == "33.9"
+    attacked = published[at["return_mean PGD-10, ε = 1/255, 20 episodes"]]
     assert attacked.value == "23.7"
     assert list(players)[:3] == ["SA-DDQN (adversarial)", "always UP", "random actions"]
 
@@ -45,7 +46,7 @@ def test_what_fgsm_and_pgd_do_here_is_said_in_every_format():
     assert "FGSM and PGD try 3 objectives in turn" in to_markdown(table)
     at = {column.key: index for index, column in enumerate(table.columns)}
     published = next(row for row in table.rows if row[1].value == "published: SA-DQN (PGD)")
-    assert published[at["return_mean clean 20 episodes"]].note is None
+    assert published[at["return_mean clean, 20 episodes"]].note is None
     unattacked = returns_table([record for record in PLAYED if record.attack in ("clean", "noise")])
     assert "objectives" not in to_markdown(unattacked)
 
@@ -58,18 +59,21 @@ def test_proofs_and_the_worst_case_have_columns_of_their_own():
     ]
     table = returns_table([*PLAYED, *proven])
     groups = [group for group, _ in table.groups()]
-    assert "clean, proofs at 1/255 (20 episodes)" in groups
-    assert groups.index("worst case, 1/255 (20 episodes)") == groups.index("PGD-10, 3/255 (20 episodes)") - 1
+    assert "clean, proofs at ε = 1/255 (20 episodes)" in groups
+    assert groups.index("GWC, ε = 1/255 (20 episodes)") == groups.index("PGD-10, ε = 3/255 (20 episodes)") - 1
     at = {column.key: index for index, column in enumerate(table.columns)}
     players = {row[at["player"]].value: row for row in table.rows}
-    certified = at["certified_rate clean 1/255 20 episodes"]
+    certified = at["certified_rate clean, proofs at ε = 1/255, 20 episodes"]
     assert players["SA-DDQN (adversarial)"][certified].value == 0.9375
-    assert players["SA-DDQN (adversarial)"][at["return_mean greedy_worst_case 1/255 20 episodes"]].value == 26.0
+    worst = at["return_mean GWC, ε = 1/255, 20 episodes"]
+    assert players["SA-DDQN (adversarial)"][worst] == Cell(26.0)
+    vacuous = returns_table([replace(proven[0], value=0.0), *proven[1:]])
+    assert "the bounds certify no state" in vacuous.rows[0][-2].note
     assert players["published: CAR (IBP)"][certified].value == ".981"
     out = io.StringIO()
     print_records([*PLAYED, *proven], Console(file=out, width=160))
     assert "0.9375" in out.getvalue()
-    assert "worst case, 1/255" in out.getvalue()
+    assert "GWC, ε = 1/255" in out.getvalue()
 
 
 def test_actions_say_how_often_another_than_the_commonest_is_taken():
@@ -81,11 +85,13 @@ def test_actions_say_how_often_another_than_the_commonest_is_taken():
 def test_q_gaps_and_unknown_metrics_have_tables_too():
     (row,) = q_gap_table(PLAYED).rows
     assert [cell.value for cell in row] == ["Freeway", "whole episodes", 1000, "SA-DDQN (adversarial)", 0, 0.125]
-    excess = map_record("sa_ddqn", 0, "grid_excess", 3.5, item="vertical")
+    excess = map_record("sa_ddqn", 0, "kmap", "unheard_of", 3.5, direction="vertical")
     table = other_table([*PLAYED, *SPARSITIES, excess])
     (row,) = table.rows
     assert row[-1] == Cell(3.5)
-    assert {"grid_excess", "vertical"} <= {cell.value for cell in row}
+    assert [cell.value for cell in row[2:4]] == [
+        "unheard_of", "states_from=own, num_states=256, episodes=16, map_kind=kmap, direction=vertical",
+    ]  # fmt: skip
 
 
 def test_print_records_shows_returns_and_sparsity():

@@ -23,7 +23,7 @@ def test_table1_does_not_depend_on_the_order_of_the_records():
 
 def test_the_temperature_of_the_headline_is_that_of_most_maps_then_the_one_nearest_to_1():
     def at(*temperatures):
-        return [map_record("ddqn", 0, "hmap_sparsity", 1.0, temperature=t) for t in temperatures]
+        return [map_record("ddqn", 0, "hmap", "sparsity", 1.0, temperature=t) for t in temperatures]
 
     assert headline_temperature(at(0.1, 0.1, 1.0)) == 0.1
     assert headline_temperature(at(0.1, 2.0, 10.0)) == 2.0
@@ -31,7 +31,7 @@ def test_the_temperature_of_the_headline_is_that_of_most_maps_then_the_one_neare
 
 
 def test_any_method_has_its_columns_and_only_the_papers_agents_have_numbers_beside_them():
-    other = map_record("sa_ddqn_ibp", 0, "kmap_sparsity", 5.0)
+    other = map_record("sa_ddqn_ibp", 0, "kmap", "sparsity", 5.0)
     columns = [column.key for column in table1([other, *SPARSITIES]).columns][5:]
     assert columns[:5] == [
         "kmap_sparsity ddqn",
@@ -44,8 +44,11 @@ def test_any_method_has_its_columns_and_only_the_papers_agents_have_numbers_besi
 
 
 def test_controls_stand_in_a_table_beside_the_agents_on_the_same_states():
-    controls = [map_record("shuffled_weights (sa_ddqn seed 0)", draw, "kmap_sparsity", 5.0 + draw) for draw in range(3)]
-    elsewhere = map_record("ddqn", 0, "kmap_sparsity", 30.0, states_from="pool", num_states=512)
+    source = {"source_method": "sa_ddqn", "source_seed": 0}
+    controls = [
+        map_record("shuffled_weights", None, "kmap", "sparsity", 5.0 + draw, draw=draw, **source) for draw in range(3)
+    ]
+    elsewhere = map_record("ddqn", 0, "kmap", "sparsity", 30.0, states_from="pool", num_states=512)
     records = [*SPARSITIES, elsewhere, *controls]
     assert table1(records) == table1([*SPARSITIES, elsewhere])
     assert sparsity_table(records) == sparsity_table([*SPARSITIES, elsewhere])
@@ -53,7 +56,7 @@ def test_controls_stand_in_a_table_beside_the_agents_on_the_same_states():
     table = control_table(records)
     at = {column.key: index for index, column in enumerate(table.columns)}
     rows = [(row[at["method"]].value, row[at["seed"]].value, row[at["kmap_sparsity"]].value) for row in table.rows]
-    shuffled = "shuffled weights (sa_ddqn seed 0)"
+    shuffled = "shuffled SA-DDQN seed 0"
     assert {row for row in rows if row[0] == shuffled} == {
         (shuffled, 0, 5.0),
         (shuffled, 1, 6.0),
@@ -68,11 +71,11 @@ def test_controls_stand_in_a_table_beside_the_agents_on_the_same_states():
 
 def test_the_grid_has_its_number_its_p_value_and_what_it_is_without_a_grid():
     undefined = [
-        map_record("sa_ddqn", 0, f"kmap_grid_{name}", None, note="the map is 0 everywhere")
+        map_record("sa_ddqn", 0, "kmap", f"grid_{name}", None, note="the map is 0 everywhere")
         for name in ("excess", "p_value")
     ]
     records = [*SPARSITIES, *undefined, *grid_records("sa_ddqn", 0, temperature=1.0)]
-    records += grid_records("random_weights", 1, temperature=1.0)
+    records += grid_records("random_weights", None, draw=1, temperature=1.0)
     table = grid_table(records)
     assert [heading for heading, _ in table.groups()] == ["", "grid(K)", "grid(KL)"]
     assert [column.title for column in table.columns][-6:] == ["grid", "p", "grid", "p", "no grid", "crops"]
@@ -118,8 +121,8 @@ def test_the_sparsity_table_repeats_what_does_not_depend_on_t_in_the_row_of_ever
 
 def test_entropies_stand_beside_those_of_the_paper():
     records = [
-        map_record("sa_ddqn", 0, "kmap_map_entropy", 1.5e-20),
-        map_record("sa_ddqn", 0, "kmap_effective_pixels", 150.4),
+        map_record("sa_ddqn", 0, "kmap", "map_entropy", 1.5e-20),
+        map_record("sa_ddqn", 0, "kmap", "effective_pixels", 150.4),
     ]
     assert "| 1.50e-20 | 0.0807 |" in to_markdown(entropy_table(records))
     assert [column.title for column in measure_table(records).columns][-3:] == [
@@ -127,6 +130,26 @@ def test_entropies_stand_beside_those_of_the_paper():
         "entropy(K)",
         "entropy(K) paper",
     ]
+
+
+def test_every_game_has_its_own_headline_temperature_and_the_others_are_named():
+    other = [replace(record, game="Pong", temperature=record.temperature and 5.0) for record in SPARSITIES]
+    table = table1([*SPARSITIES, *other])
+    at = {column.key: index for index, column in enumerate(table.columns)}
+    shown = {(row[0].value, row[at["T"]].value, row[at["hmap_sparsity ddqn"]].value) for row in table.rows[::3]}
+    assert shown == {("Freeway", 1.0, 83.9998766), ("Pong", 5.0, 83.9998766)}
+    assert "Maps at T = 0.1: see “Sparsity of all kinds of maps”." in table.notes
+
+
+def test_the_spread_names_the_seeds_that_it_lacks():
+    records = [
+        map_record("ddqn", seed, "kmap", "sparsity", value, note="zero") for seed, value in enumerate((4.0, None))
+    ]
+    records += [map_record("sa_ddqn", 2, "kmap", "sparsity", 1.0)]
+    *_, spread = table1(records).rows
+    assert [cell.note for cell in spread if cell.spread] == [
+        "over 1 of 3: undefined (seed 1); not measured (seed 2)", "over 1 of 3: not measured (seed 0, seed 1)",
+    ]  # fmt: skip
 
 
 def test_a_mean_of_p_values_is_not_shown():

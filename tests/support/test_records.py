@@ -1,35 +1,96 @@
-"""Records are tidy, finite, and come back from their file."""
+"""Records are tidy, finite, and come back from their file, also from one of schema 1."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nrmap.support.errors import NrmapError
-from nrmap.support.files import write_json
+from nrmap.support.files import read_json, write_json
 from nrmap.support.records import Record, read_records, select, write_records
+
+REFERENCE = Path(__file__).parents[2] / "outputs" / "reference"
 
 
 def test_records_come_back(tmp_path: Path) -> None:
     records = [
-        Record("Freeway", "ddqn", 0, "kmap_sparsity", 42.0, low=40.0, high=44.0, states_from="own", num_states=256),
-        Record("Freeway", "sa_ddqn", 0, "kmap_sparsity", None, note="the map is 0 everywhere"),
+        Record("Freeway", "ddqn", 0, "sparsity", 0.0, low=0.0, high=44.0, map_kind="kmap", prefix=True, num_states=256),
+        Record("Freeway", "sa_ddqn", None, "sparsity", None, note="the map is 0 everywhere", draw=0, episode=0),
     ]
     write_records(tmp_path / "m.json", records, settings={"temperature": 1.0})
     assert read_records(tmp_path / "m.json") == records
     assert select(records, method="ddqn") == records[:1]
+    assert [record.is_null_network for record in records] == [False, True]
+    assert all(record.is_part for record in records)
 
 
-def test_an_undefined_value_needs_a_reason() -> None:
+def test_an_undefined_value_needs_a_reason_and_not_a_number_is_no_value() -> None:
     with pytest.raises(NrmapError, match="undefined without a note"):
-        Record("Freeway", "ddqn", 0, "kmap_sparsity", None)
-
-
-def test_not_a_number_is_no_value() -> None:
+        Record("Freeway", "ddqn", 0, "sparsity", None)
     with pytest.raises(NrmapError, match="not finite"):
-        Record("Freeway", "ddqn", 0, "kmap_sparsity", float("nan"))
+        Record("Freeway", "ddqn", 0, "sparsity", float("nan"))
 
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "m.json", {"schema": 0, "records": []})
-    with pytest.raises(NrmapError, match="schema 0: expected 1"):
+    with pytest.raises(NrmapError, match="schema 0: expected 2, or 1"):
         read_records(tmp_path / "m.json")
+
+
+def old(metric: str, **fields: Any) -> dict[str, Any]:
+    names = (
+        "attack", "attack_epsilon", "episodes", "high", "interval", "item", "low", "note", "num_states",
+        "policy_sha256", "states_from", "temperature",
+    )  # fmt: skip
+    same = {"game": "Pong", "method": "sa_ddqn", "seed": 3, "metric": metric, "value": 1.5}
+    return {**dict.fromkeys(names), **same, **fields}
+
+
+def new(metric: str, method: str = "sa_ddqn", seed: int | None = 3, **fields: Any) -> Record:
+    return Record("Pong", method, seed, metric, 1.5, **fields)
+
+
+BASELINE = {"method": "baseline", "seed": None}
+SHUFFLED = {"draw": 3, "source_method": "sa_ddqn_ibp", "source_seed": 2}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (old("return", attack="pgd-10", item="12"), new("return", attack="pgd", attack_steps=10, episode=12)),
+        (old("action_share", attack="clean", item="UPFIRE"), new("action_share", attack="clean", action="UPFIRE")),
+        (old("flip_rate", attack="greedy_worst_case"), new("flip_rate", attack="greedy_worst_case")),
+        (old("q_gap_quantile", item="0.05"), new("q_gap_quantile", quantile=0.05)),
+        (old("flip_pair_rate", states_from="own"), new("flip_pair_rate", states_from="own")),
+        (
+            old("kl_sparsity", states_from="x.npz", item="prefix"),
+            new("sparsity", map_kind="kl", states_from="file", states_set="x.npz", prefix=True),
+        ),
+        (old("kmap_grid_excess", item="vertical"), new("grid_excess", map_kind="kmap", direction="vertical")),
+        (
+            old("return_mean", attack="constant:UP", **BASELINE),
+            new("return_mean", "constant_action", None, variant="UP", attack="clean"),
+        ),
+        (
+            old("return_mean", attack="random_policy", **BASELINE),
+            new("return_mean", "random_policy", None, attack="clean"),
+        ),
+        (
+            old("margin_drop_grid_null_quantile", method="shuffled_weights (sa_ddqn_ibp seed 2)", item="0.95"),
+            new("grid_null_quantile", "shuffled_weights", None, map_kind="margin_drop", quantile=0.95, **SHUFFLED),
+        ),
+        (old("tie_pair_rate", method="random_weights"), new("tie_pair_rate", "random_weights", None, draw=3)),
+    ],
+)
+def test_facts_that_schema_1_spelled_into_words_become_fields(
+    tmp_path: Path, before: dict[str, Any], after: Record
+) -> None:
+    write_json(tmp_path / "m.json", {"schema": 1, "records": [before]})
+    assert read_records(tmp_path / "m.json") == [after]
+
+
+@pytest.mark.parametrize("path", sorted(REFERENCE.rglob("metrics.json")), ids=lambda path: "-".join(path.parts[-4:-1]))
+def test_published_metrics_keep_their_values(path: Path) -> None:
+    before, records = read_json(path)["records"], read_records(path)
+    assert [record.value for record in records] == [one["value"] for one in before]
+    assert len(set(records)) == len(records)

@@ -1,13 +1,15 @@
-"""What the report calls policies, states and episodes where there are several alike."""
+"""Policies, states and episodes of one name are told apart."""
 
 import shutil
 from dataclasses import replace
+from itertools import product
 
 from example_outputs import SMALL, synthetic_states, write_maps, write_training
 
-from analyze.report.labels import differences
 from analyze.report.load import find
+from analyze.report.names import name_of, states_of
 from analyze.report.return_tables import returns_table
+from analyze.report.variants import differences
 from nrmap.maps.null_networks import control_policies
 from nrmap.play.states import save_states
 from nrmap.policies.policy import load_policy
@@ -15,6 +17,10 @@ from nrmap.support.files import read_json, write_json
 from nrmap.support.identity import stage_identity
 from nrmap.support.layout import Layout
 from nrmap.support.records import select
+
+
+def variants_in(folder):
+    return [training.variant for training in find(folder).trainings]
 
 
 def test_evaluations_on_other_episodes_are_told_apart(tmp_path, outputs):
@@ -30,14 +36,14 @@ def test_evaluations_on_other_episodes_are_told_apart(tmp_path, outputs):
     found = find(tree)
     assert found.problems == ()
     clean = select(found.records, metric="return_mean", attack="clean")
-    assert {record.method for record in clean} == {
-        f"{method} (run_seed={seed})" for method in ("ddqn", "sa_ddqn") for seed in (0, 1)
-    }
+    methods = ("ddqn", "sa_ddqn", "random_policy", "constant_action")
+    protocols = ("run_seed=0", "run_seed=1")
+    assert {(one.method, one.protocol) for one in clean} == set(product(methods, protocols))
     players = {str(row[1].value): row for row in returns_table(found.records).rows}
     first, second = (players[f"always UP (run_seed={seed})"] for seed in (0, 1))
     assert second[3].value == first[3].value + 1
     assert {"random actions (run_seed=0)", "random actions (run_seed=1)"} <= players.keys()
-    assert {record.method for record in found.records if record.states_from} == {"ddqn", "sa_ddqn"}
+    assert {record.protocol for record in found.records if record.states_from} == {None}
 
 
 def test_variants_of_a_method_have_labels_that_tell_them_apart(tmp_path, tiny_settings, tiny_regulariser):
@@ -46,8 +52,7 @@ def test_variants_of_a_method_have_labels_that_tell_them_apart(tmp_path, tiny_se
         for seed in (0, 1):
             settings = tiny_settings(method="sa_ddqn", seed=seed)
             write_training(layout, replace(settings, regulariser=tiny_regulariser(kappa=kappa)))
-    labels = [training.method for training in find(tmp_path).trainings]
-    assert sorted(labels) == ["sa_ddqn (kappa=0.1)"] * 2 + ["sa_ddqn (kappa=0.5)"] * 2
+    assert sorted(variants_in(tmp_path)) == ["kappa=0.1"] * 2 + ["kappa=0.5"] * 2
 
 
 def test_a_training_from_before_a_setting_had_its_default(tmp_path, tiny_settings, tiny_regulariser):
@@ -62,16 +67,15 @@ def test_a_training_from_before_a_setting_had_its_default(tmp_path, tiny_setting
     for name in ("hold_advantages", "ramp_of"):
         del settings["regulariser"][name]
     write_json(path.with_name("settings.json"), settings)
-    assert [training.method for training in find(tmp_path).trainings] == ["sa_ddqn", "sa_ddqn"]
+    assert variants_in(tmp_path) == [None, None]
     write_training(Layout(tmp_path), replace(new, seed=1, anchor=1.0))
-    labels = {training.method for training in find(tmp_path).trainings}
-    assert labels == {"sa_ddqn (anchor=0.0)", "sa_ddqn (anchor=1.0)"}
+    assert set(variants_in(tmp_path)) == {"anchor=0.0", "anchor=1.0"}
 
 
 def test_seeds_are_no_variants(tmp_path, tiny_settings):
     for seed in (0, 1):
         write_training(Layout(tmp_path), tiny_settings(seed=seed))
-    assert [training.method for training in find(tmp_path).trainings] == ["ddqn", "ddqn"]
+    assert variants_in(tmp_path) == [None, None]
 
 
 def test_two_analyses_of_one_policy_with_different_ablations_are_told_apart(tmp_path, outputs):
@@ -83,8 +87,8 @@ def test_two_analyses_of_one_policy_with_different_ablations_are_told_apart(tmp_
     content = read_json(source)
     content["settings"]["ablation"]["value"] = 128
     write_json(target, content)
-    states = {record.states_from for record in find(tree).records if record.method == "ddqn" and record.states_from}
-    assert states == {"own (value=0)", "own (value=128)"}
+    mapped = [record for record in find(tree).records if record.method == "ddqn" and record.states_from]
+    assert {states_of(record).label for record in mapped} == {"own states (value=0)", "own states (value=128)"}
 
 
 def test_two_pools_of_one_name_are_told_apart(tmp_path, outputs):
@@ -96,8 +100,8 @@ def test_two_pools_of_one_name_are_told_apart(tmp_path, outputs):
         for record in content["records"]:
             record["states_from"] = "pool"
         write_json(path, content)
-    states = {record.states_from for record in find(tree).records if record.states_from}
-    assert states == {"pool (0abcde)", "pool (1abcde)"}
+    states = {states_of(record).label for record in find(tree).records if record.states_from}
+    assert states == {"pooled states (0abcde)", "pooled states (1abcde)"}
 
 
 def test_the_pools_of_all_seeds_have_one_name_and_random_weights_say_which_they_were_mapped_on(tmp_path, tiny_settings):
@@ -110,14 +114,11 @@ def test_the_pools_of_all_seeds_have_one_name_and_random_weights_say_which_they_
         save_states(pool, synthetic_states(policies[0], SMALL))
         for policy in [*policies, *control_policies(policies[1], "random_weights", 1, seed=0)]:
             write_maps(layout, policy, pool, "pool", SMALL)
-    sizes = select(find(tmp_path).records, metric="kmap_sparsity", item=None)
-    assert sorted((record.method, record.seed, record.states_from) for record in sizes) == [
-        ("ddqn", 0, "pool"),
-        ("ddqn", 1, "pool"),
-        ("random_weights (on states of seed 0)", 0, "pool"),
-        ("random_weights (on states of seed 1)", 0, "pool"),
-        ("sa_ddqn", 0, "pool"),
-        ("sa_ddqn", 1, "pool"),
+    sizes = select(find(tmp_path).records, metric="sparsity", map_kind="kmap", prefix=False)
+    assert {states_of(record).label for record in sizes} == {"pooled states"}
+    assert sorted(name_of(record).label for record in sizes) == [
+        *(f"{method} seed {seed}" for method in ("DDQN", "SA-DDQN") for seed in (0, 1)),
+        *(f"random on seed {seed} draw 0" for seed in (0, 1)),
     ]
 
 

@@ -1,0 +1,117 @@
+"""The contents of an outputs folder: trainings, results, and both together."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analyze.report.names import PolicyName
+from nrmap.policies.policy import PolicyCard
+from nrmap.support.records import Record
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run, not finished while it has no policy; `folder` is relative to the outputs.
+
+    `variant` tells it apart from other configurations of its method, where there are several.
+    """
+
+    folder: str
+    game: str
+    method: str
+    seed: int
+    reference: bool
+    settings: Mapping[str, Any]
+    curves: Mapping[str, Any] | None
+    card: PolicyCard | None
+    sha256: str | None
+    variant: str | None = None
+
+    @property
+    def name(self) -> PolicyName:
+        """The name of its policy."""
+        return PolicyName(self.method, self.variant, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One metrics.json: its records, at least one, and the settings, inputs and provenance beside them."""
+
+    folder: str
+    reference: bool
+    records: tuple[Record, ...]
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    maps: Path | None
+
+    @property
+    def first(self) -> Record:
+        """A record of the whole result: all of them share the policy and the states."""
+        return next((record for record in self.records if not record.is_part), self.records[0])
+
+    @property
+    def policy_sha256(self) -> str | None:
+        """The policy that was measured; None for baselines."""
+        return self.records[0].policy_sha256
+
+    @property
+    def is_of_maps(self) -> bool:
+        """Whether maps were measured, and not play."""
+        return self.records[0].states_from is not None
+
+    @property
+    def states_sha256(self) -> str:
+        """The hash of the set of states that the maps were made of."""
+        return str(self.inputs.get("states_sha256"))
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """The settings that its records do not hold: of maps the ablation, of an evaluation its episodes."""
+        flat = flattened(self.settings)
+        if not self.is_of_maps:
+            return {key: flat[key] for key in ("run_seed", "stream") if key in flat}
+        return {key: value for key, value in flat.items() if not key.startswith(("temperatures", "prefix_sizes"))}
+
+    def states_path(self, outputs: Path) -> Path:
+        """The file of the states that the maps were made of."""
+        return outputs / str(self.inputs.get("states_path", ""))
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything found. `problems` are files that could not be read, and why.
+
+    `differences` between methods are no measurements of a policy, so they are separate.
+    """
+
+    outputs: Path
+    trainings: tuple[Training, ...]
+    results: tuple[Result, ...]
+    problems: tuple[str, ...] = ()
+    records: tuple[Record, ...] = ()
+    differences: tuple[Record, ...] = ()
+
+    @property
+    def reference(self) -> frozenset[str]:
+        """The hashes of the reference policies."""
+        return frozenset(training.sha256 for training in self.trainings if training.reference and training.sha256)
+
+    @property
+    def games(self) -> list[str]:
+        """All games, by name."""
+        return sorted({training.game for training in self.trainings} | {record.game for record in self.records})
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as one mapping, `learner.batch_size` to its value as JSON."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{name}.")
+        else:
+            flat[name] = value if isinstance(value, str) else json.dumps(value)
+    return flat

@@ -1,0 +1,118 @@
+"""Tell apart the policies of one method, the settings of one analysis and the sets of states of one name."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+from typing import Any
+
+from analyze.report.names import name_of
+from analyze.report.results import Result, Training, flattened
+from nrmap.atari.envs import EnvSpec
+from nrmap.learning.learner import LearnerSpec
+from nrmap.learning.replay import ReplaySpec
+from nrmap.learning.settings import ExplorationSpec, TrainSettings
+from nrmap.learning.state_adversarial import RegulariserSpec
+from nrmap.support.records import Record
+
+
+def differences(variants: Sequence[Mapping[str, str]]) -> list[str]:
+    """For each of several flat settings the shortest words that tell it from the others.
+
+    One setting if it alone tells them apart, else two if no more differ, else "".
+    """
+    keys = list(dict.fromkeys(key for one in variants for key in one))
+    differing = [key for key in keys if len({one.get(key) for one in variants}) > 1]
+    distinct = len({json.dumps(one, sort_keys=True) for one in variants})
+    alone = [key for key in differing if len({one.get(key) for one in variants}) == distinct]
+    alone.sort(key=lambda key: (not key.startswith("regulariser."), key != "steps"))
+    chosen = alone[:1] or (differing if len(differing) <= 2 else [])
+    return [", ".join(f"{key.rpartition('.')[2]}={one.get(key, 'none')}" for key in chosen) for one in variants]
+
+
+# The types of the parts of a training's settings.
+_PARTS: Mapping[str, type] = {
+    "env": EnvSpec,
+    "exploration": ExplorationSpec,
+    "replay": ReplaySpec,
+    "learner": LearnerSpec,
+    "regulariser": RegulariserSpec,
+    "parent": TrainSettings,
+}
+
+
+def _with_defaults(settings: Mapping[str, Any], spec: type = TrainSettings) -> dict[str, Any]:
+    """`settings` of a `spec` and, for the fields that an older file lacks, their defaults."""
+    defaults = {field.name: field.default for field in fields(spec) if field.default is not MISSING}
+    return {
+        key: _with_defaults(value, _PARTS[key]) if key in _PARTS and isinstance(value, Mapping) else value
+        for key, value in {**defaults, **settings}.items()
+    }
+
+
+def with_variants(trainings: list[Training]) -> list[Training]:
+    """Trainings with a variant where one method has several configurations; other seeds are no other configuration."""
+    groups: dict[tuple[str, str, bool], list[Training]] = defaultdict(list)
+    for training in trainings:
+        groups[training.game, training.method, training.reference].append(training)
+    variants: dict[str, str] = {}
+    for alike in groups.values():
+        flat = [flattened(_with_defaults(training.settings)) for training in alike]
+        flat = [{key: value for key, value in one.items() if key.rpartition(".")[2] != "seed"} for one in flat]
+        if any(one != flat[0] for one in flat):
+            for training, text in zip(alike, differences(flat), strict=True):
+                variants[training.folder] = text or f"run {Path(training.folder).name[:6]}"
+    return [replace(training, variant=variants.get(training.folder)) for training in trainings]
+
+
+def told_apart(results: Sequence[Result], trainings: Sequence[Training]) -> list[Result]:
+    """Results whose records differ in some field wherever their policies, states or settings do.
+
+    The rows of a table are compared with each other, so two sets of states must not have one name,
+    nor returns of different episodes.
+    """
+    variants = {training.sha256: training.variant for training in trainings}
+    reference = {training.sha256 for training in trainings if training.reference}
+    policies: dict[Any, set[str]] = defaultdict(set)
+    sets: dict[Any, set[str]] = defaultdict(set)
+    mapped_on: dict[Any, set[str]] = defaultdict(set)
+    owners: dict[str, Record] = {}  # by set of states, a policy that was mapped on it
+    alike: dict[Any, list[Result]] = defaultdict(list)
+    for result in results:
+        first, sha256, states = result.first, result.policy_sha256, result.states_sha256
+        where = (first.game, first.states_from, first.num_states)
+        if sha256 is not None:
+            policies[first.game, name_of(first), variants.get(sha256), sha256 in reference].add(sha256)
+        if not result.is_of_maps:
+            alike[first.game].append(result)
+            continue
+        alike[sha256, where, states].append(result)
+        if first.is_null_network:
+            mapped_on[where].add(states)
+        else:
+            # A pool is shared by all policies of a seed.
+            sets[where, sha256 if first.states_from == "own" else first.seed, sha256 in reference].add(states)
+            owners.setdefault(states, first)
+    ambiguous = {one for group in (*policies.values(), *sets.values()) if len(group) > 1 for one in group}
+    protocols: dict[str, str] = {}
+    for group in alike.values():
+        texts = differences([result.protocol for result in group])
+        protocols |= {result.folder: text for result, text in zip(group, texts, strict=True) if text}
+    changed = []
+    for result in results:
+        first, sha256, states = result.first, result.policy_sha256, result.states_sha256
+        changes: dict[str, Any] = {"protocol": protocols.get(result.folder)}
+        if sha256 is not None:
+            words = [variants.get(sha256), sha256[:6] if sha256 in ambiguous else None]
+            changes["variant"] = ", ".join(filter(None, words)) or None
+        if states in ambiguous:
+            changes["states_set"] = states[:6]
+        several = len(mapped_on[first.game, first.states_from, first.num_states]) > 1
+        if first.method == "random_weights" and several and states in owners:
+            # One network was mapped on several policies' states: each set makes another row.
+            owner = owners[states]
+            changes |= {"source_seed": owner.seed}
+            changes |= {"source_method": owner.method} if first.states_from == "own" else {}
+        changed.append(replace(result, records=tuple(replace(record, **changes) for record in result.records)))
+    return changed
