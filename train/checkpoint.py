@@ -1,4 +1,4 @@
-"""Nested state as one safetensors file: tensors and arrays as such, the rest as JSON."""
+"""Nested state as one safetensors file: tensors and arrays in binary, the rest as JSON."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import atomic_path
 
 _TENSOR, _ARRAY = "__tensor__", "__array__"
-FORMAT_VERSION = "2"  # of what a training keeps, and how; without one it is the first
+FORMAT_VERSION = "2"  # version 1 wrote none
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -26,7 +26,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote; NrmapError when the file is not whole, or of another format version."""
+    """The state in `path`. Raises NrmapError for a damaged file and for another format version."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata()

@@ -1,8 +1,7 @@
-"""Acting in E environments and filling the replay, in a way that can be done again exactly.
+"""Acting in E environments and filling the replay, exactly repeatable.
 
-An emulator cannot be saved, but its state follows from a seed and the actions since. The
-collector logs both for every episode of which the replay still holds a frame; to resume, it
-plays those episodes again and the replay fills itself.
+An emulator cannot be saved, but its state follows from a seed and the actions since. The collector
+logs both for every episode that still has a frame in the replay. To resume, it plays those episodes again.
 """
 
 import struct
@@ -35,7 +34,7 @@ class EpisodeLog:
 
 @dataclass(frozen=True)
 class FinishedEpisode:
-    """A training episode that ended: unclipped return, length in agent steps, the environment it ran in."""
+    """A finished training episode: its environment, unclipped return, and length in agent steps."""
 
     env: int
     undiscounted_return: float
@@ -43,7 +42,7 @@ class FinishedEpisode:
 
 
 class Collector:
-    """The running episodes of E environments and the replay they fill."""
+    """The running episodes of E environments and the replay that they fill."""
 
     def __init__(
         self,
@@ -89,12 +88,12 @@ class Collector:
                 self._logs[env].popleft()
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Begin one agent step of every environment with `actions` [E]; the emulators run on their own threads."""
+        """Begin one agent step of every environment with `actions` [E]; emulators run on their own threads."""
         self._sent = actions
         self._env.send(actions)
 
     def receive(self) -> list[FinishedEpisode]:
-        """Wait for the step, write it to the replay, begin new episodes where old ones ended."""
+        """Wait for the step, write it to the replay, and begin new episodes where old ones ended."""
         assert self._sent is not None, "receive without send"
         step = self._env.recv()
         finished = self._write(np.arange(self.num_envs), self._sent, step)
@@ -144,10 +143,10 @@ class Collector:
         return {"episodes": episodes, "replay": self.replay.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Play the logged episodes again, which brings back emulators and replay, then set the priorities.
+        """Play the logged episodes again, which restores emulators and replay, then set the priorities.
 
-        Takes as long as acting did for the frames in the replay. Raises NrmapError where an episode
-        ends elsewhere than the log has it, or shows other frames, rewards or lives.
+        Takes as long as acting took for the frames in the replay. Raises NrmapError where an episode
+        ends at another step than in the log or has other frames, rewards or lives.
         """
         plans: list[deque[dict[str, Any]]] = [deque() for _ in range(self.num_envs)]
         for episode in state["episodes"]:
@@ -190,7 +189,7 @@ class Collector:
 
 
 def _extended(checksum: int, state: NDArray[np.uint8], *, reward: float, lives: int) -> int:
-    """`checksum` with the newest frame of `state` [C, H, W] and what came with it."""
+    """`checksum` extended by the newest frame of `state` [C, H, W], its reward and its lives."""
     return zlib.crc32(struct.pack("<fi", reward, lives), zlib.crc32(state[-1], checksum))
 
 

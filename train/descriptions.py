@@ -1,11 +1,11 @@
-"""What a training says of itself in one line, so that an override that went elsewhere is seen at its start."""
+"""One-line summary of a run; shows misplaced overrides at start-up."""
 
 from nrmap.learning.settings import PolicyFile, TrainSettings
 from nrmap.policies.policy import Policy
 
 
 def main_settings(settings: TrainSettings, parent: Policy | None) -> str:
-    """`160,000 agent steps, 38,000 updates, learning rate 0.0003 to 1e-05, ε 0.05, …`; `parent` is where it starts."""
+    """`160,000 agent steps, 38,000 updates, learning rate 0.0003 to 1e-05, ε 0.05, …`, for a run from `parent`."""
     learner, exploration, regulariser = settings.learner, settings.exploration, settings.regulariser
     parts = [
         f"{settings.steps:,} agent steps",

@@ -1,4 +1,4 @@
-"""From settings to a policy file: look it up, go on from a checkpoint, or start; one at a time."""
+"""From settings to a policy file: find it, resume its training, or train it."""
 
 import contextlib
 import logging
@@ -34,10 +34,10 @@ OpenTracker = Callable[[TrainSettings, str, Path], AbstractContextManager[Tracke
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run may do without its settings changing.
+    """Options of a run that enter no identity.
 
-    `precision` is that of a training that begins; with `any_precision` one that was begun in
-    another goes on in its own.
+    New trainings use `precision`. With `any_precision` a checkpoint of another precision resumes in
+    its own. For `greedy_every` and `greedy_episodes` see `GreedyReturns`.
     """
 
     layout: Layout
@@ -49,11 +49,11 @@ class RunOptions:
 
 
 def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
-    """The policy file of `settings`, trained now if it is not there, its parent first if that is no file.
+    """The policy file of `settings`. Trains the policy, and first its parent, where they are missing.
 
-    A lock in the run's folder lets one process train while others that want the same policy wait
-    for it. Raises NrmapError when the folder cannot be written, a checkpoint not be read or gone
-    on from with these options, and a file to start from does not fit.
+    A lock in the run's folder makes other processes that need the same policy wait. Raises
+    NrmapError for a folder that cannot be written, a checkpoint that cannot be read or resumed with
+    these options, and a parent file that does not fit.
     """
     parent = None
     if settings.parent is not None:
@@ -73,7 +73,7 @@ def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
                 return policy_path
     log.info("%s: already trained, %s", label, policy_path)
     _compare_precision(policy_path, options, label)
-    # A kill between the policy and the end leaves the checkpoint; a folder that is only read may keep it.
+    # A kill right after saving the policy leaves checkpoints behind; a read-only folder may keep them.
     with contextlib.suppress(OSError):
         for name in (CHECKPOINT_FILE, GOOD_CHECKPOINT_FILE):
             (folder / name).unlink(missing_ok=True)
@@ -147,7 +147,7 @@ def _compare_precision(policy_path: Path, options: RunOptions, label: str) -> No
 
 
 def _recorded(settings: TrainSettings, parent: Policy | None) -> dict[str, Any]:
-    """The settings as files keep them: those of a parent that is a file are its own, wherever it lies."""
+    """The settings in their recorded form; a parent file contributes its own settings, not its path."""
     values = recorded(settings)
     if parent is not None and isinstance(settings.parent, PolicyFile):
         values["parent"] = {"steps": parent.card.agent_steps, **parent.card.settings}

@@ -1,4 +1,4 @@
-"""The training loop, the same for every method: act, learn while the emulators run, remember."""
+"""The training loop of every method: act, learn while the emulators run, store."""
 
 import copy
 import math
@@ -27,7 +27,7 @@ PROBE_SPACING = 16  # agent steps of an environment
 
 @dataclass(frozen=True)
 class Iteration:
-    """One step of every environment and the updates that went with it."""
+    """One step of every environment, with its updates."""
 
     agent_step: int
     finished_episodes: list[FinishedEpisode]
@@ -44,9 +44,9 @@ class Trainer:
         initial: QNetwork | None = None,
         precision: torch.dtype = torch.float32,
     ) -> None:
-        """`initial` gives the first weights, else they are drawn from the seed; `precision` is the learner's.
+        """Train a copy of `initial`, or weights drawn from the seed; `precision` is the learner's.
 
-        A copy of `initial` is trained. With `settings.anchor` the advantages are held to its own.
+        With `settings.anchor` the advantages are held to those of `initial`.
         """
         self.settings = settings
         exploration_seed, sampling_seed, network_seed, attack_seed = np.random.SeedSequence(settings.seed).spawn(4)
@@ -114,7 +114,7 @@ class Trainer:
         return np.where(exploring >= 0, exploring, greedy)
 
     def _updates_due(self) -> int:
-        """Updates up to the coming agent step, one every `steps_per_update`, none while warming up."""
+        """Updates of the coming agent step: one every `steps_per_update`, none while warming up."""
         if self.agent_step < self.settings.warm_up_steps:
             return 0
         period = self.settings.steps_per_update
@@ -130,7 +130,7 @@ class Trainer:
             self._collected[name].append(value.detach())
 
     def metrics(self) -> dict[str, float]:
-        """The means of the update's diagnostics since the last call, where the schedules and the network stand.
+        """Means of the update's diagnostics since the last call, schedules, and probes of the network.
 
         `epsilon` is that of the first environment, which explores most. Raises NrmapError where a
         mean is not finite: the training has diverged.
@@ -171,7 +171,7 @@ class Trainer:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `get_state` gave; the episodes in the replay are played again."""
+        """Continue from a state of `get_state`; the episodes in the replay are played again."""
         self.agent_step = state["agent_step"]
         self._exploration_rng.bit_generator.state = state["exploration_rng"]
         self._sampling_rng.bit_generator.state = state["sampling_rng"]

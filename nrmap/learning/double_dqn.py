@@ -1,4 +1,4 @@
-"""The losses of Double DQN (van Hasselt et al. 2016) with n-step returns, and of training on from another policy."""
+"""The losses of Double DQN (van Hasselt et al. 2016) with n-step returns, and of an anchor to a parent policy."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def double_q_targets(
 
 
 def q_learning_targets(*, target_network: QValues, s_t: Tensor, r_t: Tensor, discount_t: Tensor) -> Tensor:
-    """r_t + discount_t · max_a Q_target(s_t, a), [B]: without the double estimator, for comparison only."""
+    """r_t + discount_t · max_a Q_target(s_t, a), [B]: plain Q-learning, as in the SA-DQN code."""
     with torch.no_grad():
         return r_t + discount_t * target_network(s_t).amax(dim=1)
 
@@ -41,9 +41,8 @@ def td_loss(*, q_tm1: Tensor, a_tm1: Tensor, targets: Tensor, weights: Tensor) -
 def anchor_loss(q_values: Tensor, parent_q_values: Tensor) -> Tensor:
     """½ Σ_a (A(s, a) − A_parent(s, a))², the mean over the batch; A(s, a) = Q(s, a) − mean_a Q(s, a), both [B, A].
 
-    A temporal-difference loss corrects the action that was taken and no other. Whatever else moves
-    the values of the others, such as a robust loss, meets no resistance. Here they are held to
-    those of the policy that the training started from; the values V(s) stay free.
+    The TD loss corrects only the action that was taken, so a robust loss moves the other actions
+    without resistance. The anchor holds the advantages of all actions to the parent policy's; V(s) stays free.
     """
     difference = q_values - parent_q_values  # [B, A]
     return (difference - difference.mean(dim=1, keepdim=True)).square().sum(dim=1).mean() / 2

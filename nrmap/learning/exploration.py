@@ -1,4 +1,4 @@
-"""How much is explored, and exploring actions that last: εz-greedy (Dabney et al. 2021)."""
+"""Exploration rates, and exploring actions that last: εz-greedy (Dabney et al. 2021)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +12,12 @@ from nrmap.support.errors import check
 
 @dataclass(frozen=True)
 class ExplorationSpec:
-    """ε-greedy: ε falls linearly over `decay_steps` agent steps, each environment having its own.
+    """ε-greedy: ε falls linearly over `decay_steps` agent steps; every environment has its own.
 
     Environment i of E explores with ε^(1 + env_spread · i / (E − 1)). An exploring action is kept
     for a number of steps drawn from the zeta distribution P(n) ∝ n^−2, at most `max_repeat`
-    (Dabney et al. 2021, εz-greedy); 1 is plain ε-greedy. Where a reward lies dozens of equal
-    actions away, as in Freeway, plain ε-greedy finds it by luck alone.
+    (Dabney et al. 2021, εz-greedy); 1 is plain ε-greedy. Plain ε-greedy hardly ever finds a reward
+    that lies dozens of equal actions away, as in Freeway.
     """
 
     epsilon_initial: float
@@ -40,7 +40,7 @@ class ExplorationSpec:
 
 
 class Explorer:
-    """Per environment, the random action it is busy with and for how many more steps."""
+    """The exploring action of every environment and its remaining steps."""
 
     def __init__(self, *, num_envs: int, num_actions: int, max_repeat: int) -> None:
         self._num_actions = num_actions

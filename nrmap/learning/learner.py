@@ -1,4 +1,4 @@
-"""One update of DDQN and of SA-DDQN with either solver; the difference between them is the middle of `update`."""
+"""One update of DDQN and of SA-DDQN; the methods differ in the middle of `Learner.update`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,11 +23,12 @@ PROBE = pgd(10)
 
 @dataclass(frozen=True)
 class LearnerSpec:
-    """The optimiser and the target network. Steps are agent steps but for `target_update_period`.
+    """The optimiser and the target network.
 
     Adam's learning rate is `learning_rate` until the fraction `decay_from` of the training, then
-    falls linearly to `learning_rate_final`. Every `target_update_period` updates the target
-    network becomes the online network. `double_q` off takes the max of the target network.
+    falls linearly to `learning_rate_final` at its last agent step. Every `target_update_period` updates
+    the target network becomes the online network. Without `double_q` targets are the target network's
+    maximum.
     """
 
     batch_size: int
@@ -49,7 +50,7 @@ class LearnerSpec:
 
 
 class Learner:
-    """The online and the target network, and how a batch changes them."""
+    """The online network, the target network, the optimiser, and their update from a batch."""
 
     def __init__(
         self,
@@ -63,11 +64,10 @@ class Learner:
         parent: QNetwork | None = None,
         anchor: float = 0.0,
     ) -> None:
-        """`regulariser` None is DDQN; `generator` draws the random starts of PGD.
+        """`regulariser` None is DDQN. `generator` draws the random numbers of the inner attack.
 
-        `precision` is that of an update's large matrix products, see `nrmap.policies.network.rounded`;
-        interval bounds are computed in float32 whatever it is. With a `parent` the advantages are
-        held to its own, by a term of weight `anchor` in the loss: see `anchor_loss`.
+        An update's large matrix products have `precision`, see `nrmap.policies.network.rounded`; interval
+        bounds are always computed in float32. With a `parent` the loss has `anchor` times `anchor_loss`.
         """
         self.spec = spec
         self.regulariser = regulariser
@@ -89,7 +89,7 @@ class Learner:
         self.attack_level = 0  # raised by one with every roll-back
 
     def update(self, batch: Batch, agent_step: int) -> dict[str, Tensor]:
-        """Learn from one batch; returns the TD errors [B] and scalar diagnostics, all on the device.
+        """Learn from one batch. Returns the TD errors [B] and scalar diagnostics, on the learner's device.
 
         `loss` is `td_loss` plus κ times `robust_loss` and the anchor's weight times `anchor_loss`.
         """
@@ -103,8 +103,8 @@ class Learner:
         kappa, attack_epsilon = self.regulariser_schedule(agent_step)
         warnings: dict[str, Tensor] = {}
         if regulariser is None or attack_epsilon == 0:  # DDQN
-            q_tm1, margins = self._q_values(s_tm1), None  # [B, A]
-        elif self.inner_attack is not None:  # SA-DDQN, eq. 7: the margins at the worst states that PGD finds
+            q_tm1, margins = self._q_values(s_tm1), None  # [B, A]; a run is DDQN until its ramp begins
+        elif self.inner_attack is not None:  # SA-DDQN, eq. 7: margins at the worst states that the inner attack finds
             with torch.no_grad():
                 a_star = self._q_values(s_tm1).argmax(dim=1)  # [B]
             s_adversarial, warnings = self.inner_attack(
@@ -113,7 +113,7 @@ class Learner:
             )  # fmt: skip
             q_tm1, q_adversarial = self._q_values(torch.cat([s_tm1, s_adversarial])).chunk(2)  # [B, A] each
             margins = other_action_margin(q_adversarial, a_star)  # [B]
-            warnings["margin_fell"] = (margins < other_action_margin(q_tm1, a_star)).float().mean()
+            warnings["margin_fell"] = (margins < other_action_margin(q_tm1.detach(), a_star)).float().mean()
         else:  # SA-DDQN, eq. 7: margins that no state of the ball exceeds
             q_tm1 = self._q_values(s_tm1)  # [B, A]
             a_star = q_tm1.argmax(dim=1)  # [B]
@@ -146,7 +146,7 @@ class Learner:
         return {"td_errors": td_errors, "q_mean": q_tm1.mean(), "loss": loss, **metrics}
 
     def regulariser_schedule(self, agent_step: int) -> tuple[float, float]:
-        """κ and the attack radius of the updates at `agent_step`, (0, 0) without a regulariser."""
+        """κ and the attack radius at `agent_step`; (0, 0) without a regulariser."""
         return self.regulariser.at(agent_step) if self.regulariser else (0.0, 0.0)
 
     def _scaled(self, states: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class Learner:
     def active_features(self, states: Tensor) -> float:
         """The fraction of the last convolution's features that are positive for any of uint8 `states` [E, C, H, W].
 
-        Near 0 the ReLUs have died: such a network takes one action for ever and looks robust for it.
+        Near 0 the ReLUs have died: the network always takes one action, which looks robust.
         """
         features = self.online.features(self._scaled(states))  # [E, F]
         return float((features > 0).any(dim=0).float().mean())
@@ -202,7 +202,7 @@ class Learner:
         return self.regulariser.attack(self.attack_level)
 
     def get_state(self) -> dict[str, Any]:
-        """Everything an update depends on besides the batch."""
+        """Everything besides the batch that an update depends on."""
         return {
             "online": self.online.state_dict(),
             "target_network": self.target_network.state_dict(),

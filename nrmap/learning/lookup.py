@@ -1,4 +1,4 @@
-"""Which file holds the policy that some settings describe."""
+"""Find the policy file of given settings."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -13,13 +13,13 @@ from nrmap.support.layout import POLICY_FILE, Layout
 
 
 def training_folder(settings: TrainSettings, layout: Layout, parent_sha256: str | None) -> Path:
-    """The folder of the run with `settings`, its parent's policy having the given hash."""
+    """The folder of the run with `settings`, whose parent policy has the given hash."""
     identity = settings.identity(parent_sha256)
     return layout.training(game=settings.env.game, method=settings.method, seed=settings.seed, identity=identity)
 
 
 def trained_policy(settings: TrainSettings, layout: Layout) -> Path:
-    """The policy file of `settings`; NrmapError when it, or the parent it starts from, is not there or does not fit."""
+    """The policy file of `settings`. Raises NrmapError where it or its parent is missing or does not fit."""
     parent_sha256 = None
     if settings.parent is not None:
         parent = settings.parent
@@ -35,7 +35,7 @@ def trained_policy(settings: TrainSettings, layout: Layout) -> Path:
 
 
 def load_parent(settings: TrainSettings, path: Path, device: str | torch.device = "cpu") -> Policy:
-    """The policy in `path`, for a run with `settings` to start from.
+    """The policy in `path` as the start of a run with `settings`.
 
     Raises NrmapError where `load_policy` does, and for a policy of another game, environment or network.
     """

@@ -1,9 +1,8 @@
-"""Experience replay: a ring of frames for each environment, n-step returns cut when sampled.
+"""Experience replay: a ring of frames per environment; n-step returns are computed when sampled.
 
-One slot holds a frame and what followed it: the action, its reward, whether the return ends
-there. The last frame of an episode has a slot of its own without an action, so a truncated
-episode can bootstrap from it and no transition ever leads from one episode into the next. There
-is no n-step queue: a slot may be sampled once the n slots after it are written.
+A slot holds a frame, the action taken there, its reward, and whether the return ends there. The last
+frame of an episode has a slot of its own without an action: a truncated episode bootstraps from it,
+and no transition leads into the next episode. A slot may be sampled once the n slots after it are written.
 """
 
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ class ReplaySpec:
         check(self.priority_floor > 0, f"priority_floor={self.priority_floor}: expected more than 0")
 
     def smallest_ring(self, frame_stack: int) -> int:
-        """The slots an environment needs for two complete transitions, of which an episode's end takes at most one."""
+        """The slots that an environment needs so that one transition is always complete."""
         return self.n_step + frame_stack + 1
 
 
@@ -60,10 +59,10 @@ class Batch:
 
 
 class Replay:
-    """The newest transitions of E environments, each environment in a ring of its own."""
+    """The newest transitions of E environments, one ring each."""
 
     def __init__(self, spec: ReplaySpec, *, num_envs: int, state_shape: tuple[int, int, int]) -> None:
-        """`state_shape` (frame_stack, height, width); single frames are kept and stacked when sampled."""
+        """`state_shape` is (frame_stack, height, width). Single frames are stored and stacked when sampled."""
         self.spec = spec
         self.num_envs = num_envs
         self.frame_stack, height, width = state_shape
@@ -99,7 +98,7 @@ class Replay:
         ended: NDArray[np.bool_],
         next_states: NDArray[np.uint8],
     ) -> None:
-        """Write one agent step of `envs` [K]: what followed their newest frames, and the next ones.
+        """Write one agent step of `envs` [K]: the actions and rewards of their newest frames, and the next frames.
 
         `terminal`: the return ends here (game over, or a lost life in training). `ended`: the
         episode is over, call `begin_episodes` before the next `append`. All [K], `next_states` [K, C, H, W].
@@ -201,7 +200,7 @@ class Replay:
         self.priorities[indices] = priorities**self.spec.priority_exponent
 
     def get_state(self) -> dict[str, Any]:
-        """What cannot be had by writing the same episodes again: the priorities."""
+        """The priorities; frames come back by writing the same episodes again."""
         return {"newest": self.newest.copy(), "weights": self.priorities.weights, "max_priority": self.max_priority}
 
     def set_state(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Quantities that change with the agent step."""
+"""Schedules: quantities as functions of the agent step."""
 
 from dataclasses import dataclass
 
@@ -28,14 +28,14 @@ class Linear:
 class SmoothRamp:
     """From 0 at `begin` to `final` at `begin + duration`: first a quartic, then a straight line.
 
-    The quartic covers the first quarter of the way and meets the line with equal value and slope,
-    so that an attack radius leaves 0 gently (the smoothed ramp of SA-DQN's auto-LiRPA schedule).
+    The quartic covers the first `quartic_fraction` of the duration and meets the line with equal value
+    and slope (the smoothed ramp of SA-DQN's auto-LiRPA schedule).
     """
 
     final: float
     begin: int
     duration: int
-    quartic_share: float = 0.25
+    quartic_fraction: float = 0.25
 
     def __call__(self, step: int) -> float:
         """The value at agent step `step`, in [0, final]."""
@@ -44,20 +44,20 @@ class SmoothRamp:
         if step >= self.begin + self.duration:
             return self.final
         # Value and slope agree where the quartic c·u⁴ meets the line through (1, 1): its slope
-        # there is 4c·m³ = (1 − c·m⁴) / (1 − m), at u = m = quartic_share.
-        share, progress = self.quartic_share, (step - self.begin) / self.duration
-        coefficient = 1 / (share**4 + 4 * share**3 * (1 - share))
-        if progress < share:
+        # there is 4c·m³ = (1 − c·m⁴) / (1 − m), at u = m = quartic_fraction.
+        fraction, progress = self.quartic_fraction, (step - self.begin) / self.duration
+        coefficient = 1 / (fraction**4 + 4 * fraction**3 * (1 - fraction))
+        if progress < fraction:
             return self.final * coefficient * progress**4
-        slope = 4 * coefficient * share**3
+        slope = 4 * coefficient * fraction**3
         return self.final * (1 - slope * (1 - progress))
 
 
 @dataclass(frozen=True)
 class GeometricRamp:
-    """0 up to `begin`, then `initial · final` and by equal factors up to `final` at `begin + duration`.
+    """0 up to `begin`, then from `initial · final` by equal factors up to `final` at `begin + duration`.
 
-    For a radius or a κ that spans orders of magnitude, each of which gets the same time.
+    Every order of magnitude takes the same time.
     """
 
     final: float
@@ -75,9 +75,9 @@ class GeometricRamp:
 
 
 def epsilon_per_env(epsilon: float, num_envs: int, spread: float) -> NDArray[np.float64]:
-    """ε_i = ε^(1 + spread · i / (E − 1)), [E]: from ε itself down to ε^(1 + spread) (Horgan et al. 2018).
+    """ε_i = ε^(1 + spread · i / (E − 1)), [E]: from ε down to ε^(1 + spread) (Horgan et al. 2018).
 
-    Environments that explore less see states that a good policy reaches. `spread` 0 gives all ε.
+    Environments that explore less reach the states of a good policy. With `spread` 0 all have ε.
     """
     ranks = np.arange(num_envs) / max(num_envs - 1, 1)
     return epsilon ** (1 + spread * ranks)

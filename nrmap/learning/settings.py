@@ -1,4 +1,4 @@
-"""Everything that a trained policy depends on, as one frozen value with an identity."""
+"""The settings that determine a trained policy, as one frozen value with an identity."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -17,7 +17,7 @@ from nrmap.support.mappings import build, merged, part
 
 @dataclass(frozen=True)
 class PolicyFile:
-    """A policy file to start from; what it holds is part of the run's identity, where it lies is not."""
+    """A policy file to start from. Its content is part of the run's identity, its path is not."""
 
     path: str
 
@@ -26,9 +26,9 @@ class PolicyFile:
 class TrainSettings:
     """One training run. `steps` and `warm_up_steps` are agent steps over all environments.
 
-    A batch is learned from every `steps_per_update` agent steps. `parent` is the policy whose
-    weights the run starts from, as the settings that train it or as a file, None to start from
-    random ones; `anchor` is the weight of holding the advantages to that policy's, see `anchor_loss`.
+    There is one update every `steps_per_update` agent steps. `parent` is the policy that the run
+    starts from, as the settings that train it or as a file; None starts from random weights. `anchor`
+    weights `anchor_loss`, the distance from the parent's advantages.
     """
 
     env: EnvSpec
@@ -79,12 +79,12 @@ class TrainSettings:
 
     @property
     def updates(self) -> int:
-        """How often the run learns from a batch; warm-up and run end with a whole step of all environments."""
+        """The number of updates. Warm-up and run end with a whole step of all environments."""
         begin, end = (-(-steps // self.num_envs) * self.num_envs for steps in (self.warm_up_steps, self.steps))
         return max(end // self.steps_per_update - begin // self.steps_per_update, 0)
 
     def identity(self, parent_sha256: str | None) -> str:
-        """The hash of these settings and of the parent's policy; the parent's own settings are in the latter."""
+        """The hash of these settings and of the parent policy, whose hash covers the parent's settings."""
         own = {**recorded(self), "parent": None}
         if not self.anchor:
             del own["anchor"]  # cards have it, identities do not: policies from before it was a setting keep their ID
@@ -106,7 +106,7 @@ def recorded(settings: Any) -> dict[str, Any]:
     return values
 
 
-# Every method and the solver of its regulariser, None without one.
+# The solver of every method's regulariser; None: no regulariser.
 METHODS = {"ddqn": None, "ddqn_continued": None, "sa_ddqn": "pgd", "sa_ddqn_ibp": "ibp"}
 # Plain DDQN from the vanilla policy is the control of SA-DDQN by PGD: it has the same steps and the same anchor.
 _SOLVER_OF_CONTROLS = "pgd"
@@ -121,12 +121,10 @@ _POLICY_SUFFIX = ".safetensors"
 def train_settings(config: Mapping[str, Any]) -> TrainSettings:
     """The settings of a run from a plain mapping with the nodes of conf/train.yaml.
 
-    `config["scale"]` gives the sizes of a training from scratch and, under `fine_tune`, what
-    differs for one that starts from a policy: the vanilla one of the same game, seed and scale, or
-    a file; what `by_solver` has there differs for one solver only. `robust_from_scratch` says what
-    differs for a method with a solver that starts from scratch. Raises NrmapError for an unknown
-    method, an unknown or missing key, a value out of range, and a run that would learn nothing, or
-    end before its robust loss has its full weight and radius.
+    `config["scale"]` has the values of a training from scratch. `fine_tune` replaces some of them for a
+    training that starts from a policy, and its `by_solver` for one solver only; `robust_from_scratch`
+    does so for a robust training from scratch. Raises NrmapError for an unknown method, an unknown or
+    missing key, a value out of range, a run without updates, and a run that ends before its ramp.
     """
     method = part(config, "method", "config")
     _check_method(method)
@@ -136,7 +134,7 @@ def train_settings(config: Mapping[str, Any]) -> TrainSettings:
     scale = {key: value for key, value in scale.items() if key not in changes}
     parent: TrainSettings | PolicyFile | None = None
     if start_from == "vanilla":
-        from_scratch = {**scale, "anchor": 0.0}  # the parent has no policy to hold its advantages to
+        from_scratch = {**scale, "anchor": 0.0}  # the parent has no parent
         parent = _settings({**config, "scale": from_scratch}, name="ddqn", regulariser=None, parent=None)
     elif start_from != "scratch":
         parent = PolicyFile(start_from)
@@ -170,7 +168,7 @@ def _check_method(method: Mapping[str, Any]) -> None:
 
 
 def _fine_tuned(scale: Mapping[str, Any], fine_tune: Mapping[str, Any], solver: str) -> dict[str, Any]:
-    """The sizes of a training that starts from a policy."""
+    """The scale's values for a training that starts from a policy."""
     where = "scale.fine_tune"
     of_solver = part(part(fine_tune, "by_solver", where), solver, f"{where}.by_solver")
     of_all = {key: value for key, value in fine_tune.items() if key != "by_solver"}
@@ -178,7 +176,7 @@ def _fine_tuned(scale: Mapping[str, Any], fine_tune: Mapping[str, Any], solver: 
 
 
 def _check_that_it_learns(settings: TrainSettings) -> None:
-    """A trainer may only collect, for a benchmark; what is asked for on a command line may not."""
+    """Reject runs without updates and runs that end before their ramp; benchmarks do not come through here."""
     check(
         settings.updates > 0,
         f"steps={settings.steps}: expected more than warm_up_steps={settings.warm_up_steps}, or nothing is learned",
@@ -227,5 +225,5 @@ def _regulariser(regulariser: Mapping[str, Any], ramp: Mapping[str, Any]) -> Reg
 
 
 def env_spec(node: Mapping[str, Any]) -> EnvSpec:
-    """The environment of the node `env`, whose `literature` is for other nodes to refer to."""
+    """The environment of the node `env`; only other nodes refer to its `literature`."""
     return build(EnvSpec, {key: value for key, value in node.items() if key != "literature"}, "env")

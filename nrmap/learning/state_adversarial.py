@@ -12,9 +12,9 @@ from nrmap.robustness.perturbations import other_action_margin
 from nrmap.support.errors import check
 
 HingeReduction = Literal["per_sample_mean", "batch_sum"]
-# What grows: the attack radius, or κ under the full radius.
+# The quantity that ramps up: the attack radius, or κ at the full radius.
 RampOf = Literal["radius", "kappa"]
-# How the inner maximum is found: from below by an attack, or from above by interval bounds (`nrmap.robustness.bounds`).
+# The inner maximum: from below by an attack, or from above by interval bounds (`nrmap.robustness.bounds`).
 Solver = Literal["pgd", "ibp"]
 # Keeps the gradient of a spread finite where all advantages are equal.
 _SMALLEST_VARIANCE = 1e-12
@@ -107,21 +107,17 @@ class RegulariserSpec:
 
 
 def hold_advantages(margins: Tensor, q_values: Tensor, actions: Tensor, *, fraction: float) -> Tensor:
-    """`margins` [B] of the worst states with another gradient, that of what the ball adds to the clean ones.
+    """`margins` [B] of the worst states, with a gradient that one dominant action cannot exploit.
 
-    A worst margin is the clean one plus what the ball adds to it. It also falls when the lead of
-    a* grows everywhere, which drives a policy towards always the same action, and what the ball
-    adds also falls when all advantages shrink together, which makes the policy arbitrary. So the
-    clean margin is held, and what the ball adds is differentiated relative to how far the
-    advantages spread over the batch.
+    A worst margin is the clean margin plus a slack that the ball adds. Eq. 7 also falls when the lead
+    of one action grows in all states, which drives a policy towards always that action. The slack also
+    falls when all advantages shrink together, which makes the policy arbitrary. So the clean margin
+    gets no gradient, and the slack gets that of its ratio to the spread of the advantages.
 
-    At fraction 1 a factor on all Q-values changes nothing, and neither does a constant added to a*. A
-    constant added to another action changes nothing where the runner-up, which a margin measures
-    a* against, is the same action in the worst state and in the clean one. Where it is not, as may
-    happen with three actions or more, the gradient raises the clean runner-up and lowers that of
-    the worst state, by 1 each: what is left of the pull on the gaps, and it makes the clean one
-    smaller. A `fraction` below 1 keeps the rest of the gradient of eq. 7. `q_values` [B, A] at the clean
-    states, `actions` a* [B].
+    At fraction 1 the gradient is 0 along a factor on all Q-values and along a constant added to a*. One
+    pull on the gaps remains: where the runner-up of the worst state is another action than that of the
+    clean state, it lowers the former and raises the latter by 1 each. A `fraction` below 1 mixes in the
+    gradient of eq. 7. `q_values` [B, A] at the clean states, `actions` a* [B].
     """
     clean = other_action_margin(q_values, actions)  # [B]
     advantages = q_values - q_values.mean(dim=1, keepdim=True)  # [B, A]
@@ -131,7 +127,7 @@ def hold_advantages(margins: Tensor, q_values: Tensor, actions: Tensor, *, fract
 
 
 def hinge_loss(margins: Tensor, *, hinge: float, reduction: HingeReduction) -> Tensor:
-    """R of eq. 7 from the margins [B] that the solver found: clamped below at −c, a scalar."""
+    """R of eq. 7 from the solver's margins [B], clamped below at −c: a scalar."""
     if reduction == "batch_sum":
         return margins.sum().clamp(min=-hinge)
     return margins.clamp(min=-hinge).mean()

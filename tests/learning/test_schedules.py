@@ -31,7 +31,7 @@ def test_linear_by_hand():
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
 def test_smooth_ramp_is_continuous_in_value_and_slope(share):
-    ramp = SmoothRamp(final=1.0, begin=1_000, duration=10**8, quartic_share=share)
+    ramp = SmoothRamp(final=1.0, begin=1_000, duration=10**8, quartic_fraction=share)
     joint = 1_000 + int(share * 10**8)
     assert ramp(joint - 1) == pytest.approx(ramp(joint + 1), rel=1e-6)
 
@@ -58,7 +58,7 @@ def test_smooth_ramp_grows_from_zero_to_its_final_value(final, begin, duration, 
 
 def test_smooth_ramp_by_hand():
     # At the joint m = 1/2 the conditions c·m⁴ + 4c·m³·(1 − m) = 1 give c = 16/5.
-    ramp = SmoothRamp(final=10.0, begin=0, duration=8, quartic_share=0.5)
+    ramp = SmoothRamp(final=10.0, begin=0, duration=8, quartic_fraction=0.5)
     quartic = [10 * 16 / 5 * (step / 8) ** 4 for step in range(5)]
     line = [10 * (1 - 8 / 5 * (1 - step / 8)) for step in range(4, 9)]
     assert quartic[4] == pytest.approx(line[0])
