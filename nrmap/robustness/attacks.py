@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nrmap.robustness.perturbations import other_action_margin, project
-from nrmap.support.errors import check, unknown_choice
+from nrmap.support.errors import NrmapError, check, unknown_choice
 
 # Maps states in [0, 1], float [N, C, H, W], to Q-values [N, A]; see `nrmap.policies.network.frozen`.
 ScoresStates = Callable[[Tensor], Tensor]
