@@ -85,9 +85,10 @@ def test_cuda_learns_what_the_cpu_learns():
 
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 @pytest.mark.parametrize("updates", [0, 1, 6])
-@pytest.mark.parametrize("robust", [False, True])
-def test_a_learner_goes_on_from_a_file(updates, robust, device, tmp_path, tiny_regulariser):
-    regulariser = tiny_regulariser() if robust else None
+@pytest.mark.parametrize("solver", [None, "pgd", "ibp"])
+def test_a_learner_goes_on_from_a_file(updates, solver, device, tmp_path, tiny_regulariser):
+    no_attack = {"solver": "ibp", "pgd_steps": 0, "pgd_step_fraction": 0.0}
+    regulariser = {None: None, "pgd": tiny_regulariser(), "ibp": tiny_regulariser(**no_attack)}[solver]
     learner = make_learner(regulariser, device=device)
     for seed in range(updates):
         learner.update(make_batch(seed), agent_step=100)

@@ -168,9 +168,21 @@ def test_kappa_zero_is_ddqn(tiny_regulariser):
     torch.testing.assert_close(weights_of(vanilla), weights_of(robust), rtol=1e-3, atol=1e-4)
 
 
-def test_before_its_ramp_sa_ddqn_is_ddqn_bit_for_bit(tiny_regulariser):
-    vanilla, robust = make_learner(), make_learner(tiny_regulariser(ramp_begin=50))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"inner_attack": kind} for kind in ("pgd", "worst_of_path", "random_steps")),
+        {"inner_attack": "n_fgsm", "pgd_steps": 1},
+        {"solver": "ibp", "pgd_steps": 0, "pgd_step_fraction": 0.0},
+    ],
+    ids=str,
+)
+def test_before_its_ramp_any_robust_learner_is_ddqn_bit_for_bit(changes, tiny_regulariser):
+    vanilla, robust = make_learner(), make_learner(tiny_regulariser(ramp_begin=50, **changes))
     for seed in range(5):
         vanilla.update(make_batch(seed), agent_step=10 * seed)
         robust.update(make_batch(seed), agent_step=10 * seed)
     assert torch.equal(weights_of(vanilla), weights_of(robust))
+    robust.update(make_batch(5), agent_step=60)
+    vanilla.update(make_batch(5), agent_step=60)
+    assert not torch.equal(weights_of(vanilla), weights_of(robust))
