@@ -31,7 +31,7 @@ from nrmap.support.files import identity_of, write_text
 from nrmap.support.layout import MAPS_FILE, METRICS_FILE, Layout
 from nrmap.support.records import RANDOM_POLICY, Record
 from nrmap.support.runtime import choose_device, keep_freed_memory
-from nrmap.support.tracking import NoTracker, TrackingSpec, decide_mode, summary_name, track
+from nrmap.support.tracking import TrackingSpec, decide_mode, summary_name, track
 
 
 def analyze(config: Mapping[str, Any]) -> None:
@@ -145,7 +145,7 @@ def _track(
         for name, path in figures.items():
             tracker.image(name, path)
         tracker.artifact(f"maps-{maps.folder.name}", "maps", [maps.folder / MAPS_FILE, maps.folder / METRICS_FILE])
-    if not isinstance(tracker, NoTracker):  # else the next analysis tries again
+    if tracker.is_active:  # else the next analysis tries again
         write_text(told, "")
 
 

@@ -1,115 +1,130 @@
-"""The trainings of a search for a recipe, side by side: `python -m bench.curves FOLDER … --to docs/search`.
+"""Curves of trainings, kept as data: `python -m bench.curves docs/training/search.csv` draws them beside the file.
 
-Every FOLDER is one outputs folder, named after its run. Writes the learning curves as one picture
-and as CSV, and prints a Markdown table: what each run changed, how far it came, and its returns.
+The first column of a file names the run, the second is the x-axis, every other column is a curve
+and gets a panel. Prints a Markdown table of where every run ended. `--add RUN=FOLDER` first takes
+in the only training under FOLDER, in place of an earlier run of that name.
 """
 
 import argparse
 import csv
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
 import matplotlib.pyplot as plt
 import numpy as np
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 
-from analyze.report.results import flattened
-from nrmap.learning.settings import train_settings
+from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import atomic_path, read_json
-from nrmap.support.layout import CURVES_FILE, SETTINGS_FILE
+from nrmap.support.layout import CURVES_FILE
 
-# What a run of another length or seed does not differ in.
-_NOT_COMPARED = ("seed", "steps", "parent", "regulariser", "method")
+# Of a training that is added to a new file.
+COLUMNS = (
+    "run", "agent_step", "recent_mean_return", "adversarial_flips", "probe_own_flips", "probe_flips",
+    "gradient_cosine", "margin_fell", "gradient_sparsity",
+)  # fmt: skip
+EVERY = 4_000  # agent steps of one row
 
-
-@dataclass(frozen=True)
-class Run:
-    """One training: what it changed of the recipe, and (updates, mean return, mean Q-value) at every row."""
-
-    name: str
-    changes: str
-    seed: int
-    num_envs: int
-    minutes: float
-    curve: list[tuple[int, float, float]]  # NaN before the first episode, or update
-    episodes: list[dict[str, Any]]
-
-    @property
-    def last_returns(self) -> list[float]:
-        """The returns of the last episode of every environment."""
-        return [episode["undiscounted_return"] for episode in self.episodes[-self.num_envs :]]
+Rows = list[dict[str, str]]
 
 
-def read_run(folder: Path, recipe: dict[str, str]) -> Run:
-    """The only training under `folder`."""
-    (path,) = folder.rglob(CURVES_FILE)
-    settings, curves = read_json(path.with_name(SETTINGS_FILE)), read_json(path)
-    own = {key: value for key, value in flattened(settings).items() if key.split(".")[0] not in _NOT_COMPARED}
-    changes = [f"`{key.rpartition('.')[2]}={value}`" for key, value in own.items() if recipe.get(key) != value]
-    curve = []
-    for row in curves["rows"]:
-        updates = max(row["agent_step"] - settings["warm_up_steps"], 0) // settings["steps_per_update"]
-        curve.append((updates, row.get("recent_mean_return", np.nan), row.get("q_mean", np.nan)))
-    minutes = curves["rows"][-1]["seconds"] / 60
-    return Run(
-        folder.name, ", ".join(changes) or "the recipe", settings["seed"], settings["num_envs"], minutes, curve,
-        curves["episodes"],
-    )  # fmt: skip
+def read(path: Path) -> Rows:
+    """The rows of a file of curves; none where there is no file."""
+    if not path.is_file():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def the_recipe(overrides: list[str]) -> dict[str, str]:
-    """The settings of `python -m train` with `overrides`, flat."""
-    with initialize_config_module("conf", version_base="1.3"):
-        config = OmegaConf.to_container(compose("train", ["outputs=unused", *overrides]), resolve=True)
-    assert isinstance(config, dict)
-    return flattened(asdict(train_settings({str(key): value for key, value in config.items()})))
+def write(path: Path, rows: Rows) -> None:
+    """Write `rows`, which have the same columns, to `path`."""
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
-def draw(runs: list[Run], path: Path) -> None:
-    """Returns and mean Q-values against updates; every line ends in its run's name."""
-    figure, panels = plt.subplots(2, 1, figsize=(8, 8), sharex=True, layout="constrained")
+def thinned(name: str, folder: Path, columns: list[str]) -> Rows:
+    """The only training under `folder`: the mean of its rows over every 4,000 agent steps, by `columns`."""
+    found = sorted(folder.rglob(CURVES_FILE))
+    check(len(found) == 1, f"{folder} has {len(found)} trainings: expected 1")
+    windows: dict[int, list[Mapping[str, float]]] = defaultdict(list)
+    for row in read_json(found[0])["rows"]:
+        windows[-(-row["agent_step"] // EVERY)].append(row)
+    rows = []
+    for window, inside in sorted(windows.items()):
+        means = {key: [row[key] for row in inside if key in row] for key in columns[2:]}
+        cells = {key: f"{fmean(values):.4g}" if values else "" for key, values in means.items()}
+        rows.append({columns[0]: name, columns[1]: str(window * EVERY), **cells})
+    return rows
+
+
+def by_run(rows: Rows) -> dict[str, np.ndarray]:
+    """Every run's values, [rows, columns], NaN where a cell is empty."""
+    runs: dict[str, list[list[float]]] = defaultdict(list)
+    for row in rows:
+        name, *cells = row.values()
+        runs[name].append([float(cell) if cell else np.nan for cell in cells])
+    return {name: np.array(values) for name, values in runs.items()}
+
+
+def draw(rows: Rows, path: Path) -> None:
+    """A panel for each curve; a line ends in its run's name."""
+    _, x_label, *columns = rows[0]
+    figure, panels = plt.subplots(
+        len(columns), 1, figsize=(8, 3.2 * len(columns)), sharex=True, layout="constrained", squeeze=False
+    )
     colours = plt.get_cmap("tab20")
-    for index, run in enumerate(runs):
-        curve = np.array(run.curve)  # [rows, 3]
-        for axes, values in zip(panels, curve[:, 1:].T, strict=True):
-            known = np.isfinite(values)
+    for index, (name, values) in enumerate(by_run(rows).items()):
+        for axes, column in zip(panels[:, 0], values[:, 1:].T, strict=True):
+            known = np.isfinite(column)
             if known.any():
-                axes.plot(curve[known, 0] / 1000, values[known], color=colours(index), linewidth=1.2)
-                end = (curve[known, 0][-1] / 1000, values[known][-1])
-                axes.annotate(run.name, end, xytext=(3, 0), textcoords="offset points", va="center", fontsize=9)
-    panels[0].set(ylabel="mean return of the last 20 training episodes")
-    panels[1].set(ylabel="mean Q-value of the batches", xlabel="thousand updates")
-    for axes in panels:
+                axes.plot(values[known, 0] / 1000, column[known], color=colours(index % 20), linewidth=1.2)
+                end = (values[known, 0][-1] / 1000, column[known][-1])
+                axes.annotate(name, end, xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
+    for axes, column in zip(panels[:, 0], columns, strict=True):
+        axes.set(ylabel=column.replace("_", " "))
         axes.grid(alpha=0.2)
+    panels[-1, 0].set(xlabel=f"thousand {x_label.replace('_', ' ')}s".replace("ss", "s"))
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=130)
     plt.close(figure)
 
 
+def ends(rows: Rows) -> list[str]:
+    """A Markdown table: the last known value of every curve of every run."""
+    header = [name.replace("_", " ") for name in rows[0]]
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    for name, values in by_run(rows).items():
+        cells = [f"{values[-1, 0]:,.0f}"]
+        for column in values[:, 1:].T:
+            known = column[np.isfinite(column)]
+            cells.append(f"{known[-1]:.3g}" if len(known) else "—")
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return lines
+
+
 def main() -> None:
-    """Compare the runs that were named."""
+    """Add the runs that were named, draw the file and print its table."""
     parser = argparse.ArgumentParser(prog="python -m bench.curves", description=__doc__)
-    parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--to", type=Path, required=True, help="path of the picture and the CSV, without their endings")
-    parser.add_argument("--recipe", nargs="*", default=[], help="overrides that make the settings to compare with")
+    parser.add_argument("file", type=Path, help="a CSV file of curves; the picture is written beside it")
+    parser.add_argument("--add", nargs="*", default=[], metavar="RUN=FOLDER", help="trainings to take in")
     options = parser.parse_args()
-    recipe = the_recipe(options.recipe)
-    runs = [read_run(folder, recipe) for folder in options.folders]
-    draw(runs, options.to.with_suffix(".png"))
-    with atomic_path(options.to.with_suffix(".csv")) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("run", "updates", "recent_mean_return", "q_mean"))
-        for run in runs:
-            writer.writerows((run.name, updates, f"{mean:.2f}", f"{q:.4f}") for updates, mean, q in run.curve)
-    print("| run | seed | differs from the recipe in | updates | minutes | last return of every environment |")
-    print("|---|---|---|---|---|---|")
-    for run in runs:
-        returns = run.last_returns
-        spread = f"{np.mean(returns):.1f} ({min(returns):g} to {max(returns):g})" if returns else "—"
-        print(f"| {run.name} | {run.seed} | {run.changes} | {run.curve[-1][0]:,} | {run.minutes:.0f} | {spread} |")
+    rows = read(options.file)
+    for name, _, folder in (given.partition("=") for given in options.add):
+        columns = list(rows[0]) if rows else list(COLUMNS)
+        rows = [row for row in rows if row[columns[0]] != name] + thinned(name, Path(folder), columns)
+    if not rows:
+        raise SystemExit(f"{options.file} holds no curves; add some with --add RUN=FOLDER")
+    if options.add:
+        write(options.file, rows)
+    draw(rows, options.file.with_suffix(".png"))
+    print("\n".join(ends(rows)))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except NrmapError as error:
+        raise SystemExit(f"error: {error}") from error

@@ -2,7 +2,7 @@
 
 Helps to search for a recipe. FILE is a policy or the checkpoint of a running training. Plays whole
 greedy episodes with validation seeds, which neither training nor evaluation uses, and attacks some
-of their states with PGD. Prints one Markdown row per file.
+of their states with PGD and with the training's own attack. Prints one Markdown row per file.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from nrmap.atari.envs import VALIDATION_STREAM, EnvSpec, SeededVectorEnv
+from nrmap.learning.inner_attack import InnerAttack
 from nrmap.learning.settings import build
 from nrmap.play.evaluation import AttackRun, EvaluationSettings, evaluate
 from nrmap.play.states import collect_states
@@ -24,6 +25,10 @@ from nrmap.support.records import select
 from train.checkpoint import load_checkpoint
 
 RUN_SEED = 0
+COLUMNS = (
+    "policy", "steps", "clean", "PGD-10", "actions", "gap 5% 50% 95%", "shift", "own flips", "flipped", "bound",
+    "certified",
+)  # fmt: skip
 
 
 def read(path: Path) -> Policy:
@@ -36,8 +41,28 @@ def read(path: Path) -> Policy:
     actions = SeededVectorEnv(env, 1).num_actions
     network = QNetwork(NetworkSpec(channels, height, width, actions, dueling=settings["dueling"]))
     network.load_state_dict({name: tensor.half().float() for name, tensor in state["learner"]["online"].items()})
-    card = PolicyCard(settings["method"], settings["seed"], state["agent_step"], identity="unfinished")
+    card = PolicyCard(settings["method"], settings["seed"], state["agent_step"], "unfinished", settings)
     return Policy(network.requires_grad_(False), env, card).eval()
+
+
+def own_attack(policy: Policy) -> InnerAttack | None:
+    """The attack that the policy was trained against, after its last roll-back; None without one."""
+    settings = policy.card.settings.get("regulariser")
+    if settings is None or settings["solver"] != "pgd":
+        return None
+    attack = InnerAttack(settings.get("inner_attack", "pgd"), settings["pgd_steps"], settings["pgd_step_fraction"])
+    return attack.strengthened(len(policy.card.results.get("rollbacks", [])))
+
+
+def own_flips(policy: Policy, states: torch.Tensor, attack_epsilon: float) -> str:
+    """The fraction of `states`, float [N, C, H, W] in [0, 1], that the training's own attack flips."""
+    attack = own_attack(policy)
+    if attack is None:
+        return "—"
+    a_star = policy.network(states).argmax(dim=1)  # [N]
+    generator = torch.Generator().manual_seed(RUN_SEED)
+    reached, _ = attack(policy.network, states, a_star, attack_epsilon=attack_epsilon, generator=generator)
+    return f"{(policy.network(reached).argmax(dim=1) != a_star).float().mean():.1%}"
 
 
 def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: int, attack_epsilon: float) -> list[str]:
@@ -70,6 +95,7 @@ def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: i
         shares,
         gaps,
         f"{(attacked.margins - attacked.clean_margins).mean():.4f}",
+        own_flips(policy, states, attack_epsilon),
         f"{attacked.flipped.float().mean():.1%}",
         f"{bounds.median():.3g}",
         f"{(bounds < 0).float().mean():.1%}",
@@ -87,8 +113,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print("| policy | steps | clean | PGD-10 | actions | gap 5% 50% 95% | shift | flipped | bound | certified |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|", " | ".join(COLUMNS), "|")
+    print("|" + "---|" * len(COLUMNS))
     for path in options.files:
         cells = look(
             read(path),

@@ -1,4 +1,5 @@
-"""A W&B server on this machine that speaks as much of the protocol as a run and a workspace need."""
+# ruff: noqa: N802, N815 - the names of the protocol
+"""A local W&B server that implements the parts of the protocol that runs and workspaces need."""
 
 import contextlib
 import json
@@ -9,9 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import wandb
 from wandb_files import KEY, forget_account
 
+PROJECT = {"id": "project", "name": "nrmap", "entity": {"id": "entity", "name": "someone"}}
+
 
 class Server(ThreadingHTTPServer):
-    """Remembers what every run sent; `refuses` answers every request with that status instead."""
+    """Keeps everything that runs send; `refuses` is a status that answers every request instead."""
 
     daemon_threads = True
 
@@ -21,12 +24,10 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.refuses = None
         self.runs = {}
-        self.uploads = {}
         self.views = []
-        self.committed = []
 
     def handle_error(self, request, client_address):
-        """Clients hang up as they please."""
+        """Ignore clients that hang up."""
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -50,9 +51,7 @@ class Answer(BaseHTTPRequestHandler):
         else:
             self.reply({})
 
-    def do_PUT(self):
-        self.server.uploads[self.path] = self.rfile.read(int(self.headers["content-length"]))
-        self.reply({})
+    do_PUT = do_POST  # uploads of files
 
     def reply(self, value, status=200):
         content = json.dumps(value).encode()
@@ -70,99 +69,44 @@ class Answer(BaseHTTPRequestHandler):
             run["exit_codes"].append(message["exitcode"])
         self.reply({})
 
-    def Viewer(self, variables):  # noqa: N802
+    def Viewer(self, variables):
         someone = {"id": "user", "entity": "someone", "username": "someone", "email": "a@b.c", "flags": "{}"}
         return {"viewer": {**someone, "teams": {"edges": []}}}
 
-    def UpsertView2(self, variables):  # noqa: N802
+    def UpsertView2(self, variables):
         self.server.views.append(variables)
         return {"upsertView": {"view": {"id": "view", "name": "nw-saved-v"}, "inserted": True}}
 
-    def RunResumeStatus(self, variables):  # noqa: N802
+    def RunResumeStatus(self, variables):
         run = self.server.runs.get(variables["name"])
         bucket = run and {
-            "id": "bucket",
-            "name": variables["name"],
-            "displayName": run["sent"]["displayName"],
-            "summaryMetrics": "{}",
-            "config": "{}",
-            "historyLineCount": len(run["rows"]),
-            "historyTail": json.dumps([json.dumps(run["rows"][-1])]),
-            "eventsLineCount": 0,
-            "eventsTail": "[]",
-            "logLineCount": 0,
-            "tags": [],
-            "notes": None,
-            "wandbConfig": '{"t": 1}',
-        }
+            **self.bucket(run), "summaryMetrics": "{}", "historyTail": json.dumps([json.dumps(run["rows"][-1])]),
+            "eventsLineCount": 0, "eventsTail": "[]", "logLineCount": 0, "tags": [], "wandbConfig": '{"t": 1}',
+        }  # fmt: skip
         return {"model": {**PROJECT, "bucket": bucket}}
 
-    def UpsertBucket(self, variables):  # noqa: N802
+    def UpsertBucket(self, variables):
         run = self.server.runs.setdefault(variables["name"], {"sent": variables, "rows": [], "exit_codes": []})
-        bucket = {
-            "id": "bucket",
-            "name": variables["name"],
-            "displayName": run["sent"]["displayName"],
-            "description": None,
-            "config": "{}",
-            "sweepName": None,
-            "project": PROJECT,
-            "historyLineCount": len(run["rows"]),
-        }
-        return {"upsertBucket": {"bucket": bucket, "inserted": not run["rows"]}}
+        return {"upsertBucket": {"bucket": {**self.bucket(run), "project": PROJECT}, "inserted": not run["rows"]}}
 
-    def CreateRunFiles(self, variables):  # noqa: N802
+    def bucket(self, run):
+        sent = run["sent"]
+        return {
+            "id": "bucket", "name": sent["name"], "displayName": sent["displayName"], "description": None,
+            "notes": None, "config": "{}", "sweepName": None, "historyLineCount": len(run["rows"]),
+        }  # fmt: skip
+
+    def CreateRunFiles(self, variables):
         files = [{"name": name, "uploadUrl": f"{self.server.url}/{name}"} for name in variables["files"]]
         return {"createRunFiles": {"runID": "bucket", "uploadHeaders": [], "files": files}}
 
-    def ArtifactType(self, variables):  # noqa: N802
-        return {"project": {"artifact": None}}
-
-    def ServerFeaturesQuery(self, variables):  # noqa: N802
+    def ServerFeaturesQuery(self, variables):
         return {"serverInfo": {"features": []}}
-
-    def CreateArtifact(self, variables):  # noqa: N802
-        name = variables["input"]["artifactCollectionName"]
-        sequence = {"id": "sequence", "latestArtifact": None}
-        return {"createArtifact": {"artifact": {"id": name, "state": "PENDING", "artifactSequence": sequence}}}
-
-    def CreateArtifactManifest(self, variables):  # noqa: N802
-        return {"createArtifactManifest": {"artifactManifest": self.manifest(variables["artifactID"])}}
-
-    def UpdateArtifactManifest(self, variables):  # noqa: N802
-        return {"updateArtifactManifest": {"artifactManifest": self.manifest(variables["artifactManifestID"])}}
-
-    def manifest(self, name):
-        file = {"id": "file", "name": "m", "displayName": "m", "uploadHeaders": []}
-        return {"id": name, "file": {**file, "uploadUrl": f"{self.server.url}/manifests/{name}"}}
-
-    def CreateArtifactFiles(self, variables):  # noqa: N802
-        nodes = [
-            {
-                "id": "file",
-                "name": file["name"],
-                "displayName": file["name"],
-                "uploadUrl": f"{self.server.url}/artifacts/{file['artifactID']}/{file['name']}",
-                "uploadHeaders": [],
-                "storagePath": None,
-                "uploadMultipartUrls": None,
-                "artifact": {"id": file["artifactID"]},
-            }
-            for file in variables["input"]["artifactFiles"]
-        ]
-        return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
-
-    def CommitArtifact(self, variables):  # noqa: N802
-        self.server.committed.append(variables["artifactID"])
-        return {"commitArtifact": {"artifact": {"id": variables["artifactID"], "digest": "digest"}}}
-
-
-PROJECT = {"id": "project", "name": "nrmap", "entity": {"id": "entity", "name": "someone"}}
 
 
 @contextlib.contextmanager
 def server_with_account(monkeypatch, home):
-    """A server that the user of this process has a key for."""
+    """A server for which the user of this process has an API key."""
     forget_account(monkeypatch, home)
     wandb.teardown()
     with Server() as server:

@@ -26,10 +26,14 @@ class ComputeOptions:
     precision: str
     threads: int
     checkpoint_seconds: float
+    greedy_every: int
+    greedy_episodes: int
 
     def __post_init__(self) -> None:
         check(self.threads >= 0, f"threads={self.threads}: expected at least 0 (every core that the process may use)")
-        check(self.checkpoint_seconds >= 0, f"checkpoint_seconds={self.checkpoint_seconds}: expected at least 0")
+        for name in ("checkpoint_seconds", "greedy_every"):
+            check(getattr(self, name) >= 0, f"{name}={getattr(self, name)}: expected at least 0")
+        check(self.greedy_episodes >= 1, f"greedy_episodes={self.greedy_episodes}: expected at least 1")
 
 
 def train(config: Mapping[str, Any]) -> None:
@@ -60,6 +64,8 @@ def train(config: Mapping[str, Any]) -> None:
         precision=choose_precision(compute.precision, device),
         any_precision=compute.precision == "auto",
         checkpoint_seconds=compute.checkpoint_seconds,
+        greedy_every=compute.greedy_every,
+        greedy_episodes=compute.greedy_episodes,
         open_tracker=open_tracker,
     )
     print(ensure_trained(settings, options))

@@ -23,6 +23,7 @@ from nrmap.support.runtime import provenance
 from nrmap.support.tracking import Tracker
 from train.curves import Curves
 from train.descriptions import main_settings
+from train.greedy_returns import GreedyReturns
 from train.trainer import Trainer
 from train.training import GOOD_CHECKPOINT_FILE, name_of, start_or_resume
 
@@ -46,6 +47,8 @@ class RunOptions:
     any_precision: bool
     checkpoint_seconds: float
     open_tracker: OpenTracker
+    greedy_every: int = 0
+    greedy_episodes: int = 4
 
 
 def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
@@ -114,6 +117,7 @@ def _train(
         initial=None if parent is None else parent.network,
     )
 
+    greedy_returns = GreedyReturns(settings.env, settings.seed, options.greedy_every, options.greedy_episodes)
     last_checkpoint = time.monotonic()
     with Progress(f"{label}: training", unit="steps", initial=training.trainer.agent_step) as progress:
         for iteration in training.iterations():
@@ -121,7 +125,9 @@ def _train(
             curves.record(iteration)
             if curves.row_is_due(iteration.agent_step) or iteration.agent_step >= settings.steps:
                 row = curves.add_row(iteration.agent_step, trainer.metrics())
-                tracker.log(row, step=iteration.agent_step)
+                greedy_returns.start_if_due(row, trainer.learner.online)
+                is_last = iteration.agent_step >= settings.steps
+                tracker.log({**row, **greedy_returns.finished(wait=is_last)}, step=iteration.agent_step)
             progress.update(iteration.agent_step, settings.steps, curves.describe())
             if time.monotonic() - last_checkpoint > options.checkpoint_seconds:
                 training.save()
@@ -132,9 +138,7 @@ def _train(
     policy_path = folder / POLICY_FILE
     save_policy(policy_path, _policy(settings, training.trainer, parent, curves), dtype=torch.float16)
     training.remove_checkpoints()
-    recent = curves.recent_mean_return()
-    tracker.summary({"seconds": curves.seconds, **({} if recent is None else {"recent_mean_return": recent})})
-    tracker.artifact(label.replace("/", "-"), "policy", [policy_path, folder / CURVES_FILE])
+    tracker.artifact(label, "policy", [policy_path, folder / CURVES_FILE])
     log.info("%s: trained, %s, %s", label, curves.describe(), policy_path)
 
 

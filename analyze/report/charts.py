@@ -3,11 +3,11 @@
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
@@ -97,8 +97,7 @@ def draw_lines(
             ax.minorticks_off()
     elif any(np.max(one.x, initial=0) >= 10_000 for one in series):
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    # Without an offset in a corner: values near 84 differ in their last digits only.
-    ax.ticklabel_format(axis="y", useOffset=False)
+    _in_full(ax, "y")
     ax.set_xlabel(x_label)
     ax.set_ylabel(y_label)
     ax.grid(alpha=0.3)
@@ -138,14 +137,22 @@ def draw_intervals(
     ax.set_ylim(len(rows) - 0.4, -0.6)
     if limits is not None:
         ax.set_xlim(*limits)
-    low, high = ax.get_xlim()
-    if high - low < 1e-3 * abs(high):
-        ax.xaxis.set_major_locator(MaxNLocator(2))  # labels that differ in the last digits are long
-    ax.ticklabel_format(axis="x", useOffset=False)
+    _in_full(ax, "x")
     ax.set_xlabel(x_label)
     ax.grid(axis="x", alpha=0.3)
     if marks:
         _legend_below(ax)
+
+
+def _in_full(ax: Axes, axis: Literal["x", "y"]) -> None:
+    """Tick labels without an offset, and limits at which values that agree to a millionth look equal."""
+    low, high = ax.get_xlim() if axis == "x" else ax.get_ylim()
+    middle, least = (low + high) / 2, 1e-6 * abs(high)
+    if high - low < least:
+        ax.set(**{f"{axis}lim": (middle - least, middle + least)})
+    if high - low < 1e-3 * abs(high):
+        ax.locator_params(axis=axis, nbins=2)  # labels that differ in the last digits are long
+    ax.ticklabel_format(axis=axis, useOffset=False)
 
 
 def _legend_below(ax: Axes) -> None:

@@ -40,17 +40,18 @@ from nrmap.robustness.attacks import epsilon_text
 from nrmap.support.records import CONSTANT_ACTION, Record, select
 
 _DIAGNOSTICS = {
+    "greedy_return": "Greedy return on validation seeds",
     "loss": "Loss",
     "td_loss": "TD part of the loss",
     "q_mean": "Mean Q-value over the batch and all actions",
     "anchor_loss": "Distance from the vanilla agent's advantages",
     "robust_loss": "Regulariser R of eq. 7",
-    "adversarial_flips": "Fraction of the batch whose action the training's PGD flips",
+    "adversarial_flips": "Fraction of the batch that the training attack flips",
     "uncertified": "Fraction of the batch that the bounds do not certify",
-    "probe_flips": "Fraction of states that PGD-10, not used in training, flips",
-    "probe_own_flips": "Fraction of the same states that the training's attack flips",
+    "probe_flips": "Probe: fraction of states that PGD-10 flips",
+    "probe_own_flips": "Probe: fraction that the training attack flips",
     "gradient_cosine": "Cosine of the training attack's first two gradients",
-    "margin_fell": "Fraction of the batch whose margin fell under the training's attack",
+    "margin_fell": "Fraction of the batch whose margin the attack lowers",
     "gradient_sparsity": "S of the margin's input gradient, eq. 9",
     "active_features": "Fraction of features that are active",
 }
@@ -184,7 +185,8 @@ def curve_panels(runs: Sequence[Run], records: Sequence[Record]) -> list[Panel]:
             curves.append(Curve(run.name.short, steps, returns, styles[run.name.group][0]))
     panels = []
     if curves:
-        best = max((r.value or 0.0 for r in select(records, metric="return_mean") if r.is_baseline), default=None)
+        baselines = of_most_episodes(one for one in select(records, metric="return_mean") if one.is_baseline)
+        best = max((record.value or 0.0 for record in baselines), default=None)
         marks = [] if best is None else [ReferenceLine("best baseline", best)]
         title = "Training returns, mean of the last 20 episodes"
         ends = "; ".join(f"{curve.label} ends at {curve.returns[-20:].mean():.2f}" for curve in curves)

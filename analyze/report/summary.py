@@ -75,31 +75,30 @@ def _differences(differences: Sequence[Record], base: PolicyName) -> Iterator[st
     for kind in ("kmap", "margin_drop") if without_flips else ("kmap",):
         mine = select(differences, metric=DIFFERENCE, map_kind=kind)
         mine = sorted(mine, key=lambda record: record.seed or 0)
-        paired = [_with_seed(record) for record in mine if record.seed is not None]
-        of_means = [_with_interval(record) for record in mine if record.seed is None]
+        paired = [record for record in mine if record.seed is not None]
+        of_means = [record for record in mine if record.seed is None]
         parts = [
-            f"{label}: {', '.join(values)}"
-            for label, values in (("on the same states", paired), ("of the means over seeds", of_means))
-            if values
+            f"{label}: {_values(differing)}"
+            for label, differing in (("on the same states", paired), ("of the means over seeds", of_means))
+            if differing
         ]
         if parts:
             yield f"{metric_name('sparsity', kind).title} minus that of {base.title}, {'; '.join(parts)}."
 
 
-def _with_interval(record: Record) -> str:
-    """`-31.20 [-33.00, -29.40]`."""
-    digits = metric_name(record.metric, record.map_kind).digits
-    if record.value is None:
-        return "undefined"
-    value, *ends = (
-        None if number is None else format_number(number, digits, scientific=False)
-        for number in (record.value, record.low, record.high)
-    )
-    return f"{value} (no interval)" if ends[0] is None else f"{value} [{ends[0]}, {ends[1]}]"
-
-
-def _with_seed(record: Record) -> str:
-    return f"{_with_interval(record)} (seed {record.seed})"
+def _values(records: Sequence[Record]) -> str:
+    """`-31.20 [-33.00, -29.40], -30.50 (seeds 0, 1)`: values, intervals where there are any, and seeds."""
+    texts = []
+    for record in records:
+        digits = metric_name(record.metric, record.map_kind).digits
+        value, low, high = (
+            None if x is None else format_number(x, digits, scientific=False)
+            for x in (record.value, record.low, record.high)
+        )
+        texts.append(f"{value or 'undefined'}{f' [{low}, {high}]' if low else ''}")
+    seeds = [str(record.seed) for record in records if record.seed is not None]
+    suffix = f" ({'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)})" if seeds else ""
+    return ", ".join(texts) + suffix
 
 
 def _returns(records: Sequence[Record]) -> Iterator[str]:
@@ -119,8 +118,8 @@ def _returns(records: Sequence[Record]) -> Iterator[str]:
             continue
         above = sum((r.low or 0.0) > floor and (r.value or 0.0) >= floor + lead for r in judged)
         text = (
-            f"{group.title}: clean {', '.join(map(_with_seed, clean))}. Above the best "
-            f"constant action with the whole 95% interval{by_lead}: {above} of {len(judged)}."
+            f"{group.title}: clean {_values(clean)}. "
+            f"Whole 95% interval above the best constant action{by_lead}: {above} of {len(judged)}."
         )
         if len(judged) < len(clean):
             text += f" Without an interval: {len(clean) - len(judged)}."
@@ -135,4 +134,4 @@ def _under_attack(means: Sequence[Record]) -> Iterator[str]:
         steps = max(record.attack_steps or 0 for record in at_radius)
         strongest = select(at_radius, attack_steps=steps)
         episodes = counted(max(record.episodes or 0 for record in strongest), "episode")
-        yield f"Under {condition_of(strongest[0]).label} ({episodes}): {', '.join(map(_with_seed, strongest))}."
+        yield f"Under {condition_of(strongest[0]).label} over {episodes}: {_values(strongest)}."

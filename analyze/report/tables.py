@@ -165,7 +165,7 @@ def _map_table(
                 title_of_paper = f"{heading.title} paper"
                 shown.append(Column(f"{key} paper", title_of_paper, latex=f"{heading.latex} paper", digits=0))
     rows = _rows_of_maps([(record, cell_of(record)) for record in chosen], reference)
-    rounded = ["0.00 and the like: 0 to the digits shown."] if columns is _DIFFERENCES else []
+    rounded = ["A difference printed as zero is 0 to the digits shown."] if columns is _DIFFERENCES else []
     return rows.table(name, title, shown, [*interval_notes(chosen), *rounded])
 
 

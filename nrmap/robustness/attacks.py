@@ -225,10 +225,10 @@ class _Search:
         return Attacked(self.best, self.clean_actions, self.actions, self.clean_margins, self.margins)
 
 
-def pgd(steps: int, walk: float = PGD_WALK) -> GradientAttack:
-    """Projected gradient ascent from a random start with `steps` steps of ε·`walk` / `steps`."""
+def pgd(steps: int) -> GradientAttack:
+    """Projected gradient ascent from a random start with `steps` steps of PGD_WALK·ε / `steps`."""
     check(steps >= 1, f"attack steps={steps}: expected at least 1")
-    return GradientAttack(f"pgd-{steps}", steps=steps, step_fraction=walk / steps, random_start=True)
+    return GradientAttack(f"pgd-{steps}", steps=steps, step_fraction=PGD_WALK / steps, random_start=True)
 
 
 def attack_parts(name: str) -> tuple[str, int | None]:

@@ -29,3 +29,8 @@ def check(condition: bool, message: str) -> None:
     """Raise NrmapError(`message`) unless `condition` holds."""
     if not condition:
         raise NrmapError(message)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of the error's message, or its type if it has no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,48 +1,46 @@
-"""What a run tells Weights & Biases, or nobody: the choice of mode and one run's lifetime.
+"""Experiment tracking with Weights & Biases.
 
-W&B is a copy for reading along. Every number it gets is also in this project's own files, so
-nothing here may change or end the work that is being tracked, nor hold it up by more than the
-seconds that `nrmap.support.wandb_tracker` gives a start and an end. Mistakes in the settings are errors:
-`TrackingSpec` and `decide_mode` find them, before there is any work.
+W&B holds a copy: every number is also in this project's own files. A failure here never changes,
+stops or blocks the tracked work. Wrong settings are errors, found before the work starts.
+Functions import wandb themselves, because the import takes a second.
 """
 
+import contextlib
+import errno
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
-from nrmap.support.errors import NrmapError, check, unknown_choice
+from nrmap.support.errors import NrmapError, check, first_line, unknown_choice
 
 log = logging.getLogger(__name__)
 
 Mode = Literal["online", "offline", "disabled"]
 JobType = Literal["train", "analyze"]
 
-# What W&B itself accepts in WANDB_MODE, its two old names included.
+X_AXIS = "agent_step"
+INIT_TIMEOUT = 20  # seconds until a run that finds no server goes on offline
+FINISH_TIMEOUT = 120  # seconds that the end of a run waits for its last uploads
+FLUSH_INTERVAL = 5  # seconds of metrics that a kill can lose
+
+# All values that W&B accepts in WANDB_MODE, including two old names.
 _ENVIRONMENT_MODES: dict[str, Mode] = {
-    "online": "online",
-    "offline": "offline",
-    "disabled": "disabled",
-    "run": "online",
-    "dryrun": "offline",
-}
+    "online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled",
+}  # fmt: skip
 _NOT_IN_PROJECT_NAMES = "/\\#?%:"
 
 
 @dataclass(frozen=True)
 class TrackingSpec:
-    """Whether and where runs are tracked. `auto` goes online with an account and offline without.
+    """Settings of W&B. `auto` is online with an account and offline without.
 
-    `group` and `tags` come on top of what the caller of `track` gives: a group replaces the
-    caller's, tags are added. Raises NrmapError for an unknown mode, a project name that W&B would
-    refuse, and tags that are not a list of words.
+    `group` replaces the group that the caller of `track` gives; `tags` are added to the caller's.
+    Raises NrmapError for an unknown mode, for a project name that W&B refuses, and unless `tags`
+    is a list of non-empty strings.
     """
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
@@ -61,123 +59,133 @@ class TrackingSpec:
         check(words, f"wandb.tags={self.tags!r}: expected a list of words, such as [first,second]")
 
 
-class Tracker(Protocol):
-    """Where one run's metrics, tables, images and files go."""
+class Tracker:
+    """Sends one run's metrics, tables, images and files to W&B, or discards them if it has no `run`.
+
+    No method raises. The first failure is logged in one line.
+    """
+
+    def __init__(self, run: Any | None = None, folder: Path = Path()) -> None:
+        """`run` comes from `wandb.init`; its files and artifacts are kept under `folder`/wandb."""
+        self._run = run
+        self._folder = folder
+        self._has_failed = False
+
+    @property
+    def is_active(self) -> bool:
+        """Whether anything is kept."""
+        return self._run is not None
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Points of curves at agent step `step`; a step that is not after the last one may be dropped."""
+        """Add a point at agent step `step` to each curve; W&B drops steps that do not increase.
+
+        The agent step is also W&B's own step, so a resumed online run repeats no points.
+        """
+        self._attempt(lambda run: run.log({**metrics, X_AXIS: step}, step=step))
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """The run's final numbers, by name; a later value replaces an earlier one."""
+        """Set final values by name; later values replace earlier ones."""
+        self._attempt(lambda run: run.summary.update(dict(values)))
 
     def table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """A table; a column holds values of one type, and None where there is none."""
+        """Add a table. All values in a column have one type, or are None."""
+        self._log_media(name, lambda wandb: wandb.Table(columns=list(columns), data=[list(row) for row in rows]))
 
-    def image(self, name: str, image: Path | NDArray[np.uint8], caption: str | None = None) -> None:
-        """A picture: a file, or uint8 [H, W] or [H, W, 3] in [0, 255]."""
+    def image(self, name: str, file: Path) -> None:
+        """Add an image file."""
+        self._log_media(name, lambda wandb: wandb.Image(str(file)))
 
-    def artifact(
-        self,
-        name: str,
-        type: str,
-        files: Mapping[str, Path] | Sequence[Path],
-        metadata: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Files as one versioned artifact, copied now; a mapping names them, else each keeps its own name."""
+    def artifact(self, name: str, kind: str, files: Sequence[Path]) -> None:
+        """Add a versioned artifact with copies of `files`, made now."""
 
+        def send(run: Any) -> None:
+            artifact = _import_wandb().Artifact(re.sub(r"[^\w.-]+", "-", name), kind)
+            for file in files:
+                artifact.add_file(str(file), skip_cache=True)
+            run.log_artifact(artifact)
 
-class NoTracker:
-    """A tracker that keeps nothing."""
+        self._attempt(send)
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """See Tracker."""
+    def finish(self, exit_code: int) -> None:
+        """End the run: 0 marks it as finished, any other code as failed."""
+        if not self._attempt(lambda run: run.finish(exit_code=exit_code)):
+            _tear_down()
 
-    def summary(self, values: Mapping[str, Any]) -> None:
-        """See Tracker."""
+    def _log_media(self, name: str, make: Callable[[Any], Any]) -> None:
+        # commit=False adds it to the current step; a step of its own would displace the next log().
+        self._attempt(lambda run: run.log({name: make(_import_wandb())}, commit=False))
 
-    def table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """See Tracker."""
-
-    def image(self, name: str, image: Path | NDArray[np.uint8], caption: str | None = None) -> None:
-        """See Tracker."""
-
-    def artifact(
-        self,
-        name: str,
-        type: str,
-        files: Mapping[str, Path] | Sequence[Path],
-        metadata: Mapping[str, Any] | None = None,
-    ) -> None:
-        """See Tracker."""
+    def _attempt(self, action: Callable[[Any], object]) -> bool:
+        """Call `action` with the run, if there is one; False if it failed."""
+        if self._run is None:
+            return True
+        try:
+            with _staging_in(self._folder):
+                action(self._run)
+        except Exception as error:
+            if not self._has_failed:
+                what = f"{type(error).__name__}: {first_line(error)}"
+                log.warning("tracking failed (%s): the work goes on, but its copy at W&B may be incomplete", what)
+            self._has_failed = True
+            return False
+        return True
 
 
 def summary_name(
     metric: str, *, attack: str | None = None, attack_epsilon: float | None = None, temperature: float | None = None
 ) -> str:
-    """What a run's summary calls a measured value: `kmap_sparsity`, `hmap_sparsity_T0p1`, `flip_rate_fgsm_eps0p01`.
+    """Name of a measured value in a run's summary: `kmap_sparsity`, `hmap_sparsity_T0p1`, `flip_rate_fgsm_eps0p01`.
 
-    Letters, digits and underscores only: W&B can neither sort nor filter by other names.
+    Consists of letters, digits and underscores: W&B cannot sort or filter by other names.
     """
-    parts = [metric]
-    if attack is not None:
-        parts.append(re.sub(r"\W", "_", attack))
-    if attack_epsilon is not None:
-        parts.append("eps" + _number_in_name(attack_epsilon))
-    if temperature is not None:
-        parts.append("T" + _number_in_name(temperature))
-    return "_".join(parts)
+    name = metric if attack is None else metric + "_" + re.sub(r"\W", "_", attack)
+    for prefix, number in (("eps", attack_epsilon), ("T", temperature)):
+        if number is not None:
+            name += f"_{prefix}{number:.3g}".replace(".", "p").replace("-", "m").replace("+", "")
+    return name
 
 
-def _number_in_name(number: float) -> str:
-    return f"{number:.3g}".replace(".", "p").replace("-", "m").replace("+", "")
+def has_credentials() -> bool:
+    """Whether W&B finds a well-formed API key (WANDB_API_KEY, its settings or .netrc).
+
+    Neither prompts nor uses the network. A failed look-up is logged and counts as no key.
+    Raises NrmapError if wandb cannot be imported.
+    """
+    wandb = _import_wandb()
+    # A login that greets the user looks up the account over the network.
+    with _environment_defaults(WANDB_SILENT="true"):
+        try:
+            return bool(wandb.login(prompt=False, verify=False))
+        except Exception as error:
+            log.warning("W&B: %s", first_line(error))
+            return False
 
 
 def decide_mode(spec: TrackingSpec, environ: Mapping[str, str]) -> Mode:
-    """The mode that `spec` names; for `auto` that of WANDB_MODE; else online if there is an API key, else offline.
+    """The mode of `spec`; for `auto`, WANDB_MODE if it is set, else online with an API key and offline without.
 
-    Where wandb is not installed the last is disabled, which is logged. Asks neither the user nor
-    the network. Raises NrmapError for a WANDB_MODE that W&B does not know, and for `online`,
-    by either name, without an API key.
+    Without wandb installed the last two are `disabled`, and a warning is logged. Neither prompts
+    nor uses the network. Raises NrmapError for an unknown WANDB_MODE and for `online` without an API key.
     """
-    mode = spec.mode if spec.mode != "auto" else _mode_of_environment(environ)
-    if mode is None:
-        return _mode_of_account()
+    mode = spec.mode
+    if mode == "auto" and (named := environ.get("WANDB_MODE")):
+        if named not in _ENVIRONMENT_MODES:
+            raise unknown_choice("WANDB_MODE", named, get_args(Mode))
+        mode = _ENVIRONMENT_MODES[named]
+    if mode == "auto":
+        try:
+            return "online" if has_credentials() else "offline"
+        except NrmapError as error:
+            _warn(error)
+            return "disabled"
     if mode == "online":
-        from nrmap.support.wandb_tracker import has_credentials
-
-        # Without a key W&B asks for one, and on a terminal waits for ever.
-        check(
-            has_credentials(),
-            "wandb.mode=online without a valid API key: "
-            "run `wandb login`, set WANDB_API_KEY, or use wandb.mode=offline",
-        )
+        # Without a key W&B prompts for one and waits for ever.
+        expected = "run `wandb login`, set WANDB_API_KEY, or use wandb.mode=offline"
+        check(has_credentials(), f"wandb.mode=online without a valid API key: {expected}")
     return mode
 
 
-def _mode_of_environment(environ: Mapping[str, str]) -> Mode | None:
-    named = environ.get("WANDB_MODE")
-    if not named:
-        return None
-    if named not in _ENVIRONMENT_MODES:
-        raise unknown_choice("WANDB_MODE", named, get_args(Mode))
-    return _ENVIRONMENT_MODES[named]
-
-
-def _mode_of_account() -> Mode:
-    from nrmap.support.wandb_tracker import has_credentials
-
-    try:
-        return "online" if has_credentials() else "offline"
-    except NrmapError as error:
-        _tell(error)
-        return "disabled"
-
-
-def _tell(error: NrmapError) -> None:
-    log.warning("%s: the work goes on without W&B", error)
-
-
-@contextmanager
+@contextlib.contextmanager
 def track(
     spec: TrackingSpec,
     *,
@@ -189,40 +197,102 @@ def track(
     tags: Sequence[str],
     folder: Path,
 ) -> Iterator[Tracker]:
-    """A tracker for one run, whose W&B files lie under `folder`/wandb.
+    """A tracker for one run with its W&B files under `folder`/wandb; runs may be nested.
 
-    The same `run_id` continues the same run, so it should follow from the result's identity. The
-    run ends as failed when the block raises. Runs may be nested. Without a network at the start
-    the run is kept offline. Where it cannot start at all, be it that wandb is not installed or
-    `folder` cannot be written, the block has a NoTracker; that, and the first failure later on,
-    is one line in the log. Raises NrmapError only where `decide_mode` does.
+    A repeated `run_id` continues the same run, so derive it from the result's identity. The run
+    ends as failed if the block raises. Without a connection at the start the run is kept offline.
+    If it cannot start, because wandb is not installed or `folder` not writable, a warning is
+    logged and the tracker discards everything. Raises NrmapError only where `decide_mode` does.
     """
     mode = decide_mode(spec, os.environ)
-    if mode == "disabled":
-        yield NoTracker()
-        return
-    from nrmap.support.wandb_tracker import WandbTracker
-
-    try:
-        tracker = WandbTracker.start(
-            mode=mode,
-            project=spec.project,
-            entity=spec.entity,
-            job_type=job_type,
-            name=name,
-            group=spec.group or group,
-            run_id=run_id,
-            config=config,
-            tags=list(dict.fromkeys([*spec.tags, *tags])),
-            folder=folder,
-        )
-    except NrmapError as error:
-        _tell(error)
-        yield NoTracker()
-        return
+    tracker = Tracker()
+    if mode != "disabled":
+        described = {
+            "job_type": job_type, "name": name, "group": spec.group or group, "id": run_id, "config": dict(config),
+            "tags": list(dict.fromkeys([*spec.tags, *tags])), "project": spec.project, "entity": spec.entity,
+        }  # fmt: skip
+        try:
+            tracker = Tracker(_start_run(mode, folder, described), folder)
+        except NrmapError as error:
+            _warn(error)
+    exit_code = 1
     try:
         yield tracker
-    except BaseException:
-        tracker.finish(exit_code=1)
-        raise
-    tracker.finish(exit_code=0)
+        exit_code = 0
+    finally:
+        tracker.finish(exit_code)
+
+
+def _start_run(mode: Mode, folder: Path, described: Mapping[str, Any]) -> Any:
+    """The run from `wandb.init`, with arguments `described`; NrmapError if it cannot start."""
+    wandb = _import_wandb()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):  # W&B would silently use another folder
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise NrmapError(f"cannot write {folder}: {error.strerror or error}") from error
+    # A service process inherited from a parent dies with it, and refuses the ids of killed runs.
+    os.environ.pop("WANDB_SERVICE", None)
+
+    def init(mode: Mode) -> Any:
+        with _staging_in(folder):
+            settings = wandb.Settings(
+                silent=True, console="off", x_disable_stats=True, init_timeout=INIT_TIMEOUT,
+                finish_timeout=FINISH_TIMEOUT, x_transaction_log_flush_interval=FLUSH_INTERVAL,
+            )  # fmt: skip
+            # By default a second init in one process returns the first run.
+            return wandb.init(
+                mode=mode, resume="allow", reinit="create_new", dir=folder, settings=settings, **described
+            )
+
+    try:
+        try:
+            run = init(mode)
+        except (wandb.errors.CommError, TimeoutError) as error:
+            if mode == "offline":
+                raise
+            log.warning("W&B cannot be reached (%s): %s is kept offline", first_line(error), described["name"])
+            _tear_down()  # its service process would refuse the same run id
+            run = init("offline")
+        if described["job_type"] == "train":
+            run.define_metric(X_AXIS)
+            run.define_metric("*", step_metric=X_AXIS)
+    except Exception as error:
+        raise NrmapError(f"W&B cannot start the run {described['id']} ({first_line(error)})") from error
+    return run
+
+
+def _import_wandb() -> Any:
+    try:
+        import wandb
+    except Exception as error:  # a broken installation can raise anything
+        raise NrmapError(f"wandb cannot be imported ({first_line(error)}); `make install` installs it") from error
+    return wandb
+
+
+def _tear_down() -> None:
+    """Stop W&B's service process; the next run starts a new one."""
+    with contextlib.suppress(Exception):
+        _import_wandb().teardown()
+
+
+@contextlib.contextmanager
+def _environment_defaults(**defaults: str) -> Iterator[None]:
+    """Set environment variables that are not set yet, for the duration of a block."""
+    added = [name for name in defaults if name not in os.environ]
+    os.environ.update({name: defaults[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _staging_in(folder: Path) -> Any:
+    """Make W&B stage files under `folder`; by default it uses the home directory."""
+    return _environment_defaults(WANDB_DATA_DIR=str(folder / "wandb"), WANDB_CACHE_DIR=str(folder / "wandb" / "cache"))
+
+
+def _warn(error: NrmapError) -> None:
+    log.warning("%s: the work goes on without W&B", error)

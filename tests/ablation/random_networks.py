@@ -1,4 +1,4 @@
-"""Random small networks and states, and the slow obvious ablation that every engine is checked against."""
+"""Random small networks and states, and a brute-force ablation as the reference for every engine."""
 
 import copy
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from nrmap.ablation import AblationSpec
 
 
 class RandomNetwork(nn.Module):
-    """Convolutions with and without ReLU, then one of several kinds of head."""
+    """Convolutions with or without ReLU, and one of several heads."""
 
     def __init__(self, features: nn.Sequential, head: str, inputs: int, actions: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class RandomNetwork(nn.Module):
 
 
 class ScaledPolicy(nn.Module):
-    """A network with its input scaling, (states · scale − shift) like most published agents."""
+    """A network with input scaling, states · scale − shift."""
 
     def __init__(self, network: nn.Module, scale: float, shift: float) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def _hidden(inputs: int, units: int, outputs: int) -> nn.Sequential:
 
 @st.composite
 def examples(draw: st.DrawFn) -> Example:
-    """A policy, states whose pixels often have the ablated value already, and an ablation."""
+    """A policy, states with many pixels of the ablated value, and an ablation."""
     channels = draw(st.integers(1, 4))
     height, width = draw(st.integers(5, 12)), draw(st.integers(5, 12))
     features, size, depth = nn.Sequential(), (height, width), channels
@@ -93,7 +93,7 @@ def examples(draw: st.DrawFn) -> Example:
 
 
 def random_states(number: int, channels: int, height: int, width: int) -> Tensor:
-    """States of few grey levels, so that pixels often have the ablated one."""
+    """States with few grey levels, so that many pixels have the ablated one."""
     levels = torch.tensor([0, 0, 30, 77, 77, 128, 255, 255], dtype=torch.uint8)
     return levels[torch.randint(len(levels), (number, channels, height, width))]
 
@@ -106,7 +106,7 @@ def plain_network(*layers: nn.Module, size: tuple[int, int, int]) -> RandomNetwo
 
 
 def in_double(policy: ScaledPolicy) -> nn.Module:
-    """The policy in float64, on the scaled states that the float32 policy sees."""
+    """The policy in float64; states are scaled in float32."""
     network = copy.deepcopy(policy.network).double()
 
     class Double(nn.Module):
@@ -117,7 +117,7 @@ def in_double(policy: ScaledPolicy) -> nn.Module:
 
 
 def ablated_one_by_one(policy: nn.Module, states: Tensor, spec: AblationSpec) -> Tensor:
-    """Q-values [N, H, W, A] or [N, C, H, W, A]: a loop over the pixels that sets one and asks the policy."""
+    """Q-values [N, H, W, A] or [N, C, H, W, A] by a loop over all pixels."""
     _, channels, height, width = states.shape
     groups = [slice(None)] if spec.channels == "all" else [slice(channel, channel + 1) for channel in range(channels)]
     q_values = []
@@ -132,6 +132,6 @@ def ablated_one_by_one(policy: nn.Module, states: Tensor, spec: AblationSpec) ->
 
 
 def unchanged(states: Tensor, spec: AblationSpec) -> Tensor:
-    """Which ablations change nothing, [N, H, W] or [N, C, H, W]."""
+    """Mask of the ablations without effect, [N, H, W] or [N, C, H, W]."""
     same = states == spec.value
     return same.all(dim=1) if spec.channels == "all" else same

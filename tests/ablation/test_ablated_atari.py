@@ -1,4 +1,4 @@
-"""Real frames and the Nature network, against float64 and against each other."""
+"""Engines on real frames with Nature networks and trained policies, against float64."""
 
 import copy
 from pathlib import Path
@@ -27,7 +27,7 @@ def nature_policy(game: str, frame_stack: int, *, dueling: bool = True) -> Polic
 
 
 def played_states(env: EnvSpec, number: int) -> Tensor:
-    """States some steps apart under random actions."""
+    """States 30 steps apart under random actions."""
     game, generator = SeededVectorEnv(env, 1), np.random.default_rng(0)
     game.begin(np.ones(1, dtype=bool), [7])
     frames = [game.step(generator.integers(game.num_actions, size=1)).states for _ in range(30 * number)]

@@ -1,4 +1,4 @@
-"""Kept Q-values: exact when read back, whole or absent, resumed where they stopped, ablated once."""
+"""Stored Q-values: exact when read back, complete or absent, resumed after a kill, ablated once."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ PLENTY = 10**9
 
 
 class LoggingEngine:
-    """Makes up Q-values that depend on the state alone, and notes in a file every state that it ablates."""
+    """Random Q-values that depend only on the state; logs every ablated state to a file."""
 
     name = "incremental"
     rounding_floor = 0.0
@@ -49,7 +49,7 @@ class LoggingEngine:
 
 
 def ablated_states(engine: LoggingEngine) -> list[int]:
-    """Which states were ablated, but for the first, which serves to know the size beforehand."""
+    """The ablated states without the first entry, which is ablated to learn the size."""
     return [int(line) // 24 for line in engine.journal.read_text().split()][1:]
 
 
@@ -108,21 +108,6 @@ def test_beyond_the_budget_nothing_is_kept_and_a_line_says_so(tmp_path, caplog):
     assert file.stat().st_size == size + 128
 
 
-@pytest.mark.bitwise
-def test_an_abandoned_ablation_goes_on_where_it_stopped(tmp_path):
-    engine = LoggingEngine(tmp_path / "journal")
-    chunks = ablated_q_values(tmp_path / "kept", engine, STATES, key=KEY, disk_budget=PLENTY)
-    for _ in range(2):
-        next(chunks)
-    chunks.close()
-    assert not list(tmp_path.glob("kept/**/*.npy"))
-    resumed = LoggingEngine(tmp_path / "resumed")
-    assert_same(
-        joined(ablated_q_values(tmp_path / "kept", resumed, STATES, key=KEY, disk_budget=PLENTY)), expected(tmp_path)
-    )
-    assert ablated_states(resumed) == [4, 5, 6]
-
-
 def ablate_in_a_process(folder: Path, journal: Path, seconds: float) -> None:
     engine = LoggingEngine(journal, seconds=seconds)
     found = joined(ablated_q_values(folder, engine, STATES, key=KEY, disk_budget=PLENTY))
@@ -160,7 +145,7 @@ def test_a_killed_process_leaves_nothing_that_counts_as_done(tmp_path):
 
 @contextlib.contextmanager
 def full_disk(largest_file: int) -> Iterator[None]:
-    """While it lasts no file grows beyond so many bytes; Python ignores the signal that comes with the error."""
+    """Limit the size of files. Python ignores the signal of the error."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, hard))
     try:

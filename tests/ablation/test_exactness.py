@@ -1,4 +1,4 @@
-"""What counts as a mismatch, a tie, and a difference, on numbers worked out by hand."""
+"""Mismatches, ties and differences on hand-made numbers."""
 
 import pytest
 import torch

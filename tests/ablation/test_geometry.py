@@ -1,4 +1,4 @@
-"""The arithmetic of windows against the definition of a convolution, output by output."""
+"""Window arithmetic against the definition of a convolution, output by output."""
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ axes = st.builds(
 
 
 def reads(axis: Axis, output: int, inputs: int) -> dict[int, int]:
-    """Which input each tap of an output reads, where there is one: {tap: input}."""
+    """The input read by each tap of an output, without padding: {tap: input}."""
     positions = {tap: output * axis.stride - axis.padding + tap * axis.dilation for tap in range(axis.kernel)}
     return {tap: position for tap, position in positions.items() if 0 <= position < inputs}
 

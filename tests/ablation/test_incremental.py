@@ -26,7 +26,7 @@ from nrmap.support.errors import NrmapError
 
 
 def ablated(example: Example, engine: str, **options: int) -> tuple[Tensor, Tensor]:
-    """All ablated and clean Q-values; the chunks are checked to follow one another."""
+    """All ablated and clean Q-values; checks that the chunks are consecutive."""
     made = make_engine(example.policy, spec=example.spec, engine=engine, state_shape=example.state_shape, **options)
     assert made.name == engine
     q_values, clean = [], []
@@ -109,7 +109,7 @@ def test_pixels_that_nothing_reads_have_the_clean_q_values():
 
 
 def test_padded_borders():
-    """Every pixel of a screen that is nothing but border."""
+    """A screen so small that every pixel is at the border."""
     torch.manual_seed(0)
     network = plain_network(nn.Conv2d(2, 4, 5, 1, 4), nn.ReLU(), nn.Conv2d(4, 5, 3, 2, 2), nn.ReLU(), size=(2, 3, 4))
     example = Example(ScaledPolicy(network, 1 / 255, 0.0).eval(), random_states(3, 2, 3, 4), AblationSpec(200, "each"))
@@ -147,7 +147,7 @@ def test_a_small_memory_budget_means_few_states_at_a_time():
 
 
 def test_chunks_are_ordinary_tensors():
-    """Not those of inference mode, which refuse in-place changes and gradients."""
+    """Inference tensors would refuse in-place changes and gradients."""
     torch.manual_seed(3)
     network = plain_network(nn.Conv2d(1, 2, 3), nn.ReLU(), size=(1, 6, 6))
     example = Example(ScaledPolicy(network, 1 / 255, 0.0).eval(), random_states(2, 1, 6, 6), AblationSpec())
@@ -224,7 +224,7 @@ def test_engines_are_named():
 
 
 class Squared(nn.Module):
-    """Nothing that can be carried."""
+    """A function that the incremental engine does not support."""
 
     def forward(self, states: Tensor) -> Tensor:
         return states.float().flatten(1)[:, :3].square()

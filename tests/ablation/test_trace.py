@@ -1,4 +1,4 @@
-"""Which networks the tracer takes apart, that the parts are the network, and why it refuses others."""
+"""The tracer: supported networks equal their parts; others are refused with a reason."""
 
 import operator
 
@@ -19,7 +19,7 @@ SHAPE = (2, 10, 9)
 
 
 class Policy(nn.Module):
-    """Parts to be put together in different ways; `forward` is the plainest."""
+    """Layers for subclasses to combine; `forward` is the plain network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class MapsFlattenedTwice(Policy):
 
 
 class CastToItsWeights(Policy):
-    """The way a policy that may run in half precision reads its states and offers its Q-values."""
+    """Casts of a policy that may run in half precision."""
 
     def forward(self, states: Tensor) -> Tensor:
         features = self.maps(states.to(self.first.weight.dtype)).flatten(1)

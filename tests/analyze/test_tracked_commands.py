@@ -1,182 +1,180 @@
-"""What `python -m train` and `python -m analyze` tell W&B, read from the files of runs without an account."""
+"""W&B runs of `python -m train` and `python -m analyze`, and the dashboard that shows them, read back offline."""
 
 import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
-from commands import TINY, TINY_ANALYSIS, commands_in, result_of
-from wandb_files import artifacts_of, parts, records_of, rows_of, runs_of, summary_of
+from commands import TINY, TINY_ANALYSIS, commands_in
+from toy_policies import toy_policy
+from wandb_files import artifacts_of, parts, records_of, rows_of, summary_of, table_of
 
+from analyze.workspace import study_workspace
+from nrmap.maps.null_networks import CONTROL_KINDS
+from nrmap.maps.sparsity import MAP_NAMES
+from nrmap.policies.policy import Policy, load_policy, save_policy
 from nrmap.support.files import read_json
 from nrmap.support.records import Record, read_records
 
-# A busy machine may take several times as long as an idle one.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWarning")]
 
-# A row of the curves every 2,000 steps, and one at the end; few updates and few beginnings of episodes.
-LONGER = ("scale.steps=4100", "scale.steps_per_update=100", "env.max_agent_steps=500")
-OFFLINE = ("wandb.mode=offline", "wandb.tags=[mine]", "wandb.project=tried")
+GAMES = ("Freeway", "Pong")
+TEMPERATURES = (0.1, 1.0)
+SWEEP = f"env={','.join(GAMES)}"
+SIZES = ("env.height=64", "env.width=64")  # the smallest screen with a number for the grid
+# One episode of each roll-out that the dashboard shows.
+EVALUATION = (
+    "evaluation.certify_epsilons=[0.00392156862745098,0.011764705882352941]",
+    "evaluation.attack_runs=[{attack: pgd-10, attack_epsilon: 0.00392156862745098, episodes: 1},"
+    "{attack: greedy_worst_case, attack_epsilon: 0.00392156862745098, episodes: 1},"
+    "{attack: greedy_worst_case, attack_epsilon: 0.011764705882352941, episodes: 1}]",
+)
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """The folders of a training and of its analysis; each command ran twice."""
+    """The folders of trainings and of analyses (by game and temperature)."""
 
     home: Path
-    training: Path
-    maps: Path
-
-    @property
-    def outputs(self) -> Path:
-        return self.training.parents[4]
-
-    def records(self) -> list[Record]:
-        """All that was measured, from the files; of controls last, as the analysis has them."""
-        paths = sorted([*self.outputs.glob("evaluation/**/metrics.json"), *self.outputs.glob("maps/**/metrics.json")])
-        return [record for path in paths for record in read_records(path)]
+    outputs: Path
+    trainings: dict[str, Path]  # the vanilla training of each game
+    policies: dict[Path, bytes]  # their policy files as they were trained
+    analyses: dict[tuple[str, float], Path]
 
 
 @pytest.fixture(scope="module")
-def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
+def tracked(tmp_path_factory):
     place = tmp_path_factory.mktemp("tracked")
-    home = place / "home"
-    home.mkdir()
-    # A user whom W&B does not know.
-    names = [name for name in os.environ if name.startswith(("WANDB_", "XDG_")) or name == "NETRC"]
-    environment: dict[str, str | None] = {**dict.fromkeys(names), "HOME": str(home)}
-    outputs = f"outputs={place / 'outputs'}"
-    train = ("train", *TINY, *LONGER, *OFFLINE, outputs)
+    (place / "home").mkdir()
+    outputs = place / "outputs"
+    account = [name for name in os.environ if name.startswith(("WANDB_", "XDG_")) or name == "NETRC"]
+    environment = {**dict.fromkeys(account), "HOME": str(place / "home")}
+    options = ("wandb.mode=offline", "wandb.tags=[mine]", "wandb.project=tried", f"outputs={outputs}")
+    policies = {}
     with commands_in(place) as commands:
-        policies = [result_of(commands.start(*train, environment=environment)) for _ in range(2)]
-        analyze = ("analyze", *TINY_ANALYSIS, *OFFLINE, f"policy={policies[0]}", "controls=1", "temperature=[0.1,1]")
-        folders = [result_of(commands.start(*analyze, outputs, environment=environment)) for _ in range(2)]
-    assert policies[0] == policies[1]
-    assert folders[0] == folders[1]
-    return Tracked(home, policies[0].parent, folders[0])
+
+        def run(*arguments):
+            command = commands.start(*arguments, *options, environment=environment)
+            assert command.wait() == 0, command.err
+
+        run("train", "-m", *TINY, *SIZES, SWEEP)
+        run("train", "-m", *TINY, *SIZES, "method=sa_ddqn,sa_ddqn_ibp")
+        # So little training leaves policies that always take one action, which no pixel changes.
+        for path in outputs.glob("train/*/ddqn/seed0/*/policy.safetensors"):
+            trained, policies[path.parent] = load_policy(path), path.read_bytes()
+            save_policy(path, Policy(toy_policy(trained.env).network, trained.env, trained.card))
+        for _ in range(2):  # the second finds everything finished and tracked
+            run("analyze", "-m", *TINY_ANALYSIS, *SIZES, *EVALUATION, SWEEP, "controls=1", "temperature=0.1,1")
+    analyses = {}
+    for path in outputs.glob("maps/*/ddqn/seed0/*/metrics.json"):
+        analyses[path.parts[-5], *read_json(path)["settings"]["temperatures"]] = path.parent
+    trainings = {path.parts[-4]: path for path in outputs.glob("train/*/ddqn/seed0/*")}
+    return Tracked(place / "home", outputs, trainings, policies, analyses)
 
 
-def only_run(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The part and the description of the only run in `folder`: the repeated command made none."""
+def only_part(folder):
     (part,) = parts(folder)
-    (run,) = runs_of(part)
-    return part, run
+    return part
 
 
-def payloads(part: Path, name: str) -> dict[str, bytes]:
-    """The files of an artifact."""
-    return {
-        entry["path"]: Path(entry["local_path"]).read_bytes()
-        for entry in artifacts_of(part)[name]["manifest"]["contents"]
+def description_of(part):
+    (run,) = records_of(part, "run")
+    whole = summary_of(part)
+    assert (whole["project"], whole["state"], whole["exit_code"]) == ("tried", "finished", 0)
+    return run["run_group"], run["job_type"], run["display_name"], whole["tags"]
+
+
+def numbers_of(part):
+    return {name: value for name, value in summary_of(part)["summary"].items() if isinstance(value, float | int)}
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_a_training_is_one_run_with_its_curves_and_files(tracked, game):
+    folder = tracked.trainings[game]
+    part = only_part(folder)
+    assert description_of(part) == (f"{game}-smoke", "train", f"{game}-ddqn-seed0", ["mine", game, "ddqn"])
+    assert summary_of(part)["config"] == {"game": game, **read_json(folder / "settings.json")}
+    curves = read_json(folder / "curves.json")
+    assert rows_of(part) == [{"_step": row["agent_step"], **row} for row in curves["rows"]]
+    assert numbers_of(part).items() >= curves["rows"][-1].items()
+    (files,) = artifacts_of(part).values()
+    assert files == {
+        "policy.safetensors": tracked.policies[folder],
+        "curves.json": (folder / "curves.json").read_bytes(),
     }
 
 
-def test_a_training_is_one_run(tracked: Tracked) -> None:
-    part, run = only_run(tracked.training)
-    told = summary_of(part)
-    assert (run["run_id"], run["run_group"], run["job_type"], run["display_name"]) == (
-        f"train-{tracked.training.name}", "Freeway-smoke", "train", "Freeway-ddqn-seed0",
-    )  # fmt: skip
-    assert (told["project"], told["tags"]) == ("tried", ["mine", "Freeway", "ddqn"])
-    assert (told["state"], told["exit_code"]) == ("finished", 0)
-    assert told["config"] == {"game": "Freeway", **read_json(tracked.training / "settings.json")}
-
-
-def test_the_curves_of_a_training_are_logged_at_their_agent_steps(tracked: Tracked) -> None:
-    part, _ = only_run(tracked.training)
-    curves = read_json(tracked.training / "curves.json")
-    rows = rows_of(part)
-    assert [row["agent_step"] for row in rows] == [2000, 4000, 4100]
-    assert rows == [{"_step": row["agent_step"], **row} for row in curves["rows"]]
-    assert {"loss", "q_mean", "epsilon", "learning_rate", "recent_mean_return", "steps_per_second"} <= rows[-1].keys()
-    last = summary_of(part)["summary"]
-    assert last["seconds"] == pytest.approx(curves["seconds"], rel=0.01)
-    assert last["loss"] == rows[-1]["loss"]
-
-
-def test_a_training_hands_over_its_policy_and_curves(tracked: Tracked) -> None:
-    part, _ = only_run(tracked.training)
-    assert {name: one["type"] for name, one in artifacts_of(part).items()} == {"Freeway-ddqn-seed0": "policy"}
-    names = ("policy.safetensors", "curves.json")
-    expected = {name: (tracked.training / name).read_bytes() for name in names}
-    assert payloads(part, "Freeway-ddqn-seed0") == expected
-
-
-def test_an_analysis_is_one_run(tracked: Tracked) -> None:
-    part, run = only_run(tracked.maps)
-    told = summary_of(part)
-    assert (run["run_group"], run["job_type"], run["display_name"]) == (
-        "Freeway-smoke", "analyze", "Freeway-ddqn-seed0-own-T0.1-1",
-    )  # fmt: skip
-    assert run["run_id"].startswith("analyze-")
-    assert (told["project"], told["tags"]) == ("tried", ["mine", "Freeway", "ddqn", "own"])
-    assert (told["state"], told["exit_code"]) == ("finished", 0)
-    (evaluation,) = tracked.outputs.glob("evaluation/Freeway/ddqn/seed0/*/metrics.json")
-    assert told["config"] == {
-        "game": "Freeway",
-        "method": "ddqn",
-        "seed": 0,
-        "states": {"num_states": 6, "episodes": 3, "run_seed": 0, "states_from": "own"},
-        "evaluation": read_json(evaluation)["settings"],
-        "maps": read_json(tracked.maps / "metrics.json")["settings"],
-        "controls": 1,
-    }
-
-
-def test_the_table_of_an_analysis_has_every_record(tracked: Tracked) -> None:
-    part, _ = only_run(tracked.maps)
-    table = json.loads((part / "files" / summary_of(part)["summary"]["records"]["path"]).read_text())
-    assert table["columns"] == [field.name for field in fields(Record)]
-    expected = [[getattr(record, name) for name in table["columns"]] for record in tracked.records()]
-    methods = {record.method for record in tracked.records()}
-    assert methods == {"ddqn", "constant_action", "random_policy", "random_weights", "shuffled_weights"}
-    assert sorted(map(json.dumps, table["data"])) == sorted(json.dumps(row) for row in expected)
-
-
-def test_the_summary_of_an_analysis_has_every_headline_number(tracked: Tracked) -> None:
-    part, _ = only_run(tracked.maps)
-    last = summary_of(part)["summary"]
-    numbers = {name: value for name, value in last.items() if not isinstance(value, dict) and name[0] != "_"}
-    expected: dict[str, float] = {}
-    for record in tracked.records():
-        if record.is_part or record.value is None:
-            continue
-        name = record.metric_key
-        if record.method == "ddqn":
-            name += f"_{record.attack}" if record.attack else ""
-        elif record.method in ("random_weights", "shuffled_weights"):
-            if record.metric not in ("sparsity", "grid_excess"):
-                continue
-            name = f"{record.method}_{name}"
-        else:
-            name += "_random_policy" if record.variant is None else f"_constant_{record.variant}"
-        expected[name + {None: "", 0.1: "_T0p1", 1.0: "_T1"}[record.temperature]] = record.value
-    assert {"return_mean_clean", "return_mean_constant_UP", "hmap_sparsity_T0p1", "kl_sparsity_T1"} <= expected.keys()
-    assert {"random_weights_kl_sparsity_T1", "shuffled_weights_hmap_sparsity_T0p1"} <= expected.keys()
-    assert numbers == pytest.approx(expected)
-
-
-def test_an_analysis_hands_over_its_pictures_and_maps(tracked: Tracked) -> None:
-    part, _ = only_run(tracked.maps)
+@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_an_analysis_is_one_run_with_every_kind_of_map(tracked, game, temperature):
+    folder = tracked.analyses[game, temperature]
+    part = only_part(folder)
+    name = f"{game}-ddqn-seed0-own-T{temperature:g}"
+    assert description_of(part) == (f"{game}-smoke", "analyze", name, ["mine", game, "ddqn", "own"])
+    config = summary_of(part)["config"]
+    assert (config["game"], config["method"], config["seed"], config["controls"]) == (game, "ddqn", 0, 1)
+    assert config["maps"] == read_json(folder / "metrics.json")["settings"]
+    numbers = numbers_of(part)
+    spelled = {0.1: "_T0p1", 1.0: "_T1"}[temperature]
+    with np.load(folder / "maps.npz") as maps:
+        for kind in MAP_NAMES:
+            total = maps[kind].sum(axis=-3).ravel()  # of [E, H, W] or [1, E, H, W]
+            measured = numbers[f"{kind}_sparsity" + (spelled if maps[kind].ndim == 4 else "")]
+            assert measured == pytest.approx(np.abs(total).sum() / np.sqrt((total**2).sum()))
     last = summary_of(part)["summary"]
     for name in ("heatmaps", "overlay"):
-        assert last[name]["_type"] == "image-file"
-        assert (part / "files" / last[name]["path"]).read_bytes() == (tracked.maps / f"{name}.png").read_bytes()
-    artifact = f"maps-{tracked.maps.name}"
-    assert {name: one["type"] for name, one in artifacts_of(part).items() if one["type"] != "run_table"} == {
-        artifact: "maps"
-    }
-    expected = {name: (tracked.maps / name).read_bytes() for name in ("maps.npz", "metrics.json")}
-    assert payloads(part, artifact) == expected
+        assert (part / "files" / last[name]["path"]).read_bytes() == (folder / f"{name}.png").read_bytes()
+    files = {name: (folder / name).read_bytes() for name in ("maps.npz", "metrics.json")}
+    assert artifacts_of(part)[f"maps-{folder.name}", "maps"] == files
 
 
-def test_curves_have_the_agent_step_as_their_axis(tracked: Tracked) -> None:
-    axes = {folder: records_of(only_run(folder)[0], "metric") for folder in (tracked.training, tracked.maps)}
-    assert [metric.get("step_metric") for metric in axes[tracked.training]] == [None, "agent_step"]
-    assert axes[tracked.maps] == []  # which has no curves
+@pytest.mark.parametrize("game", GAMES)
+def test_the_table_of_an_analysis_has_every_record(tracked, game):
+    columns, rows = table_of(only_part(tracked.analyses[game, 1.0]), "records")
+    assert columns == [field.name for field in fields(Record)]
+    folders = (tracked.outputs / stage / game for stage in ("evaluation", "maps"))
+    paths = [path for folder in folders for path in folder.glob("**/metrics.json")]
+    found = [record for path in paths for record in read_records(path) if record.temperature in (None, 1.0)]
+    assert len({record.method for record in found}) == 5  # the policy, two baselines and two null networks
+    # Maps without a temperature are in both analyses.
+    expected = {json.dumps([*asdict(record).values()]) for record in found}
+    assert {json.dumps(row) for row in rows} == expected
 
 
-def test_nothing_is_written_to_the_home_folder_by_wandb(tracked: Tracked) -> None:
+def test_the_dashboard_shows_what_runs_hold(tracked):
+    pytest.importorskip("wandb_workspaces")
+    model = study_workspace(entity="team", project="tried", temperatures=TEMPERATURES)._to_model()
+    sections = json.loads(model.model_dump_json(by_alias=True))["spec"]["section"]["panelBankConfig"]["sections"]
+    panels = {section["name"]: [panel["config"] for panel in section["panels"]] for section in sections}
+    shown = {title: {name for panel in each for name in panel.get("metrics") or ()} for title, each in panels.items()}
+    trainings = [only_part(folder) for folder in tracked.outputs.glob("train/*/*/seed0/*")]
+    analyses = [only_part(folder) for folder in tracked.analyses.values()]
+    numbers = set().union(*map(numbers_of, analyses))
+    media = set().union(*(summary_of(part)["summary"] for part in analyses)) - numbers
+
+    assert len(shown["Training"]) > 10
+    assert shown["Training"] <= {name for part in trainings for row in rows_of(part) for name in row}
+    assert len(shown["Returns and attacks"]) == 7
+    assert shown["Returns and attacks"] <= numbers
+    names = {name for name in numbers if name.endswith(("_sparsity", "_sparsity_T0p1", "_sparsity_T1"))}
+    names = {name for name in names if not name.startswith(CONTROL_KINDS)}
+    assert {name.partition("_sparsity")[0] for name in names} == {*MAP_NAMES}
+    assert shown["Sparsity S = ‖M‖₁ / ‖M‖₂ (eq. 9)"] == names
+    names |= {name.replace("_sparsity", "_grid_excess") for name in names}
+    beside = shown["Null networks and the grid"]
+    assert beside == {prefix + name for name in names for prefix in ("", *(f"{kind}_" for kind in CONTROL_KINDS))}
+    # No pixel changes the action of some null networks: sums over changed actions are 0 and have no sparsity.
+    assert {name for name in beside if "kmap" not in name} <= numbers
+    assert {key for panel in panels["Maps"] for key in panel["mediaKeys"]} | {"records"} <= media
+
+
+def test_curves_have_the_agent_step_as_their_axis(tracked):
+    axes = [metric.get("step_metric") for metric in records_of(only_part(tracked.trainings["Pong"]), "metric")]
+    assert axes == [None, "agent_step"]
+    assert records_of(only_part(tracked.analyses["Pong", 1.0]), "metric") == []
+
+
+def test_wandb_writes_nothing_to_the_home_folder(tracked):
     assert [path for path in tracked.home.rglob("*") if "wandb" in str(path.relative_to(tracked.home))] == []

@@ -23,7 +23,7 @@ ALL = np.ones(1, dtype=bool)
 
 
 class HandSteppedGame:
-    """One emulator as the papers describe it: frame skip, the maximum of the last two screens, reward summed."""
+    """One emulator with the papers' preprocessing: frame skip, maximum of the last two screens, summed reward."""
 
     def __init__(self, spec: EnvSpec, seed: int) -> None:
         ALEInterface.setLoggerMode(LoggerMode.Error)
@@ -88,7 +88,7 @@ def test_frames_rewards_and_game_over_are_the_emulators_own(spec):
 
 
 def area_weights(size_in: int, size_out: int) -> np.ndarray:
-    """[size_out, size_in]: which share of each input pixel lies in each output pixel, rows summing to 1."""
+    """[size_out, size_in]: fraction of each input pixel in each output pixel; rows sum to 1."""
     weights = np.zeros((size_out, size_in))
     scale = size_in / size_out
     for out in range(size_out):
@@ -98,7 +98,7 @@ def area_weights(size_in: int, size_out: int) -> np.ndarray:
 
 
 def test_states_are_the_screen_averaged_over_areas():
-    """Upright and uncropped: row and column of a state mean the screen's rows and columns."""
+    """States are neither cropped nor transposed."""
     spec = replace(NATIVE, game="Freeway", height=70, width=84)
     big, small = SeededVectorEnv(replace(spec, height=210, width=160), 1), SeededVectorEnv(spec, 1)
     screens, _ = big.begin(ALL, [3])
@@ -110,7 +110,7 @@ def test_states_are_the_screen_averaged_over_areas():
 
 
 def rollout_frames(env, index, seed, actions):
-    """The states and rewards of one environment among others that act at random."""
+    """States and rewards of one environment while the others act at random."""
     others = np.random.default_rng(seed + index)
     mask = np.zeros(env.num_envs, dtype=bool)
     mask[index] = True
@@ -153,22 +153,6 @@ def test_beginning_one_environment_leaves_the_others_alone():
         transition = together.step(np.array([2, 1]))
         expected = alone.step(np.array([1])).states
         np.testing.assert_array_equal(transition.states[1], expected[0])
-
-
-def test_no_transition_is_made_up_between_two_episodes():
-    spec = replace(SMALL, max_agent_steps=5)
-    env, fresh = SeededVectorEnv(spec, 1), SeededVectorEnv(spec, 1)
-    env.begin(ALL, [1])
-    for _ in range(5):
-        ended = env.step(np.array([1])).ended[0]
-    assert ended
-    second, _ = env.begin(ALL, [2])
-    expected, _ = fresh.begin(ALL, [2])
-    np.testing.assert_array_equal(second, expected)
-    for _ in range(5):
-        ours, theirs = env.step(np.array([1])), fresh.step(np.array([1]))
-        np.testing.assert_array_equal(ours.states, theirs.states)
-        np.testing.assert_array_equal(ours.ended, theirs.ended)
 
 
 @pytest.mark.parametrize("noop_max", [0, 30])

@@ -1,4 +1,4 @@
-"""The seeds of a run: episodes that begin differently, and nothing lost by passing over the others."""
+"""Episode seeds: different starts, and skipped seeds only repeat earlier episodes."""
 
 import logging
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Games go by the names that ALE's environment ids have."""
+"""Names of games equal those of ALE's environment ids."""
 
 import ale_py
 import gymnasium

@@ -1,80 +1,53 @@
-"""bench.curves compares trainings from the files that they leave; here the files are made up."""
+"""bench.curves keeps the curves of trainings as data; here the trainings are made up."""
 
-import csv
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import matplotlib.image
-import numpy as np
 import pytest
 
-from analyze.report.results import flattened
-from bench.curves import main, read_run, the_recipe
-from nrmap.learning.settings import TrainSettings
+from bench.curves import main
 
 ROWS = [
-    {"agent_step": 20, "seconds": 5.0},
-    {"agent_step": 60, "seconds": 30.0, "q_mean": 0.25},
-    {"agent_step": 121, "seconds": 120.0, "q_mean": 0.5, "recent_mean_return": 11 / 3},
+    {"agent_step": 2_000, "probe_flips": 1.0, "gradient_cosine": 0.5},
+    {"agent_step": 4_000, "probe_flips": 0.5, "recent_mean_return": 3.0},
+    {"agent_step": 6_000, "probe_flips": 0.25, "gradient_cosine": 0.125},
 ]
+HEADER = "run,agent_step,recent_mean_return,adversarial_flips,probe_own_flips,probe_flips,gradient_cosine,margin_fell"
 
 
-def made_up(folder: Path, settings: TrainSettings, rows: list[dict[str, float]], returns: list[float]) -> Path:
+def made_up(folder: Path, rows: list[dict[str, float]]) -> Path:
     place = folder / "train" / "Freeway" / "ddqn" / "seed3" / "0123456789ab"
     place.mkdir(parents=True)
-    episodes: list[dict[str, Any]] = [{"undiscounted_return": value} for value in returns]
-    (place / "settings.json").write_text(json.dumps(asdict(settings)))
-    (place / "curves.json").write_text(json.dumps({"rows": rows, "episodes": episodes}))
+    (place / "curves.json").write_text(json.dumps({"rows": rows, "episodes": []}))
     return folder
 
 
-@pytest.fixture
-def learned(tmp_path: Path, tiny_settings) -> Path:
-    settings = tiny_settings(warm_up_steps=30, steps_per_update=2, num_envs=2, seed=3)
-    return made_up(tmp_path / "B", settings, ROWS, [7.0, 1.0, 3.0])
-
-
-def test_a_run_is_read(learned: Path, tiny_settings) -> None:
-    recipe = tiny_settings(learner={"learning_rate": 0.5}, replay={"n_step": 1}, seed=9, steps=60)
-    run = read_run(learned, flattened(asdict(recipe)))
-    assert (run.name, run.seed, run.minutes) == ("B", 3, 2.0)
-    assert run.changes == "`n_step=3`, `learning_rate=0.001`", "another length and another seed are no changes"
-    # An update every 2 steps after the first 30.
-    assert [updates for updates, _, _ in run.curve] == [0, 15, 45]
-    np.testing.assert_equal([mean for _, mean, _ in run.curve], [np.nan, np.nan, 11 / 3])
-    np.testing.assert_equal([q for _, _, q in run.curve], [np.nan, 0.25, 0.5])
-    assert run.last_returns == [1.0, 3.0], "one for each environment"
-
-
-def test_a_run_of_the_recipe_has_no_changes(learned: Path, tiny_settings) -> None:
-    assert read_run(learned, flattened(asdict(tiny_settings()))).changes == "the recipe"
-
-
-def test_the_recipe_follows_its_overrides() -> None:
-    recipe, other = the_recipe([]), the_recipe(["scale.learner.learning_rate=0.5", "env=Pong"])
-    differing = {key: other[key] for key in other if other[key] != recipe.get(key)}
-    assert differing == {"learner.learning_rate": "0.5", "env.game": "Pong"}
-
-
-def test_the_command(learned: Path, tmp_path: Path, tiny_settings, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    begun = made_up(tmp_path / "C", tiny_settings(), ROWS[:1], [])
-    target = tmp_path / "pictures" / "search"
-    monkeypatch.setattr(sys, "argv", ["bench.curves", str(learned), str(begun), "--to", str(target)])
+def test_runs_are_taken_in_and_drawn_from_the_file_alone(tmp_path, monkeypatch, capsys) -> None:
+    file = tmp_path / "runs.csv"
+    one, two = made_up(tmp_path / "one", ROWS), made_up(tmp_path / "two", ROWS[:1])
+    for name, folder in (("A", two), ("B", two), ("A", one)):  # the second A replaces the first
+        monkeypatch.setattr(sys, "argv", ["bench.curves", str(file), "--add", f"{name}={folder}"])
+        main()
+    assert file.read_text().splitlines() == [
+        f"{HEADER},gradient_sparsity",
+        "B,4000,,,,1,0.5,,",
+        "A,4000,3,,,0.75,0.5,,",
+        "A,8000,,,,0.25,0.125,,",
+    ]
+    file.with_suffix(".png").unlink()
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["bench.curves", str(file)])
     main()
-    assert list(csv.reader(target.with_suffix(".csv").read_text().splitlines())) == [
-        ["run", "updates", "recent_mean_return", "q_mean"],
-        ["B", "0", "nan", "nan"],
-        ["B", "15", "nan", "0.2500"],
-        ["B", "45", "3.67", "0.5000"],
-        ["C", "0", "nan", "nan"],
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "| B | 4,000 | — | — | — | 1 | 0.5 | — | — |",
+        "| A | 8,000 | 3 | — | — | 0.25 | 0.125 | — | — |",
     ]
-    table = capsys.readouterr().out.splitlines()[2:]
-    assert [line.rsplit(" | ", maxsplit=3)[1:] for line in table] == [
-        ["45", "2", "2.0 (1 to 3) |"],
-        ["0", "0", "— |"],
-    ]
-    picture = matplotlib.image.imread(target.with_suffix(".png"))  # [H, W, 4]
-    assert picture.std() > 0, "something is drawn"
+    assert matplotlib.image.imread(file.with_suffix(".png")).std() > 0, "something is drawn"
+
+
+def test_no_curves_are_a_mistake(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench.curves", str(tmp_path / "none.csv")])
+    with pytest.raises(SystemExit, match="holds no curves"):
+        main()

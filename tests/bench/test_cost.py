@@ -1,4 +1,4 @@
-"""The cost model against sums done by hand."""
+"""The cost model against hand-computed sums."""
 
 import json
 import os

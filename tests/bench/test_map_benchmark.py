@@ -1,4 +1,4 @@
-"""The map benchmark races contenders that find the same numbers, and writes what it promises."""
+"""The map benchmark: all contenders give equal numbers, and the JSON file is complete."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.fixture(scope="module")
 def q_values(case: Case) -> torch.Tensor:
-    """Those of every ablated state, [N, H, W, A], one at a time by the definition."""
+    """Q-values [N, H, W, A] of all ablated states by definition."""
     policy, states = case.load()
     ablated = states.repeat_interleave(SIDE**2, dim=0)  # [N · H · W, C, H, W]
     for number, copy in enumerate(ablated):

@@ -1,4 +1,4 @@
-"""The training benchmark races contenders that do the same work, and writes what it promises."""
+"""The training benchmark: contenders compute the same update, and the JSON file is complete."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Proofs in roll-outs: the certified rate, the greedy worst-case return, and attacks that a proof saves."""
+"""Certificates in roll-outs: certified rate, greedy worst-case return, skipped attacks."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def policy() -> Policy:
 
 
 def test_the_worst_case_is_played_as_by_hand(policy):
-    """One environment; the lowest-Q action out of those that no other action is proven to beat."""
+    """Against a roll-out written by hand with one environment."""
     certifier = IntervalCertifier(policy.network)
     run = EvaluationSettings(
         episodes=2, run_seed=1, certify_epsilons=(RADIUS,), attack_runs=(AttackRun(WORST_CASE, RADIUS, 2),)
@@ -77,7 +77,7 @@ def test_a_policy_certified_everywhere_plays_its_worst_case_as_clean():
 
 
 def test_proofs_save_attacks_and_change_no_record():
-    """A policy of which some states are certified and others flip: the same records, and fewer states attacked."""
+    """Some states are certified and others flip: equal records with fewer attacked states."""
     policy = toy_policy(FREEWAY)
     lead_of(policy.network, 1, 1.0)
     run = EvaluationSettings(episodes=2, run_seed=1, attack_runs=(AttackRun("pgd-3", RADIUS, 2),))

@@ -233,9 +233,9 @@ def test_a_policy_beats_the_best_constant_action_with_its_whole_interval(game, c
     ]
     assert glance(records) == [
         "The best constant action, always UP, returns 21.00.",
-        "DDQN (vanilla): clean 30.00 [20.90, 40.00] (seed 0), 23.90 [21.10, 40.00] (seed 1), "
-        "24.00 [21.10, 40.00] (seed 2), 30.00 (no interval) (seed 3). "
-        f"Above the best constant action with the whole 95% interval{criterion}: {above} of 3. Without an interval: 1.",
+        "DDQN (vanilla): clean 30.00 [20.90, 40.00], 23.90 [21.10, 40.00], 24.00 [21.10, 40.00], 30.00 "
+        f"(seeds 0, 1, 2, 3). Whole 95% interval above the best constant action{criterion}: {above} of 3. "
+        "Without an interval: 1.",
     ]
 
 
@@ -250,6 +250,6 @@ def test_the_glance_has_the_returns_under_the_strongest_attack_at_each_radius():
     records += [mean(0, 16.0, "pgd", 10, episodes=20, low=15.0, high=17.0, **far), mean(0, 30.5, "pgd", 10, **near)]
     records += [mean(0, 9.0, "pgd", 50, episodes=1, **near), mean(0, 8.0, "pgd", 50, episodes=5, **near)]
     assert glance(records)[1].endswith(
-        ": 2 of 2. Under PGD-50, ε = 1/255 (5 episodes): 8.00 (no interval) (seed 0). "
-        "Under PGD-10, ε = 3/255 (20 episodes): 16.00 [15.00, 17.00] (seed 0)."
+        ": 2 of 2. Under PGD-50, ε = 1/255 over 5 episodes: 8.00 (seed 0). "
+        "Under PGD-10, ε = 3/255 over 20 episodes: 16.00 [15.00, 17.00] (seed 0)."
     )

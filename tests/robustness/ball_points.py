@@ -1,4 +1,4 @@
-"""Points of the ball around states, of the kinds that a bound might forget."""
+"""Different kinds of points in the ball around states."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from nrmap.robustness.perturbations import project
 
 
 def points_of_the_ball(states: Tensor, attack_epsilon: float, seed: int, count: int) -> Iterator[Tensor]:
-    """Uniform points, corners, points on a few axes, and corners with the same sign down every column."""
+    """Yield uniform points, corners, points on few axes, and corners with equal signs within a column."""
     generator = torch.Generator().manual_seed(seed)
     for index in range(count):
         noise = torch.rand(states.shape, generator=generator, dtype=states.dtype) * 2 - 1

@@ -1,4 +1,4 @@
-"""A long look: no point and no attack exceeds the bounds of untrained networks and of every reference policy."""
+"""Many points and attacks against the bounds of untrained networks and of all reference policies."""
 
 import itertools
 from pathlib import Path
@@ -18,7 +18,7 @@ from nrmap.robustness.certify import IntervalCertifier
 
 
 def game_states(policy: Policy, count: int) -> torch.Tensor:
-    """States of the policy's game under random actions, five steps apart, as the network takes them."""
+    """Scaled states of the policy's game under random actions, five steps apart."""
     env, rng, start = SeededVectorEnv(policy.env, 1), np.random.default_rng(0), np.ones(1, dtype=bool)
     frames, _ = env.begin(start, [7])
     kept = []
@@ -44,7 +44,7 @@ def attacked_policies() -> list[Policy]:
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_a_million_float32_points_stay_below_the_bounds():
-    """Untrained networks and every reference policy, on states of the game; as float32 computes, without any slack."""
+    """In float32 without any tolerance."""
     policies = attacked_policies()
     for policy in policies:
         certifier, seen = IntervalCertifier(policy.network), 0

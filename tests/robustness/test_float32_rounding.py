@@ -1,4 +1,4 @@
-"""The bounds hold for the float32 network as it is evaluated, in whatever order it is summed, near ties above all."""
+"""The bounds hold for float32 networks in any order of summation, in particular near ties."""
 
 import copy
 import itertools
@@ -25,7 +25,7 @@ from nrmap.robustness.certify import IntervalCertifier
 
 
 def barely_certified(network: QNetwork, states: torch.Tensor, action: int, attack_epsilon: float) -> QNetwork:
-    """The network with the bias of `action` only just large enough that it is certified in the one state."""
+    """The network with the smallest bias of `action` that certifies it in the given state."""
     chosen, changed = torch.tensor([action]), copy.deepcopy(network)
     bias = changed.advantage[2].bias
 
@@ -62,7 +62,7 @@ def test_what_is_only_just_certified_is_greedy_however_float32_is_summed(spec, s
 
 
 def test_rounding_alone_can_change_the_action_and_is_not_certified():
-    """Where real numbers have a clear winner, but float32 has not; which ones flip depends on the machine's sums."""
+    """Exact arithmetic has a clear winner, float32 does not. The flips depend on the machine's summation."""
     flips = 0
     for seed, cancelling in itertools.product(range(40), (1e6, 3e6)):  # at 1e7 all weights would round to the same
         network, states = random_network(SPECS[0], seed, cancelling), random_states(SPECS[0], seed, count=1)

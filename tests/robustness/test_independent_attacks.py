@@ -1,7 +1,7 @@
-"""The evaluation's attack, and its proofs, against those of another library (ART) on reference policies.
+"""Our attack and certificates against the attacks of another library (ART) on reference policies.
 
-AutoPGD (Croce and Hein 2020) sets its own step sizes and restarts; Square needs no gradient, so
-that gradients which point nowhere would show.
+AutoPGD (Croce and Hein 2020) adapts its step sizes and restarts; Square uses no gradients, so it
+would reveal useless gradients.
 """
 
 from collections.abc import Callable
@@ -31,11 +31,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 @dataclass(frozen=True)
 class Flips:
-    """Which of N states change their greedy action, [N] each."""
+    """Masks [N] of the states with a changed greedy action."""
 
     ours: NDArray[np.bool_]  # under PGD-50
     theirs: NDArray[np.bool_]  # under any of ART's attacks
-    certified: NDArray[np.bool_]  # those of which we prove that they do not
+    certified: NDArray[np.bool_]  # proven not to flip
 
 
 def flips(name: str) -> Flips:

@@ -1,142 +1,406 @@
-"""Tracking without an account: what an offline run holds."""
+"""Tracking: modes, the contents of a run, and failures that must not stop the work."""
 
 import contextlib
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import wandb
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 from PIL import Image
-from wandb_files import (
-    OFFLINE,
-    artifacts_of,
-    forget_account,
-    parts,
-    records_of,
-    rows_of,
-    runs_of,
-    summary_of,
-    tracked,
-)
+from wandb_files import KEY, artifacts_of, forget_account, parts, records_of, rows_of, summary_of, table_of, tracked
+from wandb_server import server_with_account
 
-from nrmap.support.tracking import TrackingSpec
+import nrmap.support.tracking
+from nrmap.support.errors import NrmapError
+from nrmap.support.tracking import TrackingSpec, decide_mode
+
+RUN_ID = "train-0a1b2c"
 
 
 @pytest.fixture(autouse=True)
-def no_account(monkeypatch, tmp_path_factory):
-    """A user whom W&B does not know; returns the home folder."""
+def home(monkeypatch, tmp_path_factory):
+    """The empty home directory of a user without a W&B account."""
     home = tmp_path_factory.mktemp("home")
     forget_account(monkeypatch, home)
     return home
 
 
 @pytest.fixture
-def own_session(no_account):
+def own_session(home):
     wandb.teardown()
     yield
     wandb.teardown()
 
 
-def test_an_offline_run_holds_what_was_logged(tmp_path, no_account, own_session):
+@pytest.fixture
+def server(monkeypatch, home):
+    with server_with_account(monkeypatch, home) as server:
+        yield server
+
+
+def the_warning(caplog):
+    """The only line that this project has logged."""
+    (warning,) = [record.getMessage() for record in caplog.records if record.name.startswith("nrmap")]
+    assert "\n" not in warning
+    return warning
+
+
+def losses(rows):
+    return [(row["_step"], row["agent_step"], row["loss"]) for row in rows if "loss" in row]
+
+
+# Contents of a run.
+
+
+def test_an_offline_run_holds_everything_that_was_logged(tmp_path, home, own_session):
     folder = tmp_path / "run"
     policy, picture = tmp_path / "policy.safetensors", tmp_path / "heatmap.png"
     policy.write_bytes(b"weights" * 1000)
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     Image.fromarray(pixels).save(picture)
-    spec = TrackingSpec(mode="offline", project="tried", entity="team", tags=["mine", "Freeway"])
-    with tracked(folder, spec) as tracker:
+    rows = [["kmap", 20.5, None], ["hmap", None, "undefined"]]
+    with tracked(folder, TrackingSpec("offline", "tried", "team", "mine", ["mine", "Freeway"])) as tracker:
         tracker.log({"loss": 0.5, "q_mean": -1.25}, step=2000)
         tracker.log({"loss": 0.25}, step=4000)
         tracker.log({"recent_mean_return": 21.5}, step=4000)
-        tracker.table("sparsity", ["map", "S", "note"], [["kmap", 20.5, None], ["hmap", None, "undefined"]])
-        tracker.image("heatmaps/file", picture, caption="KMAP")
-        tracker.image("heatmaps/array", pixels)
+        tracker.table("sparsity", ["map", "S", "note"], rows)
+        tracker.image("heatmaps", picture)
         tracker.summary({"seconds": 12.5})
-        tracker.artifact("Freeway ddqn", "policy", [policy], metadata={"agent_steps": 4000})
-        tracker.artifact("maps", "maps", {"renamed.bin": policy})
-        policy.unlink()  # the copy was taken at once
-
+        tracker.artifact("Freeway/ddqn 0", "policy", [policy])
+        policy.unlink()  # the artifact has its own copy
     (part,) = parts(folder)
-    told = summary_of(part)
-    assert (told["run_id"], told["name"], told["project"], told["entity"]) == (
-        "train-0a1b2c",
-        "Freeway-ddqn-seed0",
-        "tried",
-        "team",
-    )
-    assert told["tags"] == ["mine", "Freeway"]
-    assert told["config"] == {"method": "ddqn", "env": {"game": "Freeway", "height": 84}}
-    assert (told["state"], told["exit_code"]) == ("finished", 0)
-
-    (axis, every_curve) = records_of(part, "metric")
-    assert axis["name"] == "agent_step"
-    assert (every_curve["glob_name"], every_curve["step_metric"]) == ("*", "agent_step")
-
+    whole = summary_of(part)
+    expected = {
+        "run_id": RUN_ID, "name": "Freeway-ddqn-seed0", "project": "tried", "entity": "team",
+        "tags": ["mine", "Freeway"], "config": {"method": "ddqn", "env": {"game": "Freeway"}},
+        "state": "finished", "exit_code": 0,
+    }  # fmt: skip
+    assert {name: whole[name] for name in expected} == expected
+    (run,) = records_of(part, "run")
+    assert (run["run_group"], run["job_type"]) == ("mine", "train")
+    assert [metric.get("step_metric") for metric in records_of(part, "metric")] == [None, "agent_step"]
     first, second = rows_of(part)
     assert first == {"_step": 2000, "agent_step": 2000, "loss": 0.5, "q_mean": -1.25}
-    assert {key: second[key] for key in ("_step", "agent_step", "loss", "recent_mean_return")} == {
-        "_step": 4000,
-        "agent_step": 4000,
-        "loss": 0.25,
-        "recent_mean_return": 21.5,
-    }
-    last = told["summary"]
-    assert last["seconds"] == 12.5
-
-    files = part / "files"
-    table = json.loads((files / last["sparsity"]["path"]).read_text())
-    assert table["columns"] == ["map", "S", "note"]
-    assert table["data"] == [["kmap", 20.5, None], ["hmap", None, "undefined"]]
-    for name in ("heatmaps/file", "heatmaps/array"):
-        np.testing.assert_array_equal(np.array(Image.open(files / last[name]["path"])), pixels)
-    assert last["heatmaps/file"]["caption"] == "KMAP"
-
-    artifacts = artifacts_of(part)
-    for name, kind, path_inside in (
-        ("Freeway-ddqn", "policy", "policy.safetensors"),
-        ("maps", "maps", "renamed.bin"),
-    ):
-        assert artifacts[name]["type"] == kind
-        (entry,) = artifacts[name]["manifest"]["contents"]
-        assert entry["path"] == path_inside
-        payload = Path(entry["local_path"])
-        assert payload.is_relative_to(folder / "wandb")
-        assert payload.read_bytes() == b"weights" * 1000
-    assert json.loads(artifacts["Freeway-ddqn"]["metadata"]) == {"agent_steps": 4000}
-    assert [*no_account.rglob("*")] == [], "W&B wrote into the home directory"
+    assert second.items() >= {"_step": 4000, "agent_step": 4000, "loss": 0.25, "recent_mean_return": 21.5}.items()
+    assert whole["summary"]["seconds"] == 12.5
+    assert table_of(part, "sparsity") == (["map", "S", "note"], rows)
+    shown = Image.open(part / "files" / whole["summary"]["heatmaps"]["path"])
+    np.testing.assert_array_equal(np.array(shown), pixels)
+    assert artifacts_of(part)["Freeway-ddqn-0", "policy"] == {"policy.safetensors": b"weights" * 1000}
+    assert [*home.rglob("*")] == [], "W&B wrote into the home directory"
 
 
-def test_a_spec_names_the_group(tmp_path):
-    for spec, group in ((OFFLINE, "Freeway-smoke"), (TrackingSpec(mode="offline", group="mine"), "mine")):
-        folder = tmp_path / group
-        with tracked(folder, spec):
-            pass
-        (part,) = parts(folder)
-        (run,) = runs_of(part)
-        assert (run["run_group"], run["job_type"]) == (group, "train")
-
-
-def test_a_failed_run_is_told_so(tmp_path):
-    with contextlib.suppress(ZeroDivisionError), tracked(tmp_path) as tracker:
-        tracker.log({"loss": 1.0}, step=1)
-        raise ZeroDivisionError
-    (part,) = parts(tmp_path)
-    told = summary_of(part)
-    assert (told["exit_code"], told["summary"]["loss"]) == (1, 1.0)
-
-
-def test_runs_in_one_process_stay_apart(tmp_path):
+def test_nested_and_later_runs_of_a_process_stay_apart(tmp_path):
     with tracked(tmp_path / "outer", run_id="outer") as outer:
         outer.log({"loss": 1.0}, step=1)
-        with tracked(tmp_path / "inner", run_id="inner") as inner:
+        with contextlib.suppress(ZeroDivisionError), tracked(tmp_path / "inner", run_id="inner") as inner:
             inner.log({"loss": 2.0}, step=7)
             outer.log({"loss": 3.0}, step=2)
+            raise ZeroDivisionError
     with tracked(tmp_path / "next", run_id="next") as following:
         following.log({"loss": 4.0}, step=1)
-    found = {}
-    for name in ("outer", "inner", "next"):
+    for name, exit_code, expected in (
+        ("outer", 0, [(1, 1, 1.0), (2, 2, 3.0)]),
+        ("inner", 1, [(7, 7, 2.0)]),
+        ("next", 0, [(1, 1, 4.0)]),
+    ):
         (part,) = parts(tmp_path / name)
-        assert summary_of(part)["run_id"] == name
-        found[name] = [(row["_step"], row["loss"]) for row in rows_of(part)]
-    assert found == {"outer": [(1, 1.0), (2, 3.0)], "inner": [(7, 2.0)], "next": [(1, 4.0)]}
+        whole = summary_of(part)
+        assert (whole["run_id"], whole["exit_code"], losses(rows_of(part))) == (name, exit_code, expected)
+
+
+LOG_UNTIL_KILLED = """
+import sys, time
+from pathlib import Path
+import nrmap.support.tracking
+from wandb_files import tracked
+nrmap.support.tracking.FLUSH_INTERVAL = 0.1
+first_step = int(sys.argv[2])
+with tracked(Path(sys.argv[1])) as tracker:
+    for step in range(first_step, 10**6):
+        tracker.log({"loss": 1.0 / step}, step=step)
+        time.sleep(0.005)
+        if step == first_step + 100:
+            print("logged", flush=True)
+"""
+
+
+def run_python(code, *arguments, **options):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment, **options)
+
+
+def test_a_killed_run_keeps_its_points_and_continues_under_its_id(tmp_path):
+    for first_step in ("1", "50"):
+        with run_python(LOG_UNTIL_KILLED, str(tmp_path), first_step, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "logged\n"
+            process.kill()
+    for part, first_step in zip(parts(tmp_path), (1, 50), strict=True):
+        assert summary_of(part, killed=True)["run_id"] == RUN_ID
+        rows = losses(rows_of(part, killed=True))
+        assert rows == [(step, step, 1.0 / step) for step in range(first_step, first_step + len(rows))]
+        assert len(rows) > 50
+
+
+# Modes and settings.
+
+
+@pytest.mark.parametrize(
+    ("setting", "wandb_mode", "has_key", "expected"),
+    [
+        ("online", "disabled", True, "online"),
+        ("online", None, False, NrmapError),
+        ("offline", "online", True, "offline"),
+        ("disabled", "online", True, "disabled"),
+        ("auto", "online", True, "online"),
+        ("auto", "online", False, NrmapError),
+        ("auto", "run", True, "online"),
+        ("auto", "offline", True, "offline"),
+        ("auto", "dryrun", True, "offline"),
+        ("auto", "disabled", True, "disabled"),
+        ("auto", "", True, "online"),
+        ("auto", None, True, "online"),
+        ("auto", None, False, "offline"),
+        ("auto", "onlin", True, NrmapError),
+    ],
+)
+def test_the_mode_is_that_of_the_setting_then_the_environment_then_the_key(
+    monkeypatch, setting, wandb_mode, has_key, expected
+):
+    monkeypatch.setattr("wandb.login", lambda *, prompt, verify: has_key and not prompt and not verify)
+    environ = {} if wandb_mode is None else {"WANDB_MODE": wandb_mode}
+    if expected is NrmapError:
+        with pytest.raises(NrmapError):
+            decide_mode(TrackingSpec(mode=setting), environ)
+    else:
+        assert decide_mode(TrackingSpec(mode=setting), environ) == expected
+
+
+def test_the_key_is_found_where_users_keep_it(monkeypatch, home, caplog, own_session):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://192.0.2.1")  # a reserved address, where nothing answers
+    began = time.monotonic()
+    assert decide_mode(TrackingSpec(), {}) == "offline"
+    (home / ".netrc").write_text(f"machine 192.0.2.1\n  login user\n  password {KEY}\n")
+    (home / ".netrc").chmod(0o600)
+    wandb.teardown()
+    assert decide_mode(TrackingSpec(), {}) == "online"
+    for key, mode in ((KEY, "online"), ("0123", "offline")):
+        monkeypatch.setenv("WANDB_API_KEY", key)
+        wandb.teardown()
+        assert decide_mode(TrackingSpec(), {}) == mode
+    assert "WANDB_API_KEY invalid" in the_warning(caplog)
+    assert time.monotonic() - began < 5, "deciding the mode waited for the network"
+
+
+@pytest.mark.parametrize(("mode", "printed"), [("auto", "done"), ("online", "online without a valid API key")])
+def test_nothing_is_asked_on_a_terminal(tmp_path, mode, printed):
+    code = f"""
+from pathlib import Path
+from wandb_files import tracked
+from nrmap.support.tracking import NrmapError, TrackingSpec
+try:
+    with tracked(Path({str(tmp_path)!r}), TrackingSpec(mode={mode!r})) as tracker:
+        tracker.log({{"loss": 1.0}}, step=1)
+    print("done")
+except NrmapError as error:
+    print(error)
+"""
+    terminal, child_side = pty.openpty()
+    process = run_python(code, stdin=child_side, stdout=child_side, stderr=child_side, start_new_session=True)
+    os.close(child_side)
+    try:
+        assert process.wait(timeout=60) == 0
+        (line, _) = os.read(terminal, 65536).decode().split("\r\n")
+        assert printed in line
+    finally:
+        process.kill()
+        os.close(terminal)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mode": "ofline"}, "unknown wandb.mode 'ofline': did you mean offline"),
+        ({"project": "a/b"}, "wandb.project='a/b': expected a name without"),
+        ({"project": ""}, "wandb.project='': expected a name"),
+        ({"tags": "one"}, "wandb.tags='one': expected a list of words"),
+    ],
+)
+def test_a_bad_setting_is_an_error(settings, message):
+    with pytest.raises(NrmapError, match=f"^{message}"):
+        TrackingSpec(**settings)
+
+
+@pytest.mark.parametrize("mode", ["auto", "online", "offline", "disabled"])
+def test_every_yaml_is_a_spec(mode):
+    with initialize_config_module("conf", version_base="1.3"):
+        values = OmegaConf.to_container(compose(overrides=[f"+wandb={mode}"]).wandb)
+    assert TrackingSpec(**values) == TrackingSpec(mode=mode, tags=[])
+
+
+# Failures.
+
+
+def test_disabled_tracking_writes_nothing_and_does_not_import_wandb(tmp_path):
+    code = f"""
+import sys
+from pathlib import Path
+from nrmap.support.tracking import TrackingSpec, track
+with track(TrackingSpec(mode="disabled"), job_type="train", name="n", group="g", run_id="i", config={{}}, tags=[],
+           folder=Path({str(tmp_path / "run")!r})) as tracker:
+    assert not tracker.is_active
+    tracker.log({{"loss": 1.0}}, step=1)
+    tracker.summary({{"a": 1}})
+    tracker.table("t", ["a"], [[1]])
+    tracker.image("i", Path("no such file"))
+    tracker.artifact("a", "policy", [Path("no such file")])
+assert not [name for name in sys.modules if name.split(".")[0] == "wandb"]
+"""
+    process = run_python(code, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert (process.communicate(timeout=60)[0], process.returncode) == ("", 0)
+    assert [*tmp_path.iterdir()] == []
+
+
+def fail(*_, **__):
+    raise RuntimeError("no service\nand many lines more")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("no wandb", "wandb cannot be imported ("),
+        ("no folder", "cannot write "),
+        ("init", f"W&B cannot start the run {RUN_ID} (no service)"),
+        ("Settings", f"W&B cannot start the run {RUN_ID} (no service)"),
+    ],
+)
+def test_work_goes_on_untracked_if_wandb_cannot_start(monkeypatch, tmp_path, caplog, fault, message):
+    if fault == "no wandb":
+        monkeypatch.setitem(sys.modules, "wandb", None)
+    elif fault == "no folder":
+        (tmp_path / "run").write_text("in the way")
+    else:
+        monkeypatch.setattr(wandb, fault, fail)
+    with tracked(tmp_path / "run") as tracker:
+        tracker.log({"loss": 1.0}, step=1)
+        assert not tracker.is_active
+    warning = the_warning(caplog)
+    assert warning.startswith(message)
+    assert warning.endswith(": the work goes on without W&B")
+
+
+def test_auto_without_wandb_installed_is_disabled_but_online_is_an_error(monkeypatch, tmp_path, caplog):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert decide_mode(TrackingSpec(), {}) == "disabled"
+    assert the_warning(caplog).startswith("wandb cannot be imported (")
+    with pytest.raises(NrmapError, match=r"^wandb cannot be imported"):
+        decide_mode(TrackingSpec(mode="online"), {})
+
+
+def test_a_failing_call_is_one_warning_and_later_calls_are_kept(tmp_path, caplog):
+    with tracked(tmp_path) as tracker:
+        tracker.table("t", ["a", "b"], [[1]])
+        tracker.image("i", tmp_path / "missing.png")
+        tracker.artifact("a", "policy", [tmp_path / "missing"])
+        tracker.log({"loss": 1.0}, step=1)
+    assert "tracking failed (ValueError: This table expects 2 columns" in the_warning(caplog)
+    (part,) = parts(tmp_path)
+    assert (rows_of(part), artifacts_of(part)) == ([{"_step": 1, "agent_step": 1, "loss": 1.0}], {})
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds W&B's service in /proc")
+def test_work_goes_on_if_wandb_dies_and_the_next_run_is_tracked(tmp_path, caplog, own_session):
+    began = time.monotonic()
+    with tracked(tmp_path / "run") as tracker:
+        tracker.log({"loss": 1.0}, step=1)
+        children = map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+        (service,) = [pid for pid in children if b"wandb-core" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(service, signal.SIGKILL)
+        time.sleep(0.5)
+        for step in range(2, 50):
+            tracker.log({"loss": 1.0}, step=step)
+        tracker.table("t", ["a"], [[1]])
+    assert time.monotonic() - began < 20
+    assert "the work goes on" in the_warning(caplog)
+    with tracked(tmp_path / "next", run_id="next") as tracker:
+        tracker.log({"loss": 5.0}, step=1)
+    (part,) = parts(tmp_path / "next")
+    assert losses(rows_of(part)) == [(1, 1, 5.0)]
+
+
+# With an account.
+
+
+def test_an_online_run_resumes_without_repeated_points(server, tmp_path):
+    spec = TrackingSpec(tags=["mine"])
+    with contextlib.suppress(KeyboardInterrupt), tracked(tmp_path, spec) as tracker:
+        for step in (100, 200, 300):
+            tracker.log({"loss": 1.0 / step}, step=step)
+        raise KeyboardInterrupt
+    with tracked(tmp_path, spec) as tracker:  # from a checkpoint at agent step 100
+        for step in (200, 300, 400):
+            tracker.log({"loss": 1.0 / step}, step=step)
+    ((run_id, run),) = server.runs.items()
+    sent = [run["sent"][key] for key in ("project", "groupName", "jobType", "displayName", "tags")]
+    assert (run_id, *sent) == (
+        RUN_ID, "nrmap", "Freeway-smoke", "train", "Freeway-ddqn-seed0", ["mine", "Freeway"],
+    )  # fmt: skip
+    assert json.loads(run["sent"]["config"])["method"] == {"value": "ddqn"}
+    assert losses(run["rows"]) == [(step, step, 1.0 / step) for step in (100, 200, 300, 400)]
+    assert run["exit_codes"] == [1, 0]
+
+
+def test_offline_parts_are_uploaded_as_one_run(server, tmp_path):
+    for steps in ((100, 200, 300), (200, 300, 400)):
+        with tracked(tmp_path) as tracker:
+            for step in steps:
+                tracker.log({"loss": 1.0 / step}, step=step)
+    assert server.runs == {}
+    command = [sys.executable, "-m", "wandb", "sync", *parts(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=tmp_path)
+    ((run_id, run),) = server.runs.items()
+    assert run_id == RUN_ID
+    # The overlap arrives twice, with equal values at equal agent steps.
+    found = {(agent_step, loss) for _, agent_step, loss in losses(run["rows"])}
+    assert found == {(step, 1.0 / step) for step in (100, 200, 300, 400)}
+
+
+@pytest.mark.parametrize("trouble", ["no server", "key refused"])
+def test_without_a_connection_the_run_is_kept_offline(server, monkeypatch, tmp_path, caplog, trouble):
+    monkeypatch.setattr(nrmap.support.tracking, "INIT_TIMEOUT", 1)
+    if trouble == "no server":
+        server.server_close()
+    else:
+        server.refuses = 401
+    began = time.monotonic()
+    with tracked(tmp_path, TrackingSpec()) as tracker:
+        tracker.log({"loss": 0.5}, step=1)
+    assert time.monotonic() - began < 20
+    warning = the_warning(caplog)
+    assert warning.startswith("W&B cannot be reached (")
+    assert warning.endswith("Freeway-ddqn-seed0 is kept offline")
+    (part,) = [part for part in parts(tmp_path) if part.name.startswith("offline-run-")]
+    assert losses(rows_of(part)) == [(1, 1, 0.5)]
+
+
+def test_a_server_that_goes_away_does_not_block_the_work(server, monkeypatch, tmp_path):
+    monkeypatch.setattr(nrmap.support.tracking, "FINISH_TIMEOUT", 2)
+    with tracked(tmp_path, TrackingSpec()) as tracker:
+        tracker.log({"loss": 1.0}, step=1)
+        server.shutdown()
+        server.server_close()
+        began = time.monotonic()
+        for step in range(2, 100):
+            tracker.log({"loss": 1.0}, step=step)
+    assert time.monotonic() - began < 30
+    (part,) = parts(tmp_path)
+    assert losses(rows_of(part)) == [(step, step, 1.0) for step in range(1, 100)]

@@ -8,16 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from nrmap.atari.envs import VALIDATION_STREAM
+from nrmap.atari.episode_seeds import episode_seeds
 from nrmap.learning.settings import PolicyFile, TrainSettings
+from nrmap.play.rollout import greedy, play
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError
+from nrmap.support.files import read_json
 from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, Layout
-from nrmap.support.tracking import NoTracker
+from nrmap.support.tracking import Tracker
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.run import RunOptions, ensure_trained
 
 
-class Interrupting(NoTracker):
+class Interrupting(Tracker):
     """Ends the run before its policy is written, as a kill would."""
 
     def log(self, metrics, step):
@@ -30,11 +34,16 @@ def run(tmp_path, caplog):
     caplog.set_level(logging.INFO)
 
     def run(
-        settings: TrainSettings, *, precision: str = "auto", folder: str = "outputs", interrupted: bool = False
+        settings: TrainSettings,
+        *,
+        precision: str = "auto",
+        folder: str = "outputs",
+        interrupted: bool = False,
+        greedy_every: int = 0,
     ) -> Path | None:
         @contextmanager
         def open_tracker(settings, identity, folder):
-            yield Interrupting() if interrupted else NoTracker()
+            yield Interrupting() if interrupted else Tracker()
 
         options = RunOptions(
             layout=Layout(tmp_path / folder),
@@ -43,6 +52,8 @@ def run(tmp_path, caplog):
             any_precision=precision == "auto",
             checkpoint_seconds=0,
             open_tracker=open_tracker,
+            greedy_every=greedy_every,
+            greedy_episodes=3,
         )
         if not interrupted:
             return ensure_trained(settings, options)
@@ -145,3 +156,17 @@ def test_a_run_begins_with_its_main_settings(run, tiny_settings, tiny_regularise
         f"Freeway/sa_ddqn/seed4: {of_tuned}",
         f"Freeway/sa_ddqn/seed5: {of_tuned} ({file})",
     ]
+
+
+def test_greedy_returns_are_those_of_the_policy_and_change_no_weight(run, tiny_settings, monkeypatch):
+    monkeypatch.setattr("train.curves.ROW_EVERY", 20)
+    settings = tiny_settings(steps=60, env={"game": "Breakout", "max_agent_steps": 200})
+    plain, path = run(settings), run(settings, folder="played", greedy_every=30)
+    assert same_weights(plain, path)
+    rows = read_json(path.with_name(CURVES_FILE))["rows"]
+    assert [row["agent_step"] for row in rows if "greedy_return" in row] == [40, 60]
+    policy = load_policy(path)
+    seeds = episode_seeds(settings.env, settings.seed, 3, VALIDATION_STREAM)
+    episodes = play(greedy(policy), settings.env, seeds, num_envs=3)
+    assert rows[-1]["greedy_return"] == pytest.approx(sum(episode.total_reward for episode in episodes) / 3)
+    assert "greedy_return" not in read_json(plain.with_name(CURVES_FILE))["rows"][-1]

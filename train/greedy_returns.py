@@ -1,0 +1,56 @@
+"""Greedy returns while a training runs, on validation seeds, played by a thread beside it."""
+
+import copy
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nrmap.atari.envs import VALIDATION_STREAM, EnvSpec
+from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.play.rollout import greedy, play
+from nrmap.policies.network import QNetwork
+from nrmap.policies.policy import Policy, PolicyCard
+
+NAME = "greedy_return"
+
+
+@dataclass
+class GreedyReturns:
+    """Adds `greedy_return`, the mean over `episodes` episodes, to the rows of a curve.
+
+    A row gets its value when the episodes have ended, some rows later. A kill loses the values
+    that are still being played. The training draws nothing from here, so its weights do not change.
+    """
+
+    env: EnvSpec
+    run_seed: int
+    every: int  # agent steps; 0 plays none
+    episodes: int
+    _pending: list[tuple[dict[str, float], "Future[float]"]] = field(default_factory=list)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    _played_at: int = 0
+
+    def start_if_due(self, row: dict[str, float], network: QNetwork) -> None:
+        """Play a copy of `network` for `row` where `every` agent steps have passed since the last one."""
+        agent_step = int(row["agent_step"])
+        if self.every and agent_step // self.every != self._played_at // self.every:
+            self._played_at = agent_step
+            frozen = copy.deepcopy(network).requires_grad_(False).eval()
+            self._pending.append((row, self._pool.submit(self._play, frozen, agent_step)))
+
+    def finished(self, *, wait: bool = False) -> dict[str, float]:
+        """Write the values that are there to their rows; the latest as metrics, empty if there is none."""
+        metrics: dict[str, float] = {}
+        while self._pending and (wait or self._pending[0][1].done()):
+            row, future = self._pending.pop(0)
+            row[NAME] = future.result()
+            metrics = {NAME: row[NAME]}
+        return metrics
+
+    def _play(self, network: QNetwork, agent_step: int) -> float:
+        policy = Policy(network, self.env, PolicyCard("training", self.run_seed, agent_step, "unfinished"))
+        seeds = episode_seeds(self.env, self.run_seed, self.episodes, VALIDATION_STREAM)
+        device = next(network.parameters()).device
+        episodes = play(greedy(policy, device), self.env, seeds, num_envs=self.episodes)
+        return float(np.mean([episode.total_reward for episode in episodes]))
