@@ -59,6 +59,7 @@ report: $(INSTALLED) ## build outputs/report/index.html from what lies under out
 	$(BIN)/python -m analyze.report
 
 results: $(INSTALLED) ## write the tables of the documents from the committed records and timings
+	$(BIN)/python -m analyze.documents
 	$(BIN)/python -m bench.documents
 
 test: $(INSTALLED) ## the fast tests

@@ -1,15 +1,42 @@
-"""Generated parts of Markdown files, between `<!-- begin NAME: … -->` and `<!-- end NAME -->`."""
+"""`python -m analyze.documents`: writes the tables of results in README.md and docs/results.md.
 
+All numbers come from committed files: the evaluations beside the reference policies, and the numbers of their maps
+in outputs/reference/GAME/maps.json. `--collect` makes the latter after `make maps controls`.
+"""
+
+import argparse
+import math
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from analyze.report.formats import Table, to_markdown
+from analyze.report.literature import PUBLISHED_RETURNS, paper_number
+from analyze.report.load import find
+from analyze.report.names import condition_of, name_of, policies_of
+from analyze.report.pairing import BASE, with_differences
+from analyze.report.return_tables import action_table, q_gap_table, returns_table
+from analyze.report.summary import best_constant_action
+from analyze.report.tables import control_table, difference_table, grid_table, seed_difference_table, sparsity_table
+from nrmap.maps.differences import DIFFERENCE
+from nrmap.robustness.attacks import epsilon_text
 from nrmap.support.errors import NrmapError
 from nrmap.support.files import write_text
+from nrmap.support.layout import METRICS_FILE, Layout
+from nrmap.support.records import Record, read_records, select, write_records
+
+ROOT = Path(__file__).parents[1]
+MAPS_RECORDS_FILE = "maps.json"
+RADIUS = 1 / 255  # of the README's table
+ADVERSARIAL = "sa_ddqn"
+_MAP_METRICS = ("sparsity", "grid_excess", "grid_p_value")
+_NO_MAPS = "Not measured: `make maps controls`, then `python -m analyze.documents --collect`."
 
 
 def with_blocks(path: Path, blocks: Mapping[str, str]) -> str:
-    """The text of the file `path` with the content of each named block replaced.
+    """The text of the file `path` with new content between `<!-- begin NAME: … -->` and `<!-- end NAME -->`.
 
     Raises NrmapError if the file lacks a block's markers or cannot be read.
     """
@@ -31,3 +58,202 @@ def write_documents(documents: Mapping[Path, str]) -> None:
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
             print(path)
+
+
+def collect(layout: Layout) -> list[Path]:
+    """Write the numbers of the pooled maps of the reference policies and their null networks; returns the files.
+
+    These are S and the grid of each kind of map at T = 1, and the differences in S between methods.
+    """
+    found = with_differences(find(layout.outputs))
+    maps = [result for result in found.results if result.is_of_maps and result.first.states_from == "pool"]
+    pools = {result.states_sha256 for result in maps if result.policy_sha256 in found.reference}
+    records = [
+        record
+        for result in maps
+        if result.states_sha256 in pools and (result.policy_sha256 in found.reference or result.first.is_null_network)
+        for record in result.records
+        if record.metric in _MAP_METRICS
+    ]
+    records += [r for r in found.differences if r.policy_sha256 in found.reference and r.states_from == "pool"]
+    chosen = [record for record in records if record.temperature in (None, 1.0) and not record.is_part]
+    files = []
+    for game in sorted({record.game for record in chosen}):
+        files.append(layout.references / game / MAPS_RECORDS_FILE)
+        write_records(files[-1], select(chosen, game=game))
+    return files
+
+
+def documents(root: Path = ROOT) -> dict[Path, str]:
+    """The texts of README.md and docs/results.md for the committed records."""
+    references = Layout(root / "outputs").references
+    play = [record for path in sorted(references.rglob(METRICS_FILE)) for record in read_records(path)]
+    maps = [record for path in sorted(references.glob(f"*/{MAPS_RECORDS_FILE}")) for record in read_records(path)]
+    blocks = {"results": _readme_table(play, maps)}
+    if maps:
+        blocks["finding"] = finding(maps)
+    page = root / "docs" / "results.md"
+    return {
+        root / "README.md": with_blocks(root / "README.md", blocks),
+        page: with_blocks(page, {"play": _play_section(play), "maps": _maps_section(maps) if maps else _NO_MAPS}),
+    }
+
+
+def _play_section(records: Sequence[Record]) -> str:
+    tables = []
+    for radius in sorted({record.attack_epsilon for record in records if record.attack_epsilon is not None}):
+        whole = returns_table([record for record in records if record.attack_epsilon in (None, radius)])
+        for metric, title in (
+            ("return_mean", "Mean returns"),
+            ("flip_rate", "Flip rates"),
+            ("certified_rate", "Certified rates"),
+        ):
+            tables.append(_part(whole, metric, f"{title}, {epsilon_text(radius)}"))
+    tables += [action_table(records, game) for game in sorted({record.game for record in records})]
+    return _as_section([*tables, q_gap_table(records)])
+
+
+def _maps_section(records: Sequence[Record]) -> str:
+    differences = select(records, metric=DIFFERENCE)
+    return _as_section(
+        [sparsity_table(records), control_table(records), difference_table(differences),
+         seed_difference_table(differences), grid_table(records)]
+    )  # fmt: skip
+
+
+def _part(table: Table, metric: str, title: str) -> Table:
+    """The columns of one metric, headed by their groups alone, and the rows that have anything in them."""
+    kept = [index for index, column in enumerate(table.columns) if not column.measured or column.key.startswith(metric)]
+    columns = tuple(
+        replace(column, title="") if column.measured else column for column in (table.columns[i] for i in kept)
+    )
+    rows = [tuple(row[index] for index in kept) for row in table.rows]
+    filled = [
+        row
+        for row in rows
+        if any(cell.value is not None and column.measured for cell, column in zip(row, columns, strict=True))
+    ]
+    return replace(table, title=title, columns=columns, rows=tuple(filled))
+
+
+def _as_section(tables: Sequence[Table]) -> str:
+    """The tables that have rows, and below them the notes of all of them."""
+    shown = [table for table in tables if table.rows]
+    notes = dict.fromkeys(note for table in shown for note in table.notes)
+    return "\n".join([*(to_markdown(replace(table, notes=())) for table in shown), *(f"* {note}" for note in notes)])
+
+
+def finding(maps: Sequence[Record]) -> str:
+    """The paper's finding and its counter-evidence, as Markdown bullets computed from the records of maps."""
+    sparsities = {method: _values(maps, method, "sparsity", "kmap") for method in (BASE, ADVERSARIAL, "ddqn_continued")}
+    differences = select(maps, metric=DIFFERENCE, map_kind="kmap", method=ADVERSARIAL, compared_with=BASE)
+    paired = [record for record in differences if record.seed is not None]
+    below = [record for record in paired if record.high is not None and record.high < 0]
+    between = "The interval between seeds is not defined."
+    for record in select(differences, seed=None):
+        if record.value is not None and record.low is not None and record.high is not None:
+            relation = "contains" if record.low <= 0 <= record.high else "excludes"
+            interval = f"{record.value:.2f} [{record.low:.2f}, {record.high:.2f}]"
+            between = f"The interval between seeds, {interval}, {relation} 0."
+    grid_k, grid_m = (
+        [_range(_values(maps, method, "grid_excess", kind)) for method in (BASE, ADVERSARIAL)]
+        for kind in ("kmap", "margin_drop")
+    )
+    return "\n".join(
+        [
+            f"* **Sparser.** Means over seeds: S(K) is {_mean(sparsities[BASE])} for DDQN and "
+            f"{_mean(sparsities[ADVERSARIAL])} for SA-DDQN, on the same states.",
+            f"  The difference and its interval over episodes lie below 0 in {len(below)} of {len(paired)} seeds.",
+            f"  {between}",
+            f"* **Longer training alone:** with κ = 0, S(K) is {_mean(sparsities['ddqn_continued'])}.",
+            "* **Grid** (about 1 without one). The paper sees it in the adversarial agent's KMAP.",
+            f"  Here KMAP has DDQN {grid_k[0]}, SA-DDQN {grid_k[1]}; the margin-drop map has DDQN {grid_m[0]}, "
+            f"SA-DDQN {grid_m[1]}.",
+        ]
+    )
+
+
+def _values(maps: Sequence[Record], method: str, metric: str, kind: str) -> list[float]:
+    found = select(maps, method=method, metric=metric, map_kind=kind)
+    return [record.value for record in found if record.value is not None]
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{math.fsum(values) / len(values):.1f}" if values else "undefined"
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{_mean(values)} ({min(values):.1f} – {max(values):.1f})" if values else "undefined"
+
+
+def _readme_table(play: Sequence[Record], maps: Sequence[Record]) -> str:
+    """A row for each policy: its returns, clean and under the strongest attack, what is certified, S(K) and grid."""
+    titles = ("policy", "clean return", "strongest attack, 1/255", "certified, 1/255", "S(K)", "grid(K)", "grid(Δm)")
+    lines = [titles, ["---"] * len(titles)]
+    for name in policies_of(play):
+        mine = [record for record in play if name_of(record) == name]
+        shown = [_shown(select(mine, metric="return_mean", attack="clean"), 2), _strongest(mine)]
+        shown.append(_shown(select(mine, metric="certified_rate", attack_epsilon=RADIUS), 3))
+        own = select(maps, policy_sha256=mine[0].policy_sha256)
+        shown += [
+            _shown(select(own, metric=metric, map_kind=kind), 1)
+            for metric, kind in (("sparsity", "kmap"), ("grid_excess", "kmap"), ("grid_excess", "margin_drop"))
+        ]
+        lines.append([name.label, *shown])
+    best = best_constant_action(play)
+    if best is not None:
+        lines.append([name_of(best).title, _shown([best], 2), *[""] * 5])
+        lines += _published(best.game)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _shown(records: Sequence[Record], digits: int) -> str:
+    if not records:
+        return "not measured"
+    record = records[0]
+    if record.value is None:
+        return "undefined"
+    interval = "" if record.low is None or record.high is None else f" [{record.low:.1f}, {record.high:.1f}]"
+    return f"{record.value:.{digits}f}" + (interval if record.metric == "return_mean" else "")
+
+
+def _strongest(records: Sequence[Record]) -> str:
+    """The lowest mean return under FGSM or PGD inside the README's ball, and the attack."""
+    attacked = [record for attack in ("fgsm", "pgd") for record in select(records, attack=attack)]
+    returns = select(attacked, metric="return_mean", attack_epsilon=RADIUS)
+    if not returns:
+        return "not measured"
+    lowest = min(returns, key=lambda record: record.value if record.value is not None else math.inf)
+    attack = condition_of(lowest)._replace(attack_epsilon=None).label
+    return f"{_shown([lowest], 2)} ({attack}, {lowest.episodes} episodes)"
+
+
+def _published(game: str) -> Iterable[list[str]]:
+    for agent, method in (("vanilla DQN", BASE), ("SA-DQN (PGD)", ADVERSARIAL)):
+        clean, attacked = (
+            next(one.printed for one in PUBLISHED_RETURNS if (one.game, one.agent, one.attack) == (game, agent, attack))
+            for attack in ("clean", "pgd")
+        )
+        printed = paper_number(game, method, "sparsity", "kmap")
+        assert printed is not None
+        yield [f"published: {agent}", clean, f"{attacked} (PGD-10)", "", printed.printed, "", ""]
+
+
+def main() -> None:
+    """Write the documents, with `--collect` the records of maps first; a mistake is one line and status 2."""
+    parser = argparse.ArgumentParser(prog="python -m analyze.documents", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--collect", action="store_true", help="write outputs/reference/GAME/maps.json first")
+    parser.add_argument("--outputs", type=Path, default=ROOT / "outputs", help="folder of results to collect from")
+    options = parser.parse_args()
+    try:
+        if options.collect:
+            for path in collect(Layout(options.outputs)):
+                print(path)
+        write_documents(documents())
+    except NrmapError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,28 +4,66 @@ import re
 from pathlib import Path
 
 import pytest
+from example_outputs import Example, write_example
 from omegaconf import OmegaConf
 
-from analyze.documents import with_blocks
+from analyze import documents
+from analyze.publish import publish
 from bench import documents as bench_documents
 from nrmap.support.errors import NrmapError
+from nrmap.support.layout import Layout
+from nrmap.support.records import read_records, select
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
-@pytest.mark.parametrize("path", bench_documents.documents(), ids=lambda path: path.name)
-def test_tables_of_speed_and_cost_are_those_of_the_committed_measurements(path):
-    assert path.read_text() == bench_documents.documents()[path], "run make results"
+@pytest.mark.parametrize("module", [documents, bench_documents], ids=lambda module: module.__name__)
+def test_tables_are_those_of_the_committed_records_and_measurements(module):
+    for path, text in module.documents().items():
+        assert path.read_text() == text, f"{path}: run make results"
+
+
+def test_numbers_of_maps_are_those_of_reference_policies_and_their_null_networks(tmp_path, tiny_settings):
+    layout = Layout(tmp_path / "outputs")
+    methods = ("ddqn", "sa_ddqn", "ddqn_continued")
+    example = Example(methods, seeds=(0, 1, 2), states_from=("pool",), controls=1, without_flips=())
+    write_example(layout.outputs, tiny_settings(), example)
+    for folder in (layout.outputs / "train" / "Freeway").glob("*ddqn/seed*/*"):
+        publish(folder, layout)
+    (path,) = documents.collect(layout)
+    records = read_records(path)
+    assert {record.method for record in records} == {"ddqn", "sa_ddqn", "random_weights", "shuffled_weights"}
+    assert {record.temperature for record in records} == {None, 1.0}
+
+    (tmp_path / "docs").mkdir()
+    for name in ("README.md", "docs/results.md"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    readme, results = documents.documents(tmp_path).values()
+    of_seeds = {
+        (record.method, record.seed): record.value
+        for record in select(records, metric="sparsity", map_kind="kmap")
+        if not record.is_null_network
+    }
+    for (method, seed), value in of_seeds.items():
+        label = {"ddqn": "DDQN", "sa_ddqn": "SA-DDQN"}[method]
+        (row,) = re.findall(rf"^\| {label} seed {seed} \|.*$", readme, re.MULTILINE)
+        assert row.split(" | ")[4] == f"{value:.1f}"
+        assert f"{value:.2f}" in results
+    means = [sum(of_seeds[method, seed] for seed in (0, 1, 2)) / 3 for method in ("ddqn", "sa_ddqn")]
+    assert f"S(K) is {means[0]:.1f} for DDQN and {means[1]:.1f} for SA-DDQN" in readme
+    (between,) = select(records, metric="sparsity_difference", map_kind="kmap", seed=None, method="sa_ddqn")
+    assert between.value == pytest.approx(means[1] - means[0])
+    assert f"{between.value:.2f} [{between.low:.2f}, {between.high:.2f}]" in readme
 
 
 def test_a_block_is_replaced_and_the_rest_stays(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- begin one: by hand -->\nold\n<!-- end one -->\nafter \\1\n")
     text = "before\n<!-- begin one: by hand -->\n\nnew \\1\n\n<!-- end one -->\nafter \\1\n"
-    assert with_blocks(page, {"one": "new \\1\n"}) == text
+    assert documents.with_blocks(page, {"one": "new \\1\n"}) == text
     with pytest.raises(NrmapError, match="exactly one block `<!-- begin two"):
-        with_blocks(page, {"two": "new"})
+        documents.with_blocks(page, {"two": "new"})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -40,10 +78,20 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(linked), target
 
 
+@pytest.mark.parametrize("name", ["README.md"])
+def test_files_that_are_named_exist(name):
+    for path in re.findall(r"`((?:nrmap|analyze|conf|tests|docs|examples)/[\w./*]+)`", (ROOT / name).read_text()):
+        assert "GAME" in path or list(ROOT.glob(path)), path
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives to the headings of a Markdown file."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) <= 1500
 
 
 def test_the_page_of_options_has_every_key_and_its_default():
