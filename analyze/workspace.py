@@ -35,6 +35,7 @@ TRAINING_CURVES = {
     "gradient_cosine": "Cosine of the training attack's first two gradients",
     "margin_fell": "Fraction of the batch whose margin fell under the training attack",
     "gradient_sparsity": "S of the margin's input gradient (eq. 9)",
+    "attack_level": "Number of roll-backs",
     "attack_epsilon": "Radius of the training attack",
     "kappa": "κ, the weight of R",
     "active_features": "Fraction of features that are alive",

@@ -1,6 +1,6 @@
 """Greedy returns while a training runs, on validation seeds, played by a thread beside it."""
 
-import copy
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -31,13 +31,13 @@ class GreedyReturns:
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _played_at: int = 0
 
-    def start_if_due(self, row: dict[str, float], network: QNetwork) -> None:
-        """Play a copy of `network` for `row` where `every` agent steps have passed since the last one."""
+    def start_if_due(self, row: dict[str, float], copy_network: Callable[[], QNetwork]) -> None:
+        """Play a copy of the network for `row` where `every` agent steps have passed since the last one."""
         agent_step = int(row["agent_step"])
         if self.every and agent_step // self.every != self._played_at // self.every:
             self._played_at = agent_step
-            frozen = copy.deepcopy(network).requires_grad_(False).eval()
-            self._pending.append((row, self._pool.submit(self._play, frozen, agent_step)))
+            network = copy_network().requires_grad_(False).eval()
+            self._pending.append((row, self._pool.submit(self._play, network, agent_step)))
 
     def finished(self, *, wait: bool = False) -> dict[str, float]:
         """Write the values that are there to their rows; the latest as metrics, empty if there is none."""

@@ -125,7 +125,7 @@ def _train(
             curves.record(iteration)
             if curves.row_is_due(iteration.agent_step) or iteration.agent_step >= settings.steps:
                 row = curves.add_row(iteration.agent_step, trainer.metrics())
-                greedy_returns.start_if_due(row, trainer.learner.online)
+                greedy_returns.start_if_due(row, trainer.learner.policy_network)
                 is_last = iteration.agent_step >= settings.steps
                 tracker.log({**row, **greedy_returns.finished(wait=is_last)}, step=iteration.agent_step)
             progress.update(iteration.agent_step, settings.steps, curves.describe())
@@ -177,4 +177,4 @@ def _policy(settings: TrainSettings, trainer: Trainer, parent: Policy | None, cu
         results=results,
         provenance=provenance(),
     )
-    return Policy(trainer.learner.online, settings.env, card)
+    return Policy(trainer.learner.policy_network(), settings.env, card)

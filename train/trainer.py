@@ -122,7 +122,10 @@ class Trainer:
 
     def _learn(self) -> None:
         batch = self.collector.replay.sample(
-            self.settings.learner.batch_size, importance=self._importance(self.agent_step), rng=self._sampling_rng
+            self.settings.learner.batch_size,
+            importance=self._importance(self.agent_step),
+            rng=self._sampling_rng,
+            agent_step=self.agent_step,
         )
         metrics = self.learner.update(batch, self.agent_step)
         self.collector.replay.update_priorities(batch.indices, metrics.pop("td_errors").cpu().numpy())
@@ -150,6 +153,8 @@ class Trainer:
             "kappa": kappa,
             "attack_epsilon": attack_epsilon,
         }
+        if self.settings.regulariser and self.settings.regulariser.rollback_every:
+            schedules["attack_level"] = float(self.learner.attack_level)
         active = self.learner.active_features(torch.from_numpy(self.collector.states))
         return {**means, **schedules, "active_features": active, **self.probe()}
 

@@ -53,6 +53,7 @@ _DIAGNOSTICS = {
     "gradient_cosine": "Cosine of the training attack's first two gradients",
     "margin_fell": "Fraction of the batch whose margin the attack lowers",
     "gradient_sparsity": "S of the margin's input gradient, eq. 9",
+    "attack_level": "Number of roll-backs",
     "active_features": "Fraction of features that are active",
 }
 

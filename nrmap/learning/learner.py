@@ -1,5 +1,6 @@
 """One update of DDQN and of SA-DDQN; the methods differ in the middle of `Learner.update`."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +28,9 @@ class LearnerSpec:
 
     Adam's learning rate is `learning_rate` until the fraction `decay_from` of the training, then
     falls linearly to `learning_rate_final` at its last agent step. Every `target_update_period` updates
-    the target network becomes the online network. Without `double_q` targets are the target network's
-    maximum.
+    the target network becomes the online network; after the fraction `average_from` of the training it
+    also joins the mean of weights that the policy is made of. Without `double_q` targets are the target
+    network's maximum.
     """
 
     batch_size: int
@@ -39,13 +41,16 @@ class LearnerSpec:
     gradient_clip: float
     target_update_period: int
     double_q: bool
+    average_from: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "target_update_period"):
             check(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: expected at least 1")
         for name in ("learning_rate", "learning_rate_final", "adam_epsilon"):
             check(getattr(self, name) >= 0, f"{name}={getattr(self, name)}: expected at least 0")
-        check(0 <= self.decay_from <= 1, f"decay_from={self.decay_from}: expected a fraction of the training, 0 to 1")
+        for name in ("decay_from", "average_from"):
+            value = getattr(self, name)
+            check(0 <= value <= 1, f"{name}={value}: expected a fraction of the training, 0 to 1")
         check(self.gradient_clip >= 0, f"gradient_clip={self.gradient_clip}: expected at least 0 (no clipping)")
 
 
@@ -85,6 +90,9 @@ class Learner:
         self.learning_rate = Linear(
             spec.learning_rate, spec.learning_rate_final, decay_begin, max(total_steps - decay_begin, 1)
         )
+        self._average_begin = int(spec.average_from * total_steps)
+        self._average: list[Tensor] = []  # running means of the parameters
+        self._averaged = 0
         self.updates = 0
         self.attack_level = 0  # raised by one with every roll-back
 
@@ -143,7 +151,25 @@ class Learner:
         self.updates += 1
         if self.updates % self.spec.target_update_period == 0:
             self.target_network.load_state_dict(self.online.state_dict())
+            if agent_step >= self._average_begin:
+                self._average_weights()
         return {"td_errors": td_errors, "q_mean": q_tm1.mean(), "loss": loss, **metrics}
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        self._averaged += 1
+        weights = [parameter.detach() for parameter in self.online.parameters()]
+        if self._averaged == 1:
+            self._average = [weight.clone() for weight in weights]
+        for mean, weight in zip(self._average, weights, strict=True):
+            mean.lerp_(weight, 1 / self._averaged)
+
+    def policy_network(self) -> QNetwork:
+        """A copy of the network of the policy: the averaged weights, or the online ones before there are any."""
+        network = copy.deepcopy(self.online)
+        for parameter, mean in zip(network.parameters(), self._average, strict=False):
+            parameter.data.copy_(mean)
+        return network
 
     def regulariser_schedule(self, agent_step: int) -> tuple[float, float]:
         """κ and the attack radius at `agent_step`; (0, 0) without a regulariser."""
@@ -209,6 +235,8 @@ class Learner:
             "optimiser": [self.optimiser.state[parameter] for parameter in self.online.parameters()],
             "generator": self.generator.get_state(),
             "attack_level": self.attack_level,
+            "average": self._average,
+            "averaged": self._averaged,
             "updates": self.updates,
         }
 
@@ -225,7 +253,13 @@ class Learner:
             self.optimiser.load_state_dict(adam)
         self.generator.set_state(state["generator"])
         self.updates = state["updates"]
-        self.attack_level = state.get("attack_level", 0)  # checkpoints from before roll-backs lack it
+        # Checkpoints of earlier versions lack these.
+        self.attack_level = state.get("attack_level", 0)
+        self._average = [
+            torch.empty_like(parameter).copy_(mean)
+            for parameter, mean in zip(self.online.parameters(), state.get("average", []), strict=False)
+        ]
+        self._averaged = state.get("averaged", 0)
 
 
 def _laid_out_as(parameter: Tensor, moments: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -21,6 +21,9 @@ from nrmap.support.errors import check
 class ReplaySpec:
     """`capacity` in frames over all environments, `discount` γ per agent step.
 
+    Over `anneal_steps` agent steps (0: never) n and 1 − γ go by equal factors to `n_step_final` and
+    1 − `discount_final`, as in BBF (Schwarzer et al. 2023).
+
     Slot i is drawn with probability p_i^α / Σ p^α, p_i = |TD error| + `priority_floor`, α =
     `priority_exponent`; 0 makes the replay uniform. The importance exponent β goes from
     `importance_initial` to 1 over the training (Schaul et al. 2016).
@@ -32,6 +35,9 @@ class ReplaySpec:
     priority_exponent: float
     importance_initial: float = 0.4
     priority_floor: float = 1e-3
+    anneal_steps: int = 0
+    n_step_final: int = 0
+    discount_final: float = 0.0
 
     def __post_init__(self) -> None:
         check(self.n_step >= 1, f"n_step={self.n_step}: expected at least 1")
@@ -39,6 +45,23 @@ class ReplaySpec:
         check(self.priority_exponent >= 0, f"priority_exponent={self.priority_exponent}: expected at least 0 (uniform)")
         check(0 <= self.importance_initial <= 1, f"importance_initial={self.importance_initial}: expected 0 ≤ β ≤ 1")
         check(self.priority_floor > 0, f"priority_floor={self.priority_floor}: expected more than 0")
+        check(self.anneal_steps >= 0, f"anneal_steps={self.anneal_steps}: expected at least 0 (n and γ stay)")
+        if self.anneal_steps:
+            check(
+                1 <= self.n_step_final <= self.n_step,
+                f"n_step_final={self.n_step_final}: expected from 1 to n_step={self.n_step}",
+            )
+            both = f"discount={self.discount}, discount_final={self.discount_final}"
+            check(self.discount < 1 and 0 <= self.discount_final < 1, f"{both}: expected less than 1 to anneal")
+
+    def horizon(self, agent_step: int) -> tuple[int, float]:
+        """n and γ of the updates at `agent_step`."""
+        if not self.anneal_steps:
+            return self.n_step, self.discount
+        fraction = min(agent_step / self.anneal_steps, 1.0)
+        n_step = self.n_step * (self.n_step_final / self.n_step) ** fraction
+        factor = ((1 - self.discount_final) / (1 - self.discount)) ** fraction
+        return round(n_step), 1 - (1 - self.discount) * factor
 
     def smallest_ring(self, frame_stack: int) -> int:
         """The slots that an environment needs so that one transition is always complete."""
@@ -129,8 +152,8 @@ class Replay:
     def _flat(self, envs: NDArray[np.int64], absolute_slots: NDArray[np.int64]) -> NDArray[np.int64]:
         return envs * self.slots + absolute_slots % self.slots
 
-    def sample(self, batch_size: int, *, importance: float, rng: np.random.Generator) -> Batch:
-        """B transitions, one from each of B equal shares of the total priority; `importance` is β.
+    def sample(self, batch_size: int, *, importance: float, rng: np.random.Generator, agent_step: int = 0) -> Batch:
+        """B transitions, one from each of B equal parts of the total priority; `importance` is β.
 
         Raises ValueError while no transition is complete.
         """
@@ -140,7 +163,7 @@ class Replay:
         shares = (np.arange(batch_size) + rng.random(batch_size)) / batch_size
         indices = self.priorities.find(shares * total)
         envs, slots = np.divmod(indices, self.slots)
-        rewards, discounts, steps = self._returns(envs, slots)
+        rewards, discounts, steps = self._returns(envs, slots, *self.spec.horizon(agent_step))
         # Probabilities relative to a uniform draw would scale all weights alike: the largest is made 1.
         weights = self.priorities[indices] ** -importance
         return Batch(
@@ -154,21 +177,21 @@ class Replay:
         )
 
     def _returns(
-        self, envs: NDArray[np.int64], slots: NDArray[np.int64]
+        self, envs: NDArray[np.int64], slots: NDArray[np.int64], n_step: int, discount: float
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         """The n-step return, its bootstrap discount and its length, each [B]."""
         rewards = np.zeros(len(envs))
         steps = np.zeros(len(envs), dtype=np.int64)
         running = np.ones(len(envs), dtype=bool)
         terminated = np.zeros(len(envs), dtype=bool)
-        for k in range(self.spec.n_step):
+        for k in range(n_step):
             slot = (slots + k) % self.slots
-            rewards += np.where(running, self.spec.discount**k * self._rewards[envs, slot], 0.0)
+            rewards += np.where(running, discount**k * self._rewards[envs, slot], 0.0)
             steps += running
             terminated |= running & self._terminal[envs, slot]
             # The slot after the last action of an episode is its final frame, from which a truncated one bootstraps.
             running &= ~self._terminal[envs, slot] & ~self._final[envs, (slot + 1) % self.slots]
-        discounts = np.where(terminated, 0.0, self.spec.discount**steps)
+        discounts = np.where(terminated, 0.0, discount**steps)
         return rewards.astype(np.float32), discounts.astype(np.float32), steps
 
     def latest_states(self, per_env: int, spacing: int) -> NDArray[np.uint8]:

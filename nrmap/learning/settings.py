@@ -92,7 +92,10 @@ class TrainSettings:
 
 
 # Settings that came after published policies: left out of files and identities at their defaults.
-_LATER = {"inner_attack", "rollback_every", "rollback_ratio", "rollback_slack"}
+_LATER = {
+    "inner_attack", "rollback_every", "rollback_ratio", "rollback_slack", "anneal_steps", "n_step_final",
+    "discount_final", "average_from",
+}  # fmt: skip
 _RECORDED_NAMES = {"max_repeat": "longest_repeat"}
 
 

@@ -1,5 +1,7 @@
 """The replay against a list of whole episodes that never forgets and is read one step at a time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cpprb import PrioritizedReplayBuffer
@@ -216,3 +218,21 @@ def test_the_latest_states_go_back_in_time_as_far_as_there_are_whole_ones(steps)
         for k in range(per_env):
             episode, step = whole[-1 - min(k * spacing, len(whole) - 1)]
             np.testing.assert_array_equal(states[k, env], episode.stack(step, 2))
+
+
+def test_n_and_the_discount_are_annealed_by_equal_factors():
+    spec = ReplaySpec(1000, 8, 0.96, 0.5, anneal_steps=100, n_step_final=2, discount_final=0.99)
+    horizons = [spec.horizon(step) for step in (0, 50, 100, 10**6)]
+    assert [n for n, _ in horizons] == [8, 4, 2, 2]
+    assert [discount for _, discount in horizons] == pytest.approx([0.96, 0.98, 0.99, 0.99])
+    assert ReplaySpec(1000, 8, 0.96, 0.5).horizon(10**6) == (8, 0.96)
+
+
+def test_annealed_returns_are_those_of_the_smaller_n():
+    stream, rng = busy_stream(0.0), np.random.default_rng(4)
+    annealing = replace(stream.spec, anneal_steps=10, n_step_final=1, discount_final=stream.spec.discount)
+    stream.replay.spec = annealing
+    drawable = stream.drawable()  # with the first n: a slot is complete from then on
+    stream.spec = replace(annealing, n_step=1)
+    stream.drawable = lambda: drawable
+    stream.check(stream.replay.sample(64, importance=1.0, rng=rng, agent_step=10))

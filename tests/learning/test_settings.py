@@ -283,7 +283,10 @@ def variants(settings: Any, path: str = "") -> list[tuple[str, Any]]:
 
 def test_the_identity_follows_every_field(tiny_settings, tiny_regulariser):
     base = tiny_settings(
-        method="sa_ddqn", regulariser=tiny_regulariser(), replay={"capacity": 1000}, parent=tiny_settings()
+        method="sa_ddqn",
+        regulariser=tiny_regulariser(),
+        parent=tiny_settings(),
+        replay={"capacity": 1000, "anneal_steps": 10, "n_step_final": 1, "discount_final": 0.97},
     )
     changed = variants(base)
     assert {"seed", "replay.n_step", "env.game", "regulariser.kappa", "learner.double_q"} <= {
