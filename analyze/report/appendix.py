@@ -1,10 +1,11 @@
 """The page's appendix: the settings of every result, every measured value, and provenance."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from analyze.report.formats import counted
+from analyze.report.formats import Cell, Column, Table, counted
 from analyze.report.names import condition_of, name_of, policy_order, states_of
 from analyze.report.results import Found, Result, Training, flattened
 from nrmap.support.records import Record
@@ -118,18 +119,19 @@ def _number(value: float) -> str:
     return f"{value:.9g}"
 
 
-def provenance_entries(found: Found) -> list[Entry]:
-    """The commits, versions and machines behind the results, each once, with its number of files."""
+def provenance_table(found: Found) -> Table:
+    """The commits, versions and machines behind the results, a row for each with its number of files."""
     everything: Sequence[Mapping[str, Any]] = [
         *(result.provenance for result in found.results),
         *(training.card.provenance for training in found.trainings if training.card),
     ]
-    counts: dict[str, int] = {}
-    for one in everything:
-        key = json.dumps(one, sort_keys=True)
-        counts[key] = counts.get(key, 0) + 1
-    entries: list[Entry] = []
-    for key, count in counts.items():
-        one = json.loads(key)
-        entries.append((f"{counted(count, 'file')} of commit {one.get('commit') or 'unknown'}", flattened(one)))
-    return entries
+    counts = Counter(json.dumps(one, sort_keys=True) for one in everything)
+    rows = [(count, flattened(json.loads(key))) for key, count in counts.items()]
+    keys = list(dict.fromkeys(key for _, values in rows for key in values))
+    return Table(
+        "provenance",
+        "Commits, versions and machines",
+        (Column("files", "Files", digits=0), *(Column(key, key.removeprefix("versions.")) for key in keys)),
+        tuple((Cell(count), *(Cell(values.get(key)) for key in keys)) for count, values in rows),
+        ("A commit that ends in + had uncommitted changes.",),
+    )

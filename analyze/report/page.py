@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from analyze.report.appendix import provenance_entries, settings_groups, value_groups
+from analyze.report.appendix import provenance_table, settings_groups, value_groups
 from analyze.report.drawings import CHART_SIZE, CHARTS, GameSource
 from analyze.report.figure_files import Panel, Sheet
 from analyze.report.formats import Table, counted, to_csv, to_markdown
@@ -55,6 +55,7 @@ class Section:
 def build_page(found: Found, tables: Sequence[Table], parts: Sequence[GamePart], problems: Sequence[str]) -> str:
     """The whole page; equal input gives equal text. `problems` name the files that could not be used, and why."""
     glances = {part.title: glance(part.source.records, part.source.differences) for part in parts}
+    provenance = provenance_table(found)
     sections = [
         Section("glance", "At a glance", "glance.html", {title: texts for title, texts in glances.items() if texts}),
         Section("results", "Tables", "tables.html", _tables(tables)),
@@ -62,7 +63,7 @@ def build_page(found: Found, tables: Sequence[Table], parts: Sequence[GamePart],
         Section("settings", "Settings", "groups.html", settings_groups(found)),
         Section("values", "All values", "groups.html", value_groups(found)),
         Section("glossary", "Glossary", "glossary.html", _glossary(found)),
-        Section("provenance", "Provenance", "provenance.html", provenance_entries(found)),
+        Section("origin", "Provenance", "table.html", provenance if provenance.rows else None),
     ]
     if not found.records and not found.trainings:
         sections = [Section("results", "Results", "nothing.html", NOTHING)]

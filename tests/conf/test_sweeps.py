@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, commands_in
 
-from conf.entry import _check_choices, with_absolute_outputs
+from conf.entry import _check_choices, report_command, with_absolute_outputs
 from conf.failures import JobFailedError
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError
@@ -125,6 +125,8 @@ def test_outputs_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert with_absolute_outputs(["--cfg", "job"]) == ["--cfg", "job", f"outputs='{tmp_path}/outputs'"]
     assert with_absolute_outputs(["outputs=a/b", "seed=0"]) == [f"outputs='{tmp_path}/a/b'", "seed=0"]
     assert with_absolute_outputs(["outputs=/a"]) == ["outputs='/a'"]
+    assert report_command(with_absolute_outputs(["-m", "seed=0"])) == "python -m analyze.report"
+    assert report_command(["outputs='/a b'"]) == "python -m analyze.report --outputs '/a b'"
     for kept in ("outputs='a b'", "outputs=${oc.env:HOME}/a", "outputs=a,b"):
         assert with_absolute_outputs([kept]) == [kept]
 

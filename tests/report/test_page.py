@@ -190,7 +190,7 @@ def test_the_page_shows_what_the_paper_printed_settings_deviations_and_provenanc
         "S undefined: the map is 0 everywhere",
         "Only eq. 4 gives K ≥ 0",
         "How to read these numbers",
-        "versions.torch",
+        "ale-py",
     ):
         assert text in html
 
