@@ -84,21 +84,6 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, precision, run_of, tmp
 
 
 @pytest.mark.bitwise
-def test_a_run_is_killed_more_than_once(run_of, tmp_path, assert_same):
-    settings = run_of("plain")
-    whole = Trainer(settings, device=CPU)
-    train(whole, stop_at=60)
-    path = tmp_path / "state.safetensors"
-    for stop_at in (20, 44, 60):
-        part = Trainer(settings, device=CPU)
-        if path.exists():
-            part.set_state(load_checkpoint(path)["trainer"])
-        train(part, stop_at=stop_at)
-        save_checkpoint(path, {"trainer": part.get_state()})
-    assert_same(load_checkpoint(path)["trainer"], whole.get_state())
-
-
-@pytest.mark.bitwise
 def test_a_run_that_is_held_to_its_start_goes_on_after_a_kill(tiny_settings, tmp_path, assert_same):
     settings = tiny_settings(method="ddqn_continued", parent=tiny_settings(), anchor=0.5, steps=60)
     whole, part = (Trainer(settings, device=CPU, initial=initial_network(settings)) for _ in range(2))
