@@ -164,7 +164,7 @@ def page(
     steps, host = study.trainings["ddqn"].steps, files["host.json"]
     lines = [
         f"{study.games} games × {study.seeds} seeds × {len(METHODS)} methods at {steps:,} agent steps, "
-        f"{study.ablated_states:,} states ablated for each game and seed, controls included.",
+        f"{study.ablated_states:,} states ablated for each game and seed, null networks included.",
         "",
         f"{measured_on(files)} Memory of a training: {host['training_rss_mb'] / 1024:.1f} GB. A checkpoint: "
         f"{host['checkpoint_mb']:.0f} MB, written in {host['checkpoint_seconds']:.2f} s; going on from one plays what "
