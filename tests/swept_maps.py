@@ -73,10 +73,12 @@ def sweep(q_values, clean, episode_ids=None, temperatures=(1.0,), floor=0.0, siz
 
 def identical(first: EpisodeMaps, second: EpisodeMaps) -> bool:
     """Bit for bit, prefixes too."""
-    arrays = [field.name for field in fields(EpisodeMaps) if field.name not in ("temperatures", "prefixes")]
+    others = [field.name for field in fields(EpisodeMaps) if field.name not in ("temperatures", "arrays", "prefixes")]
     return (
         first.temperatures == second.temperatures
-        and all(np.array_equal(getattr(first, name), getattr(second, name)) for name in arrays)
+        and first.arrays.keys() == second.arrays.keys()
+        and all(np.array_equal(array, second.arrays[name]) for name, array in first.arrays.items())
+        and all(np.array_equal(getattr(first, name), getattr(second, name)) for name in others)
         and first.prefixes.keys() == second.prefixes.keys()
         and all(identical(part, second.prefixes[size]) for size, part in first.prefixes.items())
     )

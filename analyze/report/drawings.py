@@ -21,8 +21,7 @@ from analyze.report.play_panels import (
 )
 from analyze.report.results import Found, Result, Training
 from analyze.report.tables import headline_temperature
-from nrmap.maps.heatmaps import KINDS
-from nrmap.maps.sparsity import MapKind
+from nrmap.maps.kinds import KINDS
 from nrmap.play.states import load_states
 from nrmap.support.errors import NrmapError
 from nrmap.support.records import Record
@@ -188,9 +187,6 @@ def chart_sheet(source: GameSource, name: str, panels: Sequence[Panel]) -> Sheet
     return Sheet(f"{name}-{source.name}", caption, tuple(panels), columns, CHART_SIZE)
 
 
-_MAP_SHEETS: dict[MapKind, str] = {"kmap": "figure1", "hmap": "figure2", "kl": "kl", "margin_drop": "margin-drop"}
-
-
 def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
     """Figures 1 (KMAP) and 2 (HMAP) of the paper, the other kinds of maps, and one policy of every method.
 
@@ -210,10 +206,11 @@ def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
         there, methods = {one.name: one.total for one in group}, methods_of(group)
         names = [method.numbered(seed) for seed in numbers_of(group) for method in methods]
         maps = {name.label: there.get(name) for name in names}
-        for kind, name in _MAP_SHEETS.items():
-            caption = f"{KINDS[kind].title}, {source.game}, {states}"
-            name = f"{name}-{source.name}-{slug}"
-            sheets.append(comparison_sheet(name, caption, maps, kind, temperature, columns=len(methods)))
+        for kind in KINDS.values():
+            caption = f"{kind.heading}, {source.game}, {states}"
+            figure = f"figure{kind.paper_figure}" if kind.paper_figure else kind.name.replace("_", "-")
+            name = f"{figure}-{source.name}-{slug}"
+            sheets.append(comparison_sheet(name, caption, maps, kind.name, temperature, columns=len(methods)))
     return [sheet for sheet in sheets if any(sheet.panels)]
 
 

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from analyze.report.figure_files import Panel, Sheet, save_sheet
 from analyze.report.names import PolicyName, metric_name
 from nrmap.maps.episode_maps import EpisodeMaps, TotalMaps
-from nrmap.maps.heatmaps import KINDS, draw_map, draw_overlay
-from nrmap.maps.sparsity import MapKind, sparsity
+from nrmap.maps.heatmaps import draw_map, draw_overlay
+from nrmap.maps.kinds import KINDS
+from nrmap.maps.sparsity import sparsity
 from nrmap.play.rollout import replay_rgb
 from nrmap.play.states import RolloutStates
 from nrmap.policies.policy import Policy
 
 FloatArray = NDArray[np.float64]
-BY_TEMPERATURE: tuple[MapKind, ...] = ("hmap", "kl")
-OVERLAID: tuple[MapKind, ...] = ("kmap", "kl")
+OVERLAID = ("kmap", "kl")
 _MAP_SIZE, _OVERLAY_SIZE = (3.3, 2.9), (2.4, 3.2)
 
 
@@ -34,9 +34,8 @@ def map_figures(maps: EpisodeMaps, *, policy: Policy, states: RolloutStates, fol
     total = maps.total()
     nearest_to_1 = min(total.temperatures, key=lambda temperature: abs(math.log(temperature)))
     heatmaps = tuple(
-        map_panel(name, map_, kind, temperature)
-        for kind in KINDS
-        for temperature, each in maps_of_kind(total, kind)
+        map_panel(name, map_, kind.name, temperature)
+        for kind, temperature, each in total.each()
         for map_ in channels_of(each)
     )
     sheets = (
@@ -50,7 +49,7 @@ def comparison_sheet(
     name: str,
     caption: str,
     maps: Mapping[str, TotalMaps | None],
-    kind: MapKind,
+    kind: str,
     temperature: float | None,
     *,
     columns: int,
@@ -104,7 +103,7 @@ def overlay_sheet(
     return Sheet(name, caption, tuple(panels), len(shown), _OVERLAY_SIZE)
 
 
-def map_panel(label: str, map_: FloatArray, kind: MapKind, temperature: float | None) -> Panel:
+def map_panel(label: str, map_: FloatArray, kind: str, temperature: float | None) -> Panel:
     """One heat map with its name, its temperature where it has one, and its sparsity in the title."""
     measure, digits = sparsity(map_), metric_name("sparsity", kind).digits
     what = kind_title(kind, temperature)
@@ -118,22 +117,15 @@ def map_panel(label: str, map_: FloatArray, kind: MapKind, temperature: float | 
     return Panel(partial(draw_map, map_=map_, kind=kind, title=title), alt)
 
 
-def kind_title(kind: MapKind, temperature: float | None) -> str:
+def kind_title(kind: str, temperature: float | None) -> str:
     """`KMAP  K(i, j)`; `KL map, T = 1`: a kind of map and, where it depends on T, the temperature."""
-    at = f", T = {temperature:g}" if kind in BY_TEMPERATURE and temperature is not None else ""
-    return f"{KINDS[kind].title}{at}"
+    at = f", T = {temperature:g}" if KINDS[kind].by_temperature and temperature is not None else ""
+    return f"{KINDS[kind].heading}{at}"
 
 
-def maps_of_kind(total: TotalMaps, kind: MapKind) -> list[tuple[float | None, FloatArray]]:
-    """The maps of one kind, each with its temperature, None where it has none."""
-    if kind in BY_TEMPERATURE:
-        return list(zip(total.temperatures, getattr(total, kind), strict=True))
-    return [(None, getattr(total, kind))]
-
-
-def map_at(total: TotalMaps, kind: MapKind, temperature: float | None) -> FloatArray | None:
+def map_at(total: TotalMaps, kind: str, temperature: float | None) -> FloatArray | None:
     """The map of one kind, of those that depend on T the one at `temperature`; None where there is none."""
-    return next((map_ for at, map_ in maps_of_kind(total, kind) if at in (None, temperature)), None)
+    return next((map_ for each, at, map_ in total.each() if each.name == kind and at in (None, temperature)), None)
 
 
 def channels_of(map_: FloatArray) -> Iterator[FloatArray]:

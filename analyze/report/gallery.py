@@ -12,16 +12,16 @@ import numpy as np
 from PIL import Image  # comes with matplotlib
 
 from analyze.report.figure_files import PNG_DPI, Panel, panel_bytes
-from analyze.report.figures import BY_TEMPERATURE, channels_of, kind_title, map_at, summed
+from analyze.report.figures import channels_of, kind_title, map_at, summed
 from analyze.report.names import PolicyName, StatesName, metric_name
 from nrmap.maps.episode_maps import TotalMaps
-from nrmap.maps.heatmaps import KINDS, map_limits
-from nrmap.maps.sparsity import MapKind, sparsity, zero_reason
+from nrmap.maps.heatmaps import map_limits
+from nrmap.maps.kinds import KINDS
+from nrmap.maps.sparsity import sparsity
 from nrmap.maps.sweep import FloatArray
 
 _LEVELS = 256
 _MEDIA = {"svg": "image/svg+xml", "png": "image/png"}
-_FIGURES: dict[MapKind, str] = {"kmap": "Figure 1. ", "hmap": "Figure 2. "}  # of the paper
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,12 @@ def map_groups(sets: Sequence[MapSet], headline: float | None) -> list[MapGroup]
     Only the first set of states at the temperature `headline` is open.
     """
     trained = [one for one in sets if not one.name.is_null_network]
+    by_temperature = [kind.name for kind in KINDS.values() if kind.by_temperature]
     groups: list[MapGroup] = []
     for states, group in by_states(trained).items():
         others = sorted({t for one in group for t in one.total.temperatures} - {headline})
         inner = [
-            MapGroup(f"T = {t:g}", [_by_method(group, kind, t) for kind in BY_TEMPERATURE], folded=True) for t in others
+            MapGroup(f"T = {t:g}", [_by_method(group, kind, t) for kind in by_temperature], folded=True) for t in others
         ]
         galleries = [_by_method(group, kind, headline) for kind in KINDS]
         groups.append(MapGroup(f"{states[0].upper()}{states[1:]}", galleries, folded=bool(groups), inner=inner))
@@ -100,10 +101,12 @@ def map_groups(sets: Sequence[MapSet], headline: float | None) -> list[MapGroup]
     return groups
 
 
-def _by_method(sets: Sequence[MapSet], kind: MapKind, temperature: float | None) -> Gallery:
+def _by_method(sets: Sequence[MapSet], kind: str, temperature: float | None) -> Gallery:
     """The maps of one kind: a row for every seed, a column for every method."""
     methods, by_name = methods_of(sets), {one.name: one for one in sets}
-    title = f"{_FIGURES.get(kind, '')}{kind_title(kind, temperature)}{', white at 0' if KINDS[kind].signed else ''}"
+    of_kind = KINDS[kind]
+    figure = f"Figure {of_kind.paper_figure}. " if of_kind.paper_figure else ""
+    title = f"{figure}{kind_title(kind, temperature)}{', white at 0' if of_kind.signed else ''}"
     rows = [
         ("", [_cards(by_name.get(method.numbered(number)), kind, temperature) for method in methods])
         for number in numbers_of(sets)
@@ -146,21 +149,21 @@ def one_of_each_kind(sets: Iterable[MapSet]) -> list[MapSet]:
     return sorted(best.values(), key=lambda one: one.name.rank) if len(best) > 1 else []
 
 
-def _cards(one: MapSet | None, kind: MapKind, temperature: float | None) -> list[Card]:
+def _cards(one: MapSet | None, kind: str, temperature: float | None) -> list[Card]:
     map_ = None if one is None else map_at(one.total, kind, temperature)
     return [] if one is None or map_ is None else [_card(one, each, kind) for each in channels_of(map_)]
 
 
-def _card(one: MapSet, map_: FloatArray, kind: MapKind) -> Card:
+def _card(one: MapSet, map_: FloatArray, kind: str) -> Card:
     label = one.name.label
-    reason = zero_reason(kind, one.total.num_states)
+    reason = KINDS[kind].zero_reason(one.total.num_states)
     measure = sparsity(map_, reason)
     digits = metric_name("sparsity", kind).digits
     value = f"S undefined: {reason}" if measure.value is None else f"S = {measure.value:.{digits}f}"
     low, high = map_limits(map_, kind)
     row, column = np.unravel_index(int(np.abs(map_).argmax()), map_.shape)
     largest = "" if measure.value is None else f", largest at row {row}, column {column}"
-    alt = f"{KINDS[kind].title} of {label} on {one.states.label}. {value}{largest}."
+    alt = f"{KINDS[kind].heading} of {label} on {one.states.label}. {value}{largest}."
     picture = Picture(_data_uri(map_png(map_, kind), "png"), alt)
     return Card(picture, KINDS[kind].colours, end_text(low, high - low), end_text(high, high - low), label, value)
 
@@ -172,7 +175,7 @@ def end_text(value: float, span: float) -> str:
     return f"{value:.{max(3, math.ceil(math.log10(abs(value) / span)) + 3)}g}"
 
 
-def map_png(map_: FloatArray, kind: MapKind) -> bytes:
+def map_png(map_: FloatArray, kind: str) -> bytes:
     """A map [H, W] as a PNG of H × W dots in the 256 colours of its heat map."""
     low, high = map_limits(map_, kind)
     scaled = (map_ - low) / (high - low) if high > low else np.zeros_like(map_)

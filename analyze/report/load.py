@@ -11,7 +11,6 @@ import numpy as np
 from analyze.report.results import Found, Result, Training
 from analyze.report.variants import told_apart, with_variants
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps
-from nrmap.maps.sparsity import MAP_NAMES
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import read_json, sha256_of_file
@@ -119,7 +118,7 @@ def _is_outdated(result: Result) -> bool:
 def read_maps(path: Path) -> EpisodeMaps:
     """The maps in a file; NrmapError also for NaN and infinite values."""
     maps, _ = load_maps(path)
-    check(all(np.isfinite(getattr(maps, kind)).all() for kind in MAP_NAMES), f"{path}: NaN or infinite values in maps")
+    check(all(np.isfinite(array).all() for array in maps.arrays.values()), f"{path}: NaN or infinite values in maps")
     return maps
 
 

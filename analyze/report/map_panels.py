@@ -35,7 +35,7 @@ from analyze.report.names import (
     states_of,
 )
 from analyze.report.tables import headline_temperature
-from nrmap.maps.sparsity import MAP_NAMES
+from nrmap.maps.kinds import KINDS
 from nrmap.support.records import Record, select
 
 # A kind of states and their number N.
@@ -47,7 +47,7 @@ def sparsity_panels(records: Sequence[Record]) -> list[Panel]:
     temperature = headline_temperature(records)
     panels = []
     for states in _state_sets(records):
-        for kind in MAP_NAMES:
+        for kind in KINDS:
             mine = _measured(records, "sparsity", kind, states, temperature)
             if mine:
                 panels.append(_sparsity_panel(mine))
@@ -111,7 +111,7 @@ def _beside_null_networks(
     temperature = headline_temperature(records)
     panels = []
     for states in _state_sets(records):
-        for kind in MAP_NAMES:
+        for kind in KINDS:
             mine = _measured(records, metric, kind, states, temperature)
             if states in sets and any(not record.is_null_network for record in mine):
                 panels.append(_intervals_panel(_title(mine[0]), _rows_with_null_networks(mine), x_label, marks))
@@ -142,7 +142,7 @@ def size_panels(records: Sequence[Record]) -> list[Panel]:
     temperature = headline_temperature(records)
     panels = []
     for states in dict.fromkeys(states for states, _ in _state_sets(records)):
-        for kind in MAP_NAMES:
+        for kind in KINDS:
             mine = [
                 record
                 for record in select(records, metric="sparsity", map_kind=kind)
@@ -159,7 +159,7 @@ def temperature_panels(records: Sequence[Record]) -> list[Panel]:
     """S of the kinds of maps that depend on T against T, at the N of each set of states."""
     panels = []
     for states, num_states in _state_sets(records):
-        for kind in MAP_NAMES:
+        for kind in KINDS:
             mine = [
                 record
                 for record in select(records, metric="sparsity", map_kind=kind, num_states=num_states, prefix=False)

@@ -1,11 +1,11 @@
 """Labels of policies, attacks, states and metrics: the only place that makes them from the fields of records."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from nrmap.maps.kinds import KINDS
 from nrmap.maps.null_networks import CONTROL_KINDS
-from nrmap.maps.sparsity import MAP_NAMES
 from nrmap.play.evaluation import WORST_CASE
 from nrmap.robustness.attacks import epsilon_text
 from nrmap.support.records import BASELINES, CONSTANT_ACTION, Record
@@ -208,15 +208,6 @@ class MetricName:
     meaning: str
 
 
-_SYMBOLS = {
-    "kmap": ("K", r"\mathcal{K}"),
-    "hmap": ("H", r"\mathcal{H}"),
-    "kl": ("KL", r"\mathrm{KL}"),
-    "margin_drop": ("Δm", r"\Delta m"),
-}
-_KIND_NAMES: Mapping[str, str] = {str(kind): name for kind, name in MAP_NAMES.items()}
-# S of HMAP is close to its maximum: it needs more digits to show that it is not there.
-_SPARSITY_DIGITS = {"kmap": 2, "hmap": 6, "kl": 2, "margin_drop": 2}
 # Title, LaTeX, digits (None for those of the kind's sparsity) and meaning; @ stands for the kind of map.
 _OF_MAPS: dict[str, tuple[str, str, int | None, str]] = {
     "sparsity": (
@@ -283,23 +274,22 @@ _OTHERS = {
 def glossary(records: Iterable[Record]) -> dict[str, MetricName]:
     """The names of all measured metrics that have a meaning, by the metric's key, kind by kind."""
     measured = {(record.map_kind, record.metric): record.metric_key for record in records}
-    kinds = [(kind, metric) for kind in _SYMBOLS for metric in _OF_MAPS] + [(None, metric) for metric in _OTHERS]
+    kinds = [(kind, metric) for kind in KINDS for metric in _OF_MAPS] + [(None, metric) for metric in _OTHERS]
     return {measured[one]: metric_name(one[1], one[0]) for one in kinds if one in measured}
 
 
 def is_known(record: Record) -> bool:
     """Whether the report has a table for the metric."""
-    return record.metric in (_OTHERS if record.map_kind is None else _OF_MAPS)
+    return record.metric in (_OF_MAPS if record.map_kind in KINDS else _OTHERS)
 
 
 def metric_name(metric: str, map_kind: str | None = None) -> MetricName:
     """The names of a metric; an unknown one is called by its own."""
-    if map_kind is not None and metric in _OF_MAPS:
+    if map_kind in KINDS and metric in _OF_MAPS:
         title, latex, digits, meaning = _OF_MAPS[metric]
-        symbol, latex_symbol = _SYMBOLS[map_kind]
-        kind = _KIND_NAMES[map_kind]
-        meaning = meaning.replace("@", f"the {kind}" if kind.endswith(" map") else kind)
-        digits = _SPARSITY_DIGITS[map_kind] if digits is None else digits
-        return MetricName(title.replace("@", symbol), f"${latex.replace('@', latex_symbol)}$", digits, meaning)
+        kind = KINDS[map_kind]
+        meaning = meaning.replace("@", f"the {kind.title}" if kind.title.endswith(" map") else kind.title)
+        digits = kind.digits if digits is None else digits
+        return MetricName(title.replace("@", kind.symbol), f"${latex.replace('@', kind.latex)}$", digits, meaning)
     title, digits, meaning = _OTHERS.get(metric, (metric.replace("_", " "), 4, ""))
     return MetricName(title, title, digits, meaning)

@@ -28,15 +28,12 @@ from analyze.report.row_builder import (
     states_head,
 )
 from nrmap.maps.differences import DIFFERENCE
-from nrmap.maps.sparsity import MAP_NAMES
+from nrmap.maps.kinds import KINDS
 from nrmap.support.records import Record
 
 PAPER_KINDS = ("kmap", "hmap")
 # A kind of map, None for a measure of no map, and a metric.
 _Column = tuple[str | None, str]
-_SPARSITIES: tuple[_Column, ...] = (
-    *((kind, "sparsity") for kind in MAP_NAMES), (None, "flip_pair_rate"), (None, "tie_pair_rate"),
-)  # fmt: skip
 _MEASURES = ("effective_pixels", "map_entropy", "relative_map_entropy")
 _GRID = {"grid_excess": "grid", "grid_p_value": "p", "grid_null_quantile": "no grid", "grid_crop_quantile": "crops"}
 _GRID_NOTE = (
@@ -95,7 +92,15 @@ def _paper_table(
 def sparsity_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
     """S of every kind of map, a row for each policy, set of states and temperature."""
     trained = [record for record in records if not record.is_null_network]
-    return _map_table(trained, _SPARSITIES, "sparsity", SPARSITY_TITLE, reference)
+    return _map_table(trained, _sparsities(), "sparsity", SPARSITY_TITLE, reference)
+
+
+def _sparsities() -> list[_Column]:
+    return [*_of_all_kinds("sparsity"), (None, "flip_pair_rate"), (None, "tie_pair_rate")]
+
+
+def _of_all_kinds(*metrics: str) -> list[_Column]:
+    return [(kind, metric) for metric in metrics for kind in KINDS]
 
 
 def control_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
@@ -103,30 +108,26 @@ def control_table(records: Sequence[Record], *, reference: Collection[str] = ())
     there = {_states_of(record) for record in records if record.is_null_network}
     beside = [record for record in records if _states_of(record) in there]
     title = "All kinds of agents beside null networks: sparsity of their maps on the same states"
-    return _map_table(beside, _SPARSITIES, "controls", title, reference)
+    return _map_table(beside, _sparsities(), "controls", title, reference)
 
 
 def measure_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
     """Effective pixels and entropies of every kind of map, in the same rows."""
-    columns = [(kind, measure) for measure in _MEASURES for kind in MAP_NAMES]
-    return _map_table(records, columns, "measures", MEASURES_TITLE, reference)
+    return _map_table(records, _of_all_kinds(*_MEASURES), "measures", MEASURES_TITLE, reference)
 
 
 def difference_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
     """S of a method minus S of another on the same states, a row for each training seed."""
     title = "Differences in sparsity between two methods on the same states, seed by seed; below 0 the first is sparser"
     paired = [record for record in records if record.seed is not None]
-    return _map_table(paired, _DIFFERENCES, "differences", title, reference)
+    return _map_table(paired, _of_all_kinds(DIFFERENCE), "differences", title, reference)
 
 
 def seed_difference_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
     """Differences between method means across seeds."""
     title = "Differences in sparsity between the means of two methods over training seeds; below 0 the first is sparser"
     of_means = [record for record in records if record.seed is None]
-    return _map_table(of_means, _DIFFERENCES, "seed-differences", title, reference)
-
-
-_DIFFERENCES: tuple[_Column, ...] = tuple((kind, DIFFERENCE) for kind in MAP_NAMES)
+    return _map_table(of_means, _of_all_kinds(DIFFERENCE), "seed-differences", title, reference)
 
 
 def grid_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
@@ -135,7 +136,7 @@ def grid_table(records: Sequence[Record], *, reference: Collection[str] = ()) ->
     there = {(record.map_kind, record.metric) for record in chosen}
     columns = [
         measured_column(metric, f"{kind}_{metric}", title, map_kind=kind, group=metric_name("grid_excess", kind).title)
-        for kind in MAP_NAMES
+        for kind in KINDS
         for metric, title in _GRID.items()
         if (kind, metric) in there
     ]
@@ -165,7 +166,7 @@ def _map_table(
                 title_of_paper = f"{heading.title} paper"
                 shown.append(Column(f"{key} paper", title_of_paper, latex=f"{heading.latex} paper", digits=0))
     rows = _rows_of_maps([(record, cell_of(record)) for record in chosen], reference)
-    rounded = ["A difference printed as zero is 0 to the digits shown."] if columns is _DIFFERENCES else []
+    rounded = ["A difference printed as zero is 0 to the digits shown."] if columns[0][1] == DIFFERENCE else []
     return rows.table(name, title, shown, [*interval_notes(chosen), *rounded])
 
 

@@ -5,7 +5,7 @@ have their episodes in common, so the jackknife takes an episode out of both: wh
 alike cancels, and the interval is that of the difference, not of two numbers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from nrmap.maps.episode_maps import EpisodeMaps
-from nrmap.maps.sparsity import MapKind, sparsity, sparsity_of_rows, zero_reason
+from nrmap.maps.sparsity import sparsity, sparsity_of_rows
 from nrmap.statistics.intervals import LEVEL, interval_of_sum
 from nrmap.support.errors import check
 from nrmap.support.records import Record, RecordFactory
@@ -34,39 +34,25 @@ def paired_differences(
     check(
         np.array_equal(maps.episode_ids, base.episode_ids)
         and np.array_equal(maps.states_per_episode, base.states_per_episode)
-        and maps.kmap.shape == base.kmap.shape,
+        and maps.pixels == base.pixels,
         "the maps are not of the same episodes and pixels",
     )
+    of_base = {(kind.name, temperature): by_episode for kind, temperature, by_episode in base.each()}
     return [
         _paired(
-            partial(make, map_kind=kind, temperature=temperature),
-            kind,
-            np.stack(both, axis=1),
+            partial(make, map_kind=kind.name, temperature=temperature),
+            np.stack([by_episode, of_base[kind.name, temperature]], axis=1),
             players,
-            maps.num_states,
+            kind.zero_reason(maps.num_states),
         )
-        for kind, temperature, *both in _kinds_of_both(maps, base)
+        for kind, temperature, by_episode in maps.each()
+        if (kind.name, temperature) in of_base
     ]
 
 
-def _kinds_of_both(
-    maps: EpisodeMaps, base: EpisodeMaps
-) -> Iterator[tuple[MapKind, float | None, NDArray[np.float64], NDArray[np.float64]]]:
-    """Every kind of map that both have: its temperature and the parts of both by episode, [E, …] each."""
-    yield "kmap", None, maps.kmap, base.kmap
-    yield "margin_drop", None, maps.margin_drop, base.margin_drop
-    for index, temperature in enumerate(maps.temperatures):
-        if temperature in base.temperatures:
-            other = base.temperatures.index(temperature)
-            yield "hmap", temperature, maps.hmap[index], base.hmap[other]
-            yield "kl", temperature, maps.kl[index], base.kl[other]
-
-
-def _paired(
-    make: RecordFactory, kind: MapKind, both: NDArray[np.float64], players: NDArray[np.int64], num_states: int
-) -> Record:
+def _paired(make: RecordFactory, both: NDArray[np.float64], players: NDArray[np.int64], why_zero: str) -> Record:
     """The difference of one kind of map from its parts by episode, `both` [E, 2, …]."""
-    measures = [sparsity(total, zero_reason(kind, num_states)) for total in both.sum(axis=0)]
+    measures = [sparsity(total, why_zero) for total in both.sum(axis=0)]
     first, second = (measure.value for measure in measures)
     if first is None or second is None:
         reason = next(measure.reason for measure in measures if measure.value is None)

@@ -1,9 +1,9 @@
-"""Maps kept by episode: they add up, merge from shards, and are files."""
+"""Maps by episode: they add up, merge from shards and are saved as npz files."""
 
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,52 +11,90 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nrmap.support.errors import NrmapError, check
+from nrmap.maps.kinds import KINDS, FloatArray, MapKind
+from nrmap.support.errors import NrmapError, check, unknown_choice
 from nrmap.support.files import atomic_path
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+KINDS_OF_FORMAT_1 = ("kmap", "hmap", "kl", "margin_drop")
 HEADER_KEY = "nrmap_maps"
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class EpisodeMaps:
+class _MapsByKind:
+    """Maps of several kinds: `maps["kmap"]` is an array, `maps["hmap", 1.0]` that at a temperature.
+
+    `arrays` holds them by the name of their kind, a key of `KINDS`. Where a kind depends on the
+    temperature, its first axis is that of `temperatures`.
+    """
+
+    temperatures: tuple[float, ...]
+    arrays: Mapping[str, FloatArray]
+
+    def __getitem__(self, key: str | tuple[str, float | None]) -> FloatArray:
+        name, temperature = key if isinstance(key, tuple) else (key, None)
+        if name not in self.arrays:
+            raise unknown_choice("map", name, self.arrays)
+        if not KINDS[name].by_temperature:
+            check(temperature is None, f"map {name!r} has no temperature, found {temperature!r}: use maps[{name!r}]")
+            return self.arrays[name]
+        if not isinstance(temperature, float | int):
+            raise NrmapError(f"map {name!r} needs a temperature: use maps[{name!r}, {self.temperatures[0]}]")
+        if temperature not in self.temperatures:
+            nearest = min(self.temperatures, key=lambda known: abs(known - temperature))
+            raise NrmapError(f"no temperature {temperature}: use maps[{name!r}, {nearest}], of {self.temperatures}")
+        return self.arrays[name][self.temperatures.index(temperature)]
+
+    def each(self) -> Iterator[tuple[MapKind, float | None, FloatArray]]:
+        """Every map with its kind and, where it depends on one, its temperature, in the order of `KINDS`."""
+        for kind in KINDS.values():
+            if kind.name in self.arrays:
+                for temperature in self.temperatures if kind.by_temperature else (None,):
+                    yield kind, temperature, self[kind.name, temperature]
+
+
+@dataclass(frozen=True, eq=False)
+class TotalMaps(_MapsByKind):
+    """Maps summed over `num_states` states, [H, W] or [C, H, W] each."""
+
+    num_states: int
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeMaps(_MapsByKind):
     """The maps of E episodes, each summed over that episode's states.
 
-    Pixels are [H, W], or [C, H, W] where each channel was ablated apart; T is the number of
-    temperatures. Episodes are in ascending order of their ids. `hmap` = `kl` + `entropy` up to
-    rounding. `prefixes` maps a size n to the maps of the first n states in the order of
-    nrmap.statistics.nested_subsets.prefix_ranks; an episode without a state in a prefix has zeros there.
+    Each map is [E, H, W], or [E, C, H, W] where each channel was ablated apart. Episodes are in
+    ascending order of their ids. `prefixes` maps a size n to the maps of the first n states in the
+    order of nrmap.statistics.nested_subsets.prefix_ranks; an episode without a state in a prefix
+    has zeros there.
 
     Raises NrmapError for arrays whose shapes do not fit together.
     """
 
-    temperatures: tuple[float, ...]
     episode_ids: IntArray  # [E]
     states_per_episode: IntArray  # [E]
-    kmap: FloatArray  # [E, H, W], Σ_s of equation 4
-    margin_drop: FloatArray  # [E, H, W], Σ_s of the signed drop in Q(·,a*) − max_{a≠a*} Q(·,a)
-    hmap: FloatArray  # [T, E, H, W], Σ_s of equation 5, in nats
-    kl: FloatArray  # [T, E, H, W], Σ_s KL(π(s) ‖ π(Z_ij(s))), in nats
-    entropy: FloatArray  # [T, E], Σ_s entropy(π(s)), in nats
-    flips: IntArray  # [E], (state, pixel) pairs whose ablation changes the arg max
+    entropy: FloatArray  # [T, E], Σ_s entropy(π(s)), in nats; HMAP is the KL map plus this, up to rounding
     ties: IntArray  # [E], (state, pixel) pairs whose ablated arg max is left to rounding
     q_gaps: FloatArray  # [N], Q(s,a*) − max_{a≠a*} Q(s,a) of every state, episode by episode
     prefixes: Mapping[int, "EpisodeMaps"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        episodes, pixels = self.episode_ids.shape, self.kmap.shape[1:]
+        check(len(self.arrays) > 0, "maps of no kind: expected at least one")
+        episodes = self.episode_ids.shape
         each_temperature = (len(self.temperatures), *episodes)
-        expected = {
-            **dict.fromkeys(("states_per_episode", "flips", "ties"), episodes),
-            **dict.fromkeys(("kmap", "margin_drop"), episodes + pixels),
-            **dict.fromkeys(("hmap", "kl"), each_temperature + pixels),
-            "entropy": each_temperature,
-            "q_gaps": (self.num_states,),
+        expected: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
+            "states_per_episode": (self.states_per_episode, episodes),
+            "ties": (self.ties, episodes),
+            "entropy": (self.entropy, each_temperature),
+            "q_gaps": (self.q_gaps, (self.num_states,)),
         }
-        for name, shape in expected.items():
-            found = getattr(self, name).shape
+        for name, array in self.arrays.items():
+            leading = each_temperature if KINDS[name].by_temperature else episodes
+            expected[name] = array, leading + self.pixels
+        for name, (array, shape) in expected.items():
+            found = array.shape
             check(found == shape, f"{name} of {len(self.episode_ids)} episodes is {found}: expected {shape}")
 
     @property
@@ -64,48 +102,35 @@ class EpisodeMaps:
         """N, over all episodes."""
         return int(self.states_per_episode.sum())
 
-    def total(self) -> "TotalMaps":
+    @property
+    def pixels(self) -> tuple[int, ...]:
+        """[H, W] or [C, H, W]."""
+        name, array = next(iter(self.arrays.items()))
+        return array.shape[1 + KINDS[name].by_temperature :]
+
+    def total(self) -> TotalMaps:
         """The maps of all states: sums over the episodes, added in ascending order of their ids."""
-        return TotalMaps(
-            temperatures=self.temperatures,
-            num_states=self.num_states,
-            kmap=self.kmap.sum(axis=0),
-            margin_drop=self.margin_drop.sum(axis=0),
-            hmap=self.hmap.sum(axis=1),
-            kl=self.kl.sum(axis=1),
-        )
+        sums = {name: array.sum(axis=int(KINDS[name].by_temperature)) for name, array in self.arrays.items()}
+        return TotalMaps(self.temperatures, sums, self.num_states)
 
 
-@dataclass(frozen=True, eq=False)
-class TotalMaps:
-    """Maps summed over `num_states` states; what each is, EpisodeMaps says."""
-
-    temperatures: tuple[float, ...]
-    num_states: int
-    kmap: FloatArray  # [H, W]
-    margin_drop: FloatArray  # [H, W]
-    hmap: FloatArray  # [T, H, W]
-    kl: FloatArray  # [T, H, W]
-
-
-_BY_EPISODE = ("episode_ids", "states_per_episode", "kmap", "margin_drop", "flips", "ties")
-_BY_TEMPERATURE = ("hmap", "kl", "entropy")
-_INTEGERS = ("episode_ids", "states_per_episode", "flips", "ties")
-_ARRAYS = (*_BY_EPISODE, *_BY_TEMPERATURE, "q_gaps")
+_INTEGERS = ("episode_ids", "states_per_episode", "ties")
+_OTHER_ARRAYS = (*_INTEGERS, "entropy", "q_gaps")
 
 
 def merge_maps(shards: Sequence[EpisodeMaps]) -> EpisodeMaps:
     """The maps of all the shards' episodes, bit for bit those of one sweep over all the states.
 
-    Raises NrmapError when an episode is in two shards, or when the shards differ in their
-    temperatures, pixels or prefix sizes.
+    Raises NrmapError when an episode is in two shards, or when the shards differ in their kinds of
+    maps, temperatures, pixels or prefix sizes.
     """
     check(len(shards) > 0, "no shards to merge")
     first = shards[0]
     for shard in shards:
         for what, mine, theirs in (
+            ("kinds of maps", list(first.arrays), list(shard.arrays)),
             ("temperatures", first.temperatures, shard.temperatures),
-            ("pixels", first.kmap.shape[1:], shard.kmap.shape[1:]),
+            ("pixels", first.pixels, shard.pixels),
             ("prefix sizes", sorted(first.prefixes), sorted(shard.prefixes)),
         ):
             check(mine == theirs, f"shards have different {what}: {mine} and {theirs}")
@@ -113,11 +138,19 @@ def merge_maps(shards: Sequence[EpisodeMaps]) -> EpisodeMaps:
     unique, counts = np.unique(ids, return_counts=True)
     check(len(unique) == len(ids), f"episodes in more than one shard: {unique[counts > 1].tolist()}")
     order = np.argsort(ids)
+
+    def joined(parts: Sequence[NDArray[Any]], axis: int = 0) -> NDArray[Any]:
+        return np.concatenate(parts, axis).take(order, axis)
+
     gaps = [part for shard in shards for part in np.split(shard.q_gaps, shard.states_per_episode.cumsum()[:-1])]
     return EpisodeMaps(
         temperatures=first.temperatures,
-        **{name: np.concatenate([getattr(shard, name) for shard in shards])[order] for name in _BY_EPISODE},
-        **{name: np.concatenate([getattr(shard, name) for shard in shards], 1)[:, order] for name in _BY_TEMPERATURE},
+        arrays={
+            name: joined([shard.arrays[name] for shard in shards], int(KINDS[name].by_temperature))
+            for name in first.arrays
+        },
+        **{name: joined([getattr(shard, name) for shard in shards]) for name in _INTEGERS},
+        entropy=joined([shard.entropy for shard in shards], 1),
         q_gaps=np.concatenate([gaps[index] for index in order]),
         prefixes={size: merge_maps([shard.prefixes[size] for shard in shards]) for size in sorted(first.prefixes)},
     )
@@ -126,24 +159,30 @@ def merge_maps(shards: Sequence[EpisodeMaps]) -> EpisodeMaps:
 def save_maps(path: Path, maps: EpisodeMaps, metadata: Mapping[str, Any]) -> None:
     """Write `maps` to `path` as npz, atomically, with `metadata` (policy, states, settings) as JSON inside.
 
-    Equal maps and metadata give equal bytes. The arrays have the names of EpisodeMaps' fields,
-    those of a prefix after `prefix<n>/`; any reader of npz files can use them.
+    Equal maps and metadata give equal bytes. The arrays have the names of the kinds of maps and of
+    EpisodeMaps' fields, those of a prefix after `prefix<n>/`; any reader of npz files can use them.
     """
-    header = {"format": FORMAT_VERSION, "prefixes": sorted(maps.prefixes), "metadata": dict(metadata)}
+    header = {
+        "format": FORMAT_VERSION,
+        "kinds": list(maps.arrays),
+        "prefixes": sorted(maps.prefixes),
+        "metadata": dict(metadata),
+    }
     arrays: dict[str, Any] = {HEADER_KEY: np.array(json.dumps(header, sort_keys=True, allow_nan=False))}
     arrays["temperatures"] = np.array(maps.temperatures)
-    arrays |= {name: getattr(maps, name) for name in _ARRAYS}
-    for size, part in maps.prefixes.items():
-        arrays |= {f"prefix{size}/{name}": getattr(part, name) for name in _ARRAYS}
+    for prefix, part in {"": maps, **{f"prefix{size}/": part for size, part in maps.prefixes.items()}}.items():
+        arrays |= {prefix + name: array for name, array in part.arrays.items()}
+        arrays |= {prefix + name: getattr(part, name) for name in _OTHER_ARRAYS}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
 
 
 def load_maps(path: Path) -> tuple[EpisodeMaps, dict[str, Any]]:
-    """The maps in `path` and their metadata.
+    """The maps in `path` and their metadata. Kinds of maps that `KINDS` does not have are left out.
 
-    Raises NrmapError when the file is missing, truncated, not a file of maps, of another format
-    version, or when an array is missing or has the wrong type or shape.
+    Files of format 1, from before the flip map, have four kinds. Raises NrmapError when the file is
+    missing, truncated, not a file of maps, of another format version, or when an array is missing
+    or has the wrong type or shape.
     """
     check(path.is_file(), f"no maps file {path}")
     try:
@@ -153,27 +192,33 @@ def load_maps(path: Path) -> tuple[EpisodeMaps, dict[str, Any]]:
             arrays = {name: file[name] for name in file.files}
         check(HEADER_KEY in arrays, f"{path} is an npz file but holds no maps: it has no {HEADER_KEY!r}")
         header = json.loads(str(arrays[HEADER_KEY]))
-        check(isinstance(header, dict), f"{path} is damaged: what it says of its maps is not readable")
-    # RuntimeError is what zipfile says of damaged flags: an unknown compression, a password.
+        check(isinstance(header, dict), f"{path} is damaged: its header is unreadable")
+    # zipfile raises RuntimeError for damaged flags: an unknown compression, a password.
     except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise NrmapError(f"{path} is not a readable maps file: {error}") from error
     version = header.get("format")
-    check(version == FORMAT_VERSION, f"{path} has maps format {version!r}: expected {FORMAT_VERSION}")
-    for key, kind in (("prefixes", list), ("metadata", dict)):
-        check(isinstance(header.get(key), kind), f"{path} is damaged: what it says of its {key} is not readable")
-    prefixes = {size: _from_arrays(path, arrays, f"prefix{size}/", {}) for size in header["prefixes"]}
-    return _from_arrays(path, arrays, "", prefixes), header["metadata"]
+    check(version in (1, FORMAT_VERSION), f"{path} has maps format {version!r}: expected {FORMAT_VERSION}, or 1")
+    if version == 1:
+        header["kinds"] = list(KINDS_OF_FORMAT_1)
+    for key, type_ in (("kinds", list), ("prefixes", list), ("metadata", dict)):
+        check(isinstance(header.get(key), type_), f"{path} is damaged: its {key} are unreadable")
+    kinds = [name for name in KINDS if name in header["kinds"]]
+    prefixes = {size: _from_arrays(path, arrays, kinds, f"prefix{size}/", {}) for size in header["prefixes"]}
+    return _from_arrays(path, arrays, kinds, "", prefixes), header["metadata"]
 
 
-def _from_arrays(path: Path, arrays: Mapping[str, Any], prefix: str, prefixes: dict[int, EpisodeMaps]) -> EpisodeMaps:
-    for name in ("temperatures", *(prefix + name for name in _ARRAYS)):
+def _from_arrays(
+    path: Path, arrays: Mapping[str, Any], kinds: Sequence[str], prefix: str, prefixes: dict[int, EpisodeMaps]
+) -> EpisodeMaps:
+    for name in ("temperatures", *(prefix + name for name in (*kinds, *_OTHER_ARRAYS))):
         check(name in arrays, f"{path}: the array {name} is missing")
-        kind = np.int64 if name.removeprefix(prefix) in _INTEGERS else np.float64
-        check(arrays[name].dtype == kind, f"{path}: {name} is {arrays[name].dtype}, expected {kind.__name__}")
+        type_ = np.int64 if name.removeprefix(prefix) in _INTEGERS else np.float64
+        check(arrays[name].dtype == type_, f"{path}: {name} is {arrays[name].dtype}, expected {type_.__name__}")
     try:
         return EpisodeMaps(
             temperatures=tuple(arrays["temperatures"].tolist()),
-            **{name: arrays[prefix + name] for name in _ARRAYS},
+            arrays={name: arrays[prefix + name] for name in kinds},
+            **{name: arrays[prefix + name] for name in _OTHER_ARRAYS},
             prefixes=prefixes,
         )
     except NrmapError as error:

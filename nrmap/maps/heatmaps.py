@@ -6,37 +6,17 @@ maps of one sign are ordered by lightness, so they survive grey print and colour
 of the signed margin drop are white at 0.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from nrmap.maps.sparsity import MAP_NAMES, MapKind
+from nrmap.maps.episode_maps import TotalMaps
+from nrmap.maps.kinds import KINDS
 
 
-@dataclass(frozen=True)
-class KindStyle:
-    """How a kind of map is drawn: its name, what its colours mean, the colour map, and whether it has two signs."""
-
-    title: str
-    unit: str
-    colours: str
-    signed: bool = False
-
-
-KINDS: dict[MapKind, KindStyle] = {
-    "kmap": KindStyle(f"{MAP_NAMES['kmap']}  K(i, j)", "drop in Q, sum over states", "inferno"),
-    "hmap": KindStyle(f"{MAP_NAMES['hmap']}  H(i, j)", "nats, sum over states", "viridis"),
-    "kl": KindStyle(MAP_NAMES["kl"], "nats, sum over states", "viridis"),
-    "margin_drop": KindStyle(
-        MAP_NAMES["margin_drop"].capitalize(), "drop in margin, sum over states", "RdBu_r", signed=True
-    ),
-}
-
-
-def map_limits(map_: ArrayLike, kind: MapKind) -> tuple[float, float]:
+def map_limits(map_: ArrayLike, kind: str) -> tuple[float, float]:
     """The values at both ends of the colours, the map's smallest and largest; with two signs equally far from 0."""
     values = np.asarray(map_)
     low, high = float(values.min()), float(values.max())
@@ -46,7 +26,7 @@ def map_limits(map_: ArrayLike, kind: MapKind) -> tuple[float, float]:
     return low, high
 
 
-def draw_map(ax: Axes, map_: ArrayLike, *, kind: MapKind, title: str) -> None:
+def draw_map(ax: Axes, map_: ArrayLike, *, kind: str, title: str) -> None:
     """A map [H, W] as a heat map with its colour bar."""
     values = np.asarray(map_, dtype=np.float64)
     style = KINDS[kind]
@@ -68,7 +48,20 @@ def draw_map(ax: Axes, map_: ArrayLike, *, kind: MapKind, title: str) -> None:
     bar.update_ticks()
 
 
-def draw_overlay(ax: Axes, screen: NDArray[np.uint8], map_: ArrayLike, *, kind: MapKind, title: str) -> None:
+def map_figure(maps: TotalMaps) -> Figure:
+    """A figure with a column for each map, and a row for each channel where channels were ablated apart."""
+    columns = [(kind, temperature, map_.reshape(-1, *map_.shape[-2:])) for kind, temperature, map_ in maps.each()]
+    rows = len(columns[0][2])
+    figure = Figure(figsize=(3.6 * len(columns), 3.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, len(columns), squeeze=False)
+    for column, (kind, temperature, channels) in enumerate(columns):
+        title = kind.heading + ("" if temperature is None else f", T = {temperature:g}")
+        for row, map_ in enumerate(channels):
+            draw_map(axes[row, column], map_, kind=kind.name, title=title + (f", channel {row}" if rows > 1 else ""))
+    return figure
+
+
+def draw_overlay(ax: Axes, screen: NDArray[np.uint8], map_: ArrayLike, *, kind: str, title: str) -> None:
     """A map [H, W] laid over a colour screen [h, w, 3] of the game: the larger a magnitude, the less shines through.
 
     States are the whole screen at another size, so the map is stretched over all of it.

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from nrmap.maps.episode_maps import EpisodeMaps
 from nrmap.maps.grid import grid_excess, grid_excess_of_rows, smallest_side
 from nrmap.maps.sparsity import (
-    MapKind,
     Measure,
     effective_pixels,
     map_entropy,
@@ -17,7 +16,6 @@ from nrmap.maps.sparsity import (
     sparsity,
     sparsity_interval,
     sparsity_of_rows,
-    zero_reason,
 )
 from nrmap.statistics.intervals import Interval, interval_of_sum
 from nrmap.support.records import GAP_QUANTILES, Record, RecordFactory
@@ -41,21 +39,24 @@ def map_records(maps: EpisodeMaps, make: RecordFactory, players: NDArray[np.int6
     make = partial(make, num_states=maps.num_states, episodes=len(maps.episode_ids))
     records = [
         record
-        for kind, temperature, by_episode in _kinds(maps)
+        for kind, temperature, by_episode in maps.each()
         for record in _records_of_map(
-            partial(make, map_kind=kind, temperature=temperature), kind, by_episode, players, maps.num_states
+            partial(make, map_kind=kind.name, temperature=temperature),
+            by_episode,
+            players,
+            kind.zero_reason(maps.num_states),
         )
     ]
     for size, prefix in sorted(maps.prefixes.items()):
         seen = prefix.states_per_episode > 0  # [E], the episodes that these states are from
-        for kind, temperature, of_all in _kinds(prefix):
+        for kind, temperature, of_all in prefix.each():
             by_episode = of_all[seen]
-            value = sparsity(by_episode.sum(axis=0), zero_reason(kind, size))
-            fields = {"map_kind": kind, "temperature": temperature, "num_states": size, "prefix": True}
+            value = sparsity(by_episode.sum(axis=0), kind.zero_reason(size))
+            fields = {"map_kind": kind.name, "temperature": temperature, "num_states": size, "prefix": True}
             interval = sparsity_interval(by_episode, players[seen])
             records.append(_record(partial(make, **fields, episodes=len(by_episode)), "sparsity", value, interval))
-    pairs = maps.num_states * int(np.prod(maps.kmap.shape[1:]))
-    records.append(make(metric="flip_pair_rate", value=int(maps.flips.sum()) / pairs))
+    pairs = maps.num_states * int(np.prod(maps.pixels))
+    records.append(make(metric="flip_pair_rate", value=float(maps["flip_map"].sum()) / pairs))
     records.append(make(metric="tie_pair_rate", value=int(maps.ties.sum()) / pairs))
     for quantile in GAP_QUANTILES:
         gap = float(np.quantile(maps.q_gaps, quantile))
@@ -63,24 +64,10 @@ def map_records(maps: EpisodeMaps, make: RecordFactory, players: NDArray[np.int6
     return records
 
 
-def _kinds(maps: EpisodeMaps) -> Iterator[tuple[MapKind, float | None, NDArray[np.float64]]]:
-    """Every map as its kind, its temperature and its parts by episode [E, …]."""
-    yield "kmap", None, maps.kmap
-    yield "margin_drop", None, maps.margin_drop
-    for index, temperature in enumerate(maps.temperatures):
-        yield "hmap", temperature, maps.hmap[index]
-        yield "kl", temperature, maps.kl[index]
-
-
 def _records_of_map(
-    make: RecordFactory,
-    kind: MapKind,
-    by_episode: NDArray[np.float64],
-    players: NDArray[np.int64],
-    num_states: int,
+    make: RecordFactory, by_episode: NDArray[np.float64], players: NDArray[np.int64], why_zero: str
 ) -> Iterator[Record]:
     total = by_episode.sum(axis=0)
-    why_zero = zero_reason(kind, num_states)
     pixels = total.size
     yield _record(make, "sparsity", sparsity(total, why_zero), sparsity_interval(by_episode, players))
     squared = interval_of_sum(

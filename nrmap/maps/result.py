@@ -1,20 +1,15 @@
 """The maps of an agent as the public API returns them: looked up by name, measured, drawn, saved and loaded."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from nrmap.maps.episode_maps import EpisodeMaps, FloatArray, load_maps, save_maps
-from nrmap.maps.sparsity import MAP_NAMES, MapKind, sparsity, sparsity_interval, zero_reason
-from nrmap.support.errors import NrmapError, unknown_choice
+from nrmap.maps.episode_maps import EpisodeMaps, load_maps, save_maps
+from nrmap.maps.kinds import KINDS, FloatArray
+from nrmap.maps.sparsity import sparsity, sparsity_interval
 
 if TYPE_CHECKING:  # importing nrmap needs no matplotlib
     from matplotlib.figure import Figure
-
-BY_TEMPERATURE = ("hmap", "kl")
 
 
 @dataclass(frozen=True)
@@ -58,11 +53,12 @@ class Maps:
 
     def keys(self) -> list[str | tuple[str, float]]:
         """Every map's key: a name, or a name and a temperature."""
-        return [kind if temperature is None else (kind, temperature) for kind, temperature in self._each()]
+        each = self.by_episode.each()
+        return [kind.name if temperature is None else (kind.name, temperature) for kind, temperature, _ in each]
 
     def __getitem__(self, key: str | tuple[str, float]) -> FloatArray:
-        kind, temperature = key if isinstance(key, tuple) else (key, None)
-        return np.asarray(self._episodes(kind, temperature).sum(axis=0))
+        total: FloatArray = self.by_episode[key].sum(axis=0)
+        return total
 
     def sparsity(self, kind: str, temperature: float | None = None) -> Estimate:
         """S = ‖M‖₁ / ‖M‖₂ (eq. 9) of a map, from 1 for a single pixel to √(number of pixels) for a flat map.
@@ -70,28 +66,16 @@ class Maps:
         The 95% interval is a jackknife over episodes and needs 16 of them. Raises NrmapError for an unknown
         map.
         """
-        by_episode = self._episodes(kind, temperature)
-        measure = sparsity(by_episode.sum(axis=0), zero_reason(cast(MapKind, kind), self.num_states))
+        by_episode = self.by_episode[kind, temperature]
+        measure = sparsity(by_episode.sum(axis=0), KINDS[kind].zero_reason(self.num_states))
         interval = sparsity_interval(by_episode)
         return Estimate(measure.value, interval.low, interval.high, interval.method, measure.reason or interval.reason)
 
     def plot(self) -> "Figure":
-        """A figure of all maps, one below the other for each channel where channels were ablated apart."""
-        from matplotlib.figure import Figure
+        """A figure with a heat map of each map, and of each channel where channels were ablated apart."""
+        from nrmap.maps.heatmaps import map_figure
 
-        from nrmap.maps.heatmaps import draw_map
-
-        keys = list(self._each())
-        channels = self.by_episode.kmap.shape[1] if self.by_episode.kmap.ndim == 4 else 1
-        figure = Figure(figsize=(3.6 * len(keys), 3.2 * channels), layout="constrained")
-        axes = figure.subplots(channels, len(keys), squeeze=False)
-        for column, (kind, temperature) in enumerate(keys):
-            total = self._episodes(kind, temperature).sum(axis=0)
-            title = MAP_NAMES[kind] + ("" if temperature is None else f", T = {temperature:g}")
-            for channel, map_ in enumerate(total.reshape(-1, *total.shape[-2:])):
-                place = title if channels == 1 else f"{title}, channel {channel}"
-                draw_map(axes[channel, column], map_, kind=kind, title=place)
-        return figure
+        return map_figure(self.by_episode.total())
 
     def save(self, path: str | Path) -> None:
         """Write an npz file, atomically. Raises NrmapError where the file cannot be written."""
@@ -103,28 +87,5 @@ class Maps:
         return cls(*load_maps(Path(path)))
 
     def __repr__(self) -> str:
-        episodes, pixels = len(self.by_episode.episode_ids), " × ".join(map(str, self.by_episode.kmap.shape[1:]))
+        episodes, pixels = len(self.by_episode.episode_ids), " × ".join(map(str, self.by_episode.pixels))
         return f"Maps({pixels} pixels, states={self.num_states}, episodes={episodes}: {self.keys()})"
-
-    def _each(self) -> Iterator[tuple[MapKind, float | None]]:
-        for kind in MAP_NAMES:
-            yield from (
-                (kind, temperature) for temperature in (self.temperatures if kind in BY_TEMPERATURE else (None,))
-            )
-
-    def _episodes(self, kind: str, temperature: float | None) -> FloatArray:
-        """The map of each episode, [E, H, W] or [E, C, H, W]."""
-        if kind not in MAP_NAMES:
-            raise unknown_choice("map", kind, MAP_NAMES)
-        by_episode: FloatArray = getattr(self.by_episode, kind)
-        if kind not in BY_TEMPERATURE:
-            if temperature is not None:
-                raise NrmapError(f"map {kind!r} has no temperature, found {temperature!r}: use maps[{kind!r}]")
-            return by_episode
-        if not isinstance(temperature, float | int):
-            raise NrmapError(f"map {kind!r} needs a temperature: use maps[{kind!r}, {self.temperatures[0]}]")
-        if temperature not in self.temperatures:
-            nearest = min(self.temperatures, key=lambda known: abs(known - temperature))
-            raise NrmapError(f"no temperature {temperature}: use maps[{kind!r}, {nearest}], of {self.temperatures}")
-        at_temperature: FloatArray = by_episode[self.temperatures.index(temperature)]
-        return at_temperature

@@ -1,25 +1,17 @@
 """How few pixels a map lives on: S (equation 9), effective pixels S², and the entropy of a map."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from nrmap.maps.kinds import KINDS, FloatArray
 from nrmap.statistics.intervals import Interval, interval_of_sum
 from nrmap.support.errors import check
 
-FloatArray = NDArray[np.float64]
-MapKind = Literal["kmap", "hmap", "kl", "margin_drop"]
-# What every table, figure and panel calls them.
-MAP_NAMES: dict[MapKind, str] = {"kmap": "KMAP", "hmap": "HMAP", "kl": "KL map", "margin_drop": "margin-drop map"}
-
-_WHY_ZERO: dict[MapKind, str] = {
-    "kmap": "no pixel flips an action to one of lower Q",
-    "hmap": "the policy is deterministic at this temperature and no pixel changes it",
-    "kl": "no pixel changes the policy",
-    "margin_drop": "no pixel changes the margin",
-}
+# Aliases for modules that do not use nrmap.maps.kinds yet.
+MapKind = str
+MAP_NAMES = {kind.name: kind.title for kind in KINDS.values()}
 
 
 @dataclass(frozen=True)
@@ -30,9 +22,9 @@ class Measure:
     reason: str | None = None
 
 
-def zero_reason(kind: MapKind, num_states: int) -> str:
-    """What it means that the map of this kind over `num_states` states is 0 everywhere, in words."""
-    return f"the map is 0 everywhere: {_WHY_ZERO[kind]} on these {num_states} states"
+def zero_reason(kind: str, num_states: int) -> str:
+    """See MapKind.zero_reason."""
+    return KINDS[kind].zero_reason(num_states)
 
 
 def sparsity_of_rows(maps: ArrayLike) -> FloatArray:

@@ -6,7 +6,7 @@ from nrmap.support.files import identity_of
 
 # Raised whenever the same settings and inputs come to give another result: what was made before is then
 # left alone, and made anew when it is asked for.
-VERSIONS = {"states": 2, "pool": 1, "evaluation": 2, "baselines": 2, "ablation": 1, "maps": 2}
+VERSIONS = {"states": 2, "pool": 1, "evaluation": 2, "baselines": 2, "ablation": 1, "maps": 3}
 
 
 def stage_identity(stage: str, **what: Any) -> str:

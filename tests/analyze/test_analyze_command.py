@@ -85,7 +85,7 @@ def test_a_policy_file_is_mapped_on_its_own_states(study: Study) -> None:
     assert [origin.policy_sha256 for origin in states.origins] == [load_policy(study.given).sha256]
     maps = maps_of(study.folder)
     assert (maps.num_states, len(maps.episode_ids)) == (STATES, EPISODES)
-    assert (maps.total().kmap > 0).sum() > 10
+    assert (maps["kmap"].sum(axis=0) > 0).sum() > 10
     records = read_records(study.folder / "metrics.json")
     assert {record.states_from for record in records} == {"own"}
     # No controls beside a policy's own states, unless asked for.
@@ -121,8 +121,8 @@ def test_a_pool_of_a_method_and_a_file(study: Study) -> None:
     assert np.array_equal(pool.states[:STATES], of_trained.states)
     # The maps of an episode do not know what else is in the pool.
     maps, own_maps = maps_of(folder), maps_of(study.folder)
-    for name in ("kmap", "hmap", "kl", "margin_drop"):
-        assert np.array_equal(getattr(maps, name)[..., EPISODES:, :, :], getattr(own_maps, name))
+    for kind, temperature, map_ in own_maps.each():
+        assert np.array_equal(maps[kind.name, temperature][EPISODES:], map_)
 
 
 def test_a_states_file_is_what_its_states_are(study: Study, tmp_path: Path) -> None:
@@ -166,12 +166,12 @@ def test_a_sweep_over_temperatures_ablates_once(study: Study) -> None:
     assert study.ablated() == before
     maps, own = maps_of(colder), maps_of(study.folder)
     assert maps.temperatures == (0.5,)
-    assert np.array_equal(maps.kmap, own.kmap)
+    assert np.array_equal(maps["kmap"], own["kmap"])
     # Equation 5 from the Q-values that were kept, [N, 1 + pixels, A].
     q_values = np.load(study.q_values()).astype(np.float64) / 0.5
     log_policies = q_values - np.log(np.exp(q_values).sum(axis=-1, keepdims=True))
     h = -(np.exp(log_policies[:, :1]) * log_policies[:, 1:]).sum(axis=-1).sum(axis=0)
-    np.testing.assert_allclose(maps.total().hmap[0].ravel(), h, rtol=1e-5)
+    np.testing.assert_allclose(maps.total()["hmap", 0.5].ravel(), h, rtol=1e-5)
 
 
 def test_a_full_disk_is_one_line_and_the_next_command_does_the_rest(study: Study, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_merged_shards_are_the_unsharded_maps(policy: Policy, tmp_path: Path, co
     assert merged.records == whole.records
     assert merged.folder.relative_to(tmp_path / "sharded") == whole.folder.relative_to(tmp_path / "whole")
     assert not shards.shards_folder(merged.folder).exists()
-    assert whole.maps.kmap.any()
+    assert whole.maps["kmap"].any()
     assert len(set(whole.maps.states_per_episode)) > 1
 
 
@@ -145,8 +145,8 @@ def test_one_more_temperature_changes_nothing_else(policy: Policy, tmp_path: Pat
     few = run(policy, tmp_path, None)
     # The second run reads the ablated Q-values that the first one kept, in other chunks.
     many = run(policy, tmp_path, None, maps=replace(MAPS, temperatures=(0.5, 1.0, 2.0)))
-    assert np.array_equal(many.maps.hmap[::2], few.maps.hmap)
-    assert np.array_equal(many.maps.kl[::2], few.maps.kl)
+    for kind, temperature, map_ in few.maps.each():
+        assert np.array_equal(many.maps[kind.name, temperature], map_)
     assert [record for record in many.records if record.temperature != 1.0] == few.records
 
 

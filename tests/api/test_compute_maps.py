@@ -174,7 +174,7 @@ def test_channels_are_ablated_apart_on_request() -> None:
     agent, states = dueling()
     maps = nrmap.compute_maps(agent, states, channels="each", progress=False)
     assert maps["kmap"].shape == maps["hmap", 1.0].shape == (4, 20, 22)
-    assert len(maps.plot().axes) == 2 * 4 * 4  # a colour bar beside each map
+    assert len(maps.plot().axes) == 2 * 5 * 4  # a colour bar beside each map
 
 
 def test_without_episodes_there_is_no_interval_and_with_enough_there_is() -> None:

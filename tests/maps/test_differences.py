@@ -27,17 +27,22 @@ def random_maps(seed: int, temperatures=(0.5, 1.0), side: int = SIDE) -> Episode
     each = len(temperatures)
     return EpisodeMaps(
         temperatures=temperatures,
+        arrays={
+            "kmap": draw(EPISODES),
+            "margin_drop": draw(EPISODES) - draw(EPISODES),
+            "hmap": draw(each, EPISODES) + 1,
+            "kl": draw(each, EPISODES),
+        },
         episode_ids=np.arange(EPISODES),
         states_per_episode=np.full(EPISODES, 2),
-        kmap=draw(EPISODES),
-        margin_drop=draw(EPISODES) - draw(EPISODES),
-        hmap=draw(each, EPISODES) + 1,
-        kl=draw(each, EPISODES),
         entropy=np.zeros((each, EPISODES)),
-        flips=np.zeros(EPISODES, dtype=np.int64),
         ties=np.zeros(EPISODES, dtype=np.int64),
         q_gaps=np.zeros(2 * EPISODES),
     )
+
+
+def with_kmap(maps: EpisodeMaps, kmap) -> EpisodeMaps:
+    return replace(maps, arrays={**maps.arrays, "kmap": kmap})
 
 
 def brute_force(ours, theirs, players=ONE_PLAYER) -> tuple[float, float, float]:
@@ -66,10 +71,10 @@ def test_every_difference_is_that_of_leaving_each_episode_out_of_both_maps():
     ours, theirs = random_maps(1), random_maps(2, temperatures=(1.0, 2.0))
     records = paired_differences(MAKE, ours, theirs, ONE_PLAYER)
     expected = {
-        ("kmap", None): (ours.kmap, theirs.kmap),
-        ("margin_drop", None): (ours.margin_drop, theirs.margin_drop),
-        ("hmap", 1.0): (ours.hmap[1], theirs.hmap[0]),
-        ("kl", 1.0): (ours.kl[1], theirs.kl[0]),
+        ("kmap", None): (ours["kmap"], theirs["kmap"]),
+        ("margin_drop", None): (ours["margin_drop"], theirs["margin_drop"]),
+        ("hmap", 1.0): (ours["hmap", 1.0], theirs["hmap", 1.0]),
+        ("kl", 1.0): (ours["kl", 1.0], theirs["kl", 1.0]),
     }
     assert {(record.map_kind, record.temperature) for record in records} == expected.keys()
     for (kind, temperature), maps in expected.items():
@@ -81,24 +86,24 @@ def test_every_difference_is_that_of_leaving_each_episode_out_of_both_maps():
 def test_episodes_of_two_players_differ_within_each_of_them_only():
     ours, theirs = random_maps(1), random_maps(2)
     players = np.arange(EPISODES) % 2
-    ours = replace(ours, kmap=ours.kmap * np.where(players, 20.0, 1.0)[:, None, None])
+    ours = with_kmap(ours, ours["kmap"] * np.where(players, 20.0, 1.0)[:, None, None])
     (record, *_) = paired_differences(MAKE, ours, theirs, players)
-    expected = brute_force(ours.kmap, theirs.kmap, players)
+    expected = brute_force(ours["kmap"], theirs["kmap"], players)
     np.testing.assert_allclose((record.value, record.low, record.high), expected, rtol=1e-10)
     assert record.interval == "jackknife over 17 episodes of 2 policies, for these two policies"
-    assert not np.isclose(record.low, brute_force(ours.kmap, theirs.kmap)[1], rtol=1e-3)
+    assert not np.isclose(record.low, brute_force(ours["kmap"], theirs["kmap"])[1], rtol=1e-3)
 
 
 def test_what_both_maps_share_cancels():
     """Episodes of unequal weight move both S alike: the difference is known better than either."""
     ours = random_maps(3)
     weights = np.random.default_rng(4).exponential(1.0, EPISODES)[:, None, None] ** 3
-    rare = np.zeros_like(ours.kmap)
+    rare = np.zeros_like(ours["kmap"])
     rare[:, 0, 0] = 0.01
-    first = replace(ours, kmap=ours.kmap * weights)
-    second = replace(ours, kmap=first.kmap + rare)
+    first = with_kmap(ours, ours["kmap"] * weights)
+    second = with_kmap(ours, first["kmap"] + rare)
     (record, *_) = paired_differences(MAKE, second, first, ONE_PLAYER)
-    (alone, *_) = paired_differences(MAKE, second, replace(first, kmap=np.ones_like(first.kmap)), ONE_PLAYER)
+    (alone, *_) = paired_differences(MAKE, second, with_kmap(first, np.ones_like(first["kmap"])), ONE_PLAYER)
     assert record.low is not None
     assert alone.low is not None
     assert record.high - record.low < 0.1 * (alone.high - alone.low)
@@ -106,7 +111,7 @@ def test_what_both_maps_share_cancels():
 
 @pytest.mark.parametrize(("ours_is_zero", "note"), [(True, "this S is undefined"), (False, "the other S is undefined")])
 def test_a_map_of_zeros_has_no_difference(ours_is_zero, note):
-    maps, zero = random_maps(1), replace(random_maps(2), kmap=np.zeros((EPISODES, SIDE, SIDE)))
+    maps, zero = random_maps(1), with_kmap(random_maps(2), np.zeros((EPISODES, SIDE, SIDE)))
     record, *others = paired_differences(MAKE, *((zero, maps) if ours_is_zero else (maps, zero)), ONE_PLAYER)
     assert (record.value, record.low, record.interval) == (None, None, None)
     assert record.note.startswith(note)
@@ -116,17 +121,17 @@ def test_a_map_of_zeros_has_no_difference(ours_is_zero, note):
 
 def test_few_episodes_have_a_difference_without_an_interval():
     def first(count: int, maps: EpisodeMaps) -> EpisodeMaps:
-        by_episode = ("episode_ids", "states_per_episode", "kmap", "margin_drop", "flips", "ties")
         return replace(
             maps,
-            **{name: getattr(maps, name)[:count] for name in by_episode},
-            **{name: getattr(maps, name)[:, :count] for name in ("hmap", "kl", "entropy")},
+            arrays={name: maps.arrays[name][:count] for name in ("kmap", "margin_drop")},
+            **{name: getattr(maps, name)[:count] for name in ("episode_ids", "states_per_episode", "ties")},
+            entropy=maps.entropy[:, :count],
             q_gaps=maps.q_gaps[: 2 * count],
         )
 
     ours, theirs = (first(8, random_maps(seed)) for seed in (1, 2))
     record, *_ = paired_differences(MAKE, ours, theirs, ONE_PLAYER[:8])
-    assert record.value == pytest.approx(brute_force(ours.kmap, theirs.kmap)[0])
+    assert record.value == pytest.approx(brute_force(ours["kmap"], theirs["kmap"])[0])
     assert (record.low, record.interval) == (None, None)
     assert record.note == "an interval needs at least 16 episodes, found 8"
 

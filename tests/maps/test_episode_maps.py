@@ -29,6 +29,31 @@ def test_a_file_of_maps_brings_them_back(tmp_path, maps):
         assert file["prefix2/hmap"].shape == (2, 2, 2, 3)
 
 
+def test_maps_are_looked_up_by_name_and_temperature(maps):
+    assert np.array_equal(maps["hmap", 0.5], maps.arrays["hmap"][0])
+    assert np.array_equal(maps.total()["kl", 1.0], maps["kl", 1.0].sum(axis=0))
+
+
+def test_a_file_of_format_1_has_four_kinds_of_maps(tmp_path, maps):
+    path = tmp_path / "maps.npz"
+    save_maps(path, maps, {"policy": "p"})
+    with np.load(path) as file:
+        arrays = {name: array for name, array in file.items() if "flip_map" not in name}
+    arrays["flips"], arrays["nrmap_maps"] = (
+        np.zeros(2, np.int64),
+        ('{"format": 1, "prefixes": [2, 4], "metadata": {"policy": "p"}}'),
+    )
+    np.savez(path, **arrays)
+    loaded, metadata = load_maps(path)
+    assert metadata == {"policy": "p"}
+    assert list(loaded.arrays) == ["kmap", "hmap", "kl", "margin_drop"]
+    assert all(np.array_equal(loaded[kind.name, t], maps[kind.name, t]) for kind, t, _ in loaded.each())
+    with pytest.raises(NrmapError, match="unknown map 'flip_map'"):
+        loaded["flip_map"]
+    with pytest.raises(NrmapError, match="different kinds of maps"):
+        merge_maps([maps, loaded])
+
+
 def test_a_failed_save_leaves_nothing(tmp_path, maps):
     with pytest.raises(ValueError, match="JSON"):
         save_maps(tmp_path / "maps.npz", maps, {"floor": math.nan})
@@ -84,9 +109,9 @@ def test_arrays_that_are_missing_or_wrong_are_named(tmp_path, maps):
         arrays = dict(file)
     header = json.loads(str(arrays["nrmap_maps"]))
     for changes, message in (
-        ({"nrmap_maps": json.dumps(header | {"format": 99})}, "maps format 99: expected 1"),
+        ({"nrmap_maps": json.dumps(header | {"format": 99})}, "maps format 99: expected 2, or 1"),
         ({"kl": None}, "the array kl is missing"),
-        ({"prefix2/flips": None}, "the array prefix2/flips is missing"),
+        ({"prefix2/flip_map": None}, "the array prefix2/flip_map is missing"),
         ({"kmap": arrays["kmap"].astype(np.float32)}, "kmap is float32, expected float64"),
         ({"prefix4/ties": arrays["prefix4/ties"] * 1.0}, "prefix4/ties is float64, expected int64"),
         ({"hmap": arrays["hmap"][:, :1]}, "hmap of 2 episodes is"),

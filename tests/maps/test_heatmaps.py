@@ -1,17 +1,10 @@
-"""Heat maps, maps over the game, and the pictures of the gallery: what is drawn is what was measured."""
+"""Heat maps, alone and over the game: the drawn values are the measured ones."""
 
-import io
-
-import matplotlib as mpl
 import numpy as np
 import pytest
-from example_outputs import Example, made_up_maps, synthetic_states
-from PIL import Image
 
-from analyze.report.figures import screen_of
-from analyze.report.gallery import MapSet, end_text, gallery, map_png
-from nrmap.maps.heatmaps import KINDS, draw_map, draw_overlay
-from nrmap.play.rollout import replay_rgb
+from nrmap.maps.heatmaps import draw_map, draw_overlay
+from nrmap.maps.kinds import KINDS
 
 RNG = np.random.default_rng(0)
 
@@ -51,38 +44,3 @@ def test_an_overlay_covers_the_screen_and_hides_more_where_the_map_is_larger(ax,
     assert alpha[0, 0] == 0
     assert 0 < alpha[10, 20] < alpha[50, 60] <= 1
     np.testing.assert_array_equal(above.get_array(), map_)
-
-
-def test_the_screen_under_an_overlay_is_one_of_the_states(policy):
-    states = synthetic_states(policy, Example(num_states=32))
-    episode = states.episodes[0]
-    positions = states.positions[states.episode_ids == 0]
-    np.testing.assert_array_equal(
-        screen_of(states), replay_rgb(policy.env, episode.seed, episode.actions, [positions[1]])[0]
-    )
-
-
-@pytest.mark.parametrize("kind", ["kmap", "margin_drop"])
-def test_pictures_in_the_gallery_have_a_dot_for_every_pixel_in_the_colours_of_the_map(kind):
-    map_ = RNG.normal(0, 1, (12, 9)) ** 2
-    picture = np.asarray(Image.open(io.BytesIO(map_png(map_, kind))).convert("RGB"))
-    low, high = (map_.min(), map_.max()) if kind == "kmap" else (-map_.max(), map_.max())
-    expected = mpl.colormaps[KINDS[kind].colours]((map_ - low) / (high - low))[..., :3] * 255
-    assert picture.shape == (12, 9, 3)
-    np.testing.assert_allclose(picture, expected, atol=3)
-
-
-def test_the_gallery_says_what_is_undefined_and_what_is_missing(policy, tmp_path):
-    example = Example(without_flips=(("ddqn", 0),))
-    total = made_up_maps(policy, example, "own").total()
-    sets = [MapSet("ddqn", 0, "own", total, tmp_path), MapSet("sa_ddqn", 1, "own", total, tmp_path)]
-    html = gallery(sets, "kmap", None)
-    assert html.count("S undefined: the map is 0 everywhere") >= 2
-    assert html.count("not measured") == 2
-    assert html.count("<img") == 2
-
-
-def test_the_ends_of_a_colour_bar_can_be_told_apart():
-    assert end_text(34.900339, 0.000002) != end_text(34.900341, 0.000002)
-    assert end_text(0.0, 1.0) == "0"
-    assert end_text(0.123456, 0.123456) == "0.123"

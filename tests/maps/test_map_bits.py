@@ -1,6 +1,7 @@
 """A map is the same to the last bit however its states are chunked and whatever else is computed with them."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from swept_maps import identical, sweep
 
 from nrmap.maps.measures import map_records
+from nrmap.support.records import Record
 
 pytestmark = pytest.mark.bitwise
 
@@ -42,10 +44,9 @@ def test_neighbours_do_not_matter(size, actions):
         others = q_values(seed + 2, actions, count=size - 1)
         together = (torch.cat(both) for both in zip(others, (ablated, clean), strict=True))
         maps = sweep(*together, [*range(size - 1), 99], temperatures=TEMPERATURES, size=size)
-        for name in ("hmap", "kl", "entropy"):
-            assert np.array_equal(getattr(maps, name)[:, -1:], getattr(alone, name))
-        for name in ("kmap", "margin_drop"):
-            assert np.array_equal(getattr(maps, name)[-1:], getattr(alone, name))
+        assert np.array_equal(maps.entropy[:, -1:], alone.entropy)
+        for kind, temperature, map_ in alone.each():
+            assert np.array_equal(maps[kind.name, temperature][-1:], map_)
 
 
 def test_other_temperatures_do_not_matter():
@@ -54,11 +55,11 @@ def test_other_temperatures_do_not_matter():
     few = sweep(ablated, clean, EPISODES, temperatures=TEMPERATURES, prefix_sizes=(4,))
 
     def cut(maps):
-        by_temperature = {name: getattr(maps, name)[1:3] for name in ("hmap", "kl", "entropy")}
-        return replace(maps, temperatures=TEMPERATURES, **by_temperature, prefixes={})
+        by_temperature = {name: maps.arrays[name][1:3] for name in ("hmap", "kl")}
+        arrays = {**maps.arrays, **by_temperature}
+        return replace(maps, temperatures=TEMPERATURES, arrays=arrays, entropy=maps.entropy[1:3], prefixes={})
 
     assert identical(cut(many), replace(few, prefixes={}))
     assert identical(cut(many.prefixes[4]), few.prefixes[4])
-    fields = {"game": "Freeway", "method": "ddqn", "seed": 0, "states_from": "own", "policy_sha256": None}
-    ours, theirs = (map_records(maps, **fields) for maps in (few, many))
+    ours, theirs = (map_records(maps, partial(Record, "Freeway", "ddqn", 0)) for maps in (few, many))
     assert ours == [record for record in theirs if record.temperature in (None, *TEMPERATURES)]

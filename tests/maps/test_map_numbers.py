@@ -32,7 +32,7 @@ def exact_kl(q, q_ablated, temperature):
 @settings(max_examples=60, deadline=None)
 def test_kl_keeps_its_digits_for_small_changes(q, change, scale, temperature):
     q_ablated = [value + scale * delta for value, delta in zip(q, change, strict=True)]
-    kl = sweep(np.array([[[q_ablated]]]), np.array([q]), temperatures=(temperature,)).kl.item()
+    kl = sweep(np.array([[[q_ablated]]]), np.array([q]), temperatures=(temperature,))["kl", temperature].item()
     # log π carries an absolute error of a few ulp of Q/T; the change that makes the KL is that uncertain.
     ulp = 1e-15 * (1 + max(map(abs, q + q_ablated)) / temperature)
     exact = exact_kl(q, q_ablated, temperature)
@@ -45,24 +45,26 @@ def test_hot_and_cold():
     hot, cold = 1e7, 1e-3
     maps = sweep(q_ablated, clean, temperatures=(hot, cold))
     # T → ∞: π is uniform, H = log A, and T² KL is half the variance of the change over the actions.
-    np.testing.assert_allclose(maps.hmap[0], math.log(4), rtol=1e-6)
-    np.testing.assert_allclose(maps.kl[0, 0] * hot**2, (q_ablated - clean)[0].var(-1) / 2, rtol=1e-5)
+    np.testing.assert_allclose(maps["hmap", hot], math.log(4), rtol=1e-6)
+    np.testing.assert_allclose(maps["kl", hot][0] * hot**2, (q_ablated - clean)[0].var(-1) / 2, rtol=1e-5)
     # T → 0: π is a*, and T·KL = T·H is how far another action has overtaken a*.
     overtaken = q_ablated[0].max(-1) - q_ablated[0][..., clean[0].argmax()]
-    np.testing.assert_allclose(maps.kl[1, 0] * cold, overtaken, atol=2e-3)
-    np.testing.assert_allclose(maps.hmap[1], maps.kl[1], atol=1e-9)
+    np.testing.assert_allclose(maps["kl", cold][0] * cold, overtaken, atol=2e-3)
+    np.testing.assert_allclose(maps["hmap", cold], maps["kl", cold], atol=1e-9)
 
 
 def test_changes_up_to_the_rounding_floor_are_none():
     clean = torch.tensor([[1.0, 1.0 - 1e-7, 0.0]], dtype=torch.float64)
     change = torch.tensor([[0.0, 2e-7, 0.0], [0.0, 2.1e-6, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     maps = sweep((clean + change)[None, None], clean, floor=1e-6, temperatures=(1.0, 0.1))
-    assert maps.kmap[0, 0].tolist() == [0, pytest.approx(1e-7), 0]
-    assert maps.kl[:, 0, 0, [0, 2]].tolist() == [[0, 0], [0, 0]]
-    assert maps.margin_drop[0, 0, [0, 2]].tolist() == [0, 0]
-    assert (maps.hmap[:, 0, 0, [0, 2]] == maps.entropy).all()
-    assert (maps.kl[:, 0, 0, 1] > 0).all()
-    assert (maps.flips.item(), maps.ties.item()) == (1, 0)
+    assert maps["kmap"][0, 0].tolist() == [0, pytest.approx(1e-7), 0]
+    for temperature, entropy in zip(maps.temperatures, maps.entropy, strict=True):
+        assert maps["kl", temperature][0, 0, [0, 2]].tolist() == [0, 0]
+        assert (maps["hmap", temperature][0, 0, [0, 2]] == entropy).all()
+        assert maps["kl", temperature][0, 0, 1] > 0
+    assert maps["margin_drop"][0, 0, [0, 2]].tolist() == [0, 0]
+    assert maps["flip_map"][0, 0].tolist() == [0, 1, 0]
+    assert maps.ties.item() == 0
 
 
 def test_ties_go_to_the_first_action_and_are_counted():
@@ -70,8 +72,9 @@ def test_ties_go_to_the_first_action_and_are_counted():
     q_ablated = torch.tensor([[[[2.0, 5.0, 5.0], [7.0, 7.0, 1.0], [5.0, 4.0, 5.5]]]])
     maps = sweep(q_ablated, clean)
     # Untouched; a tie won by action 0; a real flip to action 2, which costs nothing.
-    assert maps.kmap[0, 0].tolist() == [0, 3, 0]
-    assert (maps.flips.item(), maps.ties.item(), maps.q_gaps.tolist()) == (2, 1, [0])
+    assert maps["kmap"][0, 0].tolist() == [0, 3, 0]
+    assert maps["flip_map"][0, 0].tolist() == [0, 1, 1]
+    assert (maps.ties.item(), maps.q_gaps.tolist()) == (1, [0])
     assert sweep(q_ablated, clean, floor=0.25).ties.item() == 2
 
 
@@ -91,19 +94,23 @@ def q_arrays(draw):
 def test_what_always_holds(arrays, temperature):
     q_values, clean, ids = arrays
     maps = sweep(q_values, clean, ids, temperatures=(temperature,))
-    assert (maps.kmap >= 0).all()
-    assert (maps.kl >= 0).all()
-    np.testing.assert_allclose(maps.hmap - maps.kl, np.broadcast_to(maps.entropy[..., None, None], maps.kl.shape),
+    assert (maps["kmap"] >= 0).all()
+    h, kl = (maps[kind, temperature] for kind in ("hmap", "kl"))
+    assert (kl >= 0).all()
+    np.testing.assert_allclose(h - kl, np.broadcast_to(maps.entropy[0, :, None, None], kl.shape),
                                rtol=1e-9, atol=1e-9 * (1 + np.abs(clean).max() / temperature))  # fmt: skip
     assert (maps.entropy <= maps.states_per_episode * math.log(clean.shape[1]) + 1e-12).all()
     assert maps.episode_ids.tolist() == sorted(set(ids.tolist()))
     assert maps.num_states == len(clean) == len(maps.q_gaps)
     # The unit of Q is arbitrary: with Q and T doubled, K doubles and the policy is the same.
     doubled = sweep(2 * q_values, 2 * clean, ids, temperatures=(2 * temperature,))
-    assert np.array_equal(doubled.kmap, 2 * maps.kmap)
-    assert np.array_equal(doubled.margin_drop, 2 * maps.margin_drop)
-    assert np.array_equal(doubled.hmap, maps.hmap)
-    assert np.array_equal(doubled.kl, maps.kl)
+    assert np.array_equal(doubled["kmap"], 2 * maps["kmap"])
+    assert np.array_equal(doubled["margin_drop"], 2 * maps["margin_drop"])
+    assert np.array_equal(doubled["flip_map"], maps["flip_map"])
+    assert np.array_equal(doubled["hmap", 2 * temperature], h)
+    assert np.array_equal(doubled["kl", 2 * temperature], kl)
+    # K costs where the action flips, and only there.
+    assert not maps["kmap"][maps["flip_map"] == 0].any()
 
 
 @pytest.mark.bitwise
@@ -116,9 +123,8 @@ def test_maps_add_and_merge(arrays, size, seed):
     maps = sweep(q_values, clean, ids, prefix_sizes=prefixes)
     assert identical(maps, sweep(q_values, clean, ids, size=size, prefix_sizes=prefixes))
     alone = [sweep(q_values[n : n + 1], clean[n : n + 1]).total() for n in range(len(clean))]
-    total = maps.total()
-    for name in ("kmap", "margin_drop", "hmap", "kl"):
-        np.testing.assert_allclose(getattr(total, name), sum(getattr(one, name) for one in alone), atol=1e-9)
+    for kind, temperature, map_ in maps.total().each():
+        np.testing.assert_allclose(map_, sum(one[kind.name, temperature] for one in alone), atol=1e-9)
     # Shards of whole episodes, in any order.
     rng = np.random.default_rng(seed)
     shard_of = dict(zip(maps.episode_ids.tolist(), rng.integers(0, 3, len(maps.episode_ids)), strict=True))
@@ -131,8 +137,8 @@ def test_maps_add_and_merge(arrays, size, seed):
     assert identical(maps, merge_maps(shards))
     # The same episodes under other ids are the same maps in another order.
     renamed = sweep(q_values, clean, -ids)
-    assert np.array_equal(renamed.kmap[::-1], maps.kmap)
-    assert np.array_equal(renamed.hmap[:, ::-1], maps.hmap)
+    for kind, temperature, map_ in maps.each():
+        assert np.array_equal(renamed[kind.name, temperature][::-1], map_)
 
 
 @pytest.mark.bitwise

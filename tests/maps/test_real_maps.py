@@ -99,13 +99,13 @@ def test_the_algorithms_of_the_paper(case: Case, engine: str) -> None:
     maps = sweep_maps([chunk], episode_ids=[0], temperatures=TEMPERATURES, rounding_floor=source.rounding_floor).total()
     asked = case.asked()
     floor = source.rounding_floor  # of one ΔQ
-    for index, temperature in enumerate(TEMPERATURES):
+    for temperature in TEMPERATURES:
         k, h, kl, drop = algorithms_1_and_2(asked, case.state[None], temperature)
-        np.testing.assert_allclose(maps.hmap[index], h, rtol=0, atol=2 * floor / temperature)
-        np.testing.assert_allclose(maps.kl[index], kl, rtol=0, atol=2 * floor / temperature)
-        np.testing.assert_allclose(maps.margin_drop, drop, rtol=0, atol=4 * floor)
+        np.testing.assert_allclose(maps["hmap", temperature], h, rtol=0, atol=2 * floor / temperature)
+        np.testing.assert_allclose(maps["kl", temperature], kl, rtol=0, atol=2 * floor / temperature)
+        np.testing.assert_allclose(maps["margin_drop"], drop, rtol=0, atol=4 * floor)
     assert h.max() - h.min() > 10 * floor, "HMAP is as good as flat: it shows nothing"
-    assert (maps.kmap >= 0).all()
+    assert (maps["kmap"] >= 0).all()
     assert (k >= 0).all()
     assert (k > 0).sum() > 10, "no action of this state depends on single pixels: it shows nothing"
 
@@ -114,12 +114,12 @@ def test_the_algorithms_of_the_paper(case: Case, engine: str) -> None:
     tied = (lead[..., 0] - lead[..., 1] <= case.tolerance).numpy()
     differs = (chunk.q_values[0].argmax(dim=-1) != case.ablated.argmax(dim=-1)).numpy()
     assert not (differs & ~tied).any()
-    np.testing.assert_allclose(maps.kmap[~tied], k[~tied], rtol=0, atol=2 * floor)
+    np.testing.assert_allclose(maps["kmap"][~tied], k[~tied], rtol=0, atol=2 * floor)
     # Where they tie, K is what one of them costs.
     costs = (case.clean.max() - case.clean).numpy()
     may_win = (case.ablated >= lead[..., :1] - case.tolerance[..., None]).numpy()
     for row, column in np.argwhere(tied):
-        assert np.abs(maps.kmap[row, column] - costs[may_win[row, column]]).min() <= 2 * floor
+        assert np.abs(maps["kmap"][row, column] - costs[may_win[row, column]]).min() <= 2 * floor
     assert tied.sum() < 0.01 * tied.size, f"{tied.sum()} ties of {tied.size} pixels leave too few to compare"
 
 

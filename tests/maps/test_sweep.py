@@ -21,13 +21,13 @@ def test_the_algorithms_of_the_paper(channels):
     network, states = random_network(0, spec), random_states(1, 7, spec)
     temperatures = (0.1, 1.0, 10.0)
     maps = sweep(*ablated(network, states), temperatures=temperatures).total()
-    for index, temperature in enumerate(temperatures):
+    for temperature in temperatures:
         k, h, kl, drop = algorithms_1_and_2(network, states, temperature)
-        np.testing.assert_allclose(maps.kmap, k, atol=1e-12)
-        np.testing.assert_allclose(maps.margin_drop, drop, atol=1e-12)
-        np.testing.assert_allclose(maps.hmap[index], h, rtol=1e-12)
-        np.testing.assert_allclose(maps.kl[index], kl, rtol=1e-9, atol=1e-13)
-    assert (maps.kmap > 0).sum() > 5
+        np.testing.assert_allclose(maps["kmap"], k, atol=1e-12)
+        np.testing.assert_allclose(maps["margin_drop"], drop, atol=1e-12)
+        np.testing.assert_allclose(maps["hmap", temperature], h, rtol=1e-12)
+        np.testing.assert_allclose(maps["kl", temperature], kl, rtol=1e-9, atol=1e-13)
+    assert (maps["kmap"] > 0).sum() > 5
     assert maps.num_states == 7
 
 
@@ -57,15 +57,15 @@ def test_the_algorithms_of_the_paper_through_the_engines(engine, differences_onl
     )
     maps = swept.total()
     k, h, kl, drop = algorithms_1_and_2(Scaled(network, torch.float64), states, 0.5)
-    np.testing.assert_allclose(maps.kmap, k, atol=1e-5)
-    np.testing.assert_allclose(maps.margin_drop, drop, atol=1e-5)
-    np.testing.assert_allclose(maps.hmap[0], h, atol=1e-5)
-    np.testing.assert_allclose(maps.kl[0], kl, atol=1e-5)
+    np.testing.assert_allclose(maps["kmap"], k, atol=1e-5)
+    np.testing.assert_allclose(maps["margin_drop"], drop, atol=1e-5)
+    np.testing.assert_allclose(maps["hmap", 0.5], h, atol=1e-5)
+    np.testing.assert_allclose(maps["kl", 0.5], kl, atol=1e-5)
     assert (k > 0.01).sum() > 5
     # Where a pixel is dark in every state, nothing is ablated: exactly 0.
     dark = (states == 0).all(dim=0)[0].numpy()
     assert dark.any()
-    assert not maps.kl[0][dark].any()
+    assert not maps["kl", 0.5][dark].any()
 
 
 def test_by_hand():
@@ -74,14 +74,15 @@ def test_by_hand():
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False))
     network[1].weight.data = weight
     maps = sweep(*ablated(network, torch.ones(1, 1, 2, 2)), temperatures=(1.0,))
-    assert maps.kmap[0].tolist() == [[2, 0], [0, 0]]
+    assert maps["kmap"][0].tolist() == [[2, 0], [0, 0]]
+    assert maps["flip_map"][0].tolist() == [[1, 0], [0, 0]]
     # The margin is 2; it becomes 1 − 2, 3 − 2, 4 − 1 and 4 − 2.
-    assert maps.margin_drop[0].tolist() == [[3, 1], [-1, 0]]
-    assert (maps.flips.tolist(), maps.ties.tolist(), maps.q_gaps.tolist()) == ([1], [0], [2])
+    assert maps["margin_drop"][0].tolist() == [[3, 1], [-1, 0]]
+    assert (maps.ties.tolist(), maps.q_gaps.tolist()) == ([0], [2])
     e = math.e
     z = e**4 + e**2 + e
     kl_without_x00 = (e**4 * 3 / z) + math.log((e + e**2 + e) / z)
-    np.testing.assert_allclose(maps.kl[0, 0], [[kl_without_x00, (e**4 / z) + math.log((e**3 + e**2 + e) / z)],
+    np.testing.assert_allclose(maps["kl", 1.0][0], [[kl_without_x00, (e**4 / z) + math.log((e**3 + e**2 + e) / z)],
                                               [(e**2 * 2 / z) + math.log((e**4 + 1 + e) / z),
                                                (e / z) + math.log((e**4 + e**2 + 1) / z)]], rtol=1e-12)  # fmt: skip
     entropy = math.log(z) - (4 * e**4 + 2 * e**2 + e) / z
@@ -98,11 +99,11 @@ def test_a_linear_network_in_closed_form():
     q = states @ weight.T + bias  # [9, 5]
     q_ablated = q[:, None] - states[:, :, None] * weight.T  # [9, 42, 5]
     k = (q.max(1)[:, None] - np.take_along_axis(q, q_ablated.argmax(2), 1)).sum(0)
-    np.testing.assert_allclose(maps.kmap.ravel(), k, atol=1e-12)
+    np.testing.assert_allclose(maps["kmap"].ravel(), k, atol=1e-12)
     log_z = np.log(np.exp(q_ablated / 0.5).sum(2))  # [9, 42]
     policy = np.exp(q / 0.5) / np.exp(q / 0.5).sum(1, keepdims=True)
     h = (log_z - (policy[:, None] * q_ablated / 0.5).sum(2)).sum(0)
-    np.testing.assert_allclose(maps.hmap[0].ravel(), h, rtol=1e-12)
+    np.testing.assert_allclose(maps["hmap", 0.5].ravel(), h, rtol=1e-12)
     assert (k > 0).any()
 
 
@@ -134,7 +135,7 @@ def test_a_one_convolution_network_in_closed_form():
                     changed[:, y, z] -= w[:, row, column] * x[i, j]
             q_ablated = q + np.einsum("acyz,cyz->a", v, np.maximum(changed, 0) - np.maximum(hidden, 0))
             expected[i, j] += q.max() - q[q_ablated.argmax()]
-    np.testing.assert_allclose(maps.kmap[0], expected, atol=1e-12)
+    np.testing.assert_allclose(maps["kmap"][0], expected, atol=1e-12)
     assert (expected > 0).any()
 
 
@@ -148,10 +149,10 @@ def test_captum_feature_ablation():
     q_ablated = q[:, :, None, None] - torch.stack([drop[:, 0] for drop in drops], 1)  # [5, A, 9, 8]
     chosen = q_ablated.argmax(1)  # [5, 9, 8]
     k = q.amax(1)[:, None, None] - q[torch.arange(5)[:, None, None], chosen]
-    np.testing.assert_allclose(maps.kmap, k.sum(0), atol=1e-12)
+    np.testing.assert_allclose(maps["kmap"], k.sum(0), atol=1e-12)
     policy, log_ablated = torch.softmax(q / 0.3, 1), torch.log_softmax(q_ablated / 0.3, 1)
     divergence = nn.functional.kl_div(log_ablated, policy[:, :, None, None].expand_as(log_ablated), reduction="none")
-    np.testing.assert_allclose(maps.kl[0], divergence.sum((0, 1)), rtol=1e-8, atol=1e-13)
+    np.testing.assert_allclose(maps["kl", 0.3], divergence.sum((0, 1)), rtol=1e-8, atol=1e-13)
 
 
 def test_channels_ablated_apart():
@@ -159,12 +160,11 @@ def test_channels_ablated_apart():
     network, states = random_network(10, spec), random_states(11, 4, spec)
     q_values, clean = ablated(network, states, by_channel=True)
     maps = sweep(q_values, clean, [0, 0, 1, 1], temperatures=(1.0, 2.0), prefix_sizes=(2,))
-    assert maps.kmap.shape == (2, 2, 9, 8)
-    assert maps.hmap.shape == maps.kl.shape == (2, 2, 2, 9, 8)
+    assert maps["kmap"].shape == (2, 2, 9, 8)
     for channel in range(2):
         one = sweep(q_values[:, channel], clean, [0, 0, 1, 1], temperatures=(1.0, 2.0))
-        assert np.array_equal(one.kmap, maps.kmap[:, channel])
-        assert np.array_equal(one.kl, maps.kl[:, :, channel])
+        for kind, temperature, map_ in one.each():
+            assert np.array_equal(map_, maps[kind.name, temperature][:, channel])
 
 
 @pytest.mark.cuda
@@ -172,6 +172,6 @@ def test_channels_ablated_apart():
 def test_maps_from_a_cuda_device():
     q_values, clean = ablated(random_network(12), random_states(13, 6))
     here, there = sweep(q_values, clean).total(), sweep(q_values.cuda(), clean.cuda()).total()
-    assert np.array_equal(here.kmap, there.kmap)
-    np.testing.assert_allclose(there.hmap, here.hmap, rtol=1e-12)
-    np.testing.assert_allclose(there.kl, here.kl, rtol=1e-9)
+    assert np.array_equal(here["kmap"], there["kmap"])
+    np.testing.assert_allclose(there["hmap", 1.0], here["hmap", 1.0], rtol=1e-12)
+    np.testing.assert_allclose(there["kl", 1.0], here["kl", 1.0], rtol=1e-9)

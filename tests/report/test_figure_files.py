@@ -10,6 +10,7 @@ from PIL import Image
 from analyze.report.figure_files import PNG_DPI, Panel, Sheet, panel_bytes, save_sheet
 from analyze.report.figures import comparison_sheet, kinds_sheet, map_figures, overlay_sheet
 from nrmap.maps.heatmaps import draw_map
+from nrmap.maps.kinds import KINDS
 
 
 def test_a_sheet_is_saved_for_print_and_screen_with_equal_bytes_each_time(tmp_path):
@@ -38,12 +39,12 @@ def test_all_methods_stand_side_by_side(policy):
     total = made_up_maps(policy, Example(), "own").total()
     sheet = comparison_sheet("f", "caption", {"A": total, "B": total}, "hmap", 1.0, columns=2)
     assert sheet.columns == len(sheet.panels) == 2
-    np.testing.assert_array_equal(drawn(sheet.panels[1]).get_images()[0].get_array(), total.hmap[1])
+    np.testing.assert_array_equal(drawn(sheet.panels[1]).get_images()[0].get_array(), total["hmap", 1.0])
     assert "T = 1, S = " in drawn(sheet.panels[0]).get_title()
     screen = np.zeros((210, 160, 3), dtype=np.uint8)
     overlay = overlay_sheet("o", "caption", {"A": (screen, total)}, 1.0)
-    assert [drawn(panel).get_title() for panel in overlay.panels] == ["KMAP  K(i, j)\nA", "KL map, T = 1\nA"]
-    np.testing.assert_array_equal(drawn(overlay.panels[1]).get_images()[1].get_array(), total.kl[1])
+    assert [drawn(panel).get_title() for panel in overlay.panels] == ["KMAP  K(i, j)\nA", "KL map  KL(i, j), T = 1\nA"]
+    np.testing.assert_array_equal(drawn(overlay.panels[1]).get_images()[1].get_array(), total["kl", 1.0])
 
 
 def test_cells_without_a_map_stay_empty_and_the_others_keep_their_places(policy, tmp_path):
@@ -53,7 +54,7 @@ def test_cells_without_a_map_stay_empty_and_the_others_keep_their_places(policy,
     assert not any(comparison_sheet("f", "caption", {"A": at_2}, "hmap", 1.0, columns=1).panels)
     kinds = kinds_sheet("k", "caption", {"A": at_2, "B": at_1}, 1.0)
     shown = [panel and drawn(panel).get_title().split("\n")[0] for panel in kinds.panels]
-    assert shown == ["A", "B", None, "B", None, "B", "A", "B"]
+    assert shown == ["A", "B", None, "B", None, "B", "A", "B", "A", "B"]
     screen = np.zeros((210, 160, 3), dtype=np.uint8)
     overlay = overlay_sheet("o", "caption", {"A": (screen, at_2), "B": (screen, at_1)}, 1.0)
     assert [panel is None for panel in overlay.panels] == [False, False, True, False]
@@ -66,9 +67,9 @@ def test_cells_without_a_map_stay_empty_and_the_others_keep_their_places(policy,
 def test_every_kind_of_map_has_a_row_and_every_agent_a_column(policy):
     first, second = (made_up_maps(policy, Example(), states).total() for states in ("own", "pool"))
     sheet = kinds_sheet("kinds", "caption", {"A": first, "B": second}, 1.0)
-    assert (sheet.columns, len(sheet.panels)) == (2, 8)
+    assert (sheet.columns, len(sheet.panels)) == (2, 2 * len(KINDS))
     shown = [drawn(panel).get_images()[0].get_array() for panel in sheet.panels]
-    expected = [(one.kmap, one.hmap[1], one.kl[1], one.margin_drop) for one in (first, second)]
+    expected = [[map_ for _, at, map_ in one.each() if at in (None, 1.0)] for one in (first, second)]
     for row, maps in enumerate(zip(*expected, strict=True)):
         for column, map_ in enumerate(maps):
             np.testing.assert_array_equal(shown[2 * row + column], map_)

@@ -109,7 +109,7 @@ def test_maps_that_are_not_finite_are_left_out(tmp_path, outputs):
     shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
     path, *_ = (tree / "maps" / "Freeway" / "ddqn").rglob("maps.npz")
     maps, metadata = load_maps(path)
-    save_maps(path, replace(maps, kmap=np.full_like(maps.kmap, np.inf)), metadata)
+    save_maps(path, replace(maps, arrays={**maps.arrays, "kmap": np.full_like(maps["kmap"], np.inf)}), metadata)
     sets, (problem,) = map_sets(game_sources(find(tree))[0], tree)
     assert [one.name.method for one in sets] == ["sa_ddqn"]
     assert problem == f"{path.relative_to(tree)}: NaN or infinite values in maps"

@@ -113,7 +113,7 @@ def test_every_value_of_every_record_stands_in_the_line_of_its_policy_and_metric
                 assert shown["note"] == record.note
 
 
-KINDS = {"kmap": "K", "hmap": "H", "kl": "KL", "margin_drop": "Δm"}
+KINDS = {"kmap": "K", "hmap": "H", "kl": "KL", "margin_drop": "Δm", "flip_map": "F"}
 OF_MAPS = {"sparsity": ("sparsity", "S({})"), "effective_pixels": ("measures", "S²({})")}
 OF_MAPS |= {"map_entropy": ("measures", "entropy({})"), "relative_map_entropy": ("measures", "entropy({}/max)")}
 OF_MAPS |= {"grid_excess": ("grid", "grid({}) grid"), "grid_p_value": ("grid", "grid({}) p")}

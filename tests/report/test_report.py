@@ -25,6 +25,7 @@ from analyze.report.page import GamePart, build_page
 from analyze.report.pairing import with_differences
 from analyze.report.summary import glance
 from nrmap.maps.episode_maps import TotalMaps
+from nrmap.maps.kinds import KINDS
 from nrmap.support.errors import NrmapError
 from nrmap.support.files import write_bytes
 from nrmap.support.records import Record, read_records
@@ -109,8 +110,8 @@ def test_every_seed_and_method_is_on_the_map_figures(outputs):
     sets, _ = map_sets(source, outputs)
     sheets = {sheet.name: sheet for sheet in map_sheets(source, sets)}
     kinds = sheets.pop("kinds-Freeway")
-    assert (len(kinds.panels), kinds.columns) == (8, 2)
-    assert len(sheets) == 4
+    assert (len(kinds.panels), kinds.columns) == (2 * len(KINDS), 2)
+    assert len(sheets) == len(KINDS)
     assert all(len(sheet.panels) == sheet.columns == 2 for sheet in sheets.values())
 
 
@@ -147,12 +148,12 @@ def test_controls_belong_to_no_training_and_stand_beside_the_agents(tmp_path, ou
     assert set(networks) <= set(source.records)
     assert glance(source.records) == glance(find(outputs).records)
     assert "controls" not in chart_panels(game_sources(find(outputs))[0])
-    assert len(chart_panels(source)["controls"]) == 4
+    assert len(chart_panels(source)["controls"]) == len(KINDS)
     sets, _ = map_sets(source, tree)
     sheets = {sheet.name: sheet for sheet in map_sheets(source, sets)}
     assert len(sheets["figure1-Freeway-own-states-16"].panels) == 2
     kinds = sheets["kinds-Freeway"]
-    assert (kinds.columns, len(kinds.panels)) == (4, 16)
+    assert (kinds.columns, len(kinds.panels)) == (4, 4 * len(KINDS))
     labels = ["DDQN seed 0", "SA-DDQN seed 0", "random on DDQN seed 0 draw 0", "shuffled DDQN seed 0 draw 0"]
     for panel, label in zip(kinds.panels, [*labels, *labels], strict=False):
         assert f"of {label}, " in panel.alt
@@ -171,8 +172,7 @@ def test_controls_belong_to_no_training_and_stand_beside_the_agents(tmp_path, ou
 
 def test_one_of_each_kind_is_on_the_same_states_with_as_many_kinds_as_there_are(tmp_path):
     def of(method: str, seed: int, states: str) -> MapSet:
-        one = np.ones((1, 4, 4))
-        total = TotalMaps((1.0,), 8, one[0], one[0], one, one)
+        total = TotalMaps((1.0,), {"kmap": np.ones((4, 4))}, 8)
         return MapSet(PolicyName(method, seed=seed), StatesName(states), total, tmp_path)
 
     own = [of("ddqn", 1, "own"), of("ddqn", 0, "own"), of("sa_ddqn", 0, "own"), of("random_weights", 0, "own")]

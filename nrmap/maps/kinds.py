@@ -1,0 +1,226 @@
+"""Every kind of map, once: its summand of one state, its name, and how it is drawn.
+
+A new kind is one function of `Ablated` and one entry in `KINDS`. Sweeps, files of maps, measures,
+tables, figures, the page and W&B go through `KINDS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Ablated:
+    """The Q-values of one state and of its P ablations, in float64; logits are treated alike.
+
+    Vectorised exp and log may round the last few elements of an array differently. One state at a
+    time, all arrays have a layout of their own, so no bit depends on neighbouring states.
+    """
+
+    clean: FloatArray  # [A, 1]
+    ablated: FloatArray  # [A, P], exactly `clean` where the ablation changes nothing
+    quiet: NDArray[np.bool_]  # [P], where the ablation changes nothing but rounding
+    temperature: float | None = None
+
+    @classmethod
+    def of(cls, clean: FloatArray, ablated: FloatArray, rounding_floor: float) -> "Ablated":
+        """From Q-values `clean` [A] and `ablated` [P, A]; changes up to `rounding_floor` count as none."""
+        clean = clean.astype(np.float64)[:, None]
+        ablated = ablated.T.astype(np.float64, order="C")
+        quiet = np.abs(ablated - clean).max(axis=0) <= rounding_floor
+        return cls(clean, np.where(quiet, clean, ablated), quiet)
+
+    def at(self, temperature: float) -> "Ablated":
+        """The same state with the softmax policies at `temperature`."""
+        return replace(self, temperature=temperature)
+
+    @cached_property
+    def action(self) -> int:
+        """The greedy action a*; the first of equal ones."""
+        return int(self.clean.argmax())
+
+    @cached_property
+    def ablated_actions(self) -> NDArray[np.int64]:
+        """The greedy action of each ablated state, [P]."""
+        return self.ablated.argmax(axis=0)
+
+    @cached_property
+    def margin(self) -> float:
+        """Q(s, a*) − max_{a ≠ a*} Q(s, a) ≥ 0, the Q-gap."""
+        return float(self.clean[self.action, 0] - np.delete(self.clean, self.action).max())
+
+    @cached_property
+    def log_policy(self) -> FloatArray:
+        """The log of equation 6 for the clean state, [A, 1]."""
+        return self._log_softmax(self.clean)
+
+    @cached_property
+    def log_ablated_policy(self) -> FloatArray:
+        """The log of equation 6 for the ablated states, [A, P]."""
+        return np.where(self.quiet, self.log_policy, self._log_softmax(self.ablated))
+
+    @property
+    def entropy(self) -> float:
+        """The entropy of the clean state's policy, in nats."""
+        return -float(_over_actions(np.exp(self.log_policy) * self.log_policy)[0])
+
+    def ties(self, tolerance: float) -> int:
+        """The number of ablations that change something and whose two best Q-values lie within `tolerance`."""
+        others = self.ablated.copy()
+        np.put_along_axis(others, self.ablated_actions[None], -np.inf, axis=0)
+        return int(((self.ablated.max(axis=0) - others.max(axis=0) <= tolerance) & ~self.quiet).sum())
+
+    def _log_softmax(self, q_values: FloatArray) -> FloatArray:
+        """Over the first axis, at the temperature; NaN where Q/T overflows."""
+        assert self.temperature is not None, "a kind that reads policies needs by_temperature=True"
+        logits = q_values / self.temperature
+        logits -= logits.max(axis=0)
+        log_policy: FloatArray = logits - np.log(_over_actions(np.exp(logits)))
+        return log_policy
+
+
+def _over_actions(summands: FloatArray) -> FloatArray:
+    """The sum [P] of `summands` [A, P], always in the order of the actions."""
+    return np.add.accumulate(summands, axis=0)[-1]
+
+
+def kmap(state: Ablated) -> FloatArray:
+    """Q(s, a*) − Q(s, argmax_a Q(Z_ij(s), a)) (equation 4), [P]."""
+    return state.clean[state.action] - state.clean[state.ablated_actions, 0]
+
+
+def hmap(state: Ablated) -> FloatArray:
+    """−Σ_a π(s, a) log π(Z_ij(s), a) (equation 5), [P], in nats."""
+    return -_over_actions(np.exp(state.log_policy) * state.log_ablated_policy)
+
+
+def kl(state: Ablated) -> FloatArray:
+    """KL(π(s) ‖ π(Z_ij(s))), [P], in nats: H without the policy's own entropy.
+
+    With d = log π' − log π it is −Σ_a π d, and, because Σ_a π e^d = 1, also Σ_a π (e^d − 1 − d).
+    No summand of the second form is negative and those of a small change are small; in the first
+    they cancel and leave rounding noise.
+    """
+    policy, d = np.exp(state.log_policy), state.log_ablated_policy - state.log_policy
+    summands = policy * (np.expm1(np.minimum(d, 1)) - d)
+    large = d >= 1
+    if large.any():  # π e^d is π', which cannot overflow
+        summands = np.where(large, np.exp(state.log_ablated_policy) - policy - policy * d, summands)
+    return _over_actions(summands).clip(min=0)
+
+
+def margin_drop(state: Ablated) -> FloatArray:
+    """The drop of Q(·, a*) − max_{a ≠ a*} Q(·, a) from s to Z_ij(s), [P]; negative where the margin grows."""
+    others = np.delete(state.ablated, state.action, axis=0).max(axis=0)
+    return state.margin - (state.ablated[state.action] - others)
+
+
+def flip_map(state: Ablated) -> FloatArray:
+    """1 where the greedy action of Z_ij(s) is another than that of s, else 0, [P]."""
+    return (state.ablated_actions != state.action).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class MapKind:
+    """One kind of map: the sum over states of `summand`, a function of `Ablated` that returns [P] float64."""
+
+    name: str  # in files, records and W&B
+    symbol: str
+    latex: str
+    title: str  # within a sentence
+    meaning: str
+    why_zero: str  # the meaning of a map of zeros
+    unit: str
+    colours: str  # a colour map of matplotlib
+    digits: int  # of its sparsity
+    summand: Callable[[Ablated], FloatArray]
+    by_temperature: bool = False
+    signed: bool = False
+    paper_figure: int | None = None  # the paper's figure of this kind
+
+    @property
+    def heading(self) -> str:
+        """`KMAP  K(i, j)`, for figures."""
+        return f"{self.title[0].upper()}{self.title[1:]}  {self.symbol}(i, j)"
+
+    def zero_reason(self, num_states: int) -> str:
+        """Why S of a map of zeros over `num_states` states is undefined."""
+        return f"the map is 0 everywhere: {self.why_zero} on these {num_states} states"
+
+
+# In the order in which tables and figures show them.
+KINDS: dict[str, MapKind] = {
+    kind.name: kind
+    for kind in (
+        MapKind(
+            name="kmap",
+            symbol="K",
+            latex=r"\mathcal{K}",
+            title="KMAP",
+            meaning="drop in Q from the greedy action to the one taken without the pixel (eq. 4)",
+            why_zero="no pixel flips an action to one of lower Q",
+            unit="drop in Q, sum over states",
+            colours="inferno",
+            digits=2,
+            summand=kmap,
+            paper_figure=1,
+        ),
+        MapKind(
+            name="hmap",
+            symbol="H",
+            latex=r"\mathcal{H}",
+            title="HMAP",
+            meaning="cross-entropy of the policies with and without the pixel (eq. 5)",
+            why_zero="the policy is deterministic at this temperature and no pixel changes it",
+            unit="nats, sum over states",
+            colours="viridis",
+            digits=6,  # the map is almost flat
+            summand=hmap,
+            by_temperature=True,
+            paper_figure=2,
+        ),
+        MapKind(
+            name="kl",
+            symbol="KL",
+            latex=r"\mathrm{KL}",
+            title="KL map",
+            meaning="divergence between the policies with and without the pixel: HMAP minus the policy's own entropy",
+            why_zero="no pixel changes the policy",
+            unit="nats, sum over states",
+            colours="viridis",
+            digits=2,
+            summand=kl,
+            by_temperature=True,
+        ),
+        MapKind(
+            name="margin_drop",
+            symbol="Δm",
+            latex=r"\Delta m",
+            title="margin-drop map",
+            meaning="drop in the lead of the greedy action over the best other one",
+            why_zero="no pixel changes the margin",
+            unit="drop in margin, sum over states",
+            colours="RdBu_r",
+            digits=2,
+            summand=margin_drop,
+            signed=True,
+        ),
+        MapKind(
+            name="flip_map",
+            symbol="F",
+            latex=r"\mathcal{F}",
+            title="flip map",
+            meaning="number of states whose greedy action changes without the pixel: how often it decides",
+            why_zero="no pixel flips an action",
+            unit="flips, sum over states",
+            colours="magma",
+            digits=2,
+            summand=flip_map,
+        ),
+    )
+}
