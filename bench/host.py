@@ -1,7 +1,6 @@
 """Measurements for bench.cost: agent step, update, ablated state, checkpoint and memory."""
 
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -19,7 +18,7 @@ from bench.train_contenders import random_batch
 from nrmap.ablation import make_engine
 from nrmap.learning.settings import TrainSettings
 from nrmap.support.layout import CHECKPOINT_FILE
-from nrmap.support.runtime import keep_freed_memory
+from nrmap.support.runtime import keep_freed_memory, peak_memory_mb
 from train.checkpoint import load_checkpoint
 from train.trainer import Trainer
 from train.training import Training
@@ -64,8 +63,7 @@ def _measure_training(trainings: Mapping[str, TrainSettings], device: str, agent
         "collecting_seconds_per_step": seconds,
         "update_milliseconds": updates,
         **of_checkpoint,
-        "training_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        + frames_left_out * settings.env.height * settings.env.width / MEGABYTE,
+        "training_rss_mb": peak_memory_mb() + frames_left_out * settings.env.height * settings.env.width / MEGABYTE,
         "training_gpu_mb": torch.cuda.max_memory_allocated() / MEGABYTE if device == "cuda" else None,
         "machine": {**described, "gpu": torch.cuda.get_device_name() if device == "cuda" else None},
     }

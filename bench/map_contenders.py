@@ -31,7 +31,7 @@ from nrmap.ablation.parts import Convolution
 from nrmap.ablation.rounding import ablate_pixels
 from nrmap.policies.network import unit_states
 from nrmap.policies.policy import Policy
-from nrmap.support.runtime import keep_freed_memory
+from nrmap.support.runtime import keep_freed_memory, peak_memory_mb
 
 SPEC = AblationSpec(value=0, channels="all")
 EXACT_BATCH = 64
@@ -221,12 +221,15 @@ def peak_memory(case: Case, num_states: int, engine: Literal["incremental", "den
     before = _resident_mb()
     for _ in make_engine(policy, spec=SPEC, engine=engine).ablate(states):
         pass
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_memory_mb()
     return peak, peak - before
 
 
 def _resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    statm = Path("/proc/self/statm")
+    if not statm.is_file():  # not Linux: assume that loading took the most memory so far
+        return peak_memory_mb()
+    pages = int(statm.read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 

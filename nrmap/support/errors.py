@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one line, the value, what was expected, the nearest choice."""
+"""Errors that a user can act on: one line with the value, the expectation and the nearest choice."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,10 +9,10 @@ class NrmapError(Exception):
 
 
 def unknown_choice(kind: str, value: object, choices: Iterable[str]) -> NrmapError:
-    """The error for a `value` that is none of `choices`, naming the nearest ones.
+    """The error for a `value` that is not in `choices`; names the nearest ones.
 
-    `kind` says what was asked for ("game", "method", ...). At most five choices are listed,
-    nearest first; with no near one the message lists the first five in their given order.
+    `kind` is a noun ("game", "method"). The message lists at most five choices: the nearest ones,
+    or the first five if none is near.
     """
     options = list(choices)
     folded = {option.lower(): option for option in options}

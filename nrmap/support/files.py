@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and identities that say when a result may be reused."""
+"""Atomic file writes, and identities that decide whether a result can be reused."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from nrmap.support.errors import NrmapError
 
 IDENTITY_LENGTH = 12
-# What a file is called while it is being written; network file systems and other programs have dotfiles of their own.
+# Names of unfinished files; unlike the dotfiles of network file systems and other programs.
 TEMPORARY_PREFIX = ".unfinished-"
 
 
@@ -22,8 +22,8 @@ TEMPORARY_PREFIX = ".unfinished-"
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends without an error.
 
-    On any error the temporary file is removed and `path` is left as it was. Who may read the file
-    follows from the umask. A folder that cannot be written and a full disk raise NrmapError.
+    On any error the temporary file is removed and `path` stays as it was. Permissions follow the
+    umask. Raises NrmapError if the folder cannot be written or the disk is full.
     """
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{secrets.token_hex(8)}{path.suffix}")
     try:
@@ -37,16 +37,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(mode)  # some writers put a file of their own, with a mode of its own, in its place
+        temporary.chmod(mode)  # some writers replace the file, and its mode
         temporary.replace(path)
-    except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
+    except (OSError, SafetensorError) as error:  # safetensors raises its own for a full disk
         raise NrmapError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a process that was killed while writing to `folder` left there; nobody may be writing to it now."""
+    """Remove unfinished files of killed processes. No process may be writing to `folder`."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)
 
@@ -63,12 +63,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically. Not-a-number and infinity are refused."""
+    """Write `value` as indented JSON, atomically; ValueError for NaN and infinity."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`; NrmapError when it is missing, cannot be read or is not JSON."""
+    """The JSON value in `path`; NrmapError if it is missing, unreadable or not JSON."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
@@ -80,7 +80,7 @@ def read_json(path: Path) -> Any:
 
 
 def sha256_of_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal; NrmapError when it cannot be read."""
+    """The SHA-256 of a file's bytes, in hexadecimal; NrmapError if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -89,10 +89,10 @@ def sha256_of_file(path: Path) -> str:
 
 
 def identity_of(settings: Mapping[str, Any]) -> str:
-    """A short name for `settings`: equal settings have equal identities, others do not.
+    """A short hash of `settings`, which names a result.
 
-    `settings` holds everything that a stage's result depends on, the hashes of its input
-    files included, and nothing else: no paths, no device, no W&B.
+    `settings` has everything that the result depends on, including the hashes of input files, and
+    nothing else: no paths, no device, no W&B.
     """
     canonical = json.dumps(settings, sort_keys=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:IDENTITY_LENGTH]

@@ -15,44 +15,44 @@ REFERENCE_FOLDER = "reference"
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders under `outputs`. Every stage has its own, each result one named by its identity."""
+    """The folder of each result: one per stage, named by the result's identity."""
 
     outputs: Path
 
     def training(self, *, game: str, method: str, seed: int, identity: str) -> Path:
-        """One training run: checkpoint, curves and, once finished, the policy."""
+        """A training: checkpoint, curves and, once finished, the policy."""
         return self.outputs / "train" / game / method / f"seed{seed}" / identity
 
     def states(self, *, game: str, identity: str) -> Path:
-        """The states file of one roll-out or pool."""
+        """The states file of a roll-out or pool."""
         return self.outputs / "states" / game / f"{identity}.npz"
 
     def evaluation(self, *, game: str, method: str, seed: int, identity: str) -> Path:
-        """One evaluation: its metrics."""
+        """An evaluation: its metrics."""
         return self.outputs / "evaluation" / game / method / f"seed{seed}" / identity
 
     def evaluations(self, *, game: str, method: str, seed: int) -> list[Path]:
-        """The metrics of every evaluation there is of such policies."""
+        """The metrics of all evaluations of such policies."""
         return sorted(self.evaluation(game=game, method=method, seed=seed, identity="").glob(f"*/{METRICS_FILE}"))
 
     def baselines(self, *, game: str, identity: str) -> Path:
-        """The players that do not look at the screen: their metrics."""
+        """The state-independent players: their metrics."""
         return self.outputs / "evaluation" / game / "baseline" / identity
 
     def ablated(self, *, game: str, identity: str) -> Path:
-        """The ablated Q-values of one policy on one set of states."""
+        """The ablated Q-values of a policy on a set of states."""
         return self.outputs / "ablated" / game / identity
 
     def maps(self, *, game: str, method: str, seed: int, identity: str) -> Path:
-        """Maps, their metrics and their figures."""
+        """Maps, their metrics and figures."""
         return self.outputs / "maps" / game / method / f"seed{seed}" / identity
 
     def reference(self, *, game: str, method: str, seed: int) -> Path:
-        """One reference policy with its curves, settings, evaluation and card."""
+        """A reference policy with its curves, settings, evaluation and card."""
         return self.references / game / method / f"seed{seed}"
 
     def reference_baselines(self, *, game: str, identity: str) -> Path:
-        """What `baselines` has of the episodes that the reference policies were measured on."""
+        """The state-independent players on the episodes of the reference policies' evaluation."""
         return self.references / game / "baseline" / identity
 
     @property
@@ -62,5 +62,5 @@ class Layout:
 
     @property
     def report(self) -> Path:
-        """The page and the tables over everything under `outputs`."""
+        """The page, tables and figures of all results."""
         return self.outputs / "report"

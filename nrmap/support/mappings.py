@@ -1,4 +1,4 @@
-"""Frozen dataclasses from plain mappings, and mappings laid over others; mistakes are named by their path."""
+"""Build frozen dataclasses from mappings and merge mappings; errors name the path of the key."""
 
 import math
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ _EXPECTED = {
 def build(kind: type, values: Any, where: str) -> Any:
     """The frozen dataclass `kind` from the mapping `values`.
 
-    Raises NrmapError naming unknown and missing keys of `where`, and values of another type than
-    the field's: a whole number for a real one is converted, so that 1 and 1.0 mean the same.
+    Whole numbers become floats in float fields, so that 1 and 1.0 are the same setting. Raises
+    NrmapError for unknown keys, missing keys and values of another type; `where` is their path.
     """
     check(isinstance(values, Mapping), f"{where}={values!r}: expected keys and values")
     types = {field.name: field.type for field in fields(kind)}
@@ -30,7 +30,7 @@ def build(kind: type, values: Any, where: str) -> Any:
 
 
 def _typed(key: str, value: Any, expected: Any) -> Any:
-    """`value` for a field of type `expected`; types other than bool, int, float, str and dict are let through."""
+    """Check `value` against `expected`, if that is bool, int, float, str or dict."""
     expected = get_origin(expected) or expected
     if expected is float and type(value) is int:
         value = float(value)
@@ -41,7 +41,7 @@ def _typed(key: str, value: Any, expected: Any) -> Any:
 
 
 def part(node: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
-    """A copy of the mapping under `key` of `node`, whose path is `where`; NrmapError when there is none."""
+    """A copy of the mapping `node[key]`; NrmapError if there is none. `where` is the path of `node`."""
     check(key in node, f"{where}.{key} is missing: expected keys and values")
     value = node[key]
     check(isinstance(value, Mapping), f"{where}.{key}={value!r}: expected keys and values")
@@ -49,9 +49,9 @@ def part(node: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`base` with `changes`, whose path is `where`, laid over it, mapping by mapping.
+    """`base` updated recursively with `changes`, whose path is `where`.
 
-    Raises NrmapError for a key that `base` lacks and for a value where `base` has a mapping.
+    Raises NrmapError for a key that is not in `base` and for a value in place of a mapping.
     """
     result = dict(base)
     for key, value in changes.items():

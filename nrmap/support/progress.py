@@ -1,4 +1,4 @@
-"""Showing that long work moves: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, otherwise a log line every 30 seconds."""
 
 import logging
 import sys
@@ -11,15 +11,15 @@ from tqdm import tqdm
 log = logging.getLogger(__name__)
 
 LINE_EVERY_SECONDS = 30.0
-# A speed is that of the time since so many lines ago, so that a pause is forgotten.
+# Speed over the last few log lines, so that old pauses drop out.
 LINES_OF_SPEED = 4
 
 
 class Progress:
-    """A context that shows how much of some work is done, how fast it goes and when it will end."""
+    """A context manager that shows the progress, speed and remaining time of some work."""
 
     def __init__(self, label: str, *, unit: str, initial: int = 0) -> None:
-        """`initial`: what an earlier process had done already, which says nothing of this one's speed."""
+        """`initial` units were done by an earlier process and do not count for the speed."""
         self._label = label
         self._unit = unit
         self._terminal = sys.stderr.isatty()
@@ -28,15 +28,15 @@ class Progress:
         )
         self._last_line = time.monotonic()
         self._done = initial
-        # When a line was shown or a part began, and how much was done then.
+        # Times at which a line was shown or a part began, each with the units done by then.
         self._marks = deque([(self._last_line, initial)], maxlen=LINES_OF_SPEED)
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Show `done` of `total`, which may still be an estimate, and `note` beside it.
+        """Show `done` of `total` units, and `note` beside it. `total` may be an estimate.
 
-        Less done than before means that another part of the work has begun, with a speed of its own.
+        A smaller `done` than before starts another part of the work, with its own speed.
         """
-        total = max(total, done)  # an estimate can be passed
+        total = max(total, done)  # the estimate may be too low
         if self._terminal:
             self._bar.total = total
             self._bar.set_postfix_str(note, refresh=False)

@@ -1,4 +1,4 @@
-"""What the process asks of its machine: the device, threads, and memory that stays."""
+"""Device, precision, memory settings and provenance of this process."""
 
 import ctypes
 import platform
@@ -16,14 +16,15 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP = (1 << 31) - 1
 # The largest blocks to keep. Some versions of glibc refuse more than 32 MiB, which is enough for gradients.
 _LARGEST_BLOCKS = (1 << 30, 32 << 20)
+_BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to keep freed memory for the next allocation; True where it takes both settings.
+    """Make glibc keep freed memory for the next allocation; True if it accepts both settings.
 
-    Every update frees and allocates gradients of some 13 MB. By default glibc returns them to
-    the system and takes them back page by page, thousands of page faults an update, which on two
-    cores costs a quarter of the update's time. Peak memory does not change.
+    Each update frees and allocates gradients of about 13 MB. By default glibc returns them to the
+    system, and taking them back costs thousands of page faults: a quarter of an update's time on
+    two cores. Peak memory does not change. Other C libraries, as on macOS, are left alone.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -33,14 +34,11 @@ def keep_freed_memory() -> bool:
     return bool(keeps_blocks and keeps_the_top)
 
 
-_BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
-
-
 def choose_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; NrmapError for another name and for CUDA where there is none.
+    """The device for `auto`, `cpu` or `cuda`; NrmapError for another name and for missing CUDA.
 
-    Choosing CUDA also turns TensorFloat-32 off for the whole process: by default convolutions there
-    round their inputs to 10 bits, and what is called float32 would be neither that nor good for a proof.
+    Choosing CUDA turns TensorFloat-32 off for the whole process. By default convolutions there
+    round float32 inputs to 10 bits, which breaks the rounding bounds of certificates.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise unknown_choice("device", name, ("auto", "cpu", "cuda"))
@@ -54,11 +52,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The precision of a training's large matrix products: `auto`, `float32` or `bfloat16`.
+    """The precision of a training's large matrix products for `auto`, `float32` or `bfloat16`.
 
     `auto` is bfloat16 on a CPU with instructions for it, where an update takes two thirds of the
-    time, and float32 elsewhere: bfloat16 also works where the CPU must emulate it, at a fifth of
-    float32's speed. NrmapError for another name.
+    time, and float32 elsewhere, because emulated bfloat16 has a fifth of float32's speed.
+    Raises NrmapError for another name.
     """
     if name not in ("auto", "float32", "bfloat16"):
         raise unknown_choice("precision", name, ("auto", "float32", "bfloat16"))
@@ -66,11 +64,20 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" or (name == "auto" and native) else torch.float32
 
 
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process in MiB."""
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
 def provenance() -> dict[str, Any]:
-    """Where a result came from: versions and commit. Informs, and enters no identity."""
-    names = ("torch", "ale-py", "gymnasium", "numpy", "nrmap")
-    versions = {}
-    for name in names:
+    """Versions and commit that made a result. For information only: identities do not include them."""
+    import nrmap
+
+    versions = {"nrmap": nrmap.__version__}
+    for name in ("torch", "ale-py", "gymnasium", "numpy"):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -84,10 +91,13 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree, with `+` behind it when tracked files differ from it; None outside a clone."""
-    folder = Path(__file__).resolve().parent
+    """The commit of this source tree, with a final `+` if tracked files are changed; None outside a clone."""
+    file = Path(__file__).resolve()
+    git = ["git", "-C", str(file.parent)]
+    describe = [*git, "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
     try:
-        command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        # Installed packages may lie in the folder of somebody else's repository, which does not track them.
+        subprocess.run([*git, "ls-files", "--error-unmatch", file.name], capture_output=True, check=True, timeout=10)
+        return subprocess.run(describe, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

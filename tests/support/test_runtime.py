@@ -1,15 +1,21 @@
-"""The device is the one asked for, or a clear error."""
+"""Device, precision, memory settings and provenance, also on machines other than this one."""
 
 import ctypes
 import platform
+import resource
+import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+import nrmap
 from nrmap.support.errors import NrmapError
-from nrmap.support.runtime import choose_device, choose_precision, keep_freed_memory, provenance
+from nrmap.support.runtime import choose_device, choose_precision, keep_freed_memory, peak_memory_mb, provenance
 
 
 def test_cpu_is_cpu() -> None:
@@ -97,5 +103,36 @@ def test_memory_is_kept_as_far_as_the_c_library_allows(largest_block: int, monke
     assert settings == {-1: (1 << 31) - 1} | ({-3: largest_block} if largest_block else {})
 
 
-def test_provenance_names_versions() -> None:
-    assert provenance()["versions"]["torch"] == torch.__version__
+@pytest.mark.parametrize("libc", ["", "musl"])
+def test_memory_settings_of_other_c_libraries_are_left_alone(libc: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: (libc, ""))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("called the C library"))
+    assert not keep_freed_memory()
+
+
+@pytest.mark.parametrize(("system", "peak"), [("linux", 3 << 10), ("darwin", 3 << 20)])
+def test_peak_memory_is_in_mebibytes(system: str, peak: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=peak))
+    assert peak_memory_mb() == 3.0
+
+
+def test_provenance_of_a_clone_and_of_an_installed_package(tmp_path: Path) -> None:
+    package = Path(nrmap.__file__).parent
+    commit = subprocess.run(
+        ["git", "-C", str(package), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout
+    found = provenance()
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["versions"]["nrmap"] == nrmap.__version__
+    assert commit.startswith(found["commit"].removesuffix("+"))
+    # Installed in a folder of somebody else's repository.
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    user = ["-c", "user.name=n", "-c", "user.email=e"]
+    subprocess.run(["git", "-C", str(tmp_path), *user, "commit", "-q", "--allow-empty", "-m", "m"], check=True)
+    shutil.copytree(package, tmp_path / "site-packages/nrmap", ignore=shutil.ignore_patterns("__pycache__"))
+    code = "from nrmap.support.runtime import provenance; print(provenance()['commit'])"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "site-packages", capture_output=True, text=True, check=True
+    ).stdout
+    assert printed == "None\n"
