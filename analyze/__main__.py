@@ -1,4 +1,8 @@
-"""`python -m analyze policy=FILE`: states, evaluation, maps, and what was measured on them."""
+"""Evaluate and map a policy, and print the folder of its maps: `python -m analyze env=Freeway method=sa_ddqn`.
+
+Rolls out states, plays with and without attacks, maps every pixel, and measures the maps. A
+repeated command does only what is missing.
+"""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Which YAML files a group of the configuration has."""
+"""The YAML files of a group of the configuration."""
 
 from collections.abc import Mapping
 from importlib import resources
@@ -10,15 +10,15 @@ from nrmap.support.errors import unknown_choice
 
 
 def group_options(group: str) -> list[str]:
-    """The options of `group` that have a YAML file, sorted; files that others build on are left out."""
+    """The options of `group` that have a YAML file, sorted, without the internal `base`."""
     names = [file.name for file in resources.files("conf").joinpath(group).iterdir()]
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml") and name != "base.yaml")
 
 
 def read_option(group: str, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of one YAML file, as it would be in `config`; NrmapError for an unknown name.
+    """The content of one YAML file, which must not have a defaults list; NrmapError for an unknown name.
 
-    The file builds on no other; what it interpolates comes from the nodes of `config`.
+    Its interpolations are resolved in `config`.
     """
     if name not in group_options(group):
         raise unknown_choice(group, name, group_options(group))

@@ -1,6 +1,6 @@
-"""`python -m conf.completion train method=sa env=Fre`: how the last word can go on, a choice a line.
+"""`python -m conf.completion train method=sa env=Fre`: print completions of the last word, one per line.
 
-For conf/completion.bash. Hydra knows the choices but does not recognise `python -m`.
+Used by conf/completion.bash, because Hydra's own completion does not recognise `python -m`.
 """
 
 import sys
@@ -12,14 +12,14 @@ from hydra.core.global_hydra import GlobalHydra
 
 from conf.entry import register_games
 
-# Files that others build on, which nobody chooses.
+# Files for other YAML files, refused as choices.
 _INTERNAL = ("base",)
 
 
 def completions(config_name: str, words: Sequence[str]) -> list[str]:
-    """The ways to go on with the last of `words`, the arguments of the command `config_name`.
+    """Completions of the last of `words`, the arguments of the command `config_name`.
 
-    Of a sweep such as `env=Freeway,Po` the last value is completed.
+    In a sweep such as `env=Freeway,Po`, the last value is completed.
     """
     register_games()
     *before, word = words
@@ -29,7 +29,7 @@ def completions(config_name: str, words: Sequence[str]) -> list[str]:
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         plugin = BashCompletion(hydra.config_loader)
-        # A sweep of the words before would be no configuration; any of its values has the same keys.
+        # Hydra cannot compose a sweep in an earlier word; each of its values has the same keys.
         line = " ".join([*(_first_value(earlier) for earlier in before), f"{key}{equals}{last_value}"])
         found = plugin._query(config_name=config_name, line=line)
     found = [choice for choice in found if choice.partition("=")[2] not in _INTERNAL]

@@ -1,10 +1,12 @@
-"""What `python -m train` and `python -m analyze` share: any game by name, errors on one line."""
+"""The command line of `python -m train` and `python -m analyze`: any game by name, help, errors on one line."""
 
 import functools
 import importlib
 import importlib.util
+import inspect
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,33 +23,43 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.choices import group_options
 from conf.failures import JobFailedError, failures_since, forget_failure, note_failure
+from conf.help import command_help
 from nrmap.atari.games import game_names
-from nrmap.support.errors import NrmapError, unknown_choice
+from nrmap.support.errors import NrmapError, first_line, unknown_choice
 
 _GROUP_KEYS = {
     "env": "game", "method": "method", "scale": "scale", "evaluation": "evaluation", "wandb": "wandb mode",
 }  # fmt: skip
-_LAUNCHERS = {"joblib": "joblib", "slurm": "submitit", "ray": "ray"}  # each by the plugin that it needs
+_LAUNCHERS = {"joblib": "joblib", "slurm": "submitit", "ray": "ray"}  # the plugin of each
+_HELP_WIDTHS = (60, 120)
 
 
 def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> None:
-    """Read conf/`config_name`.yaml and the command line, then call `run` with a plain mapping.
+    """Call `run` with the settings in conf/`config_name`.yaml and on the command line, as a plain mapping.
 
-    The mapping's `given` has the keys that the command line names, as it names them.
-    A mistake of the user ends in one line on stderr and exit status 2, and so does a log folder
-    that Hydra cannot write; any other error of `run` keeps its traceback. In a multirun the launcher
-    goes on with the other jobs whatever error one ends in; the job's log has the traceback, the
-    last lines name every job that failed, and the exit status is 1.
+    The mapping's `given` lists the keys on the command line.
+
+    Wrong input, including a log folder that cannot be written, is one line on stderr with exit
+    status 2. Other errors of `run` keep their traceback. In a multirun the other jobs go on: the
+    job's log has the traceback, the last lines name all failed jobs, and the exit status is 1.
     """
     begun, handed_over = time.time(), False
     run = _importable(run)
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & {*arguments}:
+        least, most = _HELP_WIDTHS
+        width = min(max(shutil.get_terminal_size((100, 24)).columns, least), most)
+        print(command_help(config_name, inspect.getdoc(sys.modules[run.__module__]) or "", width))
+        return
+    _let_children_import_the_clone()
     register_games()
     try:
-        _check_choices(sys.argv[1:])
+        _check_choices(arguments)
     except NrmapError as error:
         sys.exit(_complain(error))
-    sys.argv[1:] = with_absolute_outputs(sys.argv[1:])
+    sys.argv[1:] = with_absolute_outputs(arguments)
 
     @functools.wraps(run)
     def task(config: DictConfig) -> None:
@@ -66,7 +78,7 @@ def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> N
         except NrmapError as error:
             sys.exit(_complain(error))
 
-    # Hydra then hands its errors on, of which it would print several lines itself.
+    # Makes Hydra raise its errors instead of printing several lines.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(task)()
@@ -77,12 +89,12 @@ def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> N
             print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        print("\ninterrupted: repeat the command to resume from the last checkpoint", file=sys.stderr)
         sys.exit(130)
     except BrokenProcessPool:
         print(
-            "error: the process of a job was killed, for want of memory perhaps, and the sweep with it: "
-            "the same command does what is missing",
+            "error: the process of a job was killed, perhaps for lack of memory, which ended the sweep: "
+            "repeat the command to finish it",
             file=sys.stderr,
         )
         sys.exit(1)
@@ -97,9 +109,9 @@ def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> N
 
 
 def _importable(run: Callable[[Mapping[str, Any]], None]) -> Callable[[Mapping[str, Any]], None]:
-    """`run` as part of a module that the processes of a launcher can import.
+    """`run` from a module that a launcher's processes can import.
 
-    Of `__main__` they would get copies, and a copied dataclass has no fields.
+    They would get copies of everything in `__main__`, and copied dataclasses have no fields.
     """
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if run.__module__ != "__main__" or spec is None:
@@ -108,8 +120,16 @@ def _importable(run: Callable[[Mapping[str, Any]], None]) -> Callable[[Mapping[s
     return importable
 
 
+def _let_children_import_the_clone() -> None:
+    """Put the clone on the import path of a launcher's processes: only nrmap is ever installed."""
+    clone = str(Path(__file__).resolve().parents[1])
+    inherited = os.environ.get("PYTHONPATH", "")
+    if clone not in inherited.split(os.pathsep):
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (clone, inherited)))
+
+
 def _run_as_job(run: Callable[[Mapping[str, Any]], None], values: Mapping[str, Any], hydra_config: HydraConf) -> None:
-    """Call `run`; log and note its error, whatever it is, and raise JobFailedError instead."""
+    """Call `run`. Log and note any error, and raise JobFailedError instead."""
     overrides = (override for override in hydra_config.overrides.task if not override.startswith("outputs="))
     job, folder = " ".join(overrides), Path(hydra_config.runtime.output_dir)
     forget_failure(folder, job)
@@ -117,18 +137,15 @@ def _run_as_job(run: Callable[[Mapping[str, Any]], None], values: Mapping[str, A
         run(values)
     except Exception as error:
         logging.getLogger(__name__).exception("this job failed: %s", job)
-        line = f"{job} failed: {_first_line(error)}; the traceback is in {folder / str(hydra_config.job.name)}.log"
+        kind = "" if isinstance(error, NrmapError) else f"{type(error).__name__}: "
+        log_file = f"{folder / str(hydra_config.job.name)}.log"
+        line = f"{job} failed: {kind}{first_line(error)}; the traceback is in {log_file}"
         note_failure(folder, job, line)
         raise JobFailedError(line, str(hydra_config.sweep.dir)) from None
 
 
-def _first_line(error: Exception) -> str:
-    text = (str(error).splitlines() or [""])[0]
-    return text if isinstance(error, NrmapError) else f"{type(error).__name__}: {text}"
-
-
 def _as_one_line(error: Exception) -> NrmapError:
-    """What Hydra found wrong in the command line or the YAML."""
+    """Hydra's complaint about the command line or the YAML."""
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
         folder, dot, key = str(cause.full_key).rpartition(".")
@@ -144,9 +161,7 @@ def _complain(error: NrmapError) -> int:
 
 
 def register_games() -> None:
-    """Make every game an option of the group `env`; a YAML file of the same name comes first."""
-    from conf.choices import group_options
-
+    """Make every game without a YAML file an option of the group `env`."""
     store = ConfigStore.instance()
     for game in game_names():
         if game not in group_options("env"):
@@ -154,10 +169,9 @@ def register_games() -> None:
 
 
 def with_absolute_outputs(arguments: Sequence[str]) -> list[str]:
-    """The command line with an absolute `outputs`, by default the folder of that name in the current one.
+    """`arguments` with an absolute path for `outputs`, by default `outputs` in the current folder.
 
-    Jobs of a launcher may run in another folder than the command, and before they run Hydra
-    does not yet resolve where that is.
+    A launcher may run its jobs in another folder, and Hydra resolves paths only there.
     """
     changed = list(arguments)
     overrides = [index for index, argument in enumerate(changed) if "=" in argument and not argument.startswith("-")]
@@ -166,7 +180,7 @@ def with_absolute_outputs(arguments: Sequence[str]) -> list[str]:
         changed.insert(overrides[0] if overrides else len(changed), _absolute_outputs("outputs"))
     for index in given:
         value = changed[index].partition("=")[2]
-        if value and not any(symbol in value for symbol in "'\"$,[{"):  # what Hydra reads otherwise than as it stands
+        if value and not any(symbol in value for symbol in "'\"$,[{"):  # syntax of Hydra
             changed[index] = _absolute_outputs(value)
     return changed
 
@@ -185,12 +199,10 @@ def _absolute_outputs(folder: str) -> str:
 
 
 def _check_choices(arguments: list[str]) -> None:
-    """Name the nearest choice for an unknown game, method or scale; Hydra alone would print all of them.
+    """Raise NrmapError with the nearest choice for an unknown game, method or scale, and for missing launchers.
 
-    The same for a launcher, and how to install what it needs.
+    Hydra would print all choices.
     """
-    from conf.choices import group_options
-
     for argument in arguments:
         group, equals, value = argument.partition("=")
         if group == "hydra/launcher":
@@ -206,7 +218,7 @@ def _check_choices(arguments: list[str]) -> None:
 def _check_launcher(name: str) -> None:
     plugin = _LAUNCHERS.get(name)
     if plugin is None:
-        return  # one of Hydra's own or of another plugin, which Hydra knows
+        return  # Hydra checks other launchers
     if importlib.util.find_spec("hydra_plugins") is None or not importlib.util.find_spec(
         f"hydra_plugins.hydra_{plugin}_launcher"
     ):

@@ -1,4 +1,4 @@
-"""Which jobs of a sweep failed, as files: the jobs may run on other machines than the command that waits for them."""
+"""Notes of failed jobs as files, because jobs may run on other machines than the command that waits for them."""
 
 import os
 from pathlib import Path
@@ -10,10 +10,10 @@ CLOCKS_DIFFER_BY = 2.0  # seconds, between this machine and the file server
 
 
 class JobFailedError(NrmapError):
-    """A job of the sweep whose folder is `sweep_folder` failed, and has noted so."""
+    """A job failed and left a note under `sweep_folder`, the folder of its sweep."""
 
     def __init__(self, message: str, sweep_folder: str) -> None:
-        super().__init__(message, sweep_folder)  # both, so that a pickled error comes back whole
+        super().__init__(message, sweep_folder)  # both, for pickle
         self.sweep_folder = sweep_folder
 
     def __str__(self) -> str:
@@ -21,7 +21,7 @@ class JobFailedError(NrmapError):
 
 
 def note_failure(folder: Path, job: str, line: str) -> None:
-    """Leave `line` about `job` in its log `folder`; where that cannot be written there is only the log."""
+    """Write `line` about `job` to its log `folder`, if that is possible."""
     try:
         write_text(_marker(folder, job), line)
     except NrmapError:
@@ -29,14 +29,14 @@ def note_failure(folder: Path, job: str, line: str) -> None:
 
 
 def forget_failure(folder: Path, job: str) -> None:
-    """Remove what earlier sweeps noted about the same `job`, whose place in them, and so folder, may have differed."""
+    """Remove notes about `job` from earlier sweeps, where its number, and so its folder, may differ."""
     marker = _marker(folder, job)
     for noted in folder.parent.glob(f"*/{marker.name}"):
         noted.unlink(missing_ok=True)
 
 
 def failures_since(begun: float, sweep_folder: Path) -> list[str]:
-    """The lines of the jobs that failed under `sweep_folder` after the time `begun`."""
+    """The lines noted under `sweep_folder` since the time `begun`, in seconds since the epoch."""
     paths = sorted(sweep_folder.rglob("failed-*.txt"))
     return [path.read_text() for path in paths if os.stat(path).st_mtime > begun - CLOCKS_DIFFER_BY]
 

@@ -1,4 +1,8 @@
-"""`python -m train env=Freeway method=sa_ddqn seed=0 scale=quick`: a trained policy file."""
+"""Train a policy and print its file: `python -m train env=Freeway method=sa_ddqn seed=0`.
+
+Trains the vanilla policy first if the method starts from it and it is missing. A repeated command
+finds the finished policy or resumes from its checkpoint.
+"""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -37,7 +41,7 @@ class ComputeOptions:
 
 
 def train(config: Mapping[str, Any]) -> None:
-    """Train the policy that `config` describes, unless it is there already."""
+    """Train the policy of `config`, the nodes of conf/train.yaml, unless it exists."""
     settings = train_settings(config)
     compute = build(ComputeOptions, {field.name: config[field.name] for field in fields(ComputeOptions)}, "train")
     keep_freed_memory()

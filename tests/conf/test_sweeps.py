@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, commands_in
 
-from conf.entry import _check_choices, report_command, with_absolute_outputs
+from conf.entry import _check_choices, _let_children_import_the_clone, report_command, with_absolute_outputs
 from conf.failures import JobFailedError
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError
@@ -152,6 +152,15 @@ def test_a_killed_process_ends_in_a_line(sweep) -> None:
     assert finished.returncode == 1
     assert finished.stderr.splitlines()[-1].startswith("error: the process of a job was killed")
     assert "Traceback" not in finished.stderr
+
+
+def test_processes_of_a_launcher_can_import_the_clone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    _let_children_import_the_clone()
+    child = [sys.executable, "-c", "import train, analyze, conf; print(conf.__file__)"]
+    printed = subprocess.run(child, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert Path(printed.strip()).parents[1] == ROOT
+    assert os.environ["PYTHONPATH"] == f"{ROOT}{os.pathsep}elsewhere"
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core is one thread anyway")

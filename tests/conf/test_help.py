@@ -1,0 +1,59 @@
+"""`--help` explains options that exist, with the defaults that they have."""
+
+import re
+
+import pytest
+from commands import commands_in
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from conf.choices import group_options
+from conf.entry import register_games
+from conf.help import command_help
+from nrmap.atari.games import game_names
+
+COMMANDS = ("train", "analyze")
+
+
+def described(command):
+    """Keys (as users type them) and defaults (None without one) in the help."""
+    text = command_help(command, "", width=10_000)
+    for keys, meaning in re.findall(r"^  ([a-z_., ]*[a-z_]) *\n? {2,}(.*)$", text, re.MULTILINE):
+        first, *others = keys.split(", ")
+        folder = first.rpartition(".")[0]
+        names = [first, *(f"{folder}.{other}" if folder else other for other in others)]
+        default = re.search(r"Default: (.*)$", meaning)
+        yield from zip(names, default[1].split(", ") if default else [None] * len(names), strict=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_composes_and_has_its_default(command):
+    register_games()
+    options = {key: default for key, default in described(command) if key not in group_options("method")}
+    assert len(options) >= 20
+    spelled = {"none": "null", "that of scale": "quick"}
+    with initialize_config_module("conf", version_base="1.3"):
+        for key, default in options.items():
+            changes = ["method=sa_ddqn"] if key.startswith("method.") else []
+            composed = compose(command, changes)
+            value = spelled.get(default, default) or OmegaConf.select(composed, key)
+            assert value is not None, key
+            assert compose(command, [*changes, f"{key}={value}"]) == composed, key
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_lists_methods_scales_and_games_but_nothing_internal(command):
+    text = command_help(command, "A description.", width=100)
+    assert max(map(len, text.splitlines())) <= 100
+    assert len(text.splitlines()) < 90
+    assert {key for key, _ in described(command)} >= set(group_options("method"))
+    assert all(name in text for name in [*game_names(), *group_options("scale")])
+    assert not re.search(r"\bbase\b|scale\.robust_loss|[`|]", text)
+
+
+def test_every_command_has_help(tmp_path):
+    with commands_in(tmp_path) as commands:
+        for module in (*COMMANDS, "analyze.report", "analyze.publish", "analyze.workspace", "bench.train"):
+            command = commands.start(module, "--help")
+            assert command.wait() == 0, command.err
+            assert f"python -m {module}" in command.out
