@@ -210,7 +210,8 @@ def ensure_maps(
         of_file = {} if states_from in ("own", "pool") else {"states_from": "file", "states_set": states_from}
         fields: dict[str, Any] = {**policy_fields(policy), "states_from": states_from, **of_file}
         records = map_records(maps, partial(Record, **fields), states.states.episode_origins[maps.episode_ids])
-        context = {"states_path": _as_recorded(states.path, layout.outputs), **inputs}
+        path = _as_recorded(states.path, layout.outputs)
+        context = {"states_path": path, "version": VERSIONS["maps"], **inputs}
         _write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=context)
         shutil.rmtree(shards.shards_folder(folder), ignore_errors=True)
 

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from nrmap.maps.kinds import KINDS
 from nrmap.maps.null_networks import CONTROL_KINDS
-from nrmap.maps.sparsity import MAP_NAMES
 from nrmap.play.evaluation import WORST_CASE
 from nrmap.support.errors import NrmapError, check, first_line
 from nrmap.support.tracking import X_AXIS, TrackingSpec, has_credentials, summary_name
@@ -63,7 +63,7 @@ def study_workspace(*, entity: str, project: str, temperatures: Sequence[float])
         return panels.BarPlot(title=title, metrics=list(names), groupby_aggfunc="mean", groupby_rangefunc="minmax")
 
     def of_kind(kind: str, measure: str, prefixes: Sequence[str] = ("",)) -> list[str]:
-        at = temperatures if kind in ("hmap", "kl") else [None]
+        at = temperatures if KINDS[kind].by_temperature else [None]
         names = [summary_name(f"{kind}_{measure}", temperature=temperature) for temperature in at]
         return [prefix + name for name in names for prefix in prefixes]
 
@@ -87,15 +87,15 @@ def study_workspace(*, entity: str, project: str, temperatures: Sequence[float])
             bars("Return under the greedy worst case (GWC)", [clean, *worst]),
         ],
         "Sparsity S = ‖M‖₁ / ‖M‖₂ (eq. 9)": [
-            *(bars(f"S({title})", of_kind(kind, "sparsity")) for kind, title in MAP_NAMES.items()),
+            *(bars(f"S({kind.title})", of_kind(kind.name, "sparsity")) for kind in KINDS.values()),
             panels.ScatterPlot(
                 title="S(KMAP) against the return", x=panels.SummaryMetric(clean), y=panels.SummaryMetric(kmap)
             ),
         ],
         "Null networks and the grid": [
-            bars(f"{symbol}({title}) beside random and shuffled weights", of_kind(kind, measure, prefixes))
+            bars(f"{symbol}({kind.title}) beside random and shuffled weights", of_kind(kind.name, measure, prefixes))
             for symbol, measure in (("S", "sparsity"), ("grid", "grid_excess"))
-            for kind, title in MAP_NAMES.items()
+            for kind in KINDS.values()
         ],
         "Maps": [gallery("Heat maps", "heatmaps"), gallery("Maps over the game", "overlay")],
         "Every number": [panels.WeavePanelSummaryTable(table_name="records")],

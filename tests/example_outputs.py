@@ -26,7 +26,7 @@ from nrmap.play.states import RolloutStates, SourcePolicy, save_states
 from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
 from nrmap.support.files import identity_of, sha256_of_file, write_json
-from nrmap.support.identity import stage_identity
+from nrmap.support.identity import VERSIONS, stage_identity
 from nrmap.support.layout import CURVES_FILE, METRICS_FILE, POLICY_FILE, Layout
 from nrmap.support.records import CONSTANT_ACTION, RANDOM_POLICY, Record, write_records
 from nrmap.support.runtime import provenance
@@ -269,7 +269,7 @@ def write_maps(layout: Layout, policy: Policy, states_path: Path, states_from: s
     folder = layout.maps(game=game, method=method, seed=card.seed, identity=identity)
     save_maps(folder / "maps.npz", maps, {"policy": policy.label, **inputs})
     records = map_records(maps, partial(Record, **policy_fields(policy), states_from=states_from))
-    inputs["states_path"] = str(states_path.relative_to(layout.outputs))
+    inputs |= {"states_path": str(states_path.relative_to(layout.outputs)), "version": VERSIONS["maps"]}
     _write(folder / METRICS_FILE, records, settings, inputs)
 
 

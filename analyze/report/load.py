@@ -28,7 +28,7 @@ def find(outputs: Path) -> Found:
     """Read everything under `outputs`. Unreadable files are left out and named in `problems`."""
     problems: list[str] = []
     trainings = with_variants(_without_published(list(_trainings(outputs, problems))))
-    results = told_apart(list(_results(outputs, problems)), trainings)
+    results = told_apart(_without_superseded(list(_results(outputs, problems)), problems), trainings)
     records, disagreements = _merged(results)
     problems += [
         f"{other}: {count} of its values are not those of {shown}, which are shown in their place"
@@ -113,6 +113,19 @@ def _is_outdated(result: Result) -> bool:
     if result.policy_sha256 is not None:
         return result.inputs.get("version") != VERSIONS["evaluation"]
     return Path(result.folder).name != stage_identity("baselines", **result.settings)
+
+
+def _without_superseded(results: Sequence[Result], problems: list[str]) -> list[Result]:
+    """Leave out maps of earlier versions where this version has mapped the same policy, states and ablation."""
+
+    def subject(result: Result) -> tuple[object, ...]:
+        return result.policy_sha256, result.first.states_from, result.states_sha256, str(result.protocol)
+
+    old = [one for one in results if one.is_of_maps and one.inputs.get("version") != VERSIONS["maps"]]
+    current = {subject(one) for one in results if one.is_of_maps and one not in old}
+    superseded = [one for one in old if subject(one) in current]
+    problems += [f"{one.folder}: left out, this version has made the same maps anew" for one in superseded]
+    return [one for one in results if one not in superseded]
 
 
 def read_maps(path: Path) -> EpisodeMaps:

@@ -31,7 +31,6 @@ from nrmap.maps.differences import DIFFERENCE
 from nrmap.maps.kinds import KINDS
 from nrmap.support.records import Record
 
-PAPER_KINDS = ("kmap", "hmap")
 # A kind of map, None for a measure of no map, and a metric.
 _Column = tuple[str | None, str]
 _MEASURES = ("effective_pixels", "map_entropy", "relative_map_entropy")
@@ -63,7 +62,8 @@ def _paper_table(
 
     HMAP is taken at the headline temperature of its game; a note says where other temperatures are.
     """
-    measured = [r for r in _of_maps(records) if r.metric == metric and r.map_kind in PAPER_KINDS]
+    paper_kinds = [kind.name for kind in KINDS.values() if kind.paper_figure]
+    measured = [r for r in _of_maps(records) if r.metric == metric and r.map_kind in paper_kinds]
     measured = [record for record in measured if not record.is_null_network]
     games = {record.game for record in measured}
     headline = {game: headline_temperature([r for r in records if r.game == game]) for game in games}
@@ -71,7 +71,7 @@ def _paper_table(
     others = {r.temperature for r in measured if r.temperature is not None} - set(headline.values())
     columns: list[Column] = []
     rows = Rows("game", "policies", "states", "N", "T")
-    for kind in PAPER_KINDS:
+    for kind in paper_kinds:
         heading = metric_name(metric, kind)
         of_kind = [record for record in chosen if record.map_kind == kind]
         for method in sorted({name_of(record).group for record in of_kind}, key=lambda name: name.rank):

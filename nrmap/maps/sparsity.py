@@ -5,13 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nrmap.maps.kinds import KINDS, FloatArray
+from nrmap.maps.kinds import FloatArray
 from nrmap.statistics.intervals import Interval, interval_of_sum
 from nrmap.support.errors import check
-
-# Aliases for modules that do not use nrmap.maps.kinds yet.
-MapKind = str
-MAP_NAMES = {kind.name: kind.title for kind in KINDS.values()}
 
 
 @dataclass(frozen=True)
@@ -20,11 +16,6 @@ class Measure:
 
     value: float | None
     reason: str | None = None
-
-
-def zero_reason(kind: str, num_states: int) -> str:
-    """See MapKind.zero_reason."""
-    return KINDS[kind].zero_reason(num_states)
 
 
 def sparsity_of_rows(maps: ArrayLike) -> FloatArray:

@@ -12,8 +12,8 @@ from toy_policies import toy_policy
 from wandb_files import artifacts_of, parts, records_of, rows_of, summary_of, table_of
 
 from analyze.workspace import study_workspace
+from nrmap.maps.kinds import KINDS
 from nrmap.maps.null_networks import CONTROL_KINDS
-from nrmap.maps.sparsity import MAP_NAMES
 from nrmap.policies.policy import Policy, load_policy, save_policy
 from nrmap.support.files import read_json
 from nrmap.support.records import Record, read_records
@@ -119,7 +119,7 @@ def test_an_analysis_is_one_run_with_every_kind_of_map(tracked, game, temperatur
     numbers = numbers_of(part)
     spelled = {0.1: "_T0p1", 1.0: "_T1"}[temperature]
     with np.load(folder / "maps.npz") as maps:
-        for kind in MAP_NAMES:
+        for kind in KINDS:
             total = maps[kind].sum(axis=-3).ravel()  # of [E, H, W] or [1, E, H, W]
             measured = numbers[f"{kind}_sparsity" + (spelled if maps[kind].ndim == 4 else "")]
             assert measured == pytest.approx(np.abs(total).sum() / np.sqrt((total**2).sum()))
@@ -160,13 +160,13 @@ def test_the_dashboard_shows_what_runs_hold(tracked):
     assert shown["Returns and attacks"] <= numbers
     names = {name for name in numbers if name.endswith(("_sparsity", "_sparsity_T0p1", "_sparsity_T1"))}
     names = {name for name in names if not name.startswith(CONTROL_KINDS)}
-    assert {name.partition("_sparsity")[0] for name in names} == {*MAP_NAMES}
+    assert {name.partition("_sparsity")[0] for name in names} == {*KINDS}
     assert shown["Sparsity S = ‖M‖₁ / ‖M‖₂ (eq. 9)"] == names
     names |= {name.replace("_sparsity", "_grid_excess") for name in names}
     beside = shown["Null networks and the grid"]
     assert beside == {prefix + name for name in names for prefix in ("", *(f"{kind}_" for kind in CONTROL_KINDS))}
     # No pixel changes the action of some null networks: sums over changed actions are 0 and have no sparsity.
-    assert {name for name in beside if "kmap" not in name} <= numbers
+    assert {name for name in beside if "kmap" not in name and "flip_map" not in name} <= numbers
     assert {key for panel in panels["Maps"] for key in panel["mediaKeys"]} | {"records"} <= media
 
 

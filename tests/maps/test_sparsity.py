@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import stats
 from scipy.special import softmax
 
+from nrmap.maps.kinds import KINDS
 from nrmap.maps.sparsity import (
     Measure,
     effective_pixels,
@@ -18,7 +19,6 @@ from nrmap.maps.sparsity import (
     relative_map_entropy,
     sparsity,
     sparsity_of_rows,
-    zero_reason,
 )
 from nrmap.support.errors import NrmapError
 
@@ -41,7 +41,7 @@ def test_known_maps():
 
 
 def test_a_map_of_zeros_is_undefined_and_says_why():
-    why = zero_reason("kmap", 256)
+    why = KINDS["kmap"].zero_reason(256)
     assert why == "the map is 0 everywhere: no pixel flips an action to one of lower Q on these 256 states"
     for measure in (sparsity, effective_pixels, relative_map_entropy):
         assert measure(np.zeros((3, 3)), why) == Measure(None, why)

@@ -182,6 +182,25 @@ def test_evaluations_of_another_version_are_left_out(tmp_path, outputs, monkeypa
     assert not any(record.attack for record in find(outputs).records)
 
 
+def test_maps_of_an_earlier_version_are_shown_until_they_are_made_anew(tmp_path, outputs):
+    tree = tmp_path / "outputs"
+    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
+    new, *_ = sorted((tree / "maps").rglob("metrics.json"))
+    content = read_json(new)
+    del content["inputs"]["version"]
+    shutil.copytree(new.parent, new.parent.with_name("0123456789ab"))
+    old = new.parent.with_name("0123456789ab") / "metrics.json"
+    for record in content["records"]:
+        record["value"] = record["value"] and record["value"] * (1 + 1e-15)  # rounded otherwise
+    write_json(old, content)
+    (problem,) = find(tree).problems
+    assert problem == f"{old.parent.relative_to(tree)}: left out, this version has made the same maps anew"
+    shutil.rmtree(new.parent)
+    found = find(tree)
+    assert found.problems == ()
+    assert str(old.parent.relative_to(tree)) in {result.folder for result in found.results}
+
+
 def test_what_this_version_measures_is_not_left_out(tmp_path):
     policy_path = tmp_path / "policy.safetensors"
     save_policy(policy_path, toy_policy(FREEWAY, 0))

@@ -1,0 +1,63 @@
+"""A new kind of map is one entry in KINDS: it appears wherever the others do."""
+
+import numpy as np
+import pytest
+from example_outputs import SMALL, write_example
+from swept_maps import CLEAN, Q_VALUES, sweep
+
+from analyze.report import build
+from analyze.report.drawings import chart_panels, game_sources, map_sets, map_sheets
+from analyze.report.load import find
+from analyze.report.page import GamePart, build_page
+from analyze.report.pairing import with_differences
+from analyze.workspace import study_workspace
+from nrmap.maps.episode_maps import load_maps, save_maps
+from nrmap.maps.heatmaps import map_figure
+from nrmap.maps.kinds import KINDS, Ablated, MapKind
+
+
+def largest_change(state: Ablated) -> np.ndarray:
+    return np.abs(state.ablated - state.clean).max(axis=0)
+
+
+@pytest.fixture(autouse=True)
+def _sixth_kind(monkeypatch):
+    kind = MapKind(
+        name="change", symbol="C", latex=r"\mathcal{C}", title="change map", meaning="largest change of a Q-value",
+        why_zero="no pixel changes a Q-value", unit="change in Q, sum over states", colours="cividis", digits=3,
+        summand=largest_change,
+    )  # fmt: skip
+    monkeypatch.setitem(KINDS, kind.name, kind)
+
+
+def test_it_is_swept_saved_and_drawn(tmp_path):
+    maps = sweep(Q_VALUES, CLEAN, [0, 0, 1, 1])
+    by_hand = (Q_VALUES - CLEAN[:, None, None]).double().abs().amax(dim=-1).numpy()
+    np.testing.assert_allclose(maps["change"], [by_hand[:2].sum(axis=0), by_hand[2:].sum(axis=0)], rtol=1e-6)
+    save_maps(tmp_path / "maps.npz", maps, {})
+    loaded, _ = load_maps(tmp_path / "maps.npz")
+    assert np.array_equal(loaded["change"], maps["change"])
+    titles = [ax.get_title() for ax in map_figure(loaded.total()).axes]
+    assert "Change map  C(i, j)" in titles
+
+
+def test_it_is_measured_and_on_the_page(tmp_path, tiny_settings):
+    write_example(tmp_path, tiny_settings(), SMALL)
+    found = with_differences(find(tmp_path))
+    keys = {record.metric_key for record in (*found.records, *found.differences)}
+    assert {key.removeprefix("change_") for key in keys if key.startswith("change_")} == {
+        key.removeprefix("kl_") for key in keys if key.startswith("kl_")
+    }
+    (source,) = game_sources(found)
+    sets, _ = map_sets(source, tmp_path)
+    assert any(sheet.name.startswith("change-Freeway") for sheet in map_sheets(source, sets))
+    assert any("S(C)" in panel.alt for panel in chart_panels(source)["sparsity"])
+    page = build_page(found, build.all_tables(found), [GamePart(source, sets, {}, [])], [])
+    for text in ("Change map  C(i, j)", "S(C)", "grid(C)"):
+        assert text in page
+
+
+def test_it_is_on_the_dashboard():
+    pytest.importorskip("wandb_workspaces")
+    workspace = study_workspace(entity="team", project="p", temperatures=[1.0])
+    assert "change_sparsity" in workspace._to_model().model_dump_json()
