@@ -138,8 +138,6 @@ def dense(policy: Policy, batch_size: int, *, skip_unchanged: bool) -> Ablates:
     engine = DenseEngine(
         policy,
         spec=SPEC,
-        state_shape=policy.env.state_shape,
-        device=torch.device("cpu"),
         batch_size=batch_size,
         skip_unchanged=skip_unchanged,
         memory_format=torch.channels_last,

@@ -1,6 +1,6 @@
 """The dense engine: run the whole network on every ablated state."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -9,35 +9,32 @@ from torch import Tensor
 from nrmap.ablation.parts import NetworkParts
 from nrmap.ablation.rounding import ablate_pixels, rounding_floor, sampled_ablations, synthetic_states
 from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite
-from nrmap.policies.agent import check_states
+from nrmap.policies.agent import Agent, check_states
 
 
 class DenseEngine:
-    """Runs the policy on every ablated copy of a state, in batches."""
+    """Runs the agent on every ablated copy of a state, in batches."""
 
     name = "dense"
 
     def __init__(
         self,
-        policy: Callable[[Tensor], Tensor],
+        agent: Agent,
         *,
         spec: AblationSpec,
-        state_shape: tuple[int, int, int],
-        device: torch.device,
         batch_size: int = 128,
         skip_unchanged: bool = True,
         memory_format: torch.memory_format = torch.contiguous_format,
         exact: NetworkParts | None = None,
     ) -> None:
-        """`policy` maps uint8 states [N, C, H, W] on `device` to [N, A].
+        """`skip_unchanged` skips pixels that already have the ablated value; benchmarks switch it off.
 
-        `skip_unchanged` skips pixels that already have the ablated value; benchmarks switch it
-        off. `exact` is the policy in float64, if available.
+        `exact` is the agent's network in float64, if available.
         """
-        self._policy = policy
+        self._agent = agent
         self._spec = spec
-        self._state_shape = state_shape
-        self._device = device
+        self._state_shape = agent.state_shape
+        self._device = agent.device
         self._batch_size = batch_size
         self._skip_unchanged = skip_unchanged
         self._memory_format = memory_format
@@ -49,8 +46,8 @@ class DenseEngine:
         states = synthetic_states(self._state_shape, self._device)
         numbers = sampled_ablations(self._spec, self._state_shape).to(self._device)
         with torch.inference_mode():
-            ablated = torch.stack([self._policy(ablate_pixels(state, numbers, self._spec)) for state in states])
-            return rounding_floor(self._policy(states), ablated, self._exact, self._spec, states)
+            ablated = torch.stack([self._agent(ablate_pixels(state, numbers, self._spec)) for state in states])
+            return rounding_floor(self._agent(states), ablated, self._exact, self._spec, states)
 
     def ablate(self, states: Tensor) -> Iterator[AblatedChunk]:
         """Ablate uint8 `states` [N, C, H, W]; yields one chunk for each state."""
@@ -64,7 +61,7 @@ class DenseEngine:
     @torch.inference_mode()
     def _ablate(self, state: Tensor) -> tuple[Tensor, Tensor]:
         shape = self._spec.ablated_shape(self._state_shape)
-        clean = self._policy(state[None]).float()  # [1, A]
+        clean = self._agent(state[None]).float()  # [1, A]
         q_values = clean.repeat(shape.numel(), 1)  # [ablations, A]
         if self._skip_unchanged:
             differs = state != self._spec.value  # [C, H, W]
@@ -74,5 +71,5 @@ class DenseEngine:
             numbers = torch.arange(len(q_values), device=self._device)
         for batch in numbers.split(self._batch_size):
             copies = ablate_pixels(state, batch, self._spec).contiguous(memory_format=self._memory_format)
-            q_values[batch] = self._policy(copies).float()
+            q_values[batch] = self._agent(copies).float()
         return q_values.unflatten(0, shape)[None], clean

@@ -18,11 +18,12 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a convolution: tap t of output o reads input o·stride − padding + t·dilation, 0 ≤ t < kernel."""
+    """One axis of a convolution: tap t of output o reads input o·stride − before + t·dilation, 0 ≤ t < kernel."""
 
     kernel: int
     stride: int
-    padding: int
+    before: int  # zeros before the first input
+    after: int  # zeros behind the last input
     dilation: int
 
     @property
@@ -32,11 +33,11 @@ class Axis:
 
     def outputs(self, inputs: int) -> int:
         """Number of outputs for this number of inputs."""
-        return (inputs + 2 * self.padding - self.span) // self.stride + 1
+        return (inputs + self.before + self.after - self.span) // self.stride + 1
 
     def first_input(self, output: int) -> int:
         """The input under tap 0 of `output`; negative in the padding."""
-        return output * self.stride - self.padding
+        return output * self.stride - self.before
 
     def tap(self, source: int, output: int) -> int | None:
         """The tap with which `output` reads the input `source`, or None if it does not read it."""
@@ -45,8 +46,8 @@ class Axis:
 
     def readers(self, changed: range, outputs: int) -> range:
         """The range from the first to the last of `outputs` outputs that reads an input in `changed`; may be empty."""
-        first = -(-(changed[0] + self.padding - self.span + 1) // self.stride)  # rounded up
-        last = (changed[-1] + self.padding) // self.stride
+        first = -(-(changed[0] + self.before - self.span + 1) // self.stride)  # rounded up
+        last = (changed[-1] + self.before) // self.stride
         return range(max(first, 0), min(last, outputs - 1) + 1)
 
     def sources(self, output: int, inputs: int) -> range:

@@ -14,11 +14,12 @@ at the end: unlike in earlier layers, no later step needs the differences of sin
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch.nn import functional
 
 from nrmap.ablation.carry import Ablations, Changes
 from nrmap.ablation.parts import NetworkParts, Readout
+from nrmap.ablation.recording import Program
 
 # Number of neighbouring pixel columns that share a bound. Fewer make it tighter and dearer.
 COLUMNS_PER_BOUND = 4
@@ -60,7 +61,7 @@ class HiddenLayer:
 
 
 def _by_tail(
-    tail: fx.GraphModule, weights: dict[int, Tensor], clean: CleanHidden, ablations: Ablations, features: Changes
+    tail: Program, weights: dict[int, Tensor], clean: CleanHidden, ablations: Ablations, features: Changes
 ) -> Tensor:
     parts = []
     for rows in _slices(len(ablations)):

@@ -1,6 +1,6 @@
 """The incremental engine: propagate changes instead of recomputing every ablated state."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -12,7 +12,7 @@ from nrmap.ablation.hidden import ABLATIONS_AT_A_TIME, CleanHidden, HiddenLayer
 from nrmap.ablation.parts import NetworkParts
 from nrmap.ablation.rounding import agrees, rounding_floor, sampled_ablations, synthetic_states
 from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite
-from nrmap.policies.agent import check_states
+from nrmap.policies.agent import Agent, check_states
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.runtime import keep_freed_memory
 
@@ -25,26 +25,25 @@ class IncrementalEngine:
 
     def __init__(
         self,
-        policy: Callable[[Tensor], Tensor],
+        agent: Agent,
         parts: NetworkParts,
         *,
         spec: AblationSpec,
-        state_shape: tuple[int, int, int],
         memory_budget: int,
         differences_only: bool = False,
     ) -> None:
-        """`policy` gives the clean Q-values; `parts`, traced from it, give the changes.
+        """`agent` gives the clean Q-values; `parts`, traced from it, give the changes.
 
         With `differences_only` the Q-values of an ablated state are exact up to a common number.
         `memory_budget` in bytes limits the number of states ablated at a time. Raises NrmapError
         if it is too small for one state.
         """
         self.name = "incremental-differences" if differences_only else "incremental"
-        self._policy = policy
+        self._agent = agent
         self._differences_only = differences_only
         self._parts = parts = parts.differences_only() if differences_only else parts
         self._spec = spec
-        self._state_shape = state_shape
+        self._state_shape = state_shape = agent.state_shape
         self._device = parts.hidden_weight.device
         if self._device.type == "cpu":
             keep_freed_memory()  # otherwise page faults take a third of the time
@@ -78,11 +77,11 @@ class IncrementalEngine:
     @torch.inference_mode()
     def _ablate(self, states: Tensor) -> tuple[Tensor, Tensor]:
         parts = self._parts
-        clean_q = self._policy(states).float()  # [S, A]
+        clean_q = self._agent(states).float()  # [S, A]
         pre_activations, hidden = parts.pre_activations(states)
         clean_hidden = CleanHidden(hidden, parts.tail(hidden))
         if not self._agrees(clean_hidden.q_values, clean_q):
-            raise NrmapError("the policy has changed since the engine was made: make a new engine")
+            raise NrmapError("the agent has changed since the engine was made: make a new engine")
         clean = [CleanLayer.of(z) for z in pre_activations]
         differences = self._differences(states)  # [W, H, M, S, K]
         ablated_shape = self._spec.ablated_shape(self._state_shape)

@@ -1,128 +1,148 @@
-"""Common names for the operations of a traced network, whether modules, functions or methods."""
+"""Rules about recorded operations: which treat each state on its own, which are affine, which are layers."""
 
-import operator
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional
+from torch import Tensor
 
 from nrmap.ablation.geometry import Axis
 from nrmap.ablation.parts import Convolution
+from nrmap.ablation.recording import Call, NotTraceable, Value, to_double
+
+COPIES = frozenset({"clone", "alias", "detach", "to_copy"})
+RESHAPES = frozenset({"view", "unsafe_view", "reshape", "reshape_alias"})
+# With a dimension that may not be that of the states. These move numbers and compute none.
+_MOVES = frozenset({"unsqueeze", "squeeze", "select", "slice", "split", "split_with_sizes", "unbind", "cat", "stack"})
+_SUMS = frozenset({"mean", "sum"})
+_REDUCTIONS = frozenset({"amax", "amin", "logsumexp", "softmax", "log_softmax", "max", "min", "var", "std"})
+MOVES = COPIES | RESHAPES | _MOVES | {"permute", "transpose", "expand"}
+PRODUCTS = frozenset({"mm", "addmm", "mv"})
+KEEP_ZERO = frozenset({"relu", "mul", "div"})
+Padding = tuple[int, int, int, int]  # left, right, top, bottom
+NO_PADDING: Padding = (0, 0, 0, 0)
+Shapes = Mapping[Value, torch.Size]
 
 
-class NotTraceable(Exception):  # noqa: N818 (not an error: the dense engine takes over)
-    """The incremental engine does not support this policy; the message gives the reason."""
+def treats_states_apart(call: Call, shapes: Shapes, states: int) -> bool:
+    """True if each row of the results depends on rows of a single state.
 
-
-_MODULES: dict[type[nn.Module], str] = {
-    nn.Conv2d: "conv", nn.ReLU: "relu", nn.Flatten: "flatten", nn.Linear: "linear",
-    nn.Identity: "identity", nn.Dropout: "dropout", nn.Dropout2d: "dropout",
-}  # fmt: skip
-_FUNCTIONS: dict[Callable[..., Any], str] = {
-    torch.relu: "relu", functional.relu: "relu", torch.flatten: "flatten", torch.cat: "cat", torch.mean: "mean",
-    torch.add: "add", torch.sub: "sub", torch.mul: "mul", torch.div: "div", torch.neg: "neg", torch.sum: "sum",
-    operator.add: "add", operator.sub: "sub", operator.mul: "mul", operator.truediv: "div", operator.neg: "neg",
-    operator.iadd: "add", operator.isub: "sub", operator.imul: "mul", operator.itruediv: "div",
-    operator.getitem: "getitem", getattr: "getattr",
-}  # fmt: skip
-_METHODS = {
-    **{name: name for name in ("relu", "flatten", "mean", "sum", "add", "sub", "mul", "div", "neg", "size")},
-    **{f"{name}_": name for name in ("relu", "add", "sub", "mul", "div", "neg")},
-    **dict.fromkeys(("float", "to", "type", "contiguous", "clone"), "cast"),
-    **dict.fromkeys(("view", "reshape"), "reshape"),
-}
-ELEMENTWISE = frozenset({"cast", "identity", "add", "sub", "mul", "div", "neg"})
-ROW_BY_ROW = ELEMENTWISE | {"linear", "mean", "sum", "cat", "getitem"}
-
-
-def operation_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
-    """The name of the operation of `node`. Raises NotTraceable for an unknown one."""
-    name: str | None
-    if node.op == "call_module":
-        module = modules[str(node.target)]
-        name, what = _MODULES.get(type(module)), f"layer {node.target} ({type(module).__name__})"
-        if name == "dropout":
-            name, what = (None if module.training else "identity"), f"{what} in training mode"
-    elif callable(node.target):
-        name, what = _FUNCTIONS.get(node.target), f"function {getattr(node.target, '__name__', node.target)}"
-    else:
-        name, what = _METHODS.get(node.target), f"method {node.target}"
-    if name is None:
-        raise NotTraceable(f"its {what} is not supported")
-    return name
-
-
-def flattens(node: fx.Node, operation: str, modules: Mapping[str, nn.Module]) -> bool:
-    """True if `node` reshapes [N, C, H, W] to [N, C·H·W]."""
-    if operation == "reshape":
-        return len(node.args) == 3 and isinstance(node.args[1], fx.Node) and bool(node.args[2] == -1)
-    if operation != "flatten":
-        return False
-    if node.op == "call_module":
-        module = modules[str(node.target)]
-        return bool(module.start_dim == 1 and module.end_dim in (-1, 3))
-    start = node.args[1] if len(node.args) > 1 else node.kwargs.get("start_dim", 0)
-    end = node.args[2] if len(node.args) > 2 else node.kwargs.get("end_dim", -1)
-    return bool(start == 1 and end in (-1, 3))
-
-
-def keeps_rows_apart(node: fx.Node, operation: str) -> bool:
-    """True if a ROW_BY_ROW operation on [N, …] treats each of the N rows on its own."""
-    if operation in ("mean", "sum"):
-        dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-        keeps = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
-        return dim in (1, -1, (1,), (-1,), [1], [-1]) and keeps is True
-    if operation == "cat":
-        dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-        return dim in (1, -1)
-    if operation == "getitem":
-        index = node.args[1]
-        return isinstance(index, tuple) and len(index) == 2 and index[0] == slice(None) and isinstance(index[1], slice)
-    return operation in ROW_BY_ROW
-
-
-def is_affine(node: fx.Node, operation: str, varies: Callable[[fx.Node], bool]) -> bool:
-    """True if a ROW_BY_ROW operation is affine in its state-dependent arguments."""
-    varying = [isinstance(argument, fx.Node) and varies(argument) for argument in node.args]
-    if operation == "mul":
-        return sum(varying) == 1
-    return operation != "div" or not varying[1]
-
-
-def convolution(module: nn.Conv2d) -> Convolution:
-    """Copy `module` as a convolution without groups; absent connections get weight 0.
-
-    Raises NotTraceable for a padding mode other than zeros, and for padding="same" with an even kernel.
+    Rows are entries of dimension 0. Each of the N `states` has the same number of consecutive rows.
     """
-    if module.padding_mode != "zeros":
-        raise NotTraceable(f"padding_mode={module.padding_mode!r} is not supported")
-    axes = []
-    for index in (0, 1):
-        kernel, stride, dilation = module.kernel_size[index], module.stride[index], module.dilation[index]
-        if module.padding == "same":
-            if (kernel - 1) * dilation % 2:
-                raise NotTraceable("padding='same' with an even kernel is not supported")
-            padding = (kernel - 1) * dilation // 2
-        else:
-            padding = 0 if module.padding == "valid" else int(module.padding[index])
-        axes.append(Axis(kernel, stride, padding, dilation))
-    weight = frozen_float32(module.weight)  # [O, I / groups, KH, KW]
-    if module.groups > 1:
-        dense = weight.new_zeros(module.out_channels, module.in_channels, *module.kernel_size)
-        rows, columns = module.out_channels // module.groups, weight.shape[1]
-        for group in range(module.groups):
-            outputs, inputs = (slice(group * size, (group + 1) * size) for size in (rows, columns))
-            dense[outputs, inputs] = weight[outputs]
-        weight = dense
-    return Convolution(weight, bias_of(module), vertical=axes[0], horizontal=axes[1], relu=False)
+    inputs, results = ([shapes[value] for value in values] for values in (call.inputs, call.results))
+    dimensions = len(inputs[0])
+    if call.name in RESHAPES:
+        return len(results[0]) > 0 and results[0][0] % states == 0
+    if call.name == "expand":
+        return len(results[0]) == dimensions and results[0][0] == inputs[0][0]
+    if call.name == "permute":
+        return bool(call.argument("dims")[0] == 0)
+    if call.name == "transpose":
+        return 0 not in (call.argument("dim0") % dimensions, call.argument("dim1") % dimensions)
+    if call.name in PRODUCTS:
+        return matrix_of(call) is not None
+    if call.name in _MOVES | _SUMS | _REDUCTIONS:
+        dims = call.argument("dim")
+        dims = dims if isinstance(dims, list) else [] if dims is None else [dims]
+        dimensions += call.name in ("unsqueeze", "stack")
+        unchanged = call.name == "slice" and results == inputs
+        return not call.constants and bool(dims) and (unchanged or all(dim % dimensions for dim in dims))
+    if call.name in COPIES:
+        return True
+    rows = inputs[0][0]
+    broadcast = all(each.ndim < dimensions or (each.ndim == dimensions and len(each) == 1) for each in call.constants)
+    return is_pointwise(call) and broadcast and all((len(each), each[0]) == (dimensions, rows) for each in inputs)
 
 
-def bias_of(module: nn.Conv2d | nn.Linear) -> Tensor:
-    """The bias of a layer; zeros if it has none."""
-    weight = frozen_float32(module.weight)
-    return weight.new_zeros(len(weight)) if module.bias is None else frozen_float32(module.bias)
+def is_pointwise(call: Call) -> bool:
+    """True if each number of the result depends on the numbers at the same place of the inputs."""
+    return torch.Tag.pointwise in call.operation.tags
+
+
+def is_affine(call: Call) -> bool:
+    """True if the results are affine in all inputs together."""
+    if call.name == "mul":
+        return len(call.inputs) == 1
+    if call.name == "div":
+        return call.inputs == [call.arguments[0]] and call.argument("rounding_mode") is None
+    return call.name in MOVES | _SUMS | PRODUCTS | {"add", "sub", "rsub", "neg"}
+
+
+def matrix_of(call: Call) -> tuple[Tensor, Tensor | None] | None:
+    """The constant weight [K, …] and bias of a product with rows [N, K], None for any other operation."""
+    plain = call.argument("alpha") in (None, 1) and call.argument("beta") in (None, 1)
+    rows = {"addmm": 1, "mm": 0, "mv": 0}.get(call.name)
+    if rows is None or call.inputs != [call.arguments[rows]] or not plain:
+        return None
+    return call.arguments[rows + 1], call.argument("self") if rows else None
+
+
+def padding_of(call: Call) -> Padding | None:
+    """The padding with zeros to the four sides of a map, None for any other operation."""
+    if call.name != "constant_pad_nd" or call.argument("value") != 0:
+        return None
+    left, right, top, bottom, *others = (*call.argument("pad"), 0, 0)[: max(4, len(call.argument("pad")))]
+    return None if min(left, right, top, bottom) < 0 or any(others) else (left, right, top, bottom)
+
+
+def convolution_of(call: Call, padded: Padding) -> Convolution:
+    """The convolution of `call` on inputs that were `padded` before, without groups: absent connections get weight 0.
+
+    Raises NotTraceable unless it is a two-dimensional convolution with constant float32 or float64 weights.
+    """
+    weight, bias, groups = call.argument("weight"), call.argument("bias"), call.argument("groups")
+    if call.argument("transposed") or not isinstance(weight, Tensor) or weight.ndim != 4 or isinstance(bias, Value):
+        raise NotTraceable("only two-dimensional convolutions with constant weights are supported")
+    if weight.dtype not in (torch.float32, torch.float64):
+        raise NotTraceable(f"it computes in {weight.dtype}")
+    weight = frozen_float32(weight)  # [O, I / groups, KH, KW]
+    kernel, before, after = weight.shape[2:], (padded[2], padded[0]), (padded[3], padded[1])
+    vertical, horizontal = (
+        Axis(
+            kernel[i], call.argument("stride")[i], before[i] + padding, after[i] + padding, call.argument("dilation")[i]
+        )
+        for i, padding in enumerate(call.argument("padding"))
+    )
+    outputs, inputs = len(weight) // groups, weight.shape[1]
+    dense = weight.new_zeros(len(weight), inputs * groups, *kernel)
+    for group in range(groups):
+        rows = slice(group * outputs, (group + 1) * outputs)
+        dense[rows, group * inputs : (group + 1) * inputs] = weight[rows]
+    return Convolution(dense, bias_or_zeros(bias, dense), vertical, horizontal, relu=False)
+
+
+def channel_scaling(call: Call, channels: int) -> tuple[Tensor, Tensor] | None:
+    """Scale and shift [O] in float64 if `call` maps each of the O `channels` of a map to an affine function of it.
+
+    This covers batch normalisation in evaluation mode and arithmetic with constants. None for any other operation.
+    """
+    normalises = "batch_norm" in call.name and not call.argument("training")
+    if len(call.inputs) != 1 or not (normalises or (is_pointwise(call) and is_affine(call))):
+        return None
+    probe = torch.tensor([0.0, 1.0], dtype=torch.float64).view(2, 1, 1, 1).repeat(1, channels, 1, 1)
+    results = call.map_constants(to_double)(lambda _: probe.to(call.constants[0].device if call.constants else "cpu"))
+    result = results[0] if normalises else results
+    if result.shape != probe.shape:
+        return None
+    at_zero, at_one = result.flatten(1)  # [O] each
+    return at_one - at_zero, at_zero
+
+
+def for_any_batch(call: Call, shapes: Shapes) -> Call:
+    """`call` without the number of recorded states in its sizes."""
+    shape = shapes[call.results[0]]
+    if call.name in RESHAPES:
+        return replace(
+            call, operation=torch.ops.aten.reshape.default, arguments=(call.inputs[0], [-1, *shape[1:]]), options={}
+        )
+    if call.name == "expand":
+        return replace(call, arguments=(call.inputs[0], [-1, *shape[1:]]), options={})
+    return call
+
+
+def bias_or_zeros(bias: Tensor | None, weight: Tensor) -> Tensor:
+    """The bias of a layer with `weight` [O, …]; zeros if it has none."""
+    return weight.new_zeros(len(weight)) if bias is None else frozen_float32(bias)
 
 
 def frozen_float32(parameter: Tensor) -> Tensor:

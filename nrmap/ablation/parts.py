@@ -1,13 +1,13 @@
 """The parts of a traced network, as the incremental engine uses them."""
 
-import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from torch import Tensor, fx
+from torch import Tensor
 from torch.nn import functional
 
 from nrmap.ablation.geometry import Axis
+from nrmap.ablation.recording import Program
 
 # Relative rounding error of a readout's weights, which are differences of outputs.
 READ_OFF_ERROR = 1e-6
@@ -40,10 +40,14 @@ class Convolution:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """The outputs [N, O, H', W'] of `inputs` [N, I, H, W], before the ReLU."""
-        stride, padding, dilation = (
-            [getattr(axis, name) for axis in (self.vertical, self.horizontal)]
-            for name in ("stride", "padding", "dilation")
+        down, across = self.vertical, self.horizontal
+        stride, dilation, padding = (
+            (down.stride, across.stride),
+            (down.dilation, across.dilation),
+            [down.before, across.before],
         )
+        if (down.before, across.before) != (down.after, across.after):
+            inputs, padding = functional.pad(inputs, (across.before, across.after, down.before, down.after)), [0, 0]
         return functional.conv2d(inputs, self.weight, self.bias, stride, padding, dilation)
 
     def outputs(self, height: int, width: int) -> tuple[int, int]:
@@ -62,6 +66,10 @@ class Readout:
         """Q-values [N, A] of pre-activations [N, U]."""
         return functional.linear(hidden.relu(), self.weight, self.bias)
 
+    def double(self) -> "Readout":
+        """The same readout in float64."""
+        return Readout(self.weight.double(), self.bias.double())
+
 
 @dataclass(frozen=True, eq=False)
 class NetworkParts:
@@ -72,12 +80,12 @@ class NetworkParts:
     [N, A], each row on its own.
     """
 
-    scaling: fx.GraphModule
+    scaling: Program
     scaled_values: Tensor  # [256, C], the scaled value of each grey level in each channel
     convolutions: tuple[Convolution, ...]
     hidden_weight: Tensor  # [U, F]
     hidden_bias: Tensor  # [U]
-    tail: fx.GraphModule | Readout
+    tail: Program | Readout
 
     @property
     def actions(self) -> int:
@@ -95,7 +103,7 @@ class NetworkParts:
 
         `states` are uint8 [N, C, H, W].
         """
-        inputs: Tensor = self.scaling(states).to(self.hidden_weight.dtype)
+        inputs = self.scaling(states).to(self.hidden_weight.dtype)
         outputs = []
         for layer in self.convolutions:
             outputs.append(layer(inputs))
@@ -104,8 +112,7 @@ class NetworkParts:
 
     def q_values(self, states: Tensor) -> Tensor:
         """Q-values [N, A] of uint8 states [N, C, H, W]."""
-        q_values: Tensor = self.tail(self.pre_activations(states)[1])
-        return q_values
+        return self.tail(self.pre_activations(states)[1])
 
     def differences_only(self) -> "NetworkParts":
         """Drop hidden units with equal weight for all actions; Q-values are then exact up to a number per state.
@@ -128,14 +135,10 @@ class NetworkParts:
     def double(self) -> "NetworkParts":
         """The same network in float64. The states are still scaled in float32, as the policy does."""
         layers = (replace(layer, weight=layer.weight.double(), bias=layer.bias.double()) for layer in self.convolutions)
-        if isinstance(self.tail, Readout):
-            tail: fx.GraphModule | Readout = Readout(self.tail.weight.double(), self.tail.bias.double())
-        else:
-            tail = copy.deepcopy(self.tail).double()
         return replace(
             self,
             convolutions=tuple(layers),
             hidden_weight=self.hidden_weight.double(),
             hidden_bias=self.hidden_bias.double(),
-            tail=tail,
+            tail=self.tail.double(),
         )

@@ -1,227 +1,239 @@
-"""Split a network with torch.fx into scaling, convolutions, hidden layer and tail."""
+"""Split a recorded network into scaling, convolutions, hidden layer and tail."""
 
-import copy
-import operator
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import Enum
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
 
 from nrmap.ablation.operations import (
-    ELEMENTWISE,
-    ROW_BY_ROW,
-    NotTraceable,
-    bias_of,
-    convolution,
-    flattens,
+    COPIES,
+    KEEP_ZERO,
+    MOVES,
+    NO_PADDING,
+    Padding,
+    bias_or_zeros,
+    channel_scaling,
+    convolution_of,
+    for_any_batch,
     frozen_float32,
     is_affine,
-    keeps_rows_apart,
-    operation_of,
+    is_pointwise,
+    matrix_of,
+    padding_of,
+    treats_states_apart,
 )
 from nrmap.ablation.parts import Convolution, NetworkParts, Readout
+from nrmap.ablation.recording import STATES, Call, NotTraceable, Program, Value, record
 
 
 class _Role(Enum):
-    """Role of a value in the traced network."""
+    """Role of a value in the recorded network."""
 
     PIXELS = "states, scaled pixel by pixel"
     MAP = "outputs of the latest convolution"
-    FEATURES = "flattened outputs of the last convolution"
-    HIDDEN = "pre-activations of the hidden layer"
-    AFFINE = "affine in relu(HIDDEN), row by row"
-    ROWS = "any other function of HIDDEN, row by row"
-    CONSTANT = "equal for all states"
+    FEATURES = "outputs of the last convolution, rearranged"
+    HIDDEN = "pre-activations of the hidden layer, rearranged"
+    AFFINE = "affine in relu(HIDDEN), state by state"
+    ROWS = "any other function of HIDDEN, state by state"
 
 
-_BEHIND_HIDDEN = {_Role.HIDDEN, _Role.AFFINE, _Role.ROWS}
+_BEHIND_FEATURES = {_Role.HIDDEN, _Role.AFFINE, _Role.ROWS}
 
 
-def trace(policy: object) -> NetworkParts:
-    """Split `policy` into its parts; copies the current weights.
+def trace(function: Callable[[Tensor], Tensor], states: Tensor) -> NetworkParts:
+    """Split `function` into its parts, with copies of the current weights; `states` [N, C, H, W] are examples.
 
-    Supported are torch.nn.Modules with arithmetic on single pixel values, then Conv2d and ReLU,
-    Flatten, Linear, and behind the first Linear layers any arithmetic that treats each row of the
-    batch on its own, e.g. dueling heads. Raises NotTraceable with the reason for any other policy.
+    Supported are arithmetic on single pixel values; convolutions, optionally with padding by zeros,
+    batch normalisation in evaluation mode and ReLU; Flatten; Linear; and then any operations that
+    treat each state on its own, e.g. dueling heads, or mean or softmax over atoms. Raises
+    NotTraceable with the reason for any other function.
     """
-    if not isinstance(policy, nn.Module):
-        raise NotTraceable(f"it is a {type(policy).__name__}, not a torch.nn.Module")
-    try:
-        traced = fx.symbolic_trace(policy)
-    except Exception as error:  # the module's code may raise anything for a symbolic input
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise NotTraceable(f"torch.fx cannot trace it: {reason}") from error
-    return _Reader(traced).parts()
+    return _Reader(function, states).parts()
 
 
 class _Reader:
-    """Walks once through the traced graph and assigns a role to every value."""
+    """Walks once through the recorded calls and assigns a role to every value."""
 
-    def __init__(self, traced: fx.GraphModule) -> None:
-        self.traced = traced
-        self.modules = dict(traced.named_modules())
-        self.kinds: dict[fx.Node, _Role] = {}
+    def __init__(self, function: Callable[[Tensor], Tensor], states: Tensor) -> None:
+        self.recording = record(function, states)
+        self.states = len(states)
+        self.roles = {STATES: _Role.PIXELS}
+        self.scaled: Value | None = None  # the input of the first convolution
         self.convolutions: list[Convolution] = []
-        self.hidden: dict[fx.Node, nn.Linear] = {}
-        self.scaled: fx.Node | None = None
-        self.newest_map: fx.Node | None = None
-        self.result: fx.Node | None = None
+        self.newest_map: set[Value] = set()  # all copies
+        self.paddings: dict[Value, Padding] = {}
+        self.features: dict[Value, Tensor] = {}  # [N, …], indices into a flattened map [C, H, W]
+        self.hidden: dict[Value, tuple[Tensor, Tensor]] = {}  # weight [U, F] and bias [U]
 
     def parts(self) -> NetworkParts:
-        """Split the whole graph."""
-        for node in self.traced.graph.nodes:
-            if node.op == "output":
-                self._end(node)
-            else:
-                self.kinds[node] = self._kind(node)
-        assert self.result is not None
-        tail = self._tail(self.result)
-        hidden_weight = torch.cat([frozen_float32(layer.weight) for layer in self.hidden.values()])
-        affine = self.kinds[self.result] is _Role.AFFINE
-        scaling = self._scaling()
+        """Split the whole network."""
+        for call in self.recording.calls:
+            self.roles.update(dict.fromkeys(call.results, self._role(call)))
+        result = self.recording.result
+        if self.roles[result] not in _BEHIND_FEATURES or self.scaled is None:
+            raise NotTraceable("it is not made of convolutions, Flatten and Linear")
+        scaling = self._program({_Role.PIXELS}, {STATES: slice(None)}, self.scaled)
+        weights, biases = zip(*self.hidden.values(), strict=True)
+        units, unit = {}, 0
+        for value, bias in zip(self.hidden, biases, strict=True):
+            units[value] = slice(unit, unit + len(bias))
+            unit += len(bias)
+        tail, hidden_weight = self._program(_BEHIND_FEATURES, units, result), torch.cat(weights)
         return NetworkParts(
             scaling=scaling,
             scaled_values=_scaled_values(scaling, self.convolutions[0].weight),
             convolutions=tuple(self.convolutions),
             hidden_weight=hidden_weight,
-            hidden_bias=torch.cat([bias_of(layer) for layer in self.hidden.values()]),
-            tail=_readout(tail, hidden_weight) if affine else tail,
+            hidden_bias=torch.cat(biases),
+            tail=_readout(tail, hidden_weight) if self.roles[result] is _Role.AFFINE else tail,
         )
 
-    def _kind(self, node: fx.Node) -> _Role:
-        if node.op == "placeholder":
-            if _Role.PIXELS in self.kinds.values():
-                raise NotTraceable("it takes more than one argument")
-            return _Role.PIXELS
-        if node.op == "get_attr":
-            return _Role.CONSTANT
-        operation = operation_of(node, self.modules)
-        kinds = {self.kinds[argument] for argument in node.all_input_nodes} - {_Role.CONSTANT}
-        if not kinds or operation == "size" or (operation == "getattr" and node.args[1] == "shape"):
-            return _Role.CONSTANT
-        if kinds == {_Role.PIXELS}:
-            return self._of_pixels(node, operation)
-        if kinds == {_Role.MAP}:
-            return self._of_map(node, operation)
-        if kinds == {_Role.FEATURES}:
-            return self._of_features(node, operation)
-        if kinds <= _BEHIND_HIDDEN:
-            return self._of_rows(node, operation, kinds)
-        raise NotTraceable(f"its {node.name} mixes values from different depths")
+    def _role(self, call: Call) -> _Role:
+        roles = {self.roles[value] for value in call.inputs}
+        if roles == {_Role.PIXELS}:
+            return self._of_pixels(call)
+        dtype = call.argument("dtype") if call.name == "to_copy" else None
+        if dtype not in (None, torch.float32, torch.float64):
+            raise NotTraceable(f"it computes in {dtype}")
+        if roles == {_Role.MAP}:
+            return self._of_map(call)
+        if roles == {_Role.FEATURES}:
+            return self._of_features(call)
+        if roles <= _BEHIND_FEATURES:
+            return self._behind_features(call, roles)
+        raise NotTraceable(f"its {call.name} mixes values from different depths")
 
-    def _of_pixels(self, node: fx.Node, operation: str) -> _Role:
-        if operation in ELEMENTWISE:
-            return _Role.PIXELS
-        if operation != "conv" or self.scaled is not None:
-            raise NotTraceable(f"its {node.name} reads the states, where only scaling and one convolution may")
-        self.scaled = node.all_input_nodes[0]
-        return self._convolve(node)
+    def _of_pixels(self, call: Call) -> _Role:
+        if call.name == "convolution":
+            if self.scaled is not None:
+                raise NotTraceable("several convolutions read the states")
+            (self.scaled,) = call.inputs
+            return self._convolve(call)
+        scales = call.name in COPIES or (is_pointwise(call) and self._treats_states_apart(call))
+        if not self._pads(call) and not scales:
+            raise NotTraceable(f"its {call.name} reads the states, where only scaling and one convolution may")
+        return _Role.PIXELS
 
-    def _of_map(self, node: fx.Node, operation: str) -> _Role:
-        if self.newest_map not in node.all_input_nodes:
-            raise NotTraceable(f"its convolutions branch at {node.name}")
-        if flattens(node, operation, self.modules):
+    def _of_map(self, call: Call) -> _Role:
+        newest = call.inputs[0]
+        if len(call.inputs) > 1 or newest not in self.newest_map:
+            raise NotTraceable(f"its convolutions branch at {call.name}")
+        if call.name in COPIES:
+            self._pads(call)
+            self.newest_map.update(call.results)
+            return _Role.MAP
+        if call.name in MOVES and newest not in self.paddings and self._treats_states_apart(call):
+            shape = self.recording.shapes[newest][1:]
+            indices = torch.arange(shape.numel(), device=self.convolutions[0].weight.device).view(shape)
+            self._rearrange(call, {newest: indices.repeat(self.states, 1, 1, 1)})
             return _Role.FEATURES
-        if _Role.FEATURES in self.kinds.values():
-            raise NotTraceable(f"its convolutions go on behind Flatten at {node.name}")
-        if operation == "conv":
-            return self._convolve(node)
-        if operation == "relu":
-            self.convolutions[-1] = replace(self.convolutions[-1], relu=True)
-        elif operation not in ("identity", "cast"):
-            raise NotTraceable(f"its {node.name} stands between convolutions")
-        self.newest_map = node
+        if self.features:
+            raise NotTraceable(f"its {call.name} goes on behind Flatten")
+        if call.name == "convolution":
+            return self._convolve(call)
+        if not self._pads(call):
+            self.convolutions[-1] = self._with(call, self.convolutions[-1])
+        self.newest_map = {call.results[0]}
         return _Role.MAP
 
-    def _convolve(self, node: fx.Node) -> _Role:
-        layer = self.modules[str(node.target)]
-        assert isinstance(layer, nn.Conv2d)
-        self.convolutions.append(convolution(layer))
-        self.newest_map = node
+    def _convolve(self, call: Call) -> _Role:
+        self.convolutions.append(convolution_of(call, self.paddings.get(call.inputs[0], NO_PADDING)))
+        self.newest_map = set(call.results)
         return _Role.MAP
 
-    def _of_features(self, node: fx.Node, operation: str) -> _Role:
-        if operation in ("identity", "cast"):
+    def _pads(self, call: Call) -> bool:
+        """True if `call` pads with zeros; notes how far its results are padded."""
+        padding = padding_of(call)
+        before = [self.paddings[value] for value in call.inputs if value in self.paddings]
+        if before and padding is None and call.name not in COPIES | KEEP_ZERO:
+            raise NotTraceable(f"its {call.name} stands between padding and a convolution")
+        if padding is not None or before:
+            sides = zip(padding or NO_PADDING, *before[:1] or [NO_PADDING], strict=True)
+            left, right, top, bottom = (sum(side) for side in sides)
+            self.paddings[call.results[0]] = left, right, top, bottom
+        return padding is not None
+
+    @staticmethod
+    def _with(call: Call, layer: Convolution) -> Convolution:
+        """`layer` with the ReLU, batch normalisation or arithmetic of `call` behind it."""
+        if call.name == "relu":
+            return replace(layer, relu=True)
+        scaling = channel_scaling(call, layer.channels)
+        if scaling is None or layer.relu:
+            raise NotTraceable(f"its {call.name} stands between convolutions" + " behind a ReLU" * layer.relu)
+        scale, shift = scaling  # float64 [O]
+        weight, bias = layer.weight.double() * scale[:, None, None, None], layer.bias.double() * scale + shift
+        return replace(layer, weight=weight.float(), bias=bias.float())
+
+    def _of_features(self, call: Call) -> _Role:
+        if call.name in MOVES and self._treats_states_apart(call):
+            self._rearrange(call, self.features)
             return _Role.FEATURES
-        if operation != "linear":
-            raise NotTraceable(f"its {node.name} stands between Flatten and Linear")
-        layer = self.modules[str(node.target)]
-        assert isinstance(layer, nn.Linear)
-        self.hidden[node] = layer
+        product = matrix_of(call)
+        if product is None or product[0].ndim != 2:
+            raise NotTraceable(f"its {call.name} stands between Flatten and Linear")
+        matrix, bias = product  # [F', U], [U]
+        order = self.features[call.inputs[0]][0]  # [F']
+        features = self.recording.shapes[next(iter(self.newest_map))][1:].numel()
+        weight = frozen_float32(matrix.T)  # [U, F']
+        weight = weight.new_zeros(len(weight), features).index_add_(1, order, weight)  # [U, F]
+        self.hidden[call.results[0]] = weight, bias_or_zeros(bias, weight)
         return _Role.HIDDEN
 
-    def _of_rows(self, node: fx.Node, operation: str, kinds: set[_Role]) -> _Role:
-        if operation == "relu":
-            return _Role.AFFINE if kinds == {_Role.HIDDEN} else _Role.ROWS
-        if operation not in ROW_BY_ROW or not keeps_rows_apart(node, operation):
-            raise NotTraceable(f"its {node.name} behind the hidden layer is not supported")
-        affine = is_affine(node, operation, lambda argument: self.kinds[argument] is not _Role.CONSTANT)
-        return _Role.AFFINE if affine and kinds == {_Role.AFFINE} else _Role.ROWS
+    def _rearrange(self, call: Call, indices: Mapping[Value, Tensor]) -> None:
+        """Apply `call`, which only moves numbers, to the indices of features."""
+        if call.name in COPIES:
+            self.features[call.results[0]] = indices[call.inputs[0]]
+            return
+        results = for_any_batch(call, self.recording.shapes)(indices.__getitem__)
+        self.features.update(
+            zip(call.results, results if isinstance(results, list | tuple) else [results], strict=True)
+        )
 
-    def _end(self, node: fx.Node) -> None:
-        result = node.args[0]
-        if not isinstance(result, fx.Node):
-            raise NotTraceable("it does not return a single tensor")
-        if self.kinds[result] not in _BEHIND_HIDDEN:
-            raise NotTraceable("it is not made of convolutions, Flatten and Linear")
-        self.result = result
+    def _behind_features(self, call: Call, roles: set[_Role]) -> _Role:
+        if not self._treats_states_apart(call):
+            raise NotTraceable(f"its {call.name} behind the hidden layer is not supported")
+        if call.name == "relu" and roles == {_Role.HIDDEN}:
+            return _Role.AFFINE
+        if (call.name in MOVES and len(roles) == 1) or (is_affine(call) and roles == {_Role.AFFINE}):
+            return roles.pop()
+        return _Role.ROWS
 
-    def _scaling(self) -> fx.GraphModule:
-        """Module that maps uint8 states to the float32 inputs of the first convolution."""
-        graph = fx.Graph()
-        copies: dict[fx.Node, fx.Node] = {}
-        for node in self.traced.graph.nodes:
-            if self.kinds.get(node) in (_Role.PIXELS, _Role.CONSTANT):
-                _copy(node, graph, copies)
-        assert self.scaled is not None
-        graph.output(graph.call_method("float", (copies[self.scaled],)))
-        return _module(self.traced, graph)
+    def _treats_states_apart(self, call: Call) -> bool:
+        return treats_states_apart(call, self.recording.shapes, self.states)
 
-    def _tail(self, result: fx.Node) -> fx.GraphModule:
-        """Module that maps hidden pre-activations [N, U] to Q-values [N, A]."""
-        graph = fx.Graph()
-        hidden = graph.placeholder("hidden")
-        copies: dict[fx.Node, fx.Node] = {}
-        unit = 0
-        for node in self.traced.graph.nodes:
-            if node in self.hidden:
-                stop = unit + self.hidden[node].out_features
-                copies[node] = graph.call_function(operator.getitem, (hidden, (slice(None), slice(unit, stop))))
-                unit = stop
-            elif self.kinds.get(node) in {*_BEHIND_HIDDEN, _Role.CONSTANT}:
-                _copy(node, graph, copies)
-        if result not in copies:
-            raise NotTraceable(f"its {result.name} depends on the shape of the states")
-        graph.output(copies[result])
-        return _module(self.traced, graph)
+    def _program(self, roles: set[_Role], inputs: Mapping[Value, slice], result: Value) -> Program:
+        """The recorded function from `inputs` to `result` through values of these roles."""
+        calls, aliases = [], {}
+        for call in self.recording.calls:
+            if self.roles[call.results[0]] not in roles or call.results[0] in inputs:
+                continue
+            # A cast would spoil float64; behind the hidden layer all casts are between floating-point types.
+            if padding_of(call) is not None or (call.name in COPIES and _Role.PIXELS not in roles):
+                aliases[call.results[0]] = call.inputs[0]
+            else:
+                calls.append(
+                    for_any_batch(call, self.recording.shapes).map_constants(lambda tensor: tensor.detach().clone())
+                )
+        return Program(tuple(calls), inputs, result, aliases)
 
 
-def _copy(node: fx.Node, graph: fx.Graph, copies: dict[fx.Node, fx.Node]) -> None:
-    """Copy `node` to `graph` if all its inputs are there; a tail, for instance, has no sizes of the states."""
-    if all(argument in copies for argument in node.all_input_nodes) or node.op == "placeholder":
-        copies[node] = graph.node_copy(node, copies.__getitem__)
-
-
-def _module(traced: fx.GraphModule, graph: fx.Graph) -> fx.GraphModule:
-    """A module of `graph` with its own copies of the layers and constants of `traced`."""
-    module = copy.deepcopy(fx.GraphModule(traced, graph)).requires_grad_(False).eval()
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    return module
-
-
-def _readout(tail: nn.Module, hidden_weight: Tensor) -> Readout:
+def _readout(tail: Program, hidden_weight: Tensor) -> Readout:
     """Matrix and bias of a tail that is affine in relu(h), read off in float64."""
     units = torch.eye(len(hidden_weight), dtype=torch.float64, device=hidden_weight.device)
-    outputs = copy.deepcopy(tail).double()(torch.cat([torch.zeros_like(units[:1]), units]))  # [1 + U, A]
+    outputs = tail.double()(torch.cat([torch.zeros_like(units[:1]), units]))  # [1 + U, A]
     return Readout((outputs[1:] - outputs[0]).float().T.contiguous(), outputs[0].float())
 
 
-def _scaled_values(scaling: nn.Module, weight: Tensor) -> Tensor:
+def _scaled_values(scaling: Program, weight: Tensor) -> Tensor:
     """The scaled values of the grey levels 0 to 255 in each channel, [256, C]."""
     levels = torch.arange(256, dtype=torch.uint8, device=weight.device)
-    scaled: Tensor = scaling(levels.view(256, 1, 1, 1).repeat(1, weight.shape[1], 1, 1))
+    try:
+        scaled = scaling(levels.view(256, 1, 1, 1).repeat(1, weight.shape[1], 1, 1))
+    except RuntimeError as error:  # constants of another shape
+        raise NotTraceable("its scaling is not the same for all pixels") from error
     if scaled.shape != (256, weight.shape[1], 1, 1):
         raise NotTraceable("its scaling is not the same for all pixels")
-    return scaled.flatten(1)
+    return scaled.flatten(1).float()

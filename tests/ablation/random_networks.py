@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nrmap.ablation import AblationSpec
+from nrmap.policies.agent import Agent
 
 
 class RandomNetwork(nn.Module):
@@ -51,8 +52,13 @@ class Example:
     spec: AblationSpec
 
     @property
-    def state_shape(self) -> tuple[int, int, int]:
-        return tuple(self.states.shape[1:])
+    def agent(self) -> Agent:
+        return agent_of(self.policy, tuple(self.states.shape[1:]))
+
+
+def agent_of(policy: nn.Module, state_shape: tuple[int, int, int]) -> Agent:
+    """An agent whose `policy` takes uint8 states."""
+    return Agent(policy, state_shape, input_scale=None)
 
 
 def _hidden(inputs: int, units: int, outputs: int) -> nn.Sequential:

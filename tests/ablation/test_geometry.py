@@ -9,14 +9,15 @@ axes = st.builds(
     Axis,
     kernel=st.integers(1, 5),
     stride=st.integers(1, 6),
-    padding=st.integers(0, 4),
+    before=st.integers(0, 4),
+    after=st.integers(0, 4),
     dilation=st.integers(1, 3),
 )
 
 
 def reads(axis: Axis, output: int, inputs: int) -> dict[int, int]:
     """The input read by each tap of an output, without padding: {tap: input}."""
-    positions = {tap: output * axis.stride - axis.padding + tap * axis.dilation for tap in range(axis.kernel)}
+    positions = {tap: output * axis.stride - axis.before + tap * axis.dilation for tap in range(axis.kernel)}
     return {tap: position for tap, position in positions.items() if 0 <= position < inputs}
 
 
@@ -28,8 +29,8 @@ def hull(values: list[int]) -> range:
 def test_outputs_taps_and_sources(axis, inputs):
     outputs = axis.outputs(inputs)
     assume(outputs > 0)
-    last_tap = (outputs - 1) * axis.stride - axis.padding + (axis.kernel - 1) * axis.dilation
-    assert last_tap < inputs + axis.padding <= last_tap + axis.stride
+    last_tap = (outputs - 1) * axis.stride - axis.before + (axis.kernel - 1) * axis.dilation
+    assert last_tap < inputs + axis.after <= last_tap + axis.stride
     for output in range(outputs):
         read = reads(axis, output, inputs)
         for source in range(inputs):
@@ -80,4 +81,6 @@ def test_strips_are_blocks_of_inputs_that_reach_the_same_outputs(axis, inputs):
 
 
 def test_the_first_nature_convolution_has_blocks_of_its_stride():
-    assert strips(Axis(kernel=8, stride=4, padding=0, dilation=1), 84) == [range(k, k + 4) for k in range(0, 84, 4)]
+    assert strips(Axis(kernel=8, stride=4, before=0, after=0, dilation=1), 84) == [
+        range(k, k + 4) for k in range(0, 84, 4)
+    ]

@@ -11,6 +11,7 @@ from random_networks import (
     Example,
     ScaledPolicy,
     ablated_one_by_one,
+    agent_of,
     examples,
     in_double,
     plain_network,
@@ -22,12 +23,13 @@ from torch import Tensor, nn
 from nrmap.ablation import AblationSpec, make_engine
 from nrmap.ablation.exactness import compare
 from nrmap.ablation.trace import trace
+from nrmap.policies.agent import Agent
 from nrmap.support.errors import NrmapError
 
 
 def ablated(example: Example, engine: str, **options: int) -> tuple[Tensor, Tensor]:
     """All ablated and clean Q-values; checks that the chunks are consecutive."""
-    made = make_engine(example.policy, spec=example.spec, engine=engine, state_shape=example.state_shape, **options)
+    made = make_engine(example.agent, spec=example.spec, engine=engine, **options)
     assert made.name == engine
     q_values, clean = [], []
     for chunk in made.ablate(example.states):
@@ -59,7 +61,7 @@ def test_every_q_value_is_exact(example, engine):
     same = unchanged(example.states, example.spec)
     assert torch.equal(q_values[same], beside(clean, q_values)[same])
     # What the engine calls rounding is at least what it gets wrong.
-    made = make_engine(example.policy, spec=example.spec, engine=engine, state_shape=example.state_shape)
+    made = make_engine(example.agent, spec=example.spec, engine=engine)
     change, exact_change = q_values - beside(clean, q_values).double(), exact - beside(exact_clean, exact)
     assert (change - exact_change).abs().max() <= made.rounding_floor
 
@@ -67,9 +69,7 @@ def test_every_q_value_is_exact(example, engine):
 @settings(max_examples=30)
 @given(example=examples())
 def test_differences_of_actions_alone_are_exact_too(example):
-    made = make_engine(
-        example.policy, spec=example.spec, engine="incremental", state_shape=example.state_shape, differences_only=True
-    )
+    made = make_engine(example.agent, spec=example.spec, engine="incremental", differences_only=True)
     q_values = torch.cat([chunk.q_values for chunk in made.ablate(example.states)])
     exact = ablated_one_by_one(in_double(example.policy), example.states, example.spec)
     scale = exact.abs().amax(dim=-1, keepdim=True).clamp(min=1)
@@ -82,7 +82,7 @@ def test_differences_of_actions_alone_are_exact_too(example):
 def test_differences_of_actions_need_only_the_advantages():
     network = plain_network(nn.Conv2d(2, 4, 3), nn.ReLU(), size=(2, 6, 6))
     policy = ScaledPolicy(network, 1 / 255, 0.0).eval()
-    parts = trace(policy)
+    parts = trace(policy, random_states(3, 2, 6, 6))
     fewer = parts.differences_only()
     assert len(parts.hidden_weight) == 7 + 5  # advantage and value
     assert len(fewer.hidden_weight) == 7
@@ -93,12 +93,13 @@ def test_differences_of_actions_need_only_the_advantages():
 @given(example=examples())
 def test_chunks_do_not_change_the_result(example):
     one_chunk, _ = ablated(example, "incremental")
-    engine = make_engine(example.policy, spec=example.spec, state_shape=example.state_shape)
+    engine = make_engine(example.agent, spec=example.spec)
     one_by_one = [next(engine.ablate(state[None])).q_values for state in example.states]
     assert compare(torch.cat(one_by_one), one_chunk.double()).exact
 
 
 def test_pixels_that_nothing_reads_have_the_clean_q_values():
+    torch.manual_seed(0)
     # Kernel 2, stride 3 on 11 columns: of each three the third is skipped, and so are the last two.
     network = nn.Sequential(nn.Conv2d(1, 3, (1, 2), (1, 3)), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 5 * 4, 2))
     policy = ScaledPolicy(network, 1 / 255, 0.0).eval()
@@ -137,13 +138,13 @@ def test_a_small_memory_budget_means_few_states_at_a_time():
     torch.manual_seed(2)
     network = plain_network(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), size=(1, 20, 20))
     example = Example(ScaledPolicy(network, 1 / 255, 0.0).eval(), random_states(7, 1, 20, 20), AblationSpec())
-    options = {"spec": example.spec, "state_shape": example.state_shape}
-    (whole,) = make_engine(example.policy, **options).ablate(example.states)
-    chunks = list(make_engine(example.policy, memory_budget=600_000, **options).ablate(example.states))
+    agent, spec = example.agent, example.spec
+    (whole,) = make_engine(agent, spec=spec).ablate(example.states)
+    chunks = list(make_engine(agent, spec=spec, memory_budget=600_000).ablate(example.states))
     assert 1 < len(chunks) <= 7
     assert compare(torch.cat([chunk.q_values for chunk in chunks]), whole.q_values.double()).exact
     with pytest.raises(NrmapError, match=r"memory budget of 1,000 bytes: one state takes [\d,]+"):
-        make_engine(example.policy, memory_budget=1000, **options)
+        make_engine(agent, spec=spec, memory_budget=1000)
 
 
 def test_chunks_are_ordinary_tensors():
@@ -160,24 +161,23 @@ def test_chunks_are_ordinary_tensors():
 
 @pytest.mark.parametrize("engine", ["incremental", "dense"])
 class TestRefusals:
-    def policy(self) -> ScaledPolicy:
+    def agent(self) -> Agent:
         torch.manual_seed(4)
-        return ScaledPolicy(plain_network(nn.Conv2d(1, 2, 3), nn.ReLU(), size=(1, 6, 6)), 1 / 255, 0.0).eval()
+        return Agent(plain_network(nn.Conv2d(1, 2, 3), nn.ReLU(), size=(1, 6, 6)), (1, 6, 6))
 
     @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
     def test_weights_that_are_not_finite(self, engine, bad):
-        policy = self.policy().requires_grad_(False)
-        policy.network.features[0].weight[0, 0, 0, 0] = bad
-        with pytest.raises(NrmapError, match=r"weight network\.features\.0\.weight .* NaN or infinite"):
-            make_engine(policy, spec=AblationSpec(), engine=engine, state_shape=(1, 6, 6))
+        agent = self.agent()
+        agent.function.features[0].weight[0, 0, 0, 0] = bad
+        with pytest.raises(NrmapError, match=r"weight function\.features\.0\.weight .* NaN or infinite"):
+            make_engine(agent, spec=AblationSpec(), engine=engine)
 
     def test_outputs_that_are_not_finite(self, engine):
-        policy = self.policy().requires_grad_(False)
-        for parameter in policy.parameters():
+        agent = self.agent()
+        for parameter in agent.parameters():
             parameter *= 1e15
-        made = make_engine(policy, spec=AblationSpec(), engine=engine, state_shape=(1, 6, 6))
-        with pytest.raises(NrmapError, match="outputs for state 0 or its ablations are NaN or infinite"):
-            list(made.ablate(random_states(1, 1, 6, 6)))
+        with pytest.raises(NrmapError, match="outputs are NaN or infinite"):
+            make_engine(agent, spec=AblationSpec(), engine=engine)
 
     @pytest.mark.parametrize(
         "states",
@@ -189,15 +189,22 @@ class TestRefusals:
         ],
     )
     def test_states_of_another_kind(self, engine, states):
-        made = make_engine(self.policy(), spec=AblationSpec(), engine=engine, state_shape=(1, 6, 6))
+        made = make_engine(self.agent(), spec=AblationSpec(), engine=engine)
         with pytest.raises(NrmapError, match=r"states are .* expected torch.uint8 \[N, 1, 6, 6\]"):
             list(made.ablate(states))
 
 
-def test_a_policy_that_has_changed_is_noticed():
-    policy = TestRefusals().policy().requires_grad_(False)
-    engine = make_engine(policy, spec=AblationSpec(), state_shape=(1, 6, 6))
-    policy.network.features[0].weight += 1
+def test_ablated_outputs_that_are_not_finite():
+    agent = Agent(lambda states: torch.stack([states.mean((1, 2, 3)), 1 / states.amax((1, 2, 3))], 1), (1, 2, 2))
+    states = torch.tensor([[[[0, 9], [0, 0]]]], dtype=torch.uint8)
+    with pytest.raises(NrmapError, match="outputs for state 0 or its ablations are NaN or infinite"):
+        list(make_engine(agent, spec=AblationSpec(), engine="dense").ablate(states))
+
+
+def test_an_agent_that_has_changed_is_noticed():
+    agent = TestRefusals().agent()
+    engine = make_engine(agent, spec=AblationSpec())
+    agent.function.features[0].weight += 1
     with pytest.raises(NrmapError, match="make a new engine"):
         list(engine.ablate(random_states(1, 1, 6, 6)))
 
@@ -218,39 +225,35 @@ def test_specs_that_make_no_sense(options, message):
 
 def test_engines_are_named():
     with pytest.raises(NrmapError, match=r"unknown engine 'incremental ': did you mean incremental"):
-        make_engine(TestRefusals().policy(), spec=AblationSpec(), engine="incremental ", state_shape=(1, 6, 6))
-    with pytest.raises(NrmapError, match=r"state_shape: expected .* ScaledPolicy is no Agent"):
-        make_engine(TestRefusals().policy(), spec=AblationSpec())
+        make_engine(TestRefusals().agent(), spec=AblationSpec(), engine="incremental ")
 
 
-class Squared(nn.Module):
+def squared(states: Tensor) -> Tensor:
     """A function that the incremental engine does not support."""
-
-    def forward(self, states: Tensor) -> Tensor:
-        return states.float().flatten(1)[:, :3].square()
+    return states.float().flatten(1)[:, :3].square()
 
 
 def test_auto_falls_back_with_one_warning_and_is_exact():
     states = random_states(2, 1, 5, 6)
-    with pytest.warns(UserWarning, match="dense batches.*: its flatten") as warned:
-        engine = make_engine(Squared(), spec=AblationSpec(), state_shape=(1, 5, 6))
+    with pytest.warns(UserWarning, match="dense batches.*: its view reads the states") as warned:
+        engine = make_engine(agent_of(squared, (1, 5, 6)), spec=AblationSpec())
     assert len(warned) == 1
     assert engine.name == "dense"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         chunks = list(engine.ablate(states))
-    exact = ablated_one_by_one(Squared(), states, AblationSpec())
+    exact = ablated_one_by_one(squared, states, AblationSpec())
     assert torch.equal(torch.cat([chunk.q_values for chunk in chunks]), exact)
 
 
 def test_no_warning_without_need():
-    policy = TestRefusals().policy()
+    agent = agent_of(squared, (1, 5, 6))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert make_engine(policy, spec=AblationSpec(), state_shape=(1, 6, 6)).name == "incremental"
-        assert make_engine(Squared(), spec=AblationSpec(), engine="dense", state_shape=(1, 5, 6)).name == "dense"
-    with pytest.raises(NrmapError, match=r"engine=incremental cannot ablate this policy: .*; use engine=dense"):
-        make_engine(Squared(), spec=AblationSpec(), engine="incremental", state_shape=(1, 5, 6))
+        assert make_engine(TestRefusals().agent(), spec=AblationSpec()).name == "incremental"
+        assert make_engine(agent, spec=AblationSpec(), engine="dense").name == "dense"
+    with pytest.raises(NrmapError, match=r"engine=incremental cannot ablate agent: .*; use engine=dense"):
+        make_engine(agent, spec=AblationSpec(), engine="incremental")
 
 
 def test_any_function_of_states_can_be_ablated_densely():
@@ -258,7 +261,7 @@ def test_any_function_of_states_can_be_ablated_densely():
         sums = states.float().sum(dim=(1, 2, 3))
         return torch.stack([sums, -sums], dim=1)
 
-    engine = make_engine(brightness, spec=AblationSpec(channels="each"), engine="dense", state_shape=(2, 3, 4))
+    engine = make_engine(agent_of(brightness, (2, 3, 4)), spec=AblationSpec(channels="each"), engine="dense")
     states = random_states(2, 2, 3, 4)
     q_values = torch.cat([chunk.q_values for chunk in engine.ablate(states)])
     assert torch.equal(q_values, ablated_one_by_one(brightness, states, AblationSpec(channels="each")))

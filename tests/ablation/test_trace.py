@@ -1,25 +1,28 @@
-"""The tracer: supported networks equal their parts; others are refused with a reason."""
+"""The tracer: supported networks equal their parts and are ablated exactly; others are refused with a reason."""
 
-import operator
+import copy
+from collections.abc import Callable
 
 import pytest
 import torch
-from random_networks import random_states
+from random_networks import ablated_one_by_one, random_states
 from torch import Tensor, nn
 from torch.nn import functional
 
 from nrmap.ablation import AblationSpec, make_engine
 from nrmap.ablation.exactness import compare
-from nrmap.ablation.operations import NotTraceable
-from nrmap.ablation.parts import Readout
+from nrmap.ablation.parts import NetworkParts, Readout
+from nrmap.ablation.recording import NotTraceable
 from nrmap.ablation.trace import trace
+from nrmap.policies.agent import Agent
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
 
 SHAPE = (2, 10, 9)
+ACTIONS, ATOMS = 3, 4
 
 
-class Policy(nn.Module):
-    """Layers for subclasses to combine; `forward` is the plain network."""
+class Network(nn.Module):
+    """Layers for subclasses to combine; `forward` is the plain network. States are float, 0 to 255."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,60 +31,84 @@ class Policy(nn.Module):
         self.second = nn.Conv2d(4, 6, 2)
         self.hidden = nn.Linear(6 * 3 * 3, 8)
         self.other_hidden = nn.Linear(6 * 3 * 3, 5)
-        self.out = nn.Linear(8, 3)
-        self.other_out = nn.Linear(5, 3)
-        self.deep_out = nn.Linear(3, 3)
+        self.out = nn.Linear(8, ACTIONS)
+        self.other_out = nn.Linear(5, ACTIONS)
+        self.deep_out = nn.Linear(ACTIONS, ACTIONS)
+        self.atoms = nn.Linear(8, ACTIONS * ATOMS)
         self.dropout = nn.Dropout()
-        self.mean = nn.Buffer(torch.rand(2, 1, 1))
-        self.offset = nn.Parameter(torch.rand(3))
+        self.register_buffer("mean", torch.rand(2, 1, 1))
+        self.register_buffer("support", torch.linspace(-2, 3, ATOMS))
+        self.offset = nn.Parameter(torch.rand(ACTIONS))
 
     def maps(self, states: Tensor) -> Tensor:
         return functional.relu(self.second(torch.relu(self.first(states / 255))))
 
+    def units(self, states: Tensor) -> Tensor:
+        return functional.relu(self.hidden(self.maps(states).flatten(1)))
+
     def forward(self, states: Tensor) -> Tensor:
-        return self.out(functional.relu(self.hidden(self.maps(states.float()).flatten(1))))
+        return self.out(self.units(states))
 
 
-class ReshapeBySize(Policy):
+class ReshapeBySize(Network):
     def forward(self, states: Tensor) -> Tensor:
-        maps = self.maps(states.float())
+        maps = self.maps(states)
         return self.out(self.hidden(maps.view(maps.size(0), -1)).relu())
 
 
-class ReshapeByShape(Policy):
+class ReshapeByLength(Network):
     def forward(self, states: Tensor) -> Tensor:
-        maps = self.maps(states.to(torch.float32)).contiguous()
-        return self.out(self.hidden(maps.reshape(maps.shape[0], -1)).relu_())
+        maps = self.maps(states).contiguous()
+        return self.out(self.hidden(maps.reshape(len(maps), -1)).relu_()).view(maps.shape[0], ACTIONS)
 
 
-class ChannelsScaledApart(Policy):
+class ChannelsScaledApart(Network):
     def forward(self, states: Tensor) -> Tensor:
-        return super().forward((states.float() / 100 - self.mean) * 2)
+        return super().forward((states / 100 - self.mean).clamp(min=-0.5) * 2)
 
 
-class SharedHiddenSlices(Policy):
+class SharedHiddenSlices(Network):
     """Value and advantage read halves of one hidden layer, as in stable-baselines' and RLlib's dueling heads."""
 
     def forward(self, states: Tensor) -> Tensor:
-        hidden = torch.relu(self.hidden(torch.flatten(self.maps(states.float()), 1)))
+        hidden = self.units(states)
         both = torch.cat([hidden[:, :4], -hidden[:, 4:]], dim=1)
         advantage = self.out(both) * 0.5
         return advantage - torch.mean(advantage, 1, keepdim=True) + hidden[:, :1] / 4
 
 
-class TwoHiddenLayersAdded(Policy):
+class SplitBeforeRelu(Network):
     def forward(self, states: Tensor) -> Tensor:
-        features = self.dropout(self.maps(states.float())).flatten(start_dim=1)
+        one, other = self.hidden(self.maps(states).flatten(1)).split([2, 6], dim=1)
+        return self.out(torch.cat([other.relu(), one.relu()], dim=-1))
+
+
+class TwoHiddenLayersAdded(Network):
+    def forward(self, states: Tensor) -> Tensor:
+        features = self.dropout(self.maps(states)).flatten(start_dim=1)
         return self.out(self.hidden(features).relu()) + self.other_out(self.other_hidden(features).relu()) + self.offset
 
 
-class MapsFlattenedTwice(Policy):
+class MapsFlattenedTwice(Network):
     def forward(self, states: Tensor) -> Tensor:
-        maps = self.maps(states.float())
+        maps = self.maps(states)
         return self.out(self.hidden(maps.flatten(1)).relu()) - self.other_out(self.other_hidden(maps.flatten(1)).relu())
 
 
-class CastToItsWeights(Policy):
+class ChannelsLastFeatures(Network):
+    """Features in the order of TensorFlow: row, column, channel."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.out(self.hidden(self.maps(states).permute(0, 2, 3, 1).flatten(1)).relu())
+
+
+class SomeFeatures(Network):
+    def forward(self, states: Tensor) -> Tensor:
+        features = self.maps(states).flatten(2)[:, 1:].flatten(1)  # without channel 0
+        return self.out(self.hidden(torch.cat([features, features[:, :9]], dim=1)).relu())
+
+
+class CastToItsWeights(Network):
     """Casts of a policy that may run in half precision."""
 
     def forward(self, states: Tensor) -> Tensor:
@@ -89,175 +116,253 @@ class CastToItsWeights(Policy):
         return (self.out(self.hidden(features).relu()) + self.offset * 2).to(self.out.weight.dtype)
 
 
-class Deep(Policy):
+class Functional(Network):
+    def forward(self, states: Tensor) -> Tensor:
+        maps = functional.conv2d(states / 255, self.first.weight, self.first.bias, stride=(2, 2))
+        maps = functional.conv2d(maps.relu(), self.second.weight).relu()
+        hidden = functional.linear(maps.flatten(1), self.hidden.weight).relu()
+        return functional.linear(hidden, self.out.weight, self.out.bias)
+
+
+class Wrapped(Network):
+    """Modules in modules, lists and loops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Sequential(self.first, nn.ReLU(inplace=True)), self.second, nn.ReLU(inplace=True))
+        self.heads = nn.ModuleList([nn.Sequential(nn.Flatten(), self.hidden, nn.ReLU(), self.out)])
+
+    def forward(self, states: Tensor) -> Tensor:
+        q_values = [head(self.body(states.div(255))) for head in self.heads]
+        return sum(q_values) / len(q_values)
+
+
+class UnusedBranch(Network):
+    """An auxiliary head that does not contribute."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        maps = self.maps(states)
+        self.auxiliary = functional.max_pool2d(maps, 3).sum()
+        return self.out(self.hidden(maps.flatten(1)).relu())
+
+
+class Padded(Network):
+    """Zeros around states and maps, different on each side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.hidden = nn.Conv2d(2, 4, 4, 3, padding=(1, 2)), nn.Linear(6 * 5 * 4, 8)
+        self.second, self.pad = nn.Conv2d(4, 6, 2, padding="same"), nn.ZeroPad2d((1, 0, 2, 1))
+
+    def forward(self, states: Tensor) -> Tensor:
+        maps = torch.relu(self.first(functional.pad(states, (0, 1)) / 255))
+        return self.out(self.hidden(self.second(self.pad(maps)).relu()[:, :, 2:].flatten(1)).relu())
+
+
+class Normalised(Network):
+    """Batch normalisation behind the convolutions, and scaling of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for channels in (4, 6))
+        for norm in self.norms:
+            for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+                nn.init.uniform_(tensor, 0.2, 1.5)
+        self.norms[1].affine = False
+        self.register_buffer("gain", torch.tensor([0.5, -2.0, 1.0, 3.0])[:, None, None])
+
+    def forward(self, states: Tensor) -> Tensor:
+        maps = self.norms[0](self.first(states / 255) * self.gain).relu()
+        return self.out(self.hidden(self.norms[1](self.second(maps)).relu().flatten(1)).relu())
+
+
+class QuantileMeans(Network):
+    def forward(self, states: Tensor) -> Tensor:
+        return self.atoms(self.units(states)).view(-1, ATOMS, ACTIONS).mean(dim=1)
+
+
+class QuantileMeansByAction(Network):
+    def forward(self, states: Tensor) -> Tensor:
+        return self.atoms(self.units(states)).view(len(states), ACTIONS, ATOMS).mean(2)
+
+
+class Categorical(Network):
+    """C51: the expectation of a softmax over atoms."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        logits = self.atoms(self.units(states)).view(states.shape[0], ACTIONS, ATOMS)
+        return (functional.softmax(logits, dim=2) * self.support).sum(dim=2)
+
+
+class CategoricalDueling(Network):
+    """C51 with dueling logits, and the expectation as a matrix product."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        logits = self.atoms(self.units(states)).unflatten(1, (ACTIONS, ATOMS))
+        logits = logits - logits.mean(1, keepdim=True) + self.support
+        return logits.log_softmax(dim=-1).exp() @ self.support
+
+
+class Deep(Network):
     def forward(self, states: Tensor) -> Tensor:
         return self.deep_out(torch.relu(super().forward(states)))
 
 
-class NoHiddenActivation(Policy):
+class NoHiddenActivation(Network):
     def forward(self, states: Tensor) -> Tensor:
-        return self.out(self.hidden(self.maps(states.float()).flatten(1)))
+        return self.out(self.hidden(self.maps(states).flatten(1)))
 
 
-class Product(Policy):
+class Product(Network):
     def forward(self, states: Tensor) -> Tensor:
         q_values = super().forward(states)
         return q_values * q_values
 
 
+class Logits(Network):
+    def forward(self, states: Tensor) -> Tensor:
+        return super().forward(states).log_softmax(1)
+
+
 AFFINE_BEHIND_RELU = [
-    Policy, ReshapeBySize, ReshapeByShape, ChannelsScaledApart, SharedHiddenSlices, TwoHiddenLayersAdded,
-    MapsFlattenedTwice, CastToItsWeights,
+    Network, ReshapeBySize, ReshapeByLength, ChannelsScaledApart, SharedHiddenSlices, SplitBeforeRelu,
+    TwoHiddenLayersAdded, MapsFlattenedTwice, ChannelsLastFeatures, SomeFeatures, CastToItsWeights, Functional, Wrapped,
+    UnusedBranch, Padded, Normalised, QuantileMeans, QuantileMeansByAction,
 ]  # fmt: skip
-OTHERS = [Deep, NoHiddenActivation, Product]
+OTHERS = [Categorical, CategoricalDueling, Deep, NoHiddenActivation, Product, Logits]
+
+
+def parts_of(network: Callable[[Tensor], Tensor]) -> NetworkParts:
+    return trace(Agent(network, SHAPE, input_scale=1.0).forward, random_states(3, *SHAPE))
 
 
 @pytest.mark.parametrize("kind", AFFINE_BEHIND_RELU + OTHERS)
 @torch.no_grad()
-def test_the_parts_are_the_network(kind):
-    policy = kind().eval()
-    states = random_states(3, *SHAPE)
-    parts = trace(policy)
+def test_every_form_is_ablated_exactly(kind):
+    check_form(kind, torch.contiguous_format)
+
+
+@pytest.mark.parametrize("kind", [Network, MapsFlattenedTwice, ChannelsLastFeatures, Padded, Normalised, Categorical])
+@torch.no_grad()
+def test_every_memory_layout_is_ablated_exactly(kind):
+    check_form(kind, torch.channels_last)
+
+
+def check_form(kind: type[Network], memory_format: torch.memory_format) -> None:
+    network = kind().eval().to(memory_format=memory_format)
+    states, spec = random_states(2, *SHAPE), AblationSpec(30)
+    parts = parts_of(network)
     assert len(parts.convolutions) == 2
-    assert all(layer.relu for layer in parts.convolutions)
     assert isinstance(parts.tail, Readout) == (kind in AFFINE_BEHIND_RELU)
-    torch.testing.assert_close(parts.q_values(states), policy(states))
-    torch.testing.assert_close(parts.double().q_values(states).float(), policy(states))
-    assert parts.double().q_values(states).dtype == torch.float64
-    # And they are what the engine ablates.
-    (incremental,) = make_engine(policy, spec=AblationSpec(), engine="incremental", state_shape=SHAPE).ablate(states)
-    dense = make_engine(policy, spec=AblationSpec(), engine="dense", state_shape=SHAPE).ablate(states)
-    assert compare(incremental.q_values, torch.cat([chunk.q_values for chunk in dense]).double()).exact
+    exact = copy.deepcopy(network).double()
+    torch.testing.assert_close(parts.q_values(states), network(states.float()))
+    torch.testing.assert_close(parts.double().q_values(states), exact(states.double()), rtol=1e-6, atol=1e-6)
+    agent = Agent(network, SHAPE, input_scale=1.0)
+    by_loop = ablated_one_by_one(lambda ablated: exact(ablated.double()), states, spec)
+    for engine in ("incremental", "dense"):
+        made = make_engine(agent, spec=spec, engine=engine)
+        assert compare(torch.cat([chunk.q_values for chunk in made.ablate(states)]), by_loop).exact
 
 
 @torch.no_grad()
 def test_weights_are_copied():
-    policy = Policy().eval()
+    network = Normalised().eval()
     states = random_states(2, *SHAPE)
-    parts, before = trace(policy), policy(states)
-    for parameter in policy.parameters():
-        parameter += 1
+    parts, before = parts_of(network), network(states.float())
+    for tensor in network.state_dict().values():
+        tensor += 1
     torch.testing.assert_close(parts.q_values(states), before)
+
+
+@torch.no_grad()
+def test_functions_and_closures_are_traced():
+    network, other = Network().eval(), Deep().eval()
+    states = random_states(4, *SHAPE)
+
+    def difference(inputs: Tensor) -> Tensor:
+        return 2 * network.out(network.units(inputs)) - network.offset if other is not None else inputs
+
+    torch.testing.assert_close(parts_of(difference).q_values(states), difference(states.float()))
 
 
 @pytest.mark.parametrize("dueling", [False, True])
 def test_the_projects_own_network(dueling):
     network = QNetwork(NetworkSpec(3, 20, 24, 5, dueling, convs=(ConvSpec(4, 4, 2), ConvSpec(6, 3, 1)), hidden=16))
-    parts = trace(network)
+    parts = trace(Agent(network, (3, 20, 24)).forward, random_states(3, 3, 20, 24))
     assert isinstance(parts.tail, Readout)
     assert len(parts.hidden_weight) == (32 if dueling else 16)
     assert parts.actions == 5
     assert parts.feature_sides(20, 24) == network.spec.feature_sides
 
 
-class Pooled(Policy):
-    def forward(self, states: Tensor) -> Tensor:
-        return self.deep_out(functional.max_pool2d(self.maps(states.float()), 3).flatten(1)[:, :3])
+class Refused(Network):
+    """Networks that are not supported; `change` replaces one step of the plain network."""
 
-
-class Residual(Policy):
-    def forward(self, states: Tensor) -> Tensor:
-        first = self.first(states.float())
-        return self.out(self.hidden(self.second(first + first.relu()).flatten(1)))
-
-
-class Branching(Policy):
-    def forward(self, states: Tensor) -> Tensor:
-        first = self.first(states.float())
-        first.relu()
-        return self.out(self.hidden(self.second(first).flatten(1)))
-
-
-class PixelsScaledApart(Policy):
-    def __init__(self) -> None:
+    def __init__(self, **steps: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.mean = nn.Buffer(torch.rand(*SHAPE))
+        self.steps = {"scale": lambda s: s / 255, "between": torch.relu, "flat": lambda m: m.flatten(1)} | steps
 
     def forward(self, states: Tensor) -> Tensor:
-        return super().forward(states.float() - self.mean)
+        maps = self.steps["between"](self.first(self.steps["scale"](states)))
+        q_values = self.out(self.hidden(self.steps["flat"](self.second(maps))).relu())
+        return self.steps["last"](q_values) if "last" in self.steps else q_values
 
 
-class ReadsTwice(Policy):
-    def forward(self, states: Tensor) -> Tensor:
-        return super().forward(states) + self.first(states.float()).flatten(1)[:, :3]
-
-
-class MeanOverStates(Policy):
-    def forward(self, states: Tensor) -> Tensor:
-        q_values = super().forward(states)
-        return q_values - q_values.mean(dim=0, keepdim=True)
-
-
-class Softmax(Policy):
-    def forward(self, states: Tensor) -> Tensor:
-        return super().forward(states).softmax(1)
-
-
-class DependsOnValues(Policy):
-    def forward(self, states: Tensor) -> Tensor:
-        return super().forward(states) if states.sum() > 0 else self.offset
-
-
-class TwoArguments(Policy):
-    def forward(self, states: Tensor, offset: int = 0) -> Tensor:
-        return super().forward(states)
-
-
-class TwoResults(Policy):
-    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        return super().forward(states), states
-
-
-class NoConvolution(Policy):
-    def forward(self, states: Tensor) -> Tensor:
-        return operator.truediv(states, 255)
+def in_place(tensor: Tensor) -> Tensor:
+    tensor[:, :1].relu_()
+    return tensor
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"),
+    ("steps", "reason"),
     [
-        (Pooled, "function max_pool2d is not supported"),
-        (Residual, "add stands between convolutions"),
-        (Branching, "convolutions branch at second"),
-        (PixelsScaledApart, "scaling is not the same for all pixels"),
-        (ReadsTwice, "first_1 reads the states"),
-        (MeanOverStates, "mean behind the hidden layer is not supported"),
-        (Softmax, "method softmax is not supported"),
-        (DependsOnValues, "torch.fx cannot trace it"),
-        (TwoArguments, "more than one argument"),
-        (TwoResults, "does not return a single tensor"),
-        (NoConvolution, "not made of convolutions, Flatten and Linear"),
+        ({"between": lambda m: functional.max_pool2d(m, 1)}, "max_pool2d_with_indices stands between convolutions"),
+        ({"between": torch.tanh}, "tanh stands between convolutions"),
+        ({"between": lambda m: m + m.relu()}, "convolutions branch at add"),
+        ({"between": lambda m: m.relu() * 2}, "mul stands between convolutions behind a ReLU"),
+        ({"between": lambda m: functional.pad(m.relu(), (1, 0), value=1.0)[..., 1:]}, "constant_pad_nd stands between"),
+        ({"between": lambda m: functional.pad(m, (1, 0))[..., 1:]}, "slice stands between padding and a convolution"),
+        ({"between": lambda m: functional.pad(m, (1, 1, 1, 1), "reflect")[..., 1:-1, 1:-1]}, "reflection_pad2d"),
+        ({"between": in_place}, "changes a part of a tensor in place"),
+        ({"scale": lambda s: s - torch.rand(SHAPE[1:])}, "draws random numbers"),
+        ({"scale": lambda s: s - torch.arange(90).view(10, 9)}, "scaling is not the same for all pixels"),
+        ({"scale": lambda s: s - s.amax((1, 2, 3), keepdim=True)}, "amax reads the states"),
+        ({"scale": lambda s: s / s.max().item()}, "Python code reads values of the states"),
+        ({"scale": lambda s: s if s.sum() > 0 else -s}, "Python code reads values of the states"),
+        ({"scale": lambda s: functional.pad(s, (1, 1))[..., 1:-1]}, "slice stands between padding and a convolution"),
+        ({"flat": lambda m: m.flatten(1).tanh()}, "tanh stands between Flatten and Linear"),
+        ({"last": lambda q: q - q.mean(dim=0, keepdim=True)}, "mean behind the hidden layer is not supported"),
+        ({"last": lambda q: q.T.reshape(-1, 3)}, "permute behind the hidden layer is not supported"),
+        ({"last": lambda q: q - q.mean()}, "mean behind the hidden layer is not supported"),
+        ({"last": lambda q: q.sort(1).values}, "sort behind the hidden layer is not supported"),
+        ({"last": lambda q: q + torch.rand(len(q), 1)}, "draws random numbers"),
+        ({"last": lambda q: q + torch.ones(len(q), 1)}, "add behind the hidden layer is not supported"),
+        ({"last": lambda q: torch.from_numpy(q.numpy())}, "do not depend on the states by tensor operations"),
+        ({"last": lambda q: (q, q)}, "does not return a single tensor"),
+        ({"last": lambda q: q.view(-1, 2, 2)}, "cannot be recorded: shape .* is invalid"),
     ],
 )
-def test_reasons_for_refusal(kind, reason):
+@torch.no_grad()
+def test_reasons_for_refusal(steps, reason):
     with pytest.raises(NotTraceable, match=reason):
-        trace(kind().eval())
+        parts_of(Refused(**steps).eval())
 
 
 def test_more_reasons_for_refusal():
-    with pytest.raises(NotTraceable, match=r"is a function, not a torch.nn.Module"):
-        trace(lambda states: states)
-    with pytest.raises(NotTraceable, match=r"layer dropout \(Dropout\) in training mode is not supported"):
-        trace(TwoHiddenLayersAdded().train())
-    policy = Policy().eval()
-    policy.first = nn.Conv2d(2, 4, 3, 2, 1, padding_mode="reflect")
-    with pytest.raises(NotTraceable, match="padding_mode='reflect'"):
-        trace(policy)
-    policy.first = nn.Conv2d(2, 4, 2, padding="same")
-    with pytest.raises(NotTraceable, match="padding='same' with an even kernel"):
-        trace(policy)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("padding", ["same", "valid"])
-def test_padding_by_name(padding):
-    network = nn.Sequential(nn.Conv2d(2, 4, 3, padding=padding), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
-    states = random_states(2, *SHAPE)
-    network(states.float())
-    policy = nn.Sequential(Scaled(), *network).eval()
-    torch.testing.assert_close(trace(policy).q_values(states), policy(states))
-
-
-class Scaled(nn.Module):
-    def forward(self, states: Tensor) -> Tensor:
-        return states.float() / 255
+    for layer, reason in (
+        (nn.Sequential(nn.ConvTranspose2d(2, 2, 1), nn.Conv2d(2, 4, 3, 2)), "only two-dimensional convolutions"),
+        (nn.Conv2d(2, 4, 5, 2, 1, padding_mode="reflect"), "reflection_pad2d reads the states"),
+        (nn.Sequential(nn.Conv2d(2, 4, 3, 2), nn.BatchNorm2d(4).train()), "batch_norm stands between"),
+        (nn.Sequential(nn.Dropout().train(), nn.Conv2d(2, 4, 3, 2)), "draws random numbers"),
+    ):
+        network = Network().eval()
+        network.first = layer
+        with pytest.raises(NotTraceable, match=reason):
+            parts_of(network)
+    network, half = Network(), Network().bfloat16()
+    with pytest.raises(NotTraceable, match=r"it computes in torch\.bfloat16"):
+        parts_of(lambda states: half(states.bfloat16()).float())
+    with pytest.raises(NotTraceable, match="not made of convolutions, Flatten and Linear"):
+        parts_of(lambda states: torch.relu(network.first(states)))
+    with pytest.raises(NotTraceable, match="several convolutions read the states"):
+        parts_of(lambda states: network(states) + network.first(states).flatten(1)[:, :3])

@@ -132,7 +132,7 @@ def double_loop(agent: nrmap.Agent, states: Tensor, temperature: float, value: i
     [
         (dueling, True),
         (other_size_and_stack, True),
-        (batch_normalised, False),
+        (batch_normalised, True),
         (residual, False),
         (logits_of_a_network_that_scales_by_itself, False),
         (uint8_function, False),

@@ -13,6 +13,7 @@ from torch import nn
 
 from nrmap.ablation import AblationSpec, make_engine
 from nrmap.maps.sweep import sweep_maps
+from nrmap.policies.agent import Agent
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -49,9 +50,11 @@ def test_the_algorithms_of_the_paper_through_the_engines(engine, differences_onl
     network = random_network(2)
     states = (random_states(3, 12) * 255).byte()
     source = make_engine(
-        Scaled(network, torch.float32),
-        spec=AblationSpec(), engine=engine, state_shape=(1, 9, 8), differences_only=differences_only,
-    )  # fmt: skip
+        Agent(Scaled(network, torch.float32), (1, 9, 8), input_scale=None),
+        spec=AblationSpec(),
+        engine=engine,
+        differences_only=differences_only,
+    )
     swept = sweep_maps(
         source.ablate(states), episode_ids=[0] * 12, temperatures=(0.5,), rounding_floor=source.rounding_floor
     )
