@@ -1,5 +1,6 @@
 """Charts and the panels of the report: the artists on an Axes against the data they were given."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -100,17 +101,11 @@ def map_records(method: str = "ddqn", seed: int = 0) -> list[Record]:
     ]
 
 
-def test_sparsity_against_n_is_that_of_the_records():
-    (panel,) = size_panels(map_records())
-    ax = drawn(panel)
-    np.testing.assert_array_equal(lines_of(ax)[0], [[16, 64, 256], [10, 20, 40]])
-    assert "S(K)" in ax.get_title()
-    assert "from 10 to 40" in panel.alt
-
-
-def test_sparsity_against_t_is_that_of_the_records():
-    (panel,) = temperature_panels(map_records())
-    np.testing.assert_array_equal(lines_of(drawn(panel))[0], [[0.1, 1.0], [60, 83]])
+def test_sparsity_against_n_and_t_is_that_of_the_records():
+    (against_n,), (against_t,) = size_panels(map_records()), temperature_panels(map_records())
+    np.testing.assert_array_equal(lines_of(drawn(against_n))[0], [[16, 64, 256], [10, 20, 40]])
+    np.testing.assert_array_equal(lines_of(drawn(against_t))[0], [[0.1, 1.0], [60, 83]])
+    assert "from 10 to 40" in against_n.alt
 
 
 def test_the_sparsity_chart_marks_the_papers_numbers():
@@ -122,63 +117,35 @@ def test_the_sparsity_chart_marks_the_papers_numbers():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["DDQN seed 0", "SA-DDQN seed 0", "SA-DDQN seed 1"]
 
 
-def test_controls_stand_below_the_agents_with_a_dot_for_every_draw():
-    make = partial(Record, "Freeway", states_from="own", num_states=256, map_kind="kmap", note="zero")
-    random = partial(make, "random_weights", None)
-    records = [
-        *map_records(),
-        make("ddqn", 0, "grid_excess", 1.5, low=1.25, high=1.75),
-        *(random("sparsity", value, draw=draw) for draw, value in enumerate((60.0, 62.0, None))),
-        *(random("grid_excess", None, draw=draw) for draw in range(3)),
-    ]
-    sparsity, *_ = control_panels(records)
-    ax = drawn(sparsity)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["DDQN seed 0", "random weights"]
-    np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], [60, 62])
-    centres = [line.get_xdata()[0] for line in ax.get_lines() if len(line.get_xdata()) == 1]
-    assert centres == [40, 61]
-    assert "random weights 61" in sparsity.alt
-    (stroke,) = (line for line in ax.get_lines() if line.get_marker() == "|")
-    assert stroke.get_markeredgecolor() != "white", "a stroke has no face: with a white edge it is not seen"
-    (grid,) = grid_panels(records)
-    ax = drawn(grid)
-    assert [text.get_text() for text in ax.texts] == ["undefined"]
-    assert [line.get_xdata()[0] for line in ax.get_lines() if line.get_label() == "no grid"] == [1.0]
-    assert control_panels(map_records()) == grid_panels(map_records()) == []
+def test_null_networks_share_a_row_for_all_seeds_with_a_dot_for_every_draw():
+    def of(kind: str, source: str, seed: int, value: float | None, metric: str = "sparsity", draw: int = 0) -> Record:
+        fields = {"draw": draw, "source_method": source, "source_seed": seed, "map_kind": "kmap", "num_states": 256}
+        fields |= {"states_from": "own", "note": "zero"}
+        return Record("Freeway", f"{kind}_weights", None, metric, value, **fields)
 
-
-def test_controls_of_all_seeds_share_a_row_and_stand_beside_agents_only():
-    def of(kind: str, source: str | None, seed: int | None, value: float, states: str = "own") -> Record:
-        fields = {"draw": 0, "source_method": source, "source_seed": seed, "map_kind": "kmap", "num_states": 256}
-        return Record("Freeway", f"{kind}_weights", None, "sparsity", value, states_from=states, **fields)
-
-    controls = [
+    null_networks = [
         of("random", "ddqn", 0, 60.0),
-        of("random", "ddqn", 1, 61.0),
+        of("random", "ddqn", 0, None, draw=1),
+        of("random", "ddqn", 1, 62.0),
         of("shuffled", "ddqn", 0, 50.0),
         of("shuffled", "ddqn", 1, 51.0),
         of("shuffled", "sa_ddqn", 0, 40.0),
     ]
-    elsewhere = of("random", None, None, 70.0, states="pool")
-    panel, *others = control_panels([*map_records(), *controls, elsewhere])
-    assert not any("pool" in drawn(other).get_title() for other in others)
+    grids = [of("random", "ddqn", 0, None, "grid_excess"), replace(map_records()[2], metric="grid_excess", value=1.5)]
+    elsewhere = replace(null_networks[0], states_from="pool")
+    panel, *_ = control_panels([*map_records(), *null_networks, elsewhere])
     ax = drawn(panel)
     labels = ["DDQN seed 0", "random weights", "shuffled DDQN", "shuffled SA-DDQN"]
     assert [label.get_text() for label in ax.get_yticklabels()] == labels
-    assert [dots.get_offsets()[:, 0].tolist() for dots in ax.collections] == [[60, 61], [50, 51], [40]]
-
-
-def test_certified_shares_have_a_panel_for_each_radius():
-    def rate(method: str, value: float, radius: float) -> Record:
-        return Record("Freeway", method, 0, "certified_rate", value, attack="clean", attack_epsilon=radius, episodes=20)
-
-    records = [rate("sa_ddqn_ibp", 0.5, 3 / 255), rate("ddqn", 0.0, 1 / 255), rate("sa_ddqn_ibp", 0.97, 1 / 255)]
-    first, second = (drawn(panel) for panel in certified_panels(records))
-    assert first.get_title() == "Certified actions at ε = 1/255"
-    assert [label.get_text() for label in first.get_yticklabels()] == ["DDQN seed 0", "SA-DDQN IBP seed 0"]
-    assert [line.get_xdata()[0] for line in first.get_lines()] == [0.0, 0.97]
-    assert [line.get_xdata()[0] for line in second.get_lines()] == [0.5]
-    assert certified_panels(play_records()) == []
+    assert [dots.get_offsets()[:, 0].tolist() for dots in ax.collections] == [[60, 62], [50, 51], [40]]
+    assert [line.get_xdata()[0] for line in ax.get_lines() if len(line.get_xdata()) == 1] == [40, 61, 50.5, 40]
+    strokes = [line for line in ax.get_lines() if line.get_marker() == "|"]
+    assert all(stroke.get_markeredgecolor() != "white" for stroke in strokes), "a stroke has no face to be seen"
+    (grid,) = grid_panels([*map_records(), *grids])
+    ax = drawn(grid)
+    assert [text.get_text() for text in ax.texts] == ["undefined"]
+    assert [line.get_xdata()[0] for line in ax.get_lines() if line.get_label() == "no grid"] == [1.0]
+    assert control_panels(map_records()) == grid_panels(map_records()) == []
 
 
 def play_records() -> list[Record]:
@@ -199,8 +166,9 @@ def play_records() -> list[Record]:
     ]
 
 
-def test_returns_have_a_panel_for_each_attack_and_blind_players_in_the_first():
-    clean, attacked = return_panels(play_records())
+def test_returns_have_a_panel_for_each_attack_with_the_baselines_in_the_first():
+    shorter = replace(play_records()[2], value=9.0, episodes=1)
+    clean, attacked = return_panels([*play_records(), shorter])
     ax = drawn(clean)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["DDQN seed 0", "always UP"]
     np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], [30, 32])
@@ -216,7 +184,20 @@ def test_actions_and_gaps_are_those_of_the_records():
     assert "UP 75.0%" in panel.alt
     (panel,) = gap_panels(play_records())
     assert "Medians: DDQN seed 0 0.5" in panel.alt
-    assert action_panels([]) == gap_panels([]) == size_panels([]) == sparsity_panels([]) == []
+    rate = partial(Record, "Freeway", "ddqn", 0, "certified_rate", attack="clean", episodes=20)
+    first, second = certified_panels([rate(0.5, attack_epsilon=3 / 255), rate(0.97, attack_epsilon=1 / 255)])
+    assert [drawn(panel).get_lines()[0].get_xdata()[0] for panel in (first, second)] == [0.97, 0.5]
+    panels = (action_panels, certified_panels, gap_panels, return_panels, size_panels, sparsity_panels)
+    assert all(function([]) == [] for function in panels)
+
+
+def test_legends_cover_no_data_and_values_that_agree_to_a_millionth_look_equal(ax):
+    lines = [Series("A", [1, 2], [84 - 4e-8, 84.0], "red"), Series("B", [1, 2], [84.0, 84.0], "blue")]
+    draw_lines(ax, lines, x_label="x", y_label="S")
+    ax.figure.draw_without_rendering()
+    assert ax.get_legend().get_window_extent().y1 < ax.get_window_extent().y0
+    low, high = ax.get_ylim()
+    assert high - low > 1000 * 4e-8
 
 
 def test_a_run_goes_on_where_its_parent_ended():

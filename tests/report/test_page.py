@@ -11,6 +11,7 @@ from html_page import Page, Tables
 from analyze.report import build
 from analyze.report.drawings import chart_panels, game_sources, map_sets
 from analyze.report.load import find
+from analyze.report.notes import DEVIATIONS_FILE, deviations
 from analyze.report.page import GamePart, build_page
 from analyze.report.summary import glance
 from nrmap.support.records import Record, read_records
@@ -173,26 +174,13 @@ def is_rounded(text: str, value: float) -> bool:
     return abs(float(text) - value) <= unit / 2 * (1 + 1e-9)
 
 
-def test_the_page_shows_what_the_paper_printed_settings_deviations_and_provenance(html):
-    for text in (
-        "53.7272",
-        "20.4641",
-        "published: SA-DQN (PGD)",
-        "clean, proofs at ε = 1/255 (20 episodes)",
-        "GWC, ε = 1/255 (10 episodes)",
-        "Certified actions at ε = 3/255",
-        "a 36 × 36 map is too small",
-        "always UP",
-        "random actions",
-        "learner.target_update_period",
-        "run_seed",
-        "At a glance",
-        "S undefined: the map is 0 everywhere",
-        "Only eq. 4 gives K ≥ 0",
-        "How to read these numbers",
-        "ale-py",
-    ):
+def test_the_page_shows_published_numbers_settings_deviations_and_provenance(html):
+    for text in ("53.7272", "published: SA-DQN (PGD)", "a 36 × 36 map is too small", "run_seed", "ale-py"):
         assert text in html
+    entries = re.findall(r"^\d+\. \*\*(.+)\*\*$", DEVIATIONS_FILE.read_text(), re.MULTILINE)
+    assert [entry.title for entry in deviations()] == entries
+    assert all(entry.text and entry.effect.startswith(("no", "order only", "yes")) for entry in deviations())
+    assert html.count("Effect on the conclusions:") == len(entries) >= 17
 
 
 def test_equal_files_give_an_equal_page(outputs):
@@ -201,8 +189,10 @@ def test_equal_files_give_an_equal_page(outputs):
     sets, problems = map_sets(source, outputs)
     charts = {name: panels for name, panels in chart_panels(source).items() if name in ("size", "returns")}
     part = GamePart(source, sets, charts, [])
+    problems = [*problems, "a < b & <script>"]
     first, second = (build_page(found, build.all_tables(found), [part], problems) for _ in range(2))
     assert first == second
+    assert "a &lt; b &amp; &lt;script&gt;" in first
 
 
 def test_the_glance_counts_seeds_and_does_not_count_what_is_undefined():
