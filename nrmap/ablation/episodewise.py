@@ -1,4 +1,4 @@
-"""Ablation episode by episode, so that an episode's Q-values do not depend on the others."""
+"""Ablate episode by episode, so that an episode's Q-values do not depend on other episodes."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,10 +11,10 @@ from nrmap.ablation.spec import AblatedChunk, Engine
 
 
 class EpisodewiseEngine:
-    """An engine that never ablates states of two episodes in one batch, whose other rows change the last bits."""
+    """Wraps an engine so that no batch has states of two episodes: other rows of a batch change the last bits."""
 
     def __init__(self, engine: Engine, episode_ids: ArrayLike) -> None:
-        """`episode_ids` [N] are those of all states that will be ablated, in their order."""
+        """`episode_ids` [N] belong to all states to be ablated, in order."""
         self.name = engine.name
         self._engine = engine
         ids = np.asarray(episode_ids)
@@ -26,7 +26,7 @@ class EpisodewiseEngine:
         return self._engine.rounding_floor
 
     def ablate(self, states: Tensor) -> Iterator[AblatedChunk]:
-        """See Engine. `states` are the last of the N states: a store continues after those that it has."""
+        """See Engine. `states` are the last of the N states: a store skips those it already has."""
         before = self._ends[-1] - len(states)
         start = before
         for end in self._ends:

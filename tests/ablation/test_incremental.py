@@ -89,15 +89,6 @@ def test_differences_of_actions_need_only_the_advantages():
     assert len(fewer.differences_only().hidden_weight) == 7
 
 
-@settings(max_examples=10)
-@given(example=examples())
-def test_chunks_do_not_change_the_result(example):
-    one_chunk, _ = ablated(example, "incremental")
-    engine = make_engine(example.agent, spec=example.spec)
-    one_by_one = [next(engine.ablate(state[None])).q_values for state in example.states]
-    assert compare(torch.cat(one_by_one), one_chunk.double()).exact
-
-
 def test_pixels_that_nothing_reads_have_the_clean_q_values():
     torch.manual_seed(0)
     # Kernel 2, stride 3 on 11 columns: of each three the third is skipped, and so are the last two.

@@ -142,21 +142,6 @@ def test_a_missing_file_is_said_to_be_made_by(
     assert stopped.value.code == f"error: no file {tmp_path}/{name}.json; make it with {command}"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "mistake"), [((), "is not a JSON file"), (("--measure", "--device", "cuda"), "no CUDA device")]
-)
-def test_other_mistakes_are_not_taken_for_missing_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], mistake: str
-) -> None:
-    write(tmp_path, train=TRAIN, host=HOST)
-    (tmp_path / "train.json").write_text("{")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit) as stopped:
-        run_main(monkeypatch, tmp_path, *arguments)
-    assert mistake in str(stopped.value.code)
-    assert "python -m" not in str(stopped.value.code)
-
-
 def test_the_timed_steps_ask_the_network(tiny_settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = tiny_settings(exploration={"epsilon_initial": 1.0, "epsilon_final": 0.0})
     trainer = collecting_trainer(settings, "cpu", settings.replay.capacity)

@@ -138,21 +138,6 @@ def test_the_result_is_never_worse_than_the_clean_state():
     assert torch.equal(attack(network, states, attack_epsilon=0.05, noise=noise_for(50)).perturbed, states)
 
 
-@given(st.integers(0, 10_000), st.floats(0.01, 3.0))
-@settings(max_examples=30)
-def test_margins_never_fall_on_a_network_with_kinks(seed, scale):
-    generator = torch.Generator().manual_seed(seed)
-    inner, outer = scale * torch.randn(8, 36, generator=generator), torch.randn(3, 8, generator=generator)
-
-    def network(states):
-        return torch.sin(states.flatten(1) @ inner.T) @ outer.T
-
-    states = random_states(6, seed)
-    for name in ("fgsm", "pgd-4"):
-        attacked = attack_named(name)(network, states, attack_epsilon=0.1, noise=noise_for(6, seed))
-        assert (attacked.margins >= attacked.clean_margins).all()
-
-
 def naive_cross_entropy(q_values, actions):
     return functional.cross_entropy(q_values, actions, reduction="none")
 

@@ -133,36 +133,6 @@ def test_the_boxes_equal_those_with_two_ends(shape, seed, attack_epsilon):
     torch.testing.assert_close(box.upper, high, rtol=1e-10, atol=1e-10)
 
 
-def transparent_network(weights: torch.Tensor, bias: torch.Tensor) -> QNetwork:
-    """Q(s, ·) = W s + b: all layers but the last are the identity on pixels ≥ 0."""
-    actions, pixels = weights.shape
-    side = round(pixels**0.5)
-    spec = NetworkSpec(1, side, side, actions, dueling=False, convs=(ConvSpec(1, 1, 1),), hidden=pixels)
-    network = QNetwork(spec).double().requires_grad_(False)
-    for name, parameter in network.named_parameters():
-        parameter.fill_(1.0 if name == "features.0.weight" else 0.0)
-    network.advantage[0].weight.copy_(torch.eye(pixels))
-    network.advantage[2].weight.copy_(weights)
-    network.advantage[2].bias.copy_(bias)
-    return network
-
-
-@given(seed=st.integers(0, 10**6), attack_epsilon=st.floats(0, 1))
-def test_the_bounds_of_a_linear_network_are_its_maxima(seed, attack_epsilon):
-    generator = torch.Generator().manual_seed(seed)
-    weights = torch.randn(3, 25, generator=generator, dtype=torch.float64)
-    bias = torch.randn(3, generator=generator, dtype=torch.float64)
-    network = transparent_network(weights, bias)
-    states = random_states(network.spec, seed)
-    low, high = (states - attack_epsilon).clamp(0, 1).flatten(1), (states + attack_epsilon).clamp(0, 1).flatten(1)
-    bounds = q_difference_bounds(network, states, attack_epsilon)
-    for a in range(3):
-        for b in range(3):
-            slope = weights[a] - weights[b]
-            maximum = torch.where(slope > 0, slope * high, slope * low).sum(1) + bias[a] - bias[b]
-            torch.testing.assert_close(bounds[:, a, b], maximum, rtol=1e-10, atol=1e-10)
-
-
 @settings(max_examples=20)
 @given(shape=st.sampled_from(SHAPES), seed=st.integers(0, 10**6))
 def test_without_a_radius_the_bounds_are_the_network(shape, seed):
