@@ -1,39 +1,43 @@
 """The commands of the README, run as a user runs them, at the smallest scale."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import Command, Commands, commands_in
 
 from nrmap.policies.policy import load_policy
 from nrmap.support.records import read_records, select
 
 # A Freeway episode has 2,048 agent steps, too many for a test.
-SMOKE = ("scale=smoke", "env.max_agent_steps=150")
+SMOKE = (
+    "scale=smoke", "env.max_agent_steps=150", "scale.analysis.num_states=4", "scale.analysis.prefix_sizes=[2]",
+    "wandb=disabled", "threads=1",
+)  # fmt: skip
 # A busy machine may take several times as long as an idle one.
 pytestmark = pytest.mark.timeout(1800)
 
-ROOT = Path(__file__).parent.parent
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory):
+    with commands_in(tmp_path_factory.mktemp("commands")) as commands:
+        yield commands
 
 
-def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python -m module arguments`, from the root of the project."""
-    command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
+def run(commands: Commands, module: str, *arguments: str) -> Command:
+    """`python -m module arguments`, finished without an error."""
+    finished = commands.start(module, *arguments)
+    assert finished.wait() == 0, finished.err
+    return finished
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def outputs(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An outputs folder after the commands of `make reproduce`."""
     folder = tmp_path_factory.mktemp("outputs")
     sweep = ("-m", "method=ddqn,sa_ddqn", *SMOKE, f"outputs={folder}")
-    for module, arguments in (("train", sweep), ("analyze", (*sweep, "states_from=own,pool"))):
-        finished = run(module, *arguments)
-        assert finished.returncode == 0, finished.stderr
+    run(commands, "train", *sweep)
+    run(commands, "analyze", *sweep, "states_from=own,pool")
     return folder
 
 
@@ -55,7 +59,7 @@ def test_maps_are_measured_on_own_states_and_on_the_pool(outputs: Path) -> None:
         paths = list((outputs / f"maps/Freeway/{method}/seed0").glob("*/metrics.json"))
         records = [record for path in paths for record in read_records(path)]
         whole = select(records, metric="sparsity", map_kind="hmap", prefix=False)
-        assert {(record.states_from, record.num_states) for record in whole} == {("own", 16), ("pool", 32)}
+        assert {(record.states_from, record.num_states) for record in whole} == {("own", 4), ("pool", 8)}
         assert all(record.value is not None and 1 <= record.value <= 84 * (1 + 1e-12) for record in whole)
 
 
@@ -67,27 +71,25 @@ def test_both_methods_see_the_same_pool(outputs: Path) -> None:
     assert len(pools) == 1
 
 
-def test_the_same_commands_again_write_nothing(outputs: Path) -> None:
+def test_the_same_commands_again_write_nothing(commands: Commands, outputs: Path) -> None:
     before = times(outputs)
     sweep = ("-m", "method=ddqn,sa_ddqn", *SMOKE, f"outputs={outputs}")
-    assert run("train", *sweep).returncode == 0
-    assert run("analyze", *sweep, "states_from=own,pool").returncode == 0
+    run(commands, "train", *sweep)
+    run(commands, "analyze", *sweep, "states_from=own,pool")
     assert times(outputs) == before
 
 
-def test_another_temperature_is_another_map_of_the_same_ablation(outputs: Path) -> None:
+def test_another_temperature_is_another_map_of_the_same_ablation(commands: Commands, outputs: Path) -> None:
     before = set((outputs / "ablated").rglob("*.npy"))
-    finished = run("analyze", "method=ddqn", *SMOKE, "temperature=[0.1,10]", f"outputs={outputs}")
-    assert finished.returncode == 0, finished.stderr
-    folder = Path(finished.stdout.strip().splitlines()[-1])
+    finished = run(commands, "analyze", "method=ddqn", *SMOKE, "temperature=[0.1,10]", f"outputs={outputs}")
+    folder = Path(finished.out.strip().splitlines()[-1])
     temperatures = {record.temperature for record in read_records(folder / "metrics.json")}
     assert temperatures == {None, 0.1, 10.0}
     assert set((outputs / "ablated").rglob("*.npy")) == before
 
 
-def test_the_report_is_made_of_what_is_there(outputs: Path) -> None:
-    finished = run("analyze.report", "--outputs", str(outputs))
-    assert finished.returncode == 0, finished.stderr
+def test_the_report_is_made_of_what_is_there(commands: Commands, outputs: Path) -> None:
+    run(commands, "analyze.report", "--outputs", str(outputs))
     page = (outputs / "report/index.html").read_text()
     assert "sa_ddqn" in page
     assert "Freeway" in page
