@@ -34,14 +34,14 @@ HOSTS = {"cpu": "host.json", "cuda": "host-cuda.json"}  # by the device that was
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyPlan:
     """Amount of work: games × seeds, each with a vanilla policy and a robust policy that starts from it."""
 
     games: int
     seeds: int
     trainings: Mapping[str, TrainSettings]  # by method
     num_states: int  # of each policy's own episodes; the pool has this many per method
-    controls: int  # draws of random and of shuffled weights, each mapped on the pool
+    null_networks: int  # draws of random and of shuffled weights, each mapped on the pool
 
     @property
     def chains(self) -> int:
@@ -55,7 +55,7 @@ class Study:
         Both policies share the networks with random weights; each has its own shuffled networks.
         """
         own, pool = self.num_states, 2 * self.num_states
-        random, shuffled = self.controls, 2 * self.controls
+        random, shuffled = self.null_networks, 2 * self.null_networks
         return 2 * own + (2 + random + shuffled) * pool
 
 
@@ -84,7 +84,7 @@ def training_hours(settings: TrainSettings, speeds: Speeds) -> float:
     return (settings.steps * speeds.collecting + updates * speeds.updates[settings.method]) / HOUR
 
 
-def cost(study: Study, speeds: Speeds, workers: int) -> Cost:
+def cost(study: StudyPlan, speeds: Speeds, workers: int) -> Cost:
     """Cost of the study on `workers` equal workers; each chain and its maps stay on one worker."""
     trainings = {method: training_hours(settings, speeds) for method, settings in study.trainings.items()}
     maps = study.ablated_states * speeds.ablating / HOUR
@@ -93,7 +93,7 @@ def cost(study: Study, speeds: Speeds, workers: int) -> Cost:
     return Cost(trainings, maps, study.chains * chain, rounds * chain)
 
 
-def paper_study(games: int, seeds: int) -> Study:
+def paper_study(games: int, seeds: int) -> StudyPlan:
     """The study with the settings of scale=paper in conf/."""
     with initialize_config_module("conf", version_base="1.3"):
         configs = {
@@ -106,7 +106,7 @@ def paper_study(games: int, seeds: int) -> Study:
         assert isinstance(values, dict)
         trainings[method] = train_settings({str(key): value for key, value in values.items()})
     analysis = configs["ddqn"].scale.analysis
-    return Study(games, seeds, trainings, num_states=analysis.num_states, controls=analysis.controls)
+    return StudyPlan(games, seeds, trainings, num_states=analysis.num_states, null_networks=analysis.controls)
 
 
 def cpu_speeds(train: Mapping[str, Any], host: Mapping[str, Any]) -> Speeds:
@@ -155,7 +155,7 @@ def measured_on(files: Mapping[str, Any]) -> str:
 
 
 def page(
-    study: Study, speeds: Mapping[str, Speeds | None], workers: Mapping[str, int], files: Mapping[str, Any]
+    study: StudyPlan, speeds: Mapping[str, Speeds | None], workers: Mapping[str, int], files: Mapping[str, Any]
 ) -> str:
     """Two Markdown tables: speeds per worker, and the study on `workers` of each kind.
 

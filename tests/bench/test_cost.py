@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cost import Speeds, Study, cost, cpu_speeds, gpu_speeds, main, measured_on, page, paper_study, training_hours
+from bench.cost import (
+    Speeds,
+    StudyPlan,
+    cost,
+    cpu_speeds,
+    gpu_speeds,
+    main,
+    measured_on,
+    page,
+    paper_study,
+    training_hours,
+)
 from bench.host import collecting_trainer
 from nrmap.learning.settings import TrainSettings
 from nrmap.policies.network import NetworkSpec, QNetwork
@@ -38,13 +49,13 @@ FILES = {"train.json": TRAIN, "host.json": HOST}
 
 
 @pytest.fixture
-def study(tiny_settings) -> Study:
+def study(tiny_settings) -> StudyPlan:
     vanilla = tiny_settings(steps=7200, warm_up_steps=3600, steps_per_update=4)
     robust: TrainSettings = replace(vanilla, method="sa_ddqn", steps=3600, warm_up_steps=400)
-    return Study(games=2, seeds=3, trainings={"ddqn": vanilla, "sa_ddqn": robust}, num_states=1200, controls=2)
+    return StudyPlan(games=2, seeds=3, trainings={"ddqn": vanilla, "sa_ddqn": robust}, num_states=1200, null_networks=2)
 
 
-def test_a_training_is_its_steps_and_its_updates(study: Study) -> None:
+def test_a_training_is_its_steps_and_its_updates(study: StudyPlan) -> None:
     speeds = cpu_speeds(TRAIN, HOST)
     assert speeds == Speeds(collecting=0.001, updates={"ddqn": 0.02, "sa_ddqn": 0.1}, ablating=0.25)
     # 7.2 s of collecting and 900 updates of 20 ms; 3.6 s and 800 of 100 ms.
@@ -53,7 +64,7 @@ def test_a_training_is_its_steps_and_its_updates(study: Study) -> None:
 
 
 @pytest.mark.parametrize(("workers", "rounds"), [(1, 6), (4, 2), (6, 1), (20, 1)])
-def test_chains_are_shared_out(study: Study, workers: int, rounds: int) -> None:
+def test_chains_are_shared_out(study: StudyPlan, workers: int, rounds: int) -> None:
     found = cost(study, cpu_speeds(TRAIN, HOST), workers)
     # 2 · 1,200 own states, and the 2,400 of the pool for the two policies, two random networks and
     # two shuffled ones of each policy: 2,400 + 8 · 2,400 = 21,600 states, 90 minutes at 0.25 s.
@@ -74,7 +85,7 @@ def test_the_scale_is_the_papers() -> None:
     assert study.ablated_states == 4_096 + 45_056
 
 
-def test_what_was_not_measured_is_said(study: Study) -> None:
+def test_what_was_not_measured_is_said(study: StudyPlan) -> None:
     text = page(study, {"GPU": None, "CPU job": cpu_speeds(TRAIN, HOST)}, {"GPU": 1, "CPU jobs": 6}, FILES)
     assert "| 1 GPU | not measured | |" in text
     assert "| 6 CPU jobs | 9 | 0.1 |" in text
