@@ -78,7 +78,7 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(linked), target
 
 
-@pytest.mark.parametrize("name", ["README.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_files_that_are_named_exist(name):
     for path in re.findall(r"`((?:nrmap|analyze|conf|tests|docs|examples)/[\w./*]+)`", (ROOT / name).read_text()):
         assert "GAME" in path or list(ROOT.glob(path)), path

@@ -56,12 +56,12 @@ class Ablated:
 
     @cached_property
     def log_policy(self) -> FloatArray:
-        """The log of equation 6 for the clean state, [A, 1]."""
+        """The log of eq. 6 for the clean state, [A, 1]."""
         return self._log_softmax(self.clean)
 
     @cached_property
     def log_ablated_policy(self) -> FloatArray:
-        """The log of equation 6 for the ablated states, [A, P]."""
+        """The log of eq. 6 for the ablated states, [A, P]."""
         return np.where(self.quiet, self.log_policy, self._log_softmax(self.ablated))
 
     @property
@@ -90,12 +90,12 @@ def _over_actions(summands: FloatArray) -> FloatArray:
 
 
 def kmap(state: Ablated) -> FloatArray:
-    """Q(s, a*) − Q(s, argmax_a Q(Z_ij(s), a)) (equation 4), [P]."""
+    """Q(s, a*) − Q(s, argmax_a Q(Z_ij(s), a)) (eq. 4), [P]."""
     return state.clean[state.action] - state.clean[state.ablated_actions, 0]
 
 
 def hmap(state: Ablated) -> FloatArray:
-    """−Σ_a π(s, a) log π(Z_ij(s), a) (equation 5), [P], in nats."""
+    """−Σ_a π(s, a) log π(Z_ij(s), a) (eq. 5), [P], in nats."""
     return -_over_actions(np.exp(state.log_policy) * state.log_ablated_policy)
 
 

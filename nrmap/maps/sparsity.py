@@ -1,4 +1,4 @@
-"""How few pixels a map lives on: S (equation 9), effective pixels S², and the entropy of a map."""
+"""How few pixels a map lives on: S (eq. 9), effective pixels S², and the entropy of a map."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class Measure:
 
 
 def sparsity_of_rows(maps: ArrayLike) -> FloatArray:
-    """S = ‖M‖₁ / ‖M‖₂ (equation 9) [R] of each row of `maps` [R, …]; NaN for a row of zeros."""
+    """S = ‖M‖₁ / ‖M‖₂ (eq. 9) [R] of each row of `maps` [R, …]; NaN for a row of zeros."""
     rows = _finite(maps)
     rows = np.abs(rows.reshape(len(rows), -1))  # [R, P]
     largest = rows.max(axis=1, keepdims=True)
@@ -30,7 +30,7 @@ def sparsity_of_rows(maps: ArrayLike) -> FloatArray:
 
 
 def sparsity(map_: ArrayLike, why_zero: str = "the map is 0 everywhere") -> Measure:
-    """S(M) = ‖M‖₁ / ‖M‖₂ (equation 9): 1 for one pixel, √pixels for a flat map; smaller is sparser.
+    """S(M) = ‖M‖₁ / ‖M‖₂ (eq. 9): 1 for one pixel, √pixels for a flat map; smaller is sparser.
 
     `map_` has any shape and either sign. S of a map of zeros is 0/0: undefined, and `why_zero`
     is then the reason. Raises NrmapError for an empty map and for NaN or infinite values.
@@ -40,7 +40,7 @@ def sparsity(map_: ArrayLike, why_zero: str = "the map is 0 everywhere") -> Meas
 
 
 def sparsity_interval(maps: ArrayLike, players: ArrayLike | None = None) -> Interval:
-    """The interval of S (equation 9) of the sum of the episodes' maps [E, …], within [1, √pixels].
+    """The interval of S (eq. 9) of the sum of the episodes' maps [E, …], within [1, √pixels].
 
     For `players` see `interval_of_sum`.
     """
@@ -56,7 +56,7 @@ def effective_pixels(map_: ArrayLike, why_zero: str = "the map is 0 everywhere")
 
 
 def map_entropy(map_: ArrayLike) -> float:
-    """−Σ p log p in nats, p = softmax of the map over its pixels (UAI 2021, equation 8).
+    """−Σ p log p in nats, p = softmax of the map over its pixels (UAI 2021, eq. 8).
 
     Between 0 and log(pixels), the entropy of any constant map. It changes with the map's scale,
     so also with the number of states and the rewards: `relative_map_entropy` does not. Raises
