@@ -55,8 +55,9 @@ def compute_maps(
     at a time. The engine is "auto": "incremental" for the networks that it knows, otherwise "dense", which is
     about ten times slower and says so in a warning. `memory_budget` in bytes bounds the incremental engine.
     """
-    seen, known_ids = _read(agent, states)
-    ids = _episode_ids(known_ids if episode_ids is None else episode_ids, len(seen))
+    seen = _read(agent, states)
+    rollout = states if isinstance(states, RolloutStates) and episode_ids is None else None
+    ids = _episode_ids(episode_ids if rollout is None else rollout.episode_ids, len(seen))
     try:
         numbers = tuple(float(temperature) for temperature in temperatures)
     except (TypeError, ValueError) as error:
@@ -76,7 +77,8 @@ def compute_maps(
             temperatures=numbers,
             rounding_floor=ablates.rounding_floor,
         )
-    settings = {"ablated_value": ablated_value, "channels": channels, "engine": ablates.name}
+    players = None if rollout is None else rollout.episode_origins[maps.episode_ids].tolist()
+    settings = {"ablated_value": ablated_value, "channels": channels, "engine": ablates.name, "players": players}
     return Maps(maps, {"agent": agent.label, "policy_sha256": agent.sha256, "outputs": agent.outputs, **settings})
 
 
@@ -113,7 +115,7 @@ def attack(
     check(isinstance(seed, int) and seed >= 0, f"seed={seed!r}: expected a whole number, at least 0")
     find, function = attack_named(attack), agent.for_attacks()
     check_attack_epsilon(epsilon)
-    seen, _ = _read(agent, states)
+    seen = _read(agent, states)
     parts = []
     with _float32(agent), torch.enable_grad():
         for start in range(0, len(seen), BATCH_SIZE):
@@ -132,7 +134,7 @@ def certify(agent: Agent, states: States, epsilon: float = 1 / 255) -> Tensor:
     policy from `load_policy`, or an agent around a torch.nn.Sequential.
     """
     check_attack_epsilon(epsilon)
-    seen, _ = _read(agent, states)
+    seen = _read(agent, states)
     certifier = IntervalCertifier(bounded_network(agent))
     proven = []
     with _float32(agent), torch.no_grad():
@@ -172,10 +174,9 @@ def evaluate(
         )  # fmt: skip
 
 
-def _read(agent: Agent, states: States) -> tuple[Tensor, NDArray[np.int64] | None]:
-    """The states as a tensor [N, C, H, W] and their episode ids, where they have any; checks the agent on them."""
+def _read(agent: Agent, states: States) -> Tensor:
+    """The states as a tensor [N, C, H, W], after the agent has been checked on them."""
     check(isinstance(agent, Agent), f"agent is a {type(agent).__name__}: expected nrmap.Agent(function, …)")
-    ids = states.episode_ids if isinstance(states, RolloutStates) else None
     if isinstance(states, RolloutStates):
         states = states.states
     if not isinstance(states, Tensor):
@@ -188,7 +189,7 @@ def _read(agent: Agent, states: States) -> tuple[Tensor, NDArray[np.int64] | Non
     check_states(states, agent.state_shape)
     with _float32(agent):
         agent.check(states[:PROBE_STATES].to(agent.device))
-    return states, ids
+    return states
 
 
 def _episode_ids(episode_ids: ArrayLike | None, num_states: int) -> NDArray[np.int64]:

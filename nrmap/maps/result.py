@@ -35,7 +35,8 @@ class Maps:
 
     `maps["kmap"]` is a map, float64 [H, W], or [C, H, W] where each channel was ablated apart. Maps that
     depend on a temperature are looked up with it: `maps["hmap", 1.0]`. An unknown name or temperature raises
-    NrmapError. `by_episode` holds the maps of each episode, `metadata` the agent and the settings.
+    NrmapError. `by_episode` holds the maps of each episode. `metadata` holds the agent, the settings and, for
+    states from `collect_states`, "players" [E], which number the policies that played the episodes.
     """
 
     by_episode: EpisodeMaps
@@ -51,12 +52,12 @@ class Maps:
         """The temperatures of the softmax policies, in order."""
         return self.by_episode.temperatures
 
-    def keys(self) -> list[str | tuple[str, float]]:
-        """Every map's key: a name, or a name and a temperature."""
-        each = self.by_episode.each()
-        return [kind.name if temperature is None else (kind.name, temperature) for kind, temperature, _ in each]
+    @property
+    def kinds(self) -> list[tuple[str, float | None]]:
+        """The name of every map and its temperature, or None."""
+        return [(kind.name, temperature) for kind, temperature, _ in self.by_episode.each()]
 
-    def __getitem__(self, key: str | tuple[str, float]) -> FloatArray:
+    def __getitem__(self, key: str | tuple[str, float | None]) -> FloatArray:
         total: FloatArray = self.by_episode[key].sum(axis=0)
         return total
 
@@ -68,7 +69,7 @@ class Maps:
         """
         by_episode = self.by_episode[kind, temperature]
         measure = sparsity(by_episode.sum(axis=0), KINDS[kind].zero_reason(self.num_states))
-        interval = sparsity_interval(by_episode)
+        interval = sparsity_interval(by_episode, self.metadata.get("players"))
         return Estimate(measure.value, interval.low, interval.high, interval.method, measure.reason or interval.reason)
 
     def plot(self) -> "Figure":
@@ -88,4 +89,4 @@ class Maps:
 
     def __repr__(self) -> str:
         episodes, pixels = len(self.by_episode.episode_ids), " × ".join(map(str, self.by_episode.pixels))
-        return f"Maps({pixels} pixels, states={self.num_states}, episodes={episodes}: {self.keys()})"
+        return f"Maps({pixels} pixels, states={self.num_states}, episodes={episodes}: {self.kinds})"

@@ -204,8 +204,8 @@ def test_maps_come_back_from_their_file(tmp_path: Path) -> None:
     maps = nrmap.compute_maps(agent, states, [0.1, 1.0], [0, 0, 7], progress=False)
     maps.save(tmp_path / "maps.npz")
     loaded = nrmap.Maps.load(str(tmp_path / "maps.npz"))
-    assert loaded.keys() == maps.keys()
-    for key in maps.keys():  # noqa: SIM118 (not a mapping)
+    assert loaded.kinds == maps.kinds
+    for key in maps.kinds:
         assert np.array_equal(loaded[key], maps[key])
     assert loaded.metadata == maps.metadata
     assert loaded.by_episode.episode_ids.tolist() == [0, 7]

@@ -1,0 +1,47 @@
+"""The examples run, as a user runs them."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Run an example in `folder`, where the policies of the repository are found."""
+    (folder / "outputs").symlink_to(EXAMPLES.parent / "outputs")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.syspath_prepend(EXAMPLES)
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def test_map_your_own_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("map_your_own_network.py", monkeypatch=monkeypatch, folder=tmp_path)
+    assert (tmp_path / "maps.png").stat().st_size > 10_000
+    assert capsys.readouterr().out.startswith("S(K) = ")
+
+
+def test_map_your_own_network_has_at_most_ten_lines() -> None:
+    lines = (EXAMPLES / "map_your_own_network.py").read_text().splitlines()[1:]
+    assert len([line for line in lines if line]) <= 10
+
+
+def test_map_a_reference_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("map_a_reference_policy.py", "2", "1", monkeypatch=monkeypatch, folder=tmp_path)
+    assert (tmp_path / "reference_maps.npz").is_file()
+    assert "needs at least 16 episodes, found 1" in capsys.readouterr().out
+
+
+def test_compare_two_policies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("compare_two_policies.py", "2", "1", monkeypatch=monkeypatch, folder=tmp_path)
+    assert (tmp_path / "sa_ddqn_maps.png").is_file()
+    assert capsys.readouterr().out.count("flipped by PGD-10") == 2
