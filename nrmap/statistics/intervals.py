@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from nrmap.support.errors import check
 
@@ -124,7 +124,7 @@ def rate_interval(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int 
         size = min(total, rate * (1 - rate) / variance)
     else:
         size = float(episodes)
-    t2 = stats.t.ppf((1 + LEVEL) / 2, episodes - 1) ** 2
+    t2 = special.stdtrit(episodes - 1, (1 + LEVEL) / 2) ** 2
     centre = (rate + t2 / (2 * size)) / (1 + t2 / size)
     half = np.sqrt(t2 * (rate * (1 - rate) / size + t2 / (4 * size**2))) / (1 + t2 / size)
     low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
@@ -154,7 +154,7 @@ def _jackknife(
     error = variance**0.5
     if error <= 1e-12 * abs(value):
         return _none(_no_difference(episodes))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, episodes - len(each_stratum))) * error
+    half = float(special.stdtrit(episodes - len(each_stratum), (1 + LEVEL) / 2)) * error
     low, high = max(value - half, bounds[0]), min(value + half, bounds[1])
     of_policies = f" of {len(each_stratum)} policies" if len(each_stratum) > 1 else ""
     return Interval(low, high, f"jackknife over {episodes} episodes{of_policies}, for this policy")

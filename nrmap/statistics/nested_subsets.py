@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import qmc
 
 
 def prefix_ranks(episode_ids: ArrayLike) -> NDArray[np.int64]:
@@ -32,7 +31,9 @@ def prefix_ranks(episode_ids: ArrayLike) -> NDArray[np.int64]:
 
 def van_der_corput(count: int) -> NDArray[np.float64]:
     """The first `count` points of the sequence 0, 1/2, 1/4, 3/4, 1/8, …: each lies in a largest gap before it."""
-    points: NDArray[np.float64] = qmc.Halton(d=1, scramble=False).random(count)[:, 0]
+    numbers, points = np.arange(count), np.zeros(count)
+    for bit in range(count.bit_length()):  # the binary digits in reverse, behind the point
+        points += (numbers >> bit & 1) / 2 ** (bit + 1)
     return points
 
 
