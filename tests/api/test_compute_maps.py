@@ -95,7 +95,7 @@ def uint8_function() -> Case:
 
 
 def double_loop(agent: nrmap.Agent, states: Tensor, temperature: float, value: int) -> dict[str, NDArray[np.float64]]:
-    """Equations 4 to 6, read off the paper and summed over the states, in float64 where the agent has a network."""
+    """Flips, ties and equations 4 to 6, read off the paper and summed over the states, in float64 for networks."""
     function = agent.function
     if isinstance(function, nn.Module):
         exact = copy.deepcopy(function).double()
@@ -112,7 +112,7 @@ def double_loop(agent: nrmap.Agent, states: Tensor, temperature: float, value: i
     def margin(scores: NDArray[np.float64], action: int) -> float:
         return float(scores[action] - np.delete(scores, action).max())
 
-    maps = {name: np.zeros((height, width)) for name in ("kmap", "hmap", "kl", "margin_drop")}
+    maps = {name: np.zeros((height, width)) for name in ("kmap", "hmap", "kl", "margin_drop", "flip_map", "ties")}
     for state in states:
         clean = outputs(state[None])[0]
         best, pi = int(clean.argmax()), policy(clean)
@@ -124,6 +124,8 @@ def double_loop(agent: nrmap.Agent, states: Tensor, temperature: float, value: i
                 maps["hmap"][i, j] -= (pi * np.log(policy(ablated))).sum()
                 maps["kl"][i, j] += (pi * (np.log(pi) - np.log(policy(ablated)))).sum()
                 maps["margin_drop"][i, j] += margin(clean, best) - margin(ablated, best)
+                maps["flip_map"][i, j] += ablated.argmax() != best
+                maps["ties"][i, j] += abs(margin(ablated, best)) < 1e-5
     return maps
 
 
@@ -148,8 +150,10 @@ def test_maps_equal_a_double_loop_over_pixels(make: Callable[[], Case], incremen
     assert any("dense" in str(warning.message) for warning in caught) != incremental
     with torch.no_grad():
         expected = double_loop(agent, states, 1.0, value)
+    ties = expected.pop("ties")
+    assert (np.abs(maps["flip_map"] - expected.pop("flip_map")) <= ties).all()
     for kind, map_ in expected.items():
-        found = maps[kind] if kind in ("kmap", "margin_drop") else maps[kind, 1.0]
+        found = maps[kind, 1.0 if kind in ("hmap", "kl") else None]
         np.testing.assert_allclose(found, map_, rtol=1e-4, atol=2e-5 * max(1.0, np.abs(map_).max()))
     assert np.count_nonzero(maps["kmap"]) > 10
     assert maps.metadata["outputs"] == agent.outputs
