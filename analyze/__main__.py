@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from analyze.null_networks import control_summary, ensure_controls
+from analyze.null_networks import ensure_null_networks, null_network_summary
 from analyze.report.tables import print_records
 from analyze.settings import AnalysisSettings, Resources, analysis_settings
 from analyze.shards import requested_shard
@@ -71,7 +71,7 @@ def analyze(config: Mapping[str, Any]) -> None:
         policy, states, settings.maps, states_from=settings.states.label, resources=resources, layout=layout
     )
     figures = ensure_figures(policy, states, maps)
-    controls = ensure_controls(
+    controls = ensure_null_networks(
         policy, states, settings.maps, draws=settings.controls, seed=config["evaluation_seed"],
         states_from=settings.states.label, resources=resources, layout=layout,
     )  # fmt: skip
@@ -145,7 +145,7 @@ def _track(
     ) as tracker:
         tracker.table("records", list(rows[0]), [list(row.values()) for row in rows])
         tracker.summary({_summary_name(record): record.value for record in records if _is_headline(record)})
-        tracker.summary(control_summary(controls))
+        tracker.summary(null_network_summary(controls))
         for name, path in figures.items():
             tracker.image(name, path)
         tracker.artifact(f"maps-{maps.folder.name}", "maps", [maps.folder / MAPS_FILE, maps.folder / METRICS_FILE])

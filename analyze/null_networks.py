@@ -1,4 +1,4 @@
-"""The stage of the controls: networks that have learned nothing, mapped on the states of a policy's maps."""
+"""The stage that maps null networks on the states of a policy's maps."""
 
 import math
 from collections import defaultdict
@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping
 
 from analyze.settings import MapSettings, Resources
 from analyze.study import StatesFile, ensure_maps
-from nrmap.maps.null_networks import CONTROL_KINDS, control_policies
+from nrmap.maps.null_networks import NULL_NETWORKS, null_networks
 from nrmap.policies.policy import Policy
 from nrmap.support.layout import Layout
 from nrmap.support.records import Record
 from nrmap.support.tracking import summary_name
 
-# What W&B is told of controls: of all that is measured on maps, the two numbers that panels compare.
+# The measures of null networks that W&B's summary holds: those that panels compare.
 _SUMMARISED = ("sparsity", "grid_excess")
 
 
-def ensure_controls(
+def ensure_null_networks(
     policy: Policy,
     states: StatesFile,
     settings: MapSettings,
@@ -27,27 +27,27 @@ def ensure_controls(
     resources: Resources,
     layout: Layout,
 ) -> list[Record]:
-    """What is measured on the maps of `draws` networks of each kind of control, on the states of `policy`'s maps.
+    """The records of the maps of `draws` null networks of each kind, on the states of `policy`'s maps.
 
-    Every control is a result of its own, named like any maps by its weights and its states, so
-    random weights are mapped once for all policies that share states. Without draws there is none.
+    Each null network is a result of its own, identified by its weights and states like any policy,
+    so random weights are mapped once for all policies that share states.
     """
     if draws == 0:
         return []
     return [
         record
-        for kind in CONTROL_KINDS
-        for control in control_policies(policy, kind, draws, seed)
+        for kind in NULL_NETWORKS
+        for network in null_networks(policy, kind, draws, seed)
         for record in ensure_maps(
-            control, states, settings, states_from=states_from, resources=resources, layout=layout
+            network, states, settings, states_from=states_from, resources=resources, layout=layout
         ).records
     ]
 
 
-def control_summary(records: Iterable[Record]) -> Mapping[str, float]:
-    """The means over the draws of each kind of control, by `random_weights_kl_sparsity_T1` and the like.
+def null_network_summary(records: Iterable[Record]) -> Mapping[str, float]:
+    """Means over the draws of each kind of null network, by names like `random_weights_kl_sparsity_T1`.
 
-    A value that is undefined for some of the draws has no mean.
+    A measure that is undefined for any of the draws is left out.
     """
     values: dict[str, list[float | None]] = defaultdict(list)
     for record in records:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nrmap.maps.kinds import KINDS
-from nrmap.maps.null_networks import CONTROL_KINDS
+from nrmap.maps.null_networks import NULL_NETWORKS
 from nrmap.play.evaluation import WORST_CASE
 from nrmap.support.errors import NrmapError, check, first_line
 from nrmap.support.tracking import X_AXIS, TrackingSpec, has_credentials, summary_name
@@ -77,7 +77,7 @@ def study_workspace(*, entity: str, project: str, temperatures: Sequence[float])
     certified = [summary_name("certified_rate", attack="clean", attack_epsilon=radius) for radius in CERTIFIED_RADII]
     worst = [summary_name("return_mean", attack=WORST_CASE, attack_epsilon=radius) for radius in CERTIFIED_RADII]
     (kmap,) = of_kind("kmap", "sparsity")
-    prefixes = ("", *(f"{kind}_" for kind in CONTROL_KINDS))
+    prefixes = ("", *(f"{kind}_" for kind in NULL_NETWORKS))
     sections = {
         "Training": [panels.LinePlot(title=title, x=X_AXIS, y=[name]) for name, title in TRAINING_CURVES.items()],
         "Returns and attacks": [

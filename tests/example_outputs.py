@@ -17,7 +17,7 @@ from nrmap.atari.envs import EVALUATION_STREAM
 from nrmap.learning.settings import TrainSettings, recorded
 from nrmap.maps.episode_maps import EpisodeMaps, save_maps
 from nrmap.maps.measures import map_records
-from nrmap.maps.null_networks import CONTROL_KINDS, control_policies, policy_fields
+from nrmap.maps.null_networks import NULL_NETWORKS, null_networks, policy_fields
 from nrmap.maps.sweep import sweep_maps
 from nrmap.play.evaluation import GAP_QUANTILES, WORST_CASE, AttackRun, episode_records, rate_record
 from nrmap.play.players import EpisodeCounts
@@ -79,8 +79,8 @@ def write_example(outputs: Path, base: TrainSettings, example: Example) -> None:
             paths = {"own": own_path, "pool": pool_path}
             for states_from in example.states_from:
                 write_maps(layout, policy, paths[states_from], states_from, example)
-                for kind in CONTROL_KINDS if example.controls else ():
-                    for control in control_policies(policy, kind, example.controls, seed=0):
+                for kind in NULL_NETWORKS if example.controls else ():
+                    for control in null_networks(policy, kind, example.controls, seed=0):
                         write_maps(layout, control, paths[states_from], states_from, example)
     write_baselines(layout, base)
 

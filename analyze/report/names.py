@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from nrmap.maps.kinds import KINDS
-from nrmap.maps.null_networks import CONTROL_KINDS
+from nrmap.maps.null_networks import NULL_NETWORKS
 from nrmap.play.evaluation import WORST_CASE
 from nrmap.robustness.attacks import epsilon_text
 from nrmap.support.records import BASELINES, CONSTANT_ACTION, Record
@@ -75,7 +75,7 @@ class PolicyName:
     @property
     def is_null_network(self) -> bool:
         """Whether the weights are random or shuffled."""
-        return self.method in CONTROL_KINDS
+        return self.method in NULL_NETWORKS
 
     @property
     def rank(self) -> tuple[Any, ...]:

@@ -1,8 +1,7 @@
-"""Is one method's map sparser than another's? Differences in S, of two policies and over training seeds.
+"""Differences in sparsity: S of one method minus S of another, for two policies and over training seeds.
 
-Each is S of a method minus S of the method that it is compared with. Two maps of the same states
-have their episodes in common, so the jackknife takes an episode out of both: what it does to both
-alike cancels, and the interval is that of the difference, not of two numbers.
+Two maps of the same states share their episodes. The jackknife leaves an episode out of both, so
+effects on both cancel and the interval is that of the difference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from nrmap.statistics.intervals import LEVEL, interval_of_sum
 from nrmap.support.errors import check
 from nrmap.support.records import Record, RecordFactory
 
-MIN_SEEDS = 3  # of each method: two say next to nothing of how much seeds differ
+MIN_SEEDS = 3  # of each method: two say next to nothing about the spread
 DIFFERENCE = "sparsity_difference"
 
 
@@ -59,25 +58,25 @@ def _paired(make: RecordFactory, both: NDArray[np.float64], players: NDArray[np.
         which = "this" if first is None else "the other"
         return make(metric=DIFFERENCE, value=None, note=f"{which} S is undefined: {reason}")
     furthest = np.sqrt(both[0, 0].size) - 1  # S lies in [1, √pixels]
-    interval = interval_of_sum(both, _difference_of_rows, bounds=(-furthest, furthest), players=players)
-    method = interval.method and interval.method.replace("for this policy", "for these two policies")
-    return make(metric=DIFFERENCE, value=first - second, **{**interval.record_fields, "interval": method})
+    interval = interval_of_sum(
+        both, _difference_of_rows, bounds=(-furthest, furthest), players=players, subject="these two policies"
+    )
+    return make(metric=DIFFERENCE, value=first - second, **interval.record_fields)
 
 
 def _difference_of_rows(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """S of the first minus S of the second of every pair of maps [R, 2, …], [R]."""
+    """S of the first map minus S of the second, [R], of `pairs` [R, 2, …]."""
     return sparsity_of_rows(pairs[:, 0]) - sparsity_of_rows(pairs[:, 1])
 
 
 def seed_difference(
     make: RecordFactory, values: Mapping[int, float | None], base: Mapping[int, float | None]
 ) -> Record | None:
-    """The mean of S over the seeds in `values` minus that over the seeds in `base`; None with fewer than three of each.
+    """The mean of S over the seeds in `values` minus the mean over those in `base`; None below three seeds of either.
 
-    The interval is Welch's t. It takes the seeds of the two methods as independent; where a robust
-    agent starts from the vanilla one of its seed, and the two are alike for it, it is too long
-    rather than too short. Undefined as soon as one S is: a mean over the others would be that of
-    a chosen part of the seeds.
+    The interval is Welch's t, which assumes independent seeds. A robust agent starts from the
+    vanilla one of its seed, so the interval is rather too long. The difference is undefined if any
+    S is: the mean over the other seeds would be a selection.
     """
     if min(len(values), len(base)) < MIN_SEEDS:
         return None
@@ -95,7 +94,7 @@ def seed_difference(
         low=low,
         high=high,
         interval=None if low is None else method,
-        note="the seeds do not differ, which does not say how others might" if low is None else None,
+        note="all seeds are equal: no variance to estimate an interval from" if low is None else None,
     )
 
 

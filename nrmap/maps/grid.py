@@ -1,10 +1,9 @@
-"""Is there a grid in a map? Its spectral energy at the multiples of 1/period cycles per pixel.
+"""The grid number of a map: its spectral energy at multiples of 1/period cycles per pixel.
 
-A convolution of stride 4 and kernel 8 treats pixels by their place in a lattice, and a map of
-what a network looks at may show that lattice. The number: over a square crop whose side is a
-multiple of the period, mean removed, the energy at k/period cycles per pixel (k = 1, 2, … up to
-1/2) along each axis, over the mean energy of the neighbouring frequencies. About 1 without a
-grid, a little less for a smooth map, whose spectrum falls in a convex curve.
+A strided convolution treats pixels by their place in a lattice, and maps may show that lattice.
+The number is the energy of a square crop, mean removed, at k/period cycles per pixel (k = 1, 2, …
+up to 1/2) along each axis, over the mean energy of the neighbouring frequencies. It is about 1
+without a grid and a little less for a smooth map, whose spectrum is convex.
 """
 
 from dataclasses import dataclass
@@ -22,14 +21,13 @@ _OFFSETS = np.array([step for step in range(-NEIGHBOURS, NEIGHBOURS + 1) if step
 
 @dataclass(frozen=True)
 class GridExcess:
-    """The energy at the grid's frequencies over that of their neighbours, and what it is without a grid.
+    """The grid number of the central crop of `side` × `side` pixels, with null values.
 
-    `value` is that of the central crop of `side` × `side` pixels, both axes together; `vertical`
-    and `horizontal` are those of frequencies along one axis. `p_value` is the share of maps,
-    among the crop and `draws` random maps with its spectrum but without the grid, that reach
-    `value`; `null_quantiles` are the 5%, 50% and 95% quantiles of the random ones, and
-    `crop_quantiles` those of crops at random offsets: what the number owes to the place of the
-    crop. All these are None, with a `reason`, where the crop is constant.
+    `value` is for both axes together, `vertical` and `horizontal` for frequencies along one axis.
+    `p_value` is the fraction of maps, among the crop and `draws` random maps with its spectrum but
+    without the grid, that reach `value`. `null_quantiles` are the 5%, 50% and 95% quantiles over
+    the random maps, and `crop_quantiles` those over crops at random offsets. All are None, with a
+    `reason`, where the crop is constant.
     """
 
     period: int
@@ -47,12 +45,11 @@ class GridExcess:
 def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int = 0) -> GridExcess:
     """The grid of `period` pixels in a map [H, W], against random maps without one.
 
-    Shuffling the phases of the crop's Fourier transform would leave its energies, and so this
-    number, as they are. The random maps are therefore Gaussian, of random phases and amplitudes
-    about the crop's own, where the grid's lines have the mean energy of their neighbours. The
-    amplitudes are thus random twice over, which makes the test cautious: on 400 Gaussian maps
-    each with energies ∝ 1/f^b, p ≤ 0.05 came up in 4, 2, 2, 0 and 0% for b = 0, 1, 2, 3 and 4, and
-    on 300 maps of random spikes in 1 to 6%.
+    Shuffled phases would keep the energies and so the number. The random maps are Gaussian
+    instead, with random phases and with amplitudes around the crop's own, where the lines of the
+    grid have the mean energy of their neighbours. The additional randomness makes the test
+    conservative: p ≤ 0.05 came up in 4, 2, 2, 0 and 0% of 400 Gaussian maps each with energies
+    ∝ 1/f^b for b = 0, 1, 2, 3 and 4, and in 1 to 6% of 300 maps of random spikes.
 
     The side of the crop is the largest multiple of the period that leaves one period of room for
     offsets. Raises NrmapError for a map that is not [H, W], not finite, or too small.
@@ -98,7 +95,7 @@ def grid_excess_of_rows(maps: ArrayLike, *, period: int = 8) -> FloatArray:
 
 
 def smallest_side(period: int = 8) -> int:
-    """The pixels that the sides of a map need for a number of its grid."""
+    """The smallest sides of a map that has a grid number, in pixels."""
     return (2 * NEIGHBOURS + 2) * period
 
 
@@ -118,7 +115,7 @@ def _central_crop(map_: FloatArray, side: int) -> FloatArray:
 
 
 def _centred(crop: FloatArray) -> FloatArray:
-    """`crop` [L, L] at scale 1 with its mean removed; zeros where what is left is rounding."""
+    """`crop` [L, L] at scale 1 with its mean removed; zeros where only rounding is left."""
     largest = np.abs(crop).max()
     if largest == 0:
         return crop
@@ -128,14 +125,14 @@ def _centred(crop: FloatArray) -> FloatArray:
 
 
 def _excess(crops: FloatArray, period: int) -> FloatArray:
-    """The excess [R, 3] of `crops` [R, L, L] of mean 0: along the vertical, the horizontal, both together."""
+    """The grid number [R, 3] of `crops` [R, L, L] of mean 0: vertical, horizontal, both together."""
     side = crops.shape[-1]
     grid = np.arange(1, period // 2 + 1) * (side // period)  # [K], as frequencies in units of 1/L
     neighbours = grid[:, None] + _OFFSETS  # [K, 6]
     at_grid, around = [], []
     for axis, other in ((1, 2), (2, 1)):
         energy = np.square(np.abs(np.fft.fft(crops, axis=axis))).sum(axis=other)  # [R, L]
-        # A perfect grid leaves its neighbours nothing but the transform's rounding.
+        # Around a perfect grid there is nothing but the transform's rounding.
         floor = np.finfo(np.float64).eps ** 2 * energy.sum(axis=1)
         at_grid.append(energy[:, grid].sum(axis=1))
         around.append(energy[:, neighbours % side].mean(axis=2).sum(axis=1) + floor)
@@ -145,12 +142,12 @@ def _excess(crops: FloatArray, period: int) -> FloatArray:
 
 
 def _maps_without_grid(crop: FloatArray, period: int, draws: int, rng: np.random.Generator) -> FloatArray:
-    """Gaussian maps [draws, L, L] after the energies of `crop` [L, L] without the lines of the grid."""
+    """Gaussian maps [draws, L, L] with the energies of `crop` [L, L] without the lines of the grid."""
     side = len(crop)
     grid = np.arange(1, period) * (side // period)  # [period - 1]
     neighbours = (grid[:, None] + _OFFSETS) % side  # [period - 1, 6]
     energy = np.square(np.abs(np.fft.fft2(crop)))  # [L, L]
-    floor = np.finfo(np.float64).eps ** 2 * energy.sum()  # a perfect grid leaves nothing else
+    floor = np.finfo(np.float64).eps ** 2 * energy.sum()  # all there is around a perfect grid
     energy[grid] = energy[neighbours].mean(axis=1)
     energy[:, grid] = energy[:, neighbours].mean(axis=2)
     noise = np.fft.fft2(rng.standard_normal((draws, side, side)))

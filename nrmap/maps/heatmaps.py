@@ -1,9 +1,8 @@
-"""Maps as heat maps, each drawn on one Axes.
+"""Heat maps, each drawn on one Axes, and figures of them.
 
-Every map has a linear scale of its own, from its smallest to its largest value, since
-sums of Q-values of two networks have no common unit; a colour bar says what it is. The colours of
-maps of one sign are ordered by lightness, so they survive grey print and colour-blind eyes; those
-of the signed margin drop are white at 0.
+Every map has its own linear scale, from its smallest to its largest value, because Q-values of two
+networks have no common unit. Colour maps are ordered by lightness, so that they survive grey print
+and colour-blind eyes; those of signed maps are white at 0.
 """
 
 import numpy as np
@@ -17,7 +16,7 @@ from nrmap.maps.kinds import KINDS
 
 
 def map_limits(map_: ArrayLike, kind: str) -> tuple[float, float]:
-    """The values at both ends of the colours, the map's smallest and largest; with two signs equally far from 0."""
+    """The values at both ends of the colour bar: the map's smallest and largest; symmetric for signed kinds."""
     values = np.asarray(map_)
     low, high = float(values.min()), float(values.max())
     if KINDS[kind].signed:
@@ -27,12 +26,12 @@ def map_limits(map_: ArrayLike, kind: str) -> tuple[float, float]:
 
 
 def draw_map(ax: Axes, map_: ArrayLike, *, kind: str, title: str) -> None:
-    """A map [H, W] as a heat map with its colour bar."""
+    """Draw a map [H, W] with its colour bar."""
     values = np.asarray(map_, dtype=np.float64)
     style = KINDS[kind]
     low, high = map_limits(values, kind)
     nothing = not values.any()
-    if nothing:  # no range to spread the colours over: any one that gives 0 its colour
+    if nothing:  # any range that gives 0 its colour
         low, high = -float(style.signed), 1.0
     image = ax.imshow(values, cmap=style.colours, vmin=low, vmax=high, interpolation="none")
     ax.set_title(title)
@@ -62,7 +61,7 @@ def map_figure(maps: TotalMaps) -> Figure:
 
 
 def draw_overlay(ax: Axes, screen: NDArray[np.uint8], map_: ArrayLike, *, kind: str, title: str) -> None:
-    """A map [H, W] laid over a colour screen [h, w, 3] of the game: the larger a magnitude, the less shines through.
+    """Draw a map [H, W] over a colour screen [h, w, 3] of the game, more opaque where its magnitude is larger.
 
     States are the whole screen at another size, so the map is stretched over all of it.
     """

@@ -1,4 +1,4 @@
-"""From maps to records: sparsity, effective pixels, map entropy and the grid, with intervals over episodes."""
+"""Records of maps: sparsity, effective pixels, map entropy and the grid number, with intervals over episodes."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -48,7 +48,7 @@ def map_records(maps: EpisodeMaps, make: RecordFactory, players: NDArray[np.int6
         )
     ]
     for size, prefix in sorted(maps.prefixes.items()):
-        seen = prefix.states_per_episode > 0  # [E], the episodes that these states are from
+        seen = prefix.states_per_episode > 0  # [E]
         for kind, temperature, of_all in prefix.each():
             by_episode = of_all[seen]
             value = sparsity(by_episode.sum(axis=0), kind.zero_reason(size))
@@ -84,9 +84,9 @@ def _grid_records(
 ) -> Iterator[Record]:
     """The grid of period 8 in the map, summed over channels where each was ablated separately.
 
-    "grid_excess" with its interval, and by direction; its "grid_p_value" against random maps
-    without a grid; the 5%, 50% and 95% quantiles over these maps ("grid_null_quantile") and over
-    crops at other places ("grid_crop_quantile").
+    "grid_excess" has an interval and is also given by direction; "grid_p_value" is against random
+    maps without a grid; "grid_null_quantile" and "grid_crop_quantile" are the 5%, 50% and 95%
+    quantiles over these maps and over crops at other places.
     """
     height, width = by_episode.shape[-2:]
     flat = by_episode.reshape(len(by_episode), -1, height, width).sum(axis=1)  # [E, H, W]

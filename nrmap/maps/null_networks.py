@@ -1,7 +1,7 @@
-"""Networks that have learned nothing, or forgotten where they put it: what a map looks like without a policy in it.
+"""Null networks: random or layer-wise shuffled weights.
 
-A pattern in a map says something about a policy only if such networks do not show it on the same
-states: the pattern may come from the architecture alone, or from the sizes of the weights.
+A pattern in a policy's map comes from its training only if null networks do not show it on the
+same states. Otherwise the architecture or the sizes of the weights may cause it.
 """
 
 import copy
@@ -19,42 +19,41 @@ from nrmap.policies.policy import Policy, PolicyCard
 from nrmap.support.errors import check, unknown_choice
 from nrmap.support.files import identity_of
 
-ControlKind = Literal["random_weights", "shuffled_weights"]
-CONTROL_KINDS: Sequence[ControlKind] = get_args(ControlKind)
+NullNetworkKind = Literal["random_weights", "shuffled_weights"]
+NULL_NETWORKS: Sequence[NullNetworkKind] = get_args(NullNetworkKind)
 
 
-def control_policies(policy: Policy, kind: ControlKind, draws: int, seed: int) -> list[Policy]:
-    """`draws` networks of the shape of `policy` to be mapped beside it; draw number d is their card's seed.
+def null_networks(policy: Policy, kind: NullNetworkKind, draws: int, seed: int) -> list[Policy]:
+    """`draws` networks of the shape of `policy`; the number of a draw is the seed on its card.
 
-    "random_weights" draws weights as a training run from scratch does at its start; the result
-    depends on the network's shape alone and is the same for every policy of that shape.
-    "shuffled_weights" permutes the entries of each weight tensor and of each bias of `policy`, so
-    that every layer keeps its values but not their places. A draw follows from (seed, kind, d) and is the same in a
-    longer list; `sha256` is that of its weights. Raises NrmapError for an unknown kind, fewer
-    than one draw and a negative seed.
+    "random_weights" are those of an untrained network and depend on the network's shape alone.
+    "shuffled_weights" permutes the entries of each weight tensor and each bias of `policy`. A draw
+    depends on (seed, kind, number) only; `sha256` is the hash of its weights. Raises NrmapError for
+    an unknown kind, fewer than one draw and a negative seed.
     """
-    if kind not in CONTROL_KINDS:
-        raise unknown_choice("control", kind, CONTROL_KINDS)
+    if kind not in NULL_NETWORKS:
+        raise unknown_choice("null network", kind, NULL_NETWORKS)
     check(draws >= 1, f"draws={draws}: expected at least 1")
     check(seed >= 0, f"seed={seed}: expected at least 0")
-    return [_control(policy, kind, draw, seed) for draw in range(draws)]
+    return [_null_network(policy, kind, draw, seed) for draw in range(draws)]
 
 
 def policy_fields(policy: Policy) -> dict[str, Any]:
-    """The fields of a Record that name `policy`; those of a null network are its kind, its draw and its source."""
+    """The fields of a Record that name `policy`; of a null network its kind, draw and source."""
     card = policy.card
     fields = {"game": policy.env.game, "method": card.method, "seed": card.seed, "policy_sha256": policy.sha256}
-    if card.method not in CONTROL_KINDS:
+    if card.method not in NULL_NETWORKS:
         return fields
     source = {name: card.settings.get(name) for name in ("source_method", "source_seed")}
     return {**fields, "seed": None, "draw": card.seed, **source}
 
 
-def _control(policy: Policy, kind: ControlKind, draw: int, seed: int) -> Policy:
-    words = np.random.SeedSequence([seed, CONTROL_KINDS.index(kind), draw]).generate_state(1)
+def _null_network(policy: Policy, kind: NullNetworkKind, draw: int, seed: int) -> Policy:
+    words = np.random.SeedSequence([seed, NULL_NETWORKS.index(kind), draw]).generate_state(1)
     network = _random(policy, int(words[0])) if kind == "random_weights" else _shuffled(policy, int(words[0]))
     weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     parent = policy.sha256 if kind == "shuffled_weights" else None
+    # Identities hash the word "control", as null networks were called before.
     settings = {"control": kind, "draw": draw, "seed": seed}
     what = {"stage": "control", "network": asdict(policy.network.spec), **settings, "parent_sha256": parent}
     source = {} if parent is None else {"source_method": policy.card.method, "source_seed": policy.card.seed}

@@ -1,4 +1,4 @@
-"""How few pixels a map lives on: S (eq. 9), effective pixels S², and the entropy of a map."""
+"""Measures of a map's sparsity: S (eq. 9), effective pixels S², and the entropy over pixels."""
 
 from dataclasses import dataclass
 
@@ -23,27 +23,24 @@ def sparsity_of_rows(maps: ArrayLike) -> FloatArray:
     rows = _finite(maps)
     rows = np.abs(rows.reshape(len(rows), -1))  # [R, P]
     largest = rows.max(axis=1, keepdims=True)
-    # S does not change with the scale; at scale 1 no square can overflow or vanish.
+    # S is independent of the scale; at scale 1 no square can overflow or vanish.
     scaled = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
     l1, l2 = scaled.sum(axis=1), np.sqrt(np.square(scaled).sum(axis=1))
     return np.divide(l1, l2, out=np.full_like(l1, np.nan), where=l2 > 0)
 
 
 def sparsity(map_: ArrayLike, why_zero: str = "the map is 0 everywhere") -> Measure:
-    """S(M) = ‖M‖₁ / ‖M‖₂ (eq. 9): 1 for one pixel, √pixels for a flat map; smaller is sparser.
+    """S(M) = ‖M‖₁ / ‖M‖₂ (eq. 9), from 1 for one pixel to √pixels for a flat map; smaller is sparser.
 
-    `map_` has any shape and either sign. S of a map of zeros is 0/0: undefined, and `why_zero`
-    is then the reason. Raises NrmapError for an empty map and for NaN or infinite values.
+    `map_` has any shape and either sign. S of a map of zeros, 0/0, is undefined for the reason
+    `why_zero`. Raises NrmapError for an empty map and for NaN or infinite values.
     """
     value = float(sparsity_of_rows(np.asarray(map_)[None])[0])
     return Measure(None, why_zero) if np.isnan(value) else Measure(value)
 
 
 def sparsity_interval(maps: ArrayLike, players: ArrayLike | None = None) -> Interval:
-    """The interval of S (eq. 9) of the sum of the episodes' maps [E, …], within [1, √pixels].
-
-    For `players` see `interval_of_sum`.
-    """
+    """The interval of S (eq. 9) of the sum of the episodes' maps [E, …]; see `interval_of_sum`."""
     by_episode = np.asarray(maps, dtype=np.float64)
     pixels = by_episode.size // max(len(by_episode), 1)
     return interval_of_sum(by_episode, sparsity_of_rows, bounds=(1.0, pixels**0.5), players=players)
@@ -58,14 +55,14 @@ def effective_pixels(map_: ArrayLike, why_zero: str = "the map is 0 everywhere")
 def map_entropy(map_: ArrayLike) -> float:
     """−Σ p log p in nats, p = softmax of the map over its pixels (UAI 2021, eq. 8).
 
-    Between 0 and log(pixels), the entropy of any constant map. It changes with the map's scale,
-    so also with the number of states and the rewards: `relative_map_entropy` does not. Raises
-    NrmapError for an empty map and for NaN or infinite values.
+    Between 0 and log(pixels), the entropy of a constant map. Unlike `relative_map_entropy` it
+    depends on the map's scale, hence on the number of states and the rewards. Raises NrmapError for
+    an empty map and for NaN or infinite values.
     """
     values = _finite(map_).ravel()
     top = int(values.argmax())
-    others = np.delete(values, top) / 2 - values[top] / 2  # halves, lest the difference overflow
-    others = 2 * np.maximum(others, -500)  # [P-1]; e^-1000 is 0, and -inf would make 0·inf of it
+    others = np.delete(values, top) / 2 - values[top] / 2  # halved, so that the difference cannot overflow
+    others = 2 * np.maximum(others, -500)  # [P-1]; e^-1000 is 0, and -inf would give 0·inf
     weights = np.exp(others)
     # With log Z = log1p(Σ weights) every summand is ≥ 0, so entropies far below 1e-16 keep their digits.
     total = weights.sum()
@@ -73,7 +70,7 @@ def map_entropy(map_: ArrayLike) -> float:
 
 
 def relative_map_entropy(map_: ArrayLike, why_zero: str = "the map is 0 everywhere") -> Measure:
-    """`map_entropy` of M / max|M|, which does not change with the map's scale; undefined for a map of zeros."""
+    """`map_entropy` of M / max|M|, independent of the map's scale; undefined for a map of zeros."""
     values = _finite(map_)
     largest = np.abs(values).max()
     return Measure(map_entropy(values / largest)) if largest > 0 else Measure(None, why_zero)

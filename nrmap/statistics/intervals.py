@@ -1,15 +1,15 @@
-"""95% intervals over episodes: the episode is the independent unit, the policy is fixed.
+"""95% intervals over episodes: episodes are the independent units, the policy is fixed.
 
-All are jackknife intervals, value ± t(E−1)·se, where se comes from leaving out one episode at a
-time; where the episodes of several policies are pooled, those policies are fixed too: se then
-comes from the differences within each policy's episodes alone, with t(E − policies). What they
-cover is the expected value of the statistic for fresh episodes of *this* policy at the same
-number of episodes and states; the spread over training seeds is another matter.
+All are jackknife intervals, value ± t(E − 1)·se, with se from leaving out one episode at a time.
+Where episodes of several policies are pooled, se comes from the differences within each policy's
+episodes, with t(E − policies). The intervals cover the expected value of the statistic for new
+episodes of the same policy, at the same numbers of episodes and states. They do not cover the
+spread over training seeds.
 
-Why not the bootstrap. S of a sum of maps grows with the number of different episodes in it, and
-a bootstrap resample of E episodes has only about 0.63·E different ones: its S is too small. On
-synthetic maps (tests/test_intervals.py; 16 episodes of 400 pixels; 2,000 data sets each) the 95%
-intervals for S held the true expected S of 16 such episodes with these frequencies:
+The bootstrap does not work here: S of a sum of maps grows with the number of different episodes
+in it, and a resample of E episodes has only about 0.63·E different ones, so its S is too small.
+On synthetic maps (tests/statistics/test_intervals.py; 16 episodes of 400 pixels; 2,000 data sets
+each) the 95% intervals for S contained the true expected S this often:
 
     the map                                          percentile    BCa   jackknife
     many flips of each pixel in every episode              0.90   0.85        0.93
@@ -19,11 +19,10 @@ intervals for S held the true expected S of 16 such episodes with these frequenc
     blocks of pixels, episodes of unequal weight           0.90   0.80        0.89
     rare, with heights of a heavy tail                     0.72   0.39        0.86
 
-BCa corrects a bias by its size in the resamples and so doubles this one; where every resample
-has a smaller S it has no answer at all. The jackknife never repeats an episode. It is too short
-where a few pixels or episodes carry the map (the last two rows; 0.92 and 0.82 with 50 episodes).
-For the mean it is Student's interval, which held the truth as often as BCa or more in the same
-tests, at 8 to 50 episodes.
+BCa estimates a bias from the resamples and so doubles this one; where every resample has a smaller
+S it is undefined. The jackknife never repeats an episode. It is too short where a few pixels or
+episodes dominate the map (the last two rows; 0.92 and 0.82 with 50 episodes). For the mean it is
+Student's interval, which covered the truth at least as often as BCa at 8 to 50 episodes.
 """
 
 from collections.abc import Callable
@@ -44,7 +43,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95% interval and the `method` that made it, or None and the `reason` why there is none."""
+    """A 95% interval and its `method`; or None and the `reason`."""
 
     low: float | None
     high: float | None
@@ -64,32 +63,33 @@ def interval_of_sum(
     bounds: tuple[float, float] = (-np.inf, np.inf),
     min_episodes: int = MIN_EPISODES_OF_MAPS,
     players: ArrayLike | None = None,
+    subject: str = "this policy",
 ) -> Interval:
     """The interval of a statistic of the sum of the episodes' `maps` [E, …].
 
-    `statistic` takes several maps [R, …] and gives [R] values, NaN where undefined; it may be any
-    smooth function, also of several kinds of maps stacked along a later axis, such as the
-    difference in S of two policies on the same episodes. The interval is cut to `bounds`, the
-    values that the statistic can take. `players` [E] numbers the policies that played the episodes;
-    one by default. There is no interval for fewer than `min_episodes` episodes, for a policy with
-    only one, nor when one episode alone makes the statistic defined.
+    `statistic` is a smooth function of several maps [R, …] that returns [R] values, NaN where
+    undefined. Maps may be stacked along a later axis, for example those of two policies on the same
+    episodes. The interval is cut to `bounds`, the range of the statistic. `players` [E] numbers the
+    policies that played the episodes; one by default. `subject` ends the name of the method. There
+    is no interval for fewer than `min_episodes` episodes, for a policy with only one, nor where the
+    statistic is undefined without one of the episodes.
     """
     by_episode = np.asarray(maps, dtype=np.float64)
     check(by_episode.ndim > 1, f"maps of shape {by_episode.shape}: expected [episodes, …]")
     episodes = len(by_episode)
-    # Sums of what is left, not differences from the total: a pixel seen in one episode only must become exactly 0.
+    # Sums of the others, not total minus one: a pixel that one episode alone touches must become exactly 0.
     kept = 1 - np.eye(episodes)  # [E, E]
     left_out = (kept @ by_episode.reshape(episodes, -1)).reshape(by_episode.shape)
     value = float(statistic(by_episode.sum(axis=0)[None])[0])
     strata = np.zeros(episodes, dtype=np.int64) if players is None else np.asarray(players)
     check(strata.shape == (episodes,), f"players of shape {strata.shape}: expected ({episodes},), one of each episode")
-    return _jackknife(value, statistic(left_out), strata, bounds, min_episodes)
+    return _jackknife(value, statistic(left_out), strata, bounds, min_episodes, subject)
 
 
 def mean_interval(values: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Interval:
-    """The interval of the mean of one value per episode [E], such as its return: Student's t.
+    """Student's t interval of the mean of one value per episode [E], such as its return.
 
-    There is none for fewer than `min_episodes` values, nor when all are equal.
+    There is none for fewer than `min_episodes` values, nor where all are equal.
     """
     each = np.asarray(values, dtype=np.float64)
     check(each.ndim == 1 and len(each) > 0, f"values of shape {each.shape}: expected [episodes]")
@@ -101,13 +101,13 @@ def mean_interval(values: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Int
 
 
 def rate_interval(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Interval:
-    """The interval of a share of states, from counts in each episode [E]: Wilson's, for clustered trials.
+    """Wilson's interval of a fraction of states, for clustered trials, from counts in each episode [E].
 
-    States of one episode are alike, so the number of trials is replaced by the effective one,
-    that of independent trials with the same variance (Korn and Graubard 1998), and the normal
-    quantile by Student's. Where every trial or none succeeds the variance says nothing, and each
-    episode counts as one trial. There is no interval for fewer than `min_episodes` episodes, nor
-    when all have the same rate between 0 and 1. Raises NrmapError unless 0 ≤ successes ≤ trials, trials > 0.
+    States of one episode are correlated, so the number of trials is replaced by the number of
+    independent trials with the same variance (Korn and Graubard 1998), and the normal quantile by
+    Student's. Where all trials or none succeed, the variance is 0 and each episode counts as one
+    trial. There is no interval for fewer than `min_episodes` episodes, nor where all have the same
+    rate between 0 and 1. Raises NrmapError unless 0 ≤ successes ≤ trials and trials > 0.
     """
     wins, tries = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     check(wins.shape == tries.shape == (wins.size,), f"successes {wins.shape}, trials {tries.shape}: expected [E] both")
@@ -132,11 +132,16 @@ def rate_interval(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int 
 
 
 def _jackknife(
-    value: float, left_out: FloatArray, strata: NDArray[np.int64], bounds: tuple[float, float], min_episodes: int
+    value: float,
+    left_out: FloatArray,
+    strata: NDArray[np.int64],
+    bounds: tuple[float, float],
+    min_episodes: int,
+    subject: str = "this policy",
 ) -> Interval:
-    """value ± t·se from the values [E] with one episode left out each (Efron and Tibshirani 1993, chapter 11).
+    """value ± t·se from the values [E] without one episode each (Efron and Tibshirani 1993, chapter 11).
 
-    The variance is the sum of those within each of the `strata` [E] (Shao and Tu 1995, section 6.2).
+    The variance is the sum of the variances within the `strata` [E] (Shao and Tu 1995, section 6.2).
     """
     episodes = len(left_out)
     if episodes < max(min_episodes, 2):
@@ -157,11 +162,11 @@ def _jackknife(
     half = float(special.stdtrit(episodes - len(each_stratum), (1 + LEVEL) / 2)) * error
     low, high = max(value - half, bounds[0]), min(value + half, bounds[1])
     of_policies = f" of {len(each_stratum)} policies" if len(each_stratum) > 1 else ""
-    return Interval(low, high, f"jackknife over {episodes} episodes{of_policies}, for this policy")
+    return Interval(low, high, f"jackknife over {episodes} episodes{of_policies}, for {subject}")
 
 
 def _no_difference(episodes: int) -> str:
-    return f"the {episodes} episodes do not differ, which does not say how others might"
+    return f"all {episodes} episodes are equal: no variance to estimate an interval from"
 
 
 def _too_few(episodes: int, min_episodes: int) -> Interval:

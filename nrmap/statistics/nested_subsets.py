@@ -1,19 +1,17 @@
-"""Which states come first where a measure is shown against the number of states."""
+"""An order of states whose prefixes are spread evenly, for curves against the number of states."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
 def prefix_ranks(episode_ids: ArrayLike) -> NDArray[np.int64]:
-    """The place of every state [N] in one fixed order whose every beginning is spread evenly.
+    """The rank of every state [N] in a fixed order whose prefixes are spread evenly over episodes and time.
 
-    S against N needs nested sets of states that differ in size alone. The order takes one state
-    of every episode in turn, and within an episode the van der Corput sequence says which next,
-    so that any number of states is spread over the whole episode. A second such sequence shifts
-    the episodes against one another: also the first state of each comes from all over the game.
-    A third says which episode's turn is next: where episodes of one policy lie behind those of
-    another, both have their share from the start. The states of an episode are assumed to be in
-    the order of play.
+    S against N needs nested sets of states that differ in size alone. The order takes one state of
+    each episode in turn. Van der Corput sequences choose the next state within an episode, shift
+    the episodes against one another, so that even their first states cover the whole game, and
+    order the episodes, so that pooled policies alternate. The states of an episode must be in the
+    order of play.
     """
     ids = np.asarray(episode_ids, dtype=np.int64)
     unique = np.unique(ids)
@@ -30,15 +28,15 @@ def prefix_ranks(episode_ids: ArrayLike) -> NDArray[np.int64]:
 
 
 def van_der_corput(count: int) -> NDArray[np.float64]:
-    """The first `count` points of the sequence 0, 1/2, 1/4, 3/4, 1/8, …: each lies in a largest gap before it."""
+    """The first `count` points of the sequence 0, 1/2, 1/4, 3/4, 1/8, …: each point halves a largest gap."""
     numbers, points = np.arange(count), np.zeros(count)
-    for bit in range(count.bit_length()):  # the binary digits in reverse, behind the point
+    for bit in range(count.bit_length()):  # the binary digits of the number, mirrored at the point
         points += (numbers >> bit & 1) / 2 ** (bit + 1)
     return points
 
 
 def _spread(count: int, shift: float) -> NDArray[np.int64]:
-    """0 … `count` − 1, in the order in which the sequence moved by `shift` first hits each of `count` equal cells."""
+    """0 … `count` − 1 in the order in which the sequence, moved by `shift`, first hits each of `count` equal cells."""
     # 4n points of the sequence hit each of n equal cells at least once.
     cells = ((van_der_corput(4 * count) + shift) % 1 * count).astype(np.int64)
     _, first_hits = np.unique(cells, return_index=True)

@@ -14,7 +14,7 @@ from swept_maps import identical
 from toy_policies import FREEWAY, toy_policy
 
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps
-from nrmap.maps.null_networks import CONTROL_KINDS
+from nrmap.maps.null_networks import NULL_NETWORKS
 from nrmap.play.states import RolloutStates, load_states
 from nrmap.policies.policy import load_policy, save_policy
 from nrmap.support.records import read_records
@@ -89,7 +89,7 @@ def test_a_policy_file_is_mapped_on_its_own_states(study: Study) -> None:
     records = read_records(study.folder / "metrics.json")
     assert {record.states_from for record in records} == {"own"}
     # No controls beside a policy's own states, unless asked for.
-    controls = [path for kind in CONTROL_KINDS for path in (study.outputs / "maps").rglob(f"{kind}*/**/metrics.json")]
+    controls = [path for kind in NULL_NETWORKS for path in (study.outputs / "maps").rglob(f"{kind}*/**/metrics.json")]
     assert all(record.states_from != "own" for path in controls for record in read_records(path))
 
 

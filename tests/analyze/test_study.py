@@ -13,10 +13,10 @@ import torch
 from toy_policies import BREAKOUT, FREEWAY, toy_policy
 
 from analyze import shards, study
-from analyze.null_networks import ensure_controls
+from analyze.null_networks import ensure_null_networks
 from analyze.settings import MapSettings, Resources, StatesSettings
 from nrmap.ablation import AblationSpec
-from nrmap.maps.null_networks import CONTROL_KINDS, control_policies
+from nrmap.maps.null_networks import NULL_NETWORKS, null_networks
 from nrmap.maps.sparsity import sparsity
 from nrmap.maps.sweep import sweep_maps
 from nrmap.play import evaluation
@@ -267,7 +267,7 @@ def test_the_evaluation_proves_what_it_can_and_records_it(tmp_path: Path) -> Non
 
 def controls_of(policy: Policy, layout: Layout, draws: int = 2) -> list[Record]:
     file = study.ensure_states([policy], STATES, layout=layout, device=CPU)
-    return ensure_controls(
+    return ensure_null_networks(
         policy, file, MAPS, draws=draws, seed=0, states_from="own", resources=RESOURCES, layout=layout
     )
 
@@ -295,8 +295,8 @@ def test_the_maps_of_a_control_are_those_of_its_network(tmp_path: Path) -> None:
     policy, layout = saved(tmp_path), Layout(tmp_path / "outputs")
     file = study.ensure_states([policy], STATES, layout=layout, device=CPU)
     records = controls_of(policy, layout, draws=1)
-    for kind in CONTROL_KINDS:
-        (control,) = control_policies(policy, kind, 1, seed=0)
+    for kind in NULL_NETWORKS:
+        (control,) = null_networks(policy, kind, 1, seed=0)
         by_hand = AblatedByHand(control, torch.from_numpy(file.states.states))
         maps = sweep_maps([by_hand], episode_ids=file.states.episode_ids, temperatures=(1.0,), rounding_floor=1e-6)
         (ours,) = select(records, method=kind, metric="sparsity", map_kind="margin_drop", prefix=False)

@@ -13,7 +13,7 @@ from wandb_files import artifacts_of, parts, records_of, rows_of, summary_of, ta
 
 from analyze.workspace import study_workspace
 from nrmap.maps.kinds import KINDS
-from nrmap.maps.null_networks import CONTROL_KINDS
+from nrmap.maps.null_networks import NULL_NETWORKS
 from nrmap.policies.policy import Policy, load_policy, save_policy
 from nrmap.support.files import read_json
 from nrmap.support.records import Record, read_records
@@ -159,12 +159,12 @@ def test_the_dashboard_shows_what_runs_hold(tracked):
     assert len(shown["Returns and attacks"]) == 7
     assert shown["Returns and attacks"] <= numbers
     names = {name for name in numbers if name.endswith(("_sparsity", "_sparsity_T0p1", "_sparsity_T1"))}
-    names = {name for name in names if not name.startswith(CONTROL_KINDS)}
+    names = {name for name in names if not name.startswith(NULL_NETWORKS)}
     assert {name.partition("_sparsity")[0] for name in names} == {*KINDS}
     assert shown["Sparsity S = ‖M‖₁ / ‖M‖₂ (eq. 9)"] == names
     names |= {name.replace("_sparsity", "_grid_excess") for name in names}
     beside = shown["Null networks and the grid"]
-    assert beside == {prefix + name for name in names for prefix in ("", *(f"{kind}_" for kind in CONTROL_KINDS))}
+    assert beside == {prefix + name for name in names for prefix in ("", *(f"{kind}_" for kind in NULL_NETWORKS))}
     # No pixel changes the action of some null networks: sums over changed actions are 0 and have no sparsity.
     assert {name for name in beside if "kmap" not in name and "flip_map" not in name} <= numbers
     assert {key for panel in panels["Maps"] for key in panel["mediaKeys"]} | {"records"} <= media

@@ -1,4 +1,4 @@
-"""Controls: the same shapes and values without what was learned, the same again from the same seed."""
+"""Null networks: random weights of the right distribution, shuffled ones that keep every layer's values."""
 
 import copy
 import math
@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toy_policies import BREAKOUT, FREEWAY, toy_policy
+from toy_policies import FREEWAY, toy_policy
 
-from nrmap.maps.null_networks import CONTROL_KINDS, control_policies, policy_fields
+from nrmap.maps.null_networks import NULL_NETWORKS, null_networks, policy_fields
 from nrmap.policies.network import QNetwork
 from nrmap.policies.policy import Policy, load_policy, save_policy
 from nrmap.support.errors import NrmapError
@@ -19,116 +19,105 @@ def policy() -> Policy:
     return toy_policy(FREEWAY, seed=3)
 
 
-def weights_of(policy: Policy) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in policy.network.state_dict().items()}
-
-
 def same(one: Policy, two: Policy) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.network.parameters(), two.network.parameters(), strict=True))
 
 
-def test_shuffling_keeps_the_values_of_every_layer_and_not_their_places(policy):
-    before = weights_of(policy)
-    for control in control_policies(policy, "shuffled_weights", draws=3, seed=0):
-        for name, weights in control.network.state_dict().items():
+def test_shuffling_keeps_the_values_of_every_layer_and_moves_them(policy):
+    before = {name: tensor.clone() for name, tensor in policy.network.state_dict().items()}
+    for network in null_networks(policy, "shuffled_weights", draws=3, seed=0):
+        for name, weights in network.network.state_dict().items():
             assert weights.shape == before[name].shape
             assert torch.equal(weights.flatten().sort().values, before[name].flatten().sort().values)
             if weights.numel() > 8:
-                moved = (weights != before[name]).double().mean().item()
-                assert moved > 0.7, f"most entries of {name} should have moved"
+                assert (weights != before[name]).double().mean().item() > 0.7
     assert all(torch.equal(weights, before[name]) for name, weights in policy.network.state_dict().items())
 
 
-def test_every_place_is_as_likely_as_any_other(policy):
-    """Where the largest weight of a layer lands, over many draws: a χ² test on the 8 rows of the second convolution."""
-    rows = torch.zeros(8)
-    draws = 160
-    for control in control_policies(policy, "shuffled_weights", draws=draws, seed=1):
-        weights = control.network.get_parameter("features.2.weight")  # [8, 8, 4, 4]
+def test_shuffled_places_are_uniform(policy):
+    """A χ² test of the row of the second convolution's largest weight, with 7 degrees of freedom at 99.9%."""
+    rows, draws = torch.zeros(8), 160
+    for network in null_networks(policy, "shuffled_weights", draws=draws, seed=1):
+        weights = network.network.get_parameter("features.2.weight")  # [8, 8, 4, 4]
         rows[weights.flatten(1).amax(dim=1).argmax()] += 1
-    statistic = ((rows - draws / 8).square() / (draws / 8)).sum().item()
-    assert statistic < 24.3, f"χ² with 7 degrees of freedom, 99.9%: {rows.tolist()}"
+    assert ((rows - draws / 8).square() / (draws / 8)).sum().item() < 24.3
 
 
 def test_random_weights_are_those_of_an_untrained_network(policy):
-    controls = control_policies(policy, "random_weights", draws=4, seed=0)
+    networks = null_networks(policy, "random_weights", draws=4, seed=0)
     for name in ("features.0.weight", "features.2.weight", "advantage.0.weight"):
-        drawn = torch.stack([control.network.get_parameter(name) for control in controls])
+        drawn = torch.stack([network.network.get_parameter(name) for network in networks])
         # PyTorch draws weights uniformly in ±1/√fan-in.
         limit = 1 / math.sqrt(drawn[0, 0].numel())
         assert drawn.abs().max() <= limit
         assert drawn.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.05)
-    assert not any(same(control, policy) for control in controls)
-    other = control_policies(toy_policy(FREEWAY, seed=9), "random_weights", draws=4, seed=0)
-    assert all(same(one, two) for one, two in zip(controls, other, strict=True)), "they know nothing of the policy"
+    other = null_networks(toy_policy(FREEWAY, seed=9), "random_weights", draws=4, seed=0)
+    assert all(same(one, two) for one, two in zip(networks, other, strict=True)), "they depend on the shape alone"
 
 
-@pytest.mark.parametrize("kind", CONTROL_KINDS)
-def test_a_draw_follows_from_seed_kind_and_number(policy, kind):
-    torch.manual_seed(0)
-    one = control_policies(policy, kind, draws=3, seed=5)
-    torch.manual_seed(1)
-    state = torch.get_rng_state()
-    two = control_policies(policy, kind, draws=5, seed=5)
-    assert torch.equal(torch.get_rng_state(), state), "nobody else's random numbers are used up"
-    for a, b in zip(one, two[:3], strict=True):
-        assert same(a, b)
-        assert (a.sha256, a.card) == (b.sha256, b.card)
-    others = [*two, *control_policies(policy, kind, draws=2, seed=6)]
-    assert len({control.sha256 for control in others}) == len({control.card.identity for control in others}) == 7
-    assert not any(same(others[i], others[j]) for i in range(7) for j in range(i))
+def test_a_draw_depends_on_kind_seed_and_number(policy):
+    different = [policy]
+    for kind in NULL_NETWORKS:
+        torch.manual_seed(0)
+        one = null_networks(policy, kind, draws=3, seed=5)
+        torch.manual_seed(1)
+        state = torch.get_rng_state()
+        two = null_networks(policy, kind, draws=5, seed=5)
+        assert torch.equal(torch.get_rng_state(), state), "the global generator is left alone"
+        for a, b in zip(one, two[:3], strict=True):
+            assert same(a, b)
+            assert (a.sha256, a.card) == (b.sha256, b.card)
+        different += [*two, *null_networks(policy, kind, draws=2, seed=6)]
+    assert len({network.sha256 for network in different}) == len({network.card.identity for network in different}) == 15
+    assert not any(same(a, b) for index, a in enumerate(different) for b in different[:index])
 
 
-def test_the_kinds_are_different_networks(policy):
-    random, shuffled = (control_policies(policy, kind, draws=1, seed=0)[0] for kind in CONTROL_KINDS)
-    assert not same(random, shuffled)
-    assert random.card.identity != shuffled.card.identity
-
-
-def test_cards_say_what_the_controls_are(policy):
-    random = control_policies(policy, "random_weights", draws=2, seed=0)
-    assert [control.label for control in random] == [f"Freeway/random_weights/seed{draw}" for draw in (0, 1)]
-    assert {control.card.parent_sha256 for control in random} == {None}
-    shuffled = control_policies(policy, "shuffled_weights", draws=2, seed=0)
-    of_toy = {"game": "Freeway", "method": "shuffled_weights", "seed": None, "source_method": "toy", "source_seed": 3}
-    assert [policy_fields(control) for control in shuffled] == [
-        {**of_toy, "draw": draw, "policy_sha256": shuffled[draw].sha256} for draw in (0, 1)
-    ]
-    assert {control.card.parent_sha256 for control in shuffled} == {policy.sha256}
-    assert all(control.env == policy.env and control.outputs == "q_values" for control in (*random, *shuffled))
-
-
-def test_identities_follow_the_network_and_the_policy(policy):
+def test_identities_and_fields_name_the_shape_and_the_source(policy):
     wider = Policy(QNetwork(replace(policy.network.spec, hidden=33)), policy.env, policy.card)
     other = copy.deepcopy(policy)
     other.sha256 = "f" * 64
 
-    def identity(of: Policy, kind: str) -> str:
-        return control_policies(of, kind, draws=1, seed=0)[0].card.identity
+    def first(of: Policy, kind: str) -> Policy:
+        return null_networks(of, kind, draws=1, seed=0)[0]
 
-    assert identity(policy, "random_weights") == identity(other, "random_weights")
-    assert identity(policy, "random_weights") != identity(wider, "random_weights")
-    assert identity(policy, "random_weights") != identity(toy_policy(BREAKOUT), "random_weights")
-    assert identity(policy, "shuffled_weights") != identity(other, "shuffled_weights")
+    random, shuffled = (first(policy, kind) for kind in NULL_NETWORKS)
+    # Names of folders that exist.
+    assert (random.card.identity, shuffled.card.identity) == ("bf28cd908810", "74fa009c096a")
+    assert first(other, "random_weights").card.identity == random.card.identity
+    assert first(wider, "random_weights").card.identity != random.card.identity
+    assert first(other, "shuffled_weights").card.identity != shuffled.card.identity
+    assert (random.card.parent_sha256, shuffled.card.parent_sha256) == (None, policy.sha256)
+    fields = {"game": "Freeway", "seed": None, "draw": 0}
+    assert policy_fields(random) == {
+        **fields, "method": "random_weights", "source_method": None, "source_seed": None,
+        "policy_sha256": random.sha256,
+    }  # fmt: skip
+    assert policy_fields(shuffled) == {
+        **fields, "method": "shuffled_weights", "source_method": "toy", "source_seed": 3,
+        "policy_sha256": shuffled.sha256,
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", CONTROL_KINDS)
-def test_a_control_is_a_policy_like_any_other(policy, kind, tmp_path):
-    (control,) = control_policies(policy, kind, draws=1, seed=0)
+@pytest.mark.parametrize("kind", NULL_NETWORKS)
+def test_a_null_network_is_a_policy(policy, kind, tmp_path):
+    (network,) = null_networks(policy, kind, draws=1, seed=0)
     states = torch.randint(256, (4, *FREEWAY.state_shape), dtype=torch.uint8)
-    q_values = control(states)
-    assert q_values.shape == (4, policy.network.spec.actions)
+    q_values = network(states)
     assert not q_values.requires_grad
-    save_policy(tmp_path / "control.safetensors", control)
-    loaded = load_policy(tmp_path / "control.safetensors")
+    save_policy(tmp_path / "network.safetensors", network)
+    loaded = load_policy(tmp_path / "network.safetensors")
     assert torch.equal(loaded(states), q_values)
-    assert loaded.card == control.card
+    assert loaded.card == network.card
 
 
-def test_mistakes_are_named(policy):
-    with pytest.raises(NrmapError, match="unknown control 'shuffled': did you mean shuffled_weights"):
-        control_policies(policy, "shuffled", draws=1, seed=0)
-    with pytest.raises(NrmapError, match="draws=0: expected at least 1"):
-        control_policies(policy, "random_weights", draws=0, seed=0)
-    with pytest.raises(NrmapError, match="seed=-1: expected at least 0"):
-        control_policies(policy, "random_weights", draws=1, seed=-1)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("shuffled", 1, 0), "unknown null network 'shuffled': did you mean shuffled_weights"),
+        (("random_weights", 0, 0), "draws=0: expected at least 1"),
+        (("random_weights", 1, -1), "seed=-1: expected at least 0"),
+    ],
+)
+def test_mistakes_are_named(policy, arguments, message):
+    with pytest.raises(NrmapError, match=message):
+        null_networks(policy, *arguments)

@@ -16,7 +16,7 @@ from analyze.report.inventory import inventory, missing
 from analyze.report.load import find
 from analyze.study import ensure_baselines, ensure_evaluation
 from nrmap.maps.episode_maps import load_maps, save_maps
-from nrmap.maps.null_networks import control_policies
+from nrmap.maps.null_networks import null_networks
 from nrmap.play.evaluation import EvaluationSettings
 from nrmap.play.states import save_states
 from nrmap.policies.policy import load_policy, save_policy
@@ -125,7 +125,7 @@ def test_reference_policies_have_rows_and_a_section_of_their_own(tmp_path, outpu
     states_path = layout.states(game="Freeway", identity="more")
     save_states(states_path, synthetic_states(policy, SMALL))
     write_maps(layout, policy, states_path, "own", SMALL)
-    (control,) = control_policies(policy, "random_weights", 1, seed=0)
+    (control,) = null_networks(policy, "random_weights", 1, seed=0)
     write_maps(layout, control, states_path, "own", SMALL)
     found = find(tree)
     assert len(found.reference) == 2

@@ -10,7 +10,7 @@ from analyze.report.load import find
 from analyze.report.names import name_of, states_of
 from analyze.report.return_tables import returns_table
 from analyze.report.variants import differences
-from nrmap.maps.null_networks import control_policies
+from nrmap.maps.null_networks import null_networks
 from nrmap.play.states import save_states
 from nrmap.policies.policy import load_policy
 from nrmap.support.files import read_json, write_json
@@ -112,7 +112,7 @@ def test_the_pools_of_all_seeds_have_one_name_and_random_weights_say_which_they_
         ]
         pool = layout.states(game="Freeway", identity=f"pool{seed}")
         save_states(pool, synthetic_states(policies[0], SMALL))
-        for policy in [*policies, *control_policies(policies[1], "random_weights", 1, seed=0)]:
+        for policy in [*policies, *null_networks(policies[1], "random_weights", 1, seed=0)]:
             write_maps(layout, policy, pool, "pool", SMALL)
     sizes = select(find(tmp_path).records, metric="sparsity", map_kind="kmap", prefix=False)
     assert {states_of(record).label for record in sizes} == {"pooled states"}

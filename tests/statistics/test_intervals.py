@@ -1,4 +1,4 @@
-"""Intervals over episodes: scipy and loops as oracles, and how often they cover the truth on synthetic maps."""
+"""Intervals over episodes: scipy and loops as oracles, and their coverage on synthetic maps."""
 
 import math
 import re
@@ -10,13 +10,13 @@ from scipy.special import ndtr, ndtri
 
 from nrmap.maps.sparsity import sparsity, sparsity_interval, sparsity_of_rows
 from nrmap.statistics import intervals
-from nrmap.statistics.intervals import Interval, interval_of_sum, mean_interval, rate_interval
+from nrmap.statistics.intervals import Interval, mean_interval, rate_interval
 from nrmap.support.errors import NrmapError
 
 PIXELS = 400
 
 
-# --- what the simulation draws: maps [E, pixels] of E episodes -----------------------------------------
+# --- simulated maps [E, pixels] of E episodes -----------------------------------------------------------
 
 
 def flips_everywhere(rng, episodes):
@@ -42,9 +42,9 @@ def blocks(rng, episodes):
     """Runs of twenty pixels that flip together, in episodes of very unequal weight."""
     busy = rng.lognormal(-0.72, 1.2, (episodes, 1))
     maps = rng.poisson(busy * _rates(-2.0, 1.5), (episodes, PIXELS)) * rng.exponential(1.0, (episodes, PIXELS))
-    for one in maps:
+    for episode in maps:
         for start in rng.integers(0, PIXELS - 20, rng.poisson(2)):
-            one[start : start + 20] += rng.exponential(1.0)
+            episode[start : start + 20] += rng.exponential(1.0)
     return maps
 
 
@@ -97,7 +97,7 @@ def left_out_sums(maps):
 
 
 def coverage(population, *, episodes, data_sets, seed=0):
-    """How often the percentile, the BCa and our interval hold the expected S of this many episodes."""
+    """The coverage of the expected S of this many episodes by the percentile, the BCa and our interval."""
     rng = np.random.default_rng(seed)
     truth = np.mean([sparsity(population(rng, episodes).sum(0)).value for _ in range(3000)])
     hits = np.zeros(3)
@@ -165,18 +165,24 @@ def test_means_are_covered_as_often_as_by_bca(episodes):
 # --- the intervals themselves ---------------------------------------------------------------------------
 
 
-def test_the_jackknife_as_a_loop():
-    maps = np.random.default_rng(3).exponential(1.0, (20, 6, 7))
-    values = [sparsity(np.delete(maps, index, axis=0).sum(axis=0)).value for index in range(20)]
-    error = math.sqrt(19 / 20 * sum((value - sum(values) / 20) ** 2 for value in values))
-    half = stats.t.ppf(0.975, 19) * error
-    value = sparsity(maps.sum(axis=0)).value
-    interval = sparsity_interval(maps)
+@pytest.mark.parametrize("players", [np.zeros(17, dtype=int), np.array([0] * 10 + [3] * 7)])
+def test_the_jackknife_as_a_loop(players):
+    """The variance is that within each policy's episodes: a difference between policies is no error of their pool."""
+    rng = np.random.default_rng(11)
+    maps = rng.exponential(1.0, (17, 40)) * np.where(np.arange(17) < 10, 1, 5)[:, None] ** (np.arange(40) % 3)
+    variance = 0.0
+    for player in set(players.tolist()):
+        members = np.flatnonzero(players == player)
+        values = [sparsity(np.delete(maps, index, axis=0).sum(axis=0)).value for index in members]
+        variance += (len(values) - 1) / len(values) * sum((value - sum(values) / len(values)) ** 2 for value in values)
+    policies = len(set(players.tolist()))
+    half, value = stats.t.ppf(0.975, 17 - policies) * math.sqrt(variance), sparsity(maps.sum(axis=0)).value
+    interval = sparsity_interval(maps, players)
     assert (interval.low, interval.high) == pytest.approx((value - half, value + half))
-    assert interval.method == "jackknife over 20 episodes, for this policy"
-    assert interval.reason is None
+    pooled = " of 2 policies" if policies > 1 else ""
+    assert (interval.method, interval.reason) == (f"jackknife over 17 episodes{pooled}, for this policy", None)
     # Neither the order of the episodes nor the scale of the maps matters.
-    again = sparsity_interval(1e-200 * maps[::-1])
+    again = sparsity_interval(1e-200 * maps[::-1], players[::-1])
     assert (again.low, again.high) == pytest.approx((interval.low, interval.high))
 
 
@@ -190,37 +196,6 @@ def test_a_sparsity_interval_stays_where_sparsities_are():
     assert sparsity_interval(one_pixel).low == 1
 
 
-def test_a_difference_on_the_same_episodes():
-    # Two policies on the same episodes: what the episodes share cancels.
-    rng = np.random.default_rng(5)
-    shared = rng.exponential(1.0, (16, 1, 30)) ** 3
-    pair = shared * (1 + 0.05 * rng.random((16, 2, 30)))
-    difference = interval_of_sum(pair, lambda sums: sparsity_of_rows(sums[:, 0]) - sparsity_of_rows(sums[:, 1]))
-    alone = sparsity_interval(pair[:, 0])
-    assert difference.low < 0.1
-    assert difference.high - difference.low < 0.2 * (alone.high - alone.low)
-
-
-def test_what_two_policies_differ_by_is_no_error_of_their_pool():
-    rng = np.random.default_rng(11)
-    players = np.array([0] * 10 + [3] * 7)
-    maps = rng.exponential(1.0, (17, 40)) * np.where(players == 0, 1, 5)[:, None] ** (np.arange(40) % 3)
-    variance = 0.0
-    for player in (0, 3):
-        values = [
-            sparsity(np.delete(maps, index, axis=0).sum(axis=0)).value for index in np.flatnonzero(players == player)
-        ]
-        variance += (len(values) - 1) / len(values) * sum((value - sum(values) / len(values)) ** 2 for value in values)
-    half, value = stats.t.ppf(0.975, 17 - 2) * math.sqrt(variance), sparsity(maps.sum(axis=0)).value
-    pooled = sparsity_interval(maps, players)
-    assert (pooled.low, pooled.high) == pytest.approx((value - half, value + half))
-    assert pooled.method == "jackknife over 17 episodes of 2 policies, for this policy"
-    blind = sparsity_interval(maps)
-    assert pooled.high - pooled.low < 0.9 * (blind.high - blind.low)
-    alone = sparsity_interval(maps, [0] * 16 + [1])
-    assert alone.reason == "a policy played only one of the episodes"
-
-
 def test_mean_intervals_are_students():
     values = np.random.default_rng(6).gamma(2.0, 5.0, 12)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
@@ -232,10 +207,12 @@ def test_no_interval_says_why():
     few = sparsity_interval(np.random.default_rng(7).random((15, 9)))
     assert few == Interval(None, None, None, "an interval needs at least 16 episodes, found 15")
     assert sparsity_interval(np.zeros((16, 9))).reason == "the value is undefined"
+    alone = sparsity_interval(np.random.default_rng(7).random((17, 9)), [0] * 16 + [1])
+    assert alone.reason == "a policy played only one of the episodes"
     one_flips = np.zeros((16, 9))
     one_flips[4, 2] = 1
     assert sparsity_interval(one_flips).reason == "undefined without the episode at place 4"
-    assert mean_interval([22.0] * 10).reason.startswith("the 10 episodes do not differ")
+    assert mean_interval([22.0] * 10).reason.startswith("all 10 episodes are equal")
     assert mean_interval([1.0, 2.0]).reason == "an interval needs at least 8 episodes, found 2"
     assert mean_interval([1.0]).reason == "an interval needs at least 8 episodes, found 1"
     assert rate_interval([1] * 7, [2] * 7).reason == "an interval needs at least 8 episodes, found 7"
@@ -267,7 +244,7 @@ def test_rates_where_episodes_differ():
     t = stats.t.ppf(0.975, 15)
     assert (certain.low, certain.high) == pytest.approx((16 / (16 + t**2), 1.0))
     # As many in every episode, but not all: nothing says how others might differ.
-    assert rate_interval([500] * 20, [2048] * 20).reason.startswith("the 20 episodes do not differ")
+    assert rate_interval([500] * 20, [2048] * 20).reason.startswith("all 20 episodes are equal")
     assert 0 == rate_interval([0] * 16, [128] * 16).low < rate_interval([0] * 16, [128] * 16).high < 0.3
 
 
