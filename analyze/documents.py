@@ -28,6 +28,7 @@ from nrmap.support.layout import METRICS_FILE, Layout
 from nrmap.support.records import Record, read_records, select, write_records
 
 ROOT = Path(__file__).parents[1]
+PROGRAM = Path("examples/map_your_own_network.py")
 MAPS_RECORDS_FILE = "maps.json"
 RADIUS = 1 / 255  # of the README's table
 ADVERSARIAL = "sa_ddqn"
@@ -89,7 +90,8 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
     references = Layout(root / "outputs").references
     play = [record for path in sorted(references.rglob(METRICS_FILE)) for record in read_records(path)]
     maps = [record for path in sorted(references.glob(f"*/{MAPS_RECORDS_FILE}")) for record in read_records(path)]
-    blocks = {"results": _readme_table(play, maps)}
+    program = (root / PROGRAM).read_text(encoding="utf-8")
+    blocks = {"program": f"```python\n{program.strip()}\n```", "results": _readme_table(play, maps)}
     if maps:
         blocks["finding"] = finding(maps)
     page = root / "docs" / "results.md"

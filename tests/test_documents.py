@@ -36,8 +36,8 @@ def test_numbers_of_maps_are_those_of_reference_policies_and_their_null_networks
     assert {record.method for record in records} == {"ddqn", "sa_ddqn", "random_weights", "shuffled_weights"}
     assert {record.temperature for record in records} == {None, 1.0}
 
-    (tmp_path / "docs").mkdir()
-    for name in ("README.md", "docs/results.md"):
+    for name in ("README.md", "docs/results.md", "examples/map_your_own_network.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text())
     readme, results = documents.documents(tmp_path).values()
     of_seeds = {
