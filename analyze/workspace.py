@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from nrmap.maps.kinds import KINDS
+from analyze.report.play_panels import DIAGNOSTICS
+from nrmap.maps.kinds import KINDS, MapKind
 from nrmap.maps.null_networks import NULL_NETWORKS
 from nrmap.play.evaluation import WORST_CASE
 from nrmap.support.errors import NrmapError, check, first_line
@@ -22,23 +23,9 @@ ATTACK = ("pgd-10", 1 / 255)  # name and ℓ∞ radius on the scale [0, 1] of pi
 CERTIFIED_RADII = (1 / 255, 3 / 255)
 TRAINING_CURVES = {
     "recent_mean_return": "Return, mean of recent training episodes",
-    "greedy_return": "Greedy return on validation seeds",
-    "loss": "Loss",
-    "td_loss": "TD part of the loss",
-    "anchor_loss": "Distance from the vanilla agent's advantages",
-    "robust_loss": "Regulariser R (eq. 7)",
-    "q_mean": "Mean Q-value over the batch and all actions",
-    "adversarial_flips": "Fraction of the batch that the training attack flips",
-    "uncertified": "Fraction of the batch that the interval bounds leave undecided",
-    "probe_flips": "Fraction of states that PGD-10, unused in training, flips",
-    "probe_own_flips": "Fraction of the same states that the training attack flips",
-    "gradient_cosine": "Cosine of the training attack's first two gradients",
-    "margin_fell": "Fraction of the batch whose margin fell under the training attack",
-    "gradient_sparsity": "S of the margin's input gradient (eq. 9)",
-    "attack_level": "Number of roll-backs",
+    **DIAGNOSTICS,
     "attack_epsilon": "Radius of the training attack",
     "kappa": "κ, the weight of R",
-    "active_features": "Fraction of features that are alive",
 }
 
 
@@ -62,9 +49,9 @@ def study_workspace(*, entity: str, project: str, temperatures: Sequence[float])
     def bars(title: str, names: Sequence[str]) -> Any:
         return panels.BarPlot(title=title, metrics=list(names), groupby_aggfunc="mean", groupby_rangefunc="minmax")
 
-    def of_kind(kind: str, measure: str, prefixes: Sequence[str] = ("",)) -> list[str]:
-        at = temperatures if KINDS[kind].by_temperature else [None]
-        names = [summary_name(f"{kind}_{measure}", temperature=temperature) for temperature in at]
+    def of_kind(kind: MapKind, measure: str, prefixes: Sequence[str] = ("",)) -> list[str]:
+        at = temperatures if kind.by_temperature else [None]
+        names = [summary_name(f"{kind.name}_{measure}", temperature=temperature) for temperature in at]
         return [prefix + name for name in names for prefix in prefixes]
 
     def gallery(title: str, name: str) -> Any:
@@ -76,7 +63,7 @@ def study_workspace(*, entity: str, project: str, temperatures: Sequence[float])
     flips = summary_name("flip_rate", attack=attack, attack_epsilon=radius)
     certified = [summary_name("certified_rate", attack="clean", attack_epsilon=radius) for radius in CERTIFIED_RADII]
     worst = [summary_name("return_mean", attack=WORST_CASE, attack_epsilon=radius) for radius in CERTIFIED_RADII]
-    (kmap,) = of_kind("kmap", "sparsity")
+    (kmap,) = of_kind(KINDS["kmap"], "sparsity")
     prefixes = ("", *(f"{kind}_" for kind in NULL_NETWORKS))
     sections = {
         "Training": [panels.LinePlot(title=title, x=X_AXIS, y=[name]) for name, title in TRAINING_CURVES.items()],
@@ -87,13 +74,13 @@ def study_workspace(*, entity: str, project: str, temperatures: Sequence[float])
             bars("Return under the greedy worst case (GWC)", [clean, *worst]),
         ],
         "Sparsity S = ‖M‖₁ / ‖M‖₂ (eq. 9)": [
-            *(bars(f"S({kind.title})", of_kind(kind.name, "sparsity")) for kind in KINDS.values()),
+            *(bars(f"S({kind.title})", of_kind(kind, "sparsity")) for kind in KINDS.values()),
             panels.ScatterPlot(
                 title="S(KMAP) against the return", x=panels.SummaryMetric(clean), y=panels.SummaryMetric(kmap)
             ),
         ],
         "Null networks and the grid": [
-            bars(f"{symbol}({kind.title}) beside random and shuffled weights", of_kind(kind.name, measure, prefixes))
+            bars(f"{symbol}({kind.title}) beside random and shuffled weights", of_kind(kind, measure, prefixes))
             for symbol, measure in (("S", "sparsity"), ("grid", "grid_excess"))
             for kind in KINDS.values()
         ],

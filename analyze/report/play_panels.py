@@ -39,7 +39,8 @@ from analyze.report.names import (
 from nrmap.robustness.attacks import epsilon_text
 from nrmap.support.records import CONSTANT_ACTION, Record, select
 
-_DIAGNOSTICS = {
+# Titles of the curves of a training, besides its return.
+DIAGNOSTICS = {
     "greedy_return": "Greedy return on validation seeds",
     "loss": "Loss",
     "td_loss": "TD part of the loss",
@@ -192,7 +193,7 @@ def curve_panels(runs: Sequence[Run], records: Sequence[Record]) -> list[Panel]:
         title = "Training returns, mean of the last 20 episodes"
         ends = "; ".join(f"{curve.label} ends at {curve.returns[-20:].mean():.2f}" for curve in curves)
         panels.append(Panel(partial(titled, draw_curves, title, curves=curves, marks=marks), f"{title}. {ends}."))
-    for key, title in _DIAGNOSTICS.items():
+    for key, title in DIAGNOSTICS.items():
         lines = []
         for run in runs:
             rows = [row for row in run.curves["rows"] if key in row]
