@@ -53,7 +53,8 @@ def compute_maps(
     numbers; without them all states count as one episode, and no measure has an interval. An ablated pixel
     takes the grey level `ablated_value`, in all channels at once or, with `channels="each"`, in one channel
     at a time. The engine is "auto": "incremental" for the networks that it knows, otherwise "dense", which is
-    about ten times slower and says so in a warning. `memory_budget` in bytes bounds the incremental engine.
+    about ten times slower and says so in a warning. `memory_budget` in bytes bounds the incremental engine
+    and changes its Q-values within float32 rounding at most. Episodes and temperatures change no bit of each other.
     """
     seen = _read(agent, states)
     rollout = states if isinstance(states, RolloutStates) and episode_ids is None else None

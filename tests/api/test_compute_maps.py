@@ -196,6 +196,19 @@ def test_without_episodes_there_is_no_interval_and_with_enough_there_is() -> Non
     assert each.value == pytest.approx(np.abs(total).sum() / np.sqrt((total**2).sum()))
 
 
+@pytest.mark.bitwise
+def test_the_maps_of_an_episode_do_not_depend_on_others() -> None:
+    torch.manual_seed(0)
+    agent, _ = dueling()
+    states, ids = some_states(12, 4, 20, 22), np.repeat([0, 1, 2], [5, 4, 3])
+    together = nrmap.compute_maps(agent, states, [0.1, 1.0], ids, progress=False).by_episode
+    for episode in (0, 1, 2):
+        own = torch.from_numpy(ids == episode)
+        alone = nrmap.compute_maps(agent, states[own], [0.01, 0.1, 1.0], ids[own], progress=False).by_episode
+        for kind, temperature, map_ in together.each():
+            assert np.array_equal(map_[episode], alone[kind.name, temperature][0])
+
+
 def test_a_map_of_zeros_has_no_sparsity() -> None:
     agent = nrmap.Agent(lambda states: states.mean(dim=(2, 3)) * 0, (2, 5, 5))
     maps = nrmap.compute_maps(agent, some_states(2, 2, 5, 5), engine="dense", progress=False)

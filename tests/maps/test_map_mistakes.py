@@ -1,4 +1,4 @@
-"""Input that no map can be made of is refused by one clear line."""
+"""Wrong input is refused by one clear line."""
 
 import math
 

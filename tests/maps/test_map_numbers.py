@@ -1,4 +1,4 @@
-"""The arithmetic of maps: against exact decimals and limits, what always holds, sums, shards and prefixes."""
+"""The arithmetic of maps: exact decimals, limits, invariants, sums, shards and prefixes."""
 
 import math
 from dataclasses import replace
@@ -91,7 +91,7 @@ def q_arrays(draw):
 
 @given(q_arrays(), st.sampled_from([0.01, 1.0, 40.0]))
 @settings(max_examples=50, deadline=None)
-def test_what_always_holds(arrays, temperature):
+def test_invariants(arrays, temperature):
     q_values, clean, ids = arrays
     maps = sweep(q_values, clean, ids, temperatures=(temperature,))
     assert (maps["kmap"] >= 0).all()

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 @dataclass(frozen=True)
 class Case:
-    """A policy, a state, and what float64 says of the state and of all that one pixel less makes of it."""
+    """A policy, a state, and float64 Q-values of the state and of every ablation of it."""
 
     policy: Policy
     state: Tensor  # uint8 [C, H, W]
@@ -42,8 +42,8 @@ class Case:
         """[H, W]: Q-values that are no further apart are ties."""
         return 1e-5 * self.ablated.abs().amax(dim=-1).clamp(min=1)
 
-    def asked(self) -> Callable[[Tensor], Tensor]:
-        """The network for whoever asks about one state at a time; it was asked about all of them before, in batches."""
+    def lookup(self) -> Callable[[Tensor], Tensor]:
+        """The float64 network, looked up: it has seen every ablated state before, in batches."""
         height, width = self.state.shape[1:]
         answers = {self.state.numpy().tobytes(): self.clean}
         for row, column in np.ndindex(height, width):
@@ -54,7 +54,7 @@ class Case:
 
 
 def undecided_state(policy: Policy) -> Tensor:
-    """Out of a game that the policy plays, the state with the smallest lead that is no tie: pixels flip its action."""
+    """The state of a game of the policy with the smallest lead that is no tie, so that pixels flip its action."""
     game = SeededVectorEnv(policy.env, 1)
     states, _ = game.begin(np.ones(1, dtype=bool), [11])
     played, gaps = [], []
@@ -86,7 +86,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def test_there_are_policies() -> None:
-    # Without them the other tests would have no cases, which is no failure.
+    # The other tests pass without any case.
     assert POLICIES, f"no policy.safetensors under {REFERENCE}"
 
 
@@ -97,25 +97,25 @@ def test_the_algorithms_of_the_paper(case: Case, engine: str) -> None:
     source = make_engine(case.policy, spec=AblationSpec(), engine=engine, differences_only=engine == "incremental")
     (chunk,) = source.ablate(case.state[None])
     maps = sweep_maps([chunk], episode_ids=[0], temperatures=TEMPERATURES, rounding_floor=source.rounding_floor).total()
-    asked = case.asked()
+    lookup = case.lookup()
     floor = source.rounding_floor  # of one ΔQ
     for temperature in TEMPERATURES:
-        k, h, kl, drop = algorithms_1_and_2(asked, case.state[None], temperature)
+        k, h, kl, drop = algorithms_1_and_2(lookup, case.state[None], temperature)
         np.testing.assert_allclose(maps["hmap", temperature], h, rtol=0, atol=2 * floor / temperature)
         np.testing.assert_allclose(maps["kl", temperature], kl, rtol=0, atol=2 * floor / temperature)
         np.testing.assert_allclose(maps["margin_drop"], drop, rtol=0, atol=4 * floor)
-    assert h.max() - h.min() > 10 * floor, "HMAP is as good as flat: it shows nothing"
+    assert h.max() - h.min() > 10 * floor, "HMAP is as good as flat"
     assert (maps["kmap"] >= 0).all()
     assert (k >= 0).all()
-    assert (k > 0).sum() > 10, "no action of this state depends on single pixels: it shows nothing"
+    assert (k > 0).sum() > 10, "no action of this state depends on single pixels"
 
-    # Every action but those that tie with the best one is the same.
+    # The greedy action agrees wherever float64 has no tie.
     lead = case.ablated.topk(2, dim=-1).values
     tied = (lead[..., 0] - lead[..., 1] <= case.tolerance).numpy()
     differs = (chunk.q_values[0].argmax(dim=-1) != case.ablated.argmax(dim=-1)).numpy()
     assert not (differs & ~tied).any()
     np.testing.assert_allclose(maps["kmap"][~tied], k[~tied], rtol=0, atol=2 * floor)
-    # Where they tie, K is what one of them costs.
+    # At a tie K is the cost of one of the tied actions.
     costs = (case.clean.max() - case.clean).numpy()
     may_win = (case.ablated >= lead[..., :1] - case.tolerance[..., None]).numpy()
     for row, column in np.argwhere(tied):
@@ -131,7 +131,7 @@ def test_captum_feature_ablation(case: Case) -> None:
         # Q − Q(Z) of every action, in every channel of a pixel the same.
         drops = FeatureAblation(case.network).attribute(scaled, feature_mask=pixels, perturbations_per_eval=BATCH)
     q_ablated = (case.clean[:, None, None] - drops[:, 0]).movedim(0, -1)  # [H, W, A]
-    k, h, _, _ = algorithms_1_and_2(case.asked(), case.state[None], 1.0)
+    k, h, _, _ = algorithms_1_and_2(case.lookup(), case.state[None], 1.0)
     lead = q_ablated.topk(2, dim=-1).values
     tied = (lead[..., 0] - lead[..., 1] <= case.tolerance).numpy()
     cost = (case.clean.max() - case.clean[q_ablated.argmax(dim=-1)]).numpy()
