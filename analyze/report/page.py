@@ -20,6 +20,7 @@ from analyze.report.results import Found
 from analyze.report.return_tables import action_table
 from analyze.report.summary import glance
 from analyze.report.tables import headline_temperature
+from nrmap.maps.kinds import KINDS
 
 TITLE = "Non-robust feature maps of deep reinforcement learning policies"
 IN_SIGHT = ("table1", "differences", "seed-differences", "returns")
@@ -158,7 +159,9 @@ def _actions(source: GameSource) -> Table:
 
 
 def _glossary(found: Found) -> dict[str, Any]:
+    there = {record.map_kind for record in found.records}
     return {
+        "kinds": [kind for kind in KINDS.values() if kind.name in there],
         "metrics": glossary([*found.records, *found.differences]),
         "methods": {name.method: PolicyName(name.method).title for name in policies_of(found.records)},
     }

@@ -16,10 +16,10 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Ablated:
-    """The Q-values of one state and of its P ablations, in float64; logits are treated alike.
+    """The Q-values, or logits, of one state and of its P ablations, in float64.
 
-    Vectorised exp and log may round the last few elements of an array differently. One state at a
-    time, all arrays have a layout of their own, so no bit depends on neighbouring states.
+    Arrays hold one state each: vectorised exp and log may round the last few elements of an array
+    differently, and no bit may depend on neighbouring states.
     """
 
     clean: FloatArray  # [A, 1]
@@ -162,7 +162,7 @@ KINDS: dict[str, MapKind] = {
             symbol="K",
             latex=r"\mathcal{K}",
             title="KMAP",
-            meaning="drop in Q from the greedy action to the one taken without the pixel (eq. 4)",
+            meaning="Sum over states of the drop in Q from the greedy action to that without the pixel (eq. 4).",
             why_zero="no pixel flips an action to one of lower Q",
             unit="drop in Q, sum over states",
             colours="inferno",
@@ -175,7 +175,7 @@ KINDS: dict[str, MapKind] = {
             symbol="H",
             latex=r"\mathcal{H}",
             title="HMAP",
-            meaning="cross-entropy of the policies with and without the pixel (eq. 5)",
+            meaning="Sum over states of the cross-entropy of the policies with and without the pixel (eq. 5).",
             why_zero="the policy is deterministic at this temperature and no pixel changes it",
             unit="nats, sum over states",
             colours="viridis",
@@ -189,7 +189,8 @@ KINDS: dict[str, MapKind] = {
             symbol="KL",
             latex=r"\mathrm{KL}",
             title="KL map",
-            meaning="divergence between the policies with and without the pixel: HMAP minus the policy's own entropy",
+            meaning="Sum over states of the KL divergence between the policies with and without the pixel: HMAP minus "
+            "the policy's own entropy.",
             why_zero="no pixel changes the policy",
             unit="nats, sum over states",
             colours="viridis",
@@ -202,7 +203,8 @@ KINDS: dict[str, MapKind] = {
             symbol="Δm",
             latex=r"\Delta m",
             title="margin-drop map",
-            meaning="drop in the lead of the greedy action over the best other one",
+            meaning="Sum over states of the drop in the lead of the greedy action over the best other one; negative "
+            "where the lead grows.",
             why_zero="no pixel changes the margin",
             unit="drop in margin, sum over states",
             colours="RdBu_r",
@@ -215,7 +217,8 @@ KINDS: dict[str, MapKind] = {
             symbol="F",
             latex=r"\mathcal{F}",
             title="flip map",
-            meaning="number of states whose greedy action changes without the pixel: how often it decides",
+            meaning="Number of states whose greedy action changes without the pixel: how often it decides, where K "
+            "says how dearly.",
             why_zero="no pixel flips an action",
             unit="flips, sum over states",
             colours="magma",

@@ -23,7 +23,7 @@ def largest_change(state: Ablated) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def _sixth_kind(monkeypatch):
     kind = MapKind(
-        name="change", symbol="C", latex=r"\mathcal{C}", title="change map", meaning="largest change of a Q-value",
+        name="change", symbol="C", latex=r"\mathcal{C}", title="change map", meaning="Largest change of a Q-value.",
         why_zero="no pixel changes a Q-value", unit="change in Q, sum over states", colours="cividis", digits=3,
         summand=largest_change,
     )  # fmt: skip
@@ -53,7 +53,7 @@ def test_it_is_measured_and_on_the_page(tmp_path, tiny_settings):
     assert any(sheet.name.startswith("change-Freeway") for sheet in map_sheets(source, sets))
     assert any("S(C)" in panel.alt for panel in chart_panels(source)["sparsity"])
     page = build_page(found, build.all_tables(found), [GamePart(source, sets, {}, [])], [])
-    for text in ("Change map  C(i, j)", "S(C)", "grid(C)"):
+    for text in ("Change map  C(i, j)", "S(C)", "grid(C)", "Largest change of a Q-value."):
         assert text in page
 
 
