@@ -12,19 +12,11 @@ from typing import Any
 
 import torch
 
+from analyze.maps import MapsResult, ensure_figures, ensure_maps, ensure_shard, requested_shard
 from analyze.null_networks import ensure_null_networks, null_network_summary
 from analyze.report.tables import print_records
-from analyze.settings import AnalysisSettings, Resources, analysis_settings
-from analyze.shards import requested_shard
-from analyze.study import (
-    MapsResult,
-    ensure_baselines,
-    ensure_evaluation,
-    ensure_figures,
-    ensure_maps,
-    ensure_shard,
-    ensure_states,
-)
+from analyze.settings import Resources, analysis_settings
+from analyze.study import Study, ensure_baselines, ensure_evaluation, ensure_states
 from conf.choices import read_option
 from conf.entry import entry_point
 from nrmap.learning.lookup import reference_policy, trained_policy
@@ -39,12 +31,11 @@ from nrmap.support.tracking import TrackingSpec, decide_mode, summary_name, trac
 
 
 def analyze(config: Mapping[str, Any]) -> None:
-    """Do what `config`, the nodes of conf/analyze.yaml, asks for; finished stages are not done again."""
-    settings = analysis_settings(config)
-    device = choose_device(config["device"])
-    layout = Layout(Path(config["outputs"]))
+    """Run the stages of the analysis that `config`, the nodes of conf/analyze.yaml, describes, or one shard of it."""
     resources = build(Resources, {field.name: config[field.name] for field in fields(Resources)}, "analyze")
-    shard = requested_shard(config)
+    layout, device = Layout(Path(config["outputs"])), choose_device(config["device"])
+    study = Study(analysis_settings(config), layout, device, resources)
+    shard = requested_shard(config["shards"], config["shard"])
     tracking = build(TrackingSpec, config["wandb"], "wandb")
     decide_mode(tracking, os.environ)  # a mistake in it should not wait for the maps
     keep_freed_memory()
@@ -57,30 +48,18 @@ def analyze(config: Mapping[str, Any]) -> None:
         game == found or "env" not in config["given"],
         f"env={game}: the policy {config['policy']} is of {found}; leave env out or say env={found}",
     )
-    sources = _pool(config, policy, layout, device) if settings.states.states_from == "pool" else [policy]
-    states = ensure_states(sources, settings.states, layout=layout, device=device)
+    pooled = study.settings.states.states_from == "pool"
+    states = ensure_states(study, _pool(config, policy, layout, device) if pooled else [policy])
     if shard is not None:
-        print(ensure_shard(
-            policy, states, settings.maps, shard,
-            states_from=settings.states.label, resources=resources, layout=layout,
-        ))  # fmt: skip
+        print(ensure_shard(study, policy, states, shard))
         return
-    evaluation = ensure_baselines(policy, settings.evaluation, layout=layout)
-    evaluation += ensure_evaluation(policy, settings.evaluation, layout=layout, device=device)
-    maps = ensure_maps(
-        policy, states, settings.maps, states_from=settings.states.label, resources=resources, layout=layout
-    )
+    evaluation = [*ensure_baselines(study, policy), *ensure_evaluation(study, policy)]
+    maps = ensure_maps(study, policy, states)
     figures = ensure_figures(policy, states, maps)
-    controls = ensure_null_networks(
-        policy, states, settings.maps, draws=settings.controls, seed=config["evaluation_seed"],
-        states_from=settings.states.label, resources=resources, layout=layout,
-    )  # fmt: skip
+    null_networks = ensure_null_networks(study, policy, states)
     records = [*evaluation, *maps.records]
-    print_records([*records, *controls])
-    _track(
-        tracking, policy=policy, settings=settings, scale=config["scale"]["name"],
-        maps=maps, records=records, controls=controls, figures=figures,
-    )  # fmt: skip
+    print_records([*records, *null_networks])
+    _track(study, tracking, config["scale"]["name"], policy, maps, records, null_networks, figures)
     print(maps.folder)
 
 
@@ -115,22 +94,22 @@ def _look_up(config: Mapping[str, Any], layout: Layout) -> Path:
 
 
 def _track(
+    study: Study,
     spec: TrackingSpec,
-    *,
-    policy: Policy,
-    settings: AnalysisSettings,
     scale: str,
+    policy: Policy,
     maps: MapsResult,
     records: list[Record],
-    controls: list[Record],
+    null_networks: list[Record],
     figures: Mapping[str, Path],
 ) -> None:
-    """Tell W&B what was measured, once: a repeated analysis with the same results is the same run."""
+    """Send the results to W&B, once: a repeated analysis with the same results is the same run."""
+    settings = study.settings
     mode = decide_mode(spec, os.environ)
-    rows = [asdict(record) for record in (*records, *controls)]
+    rows = [asdict(record) for record in (*records, *null_networks)]
     identity = identity_of({"records": rows})
-    told = maps.folder / f"tracked-{mode}-{identity}"
-    if mode == "disabled" or told.exists():
+    sent = maps.folder / f"tracked-{mode}-{identity}"
+    if mode == "disabled" or sent.exists():
         return
     temperatures = "-".join(f"{temperature:g}" for temperature in settings.maps.temperatures)
     with track(
@@ -145,12 +124,12 @@ def _track(
     ) as tracker:
         tracker.table("records", list(rows[0]), [list(row.values()) for row in rows])
         tracker.summary({_summary_name(record): record.value for record in records if _is_headline(record)})
-        tracker.summary(null_network_summary(controls))
+        tracker.summary(null_network_summary(null_networks))
         for name, path in figures.items():
             tracker.image(name, path)
         tracker.artifact(f"maps-{maps.folder.name}", "maps", [maps.folder / MAPS_FILE, maps.folder / METRICS_FILE])
-    if tracker.is_active:  # else the next analysis tries again
-        write_text(told, "")
+    if tracker.is_active:  # otherwise the next analysis tries again
+        write_text(sent, "")
 
 
 def _is_headline(record: Record) -> bool:

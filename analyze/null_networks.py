@@ -1,53 +1,39 @@
-"""The stage that maps null networks on the states of a policy's maps."""
+"""The stage of the null networks: random and shuffled weights, mapped on the states of a policy's maps."""
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from analyze.settings import MapSettings, Resources
-from analyze.study import StatesFile, ensure_maps
+from analyze.maps import ensure_maps
+from analyze.study import StatesFile, Study
 from nrmap.maps.null_networks import NULL_NETWORKS, null_networks
 from nrmap.policies.policy import Policy
-from nrmap.support.layout import Layout
 from nrmap.support.records import Record
 from nrmap.support.tracking import summary_name
 
-# The measures of null networks that W&B's summary holds: those that panels compare.
+# The two numbers that the panels of W&B compare.
 _SUMMARISED = ("sparsity", "grid_excess")
 
 
-def ensure_null_networks(
-    policy: Policy,
-    states: StatesFile,
-    settings: MapSettings,
-    *,
-    draws: int,
-    seed: int,
-    states_from: str,
-    resources: Resources,
-    layout: Layout,
-) -> list[Record]:
-    """The records of the maps of `draws` null networks of each kind, on the states of `policy`'s maps.
+def ensure_null_networks(study: Study, policy: Policy, states: StatesFile) -> list[Record]:
+    """Records of the maps of the null networks of each kind, as many as settings.controls, on the states of `policy`.
 
-    Each null network is a result of its own, identified by its weights and states like any policy,
-    so random weights are mapped once for all policies that share states.
+    Like any maps they are named by weights and states, so all policies that share states share the
+    maps of random weights.
     """
-    if draws == 0:
-        return []
+    draws, seed = study.settings.controls, study.settings.evaluation.run_seed
     return [
         record
         for kind in NULL_NETWORKS
-        for network in null_networks(policy, kind, draws, seed)
-        for record in ensure_maps(
-            network, states, settings, states_from=states_from, resources=resources, layout=layout
-        ).records
+        for network in (null_networks(policy, kind, draws, seed) if draws else ())
+        for record in ensure_maps(study, network, states).records
     ]
 
 
 def null_network_summary(records: Iterable[Record]) -> Mapping[str, float]:
-    """Means over the draws of each kind of null network, by names like `random_weights_kl_sparsity_T1`.
+    """The means over the draws of each kind of null network, by `random_weights_kl_sparsity_T1` and the like.
 
-    A measure that is undefined for any of the draws is left out.
+    A value that is undefined for a draw has no mean.
     """
     values: dict[str, list[float | None]] = defaultdict(list)
     for record in records:

@@ -1,4 +1,4 @@
-"""What an analysis depends on, as frozen values read once from the configuration."""
+"""The settings of an analysis, frozen, read once from the configuration."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from nrmap.support.errors import check, unknown_choice
 
 @dataclass(frozen=True)
 class StatesSettings:
-    """Which states: N = `num_states` out of `episodes` greedy episodes of each policy they come from.
+    """A sample of N = `num_states` states from `episodes` greedy episodes of each policy.
 
     `states_from` is "own", "pool" or the path of a states file; `run_seed` seeds the episodes.
     """
@@ -30,18 +30,25 @@ class StatesSettings:
 
     @property
     def from_file(self) -> Path | None:
-        """The states file that was named, if one was."""
+        """The states file, None for own and pooled states."""
         return None if self.states_from in ("own", "pool") else Path(self.states_from)
 
     @property
     def label(self) -> str:
-        """What records say of where the states are from: own, pool or the file's name."""
+        """`own`, `pool` or the file's name."""
         return self.states_from if self.from_file is None else self.from_file.name
+
+    @property
+    def record_fields(self) -> dict[str, str]:
+        """The fields of a Record that name the states."""
+        if self.from_file is None:
+            return {"states_from": self.states_from}
+        return {"states_from": "file", "states_set": self.from_file.name}
 
 
 @dataclass(frozen=True)
 class MapSettings:
-    """Which maps: temperatures T > 0, the ablation, and at which N the maps are kept where there are more states."""
+    """Temperatures T > 0, the ablation, and the numbers N of states at which maps are kept on the way."""
 
     temperatures: tuple[float, ...]
     ablation: AblationSpec
@@ -57,12 +64,12 @@ class MapSettings:
 
 @dataclass(frozen=True)
 class AnalysisSettings:
-    """Everything that decides the results of one analysis, besides the policies."""
+    """Everything that the results of an analysis depend on, besides the policies."""
 
     states: StatesSettings
     evaluation: EvaluationSettings
     maps: MapSettings
-    controls: int  # networks of each kind of control, 0 for none
+    controls: int  # draws of each kind of null network
 
     def __post_init__(self) -> None:
         check(self.controls >= 0, f"controls={self.controls}: expected at least 0")
@@ -70,9 +77,9 @@ class AnalysisSettings:
 
 @dataclass(frozen=True)
 class Resources:
-    """How the work is done; no result depends on it but for rounding.
+    """How the work is done; results depend on it by rounding alone.
 
-    Ablated Q-values of one policy on one set of states that take more than `disk_budget_gb` are not kept.
+    Ablated Q-values of one policy on one set of states are kept if they take at most `disk_budget_gb`.
     """
 
     engine: Literal["auto", "incremental", "dense"]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 
-from analyze.settings import MapSettings, Resources, StatesSettings
-from analyze.study import ensure_maps, ensure_states
+from analyze.maps import ensure_maps
+from analyze.settings import AnalysisSettings, MapSettings, Resources, StatesSettings
+from analyze.study import Study, ensure_states
 from nrmap.ablation import AblationSpec
+from nrmap.play.evaluation import EvaluationSettings
 from nrmap.policies.policy import load_policy
 from nrmap.support.layout import Layout
 
@@ -22,19 +24,20 @@ def second_temperature(policy_file: Path, num_states: int, outputs: Path) -> dic
     The roll-out is not included. `outputs` must be an empty folder.
     """
     logging.getLogger().setLevel(logging.WARNING)
-    policy, layout = load_policy(policy_file), Layout(outputs)
-    episodes = min(EPISODES, num_states)
-    wanted = StatesSettings(num_states=num_states, episodes=episodes, run_seed=0, states_from="own")
-    states = ensure_states([policy], wanted, layout=layout, device=torch.device("cpu"))
-    settings = MapSettings(temperatures=(1.0,), ablation=AblationSpec(), prefix_sizes=())
-    resources = Resources(engine="auto", disk_budget_gb=4.0)
+    policy, episodes = load_policy(policy_file), min(EPISODES, num_states)
+    settings = AnalysisSettings(
+        StatesSettings(num_states=num_states, episodes=episodes, run_seed=0, states_from="own"),
+        EvaluationSettings(episodes=1, run_seed=0),
+        MapSettings(temperatures=(1.0,), ablation=AblationSpec(), prefix_sizes=()),
+        controls=0,
+    )
+    study = Study(settings, Layout(outputs), torch.device("cpu"), Resources(engine="auto", disk_budget_gb=4.0))
+    states = ensure_states(study, [policy])
     seconds = []
     for temperature in (1.0, 0.1):
+        maps = replace(settings.maps, temperatures=(temperature,))
         begun = time.perf_counter()
-        ensure_maps(
-            policy, states, replace(settings, temperatures=(temperature,)),
-            states_from="own", resources=resources, layout=layout,
-        )  # fmt: skip
+        ensure_maps(replace(study, settings=replace(settings, maps=maps)), policy, states)
         seconds.append(time.perf_counter() - begun)
     first, second = seconds
     return {"states": num_states, "first_seconds": first, "second_seconds": second, "speedup": first / second}

@@ -133,11 +133,11 @@ def test_a_states_file_is_what_its_states_are(study: Study, tmp_path: Path) -> N
     assert identical(maps_of(folder), maps_of(study.folder))
     found, own = metrics_of(folder), metrics_of(study.folder)
     assert found["inputs"] == {**own["inputs"], "states_path": str(file)}
-    assert found["records"] == [{**record, "states_from": "shared.npz"} for record in own["records"]]
+    assert found["records"] == [{**one, "states_from": "file", "states_set": "shared.npz"} for one in own["records"]]
     # States that policies share have controls beside them.
     contents = [metrics_of(path.parent) for path in (study.outputs / "maps").rglob("metrics.json")]
     beside = [one["records"][0]["method"] for one in contents if one["inputs"]["states_path"] == str(file)]
-    assert sorted(beside) == ["random_weights", "shuffled_weights (toy seed 0)", "toy"]
+    assert sorted(beside) == ["random_weights", "shuffled_weights", "toy"]
 
 
 def test_shards_are_merged_into_the_maps_of_one_job(study: Study, tmp_path: Path) -> None:

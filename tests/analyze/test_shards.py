@@ -9,10 +9,12 @@ import pytest
 import torch
 from toy_policies import FREEWAY, toy_policy
 
-from analyze import shards, study
-from analyze.settings import MapSettings, Resources, StatesSettings
-from analyze.shards import Shard, requested_shard
+from analyze import maps
+from analyze.maps import Shard, ensure_maps, ensure_shard, requested_shard
+from analyze.settings import AnalysisSettings, MapSettings, Resources, StatesSettings
+from analyze.study import Study, ensure_states
 from nrmap.ablation import AblationSpec
+from nrmap.play.evaluation import EvaluationSettings
 from nrmap.policies.policy import Policy, load_policy, save_policy
 from nrmap.support.errors import NrmapError
 from nrmap.support.layout import Layout
@@ -43,19 +45,17 @@ def run(
     *jobs: Shard | None,
     resources: Resources = RESOURCES["kept"],
     sample: StatesSettings = STATES,
-    maps: MapSettings = MAPS,
+    settings: MapSettings = MAPS,
 ) -> Any:
     """The result of the last of `jobs`; None is the job that merges."""
-    layout = Layout(outputs)
-    states = study.ensure_states([policy], sample, layout=layout, device=torch.device("cpu"))
-    options = {"states_from": "own", "resources": resources, "layout": layout}
-    result = None
-    for shard in jobs:
-        if shard is None:
-            result = study.ensure_maps(policy, states, maps, **options)
-        else:
-            result = study.ensure_shard(policy, states, maps, shard, **options)
-    return result
+    everything = AnalysisSettings(sample, EvaluationSettings(episodes=1, run_seed=0), settings, controls=0)
+    study = Study(everything, Layout(outputs), torch.device("cpu"), resources)
+    states = ensure_states(study, [policy])
+    results = [
+        ensure_maps(study, policy, states) if shard is None else ensure_shard(study, policy, states, shard)
+        for shard in jobs
+    ]
+    return results[-1]
 
 
 @pytest.mark.bitwise
@@ -69,7 +69,7 @@ def test_merged_shards_are_the_unsharded_maps(policy: Policy, tmp_path: Path, co
     assert (merged.folder / "maps.npz").read_bytes() == (whole.folder / "maps.npz").read_bytes()
     assert merged.records == whole.records
     assert merged.folder.relative_to(tmp_path / "sharded") == whole.folder.relative_to(tmp_path / "whole")
-    assert not shards.shards_folder(merged.folder).exists()
+    assert not maps.shards_folder(merged.folder).exists()
     assert whole.maps["kmap"].any()
     assert len(set(whole.maps.states_per_episode)) > 1
 
@@ -81,13 +81,13 @@ def test_only_the_episodes_of_missing_shards_are_ablated(
     whole = run(policy, tmp_path / "whole", None)
     run(policy, tmp_path / "sharded", Shard(0, 3), Shard(2, 3))
     made: list[list[int]] = []
-    work = shards.episode_maps
+    work = maps.episode_maps
 
-    def noting(policy: Policy, states: Any, episodes: list[int], **options: Any) -> Any:
+    def noting(study: Study, policy: Policy, states: Any, episodes: list[int]) -> Any:
         made.append(list(episodes))
-        return work(policy, states, episodes, **options)
+        return work(study, policy, states, episodes)
 
-    monkeypatch.setattr(shards, "episode_maps", noting)
+    monkeypatch.setattr(maps, "episode_maps", noting)
     merged = run(policy, tmp_path / "sharded", Shard(0, 3), None)
     assert made == [[1, 4]]
     assert (merged.folder / "maps.npz").read_bytes() == (whole.folder / "maps.npz").read_bytes()
@@ -117,8 +117,8 @@ def test_a_job_that_was_killed_goes_on_where_it_was(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Shard | None
 ) -> None:
     # Seven states an episode, of which three, three and one are ablated together and then read back as one chunk.
-    settings = {"sample": UNEVEN, "maps": replace(MAPS, temperatures=(0.001, 0.01, 0.1))}
-    run(policy, tmp_path / "whole", job, **settings)
+    options = {"sample": UNEVEN, "settings": replace(MAPS, temperatures=(0.001, 0.01, 0.1))}
+    run(policy, tmp_path / "whole", job, **options)
 
     class KilledError(Exception):
         pass
@@ -130,10 +130,10 @@ def test_a_job_that_was_killed_goes_on_where_it_was(
             yield chunk
 
     with monkeypatch.context() as patched:
-        patched.setattr(shards, "_shown", broken_shown)
+        patched.setattr(maps, "_shown", broken_shown)
         with pytest.raises(KilledError):
-            run(policy, tmp_path / "killed", job, **settings)
-    run(policy, tmp_path / "killed", job, **settings)
+            run(policy, tmp_path / "killed", job, **options)
+    run(policy, tmp_path / "killed", job, **options)
     files = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.npz")]
     assert len(files) == 2, "a file of states and one of maps"
     for file in files:
@@ -144,7 +144,7 @@ def test_a_job_that_was_killed_goes_on_where_it_was(
 def test_one_more_temperature_changes_nothing_else(policy: Policy, tmp_path: Path) -> None:
     few = run(policy, tmp_path, None)
     # The second run reads the ablated Q-values that the first one kept, in other chunks.
-    many = run(policy, tmp_path, None, maps=replace(MAPS, temperatures=(0.5, 1.0, 2.0)))
+    many = run(policy, tmp_path, None, settings=replace(MAPS, temperatures=(0.5, 1.0, 2.0)))
     for kind, temperature, map_ in few.maps.each():
         assert np.array_equal(many.maps[kind.name, temperature], map_)
     assert [record for record in many.records if record.temperature != 1.0] == few.records
@@ -157,21 +157,21 @@ def test_the_episodes_are_shared_out_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("shards", "shard", "message"),
     [
-        ({"shards": 0, "shard": None}, "shards=0: expected a whole number, at least 1"),
-        ({"shards": 4, "shard": 4}, "shard=4: expected 0 to 3 with 4 shards"),
-        ({"shards": 4, "shard": -1}, "shard=-1: expected 0 to 3"),
-        ({"shards": "four", "shard": 1}, "shards='four'"),
-        ({"shards": 4, "shard": "own"}, "shard='own': expected a whole number, or null"),
+        (0, None, "shards=0: expected a whole number, at least 1"),
+        (4, 4, "shard=4: expected 0 to 3 with 4 shards"),
+        (4, -1, "shard=-1: expected 0 to 3"),
+        ("four", 1, "shards='four'"),
+        (4, "own", "shard='own': expected a whole number, or null"),
     ],
 )
-def test_wrong_shards_are_refused(config: dict[str, Any], message: str) -> None:
+def test_wrong_shards_are_refused(shards: Any, shard: Any, message: str) -> None:
     with pytest.raises(NrmapError, match=message):
-        requested_shard(config)
+        requested_shard(shards, shard)
 
 
 def test_more_shards_than_episodes(policy: Policy, tmp_path: Path) -> None:
     with pytest.raises(NrmapError, match="shards=6: the states are of 5 episodes only"):
         run(policy, tmp_path, Shard(0, 6))
-    assert requested_shard({"shards": 6, "shard": None}) is None
+    assert requested_shard(6, None) is None

@@ -14,7 +14,9 @@ from analyze.report import build
 from analyze.report.drawings import game_sources, map_sets
 from analyze.report.inventory import inventory, missing
 from analyze.report.load import find
-from analyze.study import ensure_baselines, ensure_evaluation
+from analyze.settings import AnalysisSettings, MapSettings, Resources, StatesSettings
+from analyze.study import Study, ensure_baselines, ensure_evaluation
+from nrmap.ablation import AblationSpec
 from nrmap.maps.episode_maps import load_maps, save_maps
 from nrmap.maps.null_networks import null_networks
 from nrmap.play.evaluation import EvaluationSettings
@@ -205,9 +207,12 @@ def test_what_this_version_measures_is_not_left_out(tmp_path):
     policy_path = tmp_path / "policy.safetensors"
     save_policy(policy_path, toy_policy(FREEWAY, 0))
     policy, layout = load_policy(policy_path), Layout(tmp_path / "outputs")
-    settings = EvaluationSettings(episodes=1, run_seed=0)
-    ensure_baselines(policy, settings, layout=layout)
-    ensure_evaluation(policy, settings, layout=layout, device=torch.device("cpu"))
+    settings = AnalysisSettings(
+        StatesSettings(1, 1, 0, "own"), EvaluationSettings(1, 0), MapSettings((1.0,), AblationSpec(), ()), controls=0
+    )
+    study = Study(settings, layout, torch.device("cpu"), Resources("auto", 0.0))
+    ensure_baselines(study, policy)
+    ensure_evaluation(study, policy)
     found = find(layout.outputs)
     assert found.problems == ()
     assert {record.method for record in found.records} == {"constant_action", "random_policy", policy.card.method}

@@ -1,0 +1,210 @@
+"""The stages of a study that map: shards, maps with their records, figures."""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from analyze.report.figures import map_figures
+from analyze.study import StatesFile, Study, once, write_metrics
+from nrmap.ablation import AblatedChunk, make_engine
+from nrmap.ablation.episodewise import EpisodewiseEngine
+from nrmap.ablation.store import ablated_q_values
+from nrmap.maps.episode_maps import EpisodeMaps, load_maps, merge_maps, save_maps
+from nrmap.maps.measures import map_records
+from nrmap.maps.null_networks import policy_fields
+from nrmap.maps.sweep import sweep_maps
+from nrmap.play.states import check_same_game
+from nrmap.policies.policy import Policy
+from nrmap.statistics.nested_subsets import prefix_ranks
+from nrmap.support.errors import check
+from nrmap.support.files import read_json, write_json
+from nrmap.support.identity import VERSIONS, stage_identity
+from nrmap.support.layout import MAPS_FILE, METRICS_FILE
+from nrmap.support.progress import Progress
+from nrmap.support.records import Record, read_records
+
+log = logging.getLogger(__name__)
+
+FIGURES_FILE = "figures.json"
+
+
+@dataclass(frozen=True)
+class MapsResult:
+    """The maps of one policy on one set of states, and their records."""
+
+    folder: Path
+    maps: EpisodeMaps
+    records: list[Record]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part number `index`, from 0, of maps that are spread over `count` jobs."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        fits = 0 <= self.index < self.count
+        check(fits, f"shard={self.index}: expected 0 to {self.count - 1} with {self.count} shards")
+
+    def path(self, folder: Path) -> Path:
+        """The file of this shard's maps, until they are merged into the maps in `folder`."""
+        return shards_folder(folder) / f"{self.index}-of-{self.count}.npz"
+
+    def episodes(self, episode_ids: ArrayLike) -> list[int]:
+        """The episodes of this shard, out of the N states' `episode_ids` [N]; NrmapError if shards outnumber them."""
+        episodes = np.unique(episode_ids).tolist()
+        check(self.count <= len(episodes), f"shards={self.count}: the states are of {len(episodes)} episodes only")
+        return episodes[self.index :: self.count]
+
+
+def requested_shard(count: Any, index: Any) -> Shard | None:
+    """The shard that the options `shards` and `shard` name; None for all maps."""
+    check(type(count) is int and count >= 1, f"shards={count!r}: expected a whole number, at least 1")
+    check(index is None or type(index) is int, f"shard={index!r}: expected a whole number, or null to merge")
+    return None if index is None else Shard(index, count)
+
+
+def shards_folder(folder: Path) -> Path:
+    """The folder of the shards of the maps in `folder`."""
+    return folder / "shards"
+
+
+def ensure_maps(study: Study, policy: Policy, states: StatesFile) -> MapsResult:
+    """All maps of `policy` on `states`, and their records.
+
+    Finished shards are merged and then removed; only missing episodes are ablated. The ablated
+    Q-values are kept, so another temperature costs little.
+    """
+    settings, folder = study.settings.maps, _folder(study, policy, states)
+    inputs = _inputs(policy, states)
+
+    def make() -> None:
+        ids = states.states.episode_ids
+        maps = _merged(folder, ids, lambda episodes: episode_maps(study, policy, states, episodes))
+        save_maps(folder / MAPS_FILE, maps, {"policy": policy.label, **inputs})
+        fields = {**policy_fields(policy), **study.settings.states.record_fields}
+        players = states.states.episode_origins[maps.episode_ids]
+        records = map_records(maps, partial(Record, **fields), players)
+        path = _as_recorded(states.path, study.layout.outputs)
+        context = {"states_path": path, "version": VERSIONS["maps"], **inputs}
+        write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=context)
+        shutil.rmtree(shards_folder(folder), ignore_errors=True)
+
+    once(folder / METRICS_FILE, make)
+    maps, _ = load_maps(folder / MAPS_FILE)
+    return MapsResult(folder, maps, read_records(folder / METRICS_FILE))
+
+
+def ensure_shard(study: Study, policy: Policy, states: StatesFile, shard: Shard) -> Path:
+    """The maps of one shard's episodes, for `ensure_maps` to merge; or the file of all maps, if it exists."""
+    folder = _folder(study, policy, states)
+    episodes = shard.episodes(states.states.episode_ids)
+    if (folder / METRICS_FILE).is_file():
+        return folder / MAPS_FILE
+    path = shard.path(folder)
+
+    def make() -> None:
+        maps = episode_maps(study, policy, states, episodes)
+        save_maps(path, maps, {"policy": policy.label, **_inputs(policy, states)})
+
+    once(path, make)
+    return path
+
+
+def _inputs(policy: Policy, states: StatesFile) -> dict[str, str | None]:
+    return {"policy_sha256": policy.sha256, "states_sha256": states.sha256}
+
+
+def _folder(study: Study, policy: Policy, states: StatesFile) -> Path:
+    """The folder of the maps of `policy` on `states`; NrmapError for states of another game."""
+    check_same_game(states.states, policy.env)
+    settings, label = study.settings.maps, study.settings.states.label
+    identity = stage_identity("maps", **_inputs(policy, states), settings=asdict(settings), states_from=label)
+    fields, method = policy_fields(policy), policy.card.method
+    if fields.get("source_method") is not None:
+        method = f"{method}-{fields['source_method']}-seed-{fields['source_seed']}"
+    return study.layout.maps(game=policy.env.game, method=method, seed=policy.card.seed, identity=identity)
+
+
+def _merged(folder: Path, episode_ids: ArrayLike, make: Callable[[list[int]], EpisodeMaps]) -> EpisodeMaps:
+    """The maps of every episode in `episode_ids` [N]: the shards of `folder`, and `make` of the other episodes.
+
+    Raises NrmapError for a shard that cannot be read.
+    """
+    missing = set(np.unique(episode_ids).tolist())
+    parts = []
+    for path in sorted(shards_folder(folder).glob("*-of-*.npz")):
+        maps, _ = load_maps(path)
+        found = set(maps.episode_ids.tolist())
+        if found <= missing:  # else a shard of another count has some of them too
+            parts.append(maps)
+            missing -= found
+    if parts:
+        log.info("%s shards found, of all but %s episodes", len(parts), len(missing))
+    if missing:
+        parts.append(make(sorted(missing)))
+    return merge_maps(parts)
+
+
+def episode_maps(study: Study, policy: Policy, states: StatesFile, episodes: Sequence[int]) -> EpisodeMaps:
+    """The maps of `policy` on the states of `episodes`, independent of the other episodes to the last bit.
+
+    The bits are those of one machine and one number of threads.
+    """
+    settings, resources = study.settings.maps, study.resources
+    ids = states.states.episode_ids
+    rows = np.flatnonzero(np.isin(ids, list(episodes)))
+    key: dict[str, Any] = {**_inputs(policy, states), **asdict(settings.ablation)}
+    if len(rows) < len(ids):
+        key["episodes"] = list(episodes)
+    identity = stage_identity("ablation", **key)
+    engine = make_engine(policy, spec=settings.ablation, engine=resources.engine, differences_only=True)
+    with Progress(f"{policy.label}: maps on {study.settings.states.label} states", unit="states") as progress:
+        chunks = ablated_q_values(
+            study.layout.ablated(game=policy.env.game, identity=identity),
+            EpisodewiseEngine(engine, ids[rows]),
+            torch.from_numpy(states.states.states[rows]),  # [n, C, H, W]
+            key=key,
+            disk_budget=int(resources.disk_budget_gb * 1e9),
+        )
+        return sweep_maps(
+            _shown(chunks, progress, total=len(rows)),
+            episode_ids=ids[rows],
+            temperatures=settings.temperatures,
+            rounding_floor=engine.rounding_floor,
+            prefix_sizes=[size for size in settings.prefix_sizes if size < len(ids)],
+            ranks=prefix_ranks(ids)[rows],
+        )
+
+
+def _shown(chunks: Iterable[AblatedChunk], progress: Progress, *, total: int) -> Iterator[AblatedChunk]:
+    for chunk in chunks:
+        yield chunk
+        progress.update(chunk.start + len(chunk.q_values), total)
+
+
+def ensure_figures(policy: Policy, states: StatesFile, maps: MapsResult) -> dict[str, Path]:
+    """The pictures of the maps, by name, in the maps' folder."""
+    index = maps.folder / FIGURES_FILE
+
+    def make() -> None:
+        made = map_figures(maps.maps, policy=policy, states=states.states, folder=maps.folder)
+        write_json(index, {name: path.name for name, path in made.items()})
+
+    once(index, make)
+    return {name: maps.folder / file for name, file in read_json(index).items()}
+
+
+def _as_recorded(path: Path, folder: Path) -> str:
+    """`path` for metrics: relative to `folder` if it is inside, so that the folder can be moved."""
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
