@@ -45,7 +45,7 @@ def analyze(config: Mapping[str, Any]) -> None:
     policy = load_policy(_policy_path(config, layout), device)
     game, found = config["env"]["game"], policy.env.game
     check(
-        game == found or "env" not in config["given"],
+        game == found or f"env={game}" not in config["given"],
         f"env={game}: the policy {config['policy']} is of {found}; leave env out or say env={found}",
     )
     pooled = study.settings.states.states_from == "pool"

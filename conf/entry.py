@@ -39,7 +39,7 @@ _HELP_WIDTHS = (60, 120)
 def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> None:
     """Call `run` with the settings in conf/`config_name`.yaml and on the command line, as a plain mapping.
 
-    The mapping's `given` lists the keys on the command line.
+    The mapping's `given` lists the options on the command line, as in "scale=quick".
 
     Wrong input, including a log folder that cannot be written, is one line on stderr with exit
     status 2. Other errors of `run` keep their traceback. In a multirun the other jobs go on: the
@@ -68,7 +68,7 @@ def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> N
         assert isinstance(resolved, dict)
         hydra_config = HydraConfig.get()
         values = {str(key): value for key, value in resolved.items()}
-        values["given"] = [override.partition("=")[0] for override in hydra_config.overrides.task]
+        values["given"] = list(hydra_config.overrides.task)
         if hydra_config.mode is RunMode.MULTIRUN:
             _run_as_job(run, values, hydra_config)
             return

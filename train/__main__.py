@@ -71,6 +71,7 @@ def train(config: Mapping[str, Any]) -> None:
         greedy_every=compute.greedy_every,
         greedy_episodes=compute.greedy_episodes,
         open_tracker=open_tracker,
+        given=config["given"],
     )
     print(ensure_trained(settings, options))
 

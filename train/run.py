@@ -3,9 +3,9 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from nrmap.learning.settings import PolicyFile, TrainSettings, recorded
 from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
 from nrmap.support.errors import NrmapError
 from nrmap.support.files import remove_leftovers, write_json
-from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, SETTINGS_FILE, Layout
+from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, OPTIONS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
 from nrmap.support.progress import Progress
 from nrmap.support.runtime import provenance
 from nrmap.support.tracking import Tracker
@@ -38,7 +38,8 @@ class RunOptions:
     """Options of a run that enter no identity.
 
     New trainings use `precision`. With `any_precision` a checkpoint of another precision resumes in
-    its own. For `greedy_every` and `greedy_episodes` see `GreedyReturns`.
+    its own. For `greedy_every` and `greedy_episodes` see `GreedyReturns`. `given` are the options on
+    the command line, kept so that the report can print the command again.
     """
 
     layout: Layout
@@ -49,6 +50,7 @@ class RunOptions:
     open_tracker: OpenTracker
     greedy_every: int = 0
     greedy_episodes: int = 4
+    given: Sequence[str] = ()
 
 
 def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
@@ -61,7 +63,8 @@ def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
     parent = None
     if settings.parent is not None:
         start = settings.parent
-        parent_path = Path(start.path) if isinstance(start, PolicyFile) else ensure_trained(start, options)
+        of_parent = replace(options, given=[option for option in options.given if not option.startswith("method.")])
+        parent_path = Path(start.path) if isinstance(start, PolicyFile) else ensure_trained(start, of_parent)
         parent = load_parent(settings, parent_path, options.device)
     parent_sha256 = None if parent is None else parent.sha256
     identity = settings.identity(parent_sha256)
@@ -107,6 +110,9 @@ def _train(
 ) -> None:
     remove_leftovers(folder)
     write_json(folder / SETTINGS_FILE, _recorded(settings, parent))
+    choice = [f"env={settings.env.game}", f"method={settings.method}", f"seed={settings.seed}"]
+    given = [option for option in options.given if option.startswith(("env.", "scale", "method."))]
+    write_json(folder / OPTIONS_FILE, [*choice, *given])
     log.info("%s: %s", label, main_settings(settings, parent))
     training = start_or_resume(
         settings,

@@ -15,7 +15,15 @@ from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import read_json, sha256_of_file
 from nrmap.support.identity import VERSIONS, stage_identity
-from nrmap.support.layout import CURVES_FILE, MAPS_FILE, METRICS_FILE, POLICY_FILE, REFERENCE_FOLDER, SETTINGS_FILE
+from nrmap.support.layout import (
+    CURVES_FILE,
+    MAPS_FILE,
+    METRICS_FILE,
+    OPTIONS_FILE,
+    POLICY_FILE,
+    REFERENCE_FOLDER,
+    SETTINGS_FILE,
+)
 from nrmap.support.records import Record, read_records
 
 # Errors of reading a damaged file, or JSON of another form.
@@ -63,8 +71,9 @@ def _training(outputs: Path, folder: Path, *, reference: bool) -> Training:
     else:
         settings = read_json(folder / SETTINGS_FILE)
         game, method, seed = settings["env"]["game"], settings["method"], settings["seed"]
-    place = str(folder.relative_to(outputs))
-    return Training(place, game, method, seed, reference, settings, curves, card, sha256)
+    place, options = str(folder.relative_to(outputs)), folder / OPTIONS_FILE
+    given = tuple(read_json(options)) if options.is_file() else ()
+    return Training(place, game, method, seed, reference, settings, curves, card, sha256, given)
 
 
 def _curves(path: Path) -> Mapping[str, Any]:

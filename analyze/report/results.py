@@ -27,6 +27,7 @@ class Training:
     curves: Mapping[str, Any] | None
     card: PolicyCard | None
     sha256: str | None
+    options: tuple[str, ...] = ()  # of the command that started it; older trainings have none
     variant: str | None = None
 
     @property

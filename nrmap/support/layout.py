@@ -9,6 +9,7 @@ CURVES_FILE = "curves.json"
 METRICS_FILE = "metrics.json"
 MAPS_FILE = "maps.npz"
 SETTINGS_FILE = "settings.json"
+OPTIONS_FILE = "options.json"
 CARD_FILE = "README.md"
 REFERENCE_FOLDER = "reference"
 

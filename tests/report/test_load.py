@@ -1,13 +1,17 @@
 """What the report finds under the outputs folder, and what it says is missing."""
 
+import shlex
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from example_outputs import SMALL, synthetic_states, write_maps, write_training
 from html_page import Page
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 from toy_policies import FREEWAY, toy_policy
 
 from analyze.report import build
@@ -16,7 +20,9 @@ from analyze.report.inventory import inventory, missing
 from analyze.report.load import find
 from analyze.settings import AnalysisSettings, MapSettings, Resources, StatesSettings
 from analyze.study import Study, ensure_baselines, ensure_evaluation
+from conf.choices import read_option
 from nrmap.ablation import AblationSpec
+from nrmap.learning.settings import train_settings
 from nrmap.maps.episode_maps import load_maps, save_maps
 from nrmap.maps.null_networks import null_networks
 from nrmap.play.evaluation import EvaluationSettings
@@ -27,26 +33,53 @@ from nrmap.support.identity import VERSIONS
 from nrmap.support.layout import Layout
 
 
-def test_a_training_that_is_not_finished_is_shown_as_such(tmp_path, tiny_settings):
-    path = write_training(Layout(tmp_path), tiny_settings(seed=4))
+def commands_of(texts):
+    """The commands in `texts`: the name of the composition and its configuration."""
+    for text in texts:
+        python, m, module, *options = shlex.split(text.split("`")[1])
+        assert (python, m) == ("python", "-m")
+        with initialize_config_module("conf", version_base="1.3"):
+            yield module, OmegaConf.to_container(compose(module, options), resolve=True)
+
+
+SMOKE = ["env=Pong", "env.width=42", "env.height=42", "scale=smoke", "scale.steps=960"]
+
+
+def test_commands_for_unfinished_and_missing_trainings_have_the_options_of_those_that_are_there(tmp_path):
+    options = [*SMOKE, "method=sa_ddqn", "seed=4", "method.regulariser.kappa=0.7"]
+    with initialize_config_module("conf", version_base="1.3"):
+        settings = train_settings(OmegaConf.to_container(compose("train", options), resolve=True))
+    path = write_training(Layout(tmp_path), settings)
+    write_json(path.with_name("options.json"), options)
     path.unlink()
     found = find(tmp_path)
-    (training,) = found.trainings
-    assert (training.game, training.method, training.seed, training.card) == ("Freeway", "ddqn", 4, None)
-    text = " ".join(missing(found, inventory(found)))
-    assert "training is not finished" in text
-    assert "python -m train env=Freeway method=ddqn seed=4" in text
-    assert "python -m train env=Freeway method=sa_ddqn seed=4" in text
+    unfinished, vanilla = missing(found, inventory(found))
+    assert "Pong, SA-DDQN (adversarial), seed 4: training is not finished" in unfinished
+    assert "Pong: no DDQN (vanilla) of seed 4" in vanilla
+    (first, again), (second, parent) = commands_of([unfinished, vanilla])
+    assert (first, second, again["outputs"]) == ("train", "train", str(tmp_path))
+    assert train_settings(again) == settings
+    assert train_settings(parent) == settings.parent
 
 
-def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path, tiny_settings):
-    write_training(Layout(tmp_path / "outputs"), tiny_settings(seed=0))
-    found = find(tmp_path / "outputs")
-    (entry,) = inventory(found)
-    assert (entry.evaluation, entry.own, entry.pool, entry.curves) == (False, False, False, True)
-    texts = missing(found, [entry])
-    assert any("no returns and maps on its own states" in text and "policy=outputs/train/" in text for text in texts)
-    assert any("states_from=pool" in text for text in texts)
+def test_commands_for_missing_results_analyse_the_files_that_are_there(tmp_path, tiny_settings, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    layout = Layout(Path("outputs"))
+    for method in ("ddqn", "sa_ddqn"):
+        path = write_training(layout, tiny_settings(method=method, seed=1))
+        shutil.move(path.parent, layout.reference(game="Freeway", method=method, seed=1))
+    path = write_training(layout, tiny_settings(method="sa_ddqn", seed=0))
+    write_json(path.with_name("options.json"), [*SMOKE, "method=sa_ddqn"])
+    found = find(Path("outputs"))
+    reference, *_, shared, own, trained, baselines = missing(found, inventory(found))
+    assert "no returns and maps on its own states" in own
+    assert "no DDQN (vanilla) of seed 0" in trained
+    assert "no returns of constant actions" in baselines
+    (_, published), (_, pooled), (_, here) = commands_of([reference, shared, own])
+    assert published["evaluation"] == pooled["evaluation"] == read_option("evaluation", "paper", {})
+    assert (pooled["states_from"], len(pooled["pool"]), here["scale"]["name"]) == ("pool", 2, "smoke")
+    files = [load_policy(Path(file)) for file in (published["policy"], *pooled["pool"], here["policy"])]
+    assert [policy.card.method for policy in files] == ["ddqn", "ddqn", "sa_ddqn", "sa_ddqn"]
 
 
 def test_files_that_cannot_be_read_are_named_and_the_rest_is_shown(tmp_path, outputs):

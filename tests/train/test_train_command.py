@@ -14,11 +14,15 @@ import pytest
 import safetensors
 import torch
 from commands import ROOT, TINY, Command, commands_in, complaint_of, result_of
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 
 from conf.choices import group_options
+from nrmap.learning.lookup import training_folder
+from nrmap.learning.settings import train_settings
 from nrmap.policies.policy import load_policy
 from nrmap.support.files import TEMPORARY_PREFIX
-from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE
+from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, OPTIONS_FILE, POLICY_FILE, Layout
 from train.checkpoint import load_checkpoint
 
 
@@ -73,7 +77,9 @@ def test_python_m_train_makes_a_policy_once(tmp_path):
     assert policy.env.state_shape == (1, 84, 84)
     with safetensors.safe_open(path, framework="pt") as file:
         assert file.get_tensor("features.0.weight").dtype == torch.float16
-    assert sorted(file.name for file in path.parent.iterdir()) == [CURVES_FILE, "lock", POLICY_FILE, "settings.json"]
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        CURVES_FILE, "lock", OPTIONS_FILE, POLICY_FILE, "settings.json",
+    ]  # fmt: skip
 
 
 def test_a_second_call_finds_the_policy_and_leaves_it(start):
@@ -113,6 +119,13 @@ def test_every_method_starts_from_one_parent(start, tmp_path):
     # They start alike and differ in the loss, so all end differently.
     assert len({json.dumps(weights_and_card(path)[0]["value.2.weight"].tolist()) for path in paths}) == len(paths)
     assert len({path.parent.name for path in paths}) == len(paths)
+    # The options beside a policy lead to its folder again.
+    for path in (*paths, parent_path):
+        with initialize_config_module("conf", version_base="1.3"):
+            options = json.loads(path.with_name(OPTIONS_FILE).read_text())
+            config = OmegaConf.to_container(compose("train", options), resolve=True)
+        parent_sha256 = None if path == parent_path else parent.sha256
+        assert training_folder(train_settings(config), Layout(tmp_path / "outputs"), parent_sha256) == path.parent
 
 
 def test_a_training_starts_from_any_file_that_fits(start, tmp_path):
