@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from conf.choices import group_options
+from conf.entry import register_games
 from nrmap.learning.lookup import training_folder
 from nrmap.learning.settings import train_settings
 from nrmap.policies.policy import load_policy
@@ -120,6 +121,7 @@ def test_every_method_starts_from_one_parent(start, tmp_path):
     assert len({json.dumps(weights_and_card(path)[0]["value.2.weight"].tolist()) for path in paths}) == len(paths)
     assert len({path.parent.name for path in paths}) == len(paths)
     # The options beside a policy lead to its folder again.
+    register_games()
     for path in (*paths, parent_path):
         with initialize_config_module("conf", version_base="1.3"):
             options = json.loads(path.with_name(OPTIONS_FILE).read_text())
