@@ -18,8 +18,8 @@ LAUNCHER = $(if $(filter-out 1,$(1)),hydra/launcher=joblib hydra.launcher.n_jobs
 GRID = env=$(call LIST,$(GAMES)) method=ddqn,sa_ddqn seed=$(call LIST,$(SEEDS)) scale=$(SCALE)
 METHODS := ddqn ddqn_continued sa_ddqn sa_ddqn_ibp
 REFERENCE = $(BIN)/python -m analyze -m env=Freeway policies_from=reference evaluation=paper $(call LAUNCHER,$(ANALYSES))
-# The seeds of which there is a reference policy of method $(1).
-seeds = $(patsubst outputs/reference/Freeway/$(1)/seed%/policy.safetensors,%,$(sort $(wildcard outputs/reference/Freeway/$(1)/seed*/policy.safetensors)))
+# The seeds of method $(1) whose reference policy has its evaluation beside it.
+seeds = $(patsubst outputs/reference/Freeway/$(1)/seed%/metrics.json,%,$(sort $(wildcard outputs/reference/Freeway/$(1)/seed*/metrics.json)))
 
 # Own states first: of two jobs side by side that need the same roll-out one would wait for the other.
 define MAPS_OF

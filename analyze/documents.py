@@ -15,7 +15,7 @@ from pathlib import Path
 from analyze.report.formats import Table, to_markdown
 from analyze.report.literature import PUBLISHED_RETURNS, paper_number
 from analyze.report.load import find
-from analyze.report.names import condition_of, name_of, policies_of
+from analyze.report.names import PolicyName, condition_of, name_of
 from analyze.report.pairing import BASE, with_differences
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.report.summary import best_constant_action
@@ -24,12 +24,13 @@ from nrmap.maps.differences import DIFFERENCE
 from nrmap.robustness.attacks import epsilon_text
 from nrmap.support.errors import NrmapError
 from nrmap.support.files import write_text
-from nrmap.support.layout import METRICS_FILE, Layout
+from nrmap.support.layout import METRICS_FILE, POLICY_FILE, Layout
 from nrmap.support.records import Record, read_records, select, write_records
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = Path("examples/map_your_own_network.py")
 MAPS_RECORDS_FILE = "maps.json"
+GAME = "Freeway"  # of the README's finding
 RADIUS = 1 / 255  # of the README's table
 ADVERSARIAL = "sa_ddqn"
 _MAP_METRICS = ("sparsity", "grid_excess", "grid_p_value")
@@ -90,10 +91,15 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
     references = Layout(root / "outputs").references
     play = [record for path in sorted(references.rglob(METRICS_FILE)) for record in read_records(path)]
     maps = [record for path in sorted(references.glob(f"*/{MAPS_RECORDS_FILE}")) for record in read_records(path)]
+    policies = [  # evaluated or not
+        (game, PolicyName(method, seed=int(seed.removeprefix("seed"))))
+        for game, method, seed in (path.parts[-4:-1] for path in references.glob(f"*/*/*/{POLICY_FILE}"))
+    ]
     program = (root / PROGRAM).read_text(encoding="utf-8")
-    blocks = {"program": f"```python\n{program.strip()}\n```", "results": _readme_table(play, maps)}
-    if maps:
-        blocks["finding"] = finding(maps)
+    blocks = {"program": f"```python\n{program.strip()}\n```", "results": _readme_table(play, maps, policies)}
+    of_game = select(maps, game=GAME)
+    if of_game:
+        blocks["finding"] = finding(of_game)
     page = root / "docs" / "results.md"
     return {
         root / "README.md": with_blocks(root / "README.md", blocks),
@@ -146,7 +152,7 @@ def _as_section(tables: Sequence[Table]) -> str:
 
 
 def finding(maps: Sequence[Record]) -> str:
-    """The paper's finding and its counter-evidence, as Markdown bullets computed from the records of maps."""
+    """The paper's finding and its counter-evidence in one game, as Markdown bullets computed from records of maps."""
     sparsities = {method: _values(maps, method, "sparsity", "kmap") for method in (BASE, ADVERSARIAL, "ddqn_continued")}
     differences = select(maps, metric=DIFFERENCE, map_kind="kmap", method=ADVERSARIAL, compared_with=BASE)
     paired = [record for record in differences if record.seed is not None]
@@ -163,8 +169,8 @@ def finding(maps: Sequence[Record]) -> str:
     )
     return "\n".join(
         [
-            f"* **Sparser.** Means over seeds: S(K) is {_mean(sparsities[BASE])} for DDQN and "
-            f"{_mean(sparsities[ADVERSARIAL])} for SA-DDQN, on the same states.",
+            f"* **Sparser.** S(K) is {_mean(sparsities[BASE])} for DDQN ({len(sparsities[BASE])} seeds) and "
+            f"{_mean(sparsities[ADVERSARIAL])} for SA-DDQN ({len(sparsities[ADVERSARIAL])} seeds), on the same states.",
             f"  The difference and its interval over episodes lie below 0 in {len(below)} of {len(paired)} seeds.",
             f"  {between}",
             f"* **Longer training alone:** with κ = 0, S(K) is {_mean(sparsities['ddqn_continued'])}.",
@@ -188,23 +194,26 @@ def _range(values: Sequence[float]) -> str:
     return f"{_mean(values)} ({min(values):.1f} – {max(values):.1f})" if values else "undefined"
 
 
-def _readme_table(play: Sequence[Record], maps: Sequence[Record]) -> str:
-    """A row for each policy: its returns, clean and under the strongest attack, what is certified, S(K) and grid."""
-    titles = ("policy", "clean return", "strongest attack, 1/255", "certified, 1/255", "S(K)", "grid(K)", "grid(Δm)")
-    lines = [titles, ["---"] * len(titles)]
-    for name in policies_of(play):
-        mine = [record for record in play if name_of(record) == name]
-        shown = [_shown(select(mine, metric="return_mean", attack="clean"), 2), _strongest(mine)]
-        shown.append(_shown(select(mine, metric="certified_rate", attack_epsilon=RADIUS), 3))
-        own = select(maps, policy_sha256=mine[0].policy_sha256)
-        shown += [
-            _shown(select(own, metric=metric, map_kind=kind), 1)
-            for metric, kind in (("sparsity", "kmap"), ("grid_excess", "kmap"), ("grid_excess", "margin_drop"))
+def _readme_table(play: Sequence[Record], maps: Sequence[Record], policies: Iterable[tuple[str, PolicyName]]) -> str:
+    """A row for each of `policies`: returns, clean and under the strongest attack, certified rate, S(K) and grid."""
+    titles = "game", "policy", "clean return", "strongest attack, 1/255", "certified", "S(K)", "grid(K)", "grid(Δm)"
+    lines: list[Sequence[str]] = [titles, ["---"] * len(titles)]
+    for game, name in sorted(policies, key=lambda policy: (policy[0], policy[1].rank)):
+        mine = [record for record in play if (record.game, name_of(record)) == (game, name)]
+        own = [record for record in maps if (record.game, name_of(record)) == (game, name)]
+        shown = [
+            _shown(select(mine, metric="return_mean", attack="clean"), 2),
+            _strongest(mine),
+            _shown(select(mine, metric="certified_rate", attack_epsilon=RADIUS), 3),
+            *(
+                _shown(select(own, metric=metric, map_kind=kind), 1)
+                for metric, kind in (("sparsity", "kmap"), ("grid_excess", "kmap"), ("grid_excess", "margin_drop"))
+            ),
         ]
-        lines.append([name.label, *shown])
+        lines.append([game, name.label, *shown])
     best = best_constant_action(play)
     if best is not None:
-        lines.append([name_of(best).title, _shown([best], 2), *[""] * 5])
+        lines.append([best.game, name_of(best).title, _shown([best], 2), *[""] * 5])
         lines += _published(best.game)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -238,7 +247,7 @@ def _published(game: str) -> Iterable[list[str]]:
         )
         printed = paper_number(game, method, "sparsity", "kmap")
         assert printed is not None
-        yield [f"published: {agent}", clean, f"{attacked} (PGD-10)", "", printed.printed, "", ""]
+        yield [game, f"published: {agent}", clean, f"{attacked} (PGD-10)", "", printed.printed, "", ""]
 
 
 def main() -> None:
