@@ -46,7 +46,7 @@ reproduce: $(INSTALLED) ## train, map and report: GAMES="Freeway" SEEDS="0" SCAL
 	$(BIN)/python -m analyze -m states_from=own,pool $(GRID) $(call LAUNCHER,$(ANALYSES)) $(ARGS)
 	$(BIN)/python -m analyze.report
 
-maps: $(INSTALLED) ## everything after training, of the reference policies of Freeway: ANALYSES=2
+maps: $(INSTALLED) ## map the reference policies of Freeway that come with an evaluation: ANALYSES=2
 	$(foreach method,$(METHODS),$(if $(call seeds,$(method)),$(call MAPS_OF,$(method))))
 	$(BIN)/python -m analyze.report
 
