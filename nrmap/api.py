@@ -167,11 +167,16 @@ def evaluate(
         episodes, run_seed, attack_runs=runs, certify_epsilons=tuple(certify_epsilons)
     )
     needs_proofs = bool(certify_epsilons) or evaluation.WORST_CASE in attacks
+    try:  # where there are bounds, they also save the attacks on certified states
+        certifier = IntervalCertifier(bounded_network(agent))
+    except NrmapError:
+        if needs_proofs:
+            raise
+        certifier = None
     with _float32(agent), _shown(f"{agent.label}: evaluation", "steps", progress) as report:
         return evaluation.evaluate(
             agent, settings, num_envs=num_envs, device=agent.device,
-            certify=IntervalCertifier(bounded_network(agent)) if needs_proofs else None,
-            progress=lambda part, done, total: report(done, total, part),
+            certify=certifier, progress=lambda part, done, total: report(done, total, part),
         )  # fmt: skip
 
 
