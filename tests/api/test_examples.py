@@ -1,8 +1,10 @@
 """The examples run, as a user runs them."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,3 +47,15 @@ def test_compare_two_policies(
     run("compare_two_policies.py", "2", "1", monkeypatch=monkeypatch, folder=tmp_path)
     assert (tmp_path / "sa_ddqn_maps.png").is_file()
     assert capsys.readouterr().out.count("flipped by PGD-10") == 2
+
+
+def test_the_notebook_runs_and_holds_its_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [cell for cell in json.loads((EXAMPLES / "maps.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] and cell["outputs"][0]["output_type"] != "error" for cell in cells)
+    lines = [line for cell in cells for line in (*cell["source"], "\n") if not line.startswith("%")]
+    program, large = "".join(lines), "NUM_STATES, EPISODES = 64, 16"
+    assert large in program
+    monkeypatch.chdir(EXAMPLES)
+    scope: dict[str, Any] = {}
+    exec(program.replace(large, "NUM_STATES, EPISODES = 2, 1"), scope)
+    assert sorted(zip(*scope["found"]["margin_drop"].nonzero(), strict=True)) == [(40, 20), (40, 42), (40, 60)]
