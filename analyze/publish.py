@@ -100,7 +100,7 @@ def main() -> None:
     """Publish every folder named; a mistake in the input is one line and status 2."""
     parser = argparse.ArgumentParser(prog="python -m analyze.publish", description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", help="folders of finished trainings")
-    parser.add_argument("--replace", action="store_true", help="also where another reference policy lies there")
+    parser.add_argument("--replace", action="store_true", help="overwrite other reference policies")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
     arguments = parser.parse_args()
     try:

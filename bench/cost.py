@@ -216,20 +216,26 @@ def study_page(
 
 def main() -> None:
     """Measure with --measure, then print the tables."""
-    parser = argparse.ArgumentParser(prog="python -m bench.cost", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.cost",
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     add = partial(parser.add_argument, type=int)
-    add("--games", default=4, help="default: %(default)s, the paper's")
-    add("--seeds", default=5, help="default: %(default)s")
-    add("--gpus", default=20, help="of the row with several GPUs; default: %(default)s")
-    add("--cpu-jobs", default=20, help="of the CPU cluster, at the same time; default: %(default)s")
+    add("--games", default=4, help="games of the study")
+    add("--seeds", default=5, help="seeds for each game")
+    add("--gpus", default=20, help="number of GPUs in the row with several")
+    add("--cpu-jobs", default=20, help="jobs at a time on the CPU cluster")
     parser.add_argument(
         "--gpu-update-ms", type=float, nargs=2, metavar=("DDQN", "SA_DDQN"),
-        help="milliseconds of an update on a GPU; without them, those that --measure --device cuda wrote",
+        help="milliseconds of an update on a GPU; without it, those that --measure --device cuda wrote",
     )  # fmt: skip
-    parser.add_argument("--measure", action="store_true", help="write host.json first, host-cuda.json with cuda")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to measure; default: %(default)s")
-    add("--agent-steps", default=4096, help="to measure; default: %(default)s")
-    parser.add_argument("--folder", type=Path, default=Path("outputs/bench"), help="default: %(default)s")
+    parser.add_argument(
+        "--measure", action="store_true", help="measure this machine first; writes host.json, or host-cuda.json"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device to measure")
+    add("--agent-steps", default=4096, help="agent steps of the measurement")
+    parser.add_argument("--folder", type=Path, default=Path("outputs/bench"), help="folder of the measurements")
     options = parser.parse_args()
     try:
         if options.measure:

@@ -189,18 +189,26 @@ def main() -> None:
     """Measure, show, write."""
     parser = argparse.ArgumentParser(prog="python -m bench.maps", description=__doc__.partition("\n")[0])
     default = [path for path in TRAINED if path.is_file()]
-    add = partial(parser.add_argument, help="default: %(default)s")
-    explained = "trained policies, used instead of random weights; the dueling one-frame policy also plays the episodes"
-    parser.add_argument("--policy", type=Path, nargs="*", default=default, help=f"{explained}; default: %(default)s")
-    explained = "growth and second temperature are measured on the first"
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help=f"{explained}; default: all")
-    add("--states", type=int, default=64)
-    parser.add_argument("--exact-states", type=int, default=16, help="checked in float64; default: %(default)s")
-    add("--rounds", type=int, default=5)
-    add("--batch-sizes", type=int, nargs="+", default=[32, 64, 128, 256, 512])
-    add("--sides", type=int, nargs="+", default=[42, 60, 84, 120, 168])
-    add("--map-states", type=int, default=1024)
-    add("--output", type=Path, default=Path("outputs/bench/maps.json"))
+
+    def add(name: str, *, explained: str, **options: Any) -> None:
+        parser.add_argument(name, help=f"{explained}; default: %(default)s", **options)
+
+    explained = "trained policies instead of random weights; the dueling one-frame policy also plays the episodes"
+    parser.add_argument(
+        "--policy", type=Path, nargs="*", default=default, metavar="FILE",
+        help=f"{explained}; default: {' '.join(map(str, default))}",
+    )  # fmt: skip
+    explained = f"networks to time: {', '.join(CASES)}; growth is measured on the first"
+    parser.add_argument(
+        "--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=f"{explained}; default: all"
+    )
+    add("--states", type=int, default=64, explained="states of a timing")
+    add("--exact-states", type=int, default=16, explained="states compared with float64")
+    add("--rounds", type=int, default=5, explained="timings of each contender")
+    add("--batch-sizes", type=int, nargs="+", default=[32, 64, 128, 256, 512], explained="tried for each rival")
+    add("--sides", type=int, nargs="+", default=[42, 60, 84, 120, 168], explained="sides of the screen in pixels")
+    add("--map-states", type=int, default=1024, explained="states of the maps stage with a second temperature")
+    add("--output", type=Path, default=Path("outputs/bench/maps.json"), explained="file of the results")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         results = measure(Path(folder), options)

@@ -104,13 +104,16 @@ def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: i
 
 def main() -> None:
     """Print the rows of all files."""
-    parser = argparse.ArgumentParser(prog="python -m bench.robustness", description=__doc__)
-    parser.add_argument("files", type=Path, nargs="+")
-    parser.add_argument("--episodes", type=int, default=4)
-    parser.add_argument("--attacked-episodes", type=int, default=0, help="episodes under PGD-10, a minute for two")
-    parser.add_argument("--states", type=int, default=128, help="how many states to attack and to bound")
-    parser.add_argument("--attack-epsilon", type=float, default=1 / 255)
-    parser.add_argument("--threads", type=int, default=1)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.robustness", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("files", type=Path, nargs="+", metavar="FILE", help="a policy or a checkpoint")
+    add("--episodes", type=int, default=4, help="clean episodes")
+    add("--attacked-episodes", type=int, default=0, help="episodes under PGD-10, a minute for two")
+    add("--states", type=int, default=128, help="states to attack and to bound")
+    add("--attack-epsilon", type=float, default=1 / 255, help="radius, on pixels from 0 to 1")
+    add("--threads", type=int, default=1, help="torch threads")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print("|", " | ".join(COLUMNS), "|")

@@ -150,12 +150,16 @@ def _times(values: tuple[float, float, float]) -> str:
 
 def main() -> None:
     """Measure, show, write."""
-    parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=9, help="timings of each contender; default: %(default)s")
-    parser.add_argument("--updates", type=int, default=20, help="SA-DDQN updates in a timing; default: %(default)s")
-    parser.add_argument("--agent-steps", type=int, default=2048, help="in a timing of a loop; default: %(default)s")
-    parser.add_argument("--num-envs", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help="default: %(default)s")
-    parser.add_argument("--output", type=Path, default=Path("outputs/bench/train.json"), help="default: %(default)s")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.train",
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="timings of each contender")
+    parser.add_argument("--updates", type=int, default=20, help="SA-DDQN updates in a timing")
+    parser.add_argument("--agent-steps", type=int, default=2048, help="agent steps in a timing of a loop")
+    parser.add_argument("--num-envs", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help="environments")
+    parser.add_argument("--output", type=Path, default=Path("outputs/bench/train.json"), help="file of the results")
     options = parser.parse_args()
     results = measure(options)
     show_and_write(results, tables(results), options.output)
