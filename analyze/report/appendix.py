@@ -17,7 +17,7 @@ Group = tuple[str, list[Entry]]
 
 def settings_groups(found: Found) -> list[Group]:
     """The settings and inputs of every training, evaluation and set of maps."""
-    trainings: list[Entry] = [(_training_title(one), _training_values(one)) for one in found.trainings]
+    trainings: list[Entry] = [(_training_title(training), _training_values(training)) for training in found.trainings]
     return [*_group("training", trainings), *_by_kind(found, _result_settings)]
 
 
@@ -125,7 +125,7 @@ def provenance_table(found: Found) -> Table:
         *(result.provenance for result in found.results),
         *(training.card.provenance for training in found.trainings if training.card),
     ]
-    counts = Counter(json.dumps(one, sort_keys=True) for one in everything)
+    counts = Counter(json.dumps(each, sort_keys=True) for each in everything)
     rows = [(count, flattened(json.loads(key))) for key, count in counts.items()]
     keys = list(dict.fromkeys(key for _, values in rows for key in values))
     return Table(

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 GREY = "#6b6b6b"
+RECENT = 20  # episodes that a learning curve averages
 _LABEL_WIDTH = 24  # letters of a line beside an axis
 
 
@@ -26,7 +27,6 @@ class Series:
     marker: str = ""
     low: ArrayLike | None = None
     high: ArrayLike | None = None
-    style: str = "-"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,6 @@ class ReferenceLine:
     label: str
     value: float
     colour: str = GREY
-    style: str = "--"
 
 
 @dataclass(frozen=True)
@@ -72,30 +71,30 @@ def draw_lines(
     marks: Sequence[ReferenceLine] = (),
 ) -> None:
     """Lines with bands. Lines of one label share an entry of the legend, which says how many there are."""
-    labels = [one.label for one in series]
-    for index, one in enumerate(series):
-        label = None if one.label is None or one.label in labels[:index] else one.label
+    labels = [line.label for line in series]
+    for index, line in enumerate(series):
+        label = None if line.label is None or line.label in labels[:index] else line.label
         if label is not None and labels.count(label) > 1:
             label = f"{label}, {labels.count(label)} seeds"
-        ax.plot(one.x, one.y, one.style, color=one.colour, marker=one.marker, markersize=4, linewidth=1.2, label=label)
-        if one.low is not None and one.high is not None:
+        ax.plot(line.x, line.y, color=line.colour, marker=line.marker, markersize=4, linewidth=1.2, label=label)
+        if line.low is not None and line.high is not None:
             ax.fill_between(
-                np.asarray(one.x, dtype=float),
-                np.asarray(one.low, dtype=float),
-                np.asarray(one.high, dtype=float),
-                color=one.colour,
+                np.asarray(line.x, dtype=float),
+                np.asarray(line.low, dtype=float),
+                np.asarray(line.high, dtype=float),
+                color=line.colour,
                 alpha=0.15,
                 linewidth=0,
             )
     for mark in marks:
-        ax.axhline(mark.value, color=mark.colour, linestyle=mark.style, linewidth=0.9, label=mark.label)
+        ax.axhline(mark.value, color=mark.colour, linestyle="--", linewidth=0.9, label=mark.label)
     if log_x:
         ax.set_xscale("log", base=2 if x_label.startswith("N") else 10)
-        ticks = sorted({float(x) for one in series for x in np.asarray(one.x, dtype=float)})
+        ticks = sorted({float(x) for line in series for x in np.asarray(line.x, dtype=float)})
         if len(ticks) <= 8:
             ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             ax.minorticks_off()
-    elif any(np.max(one.x, initial=0) >= 10_000 for one in series):
+    elif any(np.max(line.x, initial=0) >= 10_000 for line in series):
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     _in_full(ax, "y")
     ax.set_xlabel(x_label)
@@ -132,7 +131,7 @@ def draw_intervals(
         edge = row.colour if row.marker == "|" else "white"  # a stroke has no face
         ax.plot([row.value], [index], row.marker, color=row.colour, markersize=6, markeredgecolor=edge, zorder=4)
     for mark in marks:
-        ax.axvline(mark.value, color=mark.colour, linestyle=mark.style, linewidth=1, label=mark.label, zorder=1)
+        ax.axvline(mark.value, color=mark.colour, linestyle="--", linewidth=1, label=mark.label, zorder=1)
     ax.set_yticks(range(len(rows)), [textwrap.fill(row.label, _LABEL_WIDTH) for row in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)
     if limits is not None:
@@ -201,21 +200,19 @@ class Curve:
     steps: FloatArray
     returns: FloatArray
     colour: str
-    style: str = "-"
-    recent: int = field(default=20)
 
 
 def draw_curves(ax: Axes, curves: Sequence[Curve], *, marks: Sequence[ReferenceLine] = ()) -> None:
-    """Learning curves: a faint dot for every episode, and for every run the mean of its last `recent` episodes."""
+    """Learning curves: a faint dot for every episode, and for every run the mean of its last `RECENT` episodes."""
     for curve in curves:
         ax.scatter(curve.steps, curve.returns, s=3, color=curve.colour, alpha=0.12, linewidths=0, rasterized=True)
     lines = []
     for curve in curves:
         sums = np.concatenate([[0.0], np.cumsum(curve.returns)])
         ends = np.arange(1, len(curve.returns) + 1)
-        begins = np.maximum(ends - curve.recent, 0)
+        begins = np.maximum(ends - RECENT, 0)
         means = (sums[ends] - sums[begins]) / (ends - begins)
-        lines.append(Series(curve.label, curve.steps, means, curve.colour, style=curve.style))
+        lines.append(Series(curve.label, curve.steps, means, curve.colour))
     draw_lines(ax, lines, x_label="agent steps", y_label="training return", marks=marks)
 
 

@@ -94,17 +94,21 @@ def game_sources(found: Found) -> list[GameSource]:
     sources = []
     for game in found.games:
         for reference in (True, False):
-            results = [one for one in _results_of(found, reference) if one.first.game == game]
+            results = [result for result in _results_of(found, reference) if result.first.game == game]
             measured = {record for result in results for record in result.records}
             source = GameSource(
                 game,
                 reference,
                 [record for record in found.records if record in measured],
-                [one for one in found.trainings if one.game == game and one.reference == reference],
+                [training for training in found.trainings if training.game == game and training.reference == reference],
                 results,
-                [one for one in found.differences if one.game == game and _is_of(one.policy_sha256, found, reference)],
+                [
+                    record
+                    for record in found.differences
+                    if record.game == game and _is_of(record.policy_sha256, found, reference)
+                ],
             )
-            if source.trainings or any(one.policy_sha256 and not one.first.is_null_network for one in results):
+            if source.trainings or any(result.policy_sha256 and not result.first.is_null_network for result in results):
                 sources.append(source)
     return sources
 
@@ -150,10 +154,10 @@ def map_sets(source: GameSource, outputs: Path) -> tuple[list[MapSet], list[str]
         except NrmapError as error:
             problems.append(str(error).replace(f"{outputs}/", ""))
             continue
-        one = MapSet(name_of(result.first), states_of(result.first), total, result.states_path(outputs))
-        key = (one.name, one.states, total.num_states)
+        map_set = MapSet(name_of(result.first), states_of(result.first), total, result.states_path(outputs))
+        key = (map_set.name, map_set.states, total.num_states)
         if key not in sets or len(total.temperatures) > len(sets[key].total.temperatures):
-            sets[key] = one
+            sets[key] = map_set
     return list(sets.values()), problems
 
 
@@ -196,14 +200,14 @@ def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
     sheets = []
     kinds = one_of_each_kind(sets)
     if kinds:
-        beside = " beside null networks" if any(one.name.is_null_network for one in kinds) else ""
+        beside = " beside null networks" if any(map_set.name.is_null_network for map_set in kinds) else ""
         caption = f"All kinds of agents{beside}, {source.game}, {next(iter(by_states(kinds[:1])))}"
-        shown = {one.name.label: one.total for one in kinds}
+        shown = {map_set.name.label: map_set.total for map_set in kinds}
         sheets.append(kinds_sheet(f"kinds-{source.name}", caption, shown, temperature))
-    trained = [one for one in sets if not one.name.is_null_network]
+    trained = [map_set for map_set in sets if not map_set.name.is_null_network]
     for states, group in by_states(trained).items():
         slug = re.sub(r"[^\w.-]+", "-", states.replace("N = ", ""))
-        there, methods = {one.name: one.total for one in group}, methods_of(group)
+        there, methods = {map_set.name: map_set.total for map_set in group}, methods_of(group)
         names = [method.numbered(seed) for seed in numbers_of(group) for method in methods]
         maps = {name.label: there.get(name) for name in names}
         for kind in KINDS.values():
@@ -216,16 +220,16 @@ def map_sheets(source: GameSource, sets: Sequence[MapSet]) -> list[Sheet]:
 
 def overlay_sheets(source: GameSource, sets: Sequence[MapSet], outputs: Path) -> tuple[list[Sheet], list[str]]:
     """Maps over the game's screen, for the first seed on its own states; and an error for every unreadable file."""
-    trained = [one for one in sets if not one.name.is_null_network]
-    own = [one for one in trained if one.states.states_from == "own"] or trained
+    trained = [map_set for map_set in sets if not map_set.name.is_null_network]
+    own = [map_set for map_set in trained if map_set.states.states_from == "own"] or trained
     shown, problems = {}, []
-    for one in sorted(own, key=lambda one: one.name.rank):
-        if one.name.number not in numbers_of(own)[:1]:
+    for map_set in sorted(own, key=lambda map_set: map_set.name.rank):
+        if map_set.name.number not in numbers_of(own)[:1]:
             continue
         try:
-            shown[one.name.label] = screen_of(load_states(one.states_path)), one.total
+            shown[map_set.name.label] = screen_of(load_states(map_set.states_path)), map_set.total
         except NrmapError as error:
-            problems.append(f"no overlay of {one.name.label}: {error}".replace(f"{outputs}/", ""))
+            problems.append(f"no overlay of {map_set.name.label}: {error}".replace(f"{outputs}/", ""))
     if not shown:
         return [], problems
     caption = f"KMAP and the KL map over a screen of {source.game}, from the middle of the first episode."

@@ -24,11 +24,10 @@ _MAP_SIZE, _OVERLAY_SIZE = (3.3, 2.9), (2.4, 3.2)
 
 
 def map_figures(maps: EpisodeMaps, *, policy: Policy, states: RolloutStates, folder: Path) -> dict[str, Path]:
-    """Draw the maps of one policy into `folder`, as PDF and PNG; the PNG files by what they show.
+    """Draw the maps of one policy into `folder`, as PDF and PNG; returns the PNG files by name.
 
-    "heatmaps" has a panel for every kind of map and temperature, "overlay" KMAP and the KL map
-    over the game's own screen in colour, at one of the states they were computed on; of several
-    temperatures the one nearest to 1.
+    "heatmaps" has a panel for every kind of map and temperature. "overlay" has KMAP and the KL map,
+    at the temperature nearest to 1, over the game's screen at one of their states.
     """
     name = f"{policy.env.game}, {PolicyName(policy.card.method, seed=policy.card.seed).label}"
     total = maps.total()
@@ -54,9 +53,9 @@ def comparison_sheet(
     *,
     columns: int,
 ) -> Sheet:
-    """Maps of one kind side by side, each policy by its label; `temperature` chooses among those of HMAP and KL.
+    """Maps of one kind side by side, for every policy by label, at `temperature` where the kind depends on it.
 
-    The cell of a policy without such a map, or without any (None), stays empty.
+    A policy without such a map has an empty cell.
     """
     cells = []
     for label, total in maps.items():
@@ -69,9 +68,9 @@ def comparison_sheet(
 
 
 def kinds_sheet(name: str, caption: str, maps: Mapping[str, TotalMaps], temperature: float | None) -> Sheet:
-    """Every kind of map in a row, every policy in a column by its label; HMAP and KL at `temperature`.
+    """A row for every kind of map, a column for every policy; HMAP and KL at `temperature`.
 
-    The cell of a policy without such a map stays empty; a row of such cells is left out.
+    A policy without such a map has an empty cell; a row of empty cells is left out.
     """
     panels: list[Panel | None] = []
     for kind in KINDS:
@@ -89,7 +88,7 @@ def overlay_sheet(
     shown: Mapping[str, tuple[NDArray[np.uint8], TotalMaps]],
     temperature: float | None,
 ) -> Sheet:
-    """KMAP and the KL map at `temperature` over a screen of the game, for every label its screen and its maps."""
+    """KMAP and the KL map at `temperature` over a screen of the game; `shown` has a screen and maps for every label."""
     panels: list[Panel | None] = []
     for kind in OVERLAID:
         what = kind_title(kind, temperature)
@@ -104,7 +103,7 @@ def overlay_sheet(
 
 
 def map_panel(label: str, map_: FloatArray, kind: str, temperature: float | None) -> Panel:
-    """One heat map with its name, its temperature where it has one, and its sparsity in the title."""
+    """One heat map, titled with its policy, kind, temperature and sparsity."""
     measure, digits = sparsity(map_), metric_name("sparsity", kind).digits
     what = kind_title(kind, temperature)
     value = "S undefined" if measure.value is None else f"S = {measure.value:.{digits}f}"
@@ -124,23 +123,23 @@ def kind_title(kind: str, temperature: float | None) -> str:
 
 
 def map_at(total: TotalMaps, kind: str, temperature: float | None) -> FloatArray | None:
-    """The map of one kind, of those that depend on T the one at `temperature`; None where there is none."""
+    """The map of one kind, at `temperature` if it depends on T; None if missing."""
     return next((map_ for each, at, map_ in total.each() if each.name == kind and at in (None, temperature)), None)
 
 
 def channels_of(map_: FloatArray) -> Iterator[FloatArray]:
-    """The maps [H, W] in a map [H, W] or, where every frame of a stack was ablated apart, [C, H, W]."""
+    """The maps [H, W] of a map [H, W], or of a map [C, H, W] with a channel for every frame of a stack."""
     yield from map_.reshape(-1, *map_.shape[-2:])
 
 
 def summed(map_: FloatArray) -> FloatArray:
-    """One map [H, W]: a map itself, or the sum over the frames of a stack that were ablated apart."""
+    """One map [H, W]: the map itself, or the sum over its channels."""
     total: FloatArray = map_.reshape(-1, *map_.shape[-2:]).sum(axis=0)
     return total
 
 
 def screen_of(states: RolloutStates) -> NDArray[np.uint8]:
-    """The game's colour screen [h, w, 3] at the middle one of the states of the first episode."""
+    """The game's colour screen [h, w, 3] at the middle state of the first episode."""
     of_first = np.flatnonzero(states.episode_ids == states.episode_ids[0])
     middle = int(states.positions[of_first[len(of_first) // 2]])
     episode = states.episodes[int(states.episode_ids[0])]

@@ -79,22 +79,22 @@ def map_groups(sets: Sequence[MapSet], headline: float | None) -> list[MapGroup]
 
     Only the first set of states at the temperature `headline` is open.
     """
-    trained = [one for one in sets if not one.name.is_null_network]
+    trained = [map_set for map_set in sets if not map_set.name.is_null_network]
     by_temperature = [kind.name for kind in KINDS.values() if kind.by_temperature]
     groups: list[MapGroup] = []
     for states, group in by_states(trained).items():
-        others = sorted({t for one in group for t in one.total.temperatures} - {headline})
+        others = sorted({t for map_set in group for t in map_set.total.temperatures} - {headline})
         inner = [
             MapGroup(f"T = {t:g}", [_by_method(group, kind, t) for kind in by_temperature], folded=True) for t in others
         ]
         galleries = [_by_method(group, kind, headline) for kind in KINDS]
         groups.append(MapGroup(f"{states[0].upper()}{states[1:]}", galleries, folded=bool(groups), inner=inner))
     kinds = one_of_each_kind(sets)
-    if any(one.name.is_null_network for one in kinds):
+    if any(map_set.name.is_null_network for map_set in kinds):
         (states,) = by_states(kinds)
         about = f"One policy of every method, and one draw of every null network: {states}."
         groups.append(MapGroup("Agents beside null networks", [_by_kind(kinds, headline)], about=about))
-    controls = [one for one in sets if one.name.is_null_network]
+    controls = [map_set for map_set in sets if map_set.name.is_null_network]
     for states, group in by_states(controls).items():
         galleries = [_by_method(group, kind, headline) for kind in KINDS]
         groups.append(MapGroup(f"Every draw of every null network: {states}", galleries, folded=True))
@@ -103,7 +103,7 @@ def map_groups(sets: Sequence[MapSet], headline: float | None) -> list[MapGroup]
 
 def _by_method(sets: Sequence[MapSet], kind: str, temperature: float | None) -> Gallery:
     """The maps of one kind: a row for every seed, a column for every method."""
-    methods, by_name = methods_of(sets), {one.name: one for one in sets}
+    methods, by_name = methods_of(sets), {map_set.name: map_set for map_set in sets}
     of_kind = KINDS[kind]
     figure = f"Figure {of_kind.paper_figure}. " if of_kind.paper_figure else ""
     title = f"{figure}{kind_title(kind, temperature)}{', white at 0' if of_kind.signed else ''}"
@@ -116,54 +116,61 @@ def _by_method(sets: Sequence[MapSet], kind: str, temperature: float | None) -> 
 
 def methods_of(sets: Iterable[MapSet]) -> list[PolicyName]:
     """The policies of `sets` without their seeds or draws, in order."""
-    return sorted({one.name.group for one in sets}, key=lambda name: name.rank)
+    return sorted({map_set.name.group for map_set in sets}, key=lambda name: name.rank)
 
 
 def numbers_of(sets: Iterable[MapSet]) -> list[int | None]:
     """The seeds, or the numbers of the draws, of the policies of `sets`, in order."""
-    return sorted({one.name.number for one in sets}, key=lambda number: (number is None, number or 0))
+    return sorted({map_set.name.number for map_set in sets}, key=lambda number: (number is None, number or 0))
 
 
 def _by_kind(sets: Sequence[MapSet], temperature: float | None) -> Gallery:
     """Every kind of map in a row, every one of `sets` in a column."""
     rows = []
     for kind in KINDS:
-        maps = [map_at(one.total, kind, temperature) for one in sets]
-        cells = [[] if map_ is None else [_card(one, summed(map_), kind)] for one, map_ in zip(sets, maps, strict=True)]
+        maps = [map_at(map_set.total, kind, temperature) for map_set in sets]
+        cells = [
+            [] if map_ is None else [_card(map_set, summed(map_), kind)]
+            for map_set, map_ in zip(sets, maps, strict=True)
+        ]
         rows.append((kind_title(kind, temperature), cells))
-    titles = [one.name.method.replace("_", " ") if one.name.is_null_network else one.name.title for one in sets]
+    titles = [
+        map_set.name.method.replace("_", " ") if map_set.name.is_null_network else map_set.name.title
+        for map_set in sets
+    ]
     return Gallery("", titles, rows)
 
 
 def one_of_each_kind(sets: Iterable[MapSet]) -> list[MapSet]:
-    """A policy of every method, its first seed, and one draw of every control, all on the same kind of states.
+    """A policy of every method, its first seed, and one draw of every null network, all on the same states.
 
-    Takes the set of states with most methods, among equals a pool, whose states all share, before
-    each policy's own. Empty where that set has only one method.
+    Takes the states with most methods; of equals a pool rather than own states. Empty if there is only one method.
     """
     groups: dict[tuple[StatesName, int], dict[str, MapSet]] = {}
-    for one in sorted(sets, key=lambda one: (one.name.number is None, one.name.number or 0, one.name.rank)):
-        groups.setdefault((one.states, one.total.num_states), {}).setdefault(one.name.method, one)
+    for map_set in sorted(
+        sets, key=lambda map_set: (map_set.name.number is None, map_set.name.number or 0, map_set.name.rank)
+    ):
+        groups.setdefault((map_set.states, map_set.total.num_states), {}).setdefault(map_set.name.method, map_set)
     found = [(len(group), states.states_from != "own", n, group) for (states, n), group in groups.items()]
-    best = max(found, key=lambda one: one[:3], default=(0, False, 0, {}))[-1]
-    return sorted(best.values(), key=lambda one: one.name.rank) if len(best) > 1 else []
+    best = max(found, key=lambda candidate: candidate[:3], default=(0, False, 0, {}))[-1]
+    return sorted(best.values(), key=lambda map_set: map_set.name.rank) if len(best) > 1 else []
 
 
-def _cards(one: MapSet | None, kind: str, temperature: float | None) -> list[Card]:
-    map_ = None if one is None else map_at(one.total, kind, temperature)
-    return [] if one is None or map_ is None else [_card(one, each, kind) for each in channels_of(map_)]
+def _cards(map_set: MapSet | None, kind: str, temperature: float | None) -> list[Card]:
+    map_ = None if map_set is None else map_at(map_set.total, kind, temperature)
+    return [] if map_set is None or map_ is None else [_card(map_set, each, kind) for each in channels_of(map_)]
 
 
-def _card(one: MapSet, map_: FloatArray, kind: str) -> Card:
-    label = one.name.label
-    reason = KINDS[kind].zero_reason(one.total.num_states)
+def _card(map_set: MapSet, map_: FloatArray, kind: str) -> Card:
+    label = map_set.name.label
+    reason = KINDS[kind].zero_reason(map_set.total.num_states)
     measure = sparsity(map_, reason)
     digits = metric_name("sparsity", kind).digits
     value = f"S undefined: {reason}" if measure.value is None else f"S = {measure.value:.{digits}f}"
     low, high = map_limits(map_, kind)
     row, column = np.unravel_index(int(np.abs(map_).argmax()), map_.shape)
     largest = "" if measure.value is None else f", largest at row {row}, column {column}"
-    alt = f"{KINDS[kind].heading} of {label} on {one.states.label}. {value}{largest}."
+    alt = f"{KINDS[kind].heading} of {label} on {map_set.states.label}. {value}{largest}."
     picture = Picture(_data_uri(map_png(map_, kind), "png"), alt)
     return Card(picture, KINDS[kind].colours, end_text(low, high - low), end_text(high, high - low), label, value)
 
@@ -199,8 +206,8 @@ def _data_uri(content: bytes, kind: str) -> str:
 def by_states(sets: Iterable[MapSet]) -> Mapping[str, list[MapSet]]:
     """The sets by their states and N, own states first."""
     groups: dict[tuple[StatesName, int], list[MapSet]] = {}
-    for one in sorted(sets, key=lambda one: (one.states.rank, one.total.num_states)):
-        groups.setdefault((one.states, one.total.num_states), []).append(one)
+    for map_set in sorted(sets, key=lambda map_set: (map_set.states.rank, map_set.total.num_states)):
+        groups.setdefault((map_set.states, map_set.total.num_states), []).append(map_set)
     return {f"{states.label}, N = {num_states}": group for (states, num_states), group in groups.items()}
 
 

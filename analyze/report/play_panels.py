@@ -13,6 +13,7 @@ import numpy as np
 
 from analyze.report.charts import (
     GREY,
+    RECENT,
     Curve,
     IntervalRow,
     QuantileRow,
@@ -190,8 +191,8 @@ def curve_panels(runs: Sequence[Run], records: Sequence[Record]) -> list[Panel]:
         baselines = of_most_episodes(one for one in select(records, metric="return_mean") if one.is_baseline)
         best = max((record.value or 0.0 for record in baselines), default=None)
         marks = [] if best is None else [ReferenceLine("best baseline", best)]
-        title = "Training returns, mean of the last 20 episodes"
-        ends = "; ".join(f"{curve.label} ends at {curve.returns[-20:].mean():.2f}" for curve in curves)
+        title = f"Training returns, mean of the last {RECENT} episodes"
+        ends = "; ".join(f"{curve.label} ends at {curve.returns[-RECENT:].mean():.2f}" for curve in curves)
         panels.append(Panel(partial(titled, draw_curves, title, curves=curves, marks=marks), f"{title}. {ends}."))
     for key, title in DIAGNOSTICS.items():
         lines = []

@@ -81,7 +81,7 @@ def test_quantiles_span_their_lines(ax):
 def test_a_learning_curve_is_the_mean_of_the_last_episodes(ax):
     returns = RNG.normal(10, 3, 50)
     steps = np.arange(50) * 100.0
-    draw_curves(ax, [Curve("A", steps, returns, "red", recent=20)])
+    draw_curves(ax, [Curve("A", steps, returns, "red")])
     (line,) = lines_of(ax)
     expected = [np.mean(returns[max(end - 20, 0) : end]) for end in range(1, 51)]
     np.testing.assert_allclose(line[1], expected)
