@@ -2,17 +2,16 @@
 
 import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from nrmap.atari.envs import EnvSpec
 from nrmap.policies.network import STATE_SCALE
 from nrmap.support.errors import NrmapError, check, unknown_choice
-
-if TYPE_CHECKING:  # importing nrmap needs no emulator
-    from nrmap.atari.envs import EnvSpec
 
 Outputs = Literal["q_values", "logits"]
 
@@ -40,7 +39,7 @@ class Agent(nn.Module):
         outputs: Outputs = "q_values",
         input_scale: float | None = STATE_SCALE,
         *,
-        env: "EnvSpec | None" = None,
+        env: EnvSpec | None = None,
         name: str = "agent",
     ) -> None:
         """Wrap `function`, a torch.nn.Module or any other callable that returns a tensor [N, A], A ≥ 2.
@@ -55,14 +54,17 @@ class Agent(nn.Module):
         super().__init__()
         check(not isinstance(function, Agent), "the function is an Agent already: its input would be scaled twice")
         check(callable(function), f"function={function!r}: expected a torch.nn.Module or another callable")
-        shape = tuple(int(side) for side in state_shape)
-        check(len(shape) == 3 and min(shape) >= 1, f"state_shape={state_shape}: expected (channels, height, width)")
+        try:
+            channels, height, width = (operator.index(side) for side in state_shape)
+        except (TypeError, ValueError) as error:
+            raise NrmapError(f"state_shape={state_shape!r}: expected (channels, height, width)") from error
+        check(min(channels, height, width) >= 1, f"state_shape={state_shape!r}: expected sides of at least 1")
         if outputs not in get_args(Outputs):
             raise unknown_choice("outputs", outputs, get_args(Outputs))
         scaled = input_scale is None or (isinstance(input_scale, float | int) and 0 < input_scale < math.inf)
         check(scaled, f"input_scale={input_scale!r}: expected a finite number > 0, or None for uint8 input")
         self.function = function
-        self.state_shape: tuple[int, int, int] = (shape[0], shape[1], shape[2])
+        self.state_shape = (channels, height, width)
         self.outputs = outputs
         self.input_scale = input_scale
         self.env = env

@@ -163,7 +163,9 @@ def test_a_network_put_into_training_mode_later_is_found_by_the_next_check() -> 
     [
         (lambda: Agent(Agent(sums)), "scaled twice"),
         (lambda: Agent(3), "function=3: expected"),  # type: ignore[arg-type]
-        (lambda: Agent(sums, (84, 84)), "state_shape"),
+        (lambda: Agent(sums, (84, 84)), r"state_shape=\(84, 84\): expected \(channels, height, width\)"),
+        (lambda: Agent(sums, 84), "state_shape=84: expected"),  # type: ignore[arg-type]
+        (lambda: Agent(sums, (1, 0, 84)), "sides of at least 1"),
         (lambda: Agent(sums, outputs="logit"), "did you mean logits"),  # type: ignore[arg-type]
         (lambda: Agent(sums, input_scale=0), "input_scale=0: expected a finite number > 0"),
         (lambda: Agent(sums, input_scale="1/255"), "input_scale='1/255'"),  # type: ignore[arg-type]
