@@ -31,7 +31,7 @@ class Training:
         """A training from its start; `make_trainer` gives its first trainer, and another after a roll-back."""
         self._folder, self._make_trainer = folder, make_trainer
         self.trainer, self.curves = make_trainer(), Curves()
-        self._probed_at = 0  # agent step
+        self._probed_at, self._was_behind = 0, False  # the agent step and the outcome of the last probe
 
     def iterations(self) -> Iterator[Iteration]:
         """Train to the end from the current step. After a roll-back agent steps repeat."""
@@ -47,7 +47,8 @@ class Training:
             "device": self.trainer.learner.device.type,
             "precision": name_of(self.trainer.learner.precision),
         }
-        state = {"machine": machine, "probed_at": self._probed_at, "curves": self.curves.get_state()}
+        last_probe = {"agent_step": self._probed_at, "was_behind": self._was_behind}
+        state = {"machine": machine, "last_probe": last_probe, "curves": self.curves.get_state()}
         save_checkpoint(self._folder / name, {**state, "trainer": self.trainer.get_state()})
 
     def load(self, name: str = CHECKPOINT_FILE) -> None:
@@ -58,7 +59,8 @@ class Training:
         except NrmapError as error:
             raise NrmapError(f"{error}; remove {self._folder / name} to start anew") from error
         self.curves = Curves.from_state(state["curves"])
-        self._probed_at = state.get("probed_at", 0)  # files from before roll-backs lack it
+        if "last_probe" in state:  # files from before roll-backs lack it
+            self._probed_at, self._was_behind = (state["last_probe"][key] for key in ("agent_step", "was_behind"))
 
     def remove_checkpoints(self) -> None:
         """Remove both checkpoints."""
@@ -66,7 +68,7 @@ class Training:
             (self._folder / name).unlink(missing_ok=True)
 
     def _probe_if_due(self) -> None:
-        """Every `rollback_every` agent steps, keep the state as good or go back to the last good one."""
+        """Every `rollback_every` agent steps: keep a good state, or go back if left behind twice in a row."""
         regulariser, agent_step = self.trainer.settings.regulariser, self.trainer.agent_step
         every = regulariser.rollback_every if regulariser else 0
         if regulariser is None or not every or agent_step // every == self._probed_at // every:
@@ -74,17 +76,20 @@ class Training:
         probe = self.trainer.probe()
         attack = self.trainer.learner.inner_attack
         assert attack is not None, "only PGD has roll-backs"
-        if regulariser.left_behind(**probe) and attack.steps < STRONGEST:
+        behind = regulariser.left_behind(**probe) and attack.steps < STRONGEST
+        if behind and self._was_behind:
             self._roll_back(probe)
-        else:
-            self._probed_at = agent_step
+            return
+        self._probed_at, self._was_behind = agent_step, behind
+        if not behind:
             self.save(GOOD_CHECKPOINT_FILE)
 
     def _roll_back(self, probe: Mapping[str, float]) -> None:
         """Return to the last good checkpoint, or the start, with a stronger attack; the clock and the report go on."""
         left, level, seconds = self.trainer.agent_step, self.trainer.learner.attack_level + 1, self.curves.seconds
         before = self.curves
-        self.trainer, self.curves, self._probed_at = self._make_trainer(), Curves(), 0
+        self.trainer, self.curves = self._make_trainer(), Curves()
+        self._probed_at, self._was_behind = 0, False
         if (self._folder / GOOD_CHECKPOINT_FILE).is_file():
             self.load(GOOD_CHECKPOINT_FILE)
         self.trainer.learner.attack_level = level

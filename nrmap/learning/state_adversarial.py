@@ -33,8 +33,8 @@ class RegulariserSpec:
     fraction, see the function of that name: 0 is eq. 7 as printed.
 
     Every `rollback_every` agent steps (0: never) a PGD-10 probe is compared with the training's own
-    attack, see `left_behind`. A run that is left behind goes back to its last good checkpoint and
-    strengthens its attack, see `InnerAttack.strengthened`.
+    attack, see `left_behind`. A run that is left behind twice in a row goes back to its last good
+    checkpoint and strengthens its attack, see `InnerAttack.strengthened`.
     """
 
     kappa: float
@@ -87,7 +87,7 @@ class RegulariserSpec:
         return InnerAttack(self.inner_attack, self.pgd_steps, self.pgd_step_fraction).strengthened(level)
 
     def left_behind(self, probe_flips: float, probe_own_flips: float) -> bool:
-        """Whether PGD-10 flips so many more states than the training's own attack that the run rolls back."""
+        """Whether PGD-10 flips so many more states than the training's own attack that the run may roll back."""
         return probe_flips > self.rollback_ratio * probe_own_flips + self.rollback_slack
 
     @cached_property

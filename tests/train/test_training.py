@@ -52,9 +52,9 @@ def weights(training) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in training.trainer.learner.online.parameters()])
 
 
-def test_a_run_that_is_left_behind_repeats_from_the_last_good_step_with_a_stronger_attack(begin):
-    training = begin("run", {(30, 0), (50, 1)})
-    assert run(training) == [*range(2, 31, 2), *range(22, 51, 2), *range(42, 61, 2)]
+def test_a_run_that_is_left_behind_twice_in_a_row_repeats_from_the_last_good_step_with_a_stronger_attack(begin):
+    training = begin("run", {(20, 0), (30, 0), (40, 1), (50, 1), (60, 2)})  # once, at the end, is not enough
+    assert run(training) == [*range(2, 31, 2), *range(12, 51, 2), *range(32, 61, 2)]
     attack = training.trainer.learner.inner_attack
     assert (attack.steps, attack.step_fraction) == (4, 0.5)
     assert training.curves.rollbacks == [
@@ -62,10 +62,10 @@ def test_a_run_that_is_left_behind_repeats_from_the_last_good_step_with_a_strong
             "agent_step": left, "back_to": back_to, **LEFT_BEHIND, "inner_attack": "pgd", "pgd_steps": steps,
             "pgd_step_fraction": 2 / steps,
         }
-        for left, back_to, steps in ((30, 20, 3), (50, 40, 4))
+        for left, back_to, steps in ((30, 10, 3), (50, 30, 4))
     ]  # fmt: skip
     assert [row["agent_step"] for row in training.curves.rows] == list(range(2, 61, 2))
-    assert [row["agent_step"] for row in training.curves.abandoned_rows] == [*range(22, 31, 2), *range(42, 51, 2)]
+    assert [row["agent_step"] for row in training.curves.abandoned_rows] == [*range(12, 31, 2), *range(32, 51, 2)]
     seconds = [row["seconds"] for row in training.curves.rows]
     assert seconds == sorted(seconds)
     assert not torch.equal(weights(training), weights_of_a_run(begin, "calm", set()))
@@ -78,19 +78,19 @@ def weights_of_a_run(begin, folder: str, left_behind) -> torch.Tensor:
 
 
 def test_without_a_good_checkpoint_a_run_goes_back_to_its_start(begin):
-    training = begin("run", {(10, 0)}, steps=20)
-    assert run(training) == [*range(2, 11, 2), *range(2, 21, 2)]
+    training = begin("run", {(10, 0), (20, 0)}, steps=20)
+    assert run(training) == [*range(2, 21, 2), *range(2, 21, 2)]
 
 
 def test_an_attack_as_strong_as_the_probe_is_not_strengthened(begin):
-    training = begin("run", {(20, level) for level in range(20)}, steps=20)
+    training = begin("run", {(step, level) for step in (10, 20) for level in range(20)}, steps=20)
     run(training)
     assert training.trainer.learner.inner_attack.steps == 10
     assert len(training.curves.rollbacks) == 8
 
 
 def test_a_kill_before_any_write_changes_no_bit_of_what_follows(begin, monkeypatch, assert_same):
-    left_behind = {(20, 0), (40, 1)}
+    left_behind = {(20, 0), (30, 0), (40, 1)}
     save, writes = training_module.save_checkpoint, []
 
     def count(path, state):
@@ -100,7 +100,7 @@ def test_a_kill_before_any_write_changes_no_bit_of_what_follows(begin, monkeypat
     monkeypatch.setattr(training_module, "save_checkpoint", count)
     whole = begin("whole", left_behind, steps=46)
     run(whole)
-    assert writes.count(GOOD_CHECKPOINT_FILE) >= 3
+    assert writes.count(GOOD_CHECKPOINT_FILE) >= 2
     for fatal in range(len(writes)):
         remaining = fatal
 
