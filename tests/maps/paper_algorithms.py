@@ -15,10 +15,10 @@ def softmax(values, temperature):
 
 
 def algorithms_1_and_2(network, states, temperature):
-    """K, H, the KL map and the margin-drop map of `states` by one loop over states and two over pixels."""
+    """Every kind of map of `states`, by name, by one loop over states and two over pixels."""
     q = lambda state: network(state[None])[0].tolist()  # noqa: E731
     height, width = states.shape[-2:]
-    k, h, kl, drop = ([[0.0] * width for _ in range(height)] for _ in range(4))
+    maps = {name: np.zeros((height, width)) for name in ("kmap", "hmap", "kl", "margin_drop", "flip_map")}
     for state in states:
         q_values = q(state)
         best = first_arg_max(q_values)
@@ -29,9 +29,12 @@ def algorithms_1_and_2(network, states, temperature):
                 augmented = state.clone()
                 augmented[:, i, j] = 0
                 q_augmented = q(augmented)
-                k[i][j] += q_values[best] - q_values[first_arg_max(q_augmented)]
+                chosen = first_arg_max(q_augmented)
+                maps["kmap"][i, j] += q_values[best] - q_values[chosen]
+                maps["flip_map"][i, j] += chosen != best
                 log_policy = [math.log(p) for p in softmax(q_augmented, temperature)]
-                h[i][j] += -sum(p * log_p for p, log_p in zip(policy, log_policy, strict=True))
-                kl[i][j] += sum(p * (math.log(p) - log_p) for p, log_p in zip(policy, log_policy, strict=True))
-                drop[i][j] += margin - (q_augmented[best] - max(v for a, v in enumerate(q_augmented) if a != best))
-    return tuple(np.array(values) for values in (k, h, kl, drop))
+                maps["hmap"][i, j] += -sum(p * log_p for p, log_p in zip(policy, log_policy, strict=True))
+                maps["kl"][i, j] += sum(p * (math.log(p) - log_p) for p, log_p in zip(policy, log_policy, strict=True))
+                others = max(value for action, value in enumerate(q_augmented) if action != best)
+                maps["margin_drop"][i, j] += margin - (q_augmented[best] - others)
+    return maps

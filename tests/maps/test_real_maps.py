@@ -100,10 +100,12 @@ def test_the_algorithms_of_the_paper(case: Case, engine: str) -> None:
     lookup = case.lookup()
     floor = source.rounding_floor  # of one ΔQ
     for temperature in TEMPERATURES:
-        k, h, kl, drop = algorithms_1_and_2(lookup, case.state[None], temperature)
-        np.testing.assert_allclose(maps["hmap", temperature], h, rtol=0, atol=2 * floor / temperature)
-        np.testing.assert_allclose(maps["kl", temperature], kl, rtol=0, atol=2 * floor / temperature)
-        np.testing.assert_allclose(maps["margin_drop"], drop, rtol=0, atol=4 * floor)
+        expected = algorithms_1_and_2(lookup, case.state[None], temperature)
+        for kind in ("hmap", "kl"):
+            found = maps[kind, temperature]
+            np.testing.assert_allclose(found, expected[kind], rtol=0, atol=2 * floor / temperature)
+        np.testing.assert_allclose(maps["margin_drop"], expected["margin_drop"], rtol=0, atol=4 * floor)
+    h, k, flips = (expected[kind] for kind in ("hmap", "kmap", "flip_map"))
     assert h.max() - h.min() > 10 * floor, "HMAP is as good as flat"
     assert (maps["kmap"] >= 0).all()
     assert (k >= 0).all()
@@ -115,6 +117,7 @@ def test_the_algorithms_of_the_paper(case: Case, engine: str) -> None:
     differs = (chunk.q_values[0].argmax(dim=-1) != case.ablated.argmax(dim=-1)).numpy()
     assert not (differs & ~tied).any()
     np.testing.assert_allclose(maps["kmap"][~tied], k[~tied], rtol=0, atol=2 * floor)
+    assert np.array_equal(maps["flip_map"][~tied], flips[~tied])
     # At a tie K is the cost of one of the tied actions.
     costs = (case.clean.max() - case.clean).numpy()
     may_win = (case.ablated >= lead[..., :1] - case.tolerance[..., None]).numpy()
@@ -131,10 +134,11 @@ def test_captum_feature_ablation(case: Case) -> None:
         # Q − Q(Z) of every action, in every channel of a pixel the same.
         drops = FeatureAblation(case.network).attribute(scaled, feature_mask=pixels, perturbations_per_eval=BATCH)
     q_ablated = (case.clean[:, None, None] - drops[:, 0]).movedim(0, -1)  # [H, W, A]
-    k, h, _, _ = algorithms_1_and_2(case.lookup(), case.state[None], 1.0)
+    expected = algorithms_1_and_2(case.lookup(), case.state[None], 1.0)
     lead = q_ablated.topk(2, dim=-1).values
     tied = (lead[..., 0] - lead[..., 1] <= case.tolerance).numpy()
     cost = (case.clean.max() - case.clean[q_ablated.argmax(dim=-1)]).numpy()
-    np.testing.assert_allclose(cost[~tied], k[~tied], atol=1e-12)
+    np.testing.assert_allclose(cost[~tied], expected["kmap"][~tied], atol=1e-12)
     policy = torch.softmax(case.clean, dim=0)
-    np.testing.assert_allclose(-(policy * torch.log_softmax(q_ablated, dim=-1)).sum(dim=-1), h, rtol=1e-9)
+    h = -(policy * torch.log_softmax(q_ablated, dim=-1)).sum(dim=-1)
+    np.testing.assert_allclose(h, expected["hmap"], rtol=1e-9)

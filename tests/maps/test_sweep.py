@@ -12,6 +12,7 @@ from swept_maps import SPEC, ablated, random_network, random_states, sweep
 from torch import nn
 
 from nrmap.ablation import AblationSpec, make_engine
+from nrmap.maps.kinds import KINDS
 from nrmap.maps.sweep import sweep_maps
 from nrmap.policies.agent import Agent
 
@@ -23,11 +24,12 @@ def test_the_algorithms_of_the_paper(channels):
     temperatures = (0.1, 1.0, 10.0)
     maps = sweep(*ablated(network, states), temperatures=temperatures).total()
     for temperature in temperatures:
-        k, h, kl, drop = algorithms_1_and_2(network, states, temperature)
-        np.testing.assert_allclose(maps["kmap"], k, atol=1e-12)
-        np.testing.assert_allclose(maps["margin_drop"], drop, atol=1e-12)
-        np.testing.assert_allclose(maps["hmap", temperature], h, rtol=1e-12)
-        np.testing.assert_allclose(maps["kl", temperature], kl, rtol=1e-9, atol=1e-13)
+        expected = algorithms_1_and_2(network, states, temperature)
+        assert expected.keys() == KINDS.keys()
+        for name in ("kmap", "margin_drop", "flip_map"):
+            np.testing.assert_allclose(maps[name], expected[name], atol=1e-12)
+        np.testing.assert_allclose(maps["hmap", temperature], expected["hmap"], rtol=1e-12)
+        np.testing.assert_allclose(maps["kl", temperature], expected["kl"], rtol=1e-9, atol=1e-13)
     assert (maps["kmap"] > 0).sum() > 5
     assert maps.num_states == 7
 
@@ -59,12 +61,10 @@ def test_the_algorithms_of_the_paper_through_the_engines(engine, differences_onl
         source.ablate(states), episode_ids=[0] * 12, temperatures=(0.5,), rounding_floor=source.rounding_floor
     )
     maps = swept.total()
-    k, h, kl, drop = algorithms_1_and_2(Scaled(network, torch.float64), states, 0.5)
-    np.testing.assert_allclose(maps["kmap"], k, atol=1e-5)
-    np.testing.assert_allclose(maps["margin_drop"], drop, atol=1e-5)
-    np.testing.assert_allclose(maps["hmap", 0.5], h, atol=1e-5)
-    np.testing.assert_allclose(maps["kl", 0.5], kl, atol=1e-5)
-    assert (k > 0.01).sum() > 5
+    expected = algorithms_1_and_2(Scaled(network, torch.float64), states, 0.5)
+    for kind, _, map_ in maps.each():
+        np.testing.assert_allclose(map_, expected[kind.name], atol=1e-5)
+    assert (expected["kmap"] > 0.01).sum() > 5
     # Where a pixel is dark in every state, nothing is ablated: exactly 0.
     dark = (states == 0).all(dim=0)[0].numpy()
     assert dark.any()
