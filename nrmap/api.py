@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from nrmap.ablation import DEFAULT_MEMORY_BUDGET, AblatedChunk, AblationSpec, make_engine
+from nrmap.ablation import AblatedChunk, AblationSpec, make_engine
 from nrmap.ablation.episodewise import EpisodewiseEngine
 from nrmap.maps.result import Maps
 from nrmap.maps.sweep import sweep_maps
@@ -44,7 +44,7 @@ def compute_maps(
     ablated_value: int = 0,
     channels: Literal["all", "each"] = "all",
     engine: Literal["auto", "incremental", "dense"] = "auto",
-    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    memory_budget: int | None = None,
     progress: bool = True,
 ) -> Maps:
     """All maps of `agent` (eq. 4 to 6), summed over `states`.
@@ -53,8 +53,9 @@ def compute_maps(
     numbers; without them all states count as one episode, and no measure has an interval. An ablated pixel
     takes the grey level `ablated_value`, in all channels at once or, with `channels="each"`, in one channel
     at a time. The engine is "auto": "incremental" for the networks that it knows, otherwise "dense", which is
-    about ten times slower and says so in a warning. `memory_budget` in bytes bounds the incremental engine
-    and changes its Q-values within float32 rounding at most. Episodes and temperatures change no bit of each other.
+    about ten times slower and says so in a warning. `memory_budget` in bytes bounds the incremental engine, by
+    default to 512 MiB on a CPU and to most of the free memory on a GPU. It changes Q-values within float32
+    rounding at most. Episodes and temperatures change no bit of each other.
     """
     seen = _read(agent, states)
     rollout = states if isinstance(states, RolloutStates) and episode_ids is None else None

@@ -18,7 +18,6 @@ from nrmap.support.errors import NrmapError, check, unknown_choice
 __all__ = ["ENGINES", "AblatedChunk", "AblationSpec", "Engine", "make_engine"]
 
 ENGINES = ("auto", "incremental", "dense")
-DEFAULT_MEMORY_BUDGET = 512 * 2**20
 
 
 def make_engine(
@@ -26,7 +25,7 @@ def make_engine(
     *,
     spec: AblationSpec,
     engine: Literal["auto", "incremental", "dense"] = "auto",
-    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    memory_budget: int | None = None,
     differences_only: bool = False,
 ) -> Engine:
     """Make the engine that ablates states of `agent`. It copies the agent's current weights.
@@ -34,7 +33,8 @@ def make_engine(
     "incremental" propagates changes through networks of convolutions, ReLU, Flatten and Linear, see
     docs/ablation.md. "dense" runs any agent on every ablated state. "auto" is incremental if
     possible, and otherwise dense with a warning that gives the reason. The incremental engine works
-    on the agent's device and ablates as many states at a time as fit into `memory_budget` bytes.
+    on the agent's device and ablates as many states at a time as fit into `memory_budget` bytes, by
+    default 512 MiB on a CPU and most of the free memory on a GPU.
     With `differences_only` all Q-values of an ablated state may be off by the same number, which
     changes no arg max, softmax, margin or map. A dueling network then skips V(s), half of the work.
 

@@ -12,12 +12,16 @@ from nrmap.ablation.hidden import ABLATIONS_AT_A_TIME, CleanHidden, HiddenLayer
 from nrmap.ablation.parts import NetworkParts
 from nrmap.ablation.rounding import agrees, rounding_floor, sampled_ablations, synthetic_states
 from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite
+from nrmap.ablation.whole_strips import WeightCache, WholeStrip
 from nrmap.policies.agent import Agent, check_states
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.runtime import keep_freed_memory
 
-# Larger matrix products are faster up to about this number of states at a time, on a CPU.
-MOST_STATES = 64
+# Larger matrix products are faster up to about this number of states at a time. A GPU needs more of
+# them until launching the operations takes less time than the operations.
+MOST_STATES = {"cpu": 64, "cuda": 512}
+CPU_MEMORY_BUDGET = 512 * 2**20
+FRACTION_OF_FREE_GPU_MEMORY = 0.8
 
 
 class IncrementalEngine:
@@ -29,14 +33,17 @@ class IncrementalEngine:
         parts: NetworkParts,
         *,
         spec: AblationSpec,
-        memory_budget: int,
+        memory_budget: int | None = None,
         differences_only: bool = False,
+        whole_strips: bool | None = None,
     ) -> None:
         """`agent` gives the clean Q-values; `parts`, traced from it, give the changes.
 
         With `differences_only` the Q-values of an ablated state are exact up to a common number.
-        `memory_budget` in bytes limits the number of states ablated at a time. Raises NrmapError
-        if it is too small for one state.
+        `memory_budget` in bytes limits the number of states ablated at a time; the default is 512
+        MiB on a CPU and most of the free memory on a GPU. `whole_strips` chooses the form of
+        `nrmap.ablation.whole_strips`, the default on a GPU. Raises NrmapError if the budget is too
+        small for one state.
         """
         self.name = "incremental-differences" if differences_only else "incremental"
         self._agent = agent
@@ -49,12 +56,17 @@ class IncrementalEngine:
             keep_freed_memory()  # otherwise page faults take a third of the time
         self._hidden_layer = HiddenLayer(parts, *parts.feature_sides(*state_shape[1:]))
         self._strips = strips(parts.convolutions[0].vertical, state_shape[1])
-        fixed, per_state = _working_memory(parts, spec, state_shape, self._strips)
-        check(
-            fixed + per_state <= memory_budget,
-            f"memory budget of {memory_budget:,} bytes: one state takes {fixed + per_state:,}",
-        )
-        self.states_at_once = min(MOST_STATES, (memory_budget - fixed) // per_state)
+        self._whole_strips: list[WholeStrip] = []
+        whole = self._device.type == "cuda" if whole_strips is None else whole_strips
+        if whole:
+            cache: WeightCache = {}
+            self._whole_strips = [
+                WholeStrip(parts, self._hidden_layer, rows, state_shape[1:], cache) for rows in self._strips
+            ]
+        budget = _free_memory(self._device) if memory_budget is None else memory_budget
+        fixed, per_state = _working_memory(parts, spec, state_shape, self._strips, whole=whole)
+        check(fixed + per_state <= budget, f"memory budget of {budget:,} bytes: one state takes {fixed + per_state:,}")
+        self.states_at_once = min(MOST_STATES[self._device.type], (budget - fixed) // per_state)
 
     @cached_property
     def rounding_floor(self) -> float:
@@ -85,21 +97,29 @@ class IncrementalEngine:
         clean = [CleanLayer.of(z) for z in pre_activations]
         differences = self._differences(states)  # [W, H, M, S, K]
         ablated_shape = self._spec.ablated_shape(self._state_shape)
-        numbers = torch.arange(ablated_shape.numel(), device=self._device).view(-1, *self._state_shape[1:])  # [M, H, W]
-        numbers = numbers.permute(2, 1, 0)  # [W, H, M]
         q_values = clean_q[:, None].repeat(1, ablated_shape.numel(), 1)  # [S, ablations, A]
+        by_pixel = q_values.unflatten(1, (-1, *self._state_shape[1:]))  # [S, M, H, W, A]
+        for strip in self._whole_strips:
+            q_changes = strip.q_changes(clean, clean_hidden, differences[:, strip.rows])  # [W, I, M, S, A]
+            by_pixel[:, :, strip.rows] += q_changes.permute(3, 2, 1, 0, 4)
+        if not self._whole_strips:
+            self._carry(clean, clean_hidden, differences, q_values)
+        return q_values.unflatten(1, ablated_shape), clean_q
+
+    def _carry(self, clean: list[CleanLayer], hidden: CleanHidden, differences: Tensor, q_values: Tensor) -> None:
+        """Add the changes of all ablations to `q_values` [S, ablations, A], without rows and units that stay."""
+        first, *others = self._parts.convolutions
+        numbers = torch.arange(q_values.shape[1], device=self._device).view(-1, *self._state_shape[1:])  # [M, H, W]
+        numbers = numbers.permute(2, 1, 0)  # [W, H, M]
         for strip in self._strips:
             rows = slice(strip.start, strip.stop)
-            ablations, changes = first_changes(
-                parts.convolutions[0], clean[0], differences[:, rows], strip, numbers[:, rows]
-            )
-            for layer, clean_layer in zip(parts.convolutions[1:], clean[1:], strict=True):
+            ablations, changes = first_changes(first, clean[0], differences[:, rows], strip, numbers[:, rows])
+            for layer, clean_layer in zip(others, clean[1:], strict=True):
                 if changes.columns:
                     changes = next_changes(layer, clean_layer, ablations, changes)
             if changes.columns:
-                q_changes = self._hidden_layer.q_changes(clean_hidden, ablations, changes)  # [R, A]
+                q_changes = self._hidden_layer.q_changes(hidden, ablations, changes)  # [R, A]
                 q_values[ablations.states, ablations.pixels] += q_changes
-        return q_values.unflatten(1, ablated_shape), clean_q
 
     def _agrees(self, found: Tensor, expected: Tensor) -> bool:
         if not self._differences_only:
@@ -117,8 +137,16 @@ class IncrementalEngine:
         return differences.unsqueeze(4) if self._spec.channels == "each" else differences.mT.unsqueeze(2)
 
 
+def _free_memory(device: torch.device) -> int:
+    """The default memory budget in bytes."""
+    if device.type == "cpu":
+        return CPU_MEMORY_BUDGET
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(FRACTION_OF_FREE_GPU_MEMORY * (torch.cuda.mem_get_info(device)[0] + unused))
+
+
 def _working_memory(
-    parts: NetworkParts, spec: AblationSpec, state_shape: tuple[int, int, int], blocks: list[range]
+    parts: NetworkParts, spec: AblationSpec, state_shape: tuple[int, int, int], blocks: list[range], *, whole: bool
 ) -> tuple[int, int]:
     """Upper limits of memory in bytes: the fixed part, and the part per state."""
     channels, height, width = state_shape
@@ -138,4 +166,7 @@ def _working_memory(
     output = each * state_shape[1] * state_shape[2] * parts.actions
     hidden_weights = units * features * max(len(window) for window in windows[0]) // height
     fixed = 2 * hidden_weights + 3 * ABLATIONS_AT_A_TIME * units
-    return 4 * fixed, 4 * (3 * clean + 2 * carried + 2 * output + 3 * each * channels * state_shape[1] * state_shape[2])
+    per_state = 3 * clean + 2 * carried + 2 * output + 3 * each * channels * state_shape[1] * state_shape[2]
+    if whole:  # the hidden layer of all ablations of a strip
+        per_state += each * max(map(len, blocks)) * state_shape[2] * (units + 2 * parts.actions)
+    return 4 * fixed, 4 * per_state

@@ -1,0 +1,130 @@
+"""The form of the incremental engine for GPUs: exact, without host synchronisation, a fixed number of operations."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from random_networks import ScaledPolicy, ablated_one_by_one, agent_of, examples, in_double, plain_network, unchanged
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nrmap.ablation import AblationSpec, incremental
+from nrmap.ablation.carry import CleanLayer
+from nrmap.ablation.exactness import compare
+from nrmap.ablation.hidden import CleanHidden
+from nrmap.ablation.incremental import IncrementalEngine
+from nrmap.ablation.trace import trace
+from nrmap.policies.agent import Agent
+from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
+
+SIZE = (2, 12, 11)
+
+
+def engine_for(agent: Agent, spec: AblationSpec, **options: object) -> IncrementalEngine:
+    parts = trace(agent.forward, torch.zeros(3, *agent.state_shape, dtype=torch.uint8))
+    return IncrementalEngine(agent, parts, spec=spec, whole_strips=True, **options)
+
+
+@settings(max_examples=60)
+@given(example=examples())
+def test_every_q_value_is_exact(example):
+    engine = engine_for(example.agent, example.spec)
+    (chunk,) = engine.ablate(example.states)
+    assert compare(chunk.q_values, ablated_one_by_one(in_double(example.policy), example.states, example.spec)).exact
+    same = unchanged(example.states, example.spec)
+    clean = chunk.clean_q_values.view(len(same), *[1] * (chunk.q_values.ndim - 2), -1).expand_as(chunk.q_values)
+    assert torch.equal(chunk.q_values[same], clean[same])
+
+
+@settings(max_examples=10)
+@given(example=examples())
+def test_differences_of_actions_alone_are_exact_too(example):
+    (chunk,) = engine_for(example.agent, example.spec, differences_only=True).ablate(example.states)
+    exact = ablated_one_by_one(in_double(example.policy), example.states, example.spec)
+    moved = chunk.q_values - chunk.q_values[..., :1] + exact[..., :1]
+    assert compare(moved.float(), exact).argmax_mismatches == 0
+
+
+def deep_agent() -> Agent:
+    torch.manual_seed(0)
+    network = plain_network(
+        nn.Conv2d(2, 4, 4, 2, 1), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.Conv2d(5, 3, 2, dilation=2), size=SIZE
+    )
+    return agent_of(ScaledPolicy(network, 1 / 255, 0.0).eval(), SIZE)
+
+
+def inputs_of_strips(agent: Agent, spec: AblationSpec, states: int) -> tuple[list[CleanLayer], CleanHidden, Tensor]:
+    """What the engine computes for `states` random states before its strips."""
+    engine = engine_for(agent, spec)
+    seen = torch.randint(256, (states, *SIZE), dtype=torch.uint8)
+    pre_activations, hidden = engine._parts.pre_activations(seen)
+    clean = [CleanLayer.of(z) for z in pre_activations]
+    return clean, CleanHidden(hidden, engine._parts.tail(hidden)), engine._differences(seen)
+
+
+class Counter(TorchDispatchMode):
+    """Counts tensor operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls.append(str(function))
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("channels", ["all", "each"])
+def test_the_number_of_operations_does_not_grow_with_the_states(channels):
+    agent, spec, calls = deep_agent(), AblationSpec(channels=channels), []
+    for states in (1, 2, 9):
+        clean, hidden, differences = inputs_of_strips(agent, spec, states)
+        with torch.inference_mode(), Counter() as counter:
+            for strip in engine_for(agent, spec)._whole_strips:
+                strip.q_changes(clean, hidden, differences[:, strip.rows])
+        calls.append(counter.calls)
+    assert len(calls[0]) == len(calls[1]) == len(calls[2]) > 100
+
+
+@pytest.mark.parametrize("channels", ["all", "each"])
+def test_a_strip_reads_no_value_on_the_host(channels):
+    agent, spec = deep_agent(), AblationSpec(channels=channels)
+    engine = engine_for(agent, spec)
+    clean, hidden, differences = inputs_of_strips(agent, spec, 3)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        clean = [CleanLayer(mode.from_tensor(z.below), mode.from_tensor(z.minus_above)) for z in clean]
+        hidden = CleanHidden(mode.from_tensor(hidden.pre_activations), mode.from_tensor(hidden.q_values))
+        differences = mode.from_tensor(differences)
+        for strip in engine._whole_strips:
+            q_changes = strip.q_changes(clean, hidden, differences[:, strip.rows])
+            assert q_changes.shape == (*differences[:, strip.rows].shape[:4], 3)
+        # The form for CPUs drops rows and units, which needs values.
+        with pytest.raises(Exception, match="nonzero"):
+            engine._carry(clean, hidden, differences, torch.zeros(3, engine._spec.ablated_shape(SIZE).numel(), 3))
+
+
+def test_the_free_memory_of_a_gpu_decides_how_many_states_go_at_a_time(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * 2**30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2**30)
+    assert incremental._free_memory(torch.device("cuda")) == int(0.8 * 12 * 2**30)
+    assert incremental._free_memory(torch.device("cpu")) == 512 * 2**20
+
+
+@pytest.mark.parametrize("whole_strips", [False, True])
+def test_the_memory_budget_holds(whole_strips):
+    network = QNetwork(NetworkSpec(2, 42, 42, 4, convs=(ConvSpec(16, 8, 4), ConvSpec(32, 4, 2)), hidden=256))
+    agent, budget = Agent(network, (2, 42, 42)), 30_000_000
+    parts = trace(agent.forward, torch.zeros(3, 2, 42, 42, dtype=torch.uint8))
+    engine = IncrementalEngine(agent, parts, spec=AblationSpec(), memory_budget=budget, whole_strips=whole_strips)
+    assert 4 < engine.states_at_once < 64
+    states = torch.randint(256, (engine.states_at_once, 2, 42, 42), dtype=torch.uint8)
+    list(engine.ablate(states))  # also makes the weights by tap
+    with torch.profiler.profile(profile_memory=True) as profile:
+        list(engine.ablate(states))
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    peak = max(itertools.accumulate(sizes))
+    assert budget / 4 < peak <= budget
