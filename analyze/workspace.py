@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from analyze.report.play_panels import DIAGNOSTICS
+from analyze.report.learning_curves import DIAGNOSTICS
 from nrmap.maps.kinds import KINDS, MapKind
 from nrmap.maps.null_networks import NULL_NETWORKS
 from nrmap.play.evaluation import WORST_CASE

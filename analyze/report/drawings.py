@@ -1,23 +1,26 @@
 """The maps, charts and figure sheets of one game."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from analyze.report.figure_files import Panel, Sheet
 from analyze.report.figures import comparison_sheet, kinds_sheet, overlay_sheet, screen_of
 from analyze.report.gallery import MapSet, by_states, methods_of, numbers_of, one_of_each_kind
+from analyze.report.learning_curves import Run, curve_panels
 from analyze.report.load import read_maps
-from analyze.report.map_panels import control_panels, grid_panels, size_panels, sparsity_panels, temperature_panels
 from analyze.report.names import name_of, states_of
-from analyze.report.play_panels import (
-    Run,
+from analyze.report.panels import (
     action_panels,
     certified_panels,
-    curve_panels,
     gap_panels,
+    grid_panels,
+    null_network_panels,
     return_panels,
+    size_panels,
+    sparsity_panels,
+    temperature_panels,
 )
 from analyze.report.results import Found, Result, Training
 from analyze.report.tables import headline_temperature
@@ -27,49 +30,6 @@ from nrmap.support.errors import NrmapError
 from nrmap.support.records import Record
 
 CHART_SIZE = (4.2, 3.1)
-
-
-@dataclass(frozen=True)
-class ChartText:
-    """The heading and the caption of one kind of chart."""
-
-    title: str
-    caption: str
-
-
-CHARTS = {
-    "sparsity": ChartText(
-        "Sparsity",
-        "Sparsity of every map; smaller is sparser. Bars are 95% intervals, dashed lines the paper's numbers.",
-    ),
-    "controls": ChartText(
-        "Agents beside null networks",
-        "Sparsity of every map beside that of null networks on the same states: random weights, and the weights of "
-        "each policy shuffled layer by layer. Dots are draws, strokes their means.",
-    ),
-    "grid": ChartText(
-        "The grid",
-        "Does a map show a grid of 8 pixels, the stride of the network? Energy at multiples of 1/8 cycle per pixel, "
-        "divided by the energy at neighbouring frequencies. Bars are 95% intervals, dots draws of null networks.",
-    ),
-    "size": ChartText(
-        "Sparsity against N", "Sparsity against the number of states N. Every seed is a line; bands are 95% intervals."
-    ),
-    "temperature": ChartText(
-        "Sparsity against T", "Sparsity against the temperature T. Every seed is a line; bands are 95% intervals."
-    ),
-    "returns": ChartText("Returns", "Dots are episodes, markers their means, bars 95% intervals."),
-    "certified": ChartText(
-        "Certified actions",
-        "Fraction of the states of clean episodes for which interval bounds prove that no state of the ball has "
-        "another greedy action.",
-    ),
-    "actions": ChartText("Actions", "Actions of the greedy policies, in percent of all steps."),
-    "gaps": ChartText(
-        "Q-gaps", "Thin lines go from the 1% to the 99% quantile, thick lines from 25% to 75%. Markers are medians."
-    ),
-    "curves": ChartText("Learning curves", "Every run is a line, every episode a dot."),
-}
 
 
 @dataclass(frozen=True)
@@ -87,6 +47,18 @@ class GameSource:
     def name(self) -> str:
         """For files and anchors: `Freeway`, `Freeway-reference`."""
         return f"{self.game}-reference" if self.reference else self.game
+
+    @property
+    def trained(self) -> list[Record]:
+        """The records without null networks."""
+        return [record for record in self.records if not record.is_null_network]
+
+    @property
+    def runs(self) -> list[Run]:
+        """The trainings that have curves."""
+        return [
+            Run(one.name, one.curves, _steps_before(one.settings)) for one in self.trainings if one.curves is not None
+        ]
 
 
 def game_sources(found: Found) -> list[GameSource]:
@@ -161,27 +133,75 @@ def map_sets(source: GameSource, outputs: Path) -> tuple[list[MapSet], list[str]
     return list(sets.values()), problems
 
 
+@dataclass(frozen=True)
+class Chart:
+    """One kind of chart: its heading and caption, and its panels for one game."""
+
+    title: str
+    caption: str
+    panels: Callable[[GameSource], list[Panel]]
+
+
+CHARTS = {
+    "sparsity": Chart(
+        "Sparsity",
+        "Sparsity of every map; smaller is sparser. Bars are 95% intervals, dashed lines the paper's numbers.",
+        lambda source: sparsity_panels(source.trained),
+    ),
+    "controls": Chart(
+        "Agents beside null networks",
+        "Sparsity of every map beside that of null networks on the same states: random weights, and the weights of "
+        "each policy shuffled layer by layer. Dots are draws, strokes their means.",
+        lambda source: null_network_panels(source.records),
+    ),
+    "grid": Chart(
+        "The grid",
+        "Does a map show a grid of 8 pixels, the stride of the network? Energy at multiples of 1/8 cycle per pixel, "
+        "divided by the energy at neighbouring frequencies. Bars are 95% intervals, dots draws of null networks.",
+        lambda source: grid_panels(source.records),
+    ),
+    "size": Chart(
+        "Sparsity against N",
+        "Sparsity against the number of states N. Every seed is a line; bands are 95% intervals.",
+        lambda source: size_panels(source.trained),
+    ),
+    "temperature": Chart(
+        "Sparsity against T",
+        "Sparsity against the temperature T. Every seed is a line; bands are 95% intervals.",
+        lambda source: temperature_panels(source.trained),
+    ),
+    "returns": Chart(
+        "Returns",
+        "Dots are episodes, markers their means, bars 95% intervals.",
+        lambda source: return_panels(source.trained),
+    ),
+    "certified": Chart(
+        "Certified actions",
+        "Fraction of the states of clean episodes for which interval bounds prove that no state of the ball has "
+        "another greedy action.",
+        lambda source: certified_panels(source.trained),
+    ),
+    "actions": Chart(
+        "Actions",
+        "Actions of the greedy policies, in percent of all steps.",
+        lambda source: action_panels(source.trained),
+    ),
+    "gaps": Chart(
+        "Q-gaps",
+        "Thin lines go from the 1% to the 99% quantile, thick lines from 25% to 75%. Markers are medians.",
+        lambda source: gap_panels(source.trained),
+    ),
+    "curves": Chart(
+        "Learning curves",
+        "Every run is a line, every episode a dot.",
+        lambda source: curve_panels(source.runs, source.trained),
+    ),
+}
+
+
 def chart_panels(source: GameSource) -> dict[str, list[Panel]]:
     """The charts of a game by name; kinds without data are left out."""
-    runs = [
-        Run(training.name, training.curves, _steps_before(training.settings))
-        for training in source.trainings
-        if training.curves is not None
-    ]
-    trained = [record for record in source.records if not record.is_null_network]
-    panels = {
-        "sparsity": sparsity_panels(trained),
-        "controls": control_panels(source.records),
-        "grid": grid_panels(source.records),
-        "size": size_panels(trained),
-        "temperature": temperature_panels(trained),
-        "returns": return_panels(trained),
-        "certified": certified_panels(trained),
-        "actions": action_panels(trained),
-        "gaps": gap_panels(trained),
-        "curves": curve_panels(runs, trained),
-    }
-    return {name: each for name, each in panels.items() if each}
+    return {name: panels for name, chart in CHARTS.items() if (panels := chart.panels(source))}
 
 
 def chart_sheet(source: GameSource, name: str, panels: Sequence[Panel]) -> Sheet:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from analyze.report.formats import counted, format_number
 from analyze.report.literature import paper_number
 from analyze.report.names import PolicyName, condition_of, metric_name, name_of, policy_order, states_of
-from analyze.report.play_panels import best_constant_action, of_most_episodes
+from analyze.report.panels import best_constant_action, of_most_episodes
 from nrmap.maps.differences import DIFFERENCE
 from nrmap.support.records import Record, select
 

@@ -18,9 +18,19 @@ from analyze.report.charts import (
     draw_lines,
     draw_quantiles,
 )
-from analyze.report.map_panels import control_panels, grid_panels, size_panels, sparsity_panels, temperature_panels
+from analyze.report.learning_curves import Run, curve_panels
 from analyze.report.names import PolicyName
-from analyze.report.play_panels import Run, action_panels, certified_panels, curve_panels, gap_panels, return_panels
+from analyze.report.panels import (
+    action_panels,
+    certified_panels,
+    gap_panels,
+    grid_panels,
+    null_network_panels,
+    return_panels,
+    size_panels,
+    sparsity_panels,
+    temperature_panels,
+)  # fmt: skip
 from nrmap.support.records import Record
 
 RNG = np.random.default_rng(0)
@@ -133,7 +143,7 @@ def test_null_networks_share_a_row_for_all_seeds_with_a_dot_for_every_draw():
     ]
     grids = [of("random", "ddqn", 0, None, "grid_excess"), replace(map_records()[2], metric="grid_excess", value=1.5)]
     elsewhere = replace(null_networks[0], states_from="pool")
-    panel, *_ = control_panels([*map_records(), *null_networks, elsewhere])
+    panel, *_ = null_network_panels([*map_records(), *null_networks, elsewhere])
     ax = drawn(panel)
     labels = ["DDQN seed 0", "random weights", "shuffled DDQN", "shuffled SA-DDQN"]
     assert [label.get_text() for label in ax.get_yticklabels()] == labels
@@ -145,7 +155,7 @@ def test_null_networks_share_a_row_for_all_seeds_with_a_dot_for_every_draw():
     ax = drawn(grid)
     assert [text.get_text() for text in ax.texts] == ["undefined"]
     assert [line.get_xdata()[0] for line in ax.get_lines() if line.get_label() == "no grid"] == [1.0]
-    assert control_panels(map_records()) == grid_panels(map_records()) == []
+    assert null_network_panels(map_records()) == grid_panels(map_records()) == []
 
 
 def play_records() -> list[Record]:
