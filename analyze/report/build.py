@@ -21,7 +21,7 @@ from analyze.report.notes import DEVIATIONS_FILE
 from analyze.report.page import TABLE_WRITERS, GamePart, build_page
 from analyze.report.pairing import with_differences
 from analyze.report.results import Found
-from analyze.report.return_tables import action_table, other_table, q_gap_table, returns_table
+from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.report.tables import (
     control_table,
     difference_table,
@@ -87,10 +87,7 @@ def all_tables(found: Found) -> list[Table]:
     tables = [
         table1(found.records, reference=found.reference),
         *(build(found.differences, reference=found.reference) for build in of_differences),
-        *(
-            build(found.records, reference=found.reference)
-            for build in (returns_table, *maps, q_gap_table, other_table)
-        ),
+        *(build(found.records, reference=found.reference) for build in (returns_table, *maps, q_gap_table)),
     ]
     return [table for table in tables if table.rows]
 

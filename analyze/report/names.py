@@ -278,11 +278,6 @@ def glossary(records: Iterable[Record]) -> dict[str, MetricName]:
     return {measured[one]: metric_name(one[1], one[0]) for one in kinds if one in measured}
 
 
-def is_known(record: Record) -> bool:
-    """Whether the report has a table for the metric."""
-    return record.metric in (_OF_MAPS if record.map_kind in KINDS else _OTHERS)
-
-
 def metric_name(metric: str, map_kind: str | None = None) -> MetricName:
     """The names of a metric; an unknown one is called by its own."""
     if map_kind in KINDS and metric in _OF_MAPS:

@@ -1,13 +1,12 @@
-"""Tables of play: returns under every attack, actions, Q-gaps; and of measures without a table."""
+"""Tables of play: returns under every attack, actions, Q-gaps."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import fields
 from typing import Any
 
 from analyze.report.formats import Cell, Column, Table, counted
 from analyze.report.literature import PUBLISHED_RETURNS
-from analyze.report.names import Condition, condition_of, is_known
+from analyze.report.names import Condition, condition_of
 from analyze.report.row_builder import (
     PUBLISHED,
     Head,
@@ -120,28 +119,6 @@ def q_gap_table(records: Sequence[Record], *, reference: Collection[str] = ()) -
         key = (*place_heads(record, reference), states, number_head(record.num_states), policy_head(record))
         rows.put(key, seed_head(record), f"{record.quantile}", cell_of(record))
     return rows.table("q-gaps", "Q-gap, the lead of the greedy action: quantiles over states", columns)
-
-
-def other_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
-    """Every measured value whose metric no other table knows, with the fields that it has."""
-    rows = Rows("game", "policies", "method", "metric", "fields")
-    chosen = [record for record in records if not is_known(record)]
-    shown = [field.name for field in fields(Record) if field.name not in _NO_DETAILS]
-    for record in chosen:
-        details = {name: getattr(record, name) for name in shown}
-        text = ", ".join(
-            f"{name}={value}" for name, value in details.items() if value is not None and value is not False
-        )
-        key = (*place_heads(record, reference), policy_head(record), text_head(record.metric), text_head(text))
-        rows.put(key, seed_head(record), "value", cell_of(record))
-    columns = [Column("value", "value", digits=4, measured=True)]
-    return rows.table("others", "Other measures", columns, interval_notes(chosen))
-
-
-# Fields that have a column of their own, or belong to the value.
-_NO_DETAILS = (
-    "game", "method", "variant", "seed", "draw", "metric", "policy_sha256", "value", "low", "high", "interval", "note",
-)  # fmt: skip
 
 
 def _rank(one: tuple[Condition, int | None]) -> tuple[Any, ...]:

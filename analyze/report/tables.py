@@ -14,7 +14,7 @@ from rich.console import Console
 from analyze.report.formats import Cell, Column, Table, print_table
 from analyze.report.literature import paper_difference, paper_number
 from analyze.report.names import PolicyName, metric_name, name_of, states_of
-from analyze.report.return_tables import other_table, returns_table
+from analyze.report.return_tables import returns_table
 from analyze.report.row_builder import (
     Head,
     Rows,
@@ -196,8 +196,8 @@ def _rows_of_maps(cells: Sequence[tuple[Record, Cell]], reference: Collection[st
 
 
 def print_records(records: Sequence[Record], console: Console | None = None) -> None:
-    """Print the returns, the sparsities, the null networks and the grid, and all measures without a table."""
-    for build in (returns_table, sparsity_table, control_table, grid_table, other_table):
+    """Print the returns, the sparsities, the null networks and the grid."""
+    for build in (returns_table, sparsity_table, control_table, grid_table):
         table = build(records)
         if table.rows:
             print_table(table, console)

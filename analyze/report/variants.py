@@ -31,24 +31,15 @@ def differences(variants: Sequence[Mapping[str, str]]) -> list[str]:
     return [", ".join(f"{key.rpartition('.')[2]}={one.get(key, 'none')}" for key in chosen) for one in variants]
 
 
-# The types of the parts of a training's settings.
-_PARTS: Mapping[str, type] = {
-    "env": EnvSpec,
-    "exploration": ExplorationSpec,
-    "replay": ReplaySpec,
-    "learner": LearnerSpec,
-    "regulariser": RegulariserSpec,
-    "parent": TrainSettings,
-}
-
-
-def _with_defaults(settings: Mapping[str, Any], spec: type = TrainSettings) -> dict[str, Any]:
-    """`settings` of a `spec` and, for the fields that an older file lacks, their defaults."""
-    defaults = {field.name: field.default for field in fields(spec) if field.default is not MISSING}
-    return {
-        key: _with_defaults(value, _PARTS[key]) if key in _PARTS and isinstance(value, Mapping) else value
-        for key, value in {**defaults, **settings}.items()
+# Settings that files of older trainings lack, by name, and the value in force then.
+_DEFAULTS = flattened(
+    {
+        field.name: field.default
+        for spec in (EnvSpec, ExplorationSpec, ReplaySpec, LearnerSpec, RegulariserSpec, TrainSettings)
+        for field in fields(spec)
+        if field.default is not MISSING
     }
+)
 
 
 def with_variants(trainings: list[Training]) -> list[Training]:
@@ -58,8 +49,12 @@ def with_variants(trainings: list[Training]) -> list[Training]:
         groups[training.game, training.method, training.reference].append(training)
     variants: dict[str, str] = {}
     for alike in groups.values():
-        flat = [flattened(_with_defaults(training.settings)) for training in alike]
-        flat = [{key: value for key, value in one.items() if key.rpartition(".")[2] != "seed"} for one in flat]
+        flat = [flattened(training.settings) for training in alike]
+        names = {key: key.rpartition(".")[2] for one in flat for key in one}
+        flat = [
+            {key: one.get(key, _DEFAULTS.get(names[key], "none")) for key in names if names[key] != "seed"}
+            for one in flat
+        ]
         if any(one != flat[0] for one in flat):
             for training, text in zip(alike, differences(flat), strict=True):
                 variants[training.folder] = text or f"run {Path(training.folder).name[:6]}"

@@ -14,10 +14,10 @@ from nrmap.play.players import (
     AttackedPlayer,
     Certifier,
     CleanPlayer,
-    ConstantPlayer,
     EpisodeCounts,
-    RandomPlayer,
     WorstCasePlayer,
+    constant_player,
+    random_player,
 )
 from nrmap.play.rollout import ActionFn, Episode, ProgressFn, env_of, play
 from nrmap.policies.agent import Agent
@@ -168,8 +168,8 @@ def evaluate_baselines(
     seeds = episode_seeds(spec, run_seed, episodes, stream)
     names = SeededVectorEnv(spec, 1).action_names
     players: dict[tuple[str, str | None], ActionFn] = {
-        (RANDOM_POLICY, None): RandomPlayer(len(names), run_seed, spec.max_agent_steps),
-        **{(CONSTANT_ACTION, name): ConstantPlayer(action) for action, name in enumerate(names)},
+        (RANDOM_POLICY, None): random_player(len(names), run_seed, spec.max_agent_steps),
+        **{(CONSTANT_ACTION, name): constant_player(action) for action, name in enumerate(names)},
     }
     records = []
     for (method, variant), player in players.items():

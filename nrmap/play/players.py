@@ -1,5 +1,6 @@
 """Players for evaluation: clean policy, policy under attack, worst case, and state-independent baselines."""
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nrmap.play.rollout import ActionFn, Actions, Bytes, Ints
 from nrmap.policies.agent import Agent
 from nrmap.policies.network import unit_states
 from nrmap.robustness.attacks import Attack, StateNoise
@@ -18,38 +20,21 @@ from nrmap.robustness.perturbations import other_action_margin
 EpisodeCounts = Counter[int]
 
 
-class ConstantPlayer:
-    """Always takes the same action."""
-
-    def __init__(self, action: int) -> None:
-        self._action = action
-
-    def __call__(
-        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
-    ) -> NDArray[np.integer]:
-        """See `ActionFn`."""
-        return np.full(len(states), self._action)
+def constant_player(action: int) -> ActionFn:
+    """A player that always takes the same action."""
+    return lambda states, episodes, steps, /: np.full(len(states), action)
 
 
-class RandomPlayer:
-    """Takes uniformly random actions, determined by (seed, episode, step)."""
+def random_player(num_actions: int, seed: int, max_agent_steps: int) -> ActionFn:
+    """A player of uniformly random actions, determined by (seed, episode, step)."""
 
-    def __init__(self, num_actions: int, seed: int, max_agent_steps: int) -> None:
-        """`max_agent_steps` is the maximum length of an episode."""
-        self._num_actions, self._seed, self._max_agent_steps = num_actions, seed, max_agent_steps
-        self._drawn: dict[int, NDArray[np.int64]] = {}
+    @functools.cache
+    def actions_of(episode: int) -> Ints:
+        return np.random.default_rng([seed, episode]).integers(num_actions, size=max_agent_steps)
 
-    def __call__(
-        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
-    ) -> NDArray[np.integer]:
-        """See `ActionFn`."""
-        return np.array([self._actions_of(episode)[step] for episode, step in zip(episodes, steps, strict=True)])
-
-    def _actions_of(self, episode: int) -> NDArray[np.int64]:
-        if episode not in self._drawn:
-            generator = np.random.default_rng([self._seed, episode])
-            self._drawn[episode] = generator.integers(self._num_actions, size=self._max_agent_steps)
-        return self._drawn[episode]
+    return lambda states, episodes, steps, /: np.array(
+        [actions_of(episode)[step] for episode, step in zip(episodes.tolist(), steps, strict=True)]
+    )
 
 
 class CleanPlayer:
@@ -77,9 +62,7 @@ class CleanPlayer:
         return np.concatenate(self._gaps).astype(np.float64)
 
     @torch.inference_mode()
-    def __call__(
-        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
-    ) -> NDArray[np.integer]:
+    def __call__(self, states: Bytes, episodes: Ints, steps: Ints, /) -> Actions:
         """See `ActionFn`."""
         seen = torch.from_numpy(states).to(self._device)
         q_values = self._policy(seen)  # [N, A]
@@ -89,7 +72,7 @@ class CleanPlayer:
             for attack_epsilon, counts in self.certified.items():
                 proven = self._certify(unit_states(seen), actions, attack_epsilon)  # [N]
                 counts.update(episodes[proven.cpu().numpy()].tolist())
-        chosen: NDArray[np.integer] = actions.cpu().numpy()
+        chosen: Actions = actions.cpu().numpy()
         return chosen
 
 
@@ -115,26 +98,24 @@ class AttackedPlayer:
         self._certify = certify
         self.flips: EpisodeCounts = Counter()
 
-    def __call__(
-        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
-    ) -> NDArray[np.integer]:
+    def __call__(self, states: Bytes, episodes: Ints, steps: Ints, /) -> Actions:
         """See `ActionFn`."""
         seen = torch.from_numpy(states).to(self._device)
         if self._certify is None:
             return self._attacked(seen, episodes, steps)
         actions = self._policy(seen).argmax(dim=1)  # [N]
         open_rows = ~self._certify(unit_states(seen), actions, self._attack_epsilon)  # [N]
-        chosen: NDArray[np.integer] = actions.cpu().numpy()
+        chosen: Actions = actions.cpu().numpy()
         if open_rows.any():
             where = open_rows.cpu().numpy()
             chosen[where] = self._attacked(seen[open_rows], episodes[where], steps[where])
         return chosen
 
-    def _attacked(self, seen: Tensor, episodes: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.integer]:
+    def _attacked(self, seen: Tensor, episodes: Ints, steps: Ints) -> Actions:
         noise, states = StateNoise(self._seed, episodes, steps), unit_states(seen)
         attacked = self._attack(self._q_values, states, attack_epsilon=self._attack_epsilon, noise=noise)
         self.flips.update(episodes[attacked.flipped.cpu().numpy()].tolist())
-        chosen: NDArray[np.integer] = attacked.actions.cpu().numpy()
+        chosen: Actions = attacked.actions.cpu().numpy()
         return chosen
 
 
@@ -155,9 +136,7 @@ class WorstCasePlayer:
         self.flips: EpisodeCounts = Counter()
 
     @torch.inference_mode()
-    def __call__(
-        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
-    ) -> NDArray[np.integer]:
+    def __call__(self, states: Bytes, episodes: Ints, steps: Ints, /) -> Actions:
         """See `ActionFn`."""
         seen = torch.from_numpy(states).to(self._device)
         scaled = unit_states(seen)
@@ -170,5 +149,5 @@ class WorstCasePlayer:
             possible = self._certify.possible_actions(scaled[rows], self._attack_epsilon)  # [n, A]
             actions[rows] = q_values[rows].masked_fill(~possible, torch.inf).argmin(dim=1)
         self.flips.update(episodes[(actions != greedy).cpu().numpy()].tolist())
-        chosen: NDArray[np.integer] = actions.cpu().numpy()
+        chosen: Actions = actions.cpu().numpy()
         return chosen

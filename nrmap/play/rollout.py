@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -18,12 +18,15 @@ from nrmap.support.errors import NrmapError, check
 ProgressFn = Callable[[int, int], None]
 
 
+Bytes: TypeAlias = NDArray[np.uint8]
+Ints: TypeAlias = NDArray[np.int64]
+Actions: TypeAlias = NDArray[np.integer]
+
+
 class ActionFn(Protocol):
     """A player: a greedy policy, a policy under attack, a constant action, a recording."""
 
-    def __call__(
-        self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64], /
-    ) -> NDArray[np.integer]:
+    def __call__(self, states: Bytes, episodes: Ints, steps: Ints, /) -> Actions:
         """Choose actions [n] for `states` [n, C, H, W].
 
         State i is step `steps[i]` of episode `episodes[i]`. Random actions should depend on
@@ -71,8 +74,8 @@ def greedy(policy: Agent, device: str | torch.device = "cpu") -> ActionFn:
     """A player that takes the first action of highest output; `device` is the policy's device."""
 
     @torch.inference_mode()
-    def act(states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.integer]:
-        actions: NDArray[np.integer] = policy(torch.from_numpy(states).to(device)).argmax(dim=1).cpu().numpy()
+    def act(states: Bytes, episodes: Ints, steps: Ints) -> Actions:
+        actions: Actions = policy(torch.from_numpy(states).to(device)).argmax(dim=1).cpu().numpy()
         return actions
 
     return act
@@ -190,9 +193,7 @@ def replay_states(
     wanted = [{int(step) for step in steps} for steps in positions]
     frames: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
-    def recorded(
-        states: NDArray[np.uint8], numbers: NDArray[np.int64], steps: NDArray[np.int64]
-    ) -> NDArray[np.integer]:
+    def recorded(states: Bytes, numbers: Ints, steps: Ints) -> Actions:
         for state, episode, step in zip(states, numbers.tolist(), steps.tolist(), strict=True):
             check(step < episodes[episode].length, _replay_differs(episode, episodes[episode]))
             if step in wanted[episode]:

@@ -10,7 +10,7 @@ from toy_policies import FREEWAY, toy_policy
 from bench.robustness import look, main, read
 from nrmap.atari.envs import VALIDATION_STREAM
 from nrmap.atari.episode_seeds import episode_seeds
-from nrmap.play.players import ConstantPlayer
+from nrmap.play.players import constant_player
 from nrmap.play.rollout import play
 from nrmap.policies.network import STATE_SCALE
 from nrmap.policies.policy import Policy, save_policy
@@ -32,7 +32,7 @@ def constant_policy() -> Policy:
 
 def test_nothing_moves_a_constant_policy() -> None:
     cells = look(constant_policy(), episodes=1, attacked_episodes=0, num_states=4, attack_epsilon=0.1)
-    (episode,) = play(ConstantPlayer(1), CROSSED, episode_seeds(CROSSED, 0, 1, VALIDATION_STREAM), num_envs=1)
+    (episode,) = play(constant_player(1), CROSSED, episode_seeds(CROSSED, 0, 1, VALIDATION_STREAM), num_envs=1)
     assert episode.total_reward > 0
     shift, flipped, bound, certified = "0.0000", "0.0%", "-0.5", "100.0%"
     actions, gaps = "NOOP 0% UP 100% DOWN 0%", "0.500 0.500 0.500"

@@ -18,7 +18,7 @@ from nrmap.play.evaluation import (
     evaluate_baselines,
     rate_record,
 )
-from nrmap.play.players import AttackedPlayer, CleanPlayer, ConstantPlayer, EpisodeCounts, RandomPlayer
+from nrmap.play.players import AttackedPlayer, CleanPlayer, EpisodeCounts, constant_player, random_player
 from nrmap.play.rollout import Episode, greedy, play
 from nrmap.policies.network import NetworkSpec, QNetwork, frozen
 from nrmap.policies.policy import Policy, PolicyCard
@@ -160,7 +160,7 @@ def test_baselines_are_constants_and_uniform_choices():
     assert {(record.method, record.variant) for record in records} == {("random_policy", None), *constants}
     for action, name in enumerate(names):
         ours = select(records, variant=name)
-        expected = play(ConstantPlayer(action), spec, episode_seeds(spec, 1, 2), num_envs=1)
+        expected = play(constant_player(action), spec, episode_seeds(spec, 1, 2), num_envs=1)
         assert [record.value for record in select(ours, metric="return")] == [e.total_reward for e in expected]
         assert value(ours, metric="action_share", action=name) == 1
     shares = [value(records, metric="action_share", method="random_policy", action=name) for name in names]
@@ -171,7 +171,7 @@ def test_baselines_are_constants_and_uniform_choices():
 
 def test_random_actions_follow_from_seed_episode_and_step():
     def actions(seed, episodes, steps):
-        player = RandomPlayer(6, seed, 500)
+        player = random_player(6, seed, 500)
         return player(np.zeros((len(steps), 1, 1, 1), dtype=np.uint8), np.array(episodes), np.array(steps)).tolist()
 
     whole = actions(0, [3] * 500, range(500))

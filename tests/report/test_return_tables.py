@@ -4,11 +4,11 @@ import io
 from dataclasses import replace
 
 from rich.console import Console
-from table_records import PLAYED, SPARSITIES, map_record, play_record
+from table_records import PLAYED, SPARSITIES, play_record
 
 from analyze.report.formats import Cell, to_csv, to_markdown
 from analyze.report.latex import to_latex
-from analyze.report.return_tables import action_table, other_table, q_gap_table, returns_table
+from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.report.tables import (
     print_records,
 )
@@ -82,16 +82,9 @@ def test_actions_say_how_often_another_than_the_commonest_is_taken():
     assert action_table(PLAYED, "Pong").rows == ()
 
 
-def test_q_gaps_and_unknown_metrics_have_tables_too():
+def test_q_gaps_have_a_table():
     (row,) = q_gap_table(PLAYED).rows
     assert [cell.value for cell in row] == ["Freeway", "whole episodes", 1000, "SA-DDQN (adversarial)", 0, 0.125]
-    excess = map_record("sa_ddqn", 0, "kmap", "unheard_of", 3.5, direction="vertical")
-    table = other_table([*PLAYED, *SPARSITIES, excess])
-    (row,) = table.rows
-    assert row[-1] == Cell(3.5)
-    assert [cell.value for cell in row[2:4]] == [
-        "unheard_of", "states_from=own, num_states=256, episodes=16, map_kind=kmap, direction=vertical",
-    ]  # fmt: skip
 
 
 def test_print_records_shows_returns_and_sparsity():

@@ -5,7 +5,6 @@ from dataclasses import replace
 from table_records import SPARSITIES, grid_records, map_record
 
 from analyze.report.formats import Cell, to_markdown
-from analyze.report.return_tables import other_table
 from analyze.report.tables import (
     control_table,
     entropy_table,
@@ -86,7 +85,6 @@ def test_the_grid_has_its_number_its_p_value_and_what_it_is_without_a_grid():
     assert control[-6:] == (Cell(), Cell(), *measured)
     assert [row[4].value for row in table.rows] == ["SA-DDQN (adversarial)", "random weights"]
     assert "3.50 [3.00, 4.00]" in to_markdown(table)
-    assert other_table(records).rows == ()
 
 
 def test_different_n_states_and_origins_stand_in_rows_of_their_own():
