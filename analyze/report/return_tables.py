@@ -6,21 +6,8 @@ from typing import Any
 
 from analyze.report.formats import Cell, Column, Table, counted
 from analyze.report.literature import PUBLISHED_RETURNS
-from analyze.report.names import Condition, condition_of
-from analyze.report.row_builder import (
-    PUBLISHED,
-    Head,
-    Rows,
-    cell_of,
-    interval_notes,
-    measured_column,
-    number_head,
-    place_heads,
-    policy_head,
-    seed_head,
-    states_head,
-    text_head,
-)
+from analyze.report.names import Condition, condition_of, name_of
+from analyze.report.row_builder import NO_SEED, PUBLISHED, Head, Rows, cell_of, interval_notes, measured_column
 from nrmap.play.evaluation import WORST_CASE
 from nrmap.robustness.attacks import OBJECTIVES
 from nrmap.support.records import Record, select
@@ -51,25 +38,21 @@ def returns_table(records: Sequence[Record], *, reference: Collection[str] = ())
             for metric in _RETURN_METRICS
             if metric in measured
         ]
-    rows = Rows("game", "policies", "player")
+    rows = Rows(reference, "game", "policies", "player")
     for record in chosen:
         cell = cell_of(record)
         if record.attack == WORST_CASE and _proves_nothing(record, chosen):
             cell = Cell(cell.value, cell.low, cell.high, _VACUOUS_NOTE)
-        key = (*place_heads(record, reference), policy_head(record))
-        rows.put(key, seed_head(record), _key(record.metric, condition_of(record), record.episodes), cell)
+        rows.add(record, _key(record.metric, condition_of(record), record.episodes), cell)
     sources: dict[str, list[str]] = defaultdict(list)
     for one in PUBLISHED_RETURNS:
         same = Condition(one.attack or "clean", one.attack_steps, one.attack_epsilon)
         fitting = [count for condition, count in conditions if condition == same]
         if fitting and any(record.game == one.game for record in chosen):
-            key = (
-                text_head(one.game),
-                Head((3,), PUBLISHED),
-                Head((99, one.source, one.agent), f"published: {one.agent}"),
-            )
+            player = Head((99, one.source, one.agent), f"published: {one.agent}")
             note = None if one.attack == "clean" else _PUBLISHED_ATTACK_NOTE
-            rows.put(key, Head(("seed", -1), None), _key(one.metric, same, fitting[-1]), Cell(one.printed, note=note))
+            key = (Head((one.game,), one.game), Head((3,), PUBLISHED), player)
+            rows.put(key, NO_SEED, _key(one.metric, same, fitting[-1]), Cell(one.printed, note=note))
             if one.agent not in sources[one.source]:
                 sources[one.source].append(one.agent)
     attacks = {condition.attack for condition, _ in conditions}
@@ -95,15 +78,15 @@ def action_table(records: Sequence[Record], game: str, *, reference: Collection[
         *(measured_column("action_share", action, action) for action in actions),
         Column(others, others, digits=4),
     ]
-    rows = Rows("game", "policies", "method", "episodes")
-    largest: dict[Any, float] = defaultdict(float)
+    rows = Rows(reference, "game", "policies", "method", "episodes")
+    largest: dict[Any, Record] = {}
     for record in chosen:
-        key = (*place_heads(record, reference), policy_head(record), number_head(record.episodes))
-        seed = seed_head(record)
-        largest[key, seed] = max(largest[key, seed], record.value or 0.0)
-        rows.put(key, seed, record.action or "", cell_of(record))
-    for (key, seed), most in largest.items():
-        rows.put(key, seed, others, Cell(1 - most))
+        rows.add(record, record.action or "", cell_of(record))
+        most = largest.setdefault((name_of(record), record.policy_sha256, record.episodes), record)
+        if (record.value or 0.0) > (most.value or 0.0):
+            largest[name_of(record), record.policy_sha256, record.episodes] = record
+    for most in largest.values():
+        rows.add(most, others, Cell(1 - (most.value or 0.0)))
     title = f"Actions of the greedy policies in {game}, as fractions of all steps of the clean episodes"
     return rows.table(f"actions-{game}", title, columns, interval_notes(chosen))
 
@@ -113,11 +96,9 @@ def q_gap_table(records: Sequence[Record], *, reference: Collection[str] = ()) -
     chosen = select(records, metric="q_gap_quantile")
     quantiles = sorted({record.quantile for record in chosen if record.quantile is not None})
     columns = [measured_column("q_gap_quantile", f"{quantile}", f"{quantile:.0%}") for quantile in quantiles]
-    rows = Rows("game", "policies", "states", "N", "method")
+    rows = Rows(reference, "game", "policies", "states", "N", "method")
     for record in chosen:
-        states = states_head(record) if record.states_from else Head((9,), "whole episodes")
-        key = (*place_heads(record, reference), states, number_head(record.num_states), policy_head(record))
-        rows.put(key, seed_head(record), f"{record.quantile}", cell_of(record))
+        rows.add(record, f"{record.quantile}", cell_of(record))
     return rows.table("q-gaps", "Q-gap, the lead of the greedy action: quantiles over states", columns)
 
 

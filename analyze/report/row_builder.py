@@ -2,11 +2,11 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from analyze.report.formats import Cell, Column, Table
-from analyze.report.names import metric_name, name_of, states_of
+from analyze.report.names import PolicyName, metric_name, name_of, states_of
 from nrmap.support.records import Record
 
 HERE, REFERENCE, PUBLISHED = "trained here", "reference", "published"
@@ -20,60 +20,66 @@ class Head(NamedTuple):
     text: float | int | str | None
 
 
-Key = tuple[Head, ...]
-
-
-def text_head(text: str | None) -> Head:
-    """A text, sorted by the alphabet."""
-    return Head((text or "",), text)
-
-
 def number_head(number: float | None) -> Head:
     """A number; None comes first."""
     return Head((number is not None, number or 0), number)
 
 
-def policy_head(record: Record) -> Head:
-    """The policy that was measured, without its seed."""
-    name = name_of(record).group
-    return Head(name.rank, name.title)
+def policy_head(name: PolicyName) -> Head:
+    """A policy without its seed."""
+    return Head(name.group.rank, name.group.title)
 
 
-def states_head(record: Record) -> Head:
-    """The states that maps were made of."""
+def _states_head(record: Record) -> Head:
     states = states_of(record)
-    return Head(states.rank, states.short)
+    return Head(states.rank, states.short) if record.states_from else Head((9,), "whole episodes")
 
 
-def seed_head(record: Record) -> Head:
-    """The seed of a policy, the number of a null network's draw, or None for a baseline."""
-    if record.draw is not None:
-        return Head(("draw", record.draw), record.draw)
-    return Head(("seed", -1 if record.seed is None else record.seed), record.seed)
-
-
-def place_heads(record: Record, reference: Collection[str]) -> tuple[Head, Head]:
-    """The first two heads of a row: the game, and where the policy is from, "" for none."""
-    if record.policy_sha256 is None or record.is_null_network:
-        return text_head(record.game), Head((2,), "")
-    is_reference = record.policy_sha256 in reference
-    return text_head(record.game), Head((0,), REFERENCE) if is_reference else Head((1,), HERE)
+_HEADS: dict[str, Callable[[Record], Head]] = {
+    "game": lambda record: Head((record.game,), record.game),
+    "states": _states_head,
+    "N": lambda record: number_head(record.num_states),
+    "T": lambda record: number_head(record.temperature),
+    "episodes": lambda record: number_head(record.episodes),
+    "method": lambda record: policy_head(name_of(record)),
+    "player": lambda record: policy_head(name_of(record)),
+    "against": lambda record: policy_head(PolicyName(record.compared_with or "", record.compared_variant)),
+}
+NO_SEED = Head(("seed", -1), None)
 
 
 class Rows:
     """Cells by key, seed and column. A key has a Head for each index column; the first is the game."""
 
-    def __init__(self, *index: str) -> None:
-        """`index` names the columns that a key fills: "game", "policies" and others; earlier ones sort first."""
-        self._index = index
-        self._cells: dict[Key, dict[Head, dict[str, Cell]]] = defaultdict(lambda: defaultdict(dict))
+    def __init__(self, reference: Collection[str], *index: str) -> None:
+        """`index` names the columns of a key: "game", "policies" and others of `_HEADS`; earlier ones sort first.
 
-    def put(self, key: Key, seed: Head, column: str, cell: Cell) -> None:
+        `reference` holds the hashes of the reference policies.
+        """
+        self._reference = reference
+        self._index = index
+        self._cells: dict[tuple[Head, ...], dict[Head, dict[str, Cell]]] = defaultdict(lambda: defaultdict(dict))
+
+    def add(self, record: Record, column: str, cell: Cell, **heads: Head) -> None:
+        """Set a cell in the row of a record; `heads` replace those that the record gives."""
+        known = {"policies": self._place(record), **heads}
+        seed = NO_SEED if record.seed is None else Head(("seed", record.seed), record.seed)
+        if record.draw is not None:
+            seed = Head(("draw", record.draw), record.draw)
+        key = tuple(known[name] if name in known else _HEADS[name](record) for name in self._index)
+        self.put(key, known.get("seed", seed), column, cell)
+
+    def put(self, key: tuple[Head, ...], seed: Head, column: str, cell: Cell) -> None:
         """Set a cell. A second value for a cell does not replace the first; a note tells of it."""
         cells = self._cells[key][seed]
         found = cells.setdefault(column, cell)
         if (found.value, found.low, found.high) != (cell.value, cell.low, cell.high):
             cells[column] = Cell(found.value, found.low, found.high, f"with other settings also {cell.value}")
+
+    def _place(self, record: Record) -> Head:
+        if record.policy_sha256 is None or record.is_null_network:
+            return Head((2,), "")
+        return Head((0,), REFERENCE) if record.policy_sha256 in self._reference else Head((1,), HERE)
 
     def table(self, name: str, title: str, columns: Sequence[Column], notes: Sequence[str] = ()) -> Table:
         """Keys in order, for each a row for every seed, and where there are several seeds a row for their spread.

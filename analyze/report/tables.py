@@ -13,20 +13,9 @@ from rich.console import Console
 
 from analyze.report.formats import Cell, Column, Table, print_table
 from analyze.report.literature import paper_difference, paper_number
-from analyze.report.names import PolicyName, metric_name, name_of, states_of
+from analyze.report.names import metric_name, name_of, states_of
 from analyze.report.return_tables import returns_table
-from analyze.report.row_builder import (
-    Head,
-    Rows,
-    cell_of,
-    interval_notes,
-    measured_column,
-    number_head,
-    place_heads,
-    policy_head,
-    seed_head,
-    states_head,
-)
+from analyze.report.row_builder import Head, Rows, cell_of, interval_notes, measured_column, number_head
 from nrmap.maps.differences import DIFFERENCE
 from nrmap.maps.kinds import KINDS
 from nrmap.support.records import Record
@@ -70,7 +59,7 @@ def _paper_table(
     chosen = [record for record in measured if record.temperature in (None, headline[record.game])]
     others = {r.temperature for r in measured if r.temperature is not None} - set(headline.values())
     columns: list[Column] = []
-    rows = Rows("game", "policies", "states", "N", "T")
+    rows = Rows(reference, "game", "policies", "states", "N", "T")
     for kind in paper_kinds:
         heading = metric_name(metric, kind)
         of_kind = [record for record in chosen if record.map_kind == kind]
@@ -82,9 +71,8 @@ def _paper_table(
             columns += [column, paper] if any(_paper_cell(record).value for record in mine) else [column]
             for record in mine:
                 temperature = number_head(headline[record.game])
-                row = (*place_heads(record, reference), states_head(record), number_head(record.num_states))
-                rows.put((*row, temperature), seed_head(record), column.key, cell_of(record))
-                rows.put((*row, temperature), seed_head(record), paper.key, _paper_cell(record))
+                rows.add(record, column.key, cell_of(record), T=temperature)
+                rows.add(record, paper.key, _paper_cell(record), T=temperature)
     elsewhere = f"Maps at T = {', '.join(f'{t:g}' for t in sorted(others))}: see “{table_of_all}”."
     return rows.table(name, title, columns, [*interval_notes(chosen), *([elsewhere] if others else [])])
 
@@ -179,19 +167,14 @@ def _rows_of_maps(cells: Sequence[tuple[Record, Cell]], reference: Collection[st
     temperatures: dict[tuple[Any, ...], set[float | None]] = defaultdict(set)
     for record, _ in cells:
         temperatures[_maps_of(record)].add(record.temperature)
-    rows = Rows("game", "states", "N", "T", "policies", "method", *(["against"] if against else []))
+    rows = Rows(reference, "game", "states", "N", "T", "policies", "method", *(["against"] if against else []))
     for record, cell in cells:
-        game, place = place_heads(record, reference)
-        policies, seed = [policy_head(record)], seed_head(record)
-        if record.compared_with is not None:
-            other = PolicyName(record.compared_with, record.compared_variant)
-            policies.append(Head(other.rank, other.title))
-            seed = Head(("seed", math.inf), "all") if record.seed is None else seed
+        over_seeds = {"seed": Head(("seed", math.inf), "all")} if against and record.seed is None else {}
         own = {record.temperature} if record.temperature is not None else temperatures[_maps_of(record)] - {None}
         for temperature in own or {None}:
-            states = (states_head(record), number_head(record.num_states), number_head(temperature))
-            rows.put((game, *states, place, *policies), seed, record.metric_key, cell)
-            rows.put((game, *states, place, *policies), seed, f"{record.metric_key} paper", _paper_cell(record))
+            heads = {"T": number_head(temperature), **over_seeds}
+            rows.add(record, record.metric_key, cell, **heads)
+            rows.add(record, f"{record.metric_key} paper", _paper_cell(record), **heads)
     return rows
 
 
