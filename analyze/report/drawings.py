@@ -57,7 +57,9 @@ class GameSource:
     def runs(self) -> list[Run]:
         """The trainings that have curves."""
         return [
-            Run(one.name, one.curves, _steps_before(one.settings)) for one in self.trainings if one.curves is not None
+            Run(training.name, training.curves, _steps_before(training.settings))
+            for training in self.trainings
+            if training.curves is not None
         ]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analyze.report.charts import Curve, ReferenceLine, Series, draw_curves, draw_lines
+from analyze.report.charts import RECENT, Curve, ReferenceLine, Series, draw_curves, draw_lines
 from analyze.report.figure_files import Panel
 from analyze.report.names import PolicyName, method_styles
 from analyze.report.panels import of_most_episodes, panel_of
@@ -56,11 +56,11 @@ def curve_panels(runs: Sequence[Run], records: Sequence[Record]) -> list[Panel]:
             curves.append(Curve(run.name.short, run.steps_before + steps, returns, colours[run.name.group]))
     panels = []
     if curves:
-        baselines = of_most_episodes(one for one in select(records, metric="return_mean") if one.is_baseline)
+        baselines = of_most_episodes(record for record in select(records, metric="return_mean") if record.is_baseline)
         best = max((record.value or 0.0 for record in baselines), default=None)
         marks = [] if best is None else [ReferenceLine("best baseline", best)]
-        ends = "; ".join(f"{curve.label} ends at {curve.returns[-20:].mean():.2f}" for curve in curves)
-        title = "Training returns, mean of the last 20 episodes"
+        ends = "; ".join(f"{curve.label} ends at {curve.returns[-RECENT:].mean():.2f}" for curve in curves)
+        title = f"Training returns, mean of the last {RECENT} episodes"
         panels.append(panel_of(draw_curves, title, f". {ends}", curves=curves, marks=marks))
     for key, title in DIAGNOSTICS.items():
         lines = []

@@ -130,11 +130,11 @@ def _without_superseded(results: Sequence[Result], problems: list[str]) -> list[
     def subject(result: Result) -> tuple[object, ...]:
         return result.policy_sha256, result.first.states_from, result.states_sha256, str(result.protocol)
 
-    old = [one for one in results if one.is_of_maps and one.inputs.get("version") != VERSIONS["maps"]]
-    current = {subject(one) for one in results if one.is_of_maps and one not in old}
-    superseded = [one for one in old if subject(one) in current]
-    problems += [f"{one.folder}: left out, this version has made the same maps anew" for one in superseded]
-    return [one for one in results if one not in superseded]
+    old = [result for result in results if result.is_of_maps and result.inputs.get("version") != VERSIONS["maps"]]
+    current = {subject(result) for result in results if result.is_of_maps and result not in old}
+    superseded = [result for result in old if subject(result) in current]
+    problems += [f"{result.folder}: left out, this version has made the same maps anew" for result in superseded]
+    return [result for result in results if result not in superseded]
 
 
 def read_maps(path: Path) -> EpisodeMaps:

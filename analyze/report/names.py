@@ -83,7 +83,9 @@ class PolicyName:
         known = list(_METHODS)
         place = len(known) + (self.method in BASELINES) + 2 * self.is_null_network
         words = (self.variant or "", self.protocol or "", self.source_method or "")
-        numbers = (number for one in (self.source_seed, self.seed, self.draw) for number in (one is None, one or 0))
+        numbers = (
+            number for value in (self.source_seed, self.seed, self.draw) for number in (value is None, value or 0)
+        )
         return (known.index(self.method) if self.method in known else place), self.method, *words, *numbers
 
     def _described(self, base: str | None, random_on: str) -> str:
@@ -113,7 +115,7 @@ def name_of(record: Record) -> PolicyName:
 
 def policies_of(records: Iterable[Record]) -> list[PolicyName]:
     """Every policy that was measured, in order, without the baselines."""
-    return sorted({name_of(one) for one in records if not one.is_baseline}, key=lambda name: name.rank)
+    return sorted({name_of(record) for record in records if not record.is_baseline}, key=lambda name: name.rank)
 
 
 def policy_order(record: Record) -> tuple[Any, ...]:
@@ -275,7 +277,7 @@ def glossary(records: Iterable[Record]) -> dict[str, MetricName]:
     """The names of all measured metrics that have a meaning, by the metric's key, kind by kind."""
     measured = {(record.map_kind, record.metric): record.metric_key for record in records}
     kinds = [(kind, metric) for kind in KINDS for metric in _OF_MAPS] + [(None, metric) for metric in _OTHERS]
-    return {measured[one]: metric_name(one[1], one[0]) for one in kinds if one in measured}
+    return {measured[pair]: metric_name(pair[1], pair[0]) for pair in kinds if pair in measured}
 
 
 def metric_name(metric: str, map_kind: str | None = None) -> MetricName:

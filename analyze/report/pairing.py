@@ -44,10 +44,10 @@ def with_differences(found: Found) -> Found:
     )
 
 
-def _difference_factory(one: Record, base: PolicyName, **fields: Any) -> RecordFactory:
+def _difference_factory(record: Record, base: PolicyName, **fields: Any) -> RecordFactory:
     """Makes records of `one`'s policy and states, compared with `base`."""
     names = ("game", "method", "seed", "variant", "policy_sha256", "states_from", "states_set", "protocol")
-    shared = {name: getattr(one, name) for name in names}
+    shared = {name: getattr(record, name) for name in names}
     return partial(Record, **shared | {"compared_with": base.method, "compared_variant": base.variant} | fields)
 
 
@@ -57,7 +57,9 @@ def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
         if result.maps is not None and result.is_of_maps and not result.first.is_null_network:
             groups[_shared(result, found)].append(result)
     for group in groups.values():
-        bases, others = ([one for one in group if (one.first.method == BASE) is wanted] for wanted in (True, False))
+        bases, others = (
+            [result for result in group if (result.first.method == BASE) is wanted] for wanted in (True, False)
+        )
         files = _Files(found.outputs, problems)
         for other, base in product(others, bases):
             maps, base_maps, states = files.maps(other), files.maps(base), files.states(base)

@@ -200,7 +200,7 @@ def return_panels(records: Sequence[Record]) -> list[Panel]:
     best = best_constant_action(means)
     marks = [ReferenceLine(f"best constant action ({name_of(best).title})", best.value or 0.0)] if best else []
     panels = []
-    for condition in sorted({condition_of(record) for record in means}, key=lambda one: one.rank):
+    for condition in sorted({condition_of(record) for record in means}, key=lambda condition: condition.rank):
         mine = [record for record in means if condition_of(record) == condition]
         rows = _rows(mine, lambda record: returns[name_of(record), condition_of(record), record.episodes])
         panels.append(
@@ -245,7 +245,9 @@ def gap_panels(records: Sequence[Record]) -> list[Panel]:
     """Quantiles of the Q-gap over the states of whole clean episodes, and over those of the maps."""
     gaps = of_most_episodes(select(records, metric="q_gap_quantile"))
     panels = []
-    for states in sorted({states_of(record) for record in gaps}, key=lambda one: (one.states_from != "", one.rank)):
+    for states in sorted(
+        {states_of(record) for record in gaps}, key=lambda states: (states.states_from != "", states.rank)
+    ):
         mine = [record for record in gaps if states_of(record) == states]
         styles = method_styles(policies_of(mine))
         quantiles: dict[PolicyName, dict[float, float]] = {name: {} for name in policies_of(mine)}

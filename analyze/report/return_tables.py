@@ -31,7 +31,9 @@ def returns_table(records: Sequence[Record], *, reference: Collection[str] = ())
     conditions = sorted({(condition_of(record), record.episodes) for record in chosen}, key=_rank)
     columns: list[Column] = []
     for condition, episodes in conditions:
-        measured = {one.metric for one in chosen if (condition_of(one), one.episodes) == (condition, episodes)}
+        measured = {
+            record.metric for record in chosen if (condition_of(record), record.episodes) == (condition, episodes)
+        }
         group = f"{condition.label} ({counted(episodes or 0, 'episode')})"
         columns += [
             measured_column(metric, _key(metric, condition, episodes), group=group)
@@ -45,16 +47,16 @@ def returns_table(records: Sequence[Record], *, reference: Collection[str] = ())
             cell = Cell(cell.value, cell.low, cell.high, _VACUOUS_NOTE)
         rows.add(record, _key(record.metric, condition_of(record), record.episodes), cell)
     sources: dict[str, list[str]] = defaultdict(list)
-    for one in PUBLISHED_RETURNS:
-        same = Condition(one.attack or "clean", one.attack_steps, one.attack_epsilon)
+    for published in PUBLISHED_RETURNS:
+        same = Condition(published.attack or "clean", published.attack_steps, published.attack_epsilon)
         fitting = [count for condition, count in conditions if condition == same]
-        if fitting and any(record.game == one.game for record in chosen):
-            player = Head((99, one.source, one.agent), f"published: {one.agent}")
-            note = None if one.attack == "clean" else _PUBLISHED_ATTACK_NOTE
-            key = (Head((one.game,), one.game), Head((3,), PUBLISHED), player)
-            rows.put(key, NO_SEED, _key(one.metric, same, fitting[-1]), Cell(one.printed, note=note))
-            if one.agent not in sources[one.source]:
-                sources[one.source].append(one.agent)
+        if fitting and any(record.game == published.game for record in chosen):
+            player = Head((99, published.source, published.agent), f"published: {published.agent}")
+            note = None if published.attack == "clean" else _PUBLISHED_ATTACK_NOTE
+            key = (Head((published.game,), published.game), Head((3,), PUBLISHED), player)
+            rows.put(key, NO_SEED, _key(published.metric, same, fitting[-1]), Cell(published.printed, note=note))
+            if published.agent not in sources[published.source]:
+                sources[published.source].append(published.agent)
     attacks = {condition.attack for condition, _ in conditions}
     notes = [*interval_notes(chosen), *([_ATTACK_NOTE] if attacks & {"fgsm", "pgd"} else [])]
     notes += [_GWC_NOTE] if WORST_CASE in attacks else []
@@ -65,7 +67,7 @@ def returns_table(records: Sequence[Record], *, reference: Collection[str] = ())
 def _proves_nothing(record: Record, records: Sequence[Record]) -> bool:
     """Whether the bounds behind a greedy worst case certify no state at its radius."""
     same = {name: getattr(record, name) for name in ("game", "policy_sha256", "protocol", "attack_epsilon")}
-    rates = [one.value for one in select(records, metric="certified_rate", **same)]
+    rates = [record.value for record in select(records, metric="certified_rate", **same)]
     return bool(rates) and not any(rates)
 
 
@@ -102,8 +104,8 @@ def q_gap_table(records: Sequence[Record], *, reference: Collection[str] = ()) -
     return rows.table("q-gaps", "Q-gap, the lead of the greedy action: quantiles over states", columns)
 
 
-def _rank(one: tuple[Condition, int | None]) -> tuple[Any, ...]:
-    return *one[0].rank, one[1] or 0
+def _rank(pair: tuple[Condition, int | None]) -> tuple[Any, ...]:
+    return *pair[0].rank, pair[1] or 0
 
 
 def _key(metric: str, condition: Condition, episodes: int | None) -> str:

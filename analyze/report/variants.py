@@ -22,13 +22,15 @@ def differences(variants: Sequence[Mapping[str, str]]) -> list[str]:
 
     One setting if it alone tells them apart, else two if no more differ, else "".
     """
-    keys = list(dict.fromkeys(key for one in variants for key in one))
-    differing = [key for key in keys if len({one.get(key) for one in variants}) > 1]
-    distinct = len({json.dumps(one, sort_keys=True) for one in variants})
-    alone = [key for key in differing if len({one.get(key) for one in variants}) == distinct]
+    keys = list(dict.fromkeys(key for settings in variants for key in settings))
+    differing = [key for key in keys if len({settings.get(key) for settings in variants}) > 1]
+    distinct = len({json.dumps(settings, sort_keys=True) for settings in variants})
+    alone = [key for key in differing if len({settings.get(key) for settings in variants}) == distinct]
     alone.sort(key=lambda key: (not key.startswith("regulariser."), key != "steps"))
     chosen = alone[:1] or (differing if len(differing) <= 2 else [])
-    return [", ".join(f"{key.rpartition('.')[2]}={one.get(key, 'none')}" for key in chosen) for one in variants]
+    return [
+        ", ".join(f"{key.rpartition('.')[2]}={settings.get(key, 'none')}" for key in chosen) for settings in variants
+    ]
 
 
 # Settings that files of older trainings lack, by name, and the value in force then.
@@ -50,12 +52,12 @@ def with_variants(trainings: list[Training]) -> list[Training]:
     variants: dict[str, str] = {}
     for alike in groups.values():
         flat = [flattened(training.settings) for training in alike]
-        names = {key: key.rpartition(".")[2] for one in flat for key in one}
+        names = {key: key.rpartition(".")[2] for settings in flat for key in settings}
         flat = [
-            {key: one.get(key, _DEFAULTS.get(names[key], "none")) for key in names if names[key] != "seed"}
-            for one in flat
+            {key: settings.get(key, _DEFAULTS.get(names[key], "none")) for key in names if names[key] != "seed"}
+            for settings in flat
         ]
-        if any(one != flat[0] for one in flat):
+        if any(settings != flat[0] for settings in flat):
             for training, text in zip(alike, differences(flat), strict=True):
                 variants[training.folder] = text or f"run {Path(training.folder).name[:6]}"
     return [replace(training, variant=variants.get(training.folder)) for training in trainings]
@@ -89,7 +91,7 @@ def told_apart(results: Sequence[Result], trainings: Sequence[Training]) -> list
             # A pool is shared by all policies of a seed.
             sets[where, sha256 if first.states_from == "own" else first.seed, sha256 in reference].add(states)
             owners.setdefault(states, first)
-    ambiguous = {one for group in (*policies.values(), *sets.values()) if len(group) > 1 for one in group}
+    ambiguous = {sha256 for group in (*policies.values(), *sets.values()) if len(group) > 1 for sha256 in group}
     protocols: dict[str, str] = {}
     for group in alike.values():
         texts = differences([result.protocol for result in group])
