@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import logging
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -83,7 +84,9 @@ def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> N
     try:
         hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(task)()
         if not any(argument.startswith("-") and argument not in ("-m", "--multirun") for argument in sys.argv):
-            print(f"page of all results: {report_command(sys.argv)}", file=sys.stderr)
+            folders = [argument.partition("=")[2] for argument in arguments if argument.startswith("outputs=")]
+            outputs = ["--outputs", folders[-1].strip("'")] if folders else []
+            print(f"page of all results: {shlex.join(['python', '-m', 'analyze.report', *outputs])}", file=sys.stderr)
     except JobFailedError as error:
         for line in failures_since(begun, Path(error.sweep_folder)) or [str(error)]:
             print(f"error: {line}", file=sys.stderr)
@@ -183,14 +186,6 @@ def with_absolute_outputs(arguments: Sequence[str]) -> list[str]:
         if value and not any(symbol in value for symbol in "'\"$,[{"):  # syntax of Hydra
             changed[index] = _absolute_outputs(value)
     return changed
-
-
-def report_command(arguments: Sequence[str]) -> str:
-    """The command that builds the page of the results under the `outputs` of a command line."""
-    given = [value for key, _, value in (argument.partition("=") for argument in arguments) if key == "outputs"]
-    outputs = (given or ["outputs"])[-1]
-    default = outputs == _absolute_outputs("outputs").partition("=")[2]
-    return f"python -m analyze.report{'' if default else f' --outputs {outputs}'}"
 
 
 def _absolute_outputs(folder: str) -> str:

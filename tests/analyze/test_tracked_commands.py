@@ -38,7 +38,6 @@ EVALUATION = (
 class Tracked:
     """The folders of trainings and of analyses (by game and temperature)."""
 
-    home: Path
     outputs: Path
     trainings: dict[str, Path]  # the vanilla training of each game
     policies: dict[Path, bytes]  # their policy files as they were trained
@@ -72,7 +71,7 @@ def tracked(tmp_path_factory):
     for path in outputs.glob("maps/*/ddqn/seed0/*/metrics.json"):
         analyses[path.parts[-5], *read_json(path)["settings"]["temperatures"]] = path.parent
     trainings = {path.parts[-4]: path for path in outputs.glob("train/*/ddqn/seed0/*")}
-    return Tracked(place / "home", outputs, trainings, policies, analyses)
+    return Tracked(outputs, trainings, policies, analyses)
 
 
 def only_part(folder):
@@ -170,13 +169,3 @@ def test_the_dashboard_shows_what_runs_hold(tracked):
     undefined = tuple(f"{null}_{kind}_" for null in NULL_NETWORKS for kind in ("kmap", "flip_map"))
     assert {name for name in beside if not name.startswith(undefined)} <= numbers
     assert {key for panel in panels["Maps"] for key in panel["mediaKeys"]} | {"records"} <= media
-
-
-def test_curves_have_the_agent_step_as_their_axis(tracked):
-    axes = [metric.get("step_metric") for metric in records_of(only_part(tracked.trainings["Pong"]), "metric")]
-    assert axes == [None, "agent_step"]
-    assert records_of(only_part(tracked.analyses["Pong", 1.0]), "metric") == []
-
-
-def test_wandb_writes_nothing_to_the_home_folder(tracked):
-    assert [path for path in tracked.home.rglob("*") if "wandb" in str(path.relative_to(tracked.home))] == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, commands_in
 
-from conf.entry import _check_choices, _let_children_import_the_clone, report_command, with_absolute_outputs
+from conf.entry import _check_choices, _let_children_import_the_clone, with_absolute_outputs
 from conf.failures import JobFailedError
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError
@@ -100,6 +100,8 @@ def test_jobs_that_differ_in_any_setting_have_folders_of_their_own(sweep, tmp_pa
     assert finished.returncode == 0, finished.stderr
     logs = (tmp_path / "logs/train/Freeway/ddqn/seed0").glob("*/train.log")
     assert [path.parent.name for path in sorted(logs)] == ["0", "1"]
+    report = f"page of all results: python -m analyze.report --outputs {tmp_path}"
+    assert finished.stderr.splitlines()[-1] == report
 
 
 @pytest.mark.parametrize("mode", [["seed=0"], ["-m", "seed=0"], ["-m", "hydra/launcher=joblib", "seed=0"]])
@@ -114,6 +116,7 @@ def test_without_a_folder_outputs_is_in_the_current_one(mode: list[str], tmp_pat
         timeout=800, check=False,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.splitlines()[-1] == "page of all results: python -m analyze.report"
     assert done(here / "outputs") == {"done0"}
     assert (here / "outputs/logs/train/Freeway/ddqn/seed0").is_dir()
     assert {path.name for path in here.iterdir()} == {"outputs"}
@@ -125,8 +128,6 @@ def test_outputs_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert with_absolute_outputs(["--cfg", "job"]) == ["--cfg", "job", f"outputs='{tmp_path}/outputs'"]
     assert with_absolute_outputs(["outputs=a/b", "seed=0"]) == [f"outputs='{tmp_path}/a/b'", "seed=0"]
     assert with_absolute_outputs(["outputs=/a"]) == ["outputs='/a'"]
-    assert report_command(with_absolute_outputs(["-m", "seed=0"])) == "python -m analyze.report"
-    assert report_command(["outputs='/a b'"]) == "python -m analyze.report --outputs '/a b'"
     for kept in ("outputs='a b'", "outputs=${oc.env:HOME}/a", "outputs=a,b"):
         assert with_absolute_outputs([kept]) == [kept]
 

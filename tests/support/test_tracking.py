@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wandb
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 from PIL import Image
 from wandb_files import KEY, artifacts_of, forget_account, parts, records_of, rows_of, summary_of, table_of, tracked
 from wandb_server import server_with_account
@@ -238,13 +236,6 @@ except NrmapError as error:
 def test_a_bad_setting_is_an_error(settings, message):
     with pytest.raises(NrmapError, match=f"^{message}"):
         TrackingSpec(**settings)
-
-
-@pytest.mark.parametrize("mode", ["auto", "online", "offline", "disabled"])
-def test_every_yaml_is_a_spec(mode):
-    with initialize_config_module("conf", version_base="1.3"):
-        values = OmegaConf.to_container(compose(overrides=[f"+wandb={mode}"]).wandb)
-    assert TrackingSpec(**values) == TrackingSpec(mode=mode, tags=[])
 
 
 # Failures.
