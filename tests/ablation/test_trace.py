@@ -236,6 +236,7 @@ def parts_of(network: Callable[[Tensor], Tensor]) -> NetworkParts:
     return trace(Agent(network, SHAPE, input_scale=1.0).forward, random_states(3, *SHAPE))
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("kind", AFFINE_BEHIND_RELU + OTHERS)
 @torch.no_grad()
 def test_every_form_is_ablated_exactly(kind):

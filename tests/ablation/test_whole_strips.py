@@ -56,7 +56,7 @@ def deep_agent() -> Agent:
 
 
 def inputs_of_strips(agent: Agent, spec: AblationSpec, states: int) -> tuple[list[CleanLayer], CleanHidden, Tensor]:
-    """What the engine computes for `states` random states before its strips."""
+    """The inputs of the strips for `states` random states."""
     engine = engine_for(agent, spec)
     seen = torch.randint(256, (states, *SIZE), dtype=torch.uint8)
     pre_activations, hidden = engine._parts.pre_activations(seen)
