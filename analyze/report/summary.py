@@ -1,10 +1,11 @@
 """The page's summary of the paper's finding, in sentences computed from the records."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from analyze.report.formats import counted, format_number
 from analyze.report.literature import paper_number
-from analyze.report.names import PolicyName, condition_of, metric_name, name_of, policy_order, states_of
+from analyze.report.names import PolicyName, StatesName, condition_of, metric_name, name_of, policy_order, states_of
 from analyze.report.panels import best_constant_action, of_most_episodes
 from nrmap.maps.differences import DIFFERENCE
 from nrmap.support.records import Record, select
@@ -14,11 +15,11 @@ LEADS = {"Freeway": 3.0}
 
 
 def glance(records: Sequence[Record], differences: Sequence[Record] = ()) -> list[str]:
-    """Sentences on one game: sparsity of every method against the vanilla one, and returns against constant actions.
+    """Sentences on one game: sparsity against the vanilla method, the grid, and returns against constant actions.
 
     A policy counts as above the best constant action if its whole interval is, and its mean by `LEADS` or more.
     """
-    return [*_sparsity(records, differences), *_returns(records)]
+    return [*_sparsity(records, differences), *_grid(records), *_returns(records)]
 
 
 def _sparsity(records: Sequence[Record], differences: Sequence[Record]) -> Iterator[str]:
@@ -46,6 +47,21 @@ def _sparsity(records: Sequence[Record], differences: Sequence[Record]) -> Itera
                 ]
                 sentence = _comparison(pairs, vanilla, group, where, here[0].game)
                 yield " ".join([sentence, *_differences(mine, vanilla)])
+
+
+def _grid(records: Sequence[Record]) -> Iterator[str]:
+    """The grid of KMAP for every set of states: mean, smallest and largest value over the seeds of each method."""
+    grids = [r for r in select(records, metric="grid_excess", map_kind="kmap") if not r.is_part and r.value is not None]
+    values: dict[tuple[StatesName, int], dict[PolicyName, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in sorted(grids, key=policy_order):
+        if not record.is_null_network:
+            values[states_of(record), record.num_states or 0][name_of(record).group].append(record.value or 0.0)
+    for (states, num_states), groups in sorted(values.items(), key=lambda item: (item[0][0].rank, item[0][1])):
+        texts = [f"{g.title} {sum(v) / len(v):.2f} ({min(v):.2f} – {max(v):.2f})" for g, v in groups.items()]
+        yield (
+            f"Grid of KMAP on {states.label}, N = {num_states}, about 1 without a grid; "
+            f"mean and range over seeds: {'; '.join(texts)}."
+        )
 
 
 def _comparison(

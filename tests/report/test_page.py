@@ -4,6 +4,7 @@ import base64
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from html_page import Page, Tables
@@ -204,6 +205,11 @@ def test_the_glance_counts_seeds_and_does_not_count_what_is_undefined():
         "both are defined; S(K) is undefined in 1. In the paper it is sparser: 20.4641 against 53.7272."
     )
     assert len(texts) == 1
+    grids = [replace(record, metric="grid_excess", value=record.seed + 1.5) for record in records]
+    assert glance([*records, *grids])[1:] == [
+        "Grid of KMAP on own states, N = 8, about 1 without a grid; mean and range over seeds: "
+        "DDQN (vanilla) 3.00 (1.50 – 4.50); SA-DDQN (adversarial) 3.00 (1.50 – 4.50)."
+    ]
 
 
 @pytest.mark.parametrize(
