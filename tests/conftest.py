@@ -1,5 +1,6 @@
 """What the tests share: one torch thread, and the smallest training settings that still do everything."""
 
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -124,6 +125,12 @@ def outputs(tmp_path_factory, tiny_settings):
     write_example(folder, tiny_settings(), SMALL)
     ensure_report(folder)
     return folder
+
+
+@pytest.fixture
+def copied(tmp_path, outputs):
+    """A copy of `outputs`, without the report, for a test to change."""
+    return shutil.copytree(outputs, tmp_path / "outputs", ignore=shutil.ignore_patterns("report"))
 
 
 @pytest.fixture(scope="session")

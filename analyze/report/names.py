@@ -1,5 +1,6 @@
 """Labels of policies, attacks, states and metrics: the only place that makes them from the fields of records."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -210,64 +211,32 @@ class MetricName:
     meaning: str
 
 
-# Title, LaTeX, digits (None for those of the kind's sparsity) and meaning; @ stands for the kind of map.
-_OF_MAPS: dict[str, tuple[str, str, int | None, str]] = {
-    "sparsity": (
-        "S(@)", "S(@)", None,
-        "‖M‖₁ / ‖M‖₂ of @ (eq. 9), from 1 for one pixel to √pixels for a flat map; smaller is sparser.",
-    ),
-    "sparsity_difference": (
-        "ΔS(@)", r"\Delta S(@)", None,
-        "S of @ of a method minus S of @ of another: below 0 the first is sparser.",
-    ),
-    "effective_pixels": (
-        "S²(@)", "S^2(@)", 0, "S² of @: the number of pixels of a flat map that is as sparse."
-    ),
-    "map_entropy": (
-        "entropy(@)", r"\mathrm{entropy}(@)", 4,
-        "−Σ p log p in nats, p the softmax of @ over its pixels (UAI 2021, eq. 8), of the sum over states: it "
-        "changes with N and with the scale of the rewards.",
-    ),
-    "relative_map_entropy": (
-        "entropy(@/max)", r"\mathrm{entropy}(@/\max)", 4,
-        "The same of @ divided by its largest magnitude, which does not change with N alone.",
-    ),
-    "grid_excess": (
-        "grid(@)", r"\mathrm{grid}(@)", 2,
-        "Spectral energy of @ at the multiples of 1/8 cycle per pixel along both axes, over the mean of the "
-        "neighbouring frequencies: about 1 without a grid.",
-    ),
-    "grid_p_value": (
-        "p(@)", "p(@)", 3,
-        "Fraction of random maps with the spectrum of @, but without the grid, whose grid number is as large.",
-    ),
-    "grid_null_quantile": (
-        "grid(@) null", r"\mathrm{grid}(@) null", 2, "Quantiles of the grid number over those random maps."
-    ),
-    "grid_crop_quantile": (
-        "grid(@) crop", r"\mathrm{grid}(@) crop", 2, "Quantiles of the grid number over crops at random places of @."
-    ),
+_ENTROPY = "−Σ p log p in nats, p the softmax of @ over its pixels (UAI 2021, eq. 8)"
+_GRID = "Spectral energy of @ at the multiples of 1/8 cycle per pixel along both axes"
+_GWC = (
+    "GWC, the greedy worst case, takes the lowest-Q action that the bounds cannot rule out inside the ball: its flips "
+    "bound those of any attack on the same states from above."
+)
+# Title, digits (None: those of the kind of map) and meaning; @ stands for the kind of map.
+_OF_MAPS: dict[str, tuple[str, int | None, str]] = {
+    "sparsity": ("S(@)", None, "‖M‖₁ / ‖M‖₂ of @ (eq. 9), from 1 for one pixel to √pixels for a flat map."),
+    "sparsity_difference": ("ΔS(@)", None, "S of @ of a method minus that of another; below 0 it is sparser."),
+    "effective_pixels": ("S²(@)", 0, "S² of @: the number of pixels of a flat map that is as sparse."),
+    "map_entropy": ("entropy(@)", 4, f"{_ENTROPY}; it changes with N and the scale of rewards."),
+    "relative_map_entropy": ("entropy(@/max)", 4, "The same of @ over its largest value."),
+    "grid_excess": ("grid(@)", 2, f"{_GRID}, over that of the neighbouring frequencies; 1 without a grid."),
+    "grid_p_value": ("p(@)", 3, "Fraction of random maps with the spectrum of @ but no grid that exceed its number."),
+    "grid_null_quantile": ("grid(@) null", 2, "Quantiles of the grid number over those random maps."),
+    "grid_crop_quantile": ("grid(@) crop", 2, "Quantiles of the grid number over random crops of @."),
 }  # fmt: skip
-_OTHERS = {
-    "return_mean": (
-        "return", 2,
-        "Mean undiscounted return of whole greedy episodes, unclipped. GWC, the greedy worst case, takes the lowest-Q "
-        "action that the bounds cannot rule out inside the ball.",
-    ),
+_OTHERS: dict[str, tuple[str, int, str]] = {
+    "return_mean": ("return", 2, "Mean undiscounted, unclipped return of whole greedy episodes."),
     "return_std": ("std", 2, "Standard deviation of the return over episodes (n − 1)."),
-    "return": ("return", 2, "Undiscounted return of one greedy episode, unclipped."),
-    "flip_rate": (
-        "flips", 4,
-        "Fraction of states where the attack changes the greedy action: a lower bound on weakness. Under GWC: where "
-        "the bounds cannot rule out an action of lower Q, an upper bound for any attack on the same states.",
-    ),
-    "certified_rate": (
-        "certified", 4, "Fraction of states where proofs show that no point of the ball changes the greedy action."
-    ),
+    "return": ("return", 2, "Undiscounted, unclipped return of one greedy episode."),
+    "flip_rate": ("flips", 4, f"Fraction of states where the attack changes the greedy action. {_GWC}"),
+    "certified_rate": ("certified", 4, "Fraction of states with a proof that no point of the ball changes the action."),
     "action_share": ("fraction", 4, "Fraction of the states in which the greedy policy takes the action."),
-    "q_gap_quantile": (
-        "Q-gap", 4, "Quantile over states of Q(s, a*) − max over the other actions: how clear a decision is."
-    ),
+    "q_gap_quantile": ("Q-gap", 4, "Quantile over states of Q(s, a*) − max over the other actions."),
     "flip_pair_rate": ("flip pairs", 6, "Fraction of (state, pixel) pairs whose ablation changes the greedy action."),
     "tie_pair_rate": ("tie pairs", 6, "Fraction of (state, pixel) pairs whose greedy action is left to rounding."),
 }  # fmt: skip
@@ -283,10 +252,11 @@ def glossary(records: Iterable[Record]) -> dict[str, MetricName]:
 def metric_name(metric: str, map_kind: str | None = None) -> MetricName:
     """The names of a metric; an unknown one is called by its own."""
     if map_kind in KINDS and metric in _OF_MAPS:
-        title, latex, digits, meaning = _OF_MAPS[metric]
+        title, digits, meaning = _OF_MAPS[metric]
         kind = KINDS[map_kind]
         meaning = meaning.replace("@", f"the {kind.title}" if kind.title.endswith(" map") else kind.title)
+        latex = re.sub(r"[a-z]{3,}", r"\\mathrm{\g<0>}", title).replace("Δ", r"\Delta ").replace("²", "^2")
         digits = kind.digits if digits is None else digits
         return MetricName(title.replace("@", kind.symbol), f"${latex.replace('@', kind.latex)}$", digits, meaning)
-    title, digits, meaning = _OTHERS.get(metric, (metric.replace("_", " "), 4, ""))
-    return MetricName(title, title, digits, meaning)
+    title, some_digits, meaning = _OTHERS.get(metric, (metric.replace("_", " "), 4, ""))
+    return MetricName(title, title, some_digits, meaning)

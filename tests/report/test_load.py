@@ -82,23 +82,21 @@ def test_commands_for_missing_results_analyse_the_files_that_are_there(tmp_path,
     assert [policy.card.method for policy in files] == ["ddqn", "ddqn", "sa_ddqn", "sa_ddqn"]
 
 
-def test_files_that_cannot_be_read_are_named_and_the_rest_is_shown(tmp_path, outputs):
-    broken = tmp_path / "outputs"
-    shutil.copytree(outputs, broken, ignore=shutil.ignore_patterns("report"))
-    policy, *_ = sorted(broken.rglob("policy.safetensors"))
+def test_files_that_cannot_be_read_are_named_and_the_rest_is_shown(copied, tmp_path):
+    policy, *_ = sorted(copied.rglob("policy.safetensors"))
     policy.write_bytes(policy.read_bytes()[:100])
-    metrics, *_ = sorted((broken / "evaluation").rglob("metrics.json"))
+    metrics, *_ = sorted((copied / "evaluation").rglob("metrics.json"))
     content = read_json(metrics)
     write_json(metrics, content | {"schema": 99})
-    maps, *_ = sorted((broken / "maps").rglob("maps.npz"))
+    maps, *_ = sorted((copied / "maps").rglob("maps.npz"))
     maps.write_bytes(b"not a zip file")
-    (broken / "evaluation" / "metrics.json").mkdir()
-    found = find(broken)
+    (copied / "evaluation" / "metrics.json").mkdir()
+    found = find(copied)
     assert len(found.problems) == 3
     assert any("cannot read evaluation/metrics.json: Is a directory" in problem for problem in found.problems)
     assert "policy.safetensors is not a readable safetensors file" in found.problems[1] + found.problems[0]
     assert any("metrics schema 99" in problem for problem in found.problems)
-    _, problems = map_sets(game_sources(found)[0], broken)
+    _, problems = map_sets(game_sources(found)[0], copied)
     assert len(problems) == 1
     assert "maps.npz" in problems[0]
     assert not any(str(tmp_path) in problem for problem in (*found.problems, *problems))
@@ -122,47 +120,41 @@ def test_curves_of_another_form_are_named(tmp_path, tiny_settings, curves):
     assert str(path.parent.relative_to(tmp_path)) in problem
 
 
-def test_a_damaged_file_of_maps_or_states_is_left_out_and_the_page_says_which(tmp_path, outputs, monkeypatch):
-    broken = tmp_path / "outputs"
-    shutil.copytree(outputs, broken, ignore=shutil.ignore_patterns("report"))
+def test_a_damaged_file_of_maps_or_states_is_left_out_and_the_page_says_which(copied, monkeypatch):
     damaged = [
-        *(broken / "maps" / "Freeway" / "ddqn").rglob("maps.npz"),
-        broken / "states" / "Freeway" / "sa_ddqn0.npz",
+        *(copied / "maps" / "Freeway" / "ddqn").rglob("maps.npz"),
+        copied / "states" / "Freeway" / "sa_ddqn0.npz",
     ]
     for path in damaged:
         path.write_bytes(path.read_bytes()[:-100])
     monkeypatch.setattr(build, "save_sheet", lambda sheet, folder: folder / f"{sheet.name}.png")
-    page, _, _ = build.ensure_report(broken)
+    page, _, _ = build.ensure_report(copied)
     text = page.read_text()
     assert Page(text).mistakes == []
     told = [line for line in text.splitlines() if line.startswith("<li>") and "is not a readable" in line]
-    assert [str(path.relative_to(broken)) in line for path, line in zip(damaged, told, strict=True)] == [True, True]
+    assert [str(path.relative_to(copied)) in line for path, line in zip(damaged, told, strict=True)] == [True, True]
 
 
-def test_maps_that_are_not_finite_are_left_out(tmp_path, outputs):
-    tree = tmp_path / "outputs"
-    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
-    path, *_ = (tree / "maps" / "Freeway" / "ddqn").rglob("maps.npz")
+def test_maps_that_are_not_finite_are_left_out(copied):
+    path, *_ = (copied / "maps" / "Freeway" / "ddqn").rglob("maps.npz")
     maps, metadata = load_maps(path)
     save_maps(path, replace(maps, arrays={**maps.arrays, "kmap": np.full_like(maps["kmap"], np.inf)}), metadata)
-    sets, (problem,) = map_sets(game_sources(find(tree))[0], tree)
+    sets, (problem,) = map_sets(game_sources(find(copied))[0], copied)
     assert [one.name.method for one in sets] == ["sa_ddqn"]
-    assert problem == f"{path.relative_to(tree)}: NaN or infinite values in maps"
+    assert problem == f"{path.relative_to(copied)}: NaN or infinite values in maps"
 
 
-def test_reference_policies_have_rows_and_a_section_of_their_own(tmp_path, outputs, tiny_settings):
-    tree = tmp_path / "outputs"
-    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
-    (tree / "reference").mkdir()
-    shutil.move(tree / "train" / "Freeway", tree / "reference" / "Freeway")
-    layout = Layout(tree)
+def test_reference_policies_have_rows_and_a_section_of_their_own(copied, tiny_settings):
+    (copied / "reference").mkdir()
+    shutil.move(copied / "train" / "Freeway", copied / "reference" / "Freeway")
+    layout = Layout(copied)
     policy = load_policy(write_training(layout, tiny_settings(seed=0, steps=260)))
     states_path = layout.states(game="Freeway", identity="more")
     save_states(states_path, synthetic_states(policy, SMALL))
     write_maps(layout, policy, states_path, "own", SMALL)
     (control,) = null_networks(policy, "random_weights", 1, seed=0)
     write_maps(layout, control, states_path, "own", SMALL)
-    found = find(tree)
+    found = find(copied)
     assert len(found.reference) == 2
     reference, trained = game_sources(found)
     assert [reference.name, trained.name] == ["Freeway-reference", "Freeway"]
@@ -175,23 +167,21 @@ def test_reference_policies_have_rows_and_a_section_of_their_own(tmp_path, outpu
     assert {entry.name.method: entry.reference for entry in inventory(found)} == {"ddqn": False, "sa_ddqn": True}
 
 
-def test_values_from_reference_are_not_shown_twice_and_disagreement_is_told(tmp_path, outputs):
-    tree = tmp_path / "outputs"
-    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
-    source, *_ = sorted((tree / "evaluation" / "Freeway" / "ddqn").rglob("metrics.json"))
-    target = tree / "reference" / "Freeway" / "ddqn" / "metrics.json"
+def test_values_from_reference_are_not_shown_twice_and_disagreement_is_told(copied, outputs):
+    source, *_ = sorted((copied / "evaluation" / "Freeway" / "ddqn").rglob("metrics.json"))
+    target = copied / "reference" / "Freeway" / "ddqn" / "metrics.json"
     target.parent.mkdir(parents=True)
     shutil.copy(source, target)
     before = len(find(outputs).records)
-    assert len(find(tree).records) == before
-    assert find(tree).problems == ()
+    assert len(find(copied).records) == before
+    assert find(copied).problems == ()
     content = read_json(target)
     content["records"][0]["value"] += 1
     write_json(target, content)
-    found = find(tree)
+    found = find(copied)
     assert len(found.records) == before
     assert found.problems == (
-        f"reference/Freeway/ddqn: 1 of its values are not those of {source.parent.relative_to(tree)}, "
+        f"reference/Freeway/ddqn: 1 of its values are not those of {source.parent.relative_to(copied)}, "
         "which are shown in their place",
     )
 
@@ -217,10 +207,8 @@ def test_evaluations_of_another_version_are_left_out(tmp_path, outputs, monkeypa
     assert not any(record.attack for record in find(outputs).records)
 
 
-def test_maps_of_an_earlier_version_are_shown_until_they_are_made_anew(tmp_path, outputs):
-    tree = tmp_path / "outputs"
-    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
-    new, *_ = sorted((tree / "maps").rglob("metrics.json"))
+def test_maps_of_an_earlier_version_are_shown_until_they_are_made_anew(copied):
+    new, *_ = sorted((copied / "maps").rglob("metrics.json"))
     content = read_json(new)
     del content["inputs"]["version"]
     shutil.copytree(new.parent, new.parent.with_name("0123456789ab"))
@@ -228,12 +216,12 @@ def test_maps_of_an_earlier_version_are_shown_until_they_are_made_anew(tmp_path,
     for record in content["records"]:
         record["value"] = record["value"] and record["value"] * (1 + 1e-15)  # rounded otherwise
     write_json(old, content)
-    (problem,) = find(tree).problems
-    assert problem == f"{old.parent.relative_to(tree)}: left out, this version has made the same maps anew"
+    (problem,) = find(copied).problems
+    assert problem == f"{old.parent.relative_to(copied)}: left out, this version has made the same maps anew"
     shutil.rmtree(new.parent)
-    found = find(tree)
+    found = find(copied)
     assert found.problems == ()
-    assert str(old.parent.relative_to(tree)) in {result.folder for result in found.results}
+    assert str(old.parent.relative_to(copied)) in {result.folder for result in found.results}
 
 
 def test_what_this_version_measures_is_not_left_out(tmp_path):

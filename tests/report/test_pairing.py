@@ -38,6 +38,12 @@ def found(tree) -> Found:
     return with_differences(find(tree))
 
 
+@pytest.fixture
+def other(tree, tmp_path):
+    """A copy of `tree` for a test to change."""
+    return shutil.copytree(tree, tmp_path / "outputs")
+
+
 def s_of_files(tree, method: str, seed: int, kind: str) -> float | None:
     """S on the pool by the files of maps alone."""
     for path in (tree / "maps" / "Freeway" / method / f"seed{seed}").rglob("metrics.json"):
@@ -105,21 +111,17 @@ def test_the_papers_differences_are_exact():
     assert paper_difference("Pong", "ddqn_continued", "ddqn", "sparsity", "kmap") is None
 
 
-def test_a_damaged_file_of_maps_is_told_once_and_the_other_seeds_are_compared(tree, tmp_path):
-    broken = tmp_path / "outputs"
-    shutil.copytree(tree, broken)
-    for path in (broken / "maps" / "Freeway" / "ddqn" / "seed0").rglob("maps.npz"):
+def test_a_damaged_file_of_maps_is_told_once_and_the_other_seeds_are_compared(other):
+    for path in (other / "maps" / "Freeway" / "ddqn" / "seed0").rglob("maps.npz"):
         path.write_bytes(path.read_bytes()[:-100])
-    found = with_differences(find(broken))
+    found = with_differences(find(other))
     assert {record.seed for record in found.differences} == {None, 1, 2}
     (problem,) = found.problems
     assert problem.startswith("maps/Freeway/ddqn/seed0/")
     assert "is not a readable maps file" in problem
 
 
-def test_the_players_of_a_pool_are_those_of_its_states(tree, tmp_path):
-    other = tmp_path / "outputs"
-    shutil.copytree(tree, other)
+def test_the_players_of_a_pool_are_those_of_its_states(other):
     path = other / "states" / "Freeway" / "pool.npz"
     states = load_states(path)
     origins = np.repeat([0, 1], len(states.episodes) // 2)
@@ -135,9 +137,7 @@ def test_the_players_of_a_pool_are_those_of_its_states(tree, tmp_path):
     assert problem.startswith("states/Freeway/pool.npz is not a readable states file")
 
 
-def test_maps_of_other_episodes_are_not_compared(tree, tmp_path):
-    other = tmp_path / "outputs"
-    shutil.copytree(tree, other)
+def test_maps_of_other_episodes_are_not_compared(other):
     for path in (other / "maps" / "Freeway" / "ddqn" / "seed0").rglob("maps.npz"):
         maps, metadata = load_maps(path)
         save_maps(path, replace(maps, episode_ids=maps.episode_ids + 1), metadata)
@@ -147,9 +147,7 @@ def test_maps_of_other_episodes_are_not_compared(tree, tmp_path):
     )
 
 
-def test_another_ablation_is_not_compared(tree, tmp_path):
-    other = tmp_path / "outputs"
-    shutil.copytree(tree, other)
+def test_another_ablation_is_not_compared(other):
     for path in (other / "maps" / "Freeway" / "ddqn" / "seed0").rglob("metrics.json"):
         content = read_json(path)
         content["settings"]["ablation"]["value"] = 128

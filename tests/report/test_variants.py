@@ -1,6 +1,5 @@
 """Policies, states and episodes of one name are told apart."""
 
-import shutil
 from dataclasses import replace
 from itertools import product
 
@@ -23,17 +22,15 @@ def variants_in(folder):
     return [training.variant for training in find(folder).trainings]
 
 
-def test_evaluations_on_other_episodes_are_told_apart(tmp_path, outputs):
-    tree = tmp_path / "outputs"
-    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
-    for source in sorted((tree / "evaluation").rglob("metrics.json")):
+def test_evaluations_on_other_episodes_are_told_apart(copied):
+    for source in sorted((copied / "evaluation").rglob("metrics.json")):
         content = read_json(source)
         content["settings"]["run_seed"] = 1
         for record in content["records"]:
             record["value"] += 1
         name = "other" if content["inputs"] else stage_identity("baselines", **content["settings"])
         write_json(source.parent.with_name(name) / "metrics.json", content)
-    found = find(tree)
+    found = find(copied)
     assert found.problems == ()
     clean = select(found.records, metric="return_mean", attack="clean")
     methods = ("ddqn", "sa_ddqn", "random_policy", "constant_action")
@@ -72,35 +69,25 @@ def test_a_training_from_before_a_setting_had_its_default(tmp_path, tiny_setting
     assert set(variants_in(tmp_path)) == {"anchor=0.0", "anchor=1.0"}
 
 
-def test_seeds_are_no_variants(tmp_path, tiny_settings):
-    for seed in (0, 1):
-        write_training(Layout(tmp_path), tiny_settings(seed=seed))
-    assert variants_in(tmp_path) == [None, None]
-
-
-def test_two_analyses_of_one_policy_with_different_ablations_are_told_apart(tmp_path, outputs):
-    tree = tmp_path / "outputs"
-    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
-    source, *_ = sorted((tree / "maps" / "Freeway" / "ddqn").rglob("metrics.json"))
+def test_two_analyses_of_one_policy_with_different_ablations_are_told_apart(copied):
+    source, *_ = sorted((copied / "maps" / "Freeway" / "ddqn").rglob("metrics.json"))
     target = source.parent.parent / "other" / "metrics.json"
     target.parent.mkdir()
     content = read_json(source)
     content["settings"]["ablation"]["value"] = 128
     write_json(target, content)
-    mapped = [record for record in find(tree).records if record.method == "ddqn" and record.states_from]
+    mapped = [record for record in find(copied).records if record.method == "ddqn" and record.states_from]
     assert {states_of(record).label for record in mapped} == {"own states (value=0)", "own states (value=128)"}
 
 
-def test_two_pools_of_one_name_are_told_apart(tmp_path, outputs):
-    tree = tmp_path / "outputs"
-    shutil.copytree(outputs, tree, ignore=shutil.ignore_patterns("report"))
-    for index, path in enumerate(sorted((tree / "maps").rglob("metrics.json"))):
+def test_two_pools_of_one_name_are_told_apart(copied):
+    for index, path in enumerate(sorted((copied / "maps").rglob("metrics.json"))):
         content = read_json(path)
         content["inputs"]["states_sha256"] = f"{index}abcdefgh"
         for record in content["records"]:
             record["states_from"] = "pool"
         write_json(path, content)
-    states = {states_of(record).label for record in find(tree).records if record.states_from}
+    states = {states_of(record).label for record in find(copied).records if record.states_from}
     assert states == {"pooled states (0abcde)", "pooled states (1abcde)"}
 
 
