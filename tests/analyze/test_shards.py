@@ -29,7 +29,7 @@ RESOURCES = {"kept": Resources("auto", 1.0), "streamed": Resources("auto", 0.0),
 
 @pytest.fixture(autouse=True)
 def _three_states_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nrmap.ablation.incremental.MOST_STATES", 3)
+    monkeypatch.setattr("nrmap.ablation.incremental.MOST_STATES", {"cpu": 3, "cuda": 3})
 
 
 @pytest.fixture(scope="module")

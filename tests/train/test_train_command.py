@@ -196,7 +196,7 @@ def test_an_interrupted_command_says_how_to_go_on(start, tmp_path):
         time.sleep(0.05)
     os.kill(command.process.pid, signal.SIGINT)
     assert command.wait() == 130, command.err
-    assert "the same command goes on from the last checkpoint" in command.err
+    assert "repeat the command to resume from the last checkpoint" in command.err
     assert "Traceback" not in command.err
     assert reached(tmp_path / "outputs") >= 10
 
@@ -266,7 +266,7 @@ def test_a_full_disk_leaves_nothing_half_written(start, tmp_path):
     assert POLICY_FILE in line
     assert "File too large" in line
     names = {path.name for path in (tmp_path / "outputs/train").rglob("*") if path.is_file()}
-    assert names == {"settings.json", CURVES_FILE, "lock"}
+    assert names == {"settings.json", "options.json", CURVES_FILE, "lock"}
 
 
 def test_a_truncated_checkpoint_or_parent_is_named(start, tmp_path):
