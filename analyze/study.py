@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 
 from analyze.settings import AnalysisSettings, Resources
@@ -24,8 +23,7 @@ from nrmap.play.evaluation import (
 from nrmap.play.states import RolloutStates, check_same_game, collect_states, load_states, pool_states, save_states
 from nrmap.policies.policy import Policy
 from nrmap.robustness.certify import IntervalCertifier
-from nrmap.support.errors import NrmapError
-from nrmap.support.files import identity_of, read_json, sha256_of_file
+from nrmap.support.files import identity_of, locked, read_json, sha256_of_file
 from nrmap.support.identity import VERSIONS, stage_identity
 from nrmap.support.layout import METRICS_FILE, Layout
 from nrmap.support.progress import Progress
@@ -78,7 +76,7 @@ def _ensure_own_states(study: Study, policy: Policy) -> StatesFile:
     def make() -> None:
         with Progress(f"{policy.label}: roll-out", unit="steps") as progress:
             states = collect_states(
-                policy, **sample, num_envs=PARALLEL_EPISODES, device=study.device, progress=progress.update
+                policy, **sample, num_envs=PARALLEL_EPISODES, progress=progress.update
             )  # fmt: skip
         save_states(path, states)
 
@@ -113,7 +111,7 @@ def ensure_evaluation(study: Study, policy: Policy) -> list[Record]:
     def make() -> None:
         with Progress(f"{policy.label}: evaluation", unit="steps") as progress:
             records = evaluate(
-                policy, settings, num_envs=settings.episodes, device=study.device,
+                policy, settings, num_envs=settings.episodes,
                 certify=IntervalCertifier(policy.network), keep=keep, progress=_show_part(progress),
             )  # fmt: skip
         write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=inputs)
@@ -177,12 +175,7 @@ def write_metrics(path: Path, records: list[Record], *, settings: dict[str, Any]
 
 def once(path: Path, make: Callable[[], None]) -> None:
     """Call `make`, which writes `path`, unless `path` exists; other processes wait for it."""
-    if path.is_file():
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+    if not path.is_file():
+        with locked(path.with_name(f".{path.name}.lock"), f"waiting for another process to write {path}"):
             if not path.is_file():
                 make()
-    except OSError as error:
-        raise NrmapError(f"cannot write {path}: {error.strerror or error}") from error

@@ -100,8 +100,7 @@ def collect_states(
     """
     with _float32(agent), _shown(f"{agent.label}: roll-out", "steps", progress) as report:
         return play_states.collect_states(
-            agent, num_states=num_states, episodes=episodes, run_seed=run_seed, num_envs=num_envs,
-            device=agent.device, progress=report,
+            agent, num_states=num_states, episodes=episodes, run_seed=run_seed, num_envs=num_envs, progress=report,
         )  # fmt: skip
 
 
@@ -176,8 +175,8 @@ def evaluate(
         certifier = None
     with _float32(agent), _shown(f"{agent.label}: evaluation", "steps", progress) as report:
         return evaluation.evaluate(
-            agent, settings, num_envs=num_envs, device=agent.device,
-            certify=certifier, progress=lambda part, done, total: report(done, total, part),
+            agent, settings, num_envs=num_envs, certify=certifier,
+            progress=lambda part, done, total: report(done, total, part),
         )  # fmt: skip
 
 

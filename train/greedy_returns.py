@@ -51,6 +51,5 @@ class GreedyReturns:
     def _play(self, network: QNetwork, agent_step: int) -> float:
         policy = Policy(network, self.env, PolicyCard("training", self.run_seed, agent_step, "unfinished"))
         seeds = episode_seeds(self.env, self.run_seed, self.episodes, VALIDATION_STREAM)
-        device = next(network.parameters()).device
-        episodes = play(greedy(policy, device), self.env, seeds, num_envs=self.episodes)
+        episodes = play(greedy(policy), self.env, seeds, num_envs=self.episodes)
         return float(np.mean([episode.total_reward for episode in episodes]))

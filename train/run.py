@@ -9,14 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 
 from nrmap.learning.lookup import load_parent, training_folder
 from nrmap.learning.settings import PolicyFile, TrainSettings, recorded
 from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
-from nrmap.support.errors import NrmapError
-from nrmap.support.files import remove_leftovers, write_json
+from nrmap.support.files import locked, remove_leftovers, write_json
 from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, OPTIONS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
 from nrmap.support.progress import Progress
 from nrmap.support.runtime import provenance
@@ -72,7 +70,7 @@ def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
     policy_path = folder / POLICY_FILE
     label = settings.label
     if not policy_path.is_file():
-        with _locked(folder, label):
+        with locked(folder / "lock", f"{label}: being trained by another process, waiting for it"):
             if not policy_path.is_file():
                 with options.open_tracker(settings, identity, folder) as tracker:
                     _train(settings, options, folder=folder, parent=parent, tracker=tracker, label=label)
@@ -84,19 +82,6 @@ def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
         for name in (CHECKPOINT_FILE, GOOD_CHECKPOINT_FILE):
             (folder / name).unlink(missing_ok=True)
     return policy_path
-
-
-def _locked(folder: Path, label: str) -> AbstractContextManager[Any]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / "lock")
-        try:
-            return lock.acquire(timeout=0)
-        except filelock.Timeout:
-            log.info("%s: being trained by another process, waiting for it", label)
-            return lock.acquire()
-    except OSError as error:
-        raise NrmapError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def _train(

@@ -10,19 +10,18 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import torch
 from torch import Tensor
 
 from nrmap.ablation.spec import AblatedChunk, Engine
 from nrmap.support.errors import NrmapError, check
-from nrmap.support.files import read_json, write_json
+from nrmap.support.files import locked, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -79,21 +78,10 @@ class _Entry:
         """True if all states are stored."""
         return self._data.exists()
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the file lock that allows writing. The system releases it if the process dies."""
-        with self._errors():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self._folder / ".lock")
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                log.info("%s: waiting for another process to ablate the same states", self._folder)
-                lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+    def lock(self) -> AbstractContextManager[None]:
+        """The file lock that allows writing."""
+        waiting = f"{self._folder}: waiting for another process to ablate the same states"
+        return locked(self._folder / ".lock", waiting)
 
     def begin(self, sample: AblatedChunk, num_states: int) -> None:
         """Create an empty file for `num_states` states shaped like `sample`, unless one exists."""

@@ -1,8 +1,5 @@
 """Maps by episode: they add up, merge from shards and are saved as npz files."""
 
-import json
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +10,7 @@ from numpy.typing import NDArray
 
 from nrmap.maps.kinds import KINDS, FloatArray, MapKind
 from nrmap.support.errors import NrmapError, check, unknown_choice
-from nrmap.support.files import atomic_path
+from nrmap.support.files import read_npz, write_npz
 
 FORMAT_VERSION = 2
 KINDS_OF_FORMAT_1 = ("kmap", "hmap", "kl", "margin_drop")
@@ -168,13 +165,11 @@ def save_maps(path: Path, maps: EpisodeMaps, metadata: Mapping[str, Any]) -> Non
         "prefixes": sorted(maps.prefixes),
         "metadata": dict(metadata),
     }
-    arrays: dict[str, Any] = {HEADER_KEY: np.array(json.dumps(header, sort_keys=True, allow_nan=False))}
-    arrays["temperatures"] = np.array(maps.temperatures)
+    arrays: dict[str, Any] = {"temperatures": np.array(maps.temperatures)}
     for prefix, part in {"": maps, **{f"prefix{size}/": part for size, part in maps.prefixes.items()}}.items():
         arrays |= {prefix + name: array for name, array in part.arrays.items()}
         arrays |= {prefix + name: getattr(part, name) for name in _OTHER_ARRAYS}
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
+    write_npz(path, HEADER_KEY, header, arrays)
 
 
 def load_maps(path: Path) -> tuple[EpisodeMaps, dict[str, Any]]:
@@ -184,18 +179,7 @@ def load_maps(path: Path) -> tuple[EpisodeMaps, dict[str, Any]]:
     missing, truncated, not a file of maps, of another format version, or when an array is missing
     or has the wrong type or shape.
     """
-    check(path.is_file(), f"no maps file {path}")
-    try:
-        opened = np.load(path, allow_pickle=False)
-        check(isinstance(opened, np.lib.npyio.NpzFile), f"{path} is an npy file: expected npz")
-        with opened as file:
-            arrays = {name: file[name] for name in file.files}
-        check(HEADER_KEY in arrays, f"{path} is an npz file but holds no maps: it has no {HEADER_KEY!r}")
-        header = json.loads(str(arrays[HEADER_KEY]))
-        check(isinstance(header, dict), f"{path} is damaged: its header is unreadable")
-    # zipfile raises RuntimeError for damaged flags: an unknown compression, a password.
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise NrmapError(f"{path} is not a readable maps file: {error}") from error
+    header, arrays = read_npz(path, HEADER_KEY, "maps")
     version = header.get("format")
     check(version in (1, FORMAT_VERSION), f"{path} has maps format {version!r}: expected {FORMAT_VERSION}, or 1")
     if version == 1:

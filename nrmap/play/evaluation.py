@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from nrmap.atari.envs import EVALUATION_STREAM, EnvSpec, SeededVectorEnv
 from nrmap.atari.episode_seeds import episode_seeds
@@ -88,12 +87,11 @@ def evaluate(
     settings: EvaluationSettings,
     *,
     num_envs: int,
-    device: str | torch.device = "cpu",
     certify: Certifier | None = None,
     keep: RolloutCache = _keep_nothing,
     progress: EvaluationProgress | None = None,
 ) -> list[Record]:
-    """Records of the policy's roll-outs, clean and under each attack of `settings`, on `device`.
+    """Records of the policy's roll-outs, clean and under each attack of `settings`, on its device.
 
     Each roll-out gives the records of `episode_records`; the clean one also quantiles over states
     of the Q-gap, max Q minus the second-largest Q ("q_gap_quantile"), and with `certify` the
@@ -113,7 +111,7 @@ def evaluate(
     record = partial(Record, env.game, policy.method, policy.seed, policy_sha256=policy.sha256)
 
     def play_clean() -> list[Record]:
-        player = CleanPlayer(policy, device, certify, settings.certify_epsilons)
+        player = CleanPlayer(policy, certify, settings.certify_epsilons)
         seeds = episode_seeds(env, settings.run_seed, settings.episodes, settings.stream)
         played = play(player, env, seeds, num_envs=num_envs, progress=_named(progress, "clean"))
         make = partial(record, episodes=len(played), attack="clean")
@@ -128,7 +126,7 @@ def evaluate(
         return records
 
     def play_under(run: AttackRun) -> list[Record]:
-        player = _player_under(run, policy, settings.run_seed, device, certify)
+        player = _player_under(run, policy, settings.run_seed, certify)
         seeds = episode_seeds(env, settings.run_seed, run.episodes, settings.stream)
         report = _named(progress, f"{run.attack} at {epsilon_text(run.attack_epsilon)}")
         played = play(player, env, seeds, num_envs=num_envs, progress=report)
@@ -142,14 +140,14 @@ def evaluate(
 
 
 def _player_under(
-    run: AttackRun, policy: Agent, seed: int, device: str | torch.device, certify: Certifier | None
+    run: AttackRun, policy: Agent, seed: int, certify: Certifier | None
 ) -> AttackedPlayer | WorstCasePlayer:
     if run.attack == WORST_CASE:
         assert certify is not None, "checked before anything was played"
-        return WorstCasePlayer(policy, certify, run.attack_epsilon, device)
+        return WorstCasePlayer(policy, certify, run.attack_epsilon)
     attack = attack_named(run.attack)
     proofs = None if isinstance(attack, UniformNoise) else certify  # a proof costs more than the one point it may save
-    return AttackedPlayer(policy, attack, run.attack_epsilon, seed, device, proofs)
+    return AttackedPlayer(policy, attack, run.attack_epsilon, seed, proofs)
 
 
 def evaluate_baselines(

@@ -43,16 +43,10 @@ class CleanPlayer:
     `certified` maps each radius to the number of certified states per episode.
     """
 
-    def __init__(
-        self,
-        policy: Agent,
-        device: str | torch.device = "cpu",
-        certify: Certifier | None = None,
-        certify_epsilons: Sequence[float] = (),
-    ) -> None:
-        """`device` is the policy's device. `certify_epsilons` need `certify`."""
+    def __init__(self, policy: Agent, certify: Certifier | None = None, certify_epsilons: Sequence[float] = ()) -> None:
+        """`certify_epsilons` need `certify`."""
         assert certify is not None or not certify_epsilons, "certify_epsilons need certify"
-        self._policy, self._device, self._certify = policy, device, certify
+        self._policy, self._certify = policy, certify
         self._gaps: list[NDArray[np.float32]] = []
         self.certified: dict[float, EpisodeCounts] = {attack_epsilon: Counter() for attack_epsilon in certify_epsilons}
 
@@ -64,7 +58,7 @@ class CleanPlayer:
     @torch.inference_mode()
     def __call__(self, states: Bytes, episodes: Ints, steps: Ints, /) -> Actions:
         """See `ActionFn`."""
-        seen = torch.from_numpy(states).to(self._device)
+        seen = torch.from_numpy(states).to(self._policy.device)
         q_values = self._policy(seen)  # [N, A]
         actions = q_values.argmax(dim=1)  # [N]
         self._gaps.append(-other_action_margin(q_values, actions).cpu().numpy())
@@ -89,18 +83,17 @@ class AttackedPlayer:
         attack: Attack,
         attack_epsilon: float,
         seed: int,
-        device: str | torch.device = "cpu",
         certify: Certifier | None = None,
     ) -> None:
-        """`seed` seeds the attack's random numbers; `device` is the policy's device."""
+        """`seed` seeds the attack's random numbers."""
         self._policy, self._q_values = policy, policy.for_attacks()
-        self._attack, self._attack_epsilon, self._seed, self._device = attack, attack_epsilon, seed, device
+        self._attack, self._attack_epsilon, self._seed = attack, attack_epsilon, seed
         self._certify = certify
         self.flips: EpisodeCounts = Counter()
 
     def __call__(self, states: Bytes, episodes: Ints, steps: Ints, /) -> Actions:
         """See `ActionFn`."""
-        seen = torch.from_numpy(states).to(self._device)
+        seen = torch.from_numpy(states).to(self._policy.device)
         if self._certify is None:
             return self._attacked(seen, episodes, steps)
         actions = self._policy(seen).argmax(dim=1)  # [N]
@@ -128,17 +121,15 @@ class WorstCasePlayer:
     because a low Q-value does not guarantee a low return.
     """
 
-    def __init__(
-        self, policy: Agent, certify: Certifier, attack_epsilon: float, device: str | torch.device = "cpu"
-    ) -> None:
-        """`device` is the device of the policy and of `certify`."""
-        self._policy, self._certify, self._attack_epsilon, self._device = policy, certify, attack_epsilon, device
+    def __init__(self, policy: Agent, certify: Certifier, attack_epsilon: float) -> None:
+        """`certify` is on the device of the policy."""
+        self._policy, self._certify, self._attack_epsilon = policy, certify, attack_epsilon
         self.flips: EpisodeCounts = Counter()
 
     @torch.inference_mode()
     def __call__(self, states: Bytes, episodes: Ints, steps: Ints, /) -> Actions:
         """See `ActionFn`."""
-        seen = torch.from_numpy(states).to(self._device)
+        seen = torch.from_numpy(states).to(self._policy.device)
         scaled = unit_states(seen)
         q_values = self._policy(seen)  # [N, A]
         greedy = q_values.argmax(dim=1)  # [N]

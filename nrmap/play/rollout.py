@@ -70,12 +70,12 @@ def env_of(agent: Agent) -> EnvSpec:
     return spec
 
 
-def greedy(policy: Agent, device: str | torch.device = "cpu") -> ActionFn:
-    """A player that takes the first action of highest output; `device` is the policy's device."""
+def greedy(policy: Agent) -> ActionFn:
+    """A player that takes the first action of highest output."""
 
     @torch.inference_mode()
     def act(states: Bytes, episodes: Ints, steps: Ints) -> Actions:
-        actions: Actions = policy(torch.from_numpy(states).to(device)).argmax(dim=1).cpu().numpy()
+        actions: Actions = policy(torch.from_numpy(states).to(policy.device)).argmax(dim=1).cpu().numpy()
         return actions
 
     return act

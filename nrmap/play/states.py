@@ -3,9 +3,6 @@
 A states file (.npz without pickles) holds the sample, and the seeds and actions of its episodes.
 """
 
-import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,12 +26,13 @@ from nrmap.play.rollout import (
 )
 from nrmap.policies.agent import Agent, check_states
 from nrmap.support.errors import NrmapError, check
-from nrmap.support.files import atomic_path
+from nrmap.support.files import read_npz, write_npz
 
 # 76,000 states of a single frame, more than 16 whole episodes of most games.
 DEFAULT_MEMORY_BUDGET = 512 * 2**20
 
 FORMAT_VERSION = 1
+HEADER_KEY = "nrmap_states"
 
 # Arrays of a states file: type and number of dimensions. Actions and rewards of all E episodes are
 # concatenated; `episode_lengths` gives their lengths.
@@ -105,7 +103,6 @@ def collect_states(
     run_seed: int,
     num_envs: int = 8,
     stream: int = EVALUATION_STREAM,
-    device: str | torch.device = "cpu",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     progress: ProgressFn | None = None,
 ) -> RolloutStates:
@@ -118,7 +115,7 @@ def collect_states(
     env = env_of(policy)
     check(num_states >= episodes, f"num_states={num_states}: expected at least one for each of {episodes} episodes")
     seeds = episode_seeds(env, run_seed, episodes, stream)
-    player = StateRecorder(greedy(policy, device), memory_budget)
+    player = StateRecorder(greedy(policy), memory_budget)
     played = play(player, env, seeds, num_envs=num_envs, progress=progress)
     positions = even_positions([episode.length for episode in played], num_states)
     states = player.states(positions)
@@ -220,8 +217,7 @@ def save_states(path: Path, states: RolloutStates) -> None:
         "origins": [asdict(origin) for origin in states.origins],
     }
     typed: dict[str, Any] = {name: np.asarray(arrays[name], dtype=dtype) for name, (dtype, _) in ARRAYS.items()}
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, nrmap_states=json.dumps(metadata, sort_keys=True), **typed)
+    write_npz(path, HEADER_KEY, metadata, typed)
 
 
 def load_states(path: Path) -> RolloutStates:
@@ -230,19 +226,8 @@ def load_states(path: Path) -> RolloutStates:
     Raises NrmapError if the file is missing, damaged or of another format, and if an array is
     missing, has another type or shape, or contradicts another.
     """
-    check(path.is_file(), f"no states file {path}")
-    try:
-        with open(path, "rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            content = {name: loaded[name] for name in loaded.files}
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
-        raise NrmapError(f"{path} is not a readable states file: {error}") from error
-    check("nrmap_states" in content, f"{path} is an npz file but not a states file: it has no 'nrmap_states' entry")
-    try:
-        metadata = json.loads(str(content["nrmap_states"]))
-        version = metadata.get("format")
-    except (ValueError, AttributeError) as error:
-        raise NrmapError(f"{path} is damaged: its metadata is not readable ({error})") from error
+    metadata, content = read_npz(path, HEADER_KEY, "states")
+    version = metadata.get("format")
     check(version == FORMAT_VERSION, f"{path} has states format {version!r}: expected {FORMAT_VERSION}")
     for name, (dtype, ndim) in ARRAYS.items():
         check(name in content, f"{path} has no array {name!r}")

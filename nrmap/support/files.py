@@ -1,7 +1,8 @@
-"""Atomic file writes, and identities that decide whether a result can be reused."""
+"""Atomic file writes, reads with clear errors, locks, and identities that decide whether a result can be reused."""
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -9,9 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from nrmap.support.errors import NrmapError
+from nrmap.support.errors import NrmapError, check
+
+log = logging.getLogger(__name__)
 
 IDENTITY_LENGTH = 12
 # Names of unfinished files; unlike the dotfiles of network file systems and other programs.
@@ -43,6 +49,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise NrmapError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(lock: Path, waiting: str) -> Iterator[None]:
+    """Hold the file lock `lock` during the block; the system releases it if the process dies.
+
+    While another process holds it, waits, and logs the line `waiting`. Raises NrmapError if the
+    folder cannot be written.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = filelock.FileLock(lock)
+        try:
+            held.acquire(timeout=0)
+        except filelock.Timeout:
+            log.info("%s", waiting)
+            held.acquire()
+    except OSError as error:
+        raise NrmapError(f"cannot write {lock.parent}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -77,6 +106,35 @@ def read_json(path: Path) -> Any:
         raise NrmapError(f"cannot read {path}: {error.strerror or error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise NrmapError(f"{path} is not a JSON file ({error})") from error
+
+
+def write_npz(path: Path, header_key: str, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+    """Write `arrays` to `path` as npz, atomically, with `header` as JSON under `header_key`.
+
+    Equal content gives equal bytes. ValueError for NaN and infinity in the header.
+    """
+    text = json.dumps(header, sort_keys=True, allow_nan=False)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **{header_key: text, **arrays})
+
+
+def read_npz(path: Path, header_key: str, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The header and the arrays in a file by `write_npz`; `kind` is a noun for errors ("states").
+
+    Raises NrmapError if the file is missing, damaged, or has no such header.
+    """
+    check(path.is_file(), f"no {kind} file {path}")
+    try:
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {name: loaded[name] for name in loaded.files}
+        has_header = header_key in arrays
+        header = json.loads(str(arrays.pop(header_key))) if has_header else {}
+    except Exception as error:  # numpy, zipfile and tokenize have many for damaged bytes
+        raise NrmapError(f"{path} is not a readable {kind} file: {error}") from error
+    check(has_header, f"{path} is an npz file but not a {kind} file: it has no {header_key!r} entry")
+    check(isinstance(header, dict), f"{path} is damaged: its header is unreadable")
+    return header, arrays
 
 
 def sha256_of_file(path: Path) -> str:

@@ -252,6 +252,6 @@ def test_a_policy_on_a_cuda_device_is_evaluated_there():
     where = np.zeros(2, dtype=np.int64)
     here = CleanPlayer(policy)(states, where, where)
     policy.to("cuda")
-    assert CleanPlayer(policy, "cuda")(states, where, where).tolist() == here.tolist()
-    player = AttackedPlayer(policy, attack_named("pgd-2"), 0.1, 0, "cuda")
+    assert CleanPlayer(policy)(states, where, where).tolist() == here.tolist()
+    player = AttackedPlayer(policy, attack_named("pgd-2"), 0.1, 0)
     assert player(states, where, np.arange(2)).shape == (2,)

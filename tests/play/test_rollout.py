@@ -109,7 +109,7 @@ def test_progress_counts_every_step_and_ends_at_the_total():
 
 def test_the_first_of_equal_actions_is_taken():
     class Indifferent:
-        outputs = "q_values"
+        device = torch.device("cpu")
         env = FREEWAY
 
         def __call__(self, states):
