@@ -21,7 +21,7 @@ _PUBLISHED_ATTACK_NOTE = (
     f"{len(OBJECTIVES)} objectives"
 )
 _GWC_NOTE = "GWC, the greedy worst case, plays the lowest-Q action that interval bounds cannot rule out."
-_VACUOUS_NOTE = "says nothing of attacks: the bounds certify no state at this radius, so that GWC plays any bad action"
+_VACUOUS_NOTE = "proves nothing: the bounds certify no state at this radius"
 _RETURN_METRICS = ("return_mean", "return_std", "flip_rate", "certified_rate")
 
 
