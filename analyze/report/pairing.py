@@ -1,5 +1,6 @@
 """Differences between the maps of every method and the vanilla one, seed by seed and over the seeds."""
 
+import functools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from nrmap.support.errors import NrmapError, check
 from nrmap.support.records import Record, RecordFactory
 
 BASE = "ddqn"
+_T = TypeVar("_T")
 
 
 def with_differences(found: Found) -> Found:
@@ -60,9 +62,10 @@ def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
         bases, others = (
             [result for result in group if (result.first.method == BASE) is wanted] for wanted in (True, False)
         )
-        files = _Files(found.outputs, problems)
+        read = _reader(found.outputs, problems)
         for other, base in product(others, bases):
-            maps, base_maps, states = files.maps(other), files.maps(base), files.states(base)
+            maps, base_maps = (read(read_maps, result.maps) if result.maps else None for result in (other, base))
+            states = read(load_states, base.states_path(found.outputs))
             if maps is None or base_maps is None or states is None:
                 continue
             names = name_of(other.first), name_of(base.first)
@@ -97,33 +100,18 @@ def _players(states: RolloutStates, maps: EpisodeMaps) -> NDArray[np.int64]:
     return players
 
 
-class _Files:
-    """Files that are read once; a missing or damaged one is reported once and returned as None."""
+def _reader(outputs: Path, problems: list[str]) -> Callable[[Callable[[Path], _T], Path], _T | None]:
+    """Reads each file once; a missing or damaged file is reported once and is None."""
 
-    def __init__(self, outputs: Path, problems: list[str]) -> None:
-        self._outputs = outputs
-        self._problems = problems
-        self._read: dict[Path, Any] = {}
+    @functools.cache
+    def read(load: Callable[[Path], _T], path: Path) -> _T | None:
+        try:
+            return load(path)
+        except NrmapError as error:
+            problems.append(str(error).replace(f"{outputs}/", ""))
+            return None
 
-    def maps(self, result: Result) -> EpisodeMaps | None:
-        """The maps of a result that has some."""
-        assert result.maps is not None, "results without maps are not compared"
-        maps: EpisodeMaps | None = self._once(result.maps, read_maps)
-        return maps
-
-    def states(self, result: Result) -> RolloutStates | None:
-        """The states that the maps of a result were made of."""
-        states: RolloutStates | None = self._once(result.states_path(self._outputs), load_states)
-        return states
-
-    def _once(self, path: Path, read: Callable[[Path], Any]) -> Any:
-        if path not in self._read:
-            try:
-                self._read[path] = read(path)
-            except NrmapError as error:
-                self._problems.append(str(error).replace(f"{self._outputs}/", ""))
-                self._read[path] = None
-        return self._read[path]
+    return read
 
 
 def _over_seeds(found: Found) -> Iterator[Record]:
