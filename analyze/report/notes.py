@@ -21,8 +21,8 @@ READING = (
     "would differ: compare the seeds for that. To compare two methods, read the table of differences, which has its "
     "own intervals. Two single intervals that overlap do not settle it.",
     "Comparing two settings: policies of one method that were trained with different settings are different methods "
-    "here, with the setting in brackets, such as `sa_ddqn (kappa=0.02)`. Every table and chart shows them "
-    "side by side. Analyses that differ in a setting are told apart in the same way, such as `own (value=128)`. "
+    "here, with the setting in brackets, such as `SA-DDQN (kappa=0.02)`. Every table and chart shows them "
+    "side by side. Analyses that differ in a setting are told apart in the same way, such as `own states (value=128)`. "
     "Temperatures of a sweep have rows of their own in “Sparsity of all kinds of maps”, and a chart.",
 )
 
