@@ -17,11 +17,16 @@ from train.trainer import Iteration, Trainer
 
 log = logging.getLogger(__name__)
 
-GOOD_CHECKPOINT_FILE = "good.safetensors"  # beside the checkpoint: the latest whose attack was not left behind
+GOOD_CHECKPOINT_FILE = "good.safetensors"  # beside the checkpoint
+# Margins fall under the attack before PGD-10 leaves it behind; docs/training.md has the measurements.
+GOOD_MARGIN_FELL = 0.005
 
 
 class Training:
     """A trainer and its curves in the folder of their run.
+
+    A state is good if PGD-10 does not leave its attack behind and at most 0.5% of the margins of the
+    latest updates fell under the attack.
 
     `checkpoint.safetensors` is written by the clock, to survive a kill. `good.safetensors` is written
     at fixed agent steps, so that a resumed run rolls back to the state that the killed one had.
@@ -81,7 +86,8 @@ class Training:
             self._roll_back(probe)
             return
         self._probed_at, self._was_behind = agent_step, behind
-        if not behind:
+        fell = self.curves.rows[-1].get("margin_fell", 0.0) if self.curves.rows else 0.0
+        if not behind and fell <= GOOD_MARGIN_FELL:
             self.save(GOOD_CHECKPOINT_FILE)
 
     def _roll_back(self, probe: Mapping[str, float]) -> None:
