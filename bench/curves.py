@@ -24,7 +24,7 @@ COLUMNS = (
     "run", "agent_step", "recent_mean_return", "adversarial_flips", "probe_own_flips", "probe_flips",
     "gradient_cosine", "margin_fell", "gradient_sparsity",
 )  # fmt: skip
-EVERY = 4_000  # agent steps of one row
+EVERY = 2_000  # agent steps of one row
 
 Rows = list[dict[str, str]]
 
@@ -46,7 +46,7 @@ def write(path: Path, rows: Rows) -> None:
 
 
 def thinned(name: str, folder: Path, columns: list[str]) -> Rows:
-    """The only training under `folder`: the mean of its rows over every 4,000 agent steps, by `columns`."""
+    """The only training under `folder`: the mean of its rows over every 2,000 agent steps, by `columns`."""
     found = sorted(folder.rglob(CURVES_FILE))
     check(len(found) == 1, f"{folder} has {len(found)} trainings: expected 1")
     windows: dict[int, list[Mapping[str, float]]] = defaultdict(list)
