@@ -7,7 +7,6 @@ in outputs/reference/GAME/maps.json. `--collect` makes the latter after `make ma
 import argparse
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from analyze.report.summary import best_constant_action
 from analyze.report.tables import control_table, difference_table, grid_table, seed_difference_table, sparsity_table
 from nrmap.maps.differences import DIFFERENCE
 from nrmap.robustness.attacks import epsilon_text
-from nrmap.support.errors import NrmapError
+from nrmap.support.errors import NrmapError, errors_in_one_line
 from nrmap.support.files import write_text
 from nrmap.support.layout import METRICS_FILE, POLICY_FILE, Layout
 from nrmap.support.records import Record, read_records, select, write_records
@@ -250,20 +249,17 @@ def _published(game: str) -> Iterable[list[str]]:
         yield [game, f"published: {agent}", clean, f"{attacked} (PGD-10)", "", printed.printed, "", ""]
 
 
+@errors_in_one_line()
 def main() -> None:
     """Write the documents, with `--collect` the records of maps first; a mistake is one line and status 2."""
     parser = argparse.ArgumentParser(prog="python -m analyze.documents", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--collect", action="store_true", help="write outputs/reference/GAME/maps.json first")
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs", help="folder of results to collect from")
     options = parser.parse_args()
-    try:
-        if options.collect:
-            for path in collect(Layout(options.outputs)):
-                print(path)
-        write_documents(documents())
-    except NrmapError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    if options.collect:
+        for path in collect(Layout(options.outputs)):
+            print(path)
+    write_documents(documents())
 
 
 if __name__ == "__main__":

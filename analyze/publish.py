@@ -6,7 +6,6 @@ the players it is compared with are copied to outputs/reference/, and a card say
 
 import argparse
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from analyze.report.results import flattened
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.study import baselines_settings, evaluation_inputs
 from nrmap.policies.policy import Policy, load_policy
-from nrmap.support.errors import NrmapError, check
+from nrmap.support.errors import check, errors_in_one_line
 from nrmap.support.files import atomic_path, read_json, sha256_of_file, write_text
 from nrmap.support.identity import stage_identity
 from nrmap.support.layout import CARD_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
@@ -96,6 +95,7 @@ def _bullets(facts: Mapping[str, str | None]) -> str:
     return "\n".join(f"* {name}: {value}" for name, value in facts.items())
 
 
+@errors_in_one_line()
 def main() -> None:
     """Publish every folder named; a mistake in the input is one line and status 2."""
     parser = argparse.ArgumentParser(prog="python -m analyze.publish", description=__doc__)
@@ -103,12 +103,8 @@ def main() -> None:
     parser.add_argument("--replace", action="store_true", help="overwrite other reference policies")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
     arguments = parser.parse_args()
-    try:
-        for folder in arguments.folders:
-            print(publish(folder, Layout(arguments.outputs), replace=arguments.replace))
-    except NrmapError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    for folder in arguments.folders:
+        print(publish(folder, Layout(arguments.outputs), replace=arguments.replace))
 
 
 if __name__ == "__main__":

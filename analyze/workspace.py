@@ -5,7 +5,6 @@ trainings and the summaries of analyses, which have the names that `summary_name
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from analyze.report.learning_curves import DIAGNOSTICS
 from nrmap.maps.kinds import KINDS, MapKind
 from nrmap.maps.null_networks import NULL_NETWORKS
 from nrmap.play.evaluation import WORST_CASE
-from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.support.errors import NrmapError, check, errors_in_one_line, first_line
 from nrmap.support.tracking import X_AXIS, TrackingSpec, has_credentials, summary_name
 
 NAME = "Non-robust features: games, methods, temperatures"
@@ -100,8 +99,9 @@ def study_workspace(*, entity: str, project: str, temperatures: Sequence[float])
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Save the workspace and print its address; returns the exit status."""
+@errors_in_one_line()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Save the workspace and print its address; a mistake is one line and status 2."""
     parser = argparse.ArgumentParser(prog="python -m analyze.workspace", description="Save the W&B dashboard.")
     parser.add_argument("--entity", required=True, help="W&B account or team that owns the project")
     parser.add_argument("--project", default=TrackingSpec().project, help="W&B project; default: %(default)s")
@@ -109,18 +109,13 @@ def main(arguments: Sequence[str]) -> int:
         "--temperatures", type=float, nargs="+", default=[1.0], help="T of eq. 6 that analyses used; default: 1"
     )
     options = parser.parse_args(arguments)
+    workspace = study_workspace(entity=options.entity, project=options.project, temperatures=options.temperatures)
+    check(has_credentials(), "no W&B API key: run `wandb login` or set WANDB_API_KEY")
     try:
-        workspace = study_workspace(entity=options.entity, project=options.project, temperatures=options.temperatures)
-        check(has_credentials(), "no W&B API key: run `wandb login` or set WANDB_API_KEY")
-        try:
-            print(workspace.save().url)
-        except Exception as error:
-            raise NrmapError(f"W&B did not save the workspace: {first_line(error)}") from error
-    except NrmapError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        print(workspace.save().url)
+    except Exception as error:
+        raise NrmapError(f"W&B did not save the workspace: {first_line(error)}") from error
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

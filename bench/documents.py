@@ -1,6 +1,5 @@
 """Tables of speed and cost in docs/, from outputs/bench/*.json: `python -m bench.documents`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from rich.table import Table
 
 from analyze.documents import with_blocks, write_documents
 from bench import cost, maps, train
-from nrmap.support.errors import NrmapError
+from nrmap.support.errors import errors_in_one_line
 from nrmap.support.files import read_json
 
 ROOT = Path(__file__).parents[1]
@@ -53,13 +52,10 @@ def _counts(results: dict[str, Any]) -> Table:
     return table
 
 
+@errors_in_one_line()
 def main() -> None:
     """Write the documents; a missing or damaged measurement is one line and status 2."""
-    try:
-        write_documents(documents())
-    except NrmapError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    write_documents(documents())
 
 
 if __name__ == "__main__":

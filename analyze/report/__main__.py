@@ -4,25 +4,21 @@ Table 1 of the paper is printed last, where it stays in sight.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from analyze.report.build import ensure_report
 from analyze.report.formats import print_table
 from analyze.report.page import IN_SIGHT
-from nrmap.support.errors import NrmapError
+from nrmap.support.errors import errors_in_one_line
 
 
+@errors_in_one_line()
 def main() -> None:
     """Build the report; an error in the input is one line, with exit status 2."""
     parser = argparse.ArgumentParser(prog="python -m analyze.report", description=__doc__)
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
     arguments = parser.parse_args()
-    try:
-        page, tables, made = ensure_report(arguments.outputs)
-    except NrmapError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    page, tables, made = ensure_report(arguments.outputs)
     for table in reversed(tables):
         if table.name in IN_SIGHT:
             print_table(table)

@@ -2,15 +2,14 @@
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-FloatArray = NDArray[np.float64]
 GREY = "#6b6b6b"
 RECENT = 20  # episodes that a learning curve averages
 _LABEL_WIDTH = 24  # letters of a line beside an axis
@@ -192,27 +191,15 @@ def draw_quantiles(ax: Axes, rows: Sequence[QuantileRow], *, x_label: str) -> No
     ax.grid(axis="x", alpha=0.3)
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A training run: the return of every episode by agent step."""
-
-    label: str
-    steps: FloatArray
-    returns: FloatArray
-    colour: str
-
-
-def draw_curves(ax: Axes, curves: Sequence[Curve], *, marks: Sequence[ReferenceLine] = ()) -> None:
+def draw_curves(ax: Axes, curves: Sequence[Series], *, marks: Sequence[ReferenceLine] = ()) -> None:
     """Learning curves: a faint dot for every episode, and for every run the mean of its last `RECENT` episodes."""
-    for curve in curves:
-        ax.scatter(curve.steps, curve.returns, s=3, color=curve.colour, alpha=0.12, linewidths=0, rasterized=True)
     lines = []
     for curve in curves:
-        sums = np.concatenate([[0.0], np.cumsum(curve.returns)])
-        ends = np.arange(1, len(curve.returns) + 1)
+        ax.scatter(curve.x, curve.y, s=3, color=curve.colour, alpha=0.12, linewidths=0, rasterized=True)
+        sums = np.concatenate([[0.0], np.cumsum(curve.y)])
+        ends = np.arange(1, len(sums))
         begins = np.maximum(ends - RECENT, 0)
-        means = (sums[ends] - sums[begins]) / (ends - begins)
-        lines.append(Series(curve.label, curve.steps, means, curve.colour))
+        lines.append(replace(curve, y=(sums[ends] - sums[begins]) / (ends - begins)))
     draw_lines(ax, lines, x_label="agent steps", y_label="training return", marks=marks)
 
 

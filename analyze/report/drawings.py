@@ -1,15 +1,15 @@
 """The maps, charts and figure sheets of one game."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from analyze.report.figure_files import Panel, Sheet
 from analyze.report.figures import comparison_sheet, kinds_sheet, overlay_sheet, screen_of
 from analyze.report.gallery import MapSet, by_states, methods_of, numbers_of, one_of_each_kind
-from analyze.report.learning_curves import Run, curve_panels
-from analyze.report.load import read_maps
+from analyze.report.learning_curves import curve_panels
+from analyze.report.load import read_maps, readable
 from analyze.report.names import name_of, states_of
 from analyze.report.panels import (
     action_panels,
@@ -52,15 +52,6 @@ class GameSource:
     def trained(self) -> list[Record]:
         """The records without null networks."""
         return [record for record in self.records if not record.is_null_network]
-
-    @property
-    def runs(self) -> list[Run]:
-        """The trainings that have curves."""
-        return [
-            Run(training.name, training.curves, _steps_before(training.settings))
-            for training in self.trainings
-            if training.curves is not None
-        ]
 
 
 def game_sources(found: Found) -> list[GameSource]:
@@ -119,15 +110,12 @@ def map_sets(source: GameSource, outputs: Path) -> tuple[list[MapSet], list[str]
     Of several analyses of a policy on the same states the one with the most temperatures is taken.
     """
     sets: dict[tuple[object, ...], MapSet] = {}
-    problems = []
+    problems: list[str] = []
     for result in source.results:
-        if result.maps is None or not result.is_of_maps:
+        maps = readable(read_maps, result.maps, outputs, problems) if result.maps and result.is_of_maps else None
+        if maps is None:
             continue
-        try:
-            total = read_maps(result.maps).total()
-        except NrmapError as error:
-            problems.append(str(error).replace(f"{outputs}/", ""))
-            continue
+        total = maps.total()
         map_set = MapSet(name_of(result.first), states_of(result.first), total, result.states_path(outputs))
         key = (map_set.name, map_set.states, total.num_states)
         if key not in sets or len(total.temperatures) > len(sets[key].total.temperatures):
@@ -196,7 +184,7 @@ CHARTS = {
     "curves": Chart(
         "Learning curves",
         "Every run is a line, every episode a dot.",
-        lambda source: curve_panels(source.runs, source.trained),
+        lambda source: curve_panels(source.trainings, source.trained),
     ),
 }
 
@@ -257,9 +245,3 @@ def overlay_sheets(source: GameSource, sets: Sequence[MapSet], outputs: Path) ->
     caption = f"KMAP and the KL map over a screen of {source.game}, from the middle of the first episode."
     temperature = headline_temperature(source.records)
     return [overlay_sheet(f"overlay-{source.name}", caption, shown, temperature)], problems
-
-
-def _steps_before(settings: Mapping[str, object]) -> int:
-    """The agent steps of all ancestors of a run."""
-    parent = settings.get("parent")
-    return int(str(parent["steps"])) + _steps_before(parent) if isinstance(parent, dict) else 0

@@ -1,15 +1,14 @@
 """Chart panels of trainings: returns and diagnostics against agent steps."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from analyze.report.charts import RECENT, Curve, ReferenceLine, Series, draw_curves, draw_lines
+from analyze.report.charts import RECENT, ReferenceLine, Series, draw_curves, draw_lines
 from analyze.report.figure_files import Panel
-from analyze.report.names import PolicyName, method_styles
+from analyze.report.names import method_styles
 from analyze.report.panels import of_most_episodes, panel_of
+from analyze.report.results import Training
 from nrmap.support.records import Record, select
 
 # Titles of the curves of a training, besides its return.
@@ -32,46 +31,33 @@ DIAGNOSTICS = {
 }
 
 
-@dataclass(frozen=True)
-class Run:
-    """A training run for the learning curves; `steps_before` are the agent steps of all its ancestors."""
+def curve_panels(trainings: Sequence[Training], records: Sequence[Record]) -> list[Panel]:
+    """Training returns of every run with curves, and the diagnostics of its updates; steps count from scratch."""
+    runs = sorted((training for training in trainings if training.curves), key=lambda run: run.name.rank)
+    styles = method_styles(run.name for run in runs)
 
-    name: PolicyName
-    curves: Mapping[str, Any]
-    steps_before: int = 0
+    def lines_of(rows: str, key: str) -> list[Series]:
+        lines = []
+        for run in runs:
+            points = [(row["agent_step"], row[key]) for row in (run.curves or {})[rows] if key in row]
+            if points:
+                x, y = np.array(points, dtype=np.float64).T
+                lines.append(Series(run.name.short, run.steps_before + x, y, styles[run.name.group][0]))
+        return lines
 
-
-def curve_panels(runs: Sequence[Run], records: Sequence[Record]) -> list[Panel]:
-    """Training returns of every run, and the diagnostics of its updates."""
-    runs = sorted(runs, key=lambda run: run.name.rank)
-    colours = {name: colour for name, (colour, _) in method_styles([run.name for run in runs]).items()}
-    curves = []
-    for run in runs:
-        episodes = run.curves["episodes"]
-        steps, returns = (
-            np.array([episode[key] for episode in episodes], dtype=float)
-            for key in ("agent_step", "undiscounted_return")
-        )
-        if episodes:
-            curves.append(Curve(run.name.short, run.steps_before + steps, returns, colours[run.name.group]))
     panels = []
-    if curves:
+    returns = lines_of("episodes", "undiscounted_return")
+    if returns:
         baselines = of_most_episodes(record for record in select(records, metric="return_mean") if record.is_baseline)
         best = max((record.value or 0.0 for record in baselines), default=None)
         marks = [] if best is None else [ReferenceLine("best baseline", best)]
-        ends = "; ".join(f"{curve.label} ends at {curve.returns[-RECENT:].mean():.2f}" for curve in curves)
+        ends = "; ".join(f"{line.label} ends at {np.mean(np.asarray(line.y)[-RECENT:]):.2f}" for line in returns)
         title = f"Training returns, mean of the last {RECENT} episodes"
-        panels.append(panel_of(draw_curves, title, f". {ends}", curves=curves, marks=marks))
+        panels.append(panel_of(draw_curves, title, f". {ends}", curves=returns, marks=marks))
     for key, title in DIAGNOSTICS.items():
-        lines = []
-        for run in runs:
-            rows = [row for row in run.curves["rows"] if key in row]
-            x = [run.steps_before + row["agent_step"] for row in rows]
-            if rows:
-                lines.append(Series(run.name.short, x, [row[key] for row in rows], colours[run.name.group]))
+        lines = lines_of("rows", key)
         if lines:
+            about = f" during training, of {len(lines)} runs"
             labels = {"x_label": "agent steps", "y_label": key.replace("_", " ")}
-            panels.append(
-                panel_of(draw_lines, title, f" during training, of {len(lines)} runs", series=lines, **labels)
-            )
+            panels.append(panel_of(draw_lines, title, about, series=lines, **labels))
     return panels

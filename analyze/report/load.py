@@ -1,10 +1,10 @@
 """Read everything under an outputs folder: runs, curves, policies, records, maps."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from nrmap.support.layout import (
 )
 from nrmap.support.records import Record, read_records
 
+Content = TypeVar("Content")
 # Errors of reading a damaged file, or JSON of another form.
 UNREADABLE = (NrmapError, KeyError, TypeError, OSError)
 # Two records that agree in all other fields claim to be the same measurement.
@@ -142,6 +143,15 @@ def read_maps(path: Path) -> EpisodeMaps:
     maps, _ = load_maps(path)
     check(all(np.isfinite(array).all() for array in maps.arrays.values()), f"{path}: NaN or infinite values in maps")
     return maps
+
+
+def readable(read: Callable[[Path], Content], path: Path, outputs: Path, problems: list[str]) -> Content | None:
+    """The content of a file; None for a missing or damaged one, which `problems` then names."""
+    try:
+        return read(path)
+    except NrmapError as error:
+        problems.append(_reason(error, outputs))
+        return None
 
 
 def _reason(error: Exception, outputs: Path) -> str:

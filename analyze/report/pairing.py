@@ -1,19 +1,17 @@
 """Differences between the maps of every method and the vanilla one, seed by seed and over the seeds."""
 
-import functools
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.report.load import read_maps
+from analyze.report.load import read_maps, readable
 from analyze.report.names import PolicyName, name_of, states_of
 from analyze.report.results import Found, Result
 from nrmap.maps.differences import paired_differences, seed_difference
@@ -23,7 +21,6 @@ from nrmap.support.errors import NrmapError, check
 from nrmap.support.records import Record, RecordFactory
 
 BASE = "ddqn"
-_T = TypeVar("_T")
 
 
 def with_differences(found: Found) -> Found:
@@ -62,10 +59,12 @@ def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
         bases, others = (
             [result for result in group if (result.first.method == BASE) is wanted] for wanted in (True, False)
         )
-        read = _reader(found.outputs, problems)
+        if not (bases and others):
+            continue
+        maps_of = {one.folder: readable(read_maps, one.maps, found.outputs, problems) for one in group if one.maps}
+        states = readable(load_states, bases[0].states_path(found.outputs), found.outputs, problems)
         for other, base in product(others, bases):
-            maps, base_maps = (read(read_maps, result.maps) if result.maps else None for result in (other, base))
-            states = read(load_states, base.states_path(found.outputs))
+            maps, base_maps = maps_of[other.folder], maps_of[base.folder]
             if maps is None or base_maps is None or states is None:
                 continue
             names = name_of(other.first), name_of(base.first)
@@ -98,20 +97,6 @@ def _players(states: RolloutStates, maps: EpisodeMaps) -> NDArray[np.int64]:
     check(bool((maps.episode_ids < there).all()), f"the maps are of episodes that the {there} of the states are not")
     players: NDArray[np.int64] = states.episode_origins[maps.episode_ids]
     return players
-
-
-def _reader(outputs: Path, problems: list[str]) -> Callable[[Callable[[Path], _T], Path], _T | None]:
-    """Reads each file once; a missing or damaged file is reported once and is None."""
-
-    @functools.cache
-    def read(load: Callable[[Path], _T], path: Path) -> _T | None:
-        try:
-            return load(path)
-        except NrmapError as error:
-            problems.append(str(error).replace(f"{outputs}/", ""))
-            return None
-
-    return read
 
 
 def _over_seeds(found: Found) -> Iterator[Record]:

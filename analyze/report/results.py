@@ -35,6 +35,14 @@ class Training:
         """The name of its policy."""
         return PolicyName(self.method, self.variant, seed=self.seed)
 
+    @property
+    def steps_before(self) -> int:
+        """The agent steps of all its ancestors."""
+        steps, parent = 0, self.settings.get("parent")
+        while parent:
+            steps, parent = steps + parent["steps"], parent.get("parent")
+        return steps
+
 
 @dataclass(frozen=True)
 class Result:

@@ -1,11 +1,23 @@
 """Errors that a user can act on: one line with the value, the expectation and the nearest choice."""
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class NrmapError(Exception):
     """A mistake in the input. Entry points print it as one line and exit with status 2."""
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """For entry points: print a NrmapError as one line and exit with status 2."""
+    try:
+        yield
+    except NrmapError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def unknown_choice(kind: str, value: object, choices: Iterable[str]) -> NrmapError:

@@ -32,7 +32,9 @@ def test_summary_names_are_distinct_and_wandb_can_sort_by_them():
 
 def error_of(arguments, capsys):
     """The only line of a command that fails."""
-    assert workspace.main(["--entity", "team", *arguments]) == 2
+    with pytest.raises(SystemExit) as stopped:
+        workspace.main(["--entity", "team", *arguments])
+    assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     return error
@@ -42,7 +44,7 @@ def test_the_saved_view_has_the_panels_and_groups(monkeypatch, tmp_path, capsys)
     pytest.importorskip("wandb_workspaces")
     with server_with_account(monkeypatch, tmp_path) as server:
         arguments = ["--entity", "team", "--project", "tried", "--temperatures", "0.1", "10"]
-        assert workspace.main(arguments) == 0
+        workspace.main(arguments)
         assert capsys.readouterr().out == f"{server.url}/team/tried?nw=saved\n"
     (sent,) = server.views
     assert (sent["entityName"], sent["projectName"], sent["displayName"]) == ("team", "tried", workspace.NAME)

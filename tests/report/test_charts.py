@@ -7,19 +7,16 @@ import numpy as np
 from axes_drawn import drawn, lines_of
 
 from analyze.report.charts import (
-    Curve,
     IntervalRow,
     QuantileRow,
     ReferenceLine,
     Series,
-    draw_curves,
     draw_fractions,
     draw_intervals,
     draw_lines,
     draw_quantiles,
 )
-from analyze.report.learning_curves import Run, curve_panels
-from analyze.report.names import PolicyName
+from analyze.report.learning_curves import curve_panels
 from analyze.report.panels import (
     action_panels,
     certified_panels,
@@ -31,9 +28,8 @@ from analyze.report.panels import (
     sparsity_panels,
     temperature_panels,
 )  # fmt: skip
+from analyze.report.results import Training
 from nrmap.support.records import Record
-
-RNG = np.random.default_rng(0)
 
 
 def test_lines_are_the_series_and_their_bands_the_intervals(ax):
@@ -86,16 +82,6 @@ def test_quantiles_span_their_lines(ax):
     draw_quantiles(ax, [QuantileRow("A", quantiles, "red")], x_label="gap")
     assert [tuple(line.get_xdata()) for line in ax.get_lines()] == [(1.0, 100.0), (2.0, 4.0), (3.0,)]
     assert ax.get_xscale() == "log"
-
-
-def test_a_learning_curve_is_the_mean_of_the_last_episodes(ax):
-    returns = RNG.normal(10, 3, 50)
-    steps = np.arange(50) * 100.0
-    draw_curves(ax, [Curve("A", steps, returns, "red")])
-    (line,) = lines_of(ax)
-    expected = [np.mean(returns[max(end - 20, 0) : end]) for end in range(1, 51)]
-    np.testing.assert_allclose(line[1], expected)
-    np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 1], returns)
 
 
 def map_records(method: str = "ddqn", seed: int = 0) -> list[Record]:
@@ -210,11 +196,16 @@ def test_legends_cover_no_data_and_values_that_agree_to_a_millionth_look_equal(a
     assert high - low > 1000 * 4e-8
 
 
-def test_a_run_goes_on_where_its_parent_ended():
-    curves = {
-        "episodes": [{"agent_step": step, "undiscounted_return": 1.0} for step in (10, 20)],
-        "rows": [{"agent_step": 15, "loss": 0.5}],
-    }
-    returns, loss = curve_panels([Run(PolicyName("sa_ddqn", seed=0), curves, steps_before=1000)], [])
-    np.testing.assert_array_equal(lines_of(drawn(returns))[0][0], [1010, 1020])
+def test_a_learning_curve_is_the_mean_of_the_last_episodes_and_goes_on_where_the_parents_ended():
+    scores = np.random.default_rng(0).normal(10, 3, 50)
+    episodes = [{"agent_step": 100 * n, "undiscounted_return": float(score)} for n, score in enumerate(scores)]
+    curves = {"episodes": episodes, "rows": [{"agent_step": 15, "loss": 0.5}]}
+    settings = {"parent": {"steps": 600, "parent": {"steps": 400, "parent": None}}}
+    run = Training("", "Freeway", "sa_ddqn", 0, False, settings, curves, card=None, sha256=None)
+    returns, loss = curve_panels([run], [])
+    ax = drawn(returns)
+    (line,) = lines_of(ax)
+    expected = [np.mean(scores[max(end - 20, 0) : end]) for end in range(1, 51)]
+    np.testing.assert_allclose(line, [1000 + 100 * np.arange(50), expected])
+    np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 1], scores)
     np.testing.assert_array_equal(drawn(loss).get_lines()[0].get_xdata(), [1015])
