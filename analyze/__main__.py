@@ -42,7 +42,7 @@ def analyze(config: Mapping[str, Any]) -> None:
     if resources.threads:
         torch.set_num_threads(resources.threads)
 
-    policy = load_policy(_policy_path(config, layout), device)
+    policy = load_policy(_look_up(config, layout) if config["policy"] is None else Path(config["policy"]), device)
     game, found = config["env"]["game"], policy.env.game
     check(
         game == found or f"env={game}" not in config["given"],
@@ -61,12 +61,6 @@ def analyze(config: Mapping[str, Any]) -> None:
     print_records([*records, *null_networks])
     _track(study, tracking, config["scale"]["name"], policy, maps, records, null_networks, figures)
     print(maps.folder)
-
-
-def _policy_path(config: Mapping[str, Any], layout: Layout) -> Path:
-    if config["policy"] is not None:
-        return Path(config["policy"])
-    return _look_up(config, layout)
 
 
 def _pool(config: Mapping[str, Any], policy: Policy, layout: Layout, device: torch.device) -> list[Policy]:
@@ -123,17 +117,14 @@ def _track(
         folder=maps.folder,
     ) as tracker:
         tracker.table("records", list(rows[0]), [list(row.values()) for row in rows])
-        tracker.summary({_summary_name(record): record.value for record in records if _is_headline(record)})
+        headline = [record for record in records if not record.is_part and record.value is not None]
+        tracker.summary({_summary_name(record): record.value for record in headline})
         tracker.summary(null_network_summary(null_networks))
         for name, path in figures.items():
             tracker.image(name, path)
         tracker.artifact(f"maps-{maps.folder.name}", "maps", [maps.folder / MAPS_FILE, maps.folder / METRICS_FILE])
     if tracker.is_active:  # otherwise the next analysis tries again
         write_text(sent, "")
-
-
-def _is_headline(record: Record) -> bool:
-    return not record.is_part and record.value is not None
 
 
 def _summary_name(record: Record) -> str:

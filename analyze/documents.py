@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analyze.report.formats import Table, to_markdown
+from analyze.report.formats import Table, filled_rows, to_markdown
 from analyze.report.literature import PUBLISHED_RETURNS, paper_number
 from analyze.report.load import find
 from analyze.report.names import PolicyName, condition_of, name_of
@@ -131,16 +131,9 @@ def _maps_section(records: Sequence[Record]) -> str:
 def _part(table: Table, metric: str, title: str) -> Table:
     """The columns of one metric, headed by their groups alone, and the rows that have anything in them."""
     kept = [index for index, column in enumerate(table.columns) if not column.measured or column.key.startswith(metric)]
-    columns = tuple(
-        replace(column, title="") if column.measured else column for column in (table.columns[i] for i in kept)
-    )
-    rows = [tuple(row[index] for index in kept) for row in table.rows]
-    filled = [
-        row
-        for row in rows
-        if any(cell.value is not None and column.measured for cell, column in zip(row, columns, strict=True))
-    ]
-    return replace(table, title=title, columns=columns, rows=tuple(filled))
+    part = filled_rows(table, kept, first=sum(not column.measured for column in table.columns))
+    columns = tuple(replace(column, title="") if column.measured else column for column in part.columns)
+    return replace(part, title=title, columns=columns)
 
 
 def _as_section(tables: Sequence[Table]) -> str:

@@ -196,7 +196,7 @@ def _parts(table: Table, console: Console) -> list[Table]:
                 parts.append(list(heads))
             parts[-1] += piece
     return [
-        _columns_of(table, part) if number == 0 else _filled_rows(table, part, first)
+        _columns_of(table, part) if number == 0 else filled_rows(table, part, first)
         for number, part in enumerate(parts)
     ]
 
@@ -206,7 +206,7 @@ def _fits(table: Table, indices: Sequence[int], console: Console) -> bool:
     return bool(console.measure(shown, options=console.options.update(width=10_000)).maximum <= console.width)
 
 
-def _filled_rows(table: Table, indices: Sequence[int], first: int) -> Table:
+def filled_rows(table: Table, indices: Sequence[int], first: int) -> Table:
     """The columns at `indices`, and the rows that have a value in one of them from column `first` on."""
     kept = [
         number

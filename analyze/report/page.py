@@ -11,7 +11,7 @@ from analyze.report.appendix import provenance_table, settings_groups, value_gro
 from analyze.report.drawings import CHART_SIZE, CHARTS, GameSource
 from analyze.report.figure_files import Panel, Sheet
 from analyze.report.formats import Table, counted, to_csv, to_markdown
-from analyze.report.gallery import MapSet, Picture, colour_bars, map_groups, picture_of
+from analyze.report.gallery import MapSet, colour_bars, map_groups, picture_of
 from analyze.report.inventory import inventory, inventory_table, missing
 from analyze.report.latex import to_latex
 from analyze.report.names import PolicyName, glossary, policies_of
@@ -130,32 +130,30 @@ def _tables(tables: Sequence[Table]) -> dict[str, Any]:
 
 def _game(part: GamePart) -> dict[str, Any]:
     source = part.source
+    # Reference policies and others are in different sections, so their tables need different names.
+    actions = replace(action_table(source.records, source.game), name=f"actions-{source.name}")
     return {
         "maps": map_groups(part.sets, headline_temperature(source.records)),
         "screens": [
-            {"caption": sheet.caption, "columns": sheet.columns, "pictures": _screens(sheet)} for sheet in part.overlays
+            {
+                "caption": sheet.caption,
+                "columns": sheet.columns,
+                "pictures": [
+                    panel and picture_of(panel, sheet.panel_size, "png", _SCREEN_DPI) for panel in sheet.panels
+                ],
+            }
+            for sheet in part.overlays
         ],
         "charts": [
             {
                 "title": CHARTS[name].title,
                 "caption": CHARTS[name].caption,
                 "pictures": [picture_of(panel, CHART_SIZE, "svg") for panel in panels],
-                "table": _actions(source) if name == "actions" else None,
+                "table": actions if name == "actions" else None,
             }
             for name, panels in part.charts.items()
         ],
     }
-
-
-def _screens(sheet: Sheet) -> list[Picture | None]:
-    return [
-        None if panel is None else picture_of(panel, sheet.panel_size, "png", _SCREEN_DPI) for panel in sheet.panels
-    ]
-
-
-def _actions(source: GameSource) -> Table:
-    """The action table under a name of its own: reference policies and others are in different sections."""
-    return replace(action_table(source.records, source.game), name=f"actions-{source.name}")
 
 
 def _glossary(found: Found) -> dict[str, Any]:

@@ -7,14 +7,9 @@ import numpy as np
 from axes_drawn import drawn, lines_of
 
 from analyze.report.charts import (
-    IntervalRow,
-    QuantileRow,
-    ReferenceLine,
     Series,
     draw_fractions,
-    draw_intervals,
     draw_lines,
-    draw_quantiles,
 )
 from analyze.report.learning_curves import curve_panels
 from analyze.report.panels import (
@@ -51,37 +46,11 @@ def test_lines_are_the_series_and_their_bands_the_intervals(ax):
     assert [label.get_text() for label in ax.get_xticklabels()] == ["4", "16", "64"]
 
 
-def test_intervals_show_every_episode_the_mean_and_what_is_undefined(ax):
-    rows = [
-        IntervalRow("A", 2.0, "red", low=1.0, high=3.0, points=(1.0, 2.0, 3.0)),
-        IntervalRow("B", None, "blue"),
-    ]
-    draw_intervals(ax, rows, x_label="return", marks=[ReferenceLine("best", 2.5)])
-    (dots,) = ax.collections
-    np.testing.assert_array_equal(dots.get_offsets()[:, 0], [1, 2, 3])
-    assert np.all(np.abs(dots.get_offsets()[:, 1]) < 0.5)
-    xs = [tuple(line.get_xdata()) for line in ax.get_lines()]
-    assert (1.0, 3.0) in xs
-    assert (2.0,) in xs
-    assert (2.5, 2.5) in xs
-    assert [text.get_text() for text in ax.texts] == ["undefined"]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B"]
-    top, bottom = ax.transData.transform([(0, 0), (0, 1)])[:, 1]
-    assert top > bottom
-
-
 def test_shares_are_written_in_per_cent(ax):
     draw_fractions(
         ax, [[0.75, 0.25, 0.0], [0.0004, 0.9996, np.nan]], row_labels=["A", "B"], column_labels=["x", "y", "z"]
     )
     assert [text.get_text() for text in ax.texts] == ["75.0", "25.0", "0", "<0.1", "100.0"]
-
-
-def test_quantiles_span_their_lines(ax):
-    quantiles = {0.01: 1.0, 0.25: 2.0, 0.5: 3.0, 0.75: 4.0, 0.99: 100.0}
-    draw_quantiles(ax, [QuantileRow("A", quantiles, "red")], x_label="gap")
-    assert [tuple(line.get_xdata()) for line in ax.get_lines()] == [(1.0, 100.0), (2.0, 4.0), (3.0,)]
-    assert ax.get_xscale() == "log"
 
 
 def map_records(method: str = "ddqn", seed: int = 0) -> list[Record]:
@@ -111,6 +80,9 @@ def test_the_sparsity_chart_marks_the_papers_numbers():
     marks = {line.get_label(): line.get_xdata()[0] for line in ax.get_lines() if line.get_label().startswith("paper")}
     assert marks == {"paper, vanilla": 53.7272, "paper, adversarial": 20.4641}
     assert [label.get_text() for label in ax.get_yticklabels()] == ["DDQN seed 0", "SA-DDQN seed 0", "SA-DDQN seed 1"]
+    assert [line.get_xydata().tolist() for line in ax.get_lines()[:2]] == [[[35, 0], [45, 0]], [[40, 0]]]
+    top, bottom = ax.transData.transform([(0, 0), (0, 1)])[:, 1]
+    assert top > bottom
 
 
 def test_null_networks_share_a_row_for_all_seeds_with_a_dot_for_every_draw():
@@ -154,7 +126,7 @@ def play_records() -> list[Record]:
         clean("return_mean", 31.0),
         clean("action_share", 0.75, action="UP"),
         clean("action_share", 0.25, action="NOOP"),
-        clean("q_gap_quantile", 0.5, quantile=0.5),
+        *(clean("q_gap_quantile", 100 * q, quantile=q) for q in (0.01, 0.25, 0.5, 0.75, 0.99)),
         attacked("return", 4.0, episode=0),
         attacked("return_mean", 4.0),
         blind("return", 21.0, episode=0),
@@ -179,7 +151,10 @@ def test_actions_and_gaps_are_those_of_the_records():
     np.testing.assert_array_equal(drawn(panel).get_images()[0].get_array(), [[0.75, 0.25]])
     assert "UP 75.0%" in panel.alt
     (panel,) = gap_panels(play_records())
-    assert "Medians: DDQN seed 0 0.5" in panel.alt
+    ax = drawn(panel)
+    assert [line.get_xdata().tolist() for line in ax.get_lines()] == [[1, 99], [25, 75], [50]]
+    assert ax.get_xscale() == "log"
+    assert "Medians: DDQN seed 0 50" in panel.alt
     rate = partial(Record, "Freeway", "ddqn", 0, "certified_rate", attack="clean", episodes=20)
     first, second = certified_panels([rate(0.5, attack_epsilon=3 / 255), rate(0.97, attack_epsilon=1 / 255)])
     assert [drawn(panel).get_lines()[0].get_xdata()[0] for panel in (first, second)] == [0.97, 0.5]
