@@ -147,12 +147,12 @@ def test_a_run_begins_with_its_main_settings(run, tiny_settings, tiny_regularise
     file = run(vanilla)
     run(replace(tuned, seed=5, parent=PolicyFile(str(file))))
     of_tuned = (
-        "40 agent steps, 1 updates, learning rate 0.001 to 0.0001, ε 0.05, κ 0.1, radius 0.05, "
-        "radius growing from step 0 to 30, anchor 2.5, from Freeway/ddqn/seed3"
+        "40 agent steps, 1 updates, learning rate 0.001 to 0.0001, exploration 0.05, κ 0.1, "
+        "attack ε = 0.05, attack growing from step 0 to 30, anchor 2.5, from Freeway/ddqn/seed3"
     )
     assert [line for line in caplog.messages if " agent steps, " in line] == [
-        "Freeway/ddqn/seed3: 60 agent steps, 15 updates, learning rate 0.001 to 0.0001, ε 1 to 0.1 over 80 steps, "
-        "from random weights",
+        "Freeway/ddqn/seed3: 60 agent steps, 15 updates, learning rate 0.001 to 0.0001, exploration 1 to 0.1 over "
+        "80 steps, from random weights",
         f"Freeway/sa_ddqn/seed4: {of_tuned}",
         f"Freeway/sa_ddqn/seed5: {of_tuned} ({file})",
     ]
