@@ -28,11 +28,6 @@ def test_map_your_own_network(
     assert capsys.readouterr().out.startswith("S(K) = ")
 
 
-def test_map_your_own_network_has_at_most_ten_lines() -> None:
-    lines = (EXAMPLES / "map_your_own_network.py").read_text().splitlines()[1:]
-    assert len([line for line in lines if line]) <= 10
-
-
 def test_map_a_reference_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,8 +17,6 @@ from bench.cost import (
     cpu_speeds,
     gpu_speeds,
     main,
-    measured_on,
-    page,
     paper_study,
     training_hours,
 )
@@ -83,27 +81,6 @@ def test_the_scale_is_the_papers() -> None:
     assert study.trainings["sa_ddqn"].parent == study.trainings["ddqn"]
     # 2,048 own states of each of two policies; 4,096 pooled ones for 2 trained, 3 random and 6 shuffled networks.
     assert study.ablated_states == 4_096 + 45_056
-
-
-def test_what_was_not_measured_is_said(study: StudyPlan) -> None:
-    text = page(study, {"GPU": None, "CPU job": cpu_speeds(TRAIN, HOST)}, {"GPU": 1, "CPU jobs": 6}, FILES)
-    assert "| 1 GPU | not measured | |" in text
-    assert "| 6 CPU jobs | 9 | 0.1 |" in text
-    assert "| CPU job | 1.00 ms | 20.00 ms | 100.00 ms | 250.00 ms | 0.0 h | 0.0 h | 1.5 h |" in text
-    assert "Measured on a processor, 2 cores. Memory of a training: 2.0 GB. A checkpoint: 53 MB, written in" in text
-    assert "0.12 s; going on from one plays what the replay holds again, 4.0 s for 10,000 steps." in text
-
-
-def test_measurements_of_several_machines_are_said_to_be_that() -> None:
-    other = {"machine": {"processor": "another", "cores": 2, "gpu": "a GPU"}}
-    assert measured_on({"train.json": TRAIN, "host.json": HOST, "host-cuda.json": other}) == (
-        "Not measured on one machine: train.json and host.json on a processor, 2 cores; "
-        "host-cuda.json on another, 2 cores, a GPU."
-    )
-    more_cores = {"machine": {**MACHINE, "cores": 64}}
-    assert measured_on({"train.json": TRAIN, "host.json": more_cores}) == (
-        "Not measured on one machine: train.json on a processor, 2 cores; host.json on a processor, 64 cores."
-    )
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> None:

@@ -4,15 +4,9 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from conf.choices import group_options, read_option
+from conf.choices import read_option
 from conf.entry import _check_choices
 from nrmap.support.errors import NrmapError
-
-
-def test_every_group_option_is_found() -> None:
-    assert {"ddqn", "sa_ddqn", "ddqn_continued"} <= set(group_options("method"))
-    assert {"smoke", "quick", "paper"} <= set(group_options("scale"))
-    assert "base" not in group_options("env")
 
 
 @pytest.mark.parametrize(

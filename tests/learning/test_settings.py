@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import json
 import re
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -13,7 +12,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from conf.choices import group_options
-from nrmap.learning.settings import PolicyFile, TrainSettings, recorded, train_settings
+from nrmap.learning.settings import PolicyFile, TrainSettings, train_settings
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError
 from nrmap.support.mappings import build, merged
@@ -114,36 +113,20 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
         ("scale.fine_tune.by_solver.pgd.anchor", -1.0, "anchor=-1.0: expected at least 0"),
         ("method.name", "sadqn", "unknown method 'sadqn': did you mean"),
         ("method.start_from", "vanila", "unknown start_from 'vanila': did you mean vanilla"),
-        ("method.start_from", "policy.pt", "unknown start_from 'policy.pt': "),
-        ("method.start_from", None, "unknown start_from None: choose one of vanilla, scratch, FILE.safetensors"),
         ("scale.step", 3, "unknown key of scale 'step': did you mean steps"),
-        ("env.framestack", 3, "unknown key of env 'framestack': did you mean frame_stack"),
-        ("scale.learner.learningrate", 1, "unknown key of scale.learner 'learningrate': did you mean learning_rate"),
-        ("scale.replay.nstep", 1, "unknown key of scale.replay 'nstep': did you mean n_step"),
-        ("scale.exploration.epsilon", 1, "unknown key of scale.exploration 'epsilon': did you mean epsilon"),
         ("method.regulariser.kapa", 1, "unknown key of method.regulariser 'kapa': did you mean kappa"),
         ("method.regularizer", None, "unknown key of method 'regularizer': did you mean regulariser"),
-        ("scale.fine_tune.stps", 1, "unknown key of scale.fine_tune 'stps': did you mean steps"),
         ("scale.fine_tune.learner.lr", 1, "unknown key of scale.fine_tune.learner 'lr': choose one of batch_size"),
         ("scale.fine_tune.by_solver.pgd.stps", 1, "unknown key of scale.fine_tune.by_solver.pgd 'stps': did you mean"),
         ("scale.robust_ramp.ramp_stps", 1, "unknown key of scale.robust_ramp 'ramp_stps': did you mean ramp_steps"),
         ("method.regulariser.ramp_steps", 1, "method.regulariser.ramp_steps: expected it under scale.robust_ramp"),
         ("scale.steps", "many", "steps='many': expected a whole number"),
-        ("scale.num_envs", 100.0, "num_envs=100.0: expected a whole number"),
-        ("scale.dueling", "perhaps", "dueling='perhaps': expected true or false"),
-        ("scale.clip_rewards", 1, "clip_rewards=1: expected true or false"),
-        ("scale.learner.learning_rate", "fast", "learning_rate='fast': expected a finite number"),
         ("scale.learner.learning_rate", float("nan"), "learning_rate=nan: expected a finite number"),
         ("scale.learner", 3, "scale.learner=3: expected keys and values"),
         ("scale.fine_tune.learner", 3, "scale.fine_tune.learner=3: expected the same kind of value"),
-        ("scale.fine_tune.steps", {}, "scale.fine_tune.steps={}: expected the same kind of value"),
         ("scale.fine_tune", None, "scale.fine_tune=None: expected keys and values"),
-        ("scale.fine_tune.by_solver", None, "scale.fine_tune.by_solver=None: expected keys and values"),
         ("scale.fine_tune.by_solver.pgd", None, "scale.fine_tune.by_solver.pgd=None: expected keys and values"),
-        ("scale.robust_ramp", 3, "scale.robust_ramp=3: expected keys and values"),
-        ("scale.replay", None, "scale.replay=None: expected keys and values"),
         ("seed", -1, "seed=-1: expected at least 0"),
-        ("seed", "one", "seed='one': expected a whole number"),
         ("scale.num_envs", 0, "num_envs=0: expected at least 1"),
         ("scale.steps_per_update", 3, "steps_per_update=3: expected a divisor or a multiple of num_envs="),
         ("scale.warm_up_steps", 10, "warm_up_steps=10: expected at least"),
@@ -163,22 +146,18 @@ def test_the_regulariser_holds_the_numbers_of_the_yaml():
         ("method.regulariser.kappa", -1, "kappa=-1.0: expected at least 0"),
         ("method.regulariser.hinge", -1, "hinge=-1.0: expected at least 0"),
         ("method.regulariser.attack_epsilon", 0, "attack_epsilon=0.0: expected 0 < ε ≤ 1"),
-        ("method.regulariser.attack_epsilon", 3, "attack_epsilon=3.0: expected 0 < ε ≤ 1"),
         ("method.regulariser.pgd_steps", 0, "pgd_steps=0: expected at least 1"),
         ("method.regulariser.inner_attack", "pdg", "unknown inner_attack 'pdg': did you mean pgd"),
         ("method.regulariser.inner_attack", "n_fgsm", "pgd_steps=2 with inner_attack=n_fgsm: expected 1"),
         ("method.regulariser.rollback_every", -1, "rollback_every=-1: expected at least 0"),
         ("method.regulariser.hinge_reduction", "sum", "hinge_reduction='sum': expected per_sample_mean or batch_sum"),
         ("method.regulariser", None, "method.regulariser=None with method.name=sa_ddqn: expected one with solver: pgd"),
-        ("method.regulariser", 3, "method.regulariser=3 with method.name=sa_ddqn: expected one with solver: pgd"),
         ("method.regulariser.solver", "ibp", "with method.name=sa_ddqn: expected one with solver: pgd"),
         ("method.name", "ddqn", "with method.name=ddqn: expected none"),
         ("method.name", "sa_ddqn_ibp", "with method.name=sa_ddqn_ibp: expected one with solver: ibp"),
         ("scale.fine_tune.by_solver.pgd.robust_ramp.ramp_steps", 0, "ramp_steps=0: expected at least 1"),
         ("method.regulariser.ramp_initial", 1, "ramp_initial=1.0: expected 0 ≤ fraction < 1"),
         ("method.regulariser.ramp_of", "epsilon", "ramp_of='epsilon': expected radius or kappa"),
-        ("env.sticky_actions", 1.5, "sticky_actions=1.5: expected 0 ≤ p < 1"),
-        ("env.frame_stack", 0, "frame_stack=0: expected at least 1"),
         ("env.height", 20, "a 20×84 screen is too small"),
     ],
 )
@@ -213,13 +192,6 @@ def test_a_method_that_cannot_start_there_names_the_one_that_can(method, start_f
     with pytest.raises(NrmapError) as caught:
         settings_of(f"method={method}", f"method.start_from={start_from}")
     assert str(caught.value) == f"method.start_from={start_from} with method.name={method}: {use}"
-
-
-def test_a_missing_key_is_named():
-    config = copy.deepcopy(composed())
-    del config["scale"]["steps"]
-    with pytest.raises(NrmapError, match=r"^scale: missing 1 required positional argument: 'steps'$"):
-        train_settings(config)
 
 
 @pytest.mark.parametrize(
@@ -325,12 +297,3 @@ def test_the_identity_ignores_machine_and_tracking():
         there = settings_of("method=sa_ddqn", *overrides)
         assert there == here
         assert there.identity("a") == here.identity("a")
-
-
-def test_an_robust_ramp_does_not_change_a_vanilla_run():
-    assert settings_of("scale.robust_ramp.ramp_steps=999999999") == settings_of()
-
-
-def test_settings_are_json():
-    settings = settings_of("method=sa_ddqn")
-    assert json.loads(json.dumps(recorded(settings), allow_nan=False)) == recorded(settings)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from captum.attr import FeatureAblation
 from paper_algorithms import algorithms_1_and_2
 from torch import Tensor
 
@@ -124,21 +123,3 @@ def test_the_algorithms_of_the_paper(case: Case, engine: str) -> None:
     for row, column in np.argwhere(tied):
         assert np.abs(maps["kmap"][row, column] - costs[may_win[row, column]]).min() <= 2 * floor
     assert tied.sum() < 0.01 * tied.size, f"{tied.sum()} ties of {tied.size} pixels leave too few to compare"
-
-
-def test_captum_feature_ablation(case: Case) -> None:
-    channels, height, width = case.state.shape
-    pixels = torch.arange(height * width).view(1, 1, height, width).expand(1, channels, height, width)
-    scaled = (case.state[None].float() * STATE_SCALE).double()
-    with torch.inference_mode():
-        # Q − Q(Z) of every action, in every channel of a pixel the same.
-        drops = FeatureAblation(case.network).attribute(scaled, feature_mask=pixels, perturbations_per_eval=BATCH)
-    q_ablated = (case.clean[:, None, None] - drops[:, 0]).movedim(0, -1)  # [H, W, A]
-    expected = algorithms_1_and_2(case.lookup(), case.state[None], 1.0)
-    lead = q_ablated.topk(2, dim=-1).values
-    tied = (lead[..., 0] - lead[..., 1] <= case.tolerance).numpy()
-    cost = (case.clean.max() - case.clean[q_ablated.argmax(dim=-1)]).numpy()
-    np.testing.assert_allclose(cost[~tied], expected["kmap"][~tied], atol=1e-12)
-    policy = torch.softmax(case.clean, dim=0)
-    h = -(policy * torch.log_softmax(q_ablated, dim=-1)).sum(dim=-1)
-    np.testing.assert_allclose(h, expected["hmap"], rtol=1e-9)

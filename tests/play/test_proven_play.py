@@ -105,5 +105,7 @@ def test_a_worst_case_needs_something_that_certifies(policy):
     run = EvaluationSettings(episodes=1, run_seed=1, attack_runs=(AttackRun(WORST_CASE, RADIUS, 1),))
     with pytest.raises(NrmapError, match="greedy_worst_case is to be played, but nothing certifies"):
         evaluate(policy, run, num_envs=1)
+    with pytest.raises(NrmapError, match="certify_epsilons are set, but nothing certifies"):
+        evaluate(policy, EvaluationSettings(1, 1, certify_epsilons=(RADIUS,)), num_envs=1)
     with pytest.raises(NrmapError, match="unknown attack 'worst_case'"):
         AttackRun("worst_case", RADIUS, 1)

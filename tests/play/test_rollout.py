@@ -91,22 +91,6 @@ def test_the_player_sees_each_step_of_each_episode_once_and_nothing_else(breakou
     assert sorted(seen) == expected
 
 
-def test_progress_counts_every_step_and_ends_at_the_total():
-    reports = []
-    episodes = play(
-        constant(1),
-        FREEWAY,
-        episode_seeds(FREEWAY, 0, 3),
-        num_envs=2,
-        progress=lambda done, total: reports.append((done, total)),
-    )
-    total = sum(episode.length for episode in episodes)
-    assert total == 3 * FREEWAY.max_agent_steps
-    assert reports[0] == (2, total)
-    assert reports[-1] == (total, total)
-    assert [done for done, _ in reports] == sorted({done for done, _ in reports})
-
-
 def test_the_first_of_equal_actions_is_taken():
     class Indifferent:
         device = torch.device("cpu")

@@ -267,24 +267,6 @@ def test_uniform_noise_is_one_draw_from_the_whole_ball():
     assert abs(offsets.var() - 1 / 3) < 0.03
 
 
-def test_an_attack_leaves_no_gradients_behind():
-    network = small_network()
-    network.requires_grad_(True)
-    attacked = pgd(3)(frozen(network), torch.rand(2, 1, 12, 12), attack_epsilon=0.1, noise=noise_for(2))
-    assert all(parameter.grad is None for parameter in network.parameters())
-    assert not attacked.perturbed.requires_grad
-    assert not attacked.margins.requires_grad
-
-
-def test_names_and_step_sizes():
-    assert attack_named("pgd-10") == pgd(10)
-    assert pgd(50).name == "pgd-50"
-    assert pgd(10).step_fraction == pytest.approx(0.25)
-    fgsm = attack_named("fgsm")
-    assert (fgsm.steps, fgsm.step_fraction, fgsm.random_start) == (1, 1.0, False)
-    assert [attack_named(name).name for name in NAMES] == list(NAMES)
-
-
 @pytest.mark.parametrize(
     ("name", "message"), [("fgms", "fgsm"), ("pgd", "pgd-10"), ("pgd-x", "pgd-10"), ("pgd-0", "steps=0")]
 )
