@@ -1,11 +1,11 @@
 """Small networks, their ablated Q-values by brute force, and maps made of them."""
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from nrmap.ablation import AblatedChunk
 from nrmap.maps.episode_maps import EpisodeMaps
 from nrmap.maps.sweep import sweep_maps
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
@@ -16,16 +16,9 @@ _DRAWN = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(0))
 Q_VALUES, CLEAN = _DRAWN[:, :6].reshape(4, 2, 3, 5), _DRAWN[:, 6]  # [N, H, W, A] and [N, A]
 
 
-@dataclass(frozen=True)
-class Chunk:
-    start: int
-    q_values: Tensor
-    clean_q_values: Tensor
-
-
 def chunked(q_values, clean, size=3):
     return [
-        Chunk(start, q_values[start : start + size], clean[start : start + size])
+        AblatedChunk(start, q_values[start : start + size], clean[start : start + size])
         for start in range(0, len(clean), size)
     ]
 

@@ -14,7 +14,7 @@ import torch
 
 from conf.entry import entry_point
 from nrmap.learning.settings import TrainSettings, recorded, train_settings
-from nrmap.support.errors import check
+from nrmap.support.errors import check_fields
 from nrmap.support.layout import Layout
 from nrmap.support.mappings import build
 from nrmap.support.runtime import choose_device, choose_precision, keep_freed_memory
@@ -34,10 +34,8 @@ class ComputeOptions:
     greedy_episodes: int
 
     def __post_init__(self) -> None:
-        check(self.threads >= 0, f"threads={self.threads}: expected at least 0 (every core that the process may use)")
-        for name in ("checkpoint_seconds", "greedy_every"):
-            check(getattr(self, name) >= 0, f"{name}={getattr(self, name)}: expected at least 0")
-        check(self.greedy_episodes >= 1, f"greedy_episodes={self.greedy_episodes}: expected at least 1")
+        check_fields(self, 0, "threads", "checkpoint_seconds", "greedy_every")
+        check_fields(self, 1, "greedy_episodes")
 
 
 def train(config: Mapping[str, Any]) -> None:

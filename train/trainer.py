@@ -17,7 +17,7 @@ from nrmap.learning.learner import Learner
 from nrmap.learning.replay import Replay
 from nrmap.learning.schedules import Linear
 from nrmap.learning.settings import TrainSettings
-from nrmap.policies.network import NetworkSpec, QNetwork
+from nrmap.policies.network import NetworkSpec, QNetwork, seeded_network
 from nrmap.support.errors import check
 from train.collector import Collector, FinishedEpisode
 
@@ -69,7 +69,7 @@ class Trainer:
         channels, height, width = settings.env.state_shape
         spec = NetworkSpec(channels, height, width, self.collector.num_actions, dueling=settings.dueling)
         if initial is None:
-            network = _seeded_network(spec, seed=int(network_seed.generate_state(1)[0]))
+            network = seeded_network(spec, seed=int(network_seed.generate_state(1)[0]))
         else:
             network = copy.deepcopy(initial)
         if network.spec != spec:
@@ -185,9 +185,3 @@ class Trainer:
         self.collector.set_state(state["collector"])
         for name, values in state["collected"].items():
             self._collected[name] = list(values.to(self.learner.device))
-
-
-def _seeded_network(spec: NetworkSpec, seed: int) -> QNetwork:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return QNetwork(spec)

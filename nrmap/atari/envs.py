@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nrmap.atari.games import rom_id
-from nrmap.support.errors import check
+from nrmap.support.errors import check, check_fields
 
 # Streams separate training, evaluation and validation episodes of the same run seed.
 TRAINING_STREAM, EVALUATION_STREAM, VALIDATION_STREAM = 0, 1, 2
@@ -42,11 +42,9 @@ class EnvSpec:
     def __post_init__(self) -> None:
         rom_id(self.game)
         check(self.height > 0 and self.width > 0, f"screen {self.height}×{self.width}: expected sides > 0")
-        check(self.frame_stack >= 1, f"frame_stack={self.frame_stack}: expected at least 1")
-        check(self.frame_skip >= 1, f"frame_skip={self.frame_skip}: expected at least 1")
+        check_fields(self, 1, "frame_stack", "frame_skip", "max_agent_steps")
+        check_fields(self, 0, "noop_max")
         check(0 <= self.sticky_actions < 1, f"sticky_actions={self.sticky_actions}: expected 0 ≤ p < 1")
-        check(self.noop_max >= 0, f"noop_max={self.noop_max}: expected at least 0")
-        check(self.max_agent_steps >= 1, f"max_agent_steps={self.max_agent_steps}: expected at least 1")
 
     @property
     def state_shape(self) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nrmap.learning.schedules import Linear, epsilon_per_env
-from nrmap.support.errors import check
+from nrmap.support.errors import check_fields
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,9 @@ class ExplorationSpec:
     max_repeat: int
 
     def __post_init__(self) -> None:
-        for name in ("epsilon_initial", "epsilon_final"):
-            check(0 <= getattr(self, name) <= 1, f"{name}={getattr(self, name)}: expected a probability, 0 ≤ ε ≤ 1")
-        check(self.decay_steps >= 1, f"decay_steps={self.decay_steps}: expected at least 1")
-        check(self.env_spread >= 0, f"env_spread={self.env_spread}: expected at least 0 (the same ε everywhere)")
-        check(self.max_repeat >= 1, f"max_repeat={self.max_repeat}: expected at least 1 (plain ε-greedy)")
+        check_fields(self, 0, "epsilon_initial", "epsilon_final", most=1)
+        check_fields(self, 1, "decay_steps", "max_repeat")
+        check_fields(self, 0, "env_spread")
 
     def epsilons(self, agent_step: int, num_envs: int) -> NDArray[np.float64]:
         """The exploration rate of every environment, [E]."""

@@ -17,7 +17,7 @@ from nrmap.policies.network import STATE_SCALE, QNetwork, frozen, rounded, with_
 from nrmap.robustness.attacks import StateNoise, pgd
 from nrmap.robustness.bounds import margin_bounds
 from nrmap.robustness.perturbations import other_action_margin
-from nrmap.support.errors import check
+from nrmap.support.errors import check_fields
 
 PROBE = pgd(10)
 
@@ -44,14 +44,9 @@ class LearnerSpec:
     average_from: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "target_update_period"):
-            check(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: expected at least 1")
-        for name in ("learning_rate", "learning_rate_final", "adam_epsilon"):
-            check(getattr(self, name) >= 0, f"{name}={getattr(self, name)}: expected at least 0")
-        for name in ("decay_from", "average_from"):
-            value = getattr(self, name)
-            check(0 <= value <= 1, f"{name}={value}: expected a fraction of the training, 0 to 1")
-        check(self.gradient_clip >= 0, f"gradient_clip={self.gradient_clip}: expected at least 0 (no clipping)")
+        check_fields(self, 1, "batch_size", "target_update_period")
+        check_fields(self, 0, "learning_rate", "learning_rate_final", "adam_epsilon", "gradient_clip")
+        check_fields(self, 0, "decay_from", "average_from", most=1)
 
 
 class Learner:

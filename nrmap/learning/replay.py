@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nrmap.learning.sum_tree import SumTree
-from nrmap.support.errors import check
+from nrmap.support.errors import check, check_fields
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,10 @@ class ReplaySpec:
     discount_final: float = 0.0
 
     def __post_init__(self) -> None:
-        check(self.n_step >= 1, f"n_step={self.n_step}: expected at least 1")
-        check(0 <= self.discount <= 1, f"discount={self.discount}: expected 0 ≤ γ ≤ 1")
-        check(self.priority_exponent >= 0, f"priority_exponent={self.priority_exponent}: expected at least 0 (uniform)")
-        check(0 <= self.importance_initial <= 1, f"importance_initial={self.importance_initial}: expected 0 ≤ β ≤ 1")
+        check_fields(self, 1, "n_step")
+        check_fields(self, 0, "discount", "importance_initial", most=1)
+        check_fields(self, 0, "priority_exponent", "anneal_steps")
         check(self.priority_floor > 0, f"priority_floor={self.priority_floor}: expected more than 0")
-        check(self.anneal_steps >= 0, f"anneal_steps={self.anneal_steps}: expected at least 0 (n and γ stay)")
         if self.anneal_steps:
             check(
                 1 <= self.n_step_final <= self.n_step,

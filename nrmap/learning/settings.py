@@ -10,7 +10,7 @@ from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
 from nrmap.learning.state_adversarial import RegulariserSpec
 from nrmap.policies.network import NetworkSpec
-from nrmap.support.errors import check, unknown_choice
+from nrmap.support.errors import check, check_fields, unknown_choice
 from nrmap.support.files import identity_of
 from nrmap.support.mappings import build, merged, part
 
@@ -49,10 +49,8 @@ class TrainSettings:
     anchor: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "num_envs", "steps_per_update"):
-            check(getattr(self, name) >= 1, f"{name}={getattr(self, name)}: expected at least 1")
-        check(self.seed >= 0, f"seed={self.seed}: expected at least 0")
-        check(self.anchor >= 0, f"anchor={self.anchor}: expected at least 0 (off)")
+        check_fields(self, 1, "steps", "num_envs", "steps_per_update")
+        check_fields(self, 0, "seed", "anchor")
         check(self.anchor == 0 or self.parent is not None, f"anchor={self.anchor}: expected 0 without a parent")
         NetworkSpec(*self.env.state_shape, actions=1, dueling=self.dueling)  # checks the size of the screen
         first_returns = (self.replay.n_step + 1) * self.num_envs

@@ -9,7 +9,7 @@ from torch import Tensor
 from nrmap.learning.inner_attack import InnerAttack, InnerAttackKind
 from nrmap.learning.schedules import GeometricRamp, SmoothRamp
 from nrmap.robustness.perturbations import other_action_margin
-from nrmap.support.errors import check
+from nrmap.support.errors import check, check_fields
 
 HingeReduction = Literal["per_sample_mean", "batch_sum"]
 # The quantity that ramps up: the attack radius, or κ at the full radius.
@@ -55,16 +55,14 @@ class RegulariserSpec:
     rollback_slack: float = 0.05
 
     def __post_init__(self) -> None:
-        check(self.kappa >= 0, f"kappa={self.kappa}: expected at least 0")
-        check(self.hinge >= 0, f"hinge={self.hinge}: expected at least 0 (the margin is clamped below at -hinge)")
+        check_fields(self, 0, "kappa", "hinge", "ramp_begin", "rollback_every", "rollback_ratio", "rollback_slack")
+        check_fields(self, 0, "hold_advantages", most=1)
+        check_fields(self, 1, "ramp_steps")
         check(0 < self.attack_epsilon <= 1, f"attack_epsilon={self.attack_epsilon}: expected 0 < ε ≤ 1, such as 1/255")
-        check(self.ramp_begin >= 0, f"ramp_begin={self.ramp_begin}: expected at least 0")
-        check(self.ramp_steps >= 1, f"ramp_steps={self.ramp_steps}: expected at least 1")
         check(
             0 <= self.ramp_initial < 1,
             f"ramp_initial={self.ramp_initial}: expected 0 ≤ fraction < 1, such as 1e-4",
         )
-        check(0 <= self.hold_advantages <= 1, f"hold_advantages={self.hold_advantages}: expected a fraction, 0 to 1")
         check(self.ramp_of in ("radius", "kappa"), f"ramp_of={self.ramp_of!r}: expected radius or kappa")
         check(self.solver in ("pgd", "ibp"), f"solver={self.solver!r}: expected pgd or ibp")
         if self.solver == "pgd":
@@ -75,8 +73,6 @@ class RegulariserSpec:
             check(steps == fraction == 0, f"{given}: expected neither, they are settings of pgd")
             check(self.inner_attack == "pgd", f"inner_attack={self.inner_attack!r} with solver=ibp: expected none")
             check(self.rollback_every == 0, f"rollback_every={self.rollback_every} with solver=ibp: expected 0")
-        for name in ("rollback_every", "rollback_ratio", "rollback_slack"):
-            check(getattr(self, name) >= 0, f"{name}={getattr(self, name)}: expected at least 0")
         check(
             self.hinge_reduction in ("per_sample_mean", "batch_sum"),
             f"hinge_reduction={self.hinge_reduction!r}: expected per_sample_mean or batch_sum",

@@ -21,29 +21,24 @@ _OFFSETS = np.array([step for step in range(-NEIGHBOURS, NEIGHBOURS + 1) if step
 
 @dataclass(frozen=True)
 class GridExcess:
-    """The grid number of the central crop of `side` × `side` pixels, with null values.
+    """The grid number of the central crop of a map, with null values.
 
     `value` is for both axes together, `vertical` and `horizontal` for frequencies along one axis.
-    `p_value` is the fraction of maps, among the crop and `draws` random maps with its spectrum but
+    `p_value` is the fraction of maps, among the crop and the random maps with its spectrum but
     without the grid, that reach `value`. `null_quantiles` are the 5%, 50% and 95% quantiles over
-    the random maps, and `crop_quantiles` those over crops at random offsets. All are None, with a
-    `reason`, where the crop is constant.
+    the random maps, and `crop_quantiles` those over crops at random offsets.
     """
 
-    period: int
-    side: int
-    draws: int
-    value: float | None
-    vertical: float | None
-    horizontal: float | None
-    p_value: float | None
-    null_quantiles: tuple[float, float, float] | None
-    crop_quantiles: tuple[float, float, float] | None
-    reason: str | None = None
+    value: float
+    vertical: float
+    horizontal: float
+    p_value: float
+    null_quantiles: tuple[float, float, float]
+    crop_quantiles: tuple[float, float, float]
 
 
-def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int = 0) -> GridExcess:
-    """The grid of `period` pixels in a map [H, W], against random maps without one.
+def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int = 0) -> GridExcess | None:
+    """The grid of `period` pixels in a map [H, W], against random maps without one; None if its crop is constant.
 
     Shuffled phases would keep the energies and so the number. The random maps are Gaussian
     instead, with random phases and with amplitudes around the crop's own, where the lines of the
@@ -63,17 +58,13 @@ def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int
     room = np.array(values.shape) - side  # [2]
     crop = _central_crop(values, side)
     if not crop.any():
-        reason = "the map is constant over the crop"
-        return GridExcess(period, side, draws, None, None, None, None, None, None, reason)
+        return None
     vertical, horizontal, value = _excess(crop[None], period)[0]
     null = _excess(_maps_without_grid(crop, period, draws, rng), period)[:, 2]  # [draws]
     offsets = rng.integers(room + 1, size=(draws, 2))  # [draws, 2]
     shifted = [_centred(values[y : y + side, x : x + side]) for y, x in offsets]
     across = _excess(np.stack([crop, *(other for other in shifted if other.any())]), period)[:, 2]
     return GridExcess(
-        period,
-        side,
-        draws,
         value=float(value),
         vertical=float(vertical),
         horizontal=float(horizontal),

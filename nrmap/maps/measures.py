@@ -96,8 +96,8 @@ def _grid_records(
         yield from _without_grid(make, why)
         return
     found = grid_excess(total, period=GRID_PERIOD)
-    if found.value is None or found.null_quantiles is None or found.crop_quantiles is None:
-        yield from _without_grid(make, found.reason if total.any() else why_zero)
+    if found is None:
+        yield from _without_grid(make, "the map is constant over the crop" if total.any() else why_zero)
         return
     interval = interval_of_sum(
         flat, partial(grid_excess_of_rows, period=GRID_PERIOD), bounds=(0.0, np.inf), players=players
@@ -111,7 +111,7 @@ def _grid_records(
             yield make(metric=f"grid_{name}_quantile", value=quantile, quantile=probability)
 
 
-def _without_grid(make: RecordFactory, why: str | None) -> Iterator[Record]:
+def _without_grid(make: RecordFactory, why: str) -> Iterator[Record]:
     for metric in ("grid_excess", "grid_p_value"):
         yield make(metric=metric, value=None, note=why)
 

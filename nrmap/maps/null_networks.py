@@ -14,7 +14,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from nrmap.policies.network import QNetwork
+from nrmap.policies.network import QNetwork, seeded_network
 from nrmap.policies.policy import Policy, PolicyCard
 from nrmap.support.errors import check, unknown_choice
 from nrmap.support.files import identity_of
@@ -50,7 +50,10 @@ def policy_fields(policy: Policy) -> dict[str, Any]:
 
 def _null_network(policy: Policy, kind: NullNetworkKind, draw: int, seed: int) -> Policy:
     words = np.random.SeedSequence([seed, NULL_NETWORKS.index(kind), draw]).generate_state(1)
-    network = _random(policy, int(words[0])) if kind == "random_weights" else _shuffled(policy, int(words[0]))
+    if kind == "random_weights":
+        network = seeded_network(policy.network.spec, int(words[0])).to(policy.device).requires_grad_(False)
+    else:
+        network = _shuffled(policy, int(words[0]))
     weights = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     parent = policy.sha256 if kind == "shuffled_weights" else None
     # Identities hash the word "control", as null networks were called before.
@@ -67,13 +70,6 @@ def _null_network(policy: Policy, kind: NullNetworkKind, draw: int, seed: int) -
     )
     sha256 = hashlib.sha256(safetensors.torch.save(weights)).hexdigest()
     return Policy(network, policy.env, card, sha256).eval()
-
-
-def _random(policy: Policy, seed: int) -> QNetwork:
-    device = next(policy.network.parameters()).device
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return QNetwork(policy.network.spec).to(device).requires_grad_(False)
 
 
 def _shuffled(policy: Policy, seed: int) -> QNetwork:

@@ -2,36 +2,19 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
-from torch import Tensor
 
+from nrmap.ablation import AblatedChunk
 from nrmap.maps.episode_maps import EpisodeMaps, IntArray
 from nrmap.maps.kinds import KINDS, Ablated, FloatArray
 from nrmap.statistics.nested_subsets import prefix_ranks
 from nrmap.support.errors import NrmapError, check
 
 
-class AblatedQValues(Protocol):
-    """A chunk of n consecutive states."""
-
-    @property
-    def start(self) -> int:
-        """Index of the chunk's first state."""
-
-    @property
-    def q_values(self) -> Tensor:
-        """Of the ablated states: [n, H, W, A], or [n, C, H, W, A] where each channel is ablated apart."""
-
-    @property
-    def clean_q_values(self) -> Tensor:
-        """Of the states themselves: [n, A]."""
-
-
 def sweep_maps(
-    chunks: Iterable[AblatedQValues],
+    chunks: Iterable[AblatedChunk],
     *,
     episode_ids: ArrayLike,
     temperatures: Sequence[float],
@@ -149,7 +132,7 @@ class _Sums:
         )
 
 
-def _check_chunk(chunk: AblatedQValues, state: int, num_states: int) -> None:
+def _check_chunk(chunk: AblatedChunk, state: int, num_states: int) -> None:
     q_values, clean = chunk.q_values, chunk.clean_q_values
     check(chunk.start == state, f"a chunk starts at state {chunk.start}: expected {state}")
     check(state + len(q_values) <= num_states, f"ablated Q-values beyond the {num_states} states with an episode id")

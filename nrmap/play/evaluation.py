@@ -78,17 +78,13 @@ class EvaluationSettings:
             check_attack_epsilon(attack_epsilon)
 
 
-def _keep_nothing(roll_out: str, play_it: PlaysRollOut) -> list[Record]:
-    return play_it()
-
-
 def evaluate(
     policy: Agent,
     settings: EvaluationSettings,
     *,
     num_envs: int,
     certify: Certifier | None = None,
-    keep: RolloutCache = _keep_nothing,
+    keep: RolloutCache = lambda roll_out, play_it: play_it(),
     progress: EvaluationProgress | None = None,
 ) -> list[Record]:
     """Records of the policy's roll-outs, clean and under each attack of `settings`, on its device.

@@ -89,6 +89,13 @@ class QNetwork(nn.Module):
         return _dueling(self.value(features), advantage)
 
 
+def seeded_network(spec: NetworkSpec, seed: int) -> QNetwork:
+    """An untrained network whose weights follow from `seed`; torch's own random numbers stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return QNetwork(spec)
+
+
 def _dueling(value: Tensor, advantage: Tensor) -> Tensor:
     """Q = V + A − mean_a A, [N, A], of `value` [N, 1] and `advantage` [N, A] (Wang et al. 2016, eq. 9)."""
     return value + advantage - advantage.mean(dim=1, keepdim=True)

@@ -3,8 +3,9 @@
 import math
 
 import pytest
-from swept_maps import CLEAN, Q_VALUES, Chunk, chunked, sweep
+from swept_maps import CLEAN, Q_VALUES, chunked, sweep
 
+from nrmap.ablation import AblatedChunk
 from nrmap.maps.sweep import sweep_maps
 from nrmap.support.errors import NrmapError
 
@@ -49,8 +50,8 @@ def test_chunks_out_of_order_or_of_wrong_shape_are_refused():
     with pytest.raises(NrmapError, match="starts at state 2: expected 0"):
         sweep_maps(reversed(chunked(Q_VALUES, CLEAN, 2)), **good)
     with pytest.raises(NrmapError, match="expected \\[n, \\(C,\\) H, W, A\\]"):
-        sweep_maps([Chunk(0, Q_VALUES, CLEAN[:, :3])], **good)
+        sweep_maps([AblatedChunk(0, Q_VALUES, CLEAN[:, :3])], **good)
     with pytest.raises(NrmapError, match="A ≥ 2"):
-        sweep_maps([Chunk(0, Q_VALUES[..., :1], CLEAN[:, :1])], **good)
+        sweep_maps([AblatedChunk(0, Q_VALUES[..., :1], CLEAN[:, :1])], **good)
     with pytest.raises(NrmapError, match="of 0 states: expected 4"):
         sweep_maps([], **good)
