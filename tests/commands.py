@@ -58,7 +58,7 @@ class Command:
 
 @dataclass
 class Commands:
-    """What starts commands, with their output under `folder`."""
+    """Starts commands, with their output under `folder`."""
 
     folder: Path
     started: list[Command] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Commands:
 
 @contextlib.contextmanager
 def commands_in(folder: Path) -> Iterator[Commands]:
-    """Commands, of which none is left running."""
+    """Commands, all ended when the block ends."""
     commands = Commands(folder)
     try:
         yield commands
@@ -100,7 +100,7 @@ def _run_as_main(
     largest_file: int | None,
     environment: dict[str, str | None],
 ) -> None:
-    """What the child process does: become `python -m module` with its output in `folder`."""
+    """The child process: become `python -m module` with its output in `folder`."""
     os.chdir(ROOT)
     for name, value in environment.items():
         os.environ.pop(name, None)

@@ -1,4 +1,4 @@
-"""What the tests share: one torch thread, and the smallest training settings that still do everything."""
+"""Shared by all tests: one torch thread, and the smallest training settings that still do everything."""
 
 import shutil
 from dataclasses import replace

@@ -24,7 +24,7 @@ from train.run import RunOptions, ensure_trained
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """How a training is computed; enters no identity. `threads` 0 leaves their number to torch."""
+    """Device, precision and bookkeeping of a training; enters no identity. `threads` 0 leaves their number to torch."""
 
     device: str
     precision: str

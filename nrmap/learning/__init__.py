@@ -1,1 +1,1 @@
-"""How agents learn: replay, schedules, the losses of DDQN and SA-DDQN, and one update of each."""
+"""Training of agents: replay, schedules, the losses of DDQN and SA-DDQN, and one update of each."""

@@ -48,7 +48,7 @@ def study_in(folder: Path, **settings: Any) -> Study:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each stage did its work."""
+    """Counts the runs of each stage."""
     counted: Counter[str] = Counter()
 
     def count(name: str) -> None:

@@ -1,4 +1,4 @@
-"""What `import nrmap` loads, and the names that it offers."""
+"""The modules that `import nrmap` loads, and the names that it offers."""
 
 import subprocess
 import sys

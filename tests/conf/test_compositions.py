@@ -35,7 +35,7 @@ def settings_of(*overrides: str) -> AnalysisSettings:
 
 
 def in_file(group: str, option: str) -> Mapping[str, Any]:
-    """What the YAML file says, without any composition."""
+    """The content of the YAML file, without any composition."""
     content = OmegaConf.to_container(OmegaConf.load(str(resources.files("conf") / group / f"{option}.yaml")))
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}

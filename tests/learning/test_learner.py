@@ -1,4 +1,4 @@
-"""What a learner does with gradients: Adam, clipping, the target network; learners that stop and go on, and learn."""
+"""A learner's updates: Adam, clipping, the target network; learners that stop and go on, and learn."""
 
 import copy
 import functools

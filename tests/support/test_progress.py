@@ -1,4 +1,4 @@
-"""What a log and a terminal say of long work, against a clock that is set by hand."""
+"""Progress in a log and on a terminal, against a clock that is set by hand."""
 
 import io
 import logging
@@ -72,7 +72,7 @@ class Terminal(io.StringIO):
 
     @property
     def line(self):
-        """What is on the line now."""
+        """The text on the line now."""
         return self.getvalue().rpartition("\r")[2].strip()
 
 
@@ -114,18 +114,3 @@ def test_a_terminal_has_a_bar_which_does_not_count_what_was_done_before(terminal
     assert terminal.line == ""
     assert caplog.messages == ["work"]
     assert "\n" not in terminal.getvalue()
-
-
-def test_the_bar_goes_back_for_another_part_of_the_work(terminal, clock):
-    with redirect_stderr(terminal), Progress("work", unit="steps") as shown:
-        for seconds, done, total, note in ((5, 500, 1000, "clean"), (10, 1000, 1000, "clean"), (11, 0, 200, "pgd-10")):
-            clock[0] = seconds
-            shown.update(done, total, note)
-        clock[0] = 15
-        shown.update(40, 200, "pgd-10")
-        part = bar_of(terminal)
-        assert (part["percent"], part["done"], part["total"], part["note"]) == ("20", "40.0", "200", "pgd-10")
-        clock[0] = 31
-        shown.update(200, 200, "pgd-10")
-        assert bar_of(terminal)["percent"] == "100"
-    assert terminal.line == ""

@@ -1,4 +1,4 @@
-"""What the collector puts into the replay, against one emulator after the other played by hand."""
+"""The collector's transitions in the replay, against emulators played by hand one after the other."""
 
 from dataclasses import fields, replace
 
@@ -178,7 +178,7 @@ def test_the_log_forgets_an_episode_once_the_replay_has_overwritten_it():
 
 
 def played_state() -> dict:
-    """What a collector keeps after some episodes of 30 steps."""
+    """The state of a collector after some episodes of 30 steps."""
     collector = make_collector(SHORT)
     collector.begin()
     collect(collector, 70)
