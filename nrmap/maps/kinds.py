@@ -18,12 +18,15 @@ FloatArray = NDArray[np.float64]
 class Ablated:
     """The Q-values, or logits, of one state and of its P ablations, in float64.
 
+    Those of one ablation may all be off by the same number, because the engine need not compute the
+    value V(s) of dueling heads. So compare the actions of one ablation with one another only.
+
     Arrays hold one state each: vectorised exp and log may round the last few elements of an array
     differently, and no bit may depend on neighbouring states.
     """
 
     clean: FloatArray  # [A, 1]
-    ablated: FloatArray  # [A, P], exactly `clean` where the ablation changes nothing
+    ablated: FloatArray  # [A, P], up to one number for each ablation; `clean` where it changes nothing
     quiet: NDArray[np.bool_]  # [P], where the ablation changes nothing but rounding
     temperature: float | None = None
 

@@ -30,7 +30,9 @@ def unknown_choice(kind: str, value: object, choices: Iterable[str]) -> NrmapErr
     options = list(choices)
     folded = {option.lower(): option for option in options}
     near = [folded[key] for key in difflib.get_close_matches(str(value).lower(), folded, n=5)]
-    if near:
+    if not options:
+        hint = "there are none here"
+    elif near:
         hint = f"did you mean {' or '.join(near)}?"
     else:
         more = ", …" if len(options) > 5 else ""

@@ -12,7 +12,7 @@ from swept_maps import SPEC, ablated, random_network, random_states, sweep
 from torch import nn
 
 from nrmap.ablation import AblationSpec, make_engine
-from nrmap.maps.kinds import KINDS
+from nrmap.maps.kinds import KINDS, Ablated
 from nrmap.maps.sweep import sweep_maps
 from nrmap.policies.agent import Agent
 
@@ -69,6 +69,18 @@ def test_the_algorithms_of_the_paper_through_the_engines(engine, differences_onl
     dark = (states == 0).all(dim=0)[0].numpy()
     assert dark.any()
     assert not maps["kl", 0.5][dark].any()
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_no_kind_reads_a_number_that_all_actions_of_an_ablation_share(kind):
+    # With `differences_only` the engine leaves V(s) out.
+    rng = np.random.default_rng(0)
+    clean, changed, shift = rng.normal(size=4), rng.normal(size=(50, 4)), rng.normal(size=(50, 1))
+    plain, shifted = (
+        kind.summand(Ablated.of(clean, q_values, rounding_floor=0.0).at(0.7)) for q_values in (changed, changed + shift)
+    )
+    np.testing.assert_allclose(shifted, plain, atol=1e-12)
+    assert np.ptp(plain) > 0.1
 
 
 def test_by_hand():
