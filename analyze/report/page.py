@@ -110,7 +110,7 @@ def _subtitle(found: Found) -> str:
     trained = [record for record in found.records if record.policy_sha256 and not record.is_null_network]
     counts = (
         counted(len({record.policy_sha256 for record in trained}), "policy", "policies"),
-        counted(len(found.games), "game"),
+        counted(len({record.game for record in trained}), "game"),
         counted(len({record.method for record in trained}), "method"),
         counted(len({record.seed for record in trained}), "seed"),
     )
