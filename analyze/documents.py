@@ -188,7 +188,8 @@ def _range(values: Sequence[float]) -> str:
 
 def _readme_table(play: Sequence[Record], maps: Sequence[Record], policies: Iterable[tuple[str, PolicyName]]) -> str:
     """A row for each of `policies`: returns, clean and under the strongest attack, certified rate, S(K) and grid."""
-    titles = "game", "policy", "clean return", "lowest return under FGSM or PGD, 1/255", "certified", "S(K)", "grid(K)", "grid(Δm)"
+    attacked = "lowest return under FGSM or PGD, 1/255"
+    titles = "game", "policy", "clean return", attacked, "certified", "S(K)", "grid(K)", "grid(Δm)"
     lines: list[Sequence[str]] = [titles, ["---"] * len(titles)]
     for game, name in sorted(policies, key=lambda policy: (policy[0], policy[1].rank)):
         mine = [record for record in play if (record.game, name_of(record)) == (game, name)]
