@@ -18,8 +18,10 @@ LAUNCHER = $(if $(filter-out 1,$(1)),hydra/launcher=joblib hydra.launcher.n_jobs
 GRID = env=$(call LIST,$(GAMES)) method=ddqn,sa_ddqn seed=$(call LIST,$(SEEDS)) scale=$(SCALE)
 METHODS := ddqn ddqn_continued sa_ddqn sa_ddqn_ibp
 REFERENCE = $(BIN)/python -m analyze -m env=Freeway policies_from=reference evaluation=paper $(call LAUNCHER,$(ANALYSES))
-# The seeds of method $(1) whose reference policy has its evaluation beside it.
-seeds = $(patsubst outputs/reference/Freeway/$(1)/seed%/metrics.json,%,$(sort $(wildcard outputs/reference/Freeway/$(1)/seed*/metrics.json)))
+# The seeds whose reference policy of method $(1) has its evaluation beside it.
+evaluated = $(patsubst outputs/reference/Freeway/$(1)/seed%/metrics.json,%,$(sort $(wildcard outputs/reference/Freeway/$(1)/seed*/metrics.json)))
+# Those seeds of method $(1) that have both policies of the pool of states.
+seeds = $(filter $(call evaluated,ddqn),$(filter $(call evaluated,sa_ddqn),$(call evaluated,$(1))))
 
 # Own states first: of two jobs side by side that need the same roll-out one would wait for the other.
 define MAPS_OF
