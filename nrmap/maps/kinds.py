@@ -88,8 +88,11 @@ class Ablated:
 
 
 def _over_actions(summands: FloatArray) -> FloatArray:
-    """The sum [P] of `summands` [A, P], always in the order of the actions."""
-    return np.add.accumulate(summands, axis=0)[-1]
+    """The sum [P] of `summands` [A, P] in the order of the actions, which `np.sum` does not promise."""
+    total = summands[0].copy()
+    for summand in summands[1:]:
+        total += summand
+    return total
 
 
 def kmap(state: Ablated) -> FloatArray:
