@@ -77,7 +77,7 @@ class AnalysisSettings:
 
 @dataclass(frozen=True)
 class Resources:
-    """How the work is done; results depend on it by rounding alone.
+    """Engine, disk space and threads; results depend on them by rounding alone.
 
     Ablated Q-values of one policy on one set of states are kept if they take at most `disk_budget_gb`.
     """

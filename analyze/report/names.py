@@ -139,7 +139,7 @@ def method_styles(names: Iterable[PolicyName]) -> dict[PolicyName, tuple[str, st
 
 
 class Condition(NamedTuple):
-    """How an episode was played: the fields of `Record`."""
+    """The attack on an episode, by the fields of `Record`."""
 
     attack: str
     attack_steps: int | None = None
@@ -163,7 +163,7 @@ class Condition(NamedTuple):
 
 
 def condition_of(record: Record) -> Condition:
-    """How the episodes of `record` were played."""
+    """The attack under which the episodes of `record` were played."""
     return Condition(record.attack or "clean", record.attack_steps, record.attack_epsilon)
 
 

@@ -72,7 +72,7 @@ def _proves_nothing(record: Record, records: Sequence[Record]) -> bool:
 
 
 def action_table(records: Sequence[Record], game: str, *, reference: Collection[str] = ()) -> Table:
-    """How often each action is taken in clean episodes of one game."""
+    """The fraction of steps that take each action, in clean episodes of one game."""
     chosen = [r for r in select(records, game=game, metric="action_share", attack="clean") if not r.is_baseline]
     actions = list(dict.fromkeys(record.action or "" for record in chosen))
     others = "all but the commonest"

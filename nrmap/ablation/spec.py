@@ -12,7 +12,7 @@ from nrmap.support.errors import NrmapError, check, unknown_choice
 
 @dataclass(frozen=True)
 class AblationSpec:
-    """How a pixel is ablated; `value` 0 gives Z_ij(s) of eq. 4 and 5.
+    """The grey level and channels of an ablation; `value` 0 gives Z_ij(s) of eq. 4 and 5.
 
     `value` is the pixel's new grey level, 0 to 255. `channels` "all" ablates pixel (i, j) in all
     frames of the stack at once, "each" in one frame at a time. Raises NrmapError for other values.

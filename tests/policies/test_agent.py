@@ -181,4 +181,5 @@ def test_wrong_arguments_are_named(make: Callable[[], object], message: str) -> 
 def test_the_incremental_engine_sees_through_an_agent() -> None:
     network = QNetwork(NetworkSpec(*SHAPE, actions=3, convs=(ConvSpec(4, 3, 2),), hidden=8)).requires_grad_(False)
     for function in (network, lambda states: network(states)):
-        make_engine(Agent(function, SHAPE, input_scale=1 / 100), spec=AblationSpec(), engine="incremental")
+        engine = make_engine(Agent(function, SHAPE, input_scale=1 / 100), spec=AblationSpec(), engine="auto")
+        assert engine.name == "incremental"
