@@ -4,13 +4,14 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from nrmap.atari.envs import EnvSpec, SeededVectorEnv
@@ -19,29 +20,44 @@ from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork, frozen
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import atomic_path
 from nrmap.support.mappings import build, part
+from nrmap.support.schema import Name, Sha256, schema, validated
 
 FORMAT_VERSION = 1
 METADATA_KEY = "nrmap"
 
 
-@dataclass(frozen=True)
+@schema
+class PolicySource:
+    """The file that a policy was imported from: its format, the hash of its bytes, and facts of its format."""
+
+    format: Name
+    sha256: Sha256
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@schema
 class PolicyCard:
     """The description of a policy in its file.
 
     `method` and `seed` name the training run. `settings` are its resolved settings, as far as they
     affect the result, and `identity` is their hash. `agent_steps` is its length. `parent_sha256` is
     the policy that it started from. `provenance` (commit, versions) and `results` (returns, seconds)
-    are for information and enter no hash.
+    are for information and enter no hash. Only imported policies have a `source`.
     """
 
-    method: str
-    seed: int
-    agent_steps: int
-    identity: str
+    method: Name
+    seed: Annotated[int, Field(ge=0)]
+    agent_steps: Annotated[int, Field(ge=0)]
+    identity: Name
     settings: dict[str, Any] = field(default_factory=dict)
-    parent_sha256: str | None = None
+    parent_sha256: Sha256 | None = None
     results: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    source: PolicySource | None = None
+
+    def as_metadata(self) -> dict[str, Any]:
+        """The fields for files and hashes, `source` only of imported policies: other files have no such key."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("source", None)}
 
 
 class Policy(Agent):
@@ -88,7 +104,7 @@ def save_policy(path: Path, policy: Policy, dtype: torch.dtype = torch.float32) 
         "outputs": policy.outputs,
         "env": asdict(policy.env),
         "network": asdict(policy.network.spec),
-        "card": asdict(policy.card),
+        "card": policy.card.as_metadata(),
     }
     with atomic_path(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})
@@ -116,7 +132,7 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
         raise NrmapError(f"{path} is a safetensors file but not a policy: it has no {METADATA_KEY!r} metadata")
     try:
         metadata = _metadata(text)
-        env, card = build(EnvSpec, metadata["env"], "env"), build(PolicyCard, metadata["card"], "card")
+        env, card = build(EnvSpec, metadata["env"], "env"), validated(PolicyCard, metadata["card"], "card")
         spec = _network_spec(part(metadata, "network", "metadata"))
         _check_weights(tensors, spec)
         _check_network(spec, env)

@@ -71,7 +71,7 @@ def test_the_hash_is_of_what_the_policy_is_not_of_how_it_came_about(tmp_path: Pa
         sha256(policy, torch.float16),
         sha256(Policy(policy.network, replace(ENV, sticky_actions=0.25), policy.card)),
         sha256(Policy(policy.network, ENV, replace(policy.card, seed=4))),
-        sha256(Policy(policy.network, ENV, replace(policy.card, parent_sha256="0"))),
+        sha256(Policy(policy.network, ENV, replace(policy.card, parent_sha256="0" * 64))),
     }
     with torch.no_grad():
         policy.network.advantage[0].bias[7] += 1e-6
@@ -118,7 +118,7 @@ def test_a_missing_and_a_foreign_safetensors_file(tmp_path: Path) -> None:
         ({"env": {"game": "Pong"}}, "its network has 3 actions, Pong has 6"),
         ({"env": {"full_action_space": True}}, "its network has 3 actions, Freeway has 18"),
         ({"card": {"sed": 3}}, "unknown key of card 'sed': did you mean seed?"),
-        ({"card": {"results": 3}}, "results=3: expected keys and values"),
+        ({"card": {"results": 3}}, "card.results=3: expected keys and values"),
         ({"network": {"convs": 3}}, "network.convs=3: expected a list of convolutions"),
         ({"network": {"convs": [{"channels": 1}]}}, "network.convs: missing 2 required positional arguments"),
         ({"network": {"convs": [{"channels": 1, "kernel": 1, "stride": 0}]}}, "expected sizes of at least 1"),
