@@ -19,7 +19,7 @@ GRID = env=$(call LIST,$(GAMES)) method=ddqn,sa_ddqn seed=$(call LIST,$(SEEDS)) 
 METHODS := ddqn ddqn_continued sa_ddqn sa_ddqn_ibp
 REFERENCE = $(BIN)/python -m analyze -m env=Freeway policies_from=reference evaluation=paper $(call LAUNCHER,$(ANALYSES))
 # The seeds whose reference policy of method $(1) has its evaluation beside it.
-evaluated = $(patsubst outputs/reference/Freeway/$(1)/seed%/metrics.json,%,$(sort $(wildcard outputs/reference/Freeway/$(1)/seed*/metrics.json)))
+evaluated = $(patsubst outputs/reference/quick/Freeway/$(1)/seed%/metrics.json,%,$(sort $(wildcard outputs/reference/quick/Freeway/$(1)/seed*/metrics.json)))
 # Those seeds of method $(1) that have both policies of the pool of states.
 seeds = $(filter $(call evaluated,ddqn),$(filter $(call evaluated,sa_ddqn),$(call evaluated,$(1))))
 

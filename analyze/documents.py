@@ -1,7 +1,7 @@
 """`python -m analyze.documents`: writes the tables of results in README.md and docs/results.md.
 
 All numbers come from committed files: the evaluations beside the reference policies, and the numbers of their maps
-in outputs/reference/GAME/maps.json. `--collect` makes the latter after `make maps controls`.
+in outputs/reference/SCALE/GAME/maps.json. `--collect` makes the latter after `make maps controls`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from nrmap.support.records import Record, read_records, select, write_records
 ROOT = Path(__file__).parents[1]
 PROGRAM = Path("examples/map_your_own_network.py")
 MAPS_RECORDS_FILE = "maps.json"
-GAME = "Freeway"  # of the README's finding
+SCALE, GAME = "quick", "Freeway"  # of the tables, and of the README's finding
 RADIUS = 1 / 255  # of the README's table
 ADVERSARIAL = "sa_ddqn"
 _MAP_METRICS = ("sparsity", "grid_excess", "grid_p_value")
@@ -80,14 +80,14 @@ def collect(layout: Layout) -> list[Path]:
     chosen = [record for record in records if record.temperature in (None, 1.0) and not record.is_part]
     files = []
     for game in sorted({record.game for record in chosen}):
-        files.append(layout.references / game / MAPS_RECORDS_FILE)
+        files.append(layout.references / SCALE / game / MAPS_RECORDS_FILE)
         write_records(files[-1], select(chosen, game=game))
     return files
 
 
 def documents(root: Path = ROOT) -> dict[Path, str]:
     """The texts of README.md and docs/results.md for the committed records."""
-    references = Layout(root / "outputs").references
+    references = Layout(root / "outputs").references / SCALE
     play = [record for path in sorted(references.rglob(METRICS_FILE)) for record in read_records(path)]
     maps = [record for path in sorted(references.glob(f"*/{MAPS_RECORDS_FILE}")) for record in read_records(path)]
     policies = [  # evaluated or not
@@ -247,7 +247,7 @@ def _published(game: str) -> Iterable[list[str]]:
 def main() -> None:
     """Write the documents, with `--collect` the records of maps first; a mistake is one line and status 2."""
     parser = argparse.ArgumentParser(prog="python -m analyze.documents", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--collect", action="store_true", help="write outputs/reference/GAME/maps.json first")
+    parser.add_argument("--collect", action="store_true", help="write outputs/reference/SCALE/GAME/maps.json first")
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs", help="folder of results to collect from")
     options = parser.parse_args()
     if options.collect:

@@ -22,16 +22,16 @@ from nrmap.support.layout import CARD_FILE, CURVES_FILE, METRICS_FILE, POLICY_FI
 from nrmap.support.records import Record, read_records, select
 
 
-def publish(folder: Path, layout: Layout, *, replace: bool = False) -> Path:
-    """Copy a finished training and its evaluation to the reference policies; returns where they lie.
+def publish(folder: Path, layout: Layout, *, scale: str, replace: bool = False) -> Path:
+    """Copy a finished training and its evaluation to the reference policies of `scale`; returns where they lie.
 
     Of several evaluations of the policy the one with most in it is taken. Raises NrmapError when
     the training is not finished, the policy was not evaluated, a file cannot be written, or there
-    is another reference policy of that game, method and seed and `replace` does not say so.
+    is another reference policy of that scale, game, method and seed and `replace` does not say so.
     """
     policy = load_policy(folder / POLICY_FILE)
     evaluation = _evaluation(policy, layout)
-    target = layout.reference(game=policy.env.game, method=policy.card.method, seed=policy.card.seed)
+    target = layout.reference(scale=scale, game=policy.env.game, method=policy.card.method, seed=policy.card.seed)
     if (target / POLICY_FILE).is_file() and not replace:
         there = load_policy(target / POLICY_FILE).sha256
         check(there == policy.sha256, f"{target} holds another policy, {there}: give --replace to replace it")
@@ -45,7 +45,7 @@ def publish(folder: Path, layout: Layout, *, replace: bool = False) -> Path:
     identity = stage_identity("baselines", **baselines_settings(policy.env, read_json(evaluation)["settings"]))
     baselines = layout.baselines(game=policy.env.game, identity=identity) / METRICS_FILE
     if baselines.is_file():
-        copies[layout.reference_baselines(game=policy.env.game, identity=identity) / METRICS_FILE] = baselines
+        copies[layout.reference_baselines(scale=scale, game=policy.env.game, identity=identity) / METRICS_FILE] = baselines
     for copy, source in copies.items():
         with atomic_path(copy) as temporary:
             shutil.copyfile(source, temporary)
@@ -100,11 +100,12 @@ def main() -> None:
     """Publish every folder named; a mistake in the input is one line and status 2."""
     parser = argparse.ArgumentParser(prog="python -m analyze.publish", description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", help="folders of finished trainings")
+    parser.add_argument("--scale", default="quick", help="scale of the trainings (default: quick)")
     parser.add_argument("--replace", action="store_true", help="overwrite other reference policies")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
     arguments = parser.parse_args()
     for folder in arguments.folders:
-        print(publish(folder, Layout(arguments.outputs), replace=arguments.replace))
+        print(publish(folder, Layout(arguments.outputs), scale=arguments.scale, replace=arguments.replace))
 
 
 if __name__ == "__main__":

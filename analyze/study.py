@@ -129,12 +129,12 @@ def evaluation_inputs(policy: Policy) -> dict[str, Any]:
 def _published_evaluation(study: Study, policy: Policy) -> Path | None:
     """The metrics published with a reference policy, if they have this policy and these settings."""
     card = policy.card
-    path = study.layout.reference(game=policy.env.game, method=card.method, seed=card.seed) / METRICS_FILE
-    if not path.is_file():
-        return None
-    there = read_json(path)
     wanted = {"settings": asdict(study.settings.evaluation), "inputs": evaluation_inputs(policy)}
-    return path if identity_of({name: there[name] for name in wanted}) == identity_of(wanted) else None
+    for path in study.layout.published(policy.env.game, card.method, f"seed{card.seed}"):
+        there = read_json(path)
+        if identity_of({name: there[name] for name in wanted}) == identity_of(wanted):
+            return path
+    return None
 
 
 def ensure_baselines(study: Study, policy: Policy) -> list[Record]:
@@ -142,9 +142,9 @@ def ensure_baselines(study: Study, policy: Policy) -> list[Record]:
     env, settings = policy.env, study.settings.evaluation
     own = baselines_settings(env, asdict(settings))
     identity = stage_identity("baselines", **own)
-    published = study.layout.reference_baselines(game=env.game, identity=identity) / METRICS_FILE
-    if published.is_file() and _published_evaluation(study, policy) is not None:
-        return read_records(published)
+    published = study.layout.published(env.game, "baseline", identity)
+    if published and _published_evaluation(study, policy) is not None:
+        return read_records(published[0])
     path = study.layout.baselines(game=env.game, identity=identity) / METRICS_FILE
 
     def make() -> None:

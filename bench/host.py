@@ -26,7 +26,7 @@ from train.training import Training
 MEGABYTE = 2**20
 FOREVER = 10**9
 # A trained policy; random weights take half the time.
-MAPPED_POLICY = Path("outputs/reference/Freeway/ddqn/seed0/policy.safetensors")
+MAPPED_POLICY = Path("outputs/reference/quick/Freeway/ddqn/seed0/policy.safetensors")
 MAPPED_STATES = 64
 
 

@@ -22,7 +22,7 @@ from bench.train import machine
 from bench.train_contenders import matrix_product
 
 TRAINED = (
-    Path("outputs/reference/Freeway/ddqn/seed0/policy.safetensors"),
+    Path("outputs/reference/quick/Freeway/ddqn/seed0/policy.safetensors"),
     # python -m train env=Freeway env.frame_stack=4 method=ddqn seed=100 scale.steps=100000 precision=float32
     Path("outputs/bench/four_frames.safetensors"),
 )

@@ -9,7 +9,7 @@ import nrmap
 
 given = dict(enumerate(sys.argv))
 num_states, episodes = int(given.get(1, 160)), int(given.get(2, 16))
-policy = nrmap.load_policy(given.get(3, "outputs/reference/Freeway/sa_ddqn/seed0/policy.safetensors"))
+policy = nrmap.load_policy(given.get(3, "outputs/reference/quick/Freeway/sa_ddqn/seed0/policy.safetensors"))
 
 states = nrmap.collect_states(policy, num_states, episodes)
 maps = nrmap.compute_maps(policy, states, temperatures=[0.01, 1.0])

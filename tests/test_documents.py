@@ -30,7 +30,7 @@ def test_numbers_of_maps_are_those_of_reference_policies_and_their_null_networks
     example = Example(methods, seeds=(0, 1, 2), states_from=("pool",), controls=1, without_flips=())
     write_example(layout.outputs, tiny_settings(), example)
     for folder in (layout.outputs / "train" / "Freeway").glob("*ddqn/seed*/*"):
-        publish(folder, layout)
+        publish(folder, layout, scale="quick")
     (path,) = documents.collect(layout)
     records = read_records(path)
     assert {record.method for record in records} == {"ddqn", "sa_ddqn", "random_weights", "shuffled_weights"}

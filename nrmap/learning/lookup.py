@@ -48,10 +48,11 @@ def load_parent(settings: TrainSettings, path: Path, device: str | torch.device 
     return policy
 
 
-def reference_policy(settings: TrainSettings, layout: Layout) -> Path:
-    """The reference policy of the game, method and seed of `settings`; NrmapError naming those there are."""
-    path = layout.reference(game=settings.env.game, method=settings.method, seed=settings.seed) / POLICY_FILE
+def reference_policy(settings: TrainSettings, layout: Layout, *, scale: str) -> Path:
+    """The reference policy of a scale and the game, method and seed of `settings`; NrmapError naming those there are."""
+    game, method, seed = settings.env.game, settings.method, settings.seed
+    path = layout.reference(scale=scale, game=game, method=method, seed=seed) / POLICY_FILE
     if not path.is_file():
         there = [str(found.parent.relative_to(layout.references)) for found in layout.references.rglob(POLICY_FILE)]
-        raise unknown_choice("reference policy", settings.label, there)
+        raise unknown_choice("reference policy", f"{scale}/{settings.label}", there)
     return path

@@ -48,13 +48,17 @@ class Layout:
         """Maps, their metrics and figures."""
         return self.outputs / "maps" / game / method / f"seed{seed}" / identity
 
-    def reference(self, *, game: str, method: str, seed: int) -> Path:
-        """A reference policy with its curves, settings, evaluation and card."""
-        return self.references / game / method / f"seed{seed}"
+    def reference(self, *, scale: str, game: str, method: str, seed: int) -> Path:
+        """A reference policy of a scale with its curves, settings, evaluation and card."""
+        return self.references / scale / game / method / f"seed{seed}"
 
-    def reference_baselines(self, *, game: str, identity: str) -> Path:
+    def reference_baselines(self, *, scale: str, game: str, identity: str) -> Path:
         """The state-independent players on the episodes of the reference policies' evaluation."""
-        return self.references / game / "baseline" / identity
+        return self.references / scale / game / "baseline" / identity
+
+    def published(self, *parts: str) -> list[Path]:
+        """The metrics published in folder GAME/METHOD/seedK or GAME/baseline/IDENTITY of every scale."""
+        return sorted(self.references.glob("/".join(("*", *parts, METRICS_FILE))))
 
     @property
     def references(self) -> Path:

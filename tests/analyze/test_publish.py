@@ -28,23 +28,23 @@ def trained(tmp_path, tiny_settings):
 
 
 def test_policy_curves_settings_and_evaluation_are_copied(tmp_path, trained):
-    target = publish(trained, Layout(tmp_path))
+    target = publish(trained, Layout(tmp_path), scale="quick")
     assert target == tmp_path / "reference" / "Freeway" / "sa_ddqn" / "seed3"
     for name in (POLICY_FILE, CURVES_FILE, SETTINGS_FILE):
         assert (target / name).read_bytes() == (trained / name).read_bytes()
     (evaluation,) = (tmp_path / "evaluation").glob("*/sa_ddqn/*/*/metrics.json")
     assert (target / METRICS_FILE).read_bytes() == evaluation.read_bytes()
     (baselines,) = (tmp_path / "evaluation/Freeway/baseline").glob("*/metrics.json")
-    copied = tmp_path / "reference/Freeway/baseline" / baselines.parent.name / METRICS_FILE
+    copied = tmp_path / "reference/quick/Freeway/baseline" / baselines.parent.name / METRICS_FILE
     assert copied.read_bytes() == baselines.read_bytes()
     assert find(tmp_path).problems == ()
     assert [training.folder for training in find(tmp_path).trainings if training.reference] == [
-        "reference/Freeway/sa_ddqn/seed3"
+        "reference/quick/Freeway/sa_ddqn/seed3"
     ]
 
 
 def test_the_card_tells_hashes_recipe_and_every_clean_episode(tmp_path, trained):
-    text = (publish(trained, Layout(tmp_path)) / CARD_FILE).read_text()
+    text = (publish(trained, Layout(tmp_path), scale="quick") / CARD_FILE).read_text()
     policy = load_policy(trained / POLICY_FILE)
     assert text.startswith("# Freeway, SA-DDQN (adversarial), seed 3\n")
     assert f"SHA-256 of the policy: {policy.sha256}\n" in text
@@ -62,15 +62,15 @@ def test_the_card_tells_hashes_recipe_and_every_clean_episode(tmp_path, trained)
 
 def test_another_policy_is_replaced_only_when_told_to(tmp_path, trained):
     layout = Layout(tmp_path)
-    target = publish(trained, layout)
-    assert publish(target, layout) == target, "the same policy is no other one"
+    target = publish(trained, layout, scale="quick")
+    assert publish(target, layout, scale="quick") == target, "the same policy is no other one"
     with safetensors.safe_open(target / POLICY_FILE, "np") as file:
         metadata, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     weights["advantage.2.bias"] = weights["advantage.2.bias"] + 1
     safetensors.numpy.save_file(weights, target / POLICY_FILE, metadata)
     with pytest.raises(NrmapError, match="holds another policy"):
-        publish(trained, layout)
-    publish(trained, layout, replace=True)
+        publish(trained, layout, scale="quick")
+    publish(trained, layout, scale="quick", replace=True)
     assert (target / POLICY_FILE).read_bytes() == (trained / POLICY_FILE).read_bytes()
 
 
@@ -80,13 +80,13 @@ def test_of_two_evaluations_the_fuller_is_taken(tmp_path, trained):
     for name, records in (("a", content["records"][:1]), ("z", content["records"][:1])):
         shutil.copytree(full.parent, full.parent.with_name(name))
         write_json(full.parent.with_name(name) / METRICS_FILE, content | {"records": records})
-    assert (publish(trained, Layout(tmp_path)) / METRICS_FILE).read_bytes() == full.read_bytes()
+    assert (publish(trained, Layout(tmp_path), scale="quick") / METRICS_FILE).read_bytes() == full.read_bytes()
 
 
 def test_a_policy_that_was_not_measured_is_refused_and_leaves_nothing(tmp_path, trained):
     shutil.rmtree(tmp_path / "evaluation")
     with pytest.raises(NrmapError, match="Freeway/sa_ddqn/seed3 has no evaluation"):
-        publish(trained, Layout(tmp_path))
+        publish(trained, Layout(tmp_path), scale="quick")
     assert not (tmp_path / "reference").exists()
 
 

@@ -190,8 +190,8 @@ def test_the_evaluation_and_baselines_of_a_reference_policy_come_with_it(tmp_pat
     (evaluated,) = layout.evaluations(game="Freeway", method="toy", seed=0)
     (measured,) = layout.baselines(game="Freeway", identity="").glob("*/metrics.json")
     for source, folder in (
-        (evaluated, layout.reference(game="Freeway", method="toy", seed=0)),
-        (measured, layout.reference_baselines(game="Freeway", identity=measured.parent.name)),
+        (evaluated, layout.reference(scale="quick", game="Freeway", method="toy", seed=0)),
+        (measured, layout.reference_baselines(scale="quick", game="Freeway", identity=measured.parent.name)),
     ):
         folder.mkdir(parents=True)
         source.rename(folder / source.name)

@@ -67,7 +67,7 @@ def test_commands_for_missing_results_analyse_the_files_that_are_there(tmp_path,
     layout = Layout(Path("outputs"))
     for method in ("ddqn", "sa_ddqn"):
         path = write_training(layout, tiny_settings(method=method, seed=1))
-        shutil.move(path.parent, layout.reference(game="Freeway", method=method, seed=1))
+        shutil.move(path.parent, layout.reference(scale="quick", game="Freeway", method=method, seed=1))
     path = write_training(layout, tiny_settings(method="sa_ddqn", seed=0))
     write_json(path.with_name("options.json"), [*SMOKE, "method=sa_ddqn"])
     found = find(Path("outputs"))
