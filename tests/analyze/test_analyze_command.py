@@ -102,7 +102,7 @@ def test_a_policy_of_another_game_than_asked_for_is_refused(study: Study, tmp_pa
 
 
 def test_a_reference_policy_is_found_by_game_method_and_seed(study: Study) -> None:
-    reference = study.outputs / "reference/quick/Freeway/ddqn/seed5"
+    reference = study.outputs / "reference/smoke/Freeway/ddqn/seed5"
     reference.mkdir(parents=True)
     shutil.copy(study.given, reference / "policy.safetensors")
     # The same policy from another place is the same analysis; under outputs/train there is none of seed 5.

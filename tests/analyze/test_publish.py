@@ -29,7 +29,7 @@ def trained(tmp_path, tiny_settings):
 
 def test_policy_curves_settings_and_evaluation_are_copied(tmp_path, trained):
     target = publish(trained, Layout(tmp_path), scale="quick")
-    assert target == tmp_path / "reference" / "Freeway" / "sa_ddqn" / "seed3"
+    assert target == tmp_path / "reference" / "quick" / "Freeway" / "sa_ddqn" / "seed3"
     for name in (POLICY_FILE, CURVES_FILE, SETTINGS_FILE):
         assert (target / name).read_bytes() == (trained / name).read_bytes()
     (evaluation,) = (tmp_path / "evaluation").glob("*/sa_ddqn/*/*/metrics.json")

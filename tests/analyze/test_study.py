@@ -206,7 +206,7 @@ def test_the_evaluation_and_baselines_of_a_reference_policy_come_with_it(tmp_pat
         assert (calls["evaluate_baselines"], calls["evaluate"]) == (number, number)
 
 
-@pytest.mark.parametrize("path", sorted(REFERENCE.glob("*/*/seed*/metrics.json")), ids=lambda path: path.parts[-3])
+@pytest.mark.parametrize("path", sorted(REFERENCE.glob("*/*/*/seed*/metrics.json")), ids=lambda path: path.parts[-3])
 def test_published_evaluations_are_those_of_evaluation_paper_and_are_not_repeated(
     path: Path, calls: Counter[str]
 ) -> None:

@@ -18,7 +18,7 @@ from nrmap.policies.network import STATE_SCALE
 from nrmap.policies.policy import Policy, load_policy
 
 REFERENCE = Path(__file__).parents[2] / "outputs" / "reference"
-POLICIES = sorted(REFERENCE.glob("*/*/seed0/policy.safetensors"))
+POLICIES = sorted(REFERENCE.glob("*/*/*/seed0/policy.safetensors"))
 TEMPERATURES = (0.1, 1.0)
 BATCH = 196
 

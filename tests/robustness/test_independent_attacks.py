@@ -22,7 +22,7 @@ from nrmap.policies.policy import load_policy
 from nrmap.robustness.attacks import StateNoise, attack_named
 from nrmap.robustness.bounds import margin_bounds
 
-REFERENCE = Path(__file__).parents[2] / "outputs" / "reference" / "Freeway"
+REFERENCE = Path(__file__).parents[2] / "outputs" / "reference" / "quick" / "Freeway"
 NUM_STATES = 32
 ATTACK_EPSILON = 1 / 255
 
