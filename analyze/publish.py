@@ -45,7 +45,8 @@ def publish(folder: Path, layout: Layout, *, scale: str, replace: bool = False) 
     identity = stage_identity("baselines", **baselines_settings(policy.env, read_json(evaluation)["settings"]))
     baselines = layout.baselines(game=policy.env.game, identity=identity) / METRICS_FILE
     if baselines.is_file():
-        copies[layout.reference_baselines(scale=scale, game=policy.env.game, identity=identity) / METRICS_FILE] = baselines
+        published = layout.reference_baselines(scale=scale, game=policy.env.game, identity=identity)
+        copies[published / METRICS_FILE] = baselines
     for copy, source in copies.items():
         with atomic_path(copy) as temporary:
             shutil.copyfile(source, temporary)

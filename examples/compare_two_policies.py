@@ -10,7 +10,8 @@ import nrmap
 given = dict(enumerate(sys.argv))
 num_states, episodes = int(given.get(1, 160)), int(given.get(2, 16))
 policies = [
-    nrmap.load_policy(f"outputs/reference/quick/Freeway/{name}/seed0/policy.safetensors") for name in ("ddqn", "sa_ddqn")
+    nrmap.load_policy(f"outputs/reference/quick/Freeway/{name}/seed0/policy.safetensors")
+    for name in ("ddqn", "sa_ddqn")
 ]
 
 states = nrmap.collect_states(policies[0], num_states, episodes)

@@ -49,7 +49,7 @@ def load_parent(settings: TrainSettings, path: Path, device: str | torch.device 
 
 
 def reference_policy(settings: TrainSettings, layout: Layout, *, scale: str) -> Path:
-    """The reference policy of a scale and the game, method and seed of `settings`; NrmapError naming those there are."""
+    """The reference policy of `scale` with the game, method and seed of `settings`; NrmapError naming the others."""
     game, method, seed = settings.env.game, settings.method, settings.seed
     path = layout.reference(scale=scale, game=game, method=method, seed=seed) / POLICY_FILE
     if not path.is_file():
