@@ -7,7 +7,6 @@ repeated command does only what is missing.
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +81,12 @@ def _pooled_path(config: Mapping[str, Any], entry: str, layout: Layout) -> Path:
 
 
 def _look_up(config: Mapping[str, Any], layout: Layout) -> Path:
-    of_scale = partial(reference_policy, scale=config["scale"]["name"])
-    places = {"trained": trained_policy, "reference": of_scale}
-    if config["policies_from"] not in places:
-        raise unknown_choice("policies_from", config["policies_from"], places)
-    return places[config["policies_from"]](train_settings(config), layout)
+    place, settings = config["policies_from"], train_settings(config)
+    if place == "reference":
+        return reference_policy(settings, layout, scale=config["scale"]["name"])
+    if place != "trained":
+        raise unknown_choice("policies_from", place, ("trained", "reference"))
+    return trained_policy(settings, layout)
 
 
 def _track(
