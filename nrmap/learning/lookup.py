@@ -42,7 +42,8 @@ def load_parent(settings: TrainSettings, path: Path, device: str | torch.device 
     policy = load_policy(path, device)
     spec = policy.network.spec
     fitting = NetworkSpec(*settings.env.state_shape, actions=spec.actions, dueling=settings.dueling)
-    theirs, ours = {**asdict(spec), **asdict(policy.env)}, {**asdict(fitting), **asdict(settings.env)}
+    theirs = {"outputs": policy.outputs, **asdict(spec), **asdict(policy.env)}
+    ours = {"outputs": "q_values", **asdict(fitting), **asdict(settings.env)}
     differences = [f"{name}={value} instead of {ours[name]}" for name, value in theirs.items() if value != ours[name]]
     check(not differences, f"cannot start from {path}: {policy.label} has {', '.join(differences)}")
     return policy

@@ -7,7 +7,6 @@ same states. Otherwise the architecture or the sizes of the weights may cause it
 import copy
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -58,7 +57,7 @@ def _null_network(policy: Policy, kind: NullNetworkKind, draw: int, seed: int) -
     parent = policy.sha256 if kind == "shuffled_weights" else None
     # Identities hash the word "control", as null networks were called before.
     settings = {"control": kind, "draw": draw, "seed": seed}
-    what = {"stage": "control", "network": asdict(policy.network.spec), **settings, "parent_sha256": parent}
+    what = {"stage": "control", "network": policy.network.spec.as_metadata(), **settings, "parent_sha256": parent}
     source = {} if parent is None else {"source_method": policy.card.method, "source_seed": policy.card.seed}
     card = PolicyCard(
         method=kind,
@@ -69,7 +68,7 @@ def _null_network(policy: Policy, kind: NullNetworkKind, draw: int, seed: int) -
         parent_sha256=parent,
     )
     sha256 = hashlib.sha256(safetensors.torch.save(weights)).hexdigest()
-    return Policy(network, policy.env, card, sha256).eval()
+    return Policy(network, policy.env, card, sha256, policy.outputs).eval()
 
 
 def _shuffled(policy: Policy, seed: int) -> QNetwork:

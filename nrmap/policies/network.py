@@ -1,8 +1,9 @@
-"""The Q-network: Nature CNN, plain or with dueling heads (Wang et al. 2016)."""
+"""The network of a policy: convolutions, then a plain, dueling (Wang et al. 2016) or categorical head."""
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,19 @@ STATE_SCALE = 1 / 255
 NATURE_CONVS = (ConvSpec(32, 8, 4), ConvSpec(64, 4, 2), ConvSpec(64, 3, 1))
 
 
+@dataclass(frozen=True)
+class AtomSpec:
+    """The returns z of a categorical head (C51, Bellemare et al. 2017): `number` of them, evenly spaced."""
+
+    number: int
+    lowest: float
+    highest: float
+
+    def __post_init__(self) -> None:
+        fits = self.number >= 2 and self.lowest < self.highest
+        check(fits, f"atoms {self}: expected at least 2, and lowest < highest")
+
+
 def unit_states(states: Tensor) -> Tensor:
     """Uint8 `states` as float32 in [0, 1]: the input of networks, attacks and certificates."""
     return states.float() * STATE_SCALE
@@ -33,7 +47,10 @@ def unit_states(states: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """The shape of a Q-network from states [N, in_channels, height, width] to Q-values [N, actions]."""
+    """The shape of a network from states [N, in_channels, height, width] to Q-values or logits [N, actions].
+
+    With `atoms` the head is categorical: Q(s, a) = Σ_z z · softmax_z of its outputs for a.
+    """
 
     in_channels: int
     height: int
@@ -42,8 +59,10 @@ class NetworkSpec:
     dueling: bool = True
     convs: tuple[ConvSpec, ...] = NATURE_CONVS
     hidden: int = 512
+    atoms: AtomSpec | None = None
 
     def __post_init__(self) -> None:
+        check(self.atoms is None or not self.dueling, "a categorical head cannot be dueling here")
         sides = (self.in_channels, self.height, self.width, self.actions, self.hidden)
         check(min(sides) > 0, f"network sizes {sides}: expected all > 0")
         check(min(self.feature_sides) > 0, f"a {self.height}×{self.width} screen is too small for the convolutions")
@@ -57,13 +76,19 @@ class NetworkSpec:
             width = (width - conv.kernel) // conv.stride + 1
         return height, width
 
+    def as_metadata(self) -> dict[str, Any]:
+        """The fields for files and hashes, `atoms` only where there are some: older files have no such key."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("atoms", None)}
+
 
 class QNetwork(nn.Module):
-    """A network from float states [N, C, H, W] in [0, 1] to Q-values [N, A].
+    """A network from float states [N, C, H, W] in [0, 1] to Q-values or logits [N, A].
 
     With `dueling`, Q(s, a) = V(s) + A(s, a) − mean_a A(s, a) (Wang et al. 2016, eq. 9), and value and
-    advantage each have their own hidden layer. Otherwise one hidden layer leads to Q.
+    advantage each have their own hidden layer. Otherwise one hidden layer leads to Q, or to its atoms.
     """
+
+    atom_values: Tensor  # [Z]
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
@@ -75,18 +100,29 @@ class QNetwork(nn.Module):
             channels = conv.channels
         self.features = nn.Sequential(*layers, nn.Flatten())
         height, width = spec.feature_sides
-        self.advantage = _head(channels * height * width, spec.hidden, spec.actions)
-        self.value = _head(channels * height * width, spec.hidden, 1) if spec.dueling else None
+        features, atoms = channels * height * width, spec.atoms
+        self.advantage = _head(features, spec.hidden, spec.actions * (1 if atoms is None else atoms.number))
+        self.value = _head(features, spec.hidden, 1) if spec.dueling else None
+        if atoms is not None:
+            values = torch.linspace(atoms.lowest, atoms.highest, atoms.number)
+            self.register_buffer("atom_values", values, persistent=False)
         # This layout makes an update on a CPU about a third faster.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, states: Tensor) -> Tensor:
-        """Q-values [N, A] of `states` [N, C, H, W]."""
+        """Outputs [N, A] of `states` [N, C, H, W]."""
         features = self.features(states)  # [N, F]
-        advantage = self.advantage(features)  # [N, A]
+        advantage = self.advantage(features)  # [N, A], or [N, A·Z] with atoms
         if self.value is None:
-            return advantage
+            return self.expectation(advantage)
         return _dueling(self.value(features), advantage)
+
+    def expectation(self, outputs: Tensor) -> Tensor:
+        """Σ_z z · softmax_z, [N, A], of the outputs [N, A·Z] of a categorical head; others as they are."""
+        if self.spec.atoms is None:
+            return outputs
+        probabilities = outputs.unflatten(1, (self.spec.actions, -1)).softmax(dim=2)  # [N, A, Z]
+        return (probabilities * self.atom_values).sum(dim=2)
 
 
 def seeded_network(spec: NetworkSpec, seed: int) -> QNetwork:
@@ -182,7 +218,7 @@ def frozen(
         x = x.flatten(1)  # [N, F]
         advantage = _frozen_head(x, parameters, "advantage")
         if not network.spec.dueling or not value:
-            return advantage
+            return network.expectation(advantage)
         return _dueling(_frozen_head(x, parameters, "value"), advantage)
 
     return q_values

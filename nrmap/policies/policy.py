@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import safetensors
 import safetensors.torch
@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from nrmap.atari.envs import EnvSpec, SeededVectorEnv
-from nrmap.policies.agent import Agent
-from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork, frozen
-from nrmap.support.errors import NrmapError, check
+from nrmap.policies.agent import Agent, Outputs
+from nrmap.policies.network import AtomSpec, ConvSpec, NetworkSpec, QNetwork, frozen
+from nrmap.support.errors import NrmapError, check, unknown_choice
 from nrmap.support.files import atomic_path
 from nrmap.support.mappings import build, part
 from nrmap.support.schema import Name, Sha256, schema, validated
@@ -61,20 +61,27 @@ class PolicyCard:
 
 
 class Policy(Agent):
-    """An agent made of a Q-network, with the environment and the card from its file."""
+    """An agent made of a network, with the environment and the card from its file."""
 
     env: EnvSpec
 
-    def __init__(self, network: QNetwork, env: EnvSpec, card: PolicyCard, sha256: str | None = None) -> None:
+    def __init__(
+        self,
+        network: QNetwork,
+        env: EnvSpec,
+        card: PolicyCard,
+        sha256: str | None = None,
+        outputs: Outputs = "q_values",
+    ) -> None:
         """`sha256` identifies the policy, see `load_policy`."""
         spec = network.spec
-        super().__init__(network, (spec.in_channels, spec.height, spec.width), env=env, name=card.method)
+        super().__init__(network, (spec.in_channels, spec.height, spec.width), outputs, env=env, name=card.method)
         self.card = card
         self.sha256 = sha256
 
     @property
     def network(self) -> QNetwork:
-        """The Q-network, which takes float states in [0, 1]."""
+        """The network, which takes float states in [0, 1]."""
         assert isinstance(self.function, QNetwork)
         return self.function
 
@@ -103,7 +110,7 @@ def save_policy(path: Path, policy: Policy, dtype: torch.dtype = torch.float32) 
         "format": FORMAT_VERSION,
         "outputs": policy.outputs,
         "env": asdict(policy.env),
-        "network": asdict(policy.network.spec),
+        "network": policy.network.spec.as_metadata(),
         "card": policy.card.as_metadata(),
     }
     with atomic_path(path) as temporary:
@@ -141,7 +148,7 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     network = QNetwork(spec)
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     network.to(torch.device(device)).requires_grad_(False)
-    return Policy(network, env, card, sha256=_sha256(tensors, metadata)).eval()
+    return Policy(network, env, card, _sha256(tensors, metadata), metadata["outputs"]).eval()
 
 
 def _metadata(text: str) -> dict[str, Any]:
@@ -153,7 +160,8 @@ def _metadata(text: str) -> dict[str, Any]:
     found = metadata.get("format")
     check(found == FORMAT_VERSION, f"policy format {found!r}: expected {FORMAT_VERSION}")
     outputs = metadata.get("outputs")
-    check(outputs == "q_values", f"outputs {outputs!r}: expected 'q_values'")
+    if outputs not in get_args(Outputs):
+        raise unknown_choice("outputs", outputs, get_args(Outputs))
     for key in ("env", "card"):
         part(metadata, key, "metadata")
     return metadata
@@ -165,7 +173,8 @@ def _network_spec(node: Mapping[str, Any]) -> NetworkSpec:
     built = tuple(build(ConvSpec, conv, "network.convs") for conv in convs)
     for conv in built:
         check(min(conv.channels, conv.kernel, conv.stride) >= 1, f"network.convs: {conv}: expected sizes of at least 1")
-    spec: NetworkSpec = build(NetworkSpec, {**node, "convs": built}, "network")
+    atoms = {"atoms": build(AtomSpec, node["atoms"], "network.atoms")} if "atoms" in node else {}
+    spec: NetworkSpec = build(NetworkSpec, {**node, "convs": built, **atoms}, "network")
     return spec
 
 

@@ -92,6 +92,7 @@ def bounded_network(agent: Agent) -> BoundedNetwork:
         raise NrmapError("input_scale=None hands the function uint8 states: bounds need a network of float states")
     scaling = [] if 255 * scale == 1 else [Scaling(255 * scale)]
     if isinstance(function, QNetwork):
+        check(function.spec.atoms is None, "no bounds for a categorical head (C51): softmax has no interval rule here")
         return BoundedNetwork(nn.Sequential(*scaling, *function.features), function.advantage, function.value)
     if not isinstance(function, nn.Sequential):
         raise NrmapError(f"no bounds for a {type(function).__name__}: expected a QNetwork or a torch.nn.Sequential")

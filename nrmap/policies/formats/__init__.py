@@ -1,0 +1,121 @@
+"""Other people's policy files, one module a format, converted into nrmap's own policies. See docs/agents.md."""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.policies.formats import cleanrl, pfrl, sa_dqn, sb3, tianshou
+from nrmap.policies.formats.layers import ReadNetwork, build_network
+from nrmap.policies.formats.reading import read_bytes
+from nrmap.policies.policy import Policy, PolicyCard
+from nrmap.support.errors import NrmapError, check, unknown_choice
+from nrmap.support.files import identity_of
+
+# By the word before the colon in `policy=sb3:FILE`; RADIAL and CAR took over the layout of SA_DQN.
+FORMATS: Mapping[str, Callable[[bytes], ReadNetwork]] = {
+    "sb3": sb3.read,
+    "sa_dqn": sa_dqn.read,
+    "radial": sa_dqn.read,
+    "car": sa_dqn.read,
+    "cleanrl": cleanrl.read,
+    "pfrl": pfrl.read,
+    "tianshou": tianshou.read,
+}
+ALL_ACTIONS = 18  # of ALE; most games use fewer
+
+
+@dataclass(frozen=True)
+class ForeignFile:
+    """A policy file of another program: `format` is a key of `FORMATS`."""
+
+    path: Path
+    format: str
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise unknown_choice("policy format", self.format, FORMATS)
+
+    @classmethod
+    def named(cls, reference: str) -> "ForeignFile":
+        """The file that `sb3:FILE.zip` and the like name; NrmapError without a known format in front."""
+        format_, colon, path = reference.partition(":")
+        check(bool(colon and path), f"policy={reference}: expected FORMAT:FILE, as in sb3:FILE.zip")
+        return cls(Path(path), format_)
+
+
+def convert(
+    file: ForeignFile,
+    *,
+    game: str | None = None,
+    seed: int | None = None,
+    input_scale: float | None = None,
+    env_settings: Mapping[str, Any] | None = None,
+) -> Policy:
+    """The policy in `file` as a policy of nrmap, with float32 weights for states in [0, 1].
+
+    `game`, `seed` and `input_scale` (the factor from states in [0, 255] to the original's input) are needed
+    where the file does not state them; `seed` is 0 by default and only names the policy. `env_settings` are
+    fields of EnvSpec that differ from the format's usual preprocessing.
+
+    Raises NrmapError for a file that is not of its format, for a network that nrmap cannot describe, for facts
+    that are missing or contradict the file, and for a network that does not fit the game.
+    """
+    data = read_bytes(file.path)
+    try:
+        read = FORMATS[file.format](data)
+        env, actions = _env(read, _game(read, game), dict(env_settings or {}))
+        scale = _input_scale(read, input_scale)
+        network = build_network(read, actions=actions, sides=(env.height, env.width), input_scale=scale)
+    except NrmapError as error:
+        raise NrmapError(f"{file.path} as {file.format}: {error}") from error
+    source = {"format": file.format, "sha256": hashlib.sha256(data).hexdigest()}
+    settings = {"source": source, "input_scale": scale, "transposed": read.transposed}
+    card = PolicyCard(
+        method="_".join(filter(None, (file.format, read.algorithm))),
+        seed=next((number for number in (seed, read.seed) if number is not None), 0),
+        agent_steps=read.agent_steps,
+        identity=identity_of({"stage": "import", "env": asdict(env), **settings}),
+        settings=settings,
+    )
+    return Policy(network, env, card, outputs=read.keys.outputs)
+
+
+def _game(read: ReadNetwork, given: str | None) -> str:
+    """The game as given or as the file names it, which must not differ."""
+    stated = None if read.game is None else re.sub(r"^ALE/|(NoFrameskip|Deterministic)?-v\d+$", "", read.game)
+    check(given is not None or stated is not None, "the file does not name its game: add env=GAME, as in env=Pong")
+    check(stated in (None, given) or given is None, f"env={given}: the file says {read.game}")
+    return given or str(stated)
+
+
+def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpec, int]:
+    """The environment of the policy, with the usual preprocessing of its format, and its number of actions."""
+    height, width = read.sides or (84, 84)
+    sides = {"height": height, "width": width, "frame_stack": read.in_channels}
+    settings = {**sides, **settings}
+    for name, value in sides.items():
+        if settings[name] != value and (read.sides or name == "frame_stack"):
+            raise NrmapError(f"env.{name}={settings[name]}: the file says {value}")
+    env = EnvSpec(game, **settings)
+    actions = SeededVectorEnv(EnvSpec(game, 84, 84), 1).num_actions
+    if read.num_outputs == ALL_ACTIONS != actions and "full_action_space" not in settings:
+        env = EnvSpec(game, **settings, full_action_space=True)
+    return env, ALL_ACTIONS if env.full_action_space else actions
+
+
+def _input_scale(read: ReadNetwork, given: float | None) -> float:
+    """The factor from states in [0, 255] to the original's input, as the file states it or as given."""
+    if read.input_scale is None:
+        if given is None:
+            raise NrmapError(
+                "the file does not say how its states were scaled: add input_scale=1 if the network saw 0 to 255, "
+                "or input_scale=1/255 if it saw 0 to 1"
+            )
+        return given
+    fits = given is None or given == read.input_scale
+    check(fits, f"input_scale={given}: this format scales by {read.input_scale:.6g}, which is not done twice")
+    return read.input_scale

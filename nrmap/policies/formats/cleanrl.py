@@ -1,0 +1,39 @@
+"""CleanRL's `.cleanrl_model` files and checkpoints: state dicts of dqn_atari, ppo_atari and c51_atari."""
+
+from typing import Any
+
+from nrmap.policies.formats.layers import Keys, ReadNetwork, matching
+from nrmap.policies.formats.reading import load_torch, tensors_of
+from nrmap.support.errors import check
+
+_CNN = tuple(f"network.{number}" for number in (0, 2, 4))
+KEYS = {
+    "ppo": Keys(_CNN, "network.7", "actor", outputs="logits", unused=("critic.",)),
+    "dqn": Keys(_CNN, "network.7", "network.9"),
+    "c51": Keys(_CNN, "network.7", "network.9", head="categorical", unused=("atoms",)),
+}
+
+
+def read(data: bytes) -> ReadNetwork:
+    """The policy in `data`: a state dict, or that of C51 under `model_weights` with the script's `args`.
+
+    PPO gives logits. C51 gives the expectation of its categorical returns. Raises NrmapError for other
+    networks and files.
+    """
+    content = load_torch(data)
+    args: dict[Any, Any] = content.get("args", {}) if isinstance(content.get("args"), dict) else {}
+    weights = content.get("model_weights", content)
+    check(isinstance(weights, dict), f"its model_weights are a {type(weights).__name__}: expected a state dict")
+    tensors = tensors_of(weights)
+    keys = matching([KEYS["c51"]] if "atoms" in tensors else [KEYS["ppo"], KEYS["dqn"]], tensors)
+    return ReadNetwork(
+        next(name for name, table in KEYS.items() if table is keys),
+        tensors,
+        keys,
+        eyes="cleanrl",
+        game=args.get("env_id"),
+        seed=args.get("seed"),
+        agent_steps=args.get("total_timesteps", 0),
+        atom_values=tensors.get("atoms"),
+    )
+

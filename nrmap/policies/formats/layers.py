@@ -1,0 +1,215 @@
+"""Build a network from tensors and a table of their names."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nrmap.policies.agent import Outputs
+from nrmap.policies.network import NATURE_CONVS, STATE_SCALE, AtomSpec, ConvSpec, NetworkSpec, QNetwork
+from nrmap.support.errors import NrmapError, check
+
+# Strides leave no trace in a file: a stack is known by its kernels.
+_STRIDES = {
+    tuple(conv.kernel for conv in NATURE_CONVS): tuple(conv.stride for conv in NATURE_CONVS),
+    (8, 4): (4, 2),  # Mnih et al. 2013
+}
+# Parts of names of layers that draw random numbers or normalise.
+_REFUSED = {
+    "sigma": "noisy layers (NoisyNet), which draw random numbers",
+    "running_mean": "batch normalisation",
+    "lstm": "a recurrent layer, so its outputs depend on more than one state",
+    "gru": "a recurrent layer, so its outputs depend on more than one state",
+}
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Names of a network's layers in a state dict, each without `.weight` and `.bias`.
+
+    `head` says how the last layer's rows become outputs. "quantiles" are averaged: rows run over the quantiles
+    of an action, or over actions first with "quantiles_by_action". `unused` are beginnings of names of tensors
+    that the policy does not need, such as a critic.
+    """
+
+    convs: tuple[str, ...]
+    hidden: str
+    output: str
+    value_hidden: str | None = None
+    value_output: str | None = None
+    head: Literal["plain", "quantiles", "quantiles_by_action", "categorical"] = "plain"
+    outputs: Outputs = "q_values"
+    unused: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> dict[str, str]:
+        """The layer of a QNetwork for each name."""
+        names = {name: f"features.{2 * number}" for number, name in enumerate(self.convs)}
+        names |= {self.hidden: "advantage.0", self.output: "advantage.2"}
+        if self.value_hidden and self.value_output:
+            names |= {self.value_hidden: "value.0", self.value_output: "value.2"}
+        return names
+
+
+@dataclass(frozen=True)
+class ReadNetwork:
+    """The tensors of a policy as its file has them, and the facts that the file states about it.
+
+    `eyes` is the preset of its usual preprocessing. `input_scale` is the factor from states in [0, 255] to the
+    network's own input, None if the file does not state it. `transposed` means states with swapped axes.
+    `sides` are height and width of a state. Raises NrmapError for facts of another type.
+    """
+
+    algorithm: str
+    tensors: Mapping[str, Tensor]
+    keys: Keys
+    eyes: str
+    input_scale: float | None = STATE_SCALE
+    transposed: bool = False
+    game: str | None = None
+    seed: int | None = None
+    agent_steps: int = 0
+    sides: tuple[int, ...] = ()
+    atom_values: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        whole = (*(self.seed,) * (self.seed is not None), self.agent_steps, *self.sides)
+        check(
+            all(type(number) is int and 0 <= number < 2**63 for number in whole), f"numbers {whole}: not whole or ≥ 0"
+        )
+        check(len(self.sides) in (0, 2) and 0 not in self.sides, f"its states have sides {self.sides}: expected two")
+        check(self.game is None or isinstance(self.game, str), f"its game is {self.game!r}: expected a name")
+        atoms = self.atom_values
+        check(atoms is None or (atoms.ndim == 1 and len(atoms) > 1), "its atoms are no list of returns")
+
+    @property
+    def in_channels(self) -> int:
+        """C, the number of frames in a state."""
+        first = self.tensors[f"{self.keys.convs[0]}.weight"]
+        check(first.ndim == 4, f"{self.keys.convs[0]}.weight has {first.ndim} dimensions: expected 4")
+        return first.shape[1]
+
+    @property
+    def num_outputs(self) -> int:
+        """The number of rows of the last layer."""
+        return len(self.tensors[f"{self.keys.output}.weight"])
+
+
+def matching(tables: Iterable[Keys], tensors: Mapping[str, Tensor]) -> Keys:
+    """The first of `tables` whose layers are all in `tensors`.
+
+    Raises NrmapError if there is none, and for tensors that this table does not explain: leaving out a layer
+    would change the outputs without a word.
+    """
+    for name in tensors:
+        for part, what in _REFUSED.items():
+            check(part not in name.lower(), f"{name} belongs to {what}: it cannot be mapped from a file")
+    tables = list(tables)
+    found = next((keys for keys in tables if all(f"{name}.weight" in tensors for name in keys.layers)), None)
+    if found is None:
+        missing = next(name for name in tables[0].layers if f"{name}.weight" not in tensors)
+        raise NrmapError(f"it has no {missing}.weight, but {', '.join(list(tensors)[:4])}, …: another format?")
+    known = {f"{name}.{kind}" for name in found.layers for kind in ("weight", "bias")}
+    others = [name for name in tensors if name not in known and not name.startswith(found.unused)]
+    check(not others, f"{', '.join(others[:3])}: layers that this format does not have; use policy=py:… for them")
+    return found
+
+
+def without_prefix(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
+    """`tensors` without the first of `prefixes` that all names have."""
+    prefix = next((prefix for prefix in prefixes if all(name.startswith(prefix) for name in tensors)), "")
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def build_network(read: ReadNetwork, *, actions: int, sides: tuple[int, int], input_scale: float) -> QNetwork:
+    """The network from float states [N, C, H, W] in [0, 1] to the outputs of `read`, [N, A].
+
+    `sides` are height and width of a state, `actions` is A, `input_scale` the factor from states in [0, 255] to
+    the original's input. Axes, scaling and quantiles are folded into the weights; all others keep every bit.
+    Raises NrmapError for weights that fit no known stack of convolutions, these sides or these actions.
+    """
+    weights = _by_layer(read)
+    if read.keys.head.startswith("quantiles"):
+        for name in ("advantage.2.weight", "advantage.2.bias"):
+            weights[name] = _mean_over_quantiles(weights[name], actions, read.keys.head)
+    spec = _spec(read, weights, actions, sides[::-1] if read.transposed else sides)
+    if read.transposed:
+        height, width = spec.feature_sides
+        for name in (name for name in weights if name.startswith("features.") and name.endswith("weight")):
+            weights[name] = weights[name].mT
+        for name in {"advantage.0.weight", "value.0.weight"} & weights.keys():
+            weights[name] = weights[name].unflatten(1, (-1, height, width)).mT.flatten(1)
+        spec = replace(spec, height=sides[0], width=sides[1])
+    if input_scale != STATE_SCALE:
+        weights["features.0.weight"] = (weights["features.0.weight"].double() * (255 * input_scale)).float()
+    network = QNetwork(spec)
+    network.load_state_dict(weights)
+    return network.requires_grad_(False).eval()
+
+
+def _by_layer(read: ReadNetwork) -> dict[str, Tensor]:
+    """The tensors under their names in a QNetwork, after checks of their type, dimensions and values."""
+    weights = {}
+    for theirs, ours in read.keys.layers.items():
+        for kind in ("weight", "bias"):
+            name = f"{theirs}.{kind}"
+            check(name in read.tensors, f"it has no {name}")
+            tensor, ndim = read.tensors[name], 1 if kind == "bias" else 4 if ours.startswith("features") else 2
+            check(tensor.ndim == ndim, f"{name} has shape {tuple(tensor.shape)}: expected {ndim} dimensions")
+            half = (torch.float16, torch.bfloat16, torch.float32)
+            check(tensor.dtype in half, f"{name} is {tensor.dtype}: expected float32, as after model.float()")
+            check(bool(tensor.isfinite().all()), f"{name} holds NaN or infinite values")
+            weights[f"{ours}.{kind}"] = tensor.float()
+    return weights
+
+
+def _spec(read: ReadNetwork, weights: Mapping[str, Tensor], actions: int, sides: tuple[int, int]) -> NetworkSpec:
+    """The network that these weights are of; `sides` are those that its convolutions see."""
+    kernels = [weights[f"features.{2 * number}.weight"] for number in range(len(read.keys.convs))]
+    sizes = tuple(kernel.shape[3] for kernel in kernels)
+    known = sizes in _STRIDES and all(kernel.shape[2] == kernel.shape[3] for kernel in kernels)
+    check(known, f"convolutions with kernels {sizes}: expected one of {', '.join(map(str, _STRIDES))}")
+    atoms = None
+    if read.atom_values is not None:
+        values = read.atom_values.double()
+        atoms = AtomSpec(len(values), float(values[0]), float(values[-1]))
+        even = torch.linspace(atoms.lowest, atoms.highest, atoms.number, dtype=torch.float64)
+        check(bool(torch.allclose(values, even, rtol=0, atol=1e-5 * float(even.abs().max()))), "its atoms are not evenly spaced")
+    spec = NetworkSpec(
+        in_channels=kernels[0].shape[1],
+        height=sides[0],
+        width=sides[1],
+        actions=actions,
+        dueling=read.keys.value_hidden is not None,
+        convs=tuple(
+            ConvSpec(len(kernel), kernel.shape[3], stride)
+            for kernel, stride in zip(kernels, _STRIDES[sizes], strict=True)
+        ),
+        hidden=len(weights["advantage.0.weight"]),
+        atoms=atoms,
+    )
+    rows, wanted = len(weights["advantage.2.weight"]), actions * (1 if atoms is None else atoms.number)
+    check(
+        rows == wanted,
+        f"its last layer has {rows} outputs, {actions} actions need {wanted}: another game or action set?",
+    )
+    with torch.device("meta"):  # a file may claim any size
+        expected = {name: tensor.shape for name, tensor in QNetwork(spec).state_dict().items()}
+    for theirs, ours in read.keys.layers.items():
+        for kind in ("weight", "bias"):
+            found, fits = tuple(weights[f"{ours}.{kind}"].shape), tuple(expected[f"{ours}.{kind}"])
+            check(
+                found == fits,
+                f"{theirs}.{kind} is {found}: on {sides[0]}×{sides[1]} states without padding it is {fits}",
+            )
+    return spec
+
+
+def _mean_over_quantiles(rows: Tensor, actions: int, head: str) -> Tensor:
+    """Rows [A·Z, …] averaged over the Z quantiles, in float64."""
+    check(len(rows) % actions == 0, f"its last layer has {len(rows)} outputs, which {actions} actions cannot share")
+    by_action = head == "quantiles_by_action"
+    grouped = rows.double().unflatten(0, (actions, -1) if by_action else (-1, actions))
+    return grouped.mean(dim=1 if by_action else 0).float()

@@ -1,0 +1,94 @@
+"""Read tensors and JSON out of files from strangers: no code in them runs, and no claimed size is trusted."""
+
+import io
+import json
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nrmap.support.errors import NrmapError, check, first_line
+
+MOST_BYTES = 2**30  # of a file, and of everything in it: the Nature network has 7 MB
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of the regular file `path`; NrmapError if it is missing, unreadable or above `MOST_BYTES`."""
+    check(path.is_file(), f"no policy file {path}")
+    try:
+        size = path.stat().st_size
+        check(size <= MOST_BYTES, f"{path} has {size:,} bytes: expected at most {MOST_BYTES:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise NrmapError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def open_zip(data: bytes) -> dict[str, bytes]:
+    """The members of a zip by name, in memory: nothing is extracted.
+
+    Raises NrmapError for a file that is no zip, for names that lead out of a folder, and for members that
+    unpack to more than `MOST_BYTES`.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = archive.infolist()
+            for info in infos:
+                path = PurePosixPath(info.filename.replace("\\", "/"))
+                safe = not path.is_absolute() and ".." not in path.parts
+                check(safe, f"its member {info.filename!r} leads out of the archive")
+            claimed = sum(info.file_size for info in infos)
+            check(claimed <= MOST_BYTES, f"it unpacks to {claimed:,} bytes: expected at most {MOST_BYTES:,}")
+            return {info.filename: archive.read(info) for info in infos if not info.is_dir()}
+    except NrmapError:
+        raise
+    except Exception as error:  # zipfile, zlib and struct have many for damaged bytes
+        raise NrmapError(f"it is not a readable zip file ({first_line(error)})") from error
+
+
+def read_json(data: bytes) -> dict[str, Any]:
+    """The JSON object in `data`; NrmapError if there is none."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise NrmapError(f"its data are not JSON ({first_line(error)})") from error
+    check(isinstance(content, dict), "its data are JSON but not keys and values")
+    return dict(content)
+
+
+def load_torch(data: bytes) -> dict[Any, Any]:
+    """The mapping that `torch.save` wrote, of tensors, numbers and words only.
+
+    torch's restricted loader refuses whatever could run code: pickled modules, functions, arrays of objects.
+    Raises NrmapError for these, for damaged files and for anything but a mapping.
+    """
+    if data[:2] == b"PK":  # torch neither compresses its zips nor bounds what others compressed
+        open_zip(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old formats, and about the loader itself
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever damaged bytes lead to
+        reason = first_line(error).partition(". ")[0]
+        raise NrmapError(
+            f"torch cannot read it without running code from it ({reason}): expected a state dict, as in "
+            "torch.save(model.state_dict(), FILE)"
+        ) from error
+    check(isinstance(content, Mapping), f"it holds a {type(content).__name__}: expected a state dict")
+    return dict(content)
+
+
+def tensors_of(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The tensors of a state dict by name; NrmapError for other values, other names and sizes without content."""
+    found = {}
+    for name, tensor in content.items():
+        fits = isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        check(fits, f"its {str(name)[:80]!r} is a {type(tensor).__name__}: expected a state dict of dense tensors")
+        stored = tensor.untyped_storage().nbytes()
+        check(tensor.numel() * tensor.element_size() <= stored, f"{name[:80]!r} claims more numbers than there are")
+        check(not tensor.is_complex(), f"{name[:80]!r} is {tensor.dtype}: expected real numbers")
+        found[name] = tensor.detach()
+    return found

@@ -1,0 +1,60 @@
+"""stable-baselines3 and sb3-contrib: a zip with a state dict in `policy.pth` and JSON in `data`.
+
+Pickles lie in that JSON as text, under ":serialized:". They are never decoded.
+"""
+
+from typing import Any
+
+from nrmap.policies.formats.layers import Keys, ReadNetwork, matching
+from nrmap.policies.formats.reading import load_torch, open_zip, read_json, tensors_of
+from nrmap.policies.network import STATE_SCALE
+from nrmap.support.errors import check
+
+
+def _cnn(folder: str) -> tuple[tuple[str, ...], str]:
+    return tuple(
+        f"{folder}features_extractor.cnn.{number}" for number in (0, 2, 4)
+    ), f"{folder}features_extractor.linear.0"
+
+
+_CRITIC = ("value_net.", "vf_features_extractor.")
+KEYS = {
+    "dqn": Keys(*_cnn("q_net."), "q_net.q_net.0", unused=("q_net_target.",)),
+    "qrdqn": Keys(
+        *_cnn("quantile_net."), "quantile_net.quantile_net.0", head="quantiles", unused=("quantile_net_target.",)
+    ),
+    # `features_extractor` is the actor's too, where the file has no other.
+    "actor": Keys(*_cnn("pi_"), "action_net", outputs="logits", unused=(*_CRITIC, "features_extractor.")),
+    "shared_actor": Keys(*_cnn(""), "action_net", outputs="logits", unused=_CRITIC),
+}
+
+
+def read(data: bytes) -> ReadNetwork:
+    """The policy in the zip `data`: DQN, PPO and A2C, and QR-DQN of sb3-contrib, all with a CnnPolicy.
+
+    PPO and A2C give logits. Raises NrmapError for other algorithms, networks and files.
+    """
+    members = open_zip(data)
+    for name in ("policy.pth", "data"):
+        check(name in members, f"its zip has no {name}: expected a file that model.save() of stable-baselines3 wrote")
+    settings = read_json(members["data"])
+    tensors = tensors_of(load_torch(members["policy.pth"]))
+    keys = matching(KEYS.values(), tensors)
+    algorithm = next(name for name, table in KEYS.items() if table is keys)
+    if keys.outputs == "logits":
+        algorithm = "ppo" if "clip_range" in settings else "a2c"
+    return ReadNetwork(
+        algorithm,
+        tensors,
+        keys,
+        eyes="sb3",
+        input_scale=None if _part(settings, "policy_kwargs").get("normalize_images") is False else STATE_SCALE,
+        seed=settings.get("seed"),
+        agent_steps=settings.get("num_timesteps", 0),
+        sides=tuple(_part(settings, "observation_space").get("_shape", ())[1:]),
+    )
+
+
+def _part(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    part = settings.get(name)
+    return part if isinstance(part, dict) else {}

@@ -1,0 +1,33 @@
+"""tianshou: the state dict of a policy or algorithm with one of its Atari networks.
+
+Its Atari wrappers scale states to [0, 1] only on request, and the weights do not say: the scale must be given.
+"""
+
+from nrmap.policies.formats.layers import Keys, ReadNetwork, matching
+from nrmap.policies.formats.reading import load_torch, tensors_of
+
+_CNN = tuple(f"net.0.{number}" for number in (0, 2, 4))
+# A DQN is a QR-DQN of one quantile.
+QUANTILES = Keys(_CNN, "net.1", "net.3", head="quantiles_by_action")
+CATEGORICAL = Keys(_CNN, "net.1", "net.3", head="categorical")
+MOST_ACTIONS = 18
+# Where versions 0.4 to 2 keep the acting network.
+_PREFIXES = ("model.", "policy.model.", "_policy.model.", "module.")
+
+
+def read(data: bytes) -> ReadNetwork:
+    """The DQN, QR-DQN or C51 in `data`: the file of `torch.save(policy.state_dict())`.
+
+    C51 gives the expectation of its categorical returns. Raises NrmapError for other networks and files, such
+    as Rainbow's, whose layers are noisy.
+    """
+    content = load_torch(data)
+    inner = content.get("model")
+    tensors = tensors_of(inner if isinstance(inner, dict) else content)
+    support = next((tensor for name, tensor in tensors.items() if name.rpartition(".")[2] == "support"), None)
+    acting = next((prefix for prefix in _PREFIXES if f"{prefix}net.1.weight" in tensors), "")
+    acting_tensors = {name.removeprefix(acting): tensor for name, tensor in tensors.items() if name.startswith(acting)}
+    keys = matching([QUANTILES if support is None else CATEGORICAL], acting_tensors)
+    several = len(acting_tensors["net.3.weight"]) > MOST_ACTIONS
+    algorithm = "c51" if support is not None else "qrdqn" if several else "dqn"
+    return ReadNetwork(algorithm, acting_tensors, keys, eyes="tianshou", input_scale=None, atom_values=support)

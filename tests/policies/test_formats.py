@@ -1,0 +1,73 @@
+"""Policies of other programs: the same outputs and maps as the original's, on the same uint8 states."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from foreign_files import ACTIONS, FOREIGN, Foreign
+from torch import Tensor
+
+import nrmap
+from nrmap.policies.formats import ForeignFile, convert
+from nrmap.policies.policy import Policy, load_policy, save_policy
+from nrmap.robustness.bounds import bounded_network
+
+
+def some_states(frames: int, number: int) -> Tensor:
+    """Grey blocks, most of them black, as on a screen."""
+    generator = torch.Generator().manual_seed(5)
+    blocks = torch.randint(-300, 256, (number, frames, 12, 12), generator=generator).clamp(0)
+    return blocks.repeat_interleave(7, 2).repeat_interleave(7, 3).to(torch.uint8)
+
+
+def imported(foreign: Foreign, folder: Path) -> Policy:
+    """The policy after export, conversion, and a round trip through nrmap's file."""
+    path = folder / ("agent.zip" if foreign.format == "sb3" else "agent.pt")
+    foreign.save(path)
+    save_policy(folder / "p", convert(ForeignFile(path, foreign.format), game="Pong", **foreign.options))
+    return load_policy(folder / "p")
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_outputs_and_k_are_those_of_the_original(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    foreign = FOREIGN[name]().frozen()
+    states = some_states(foreign.frames, 8)
+    policy = imported(foreign.level(states[0]), tmp_path)
+    assert policy.method == name.partition(" ")[0].rstrip(",")
+    logits = policy.method.endswith(("ppo", "a2c"))
+    assert policy.outputs == ("logits" if logits else "q_values")
+
+    expected = foreign.outputs(states)
+    allowed = 1e-4 * max(1.0, float(expected.abs().max()))
+    found = policy(states)
+    if name.startswith("sb3") and logits:  # its distribution subtracts the logarithm of their sum
+        found = found.log_softmax(dim=1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=allowed)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # among them the one about dense batches
+        maps = nrmap.compute_maps(policy, states[:1], progress=False)
+    assert maps.metadata["engine"].startswith("incremental")
+    clean = expected[0].double().numpy()
+    best, k, sure = int(clean.argmax()), np.zeros((84, 84)), np.zeros((84, 84), dtype=bool)
+    for i in range(0, 84, 7):
+        row = states[:1].repeat(84, 1, 1, 1)  # [W, C, H, W]
+        row[torch.arange(84), :, i, torch.arange(84)] = 0
+        for j, ablated in enumerate(foreign.outputs(row).double().numpy()):
+            first, second = np.sort(ablated)[[-1, -2]]
+            k[i, j], sure[i, j] = clean[best] - clean[ablated.argmax()], first - second > 1e-5
+    assert ((k > 0) & sure).sum() > 10 or "one bias" in name
+    np.testing.assert_allclose(maps["kmap"][sure], k[sure], rtol=0, atol=allowed)
+
+    attacked = nrmap.attack(policy, states, "pgd-10", epsilon=1 / 255)
+    if policy.network.spec.atoms is not None:
+        with pytest.raises(nrmap.NrmapError, match="categorical"):
+            bounded_network(policy)
+    else:
+        proven = nrmap.certify(policy, states, epsilon=1e-4)
+        assert not (proven & nrmap.attack(policy, states, "pgd-10", epsilon=1e-4).flipped).any()
+    actions = foreign.outputs((255 * attacked.perturbed).round().to(torch.uint8))
+    assert actions.shape == (8, ACTIONS)
