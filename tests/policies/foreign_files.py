@@ -35,7 +35,7 @@ class Foreign:
         with torch.no_grad():
             for _ in range(30):
                 outputs = self.outputs(state[None])[0]  # [A]
-                wrong = outputs - outputs.mean() - 1e-4 * torch.arange(len(outputs))
+                wrong = outputs - outputs.mean() - 1e-5 * torch.arange(len(outputs))
                 change = wrong.reshape(-1, *[1] * (self.bias.ndim - 1)) * self.tilt
                 self.bias -= change.to(self.bias.dtype)
         return self

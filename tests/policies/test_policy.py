@@ -107,7 +107,7 @@ def test_a_missing_and_a_foreign_safetensors_file(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"format": 99}, "policy format 99: expected 1"),
-        ({"outputs": "logits"}, "outputs 'logits': expected 'q_values'"),
+        ({"outputs": "logit"}, "unknown outputs 'logit': did you mean logits?"),
         ({"network": None}, "metadata.network=None: expected keys and values"),
         ({"env": [1]}, "metadata.env=[1]: expected keys and values"),
         ({"card": "mine"}, "metadata.card='mine': expected keys and values"),

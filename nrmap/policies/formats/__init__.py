@@ -11,7 +11,7 @@ from nrmap.atari.envs import EnvSpec, SeededVectorEnv
 from nrmap.policies.formats import cleanrl, pfrl, sa_dqn, sb3, tianshou
 from nrmap.policies.formats.layers import ReadNetwork, build_network
 from nrmap.policies.formats.reading import read_bytes
-from nrmap.policies.policy import Policy, PolicyCard
+from nrmap.policies.policy import Policy, PolicyCard, PolicySource
 from nrmap.support.errors import NrmapError, check, unknown_choice
 from nrmap.support.files import identity_of
 
@@ -72,14 +72,14 @@ def convert(
         network = build_network(read, actions=actions, sides=(env.height, env.width), input_scale=scale)
     except NrmapError as error:
         raise NrmapError(f"{file.path} as {file.format}: {error}") from error
-    source = {"format": file.format, "sha256": hashlib.sha256(data).hexdigest()}
-    settings = {"source": source, "input_scale": scale, "transposed": read.transposed}
+    details = {"input_scale": scale, "transposed": read.transposed}
+    source = PolicySource(file.format, hashlib.sha256(data).hexdigest(), details)
     card = PolicyCard(
         method="_".join(filter(None, (file.format, read.algorithm))),
         seed=next((number for number in (seed, read.seed) if number is not None), 0),
         agent_steps=read.agent_steps,
-        identity=identity_of({"stage": "import", "env": asdict(env), **settings}),
-        settings=settings,
+        identity=identity_of({"stage": "import", "env": asdict(env), "source": asdict(source)}),
+        source=source,
     )
     return Policy(network, env, card, outputs=read.keys.outputs)
 

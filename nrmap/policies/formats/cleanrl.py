@@ -36,4 +36,3 @@ def read(data: bytes) -> ReadNetwork:
         agent_steps=args.get("total_timesteps", 0),
         atom_values=tensors.get("atoms"),
     )
-

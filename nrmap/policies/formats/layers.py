@@ -176,7 +176,10 @@ def _spec(read: ReadNetwork, weights: Mapping[str, Tensor], actions: int, sides:
         values = read.atom_values.double()
         atoms = AtomSpec(len(values), float(values[0]), float(values[-1]))
         even = torch.linspace(atoms.lowest, atoms.highest, atoms.number, dtype=torch.float64)
-        check(bool(torch.allclose(values, even, rtol=0, atol=1e-5 * float(even.abs().max()))), "its atoms are not evenly spaced")
+        check(
+            bool(torch.allclose(values, even, rtol=0, atol=1e-5 * float(even.abs().max()))),
+            "its atoms are not evenly spaced",
+        )
     spec = NetworkSpec(
         in_channels=kernels[0].shape[1],
         height=sides[0],
