@@ -14,12 +14,14 @@ import torch
 
 from conf.entry import entry_point
 from nrmap.learning.settings import TrainSettings, recorded, train_settings
-from nrmap.support.errors import check_fields
+from nrmap.support.errors import check_fields, unknown_choice
 from nrmap.support.layout import Layout
 from nrmap.support.mappings import build
 from nrmap.support.runtime import choose_device, choose_precision, keep_freed_memory
 from nrmap.support.tracking import Tracker, TrackingSpec, track
 from train.run import RunOptions, ensure_trained
+
+CUDA_MODES = ("graphs", "eager")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class ComputeOptions:
     """Device, precision and bookkeeping of a training; enters no identity. `threads` 0 leaves their number to torch."""
 
     device: str
+    cuda: str
     precision: str
     threads: int
     checkpoint_seconds: float
@@ -36,6 +39,8 @@ class ComputeOptions:
     def __post_init__(self) -> None:
         check_fields(self, 0, "threads", "checkpoint_seconds", "greedy_every")
         check_fields(self, 1, "greedy_episodes")
+        if self.cuda not in CUDA_MODES:
+            raise unknown_choice("cuda", self.cuda, CUDA_MODES)
 
 
 def train(config: Mapping[str, Any]) -> None:
@@ -65,6 +70,7 @@ def train(config: Mapping[str, Any]) -> None:
         device=device,
         precision=choose_precision(compute.precision, device),
         any_precision=compute.precision == "auto",
+        graphs=compute.cuda == "graphs",
         checkpoint_seconds=compute.checkpoint_seconds,
         greedy_every=compute.greedy_every,
         greedy_episodes=compute.greedy_episodes,

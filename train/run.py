@@ -36,7 +36,7 @@ class RunOptions:
     """Options of a run that enter no identity.
 
     New trainings use `precision`. With `any_precision` a checkpoint of another precision resumes in
-    its own. For `greedy_every` and `greedy_episodes` see `GreedyReturns`. `given` are the options on
+    its own. With `graphs` a GPU replays updates and acting as CUDA graphs. For `greedy_every` and `greedy_episodes` see `GreedyReturns`. `given` are the options on
     the command line, kept so that the report can print the command again.
     """
 
@@ -46,6 +46,7 @@ class RunOptions:
     any_precision: bool
     checkpoint_seconds: float
     open_tracker: OpenTracker
+    graphs: bool = True
     greedy_every: int = 0
     greedy_episodes: int = 4
     given: Sequence[str] = ()
@@ -105,6 +106,7 @@ def _train(
         device=options.device,
         precision=options.precision,
         any_precision=options.any_precision,
+        graphs=options.graphs,
         initial=None if parent is None else parent.network,
     )
 

@@ -3,8 +3,9 @@
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nrmap.learning.device_replay import DeviceReplay
+from nrmap.learning.device_updates import DeviceUpdates
 from nrmap.learning.exploration import Explorer
 from nrmap.learning.learner import Learner
 from nrmap.learning.replay import Replay
@@ -43,16 +46,21 @@ class Trainer:
         device: torch.device,
         initial: QNetwork | None = None,
         precision: torch.dtype = torch.float32,
+        graphs: bool = True,
+        replay_on_device: bool | None = None,
     ) -> None:
         """Train a copy of `initial`, or weights drawn from the seed; `precision` is the learner's.
 
-        With `settings.anchor` the advantages are held to those of `initial`.
+        With `settings.anchor` the advantages are held to those of `initial`. On a GPU the replay is on
+        the device too, and with `graphs` updates and acting are CUDA graphs.
         """
         self.settings = settings
         exploration_seed, sampling_seed, network_seed, attack_seed = np.random.SeedSequence(settings.seed).spawn(4)
         self._exploration_rng = np.random.default_rng(exploration_seed)
         self._sampling_rng = np.random.default_rng(sampling_seed)
-        replay = Replay(settings.replay, num_envs=settings.num_envs, state_shape=settings.env.state_shape)
+        on_device = device.type == "cuda" if replay_on_device is None else replay_on_device
+        make_replay: Callable[..., Replay] = partial(DeviceReplay, device=device) if on_device else Replay
+        replay = make_replay(settings.replay, num_envs=settings.num_envs, state_shape=settings.env.state_shape)
         self.collector = Collector(
             env_spec=settings.env,
             num_envs=settings.num_envs,
@@ -83,8 +91,14 @@ class Trainer:
             precision=precision,
             parent=copy.deepcopy(network) if settings.anchor > 0 else None,
             anchor=settings.anchor,
+            graphs=graphs,
         )
         self._importance = Linear(settings.replay.importance_initial, 1.0, 0, settings.steps)
+        self._device_updates = (
+            DeviceUpdates(self.learner, replay, importance=self._importance, graphs=graphs)
+            if isinstance(replay, DeviceReplay)
+            else None
+        )
         self.agent_step = 0
         self._collected: dict[str, list[Tensor]] = defaultdict(list)
 
@@ -121,6 +135,14 @@ class Trainer:
         return (self.agent_step + self.settings.num_envs) // period - self.agent_step // period
 
     def _learn(self) -> None:
+        if self._device_updates is not None:
+            metrics = self._device_updates(self._sampling_rng, self.agent_step)
+        else:
+            metrics = self._update_from_host()
+        for name, value in metrics.items():
+            self._collected[name].append(value)
+
+    def _update_from_host(self) -> dict[str, Tensor]:
         batch = self.collector.replay.sample(
             self.settings.learner.batch_size,
             importance=self._importance(self.agent_step),
@@ -129,8 +151,7 @@ class Trainer:
         )
         metrics = self.learner.update(batch, self.agent_step)
         self.collector.replay.update_priorities(batch.indices, metrics.pop("td_errors").cpu().numpy())
-        for name, value in metrics.items():
-            self._collected[name].append(value.detach())
+        return metrics
 
     def metrics(self) -> dict[str, float]:
         """Means of the update's diagnostics since the last call, schedules, and probes of the network.
@@ -146,12 +167,10 @@ class Trainer:
                 f"the training diverged before agent step {self.agent_step:,}: {name} is {mean}; "
                 "try a lower learning_rate or a gradient_clip",
             )
-        kappa, attack_epsilon = self.learner.regulariser_schedule(self.agent_step)
+        rates = self.learner.rates(self.agent_step)
         schedules = {
             "epsilon": float(self.settings.exploration.epsilons(self.agent_step, 1)[0]),
-            "learning_rate": self.learner.learning_rate(self.agent_step),
-            "kappa": kappa,
-            "attack_epsilon": attack_epsilon,
+            **{name: getattr(rates, name) for name in ("learning_rate", "kappa", "attack_epsilon")},
         }
         if self.settings.regulariser and self.settings.regulariser.rollback_every:
             schedules["attack_level"] = float(self.learner.attack_level)
@@ -160,8 +179,7 @@ class Trainer:
 
     def probe(self) -> dict[str, float]:
         """`Learner.probe` of the latest states of every environment."""
-        states = self.collector.replay.latest_states(PROBE_STATES_PER_ENV, PROBE_SPACING)
-        return self.learner.probe(torch.from_numpy(states))
+        return self.learner.probe(self.collector.replay.latest_states(PROBE_STATES_PER_ENV, PROBE_SPACING))
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""

@@ -125,6 +125,7 @@ def start_or_resume(
     precision: torch.dtype,
     any_precision: bool,
     initial: QNetwork | None,
+    graphs: bool = True,
 ) -> Training:
     """The training in `folder`: from its checkpoint, else a new one in `precision` from the weights `initial`.
 
@@ -137,7 +138,7 @@ def start_or_resume(
         precision = _precision_to_resume_in(path, machine, device, None if any_precision else precision)
 
     def make_trainer() -> Trainer:
-        return Trainer(settings, device=device, initial=initial, precision=precision)
+        return Trainer(settings, device=device, initial=initial, precision=precision, graphs=graphs)
 
     training = Training(folder, make_trainer)
     if machine is None:

@@ -53,7 +53,7 @@ class InnerAttack:
         states: Tensor,
         actions: Tensor,
         *,
-        attack_epsilon: float,
+        attack_epsilon: float | Tensor,
         generator: torch.Generator,
         precision: torch.dtype | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:

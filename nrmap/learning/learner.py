@@ -1,4 +1,4 @@
-"""One update of DDQN and of SA-DDQN; the methods differ in the middle of `Learner.update`."""
+"""One update of DDQN and of SA-DDQN; the methods differ in the middle of `Learner.step`."""
 
 import copy
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from nrmap.policies.network import STATE_SCALE, QNetwork, frozen, rounded, with_
 from nrmap.robustness.attacks import StateNoise, pgd
 from nrmap.robustness.bounds import margin_bounds
 from nrmap.robustness.perturbations import other_action_margin
+from nrmap.support.cuda_graphs import Graphed
 from nrmap.support.errors import check_fields
 
 PROBE = pgd(10)
@@ -49,6 +50,19 @@ class LearnerSpec:
         check_fields(self, 0, "decay_from", "average_from", most=1)
 
 
+@dataclass(frozen=True)
+class Rates:
+    """The scheduled numbers of an update, as floats or as tensors of shape [] on the learner's device.
+
+    In tensors κ is float32, because a float64 one would make the loss float64.
+    """
+
+    learning_rate: float | Tensor
+    kappa: float | Tensor
+    attack_epsilon: float | Tensor
+    robust: bool  # whether the loss has R of eq. 7: a run is DDQN until its ramp begins
+
+
 class Learner:
     """The online network, the target network, the optimiser, and their update from a batch."""
 
@@ -63,11 +77,13 @@ class Learner:
         precision: torch.dtype = torch.float32,
         parent: QNetwork | None = None,
         anchor: float = 0.0,
+        graphs: bool = False,
     ) -> None:
         """`regulariser` None is DDQN. `generator` draws the random numbers of the inner attack.
 
         An update's large matrix products have `precision`, see `nrmap.policies.network.rounded`; interval
         bounds are always computed in float32. With a `parent` the loss has `anchor` times `anchor_loss`.
+        With `graphs` greedy actions are a CUDA graph; for that of an update see `DeviceUpdates`.
         """
         self.spec = spec
         self.regulariser = regulariser
@@ -80,7 +96,14 @@ class Learner:
         self._parent_q_values = None if parent is None else rounded(with_rounded_weights(parent, precision), precision)
         self._q_values = rounded(online, precision, exact_input=regulariser is not None)
         self._target_q_values = rounded(self.target_network, precision)
-        self.optimiser = torch.optim.Adam(online.parameters(), lr=spec.learning_rate, eps=spec.adam_epsilon, fused=True)
+        self.optimiser = torch.optim.Adam(
+            online.parameters(),
+            lr=spec.learning_rate,
+            eps=spec.adam_epsilon,
+            fused=True,
+            capturable=self.device.type == "cuda",
+        )
+        self._greedy = Graphed(self._greedy_actions, self.device, enabled=graphs)
         decay_begin = int(spec.decay_from * total_steps)
         self.learning_rate = Linear(
             spec.learning_rate, spec.learning_rate_final, decay_begin, max(total_steps - decay_begin, 1)
@@ -92,26 +115,34 @@ class Learner:
         self.attack_level = 0  # raised by one with every roll-back
 
     def update(self, batch: Batch, agent_step: int) -> dict[str, Tensor]:
-        """Learn from one batch. Returns the TD errors [B] and scalar diagnostics, on the learner's device.
+        """Learn from one batch. Returns the TD errors [B] and scalar diagnostics, on the learner's device."""
+        metrics = self.step(batch.to(self.device), self.rates(agent_step))
+        self.after_step(agent_step)
+        return metrics
 
-        `loss` is `td_loss` plus κ times `robust_loss` and the anchor's weight times `anchor_loss`.
+    def rates(self, agent_step: int) -> Rates:
+        """The scheduled numbers at `agent_step`; κ and the radius are 0 without a regulariser."""
+        kappa, attack_epsilon = self.regulariser.at(agent_step) if self.regulariser else (0.0, 0.0)
+        return Rates(self.learning_rate(agent_step), kappa, attack_epsilon, robust=attack_epsilon > 0)
+
+    def step(self, batch: Batch, rates: Rates) -> dict[str, Tensor]:
+        """One step of Adam on `batch`, without the target network; see `update` for the results.
+
+        `loss` is `td_loss` plus κ times `robust_loss` and the anchor's weight times `anchor_loss`. With
+        `rates` in tensors no value is read on the host and each call has the same operations.
         """
         s_tm1, s_t = self._scaled(batch.s_tm1), self._scaled(batch.s_t)  # [B, C, H, W] in [0, 1]
-        a_tm1, r_t, discount_t, weights = (
-            tensor.to(self.device) for tensor in (batch.a_tm1, batch.r_t, batch.discount_t, batch.weights)
-        )
-        targets = self._targets(s_t, r_t, discount_t)  # [B]
+        targets = self._targets(s_t, batch.r_t, batch.discount_t)  # [B]
 
         regulariser = self.regulariser
-        kappa, attack_epsilon = self.regulariser_schedule(agent_step)
         warnings: dict[str, Tensor] = {}
-        if regulariser is None or attack_epsilon == 0:  # DDQN
-            q_tm1, margins = self._q_values(s_tm1), None  # [B, A]; a run is DDQN until its ramp begins
+        if regulariser is None or not rates.robust:  # DDQN
+            q_tm1, margins = self._q_values(s_tm1), None  # [B, A]
         elif self.inner_attack is not None:  # SA-DDQN, eq. 7: margins at the worst states that the inner attack finds
             with torch.no_grad():
                 a_star = self._q_values(s_tm1).argmax(dim=1)  # [B]
             s_adversarial, warnings = self.inner_attack(
-                self.online, s_tm1, a_star, attack_epsilon=attack_epsilon, generator=self.generator,
+                self.online, s_tm1, a_star, attack_epsilon=rates.attack_epsilon, generator=self.generator,
                 precision=self.precision,
             )  # fmt: skip
             q_tm1, q_adversarial = self._q_values(torch.cat([s_tm1, s_adversarial])).chunk(2)  # [B, A] each
@@ -120,9 +151,9 @@ class Learner:
         else:  # SA-DDQN, eq. 7: margins that no state of the ball exceeds
             q_tm1 = self._q_values(s_tm1)  # [B, A]
             a_star = q_tm1.argmax(dim=1)  # [B]
-            margins = margin_bounds(self.online, s_tm1, a_star, attack_epsilon)  # [B]
+            margins = margin_bounds(self.online, s_tm1, a_star, rates.attack_epsilon)  # [B]
 
-        loss, td_errors = td_loss(q_tm1=q_tm1, a_tm1=a_tm1, targets=targets, weights=weights)
+        loss, td_errors = td_loss(q_tm1=q_tm1, a_tm1=batch.a_tm1, targets=targets, weights=batch.weights)
         metrics = {"td_loss": loss}
         if self._parent_q_values is not None:
             with torch.no_grad():
@@ -132,7 +163,7 @@ class Learner:
         if regulariser is not None and margins is not None:  # TD + κ R
             margins = hold_advantages(margins, q_tm1, a_star, fraction=regulariser.hold_advantages)
             robust_loss = hinge_loss(margins, hinge=regulariser.hinge, reduction=regulariser.hinge_reduction)
-            loss = loss + kappa * robust_loss
+            loss = loss + rates.kappa * robust_loss
             not_robust = "adversarial_flips" if regulariser.solver == "pgd" else "uncertified"
             metrics |= {"robust_loss": robust_loss, not_robust: (margins > 0).float().mean(), **warnings}
 
@@ -141,14 +172,18 @@ class Learner:
         if self.spec.gradient_clip > 0:
             torch.nn.utils.clip_grad_norm_(self.online.parameters(), self.spec.gradient_clip)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate(agent_step)
+            group["lr"] = rates.learning_rate
         self.optimiser.step()
+        metrics |= {"td_errors": td_errors, "q_mean": q_tm1.mean(), "loss": loss}
+        return {name: value.detach() for name, value in metrics.items()}
+
+    def after_step(self, agent_step: int) -> None:
+        """Count the update; copy the target network and average the weights where they are due."""
         self.updates += 1
         if self.updates % self.spec.target_update_period == 0:
             self.target_network.load_state_dict(self.online.state_dict())
             if agent_step >= self._average_begin:
                 self._average_weights()
-        return {"td_errors": td_errors, "q_mean": q_tm1.mean(), "loss": loss, **metrics}
 
     @torch.no_grad()
     def _average_weights(self) -> None:
@@ -166,10 +201,6 @@ class Learner:
             parameter.data.copy_(mean)
         return network
 
-    def regulariser_schedule(self, agent_step: int) -> tuple[float, float]:
-        """κ and the attack radius at `agent_step`; (0, 0) without a regulariser."""
-        return self.regulariser.at(agent_step) if self.regulariser else (0.0, 0.0)
-
     def _scaled(self, states: Tensor) -> Tensor:
         return states.to(self.device).to(torch.float32, memory_format=torch.channels_last) * STATE_SCALE
 
@@ -183,7 +214,10 @@ class Learner:
     @torch.no_grad()
     def greedy_actions(self, states: Tensor) -> Tensor:
         """argmax_a Q(s, a), [E] on the CPU, of uint8 `states` [E, C, H, W]."""
-        return self.online(self._scaled(states)).argmax(dim=1).cpu()
+        return self._greedy(states).cpu()
+
+    def _greedy_actions(self, states: Tensor) -> Tensor:
+        return self.online(self._scaled(states)).argmax(dim=1)
 
     @torch.no_grad()
     def active_features(self, states: Tensor) -> float:

@@ -5,7 +5,7 @@ frame of an episode has a slot of its own without an action: a truncated episode
 and no transition leads into the next episode. A slot may be sampled once the n slots after it are written.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,12 @@ class Batch:
     discount_t: Tensor  # [B] float32, γ^n, or γ^k where an episode was truncated, or 0 where it terminated
     s_t: Tensor  # [B, C, H, W] uint8
     weights: Tensor  # [B] float32, importance weights, the largest is 1
-    indices: NDArray[np.int64]  # [B], for `update_priorities`
+    indices: Any  # [B], for `update_priorities` of the replay that the batch is from
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch with its tensors on `device`."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if name != "indices"}
+        return replace(self, **moved)
 
 
 class Replay:
@@ -91,15 +96,19 @@ class Replay:
         if self.slots < spec.smallest_ring(self.frame_stack):
             raise ValueError(f"capacity {spec.capacity} over {num_envs} environments is less than one n-step window")
         shape = (num_envs, self.slots)
-        self._frames = np.zeros((*shape, height, width), dtype=np.uint8)
+        self._allocate(height, width)
         self._actions = np.zeros(shape, dtype=np.int64)
         self._rewards = np.zeros(shape, dtype=np.float32)
         self._terminal = np.zeros(shape, dtype=bool)  # the return ends with this slot's action
         self._final = np.zeros(shape, dtype=bool)  # the last frame of an episode: no action follows
         self._age = np.zeros(shape, dtype=np.int32)  # agent steps since the episode began
         self.newest = np.full(num_envs, -1, dtype=np.int64)  # absolute number of each ring's newest slot
-        self.max_priority = 1.0
-        self.priorities = SumTree(num_envs * self.slots)
+
+    def _allocate(self, height: int, width: int) -> None:
+        """Make the storage that `DeviceReplay` has on its device."""
+        self._frames: Any = np.zeros((self.num_envs, self.slots, height, width), dtype=np.uint8)
+        self.priorities: Any = SumTree(self.num_envs * self.slots)
+        self.max_priority: Any = 1.0
 
     def __len__(self) -> int:
         """The number of slots that hold a frame."""
@@ -135,17 +144,20 @@ class Replay:
         self.newest[envs] += 1
         newest = self.newest[envs]
         slot = newest % self.slots
-        self._frames[envs, slot] = frames
+        self._store(envs, slot, frames)
         self._age[envs, slot] = age
         self._terminal[envs, slot] = False
         self._final[envs, slot] = False
         # The new frame replaces the oldest one, on which the stacks of the next few still drew.
-        for ahead in range(self.frame_stack):
-            self.priorities[self._flat(envs, newest + ahead)] = 0.0
+        ahead = np.arange(self.frame_stack)[:, None]
+        self.priorities[self._flat(envs, newest + ahead).ravel()] = 0.0
         complete = newest - self.spec.n_step
         ready = (complete >= 0) & ~self._final[envs, complete % self.slots]
         weight = self.max_priority**self.spec.priority_exponent
         self.priorities[self._flat(envs[ready], complete[ready])] = weight
+
+    def _store(self, envs: NDArray[np.int64], slots: NDArray[np.int64], frames: NDArray[np.uint8]) -> None:
+        self._frames[envs, slots] = frames
 
     def _flat(self, envs: NDArray[np.int64], absolute_slots: NDArray[np.int64]) -> NDArray[np.int64]:
         return envs * self.slots + absolute_slots % self.slots
@@ -155,13 +167,17 @@ class Replay:
 
         Raises ValueError while no transition is complete.
         """
-        total = self.priorities.total
-        if total <= 0:
+        if self.priorities.total <= 0:
             raise ValueError("the replay holds no complete transition yet")
-        shares = (np.arange(batch_size) + rng.random(batch_size)) / batch_size
-        indices = self.priorities.find(shares * total)
+        n_step, discount = self.spec.horizon(agent_step)
+        return self.draw(rng.random(batch_size), importance=importance, n_step=n_step, discount=discount)
+
+    def draw(self, uniform: NDArray[np.float64], *, importance: float, n_step: int, discount: float) -> Batch:
+        """The transitions at the places `uniform` [B], in [0, 1), of B equal parts of the total priority."""
+        shares = (np.arange(len(uniform)) + uniform) / len(uniform)
+        indices = self.priorities.find(shares * self.priorities.total)
         envs, slots = np.divmod(indices, self.slots)
-        rewards, discounts, steps = self._returns(envs, slots, *self.spec.horizon(agent_step))
+        rewards, discounts, steps = self._returns(envs, slots, n_step, discount)
         # Probabilities relative to a uniform draw would scale all weights alike: the largest is made 1.
         weights = self.priorities[indices] ** -importance
         return Batch(
@@ -192,7 +208,7 @@ class Replay:
         discounts = np.where(terminated, 0.0, discount**steps)
         return rewards.astype(np.float32), discounts.astype(np.float32), steps
 
-    def latest_states(self, per_env: int, spacing: int) -> NDArray[np.uint8]:
+    def latest_states(self, per_env: int, spacing: int) -> Tensor:
         """`per_env` states of every environment, the newest and those `spacing` steps before, [per_env · E, C, H, W].
 
         An environment with fewer states repeats its oldest.
@@ -201,7 +217,7 @@ class Replay:
             spacing * np.arange(per_env)[:, None], np.minimum(self.newest, self.slots - self.frame_stack)
         )  # [per_env, E]
         envs = np.tile(np.arange(self.num_envs), per_env)
-        return self._states(envs, ((self.newest - back) % self.slots).ravel())
+        return torch.as_tensor(self._states(envs, ((self.newest - back) % self.slots).ravel()))
 
     def _states(self, envs: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The stacked states [B, C, H, W]; frames from before an episode's start are 0, as the emulator has them."""

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from nrmap.robustness.perturbations import other_action_margin, project
 from nrmap.support.errors import NrmapError, check, unknown_choice
@@ -131,8 +130,7 @@ def worst_action_objective(q_values: Tensor, actions: Tensor, worst_actions: Ten
 
 def _log_odds_of_others(q_values: Tensor, actions: Tensor) -> Tensor:
     chosen = q_values.gather(1, actions[:, None]).squeeze(1)  # [N]
-    is_chosen = functional.one_hot(actions, q_values.shape[1]).bool()  # [N, A]
-    return q_values.masked_fill(is_chosen, -torch.inf).logsumexp(dim=1) - chosen
+    return q_values.scatter(1, actions[:, None], -torch.inf).logsumexp(dim=1) - chosen
 
 
 # The first flip ends the search, so the objective with the most costly flips comes first.

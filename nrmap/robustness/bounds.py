@@ -56,7 +56,7 @@ def box_between(lower: Tensor, upper: Tensor) -> Box:
     return Box(centre, upper - centre)
 
 
-def state_box(states: Tensor, attack_epsilon: float) -> Box:
+def state_box(states: Tensor, attack_epsilon: float | Tensor) -> Box:
     """D(s) of eq. 7 for `states`, float [N, C, H, W] in [0, 1]: the ℓ∞ ball of radius ε clipped to [0, 1]."""
     return box_between((states - attack_epsilon).clamp(min=0), (states + attack_epsilon).clamp(max=1))
 
@@ -195,7 +195,7 @@ def output_differences(last: nn.Linear, hidden: Box) -> Tensor:
     )
 
 
-def q_difference_bounds(network: QNetwork | BoundedNetwork, states: Tensor, attack_epsilon: float) -> Tensor:
+def q_difference_bounds(network: QNetwork | BoundedNetwork, states: Tensor, attack_epsilon: float | Tensor) -> Tensor:
     """Upper bounds [N, A, A] of Q(s', a) − Q(s', b) over D(s), indexed (n, a, b); 0 for a = b.
 
     `states` are float [N, C, H, W] in [0, 1]. V(s') and the mean advantage cancel, so only the
@@ -211,11 +211,10 @@ def margins_of(differences: Tensor, actions: Tensor) -> Tensor:
     """Returns [N]: max_{a≠a*} of `differences` [N, A, A] at (n, a, a*), for `actions` a* [N]; A ≥ 2."""
     chosen = actions[:, None, None].expand(-1, differences.shape[1], 1)  # [N, A, 1]
     against = differences.gather(2, chosen).squeeze(2)  # [N, A]
-    is_chosen = functional.one_hot(actions, differences.shape[1]).bool()  # [N, A]
-    return against.masked_fill(is_chosen, -torch.inf).amax(dim=1)
+    return against.scatter(1, actions[:, None], -torch.inf).amax(dim=1)
 
 
-def margin_bounds(network: QNetwork, states: Tensor, actions: Tensor, attack_epsilon: float) -> Tensor:
+def margin_bounds(network: QNetwork, states: Tensor, actions: Tensor, attack_epsilon: float | Tensor) -> Tensor:
     """Upper bounds [N] of max_{s'∈D(s)} max_{a≠a*} Q(s', a) − Q(s', a*), the inner maximum of eq. 7.
 
     `states` are float [N, C, H, W] in [0, 1], `actions` a* [N]. For ε = 0 it is the margin.

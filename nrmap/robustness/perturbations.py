@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 # Maps states [N, C, H, W] to the attacker's objective [N].
 Objective = Callable[[Tensor], Tensor]
@@ -17,18 +16,17 @@ def other_action_margin(q_values: Tensor, actions: Tensor) -> Tensor:
     `q_values` [N, A] with A ≥ 2, `actions` a* [N].
     """
     chosen = q_values.gather(1, actions[:, None])  # [N, 1]
-    is_chosen = functional.one_hot(actions, q_values.shape[1]).bool()  # [N, A]
-    others = q_values.masked_fill(is_chosen, -torch.inf)
+    others = q_values.scatter(1, actions[:, None], -torch.inf)
     return others.amax(dim=1) - chosen.squeeze(1)
 
 
-def project(perturbed: Tensor, states: Tensor, attack_epsilon: float) -> Tensor:
+def project(perturbed: Tensor, states: Tensor, attack_epsilon: float | Tensor) -> Tensor:
     """Project `perturbed` onto the ε-ball around `states` and onto [0, 1]; both float [N, C, H, W]."""
     within_ball = torch.minimum(torch.maximum(perturbed, states - attack_epsilon), states + attack_epsilon)
     return within_ball.clamp(0, 1)
 
 
-def random_start(states: Tensor, attack_epsilon: float, generator: torch.Generator) -> Tensor:
+def random_start(states: Tensor, attack_epsilon: float | Tensor, generator: torch.Generator) -> Tensor:
     """A uniformly random point of the ball around each state, the start of PGD in Madry et al. (2018)."""
     noise = torch.rand(states.shape, generator=generator, device=states.device)
     return project(states + (2 * noise - 1) * attack_epsilon, states, attack_epsilon)
@@ -52,15 +50,15 @@ def projected_gradient_ascent(
     objective: Objective,
     states: Tensor,
     *,
-    attack_epsilon: float,
+    attack_epsilon: float | Tensor,
     steps: int,
-    step_size: float | Callable[[Tensor], Tensor],
+    step_size: float | Tensor | Callable[[Tensor], Tensor],
     start: Tensor,
 ) -> AscentPath:
     """Take `steps` steps of eq. 3 from `start`: along the sign of the objective's gradient, then projected.
 
-    `states` and `start` are float [N, C, H, W] in [0, 1]. `step_size` is a number, or a function
-    of the gradient that gives a size per pixel. An infinite `attack_epsilon` projects to [0, 1]
+    `states` and `start` are float [N, C, H, W] in [0, 1]. `step_size` is a number, also as a tensor of
+    shape [], or a function of the gradient that gives a size per pixel. An infinite `attack_epsilon` projects to [0, 1]
     only. Only input gradients are computed, so the objective's parameters should be frozen.
     """
     path = AscentPath([start], [], [])

@@ -37,8 +37,9 @@ def keep_freed_memory() -> bool:
 def choose_device(name: str) -> torch.device:
     """The device for `auto`, `cpu` or `cuda`; NrmapError for another name and for missing CUDA.
 
-    Choosing CUDA turns TensorFloat-32 off for the whole process. By default convolutions there
-    round float32 inputs to 10 bits, which breaks the rounding bounds of certificates.
+    Choosing CUDA turns TensorFloat-32 off for the whole process and selects deterministic convolutions. By
+    default convolutions there round float32 inputs to 10 bits, which breaks the rounding bounds of
+    certificates, and sum gradients in an order that changes from run to run.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise unknown_choice("device", name, ("auto", "cpu", "cuda"))
@@ -47,6 +48,7 @@ def choose_device(name: str) -> torch.device:
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     if use_cuda:
         torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
         torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda" if use_cuda else "cpu")
 

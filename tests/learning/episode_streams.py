@@ -98,9 +98,11 @@ class EpisodeLists:
 class Stream:
     """Feeds the same episodes to a replay and to the oracle."""
 
-    def __init__(self, *, num_envs: int, frame_stack: int, n_step: int, ring: int, exponent: float = 0.0) -> None:
+    def __init__(
+        self, *, num_envs: int, frame_stack: int, n_step: int, ring: int, exponent: float = 0.0, kind=Replay
+    ) -> None:
         self.spec = ReplaySpec(ring * num_envs, n_step, DISCOUNT, priority_exponent=exponent)
-        self.replay = Replay(self.spec, num_envs=num_envs, state_shape=(frame_stack, 1, 3))
+        self.replay = kind(self.spec, num_envs=num_envs, state_shape=(frame_stack, 1, 3))
         self.oracle = EpisodeLists(num_envs)
         self.frame_stack, self.num_envs = frame_stack, num_envs
         self.rng = np.random.default_rng(0)
@@ -146,7 +148,7 @@ class Stream:
         """(environment, absolute slot) of each of the batch's indices."""
         ring = self.replay.slots
         keys = []
-        for env, slot in zip(*np.divmod(indices, ring), strict=True):
+        for env, slot in zip(*np.divmod(np.asarray(indices), ring), strict=True):
             newest = int(self.replay.newest[env])
             keys.append((int(env), newest - (newest - int(slot)) % ring))
         return keys

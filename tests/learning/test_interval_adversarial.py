@@ -55,7 +55,7 @@ def test_an_update_descends_td_plus_kappa_times_equation_7(reduction, agent_step
     for seed in range(3):
         batch, before = make_batch(seed), copy.deepcopy(learner.online)
         td = plain_td_loss(before, learner.target_network, batch, double_q=True)
-        margins = worst_margins(before, batch.s_tm1.float() / 255, learner.regulariser_schedule(agent_step)[1])
+        margins = worst_margins(before, batch.s_tm1.float() / 255, learner.rates(agent_step).attack_epsilon)
         robust = margins.clamp(min=-0.5).mean() if reduction == "per_sample_mean" else margins.sum().clamp(min=-0.5)
         expected = gradients(td + 0.7 * robust, before)
         metrics = learner.update(batch, agent_step)

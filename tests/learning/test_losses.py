@@ -46,7 +46,7 @@ def test_sa_ddqn_descends_td_plus_kappa_times_equation_7(reduction, hinge, tiny_
         before = copy.deepcopy(learner.online)
         generator = torch.Generator()
         generator.set_state(learner.generator.get_state())
-        radius = learner.regulariser_schedule(agent_step)[1]
+        radius = learner.rates(agent_step).attack_epsilon
         assert 0 < radius <= regulariser.attack_epsilon
         td = plain_td_loss(before, learner.target_network, batch, double_q=True)
         robust = plain_regulariser(before, batch, regulariser, radius=radius, generator=generator)
@@ -91,7 +91,7 @@ def test_held_advantages_leave_r_its_value_and_give_it_the_gradient_of_the_relat
     before = copy.deepcopy(learner.online)
     generator = torch.Generator()
     generator.set_state(learner.generator.get_state())
-    radius = learner.regulariser_schedule(agent_step)[1]
+    radius = learner.rates(agent_step).attack_epsilon
     td = plain_td_loss(before, learner.target_network, batch, double_q=True)
     robust = plain_regulariser(before, batch, regulariser, radius=radius, generator=generator)
     q_values = before(batch.s_tm1.float() / 255)

@@ -1,22 +1,28 @@
 """The replay against a list of whole episodes that never forgets and is read one step at a time."""
 
+import functools
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from episode_streams import DISCOUNT, Stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.learning.device_replay import DeviceReplay
 from nrmap.learning.replay import Replay, ReplaySpec
 
 # What an agent step can bring: nothing special, a lost life, the end of the game, the step limit,
 # both at once, or no step at all while other environments step (as when a run is resumed).
+REPLAYS = {"host": Replay, "device": functools.partial(DeviceReplay, device=torch.device("cpu"))}
+both_replays = pytest.mark.parametrize("kind", REPLAYS.values(), ids=REPLAYS)
 EVENTS = ("plain", "plain", "plain", "life_loss", "terminated", "truncated", "both", "idle")
 
 
+@both_replays
 @settings(max_examples=120)
 @given(
     num_envs=st.integers(1, 3),
@@ -25,9 +31,9 @@ EVENTS = ("plain", "plain", "plain", "life_loss", "terminated", "truncated", "bo
     spare=st.integers(0, 12),
     data=st.data(),
 )
-def test_every_transition_of_any_stream_of_episodes(num_envs, frame_stack, n_step, spare, data):
+def test_every_transition_of_any_stream_of_episodes(kind, num_envs, frame_stack, n_step, spare, data):
     smallest = n_step + frame_stack + 1
-    stream = Stream(num_envs=num_envs, frame_stack=frame_stack, n_step=n_step, ring=smallest + spare)
+    stream = Stream(num_envs=num_envs, frame_stack=frame_stack, n_step=n_step, ring=smallest + spare, kind=kind)
     ticks = data.draw(st.lists(st.lists(st.sampled_from(EVENTS), min_size=num_envs, max_size=num_envs), max_size=45))
     for events in ticks:
         stream.step(events)
@@ -60,18 +66,19 @@ def test_the_smallest_ring_can_always_be_drawn_from():
         Replay(ReplaySpec(9, 2, 0.9, 0.5), num_envs=2, state_shape=(2, 1, 3))
 
 
-def busy_stream(exponent: float) -> Stream:
+def busy_stream(exponent: float, kind=Replay) -> Stream:
     """Two environments whose rings have gone round, with many ends of all kinds."""
-    stream = Stream(num_envs=2, frame_stack=2, n_step=3, ring=40, exponent=exponent)
+    stream = Stream(num_envs=2, frame_stack=2, n_step=3, ring=40, exponent=exponent, kind=kind)
     rng = np.random.default_rng(1)
     for _ in range(130):
         stream.step([EVENTS[k] for k in rng.integers(len(EVENTS), size=2)])
     return stream
 
 
+@both_replays
 @pytest.mark.parametrize(("exponent", "importance"), [(0.5, 0.4), (0.7, 1.0), (1.0, 0.0)])
-def test_priorities_and_importance_weights_follow_the_paper(exponent, importance):
-    stream, rng = busy_stream(exponent), np.random.default_rng(2)
+def test_priorities_and_importance_weights_follow_the_paper(exponent, importance, kind):
+    stream, rng = busy_stream(exponent, kind), np.random.default_rng(2)
     replay = stream.replay
     priorities = dict.fromkeys(stream.drawable(), 1.0)  # new ones have the largest priority so far
     largest = 1.0
@@ -143,8 +150,9 @@ def test_uniform_replay_ignores_errors():
     assert set(before) == {0.0, 1.0}
 
 
-def test_priorities_are_brought_back_only_after_the_same_episodes():
-    stream, again, shorter = busy_stream(0.5), busy_stream(0.5), busy_stream(0.5)
+@both_replays
+def test_priorities_are_brought_back_only_after_the_same_episodes(kind):
+    stream, again, shorter = (busy_stream(0.5, kind) for _ in range(3))
     rng = np.random.default_rng(4)
     for _ in range(5):
         batch = stream.replay.sample(8, importance=0.5, rng=rng)
@@ -204,9 +212,10 @@ def test_stacks_are_those_of_the_emulator(noop_max):
     assert compared_starts > 0
 
 
+@both_replays
 @pytest.mark.parametrize("steps", [4, 300])
-def test_the_latest_states_go_back_in_time_as_far_as_there_are_whole_ones(steps):
-    stream = Stream(num_envs=2, frame_stack=2, n_step=1, ring=40)
+def test_the_latest_states_go_back_in_time_as_far_as_there_are_whole_ones(steps, kind):
+    stream = Stream(num_envs=2, frame_stack=2, n_step=1, ring=40, kind=kind)
     rng = np.random.default_rng(1)
     for _ in range(steps):
         stream.step([EVENTS[k] for k in rng.integers(len(EVENTS), size=2)])
@@ -228,11 +237,26 @@ def test_n_and_the_discount_are_annealed_by_equal_factors():
     assert ReplaySpec(1000, 8, 0.96, 0.5).horizon(10**6) == (8, 0.96)
 
 
-def test_annealed_returns_are_those_of_the_smaller_n():
-    stream, rng = busy_stream(0.0), np.random.default_rng(4)
+@both_replays
+def test_annealed_returns_are_those_of_the_smaller_n(kind):
+    stream, rng = busy_stream(0.0, kind), np.random.default_rng(4)
     annealing = replace(stream.spec, anneal_steps=10, n_step_final=1, discount_final=stream.spec.discount)
     stream.replay.spec = annealing
     drawable = stream.drawable()  # with the first n: a slot is complete from then on
     stream.spec = replace(annealing, n_step=1)
     stream.drawable = lambda: drawable
     stream.check(stream.replay.sample(64, importance=1.0, rng=rng, agent_step=10))
+
+
+def test_both_replays_draw_the_same_batches_from_the_same_numbers():
+    batches = []
+    for kind in REPLAYS.values():
+        stream, rng = busy_stream(0.6, kind), np.random.default_rng(6)
+        for _ in range(50):
+            batch = stream.replay.sample(16, importance=0.5, rng=rng)
+            stream.replay.update_priorities(batch.indices, np.random.default_rng(7).gamma(1.0, size=16))
+        batches.append(batch)
+    host, device = batches
+    np.testing.assert_array_equal(host.indices, device.indices)
+    for name in ("s_tm1", "a_tm1", "r_t", "discount_t", "s_t", "weights"):
+        torch.testing.assert_close(getattr(device, name), getattr(host, name), rtol=1e-6, atol=1e-7)

@@ -49,11 +49,19 @@ def run_of(tiny_settings, tiny_regulariser):
 
 
 @pytest.mark.bitwise
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", ["plain", "robust"])
-def test_a_killed_run_goes_on_as_if_it_had_not_been(name, precision, run_of, tmp_path, assert_same):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("plain", {}),
+        ("plain", {"precision": torch.bfloat16}),
+        ("robust", {}),
+        ("robust", {"precision": torch.bfloat16}),
+        ("robust", {"replay_on_device": True}),
+    ],
+)
+def test_a_killed_run_goes_on_as_if_it_had_not_been(name, options, run_of, tmp_path, assert_same):
     settings = run_of(name)
-    trainer, curves = Trainer(settings, device=CPU, precision=precision), Curves()
+    trainer, curves = Trainer(settings, device=CPU, **options), Curves()
     # While warming up, and late; and right after each environment's first episode has ended.
     points, ended = [8, 100], set()
     for iteration in trainer.run():
@@ -71,7 +79,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, precision, run_of, tmp
 
     final, metrics = trainer.get_state(), trainer.metrics()
     for file in files:
-        resumed = Trainer(settings, device=CPU, precision=precision)
+        resumed = Trainer(settings, device=CPU, **options)
         state = load_checkpoint(file)
         resumed.set_state(state["trainer"])
         curves_again = Curves.from_state(state["curves"])

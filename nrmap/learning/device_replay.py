@@ -1,0 +1,150 @@
+"""Replay in the memory of a GPU: frames, returns and priorities are tensors, and a draw reads no value on the host."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nrmap.learning.replay import Batch, Replay, ReplaySpec
+
+# Weights are whole multiples of 1 / SCALE: sums of integers do not depend on the order in which a GPU adds.
+SCALE = 2.0**32
+
+
+class Weights:
+    """`size` non-negative weights on a device, sampled by their running sum; see `SumTree`."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.scaled = torch.zeros(size, dtype=torch.int64, device=device)
+
+    @property
+    def total(self) -> float:
+        """The sum of all weights."""
+        return float(self.scaled.sum()) / SCALE
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """A copy of all weights, [size]."""
+        return self.scaled.cpu().numpy() / SCALE
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        return self.scaled[indices] / SCALE
+
+    def __setitem__(self, indices: NDArray[np.int64] | Tensor, weights: Tensor | float) -> None:
+        at = torch.as_tensor(indices, device=self.scaled.device)
+        fixed = torch.as_tensor(weights, dtype=torch.float64, device=self.scaled.device) * SCALE
+        self.scaled[at] = fixed.round().long()
+
+    def fill(self, weights: NDArray[np.float64]) -> None:
+        """Set all weights [size] at once."""
+        self.scaled.copy_(torch.from_numpy(np.rint(weights * SCALE).astype(np.int64)))
+
+    def find(self, shares: Tensor) -> Tensor:
+        """For each share [B] of the total, in [0, 1), the index in whose part of the running sum it falls."""
+        cumulated = self.scaled.cumsum(0)  # [size]
+        masses = (shares * cumulated[-1]).long()
+        # Rounding may reach the total, where no weight is.
+        return torch.searchsorted(cumulated, torch.minimum(masses, cumulated[-1] - 1), right=True)
+
+
+class DeviceReplay(Replay):
+    """A `Replay` on a device: the same transitions, weights rounded to multiples of 2⁻³².
+
+    The host keeps what it needs to know which slots are complete. `draw` takes its numbers as tensors
+    too, so that a CUDA graph can hold it.
+    """
+
+    def __init__(
+        self, spec: ReplaySpec, *, num_envs: int, state_shape: tuple[int, int, int], device: torch.device
+    ) -> None:
+        self.device = device
+        super().__init__(spec, num_envs=num_envs, state_shape=state_shape)
+
+    def _allocate(self, height: int, width: int) -> None:
+        slots = self.num_envs * self.slots
+        self._frames = torch.zeros((slots, height, width), dtype=torch.uint8, device=self.device)
+        # Action, reward, terminal, final, age of every slot, as `Replay` has them apart: one copy writes all five.
+        self._facts = torch.zeros((slots, 5), device=self.device)
+        self.priorities = Weights(slots, self.device)
+        self.max_priority = torch.ones((), dtype=torch.float64, device=self.device)
+
+    def begin_episodes(self, envs: NDArray[np.int64], states: NDArray[np.uint8]) -> None:
+        """See `Replay`."""
+        super().begin_episodes(envs, states)
+        self._copy_facts(envs, self.newest[envs])
+
+    def append(self, envs: NDArray[np.int64], **step: Any) -> None:
+        """See `Replay`."""
+        super().append(envs, **step)
+        self._copy_facts(np.tile(envs, 2), np.concatenate([self.newest[envs] - 1, self.newest[envs]]))
+
+    def _copy_facts(self, envs: NDArray[np.int64], absolute_slots: NDArray[np.int64]) -> None:
+        at = envs, absolute_slots % self.slots
+        facts = [array[at] for array in (self._actions, self._rewards, self._terminal, self._final, self._age)]
+        rows = torch.from_numpy(np.stack(facts, axis=1).astype(np.float32))
+        self._facts[self._on_device(self._flat(*at))] = self._on_device(rows)
+
+    def _store(self, envs: NDArray[np.int64], slots: NDArray[np.int64], frames: NDArray[np.uint8]) -> None:
+        self._frames[self._on_device(self._flat(envs, slots))] = self._on_device(frames)
+
+    def _on_device(self, values: Any) -> Tensor:
+        return torch.as_tensor(values).to(self.device, non_blocking=True)
+
+    def draw(self, uniform: Any, *, importance: Any, n_step: Any, discount: Any) -> Batch:
+        """See `Replay`; all arguments may be tensors."""
+        uniform = self._on_device(uniform)
+        shares = (torch.arange(len(uniform), device=self.device) + uniform) / len(uniform)
+        indices = self.priorities.find(shares)
+        envs, slots = indices // self.slots, indices % self.slots
+        rewards, discounts, steps = self._returns(envs, slots, n_step, discount)
+        weights = self.priorities[indices] ** -importance
+        return Batch(
+            s_tm1=self._states(envs, slots),
+            a_tm1=self._facts[indices, 0].long(),
+            r_t=rewards,
+            discount_t=discounts,
+            s_t=self._states(envs, slots + steps),
+            weights=(weights / weights.max()).float(),
+            indices=indices,
+        )
+
+    def _returns(self, envs: Any, slots: Any, n_step: Any, discount: Any) -> tuple[Any, Any, Any]:
+        ahead = torch.arange(self.spec.n_step + 1, device=self.device)  # the longest n: shapes stay as n anneals
+        facts = self._facts[self._flat(envs[:, None], slots[:, None] + ahead)]  # [B, N + 1, 5]
+        rewards, terminal, final = facts[:, :-1, 1].double(), facts[:, :-1, 2] > 0, facts[:, 1:, 3] > 0  # [B, N] each
+        ahead = ahead[:-1]
+        goes_on = (~(terminal | final)).long().cumprod(dim=1)  # [B, N], 1 where the return leads beyond step k
+        running = torch.cat([torch.ones_like(goes_on[:, :1]), goes_on[:, :-1]], dim=1) * (ahead < n_step)
+        steps = running.sum(dim=1)  # [B]
+        terminated = (running.bool() & terminal).any(dim=1)  # [B]
+        discount = torch.as_tensor(discount, dtype=torch.float64, device=self.device)
+        returns = (running * discount**ahead * rewards).sum(dim=1)  # [B]
+        discounts = torch.where(terminated, 0.0, discount**steps)  # [B]
+        return returns.float(), discounts.float(), steps
+
+    def _states(self, envs: Any, slots: Any) -> Any:
+        envs, slots = self._on_device(envs), self._on_device(slots)
+        back = torch.arange(self.frame_stack - 1, -1, -1, device=self.device)  # [C], oldest first
+        frames = self._frames[self._flat(envs[:, None], slots[:, None] - back)]  # [B, C, H, W]
+        in_episode = back <= self._facts[self._flat(envs, slots), 4, None]  # [B, C]
+        return frames * in_episode[:, :, None, None]
+
+    def update_priorities(self, indices: Any, td_errors: Any) -> None:
+        """See `Replay`."""
+        if self.spec.priority_exponent == 0:
+            return
+        priorities = self._on_device(td_errors).double().abs() + self.spec.priority_floor
+        self.max_priority.copy_(torch.maximum(self.max_priority, priorities.max()))
+        self.priorities[self._on_device(indices)] = priorities**self.spec.priority_exponent
+
+    def get_state(self) -> dict[str, Any]:
+        """See `Replay`."""
+        return {**super().get_state(), "max_priority": float(self.max_priority)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """See `Replay`."""
+        kept = self.max_priority
+        super().set_state(state)
+        self.max_priority = kept.fill_(state["max_priority"])

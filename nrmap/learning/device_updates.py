@@ -1,0 +1,53 @@
+"""Updates without the host: draw, learn and set priorities on the device, as one CUDA graph."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nrmap.learning.device_replay import DeviceReplay
+from nrmap.learning.learner import Learner, Rates
+from nrmap.support.cuda_graphs import Graphed
+
+
+class DeviceUpdates:
+    """The updates of `learner` from `replay`, both on one device."""
+
+    def __init__(
+        self, learner: Learner, replay: DeviceReplay, *, importance: Callable[[int], float], graphs: bool
+    ) -> None:
+        """`importance` gives β at an agent step. Without `graphs` the same operations run one by one."""
+        self._learner, self._replay, self._importance, self._graphs = learner, replay, importance, graphs
+        # The loss of a run changes when its ramp begins, its attack with every roll-back.
+        self._forms: dict[tuple[bool, int], Graphed] = {}
+        self._names: dict[bool, tuple[str, ...]] = {}
+
+    def __call__(self, rng: np.random.Generator, agent_step: int) -> dict[str, Tensor]:
+        """One update; scalar diagnostics on the device. `rng` draws the batch."""
+        rates = self._learner.rates(agent_step)
+        scheduled = (rates.learning_rate, rates.kappa, rates.attack_epsilon, self._importance(agent_step))
+        numbers = [*scheduled, *self._replay.spec.horizon(agent_step), *rng.random(self._learner.spec.batch_size)]
+        form = rates.robust, self._learner.attack_level
+        if form not in self._forms:
+            self._forms[form] = Graphed(
+                partial(self._update, robust=rates.robust),
+                self._learner.device,
+                enabled=self._graphs,
+                generators=[self._learner.generator],
+            )
+        values = self._forms[form](torch.tensor(numbers, dtype=torch.float64))  # [M], overwritten by the next update
+        self._learner.after_step(agent_step)
+        return dict(zip(self._names[rates.robust], values.clone().unbind(), strict=True))
+
+    def _update(self, numbers: Tensor, *, robust: bool) -> Tensor:
+        """The update for `numbers` [6 + B] of `__call__`; its diagnostics [M]."""
+        learning_rate, kappa, attack_epsilon, importance, n_step, discount = numbers[:6].unbind()
+        batch = self._replay.draw(numbers[6:], importance=importance, n_step=n_step, discount=discount)
+        # Adam's kernel for CUDA reads a float32 learning rate.
+        rates = Rates(learning_rate.float(), kappa.float(), attack_epsilon, robust)
+        metrics = self._learner.step(batch, rates)
+        self._replay.update_priorities(batch.indices, metrics.pop("td_errors"))
+        self._names[robust] = tuple(metrics)
+        return torch.stack(list(metrics.values()))
