@@ -36,8 +36,9 @@ class RunOptions:
     """Options of a run that enter no identity.
 
     New trainings use `precision`. With `any_precision` a checkpoint of another precision resumes in
-    its own. With `graphs` a GPU replays updates and acting as CUDA graphs. For `greedy_every` and `greedy_episodes` see `GreedyReturns`. `given` are the options on
-    the command line, kept so that the report can print the command again.
+    its own. With `graphs` a GPU replays updates and acting as CUDA graphs. For `greedy_every` and
+    `greedy_episodes` see `GreedyReturns`. `given` are the options on the command line, kept so that the
+    report can print the command again.
     """
 
     layout: Layout
