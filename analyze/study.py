@@ -24,7 +24,7 @@ from nrmap.play.states import RolloutStates, check_same_game, collect_states, lo
 from nrmap.policies.policy import Policy
 from nrmap.robustness.certify import IntervalCertifier
 from nrmap.support.files import identity_of, locked, read_json, sha256_of_file
-from nrmap.support.identity import VERSIONS, stage_identity
+from nrmap.support.identity import VERSIONS, recorded, stage_identity
 from nrmap.support.layout import METRICS_FILE, Layout
 from nrmap.support.progress import Progress
 from nrmap.support.records import Record, read_records, write_records
@@ -161,7 +161,7 @@ def ensure_baselines(study: Study, policy: Policy) -> list[Record]:
 
 def baselines_settings(env: EnvSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The game and the settings of an evaluation that its baselines depend on."""
-    return {"env": asdict(env), **{name: settings[name] for name in ("episodes", "run_seed", "stream")}}
+    return {"env": recorded(env), **{name: settings[name] for name in ("episodes", "run_seed", "stream")}}
 
 
 def _show_part(progress: Progress) -> EvaluationProgress:

@@ -184,6 +184,8 @@ def _read(agent: Agent, states: States) -> Tensor:
     """The states as a tensor [N, C, H, W], after the agent has been checked on them."""
     check(isinstance(agent, Agent), f"agent is a {type(agent).__name__}: expected nrmap.Agent(function, …)")
     if isinstance(states, RolloutStates):
+        if agent.env is not None:
+            play_states.check_same_game(states, agent.env)
         states = states.states
     if not isinstance(states, Tensor):
         array = np.asarray(states)

@@ -14,7 +14,7 @@ import torch
 
 from analyze.study import evaluation_inputs
 from nrmap.atari.envs import EVALUATION_STREAM
-from nrmap.learning.settings import TrainSettings, recorded
+from nrmap.learning.settings import TrainSettings
 from nrmap.maps.episode_maps import EpisodeMaps, save_maps
 from nrmap.maps.measures import map_records
 from nrmap.maps.null_networks import NULL_NETWORKS, null_networks, policy_fields
@@ -26,7 +26,7 @@ from nrmap.play.states import RolloutStates, SourcePolicy, save_states
 from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
 from nrmap.support.files import identity_of, sha256_of_file, write_json
-from nrmap.support.identity import VERSIONS, stage_identity
+from nrmap.support.identity import VERSIONS, recorded, stage_identity
 from nrmap.support.layout import CURVES_FILE, METRICS_FILE, POLICY_FILE, Layout
 from nrmap.support.records import CONSTANT_ACTION, RANDOM_POLICY, Record, write_records
 from nrmap.support.runtime import provenance
@@ -188,7 +188,7 @@ def write_baselines(layout: Layout, base: TrainSettings) -> None:
         method = RANDOM_POLICY if action is None else CONSTANT_ACTION
         make = partial(Record, base.env.game, method, None, variant=action, episodes=20, attack="clean")
         records += episode_records(make, made_up_episodes(rng, 20, mean, shares), ACTIONS)
-    settings = {"env": asdict(base.env), "episodes": 20, "run_seed": 0, "stream": EVALUATION_STREAM}
+    settings = {"env": recorded(base.env), "episodes": 20, "run_seed": 0, "stream": EVALUATION_STREAM}
     path = layout.baselines(game=base.env.game, identity=stage_identity("baselines", **settings)) / METRICS_FILE
     _write(path, records, settings, {})
 

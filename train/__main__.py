@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from conf.entry import entry_point
-from nrmap.learning.settings import TrainSettings, recorded, train_settings
+from nrmap.learning.settings import TrainSettings, train_settings
 from nrmap.support.errors import check_fields, unknown_choice
+from nrmap.support.identity import recorded
 from nrmap.support.layout import Layout
 from nrmap.support.mappings import build
 from nrmap.support.runtime import choose_device, choose_precision, keep_freed_memory

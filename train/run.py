@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from nrmap.learning.lookup import load_parent, training_folder
-from nrmap.learning.settings import PolicyFile, TrainSettings, recorded
+from nrmap.learning.settings import PolicyFile, TrainSettings
 from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
 from nrmap.support.files import locked, remove_leftovers, write_json
+from nrmap.support.identity import recorded
 from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, OPTIONS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
 from nrmap.support.progress import Progress
 from nrmap.support.runtime import provenance

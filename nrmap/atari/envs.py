@@ -6,27 +6,47 @@ finished episode can be replayed and a running one restored from its seed and ac
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nrmap.atari.eyes import preset
 from nrmap.atari.games import rom_id
-from nrmap.support.errors import check, check_fields
+from nrmap.support.errors import check, check_fields, unknown_choice
 
 # Streams separate training, evaluation and validation episodes of the same run seed.
 TRAINING_STREAM, EVALUATION_STREAM, VALIDATION_STREAM = 0, 1, 2
 
 
+# Fields of EnvSpec that decide the pixels of a state, besides its shape.
+PIXEL_FIELDS = (
+    "pooling", "grey_after_resize", "interpolation", "pad_columns", "crop_top", "crop_bottom", "transposed",
+    "newest_first", "stack_fill",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class EnvSpec:
-    """A game and its preprocessing; stored with every policy trained on it.
+    """A game and its preprocessing, i.e. the eyes of an agent; stored with every policy trained on it.
 
-    One agent step repeats an action for `frame_skip` frames. A state consists of the last
-    `frame_stack` grey screens, max-pooled over two frames and resized to height × width, uint8 in
-    [0, 255]. An episode starts with fewer than `noop_max` no-ops (none for 0 or 1).
-    `sticky_actions` is the probability that the emulator repeats the previous action. Raises
-    NrmapError for unknown games and values out of range.
+    One agent step repeats an action for `frame_skip` frames. Its screen is the maximum of the last two frames, of
+    their greys or (`pooling="rgb"`) of their colours. It gets `pad_columns` black columns on either side, loses
+    `crop_top` and `crop_bottom` rows, and is resized to height × width by `interpolation`; with `transposed` its
+    axes are swapped last. `grey_after_resize` resizes the colours. A state is the stack of the last
+    `frame_stack` screens, uint8 in [0, 255], the newest last unless `newest_first`; `stack_fill` stands for
+    screens before the first.
+
+    An episode starts with n no-ops, `noop_min` ≤ n < `noop_max` (none if `noop_max` is 0). In games with FIRE,
+    `fire_reset` presses it: before them for one `frame`, after them for one agent `step`, or after them in
+    `two_steps`, FIRE and then action 2.
+    `sticky_actions` is the probability that the emulator repeats the previous action in a frame.
+    `first_actions` limits the agent to that many actions of its action set; 0 takes all. With
+    `life_loss="restarts"` a lost life is followed by a no-op step, the steps of the FIRE reset, and a fresh
+    stack, as in stable-baselines3's EpisodicLifeEnv; rewards meanwhile count for the step.
+
+    Raises NrmapError for unknown games and values out of range.
     """
 
     game: str
@@ -38,13 +58,46 @@ class EnvSpec:
     noop_max: int = 30
     max_agent_steps: int = 27_000
     full_action_space: bool = False
+    pooling: Literal["grey", "rgb"] = "grey"
+    grey_after_resize: bool = False
+    interpolation: Literal["area", "linear"] = "area"
+    pad_columns: int = 0
+    crop_top: int = 0
+    crop_bottom: int = 0
+    transposed: bool = False
+    newest_first: bool = False
+    stack_fill: Literal["zeros", "first_frame"] = "zeros"
+    noop_min: int = 0
+    fire_reset: Literal["none", "frame", "step", "two_steps"] = "frame"
+    first_actions: int = 0
+    life_loss: Literal["plays_on", "restarts"] = "plays_on"
 
     def __post_init__(self) -> None:
         rom_id(self.game)
         check(self.height > 0 and self.width > 0, f"screen {self.height}×{self.width}: expected sides > 0")
         check_fields(self, 1, "frame_stack", "frame_skip", "max_agent_steps")
-        check_fields(self, 0, "noop_max")
+        check_fields(self, 0, "noop_max", "pad_columns", "crop_top", "crop_bottom", "noop_min", "first_actions")
         check(0 <= self.sticky_actions < 1, f"sticky_actions={self.sticky_actions}: expected 0 ≤ p < 1")
+        for field in fields(self):
+            choices = get_args(field.type)
+            if choices and getattr(self, field.name) not in choices:
+                raise unknown_choice(field.name, getattr(self, field.name), choices)
+        check(
+            self.noop_min < max(self.noop_max, 1),
+            f"noop_min={self.noop_min}: expected less than noop_max={self.noop_max}",
+        )
+        check(
+            self.pooling == "rgb" or not self.grey_after_resize,
+            f"grey_after_resize={self.grey_after_resize} with pooling={self.pooling}: expected pooling=rgb",
+        )
+
+    @property
+    def in_vector_env(self) -> bool:
+        """Whether ale-py's vector environment has these eyes; others are stepped by `Emulators`."""
+        unlike_ours = [
+            name for name in (*PIXEL_FIELDS, "noop_min", "life_loss") if getattr(self, name) != getattr(EnvSpec, name)
+        ]
+        return not unlike_ours and self.fire_reset in ("none", "frame")
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
@@ -64,6 +117,7 @@ class Transition:
     terminated: NDArray[np.bool_]  # [E]
     truncated: NDArray[np.bool_]  # [E]
     lives: NDArray[np.int32]  # [E], 0 in games without lives
+    restarted: NDArray[np.bool_]  # [E], the stack began anew after a lost life, see EnvSpec
 
     @property
     def ended(self) -> NDArray[np.bool_]:
@@ -71,10 +125,38 @@ class Transition:
         return self.terminated | self.truncated
 
 
+def env_with_eyes(game: str, eyes: str, **changes: Any) -> EnvSpec:
+    """The EnvSpec of `game` seen as `eyes` say, see `nrmap.atari.eyes`, with `changes`; 84 × 84 unless changed."""
+    return EnvSpec(game, **{"height": 84, "width": 84, **preset(eyes, game), **changes})
+
+
 def episode_seed(run_seed: int, stream: int, env: int, episode: int) -> int:
     """The emulator seed of one episode of one environment, in [0, 2^31)."""
     words = np.random.SeedSequence([run_seed, stream, env, episode]).generate_state(1)
     return int(words[0] >> 1)
+
+
+def _vector_env(spec: EnvSpec, num_envs: int, num_threads: int, *, colour: bool) -> Any:
+    from ale_py.vector_env import AtariVectorEnv
+
+    return AtariVectorEnv(
+        rom_id(spec.game),
+        num_envs,
+        num_threads=num_threads,
+        img_height=spec.height,
+        img_width=spec.width,
+        stack_num=spec.frame_stack,
+        grayscale=not colour,
+        frameskip=spec.frame_skip,
+        noop_max=spec.noop_max,
+        use_fire_reset=spec.fire_reset == "frame",
+        # In frames; the no-ops before the episode do not count.
+        max_num_frames_per_episode=spec.max_agent_steps * spec.frame_skip,
+        repeat_action_probability=spec.sticky_actions,
+        full_action_space=spec.full_action_space,
+        reward_clipping=False,
+        episodic_life=False,
+    )
 
 
 class SeededVectorEnv:
@@ -85,28 +167,24 @@ class SeededVectorEnv:
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, num_threads: int = 0, *, colour: bool = False) -> None:
-        """`num_threads`: emulator threads, 0 for one per core. `colour`: RGB states [E, C, H, W, 3]."""
-        from ale_py.vector_env import AtariVectorEnv
-
+        """`num_threads`: emulator threads, 0 for one per core. `colour`: see `replay_rgb`."""
         self.spec = spec
         self.num_envs = num_envs
-        self._env = AtariVectorEnv(
-            rom_id(spec.game),
-            num_envs,
-            num_threads=num_threads,
-            img_height=spec.height,
-            img_width=spec.width,
-            stack_num=spec.frame_stack,
-            grayscale=not colour,
-            frameskip=spec.frame_skip,
-            noop_max=spec.noop_max,
-            # In frames; the no-ops before the episode do not count.
-            max_num_frames_per_episode=spec.max_agent_steps * spec.frame_skip,
-            repeat_action_probability=spec.sticky_actions,
-            full_action_space=spec.full_action_space,
-            reward_clipping=False,
-            episodic_life=False,
+        self._env: Any
+        if spec.in_vector_env:
+            self._env = _vector_env(spec, num_envs, num_threads, colour=colour)
+            actions = self._env.ale.get_action_set()
+        else:
+            from nrmap.atari.emulators import Emulators
+
+            self._env = Emulators(spec, num_envs, num_threads, colour=colour)
+            actions = self._env.actions
+        check(
+            spec.first_actions <= len(actions),
+            f"first_actions={spec.first_actions}: {spec.game} has {len(actions)} actions",
         )
+        # The names of the A actions, in order.
+        self.action_names = tuple(action.name for action in actions[: spec.first_actions or None])
         self._begun = False
         self._running = np.zeros(num_envs, dtype=bool)
         self.no_op_frames: NDArray[np.int32] = np.zeros(num_envs, dtype=np.int32)  # [E], of the current episodes
@@ -116,11 +194,6 @@ class SeededVectorEnv:
         """A, the number of actions."""
         return len(self.action_names)
 
-    @property
-    def action_names(self) -> tuple[str, ...]:
-        """The names of the A actions, in order."""
-        return tuple(action.name for action in self._env.ale.get_action_set())
-
     def begin(self, mask: NDArray[np.bool_], seeds: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Start an episode with `seeds[e]` in each environment e of `mask` [E]; the others continue.
 
@@ -129,7 +202,7 @@ class SeededVectorEnv:
         seeds_array = np.asarray(seeds, dtype=np.int32)
         if not self._begun and not np.all(mask):
             # ale-py requires a full reset before a partial one.
-            self._env.reset(seed=np.zeros(self.num_envs, dtype=np.int32))
+            self._env.reset(seed=np.zeros(self.num_envs, dtype=np.int32), options={"reset_mask": mask | True})
         self._begun = True
         states, info = self._env.reset(seed=seeds_array, options={"reset_mask": np.asarray(mask, dtype=bool)})
         self._running |= mask
@@ -145,7 +218,8 @@ class SeededVectorEnv:
         """Wait for the step begun by `send`."""
         states, rewards, terminated, truncated, info = self._env.recv()
         self._running = ~(terminated | truncated)
-        return Transition(states, rewards.astype(np.float32), terminated, truncated, info["lives"])
+        restarted = info.get("restarted", np.zeros(self.num_envs, dtype=bool))
+        return Transition(states, rewards.astype(np.float32), terminated, truncated, info["lives"], restarted)
 
     def step(self, actions: NDArray[np.integer]) -> Transition:
         """`send`, then `recv`."""

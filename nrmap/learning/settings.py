@@ -1,7 +1,7 @@
 """The settings that determine a trained policy, as one frozen value with an identity."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from nrmap.atari.envs import EnvSpec
@@ -12,6 +12,7 @@ from nrmap.learning.state_adversarial import RegulariserSpec
 from nrmap.policies.network import NetworkSpec
 from nrmap.support.errors import check, check_fields, unknown_choice
 from nrmap.support.files import identity_of
+from nrmap.support.identity import recorded
 from nrmap.support.mappings import build, merged, part
 
 
@@ -87,24 +88,6 @@ class TrainSettings:
         if not self.anchor:
             del own["anchor"]  # cards have it, identities do not: policies from before it was a setting keep their ID
         return identity_of({"stage": "train", "settings": own, "parent_sha256": parent_sha256})
-
-
-# Settings that came after published policies: left out of files and identities at their defaults.
-_LATER = {
-    "inner_attack", "rollback_every", "rollback_ratio", "rollback_slack", "anneal_steps", "n_step_final",
-    "discount_final", "average_from",
-}  # fmt: skip
-_RECORDED_NAMES = {"max_repeat": "longest_repeat"}
-
-
-def recorded(settings: Any) -> dict[str, Any]:
-    """`settings` as files and identities have them, in the names of the first published policies."""
-    values = {}
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if field.name not in _LATER or value != field.default:
-            values[_RECORDED_NAMES.get(field.name, field.name)] = recorded(value) if is_dataclass(value) else value
-    return values
 
 
 # The solver of every method's regulariser; None: no regulariser.

@@ -217,8 +217,8 @@ def _replay_differs(number: int, episode: Episode) -> str:
 def replay_rgb(spec: EnvSpec, seed: int, actions: ArrayLike, positions: Sequence[int]) -> NDArray[np.uint8]:
     """Original colour screens at these positions of one episode, uint8 [n, screen height, screen width, 3].
 
-    Most games have screens of 210 × 160. Like states, screens are max-pooled over two frames;
-    position t is the screen before action t. Raises NrmapError without positions, for positions
+    Most games have screens of 210 × 160. Like states, screens are max-pooled over two frames, padded,
+    cropped and transposed; position t is the screen before action t. Raises NrmapError without positions, for positions
     outside the episode, and if the replayed episode ends before them.
     """
     steps = np.asarray(actions)

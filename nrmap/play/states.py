@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nrmap.atari.envs import EVALUATION_STREAM, EnvSpec
+from nrmap.atari.envs import EVALUATION_STREAM, PIXEL_FIELDS, EnvSpec
 from nrmap.atari.episode_seeds import episode_seeds
 from nrmap.play.rollout import (
     ActionFn,
@@ -27,6 +27,7 @@ from nrmap.play.rollout import (
 from nrmap.policies.agent import Agent, check_states
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import read_npz, write_npz
+from nrmap.support.identity import recorded
 
 # 76,000 states of a single frame, more than 16 whole episodes of most games.
 DEFAULT_MEMORY_BUDGET = 512 * 2**20
@@ -160,17 +161,17 @@ class StateRecorder:
 
 
 def check_same_game(states: RolloutStates, env: EnvSpec) -> None:
-    """Raise NrmapError unless a policy of `env` can take the states: same game, state shape and actions."""
+    """Raise NrmapError unless a policy of `env` can take the states: same game, state shape, actions and eyes."""
     ours, theirs = states.env, env
     check(ours.game == theirs.game, f"the states are of {ours.game}: expected {theirs.game}")
     check(
         ours.state_shape == theirs.state_shape,
         f"the states have shape {ours.state_shape}: the policy for {theirs.game} takes {theirs.state_shape}",
     )
-    check(
-        ours.full_action_space == theirs.full_action_space,
-        f"the states have full_action_space={ours.full_action_space}: the policy has {theirs.full_action_space}",
-    )
+    for names, what in ((("full_action_space", "first_actions"), "actions"), (PIXEL_FIELDS, "eyes")):
+        pairs = [(name, getattr(ours, name), getattr(theirs, name)) for name in names]
+        other = ", ".join(f"{name}={one} instead of {two}" for name, one, two in pairs if one != two)
+        check(not other, f"the states were played with other {what} than the policy's: {other}")
 
 
 def pool_states(parts: Sequence[RolloutStates]) -> RolloutStates:
@@ -213,7 +214,7 @@ def save_states(path: Path, states: RolloutStates) -> None:
     }
     metadata = {
         "format": FORMAT_VERSION,
-        "env": asdict(states.env),
+        "env": recorded(states.env),
         "origins": [asdict(origin) for origin in states.origins],
     }
     typed: dict[str, Any] = {name: np.asarray(arrays[name], dtype=dtype) for name, (dtype, _) in ARRAYS.items()}

@@ -19,6 +19,7 @@ from nrmap.policies.agent import Agent, Outputs
 from nrmap.policies.network import AtomSpec, ConvSpec, NetworkSpec, QNetwork, frozen
 from nrmap.support.errors import NrmapError, check, unknown_choice
 from nrmap.support.files import atomic_path
+from nrmap.support.identity import recorded
 from nrmap.support.mappings import build, part
 from nrmap.support.schema import Name, Sha256, schema, validated
 
@@ -109,7 +110,7 @@ def save_policy(path: Path, policy: Policy, dtype: torch.dtype = torch.float32) 
     metadata = {
         "format": FORMAT_VERSION,
         "outputs": policy.outputs,
-        "env": asdict(policy.env),
+        "env": recorded(policy.env),
         "network": policy.network.spec.as_metadata(),
         "card": policy.card.as_metadata(),
     }
@@ -181,13 +182,13 @@ def _network_spec(node: Mapping[str, Any]) -> NetworkSpec:
 def _check_network(spec: NetworkSpec, env: EnvSpec) -> None:
     shape = (spec.in_channels, spec.height, spec.width)
     check(shape == env.state_shape, f"its network takes states {shape}, its environment gives {env.state_shape}")
-    actions = _num_actions(env.game, env.full_action_space)
+    actions = _num_actions(env)
     check(spec.actions == actions, f"its network has {spec.actions} actions, {env.game} has {actions}")
 
 
 @functools.cache
-def _num_actions(game: str, full_action_space: bool) -> int:
-    return SeededVectorEnv(EnvSpec(game, 84, 84, full_action_space=full_action_space), 1).num_actions
+def _num_actions(env: EnvSpec) -> int:
+    return SeededVectorEnv(env, 1).num_actions
 
 
 def _check_weights(tensors: Mapping[str, Tensor], spec: NetworkSpec) -> None:

@@ -1,5 +1,6 @@
 """Identities of results: hashes of a stage's settings, inputs and version."""
 
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from nrmap.support.files import identity_of
@@ -11,3 +12,24 @@ VERSIONS = {"states": 2, "pool": 1, "evaluation": 2, "baselines": 2, "ablation":
 def stage_identity(stage: str, **settings: Any) -> str:
     """The identity of the result of `stage` for these settings and inputs."""
     return identity_of({"stage": stage, "version": VERSIONS[stage], **settings})
+
+
+# Settings that came after published policies: left out of files and identities at their defaults.
+_LATER = {
+    "inner_attack", "rollback_every", "rollback_ratio", "rollback_slack", "anneal_steps", "n_step_final",
+    "discount_final", "average_from",
+    # The eyes of other libraries.
+    "pooling", "grey_after_resize", "interpolation", "pad_columns", "crop_top", "crop_bottom", "transposed",
+    "newest_first", "stack_fill", "noop_min", "fire_reset", "first_actions", "life_loss",
+}  # fmt: skip
+_RECORDED_NAMES = {"max_repeat": "longest_repeat"}
+
+
+def recorded(settings: Any) -> dict[str, Any]:
+    """The dataclass `settings` as files and identities have it, in the names of the first published policies."""
+    values = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name not in _LATER or value != field.default:
+            values[_RECORDED_NAMES.get(field.name, field.name)] = recorded(value) if is_dataclass(value) else value
+    return values

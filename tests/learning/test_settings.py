@@ -214,7 +214,8 @@ def other(value: Any) -> Any:
     """A valid value of the same kind that is not `value`."""
     words = {
         "Freeway": "Breakout", "ddqn": "sa_ddqn", "sa_ddqn": "ddqn", "batch_sum": "per_sample_mean",
-        "radius": "kappa", "pgd": "worst_of_path",
+        "radius": "kappa", "pgd": "worst_of_path", "rgb": "grey", "area": "linear", "zeros": "first_frame",
+        "frame": "none", "plays_on": "restarts",
     }  # fmt: skip
     if isinstance(value, bool):
         return not value
@@ -258,6 +259,7 @@ def test_the_identity_follows_every_field(tiny_settings, tiny_regulariser):
         method="sa_ddqn",
         regulariser=tiny_regulariser(),
         parent=tiny_settings(),
+        env={"pooling": "rgb"},
         replay={"capacity": 1000, "anneal_steps": 10, "n_step_final": 1, "discount_final": 0.97},
     )
     changed = variants(base)

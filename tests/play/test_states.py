@@ -191,7 +191,9 @@ def test_a_pool_keeps_episodes_apart_and_remembers_their_origin():
         ({"game": "Breakout"}, "states are of Freeway: expected Breakout"),
         ({"frame_stack": 2}, "shape"),
         ({"height": 50}, "shape"),
-        ({"full_action_space": True}, "full_action_space=False: the policy has True"),
+        ({"full_action_space": True}, "other actions than the policy's: full_action_space=False instead of True"),
+        ({"first_actions": 2}, "other actions than the policy's: first_actions=0 instead of 2"),
+        ({"pooling": "rgb"}, "other eyes than the policy's: pooling=grey instead of rgb"),
     ],
 )
 def test_states_of_another_game_screen_or_action_set_are_refused(changes, message):

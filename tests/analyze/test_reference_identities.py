@@ -1,0 +1,60 @@
+"""Published policies, their evaluations and baselines keep their identities, so that nothing is repeated."""
+
+import numpy as np
+import pytest
+import torch
+from commands import ROOT
+
+from analyze.study import baselines_settings
+from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.policies.policy import load_policy, save_policy
+from nrmap.support.files import read_json
+from nrmap.support.identity import stage_identity
+
+REFERENCE = ROOT / "outputs" / "reference"
+POLICIES = sorted(REFERENCE.glob("**/policy.safetensors"))
+# The first characters of each policy's sha256 and identity.
+PINNED = {
+    "Freeway/ddqn/seed0": ("9cecfe58ccf8", "0c87b55d67ef"),
+    "Freeway/ddqn/seed1": ("b352eed31064", "d89d62710ded"),
+    "Freeway/ddqn/seed2": ("653031e9fd86", "9e73156c89fe"),
+    "Freeway/ddqn/seed3": ("3672eb98731b", "91ee399ad1b3"),
+    "Freeway/ddqn/seed4": ("6bb22209f920", "3d2538be1523"),
+    "Freeway/ddqn_continued/seed0": ("91126b21e107", "eff65c09f099"),
+    "Freeway/sa_ddqn/seed0": ("4acc76f9df7e", "4d92615565c7"),
+    "Freeway/sa_ddqn/seed1": ("a9dc7d86217e", "7be2b78d4feb"),
+    "Freeway/sa_ddqn/seed2": ("34c541b3a467", "09e7c1f1ddc9"),
+    "Freeway/sa_ddqn_ibp/seed0": ("87c98db4d019", "b3317f9f9225"),
+    "Freeway/sa_ddqn_ibp/seed1": ("acee33d10250", "0ce20672527a"),
+    "Pong/ddqn/seed0": ("fcbb060f4e60", "cc1fd8e673e7"),
+}
+
+
+def test_the_pinned_policies_are_there():
+    found = {policy.label: (str(policy.sha256)[:12], policy.card.identity) for policy in map(load_policy, POLICIES)}
+    assert PINNED.items() <= found.items()
+
+
+@pytest.mark.parametrize("path", POLICIES[:1], ids=str)
+def test_a_reference_policy_that_is_saved_again_keeps_its_hash(path, tmp_path):
+    policy = load_policy(path)
+    save_policy(tmp_path / "again.safetensors", policy, torch.float16)
+    assert load_policy(tmp_path / "again.safetensors").sha256 == policy.sha256
+
+
+@pytest.mark.parametrize("path", sorted(REFERENCE.glob("**/baseline/*/metrics.json")), ids=str)
+def test_published_baselines_are_found(path):
+    settings = read_json(path)["settings"]
+    env = EnvSpec(**settings["env"])
+    assert baselines_settings(env, settings) == settings
+    assert stage_identity("baselines", **settings) == path.parent.name
+
+
+def test_our_own_eyes_see_what_the_published_policies_saw():
+    """The checksum was made before EnvSpec had other eyes."""
+    env = SeededVectorEnv(EnvSpec("Breakout", 84, 84, frame_stack=2), 2)
+    states, _ = env.begin(np.ones(2, dtype=bool), [5, 6])
+    generator, total = np.random.default_rng(0), int(states.sum())
+    for _ in range(100):
+        total = (31 * total + int(env.step(generator.integers(4, size=2)).states.sum())) % 2**31
+    assert total == 703450353
