@@ -4,6 +4,7 @@ Rolls out states, plays with and without attacks, maps every pixel, and measures
 repeated command does only what is missing.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -12,22 +13,26 @@ from typing import Any
 
 import torch
 
+from analyze.agents import named_agent
 from analyze.maps import MapsResult, ensure_figures, ensure_maps, ensure_shard, requested_shard
 from analyze.null_networks import ensure_null_networks, null_network_summary
 from analyze.report.tables import print_records
 from analyze.settings import Resources, analysis_settings
-from analyze.study import Study, ensure_baselines, ensure_evaluation, ensure_states
+from analyze.study import Study, ensure_attacks, ensure_baselines, ensure_evaluation, ensure_states
 from conf.choices import read_option
 from conf.entry import entry_point
 from nrmap.learning.lookup import reference_policy, trained_policy
 from nrmap.learning.settings import build, train_settings
-from nrmap.policies.policy import Policy, load_policy
+from nrmap.policies.agent import NO_GAME, Agent
+from nrmap.policies.policy import load_policy
 from nrmap.support.errors import check, unknown_choice
 from nrmap.support.files import identity_of, write_text
 from nrmap.support.layout import MAPS_FILE, METRICS_FILE, Layout
 from nrmap.support.records import RANDOM_POLICY, Record
 from nrmap.support.runtime import choose_device, keep_freed_memory
 from nrmap.support.tracking import TrackingSpec, decide_mode, summary_name, track
+
+log = logging.getLogger(__name__)
 
 
 def analyze(config: Mapping[str, Any]) -> None:
@@ -42,10 +47,10 @@ def analyze(config: Mapping[str, Any]) -> None:
     if resources.threads:
         torch.set_num_threads(resources.threads)
 
-    policy = load_policy(_look_up(config, layout) if config["policy"] is None else Path(config["policy"]), device)
-    game, found = config["env"]["game"], policy.env.game
+    policy: Agent = named_agent(config, device) if config["policy"] else load_policy(_look_up(config, layout), device)
+    game, found = config["env"]["game"], policy.game
     check(
-        game == found or f"env={game}" not in config["given"],
+        found in (game, NO_GAME) or f"env={game}" not in config["given"],
         f"env={game}: the policy {config['policy']} is of {found}; leave env out or say env={found}",
     )
     pooled = study.settings.states.states_from == "pool"
@@ -53,7 +58,11 @@ def analyze(config: Mapping[str, Any]) -> None:
     if shard is not None:
         print(ensure_shard(study, policy, states, shard))
         return
-    evaluation = [*ensure_baselines(study, policy), *ensure_evaluation(study, policy)]
+    if policy.env is None:
+        log.info("%s plays no game: neither returns nor baselines, but attacks on the states", policy.label)
+        evaluation = ensure_attacks(study, policy, states)
+    else:
+        evaluation = [*ensure_baselines(study, policy), *ensure_evaluation(study, policy)]
     maps = ensure_maps(study, policy, states)
     figures = ensure_figures(policy, states, maps)
     null_networks = ensure_null_networks(study, policy, states)
@@ -63,12 +72,12 @@ def analyze(config: Mapping[str, Any]) -> None:
     print(maps.folder)
 
 
-def _pool(config: Mapping[str, Any], policy: Policy, layout: Layout, device: torch.device) -> list[Policy]:
+def _pool(config: Mapping[str, Any], policy: Agent, layout: Layout, device: torch.device) -> list[Agent]:
     """The policies whose states are pooled; they are looked up by the game, seed and scale of this run."""
     entries, game = config["pool"], config["env"]["game"]
     named = isinstance(entries, list) and len(entries) > 0 and all(isinstance(entry, str) for entry in entries)
     check(named, f"pool={entries!r}: expected a list of methods or policy files, as in pool=[ddqn,sa_ddqn]")
-    check(policy.env.game == game, f"the policy is of {policy.env.game}, the pool of {game}: add env={policy.env.game}")
+    check(policy.game == game, f"the policy is of {policy.game}, the pool of {game}: add env={policy.game}")
     return [load_policy(_pooled_path(config, entry, layout), device) for entry in entries]
 
 
@@ -93,7 +102,7 @@ def _track(
     study: Study,
     spec: TrackingSpec,
     scale: str,
-    policy: Policy,
+    policy: Agent,
     maps: MapsResult,
     records: list[Record],
     null_networks: list[Record],
@@ -112,10 +121,10 @@ def _track(
         spec,
         job_type="analyze",
         name=f"{policy.label.replace('/', '-')}-{settings.states.label}-T{temperatures}",
-        group=f"{policy.env.game}-{scale}",
+        group=f"{policy.game}-{scale}",
         run_id=f"analyze-{identity}",
-        config={"game": policy.env.game, "method": policy.card.method, "seed": policy.card.seed, **asdict(settings)},
-        tags=(policy.env.game, policy.card.method, settings.states.label),
+        config={"game": policy.game, "method": policy.method, "seed": policy.seed, **asdict(settings)},
+        tags=(policy.game, policy.method, settings.states.label),
         folder=maps.folder,
     ) as tracker:
         tracker.table("records", list(rows[0]), [list(row.values()) for row in rows])

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from analyze.report.figures import map_figures
-from analyze.study import StatesFile, Study, once, write_metrics
+from analyze.study import StatesFile, Study, check_fits, once, write_metrics
 from nrmap.ablation import AblatedChunk, make_engine
 from nrmap.ablation.episodewise import EpisodewiseEngine
 from nrmap.ablation.store import ablated_q_values
@@ -21,8 +21,7 @@ from nrmap.maps.episode_maps import EpisodeMaps, load_maps, merge_maps, save_map
 from nrmap.maps.measures import map_records
 from nrmap.maps.null_networks import policy_fields
 from nrmap.maps.sweep import sweep_maps
-from nrmap.play.states import check_same_game
-from nrmap.policies.policy import Policy
+from nrmap.policies.agent import Agent
 from nrmap.statistics.nested_subsets import prefix_ranks
 from nrmap.support.errors import check
 from nrmap.support.files import read_json, write_json
@@ -79,7 +78,7 @@ def shards_folder(folder: Path) -> Path:
     return folder / "shards"
 
 
-def ensure_maps(study: Study, policy: Policy, states: StatesFile) -> MapsResult:
+def ensure_maps(study: Study, policy: Agent, states: StatesFile) -> MapsResult:
     """All maps of `policy` on `states`, and their records.
 
     Finished shards are merged and then removed; only missing episodes are ablated. The ablated
@@ -105,7 +104,7 @@ def ensure_maps(study: Study, policy: Policy, states: StatesFile) -> MapsResult:
     return MapsResult(folder, maps, read_records(folder / METRICS_FILE))
 
 
-def ensure_shard(study: Study, policy: Policy, states: StatesFile, shard: Shard) -> Path:
+def ensure_shard(study: Study, policy: Agent, states: StatesFile, shard: Shard) -> Path:
     """The maps of one shard's episodes, for `ensure_maps` to merge; or the file of all maps, if it exists."""
     folder = _folder(study, policy, states)
     episodes = shard.episodes(states.states.episode_ids)
@@ -121,19 +120,19 @@ def ensure_shard(study: Study, policy: Policy, states: StatesFile, shard: Shard)
     return path
 
 
-def _inputs(policy: Policy, states: StatesFile) -> dict[str, str | None]:
+def _inputs(policy: Agent, states: StatesFile) -> dict[str, str | None]:
     return {"policy_sha256": policy.sha256, "states_sha256": states.sha256}
 
 
-def _folder(study: Study, policy: Policy, states: StatesFile) -> Path:
+def _folder(study: Study, policy: Agent, states: StatesFile) -> Path:
     """The folder of the maps of `policy` on `states`; NrmapError for states of another game."""
-    check_same_game(states.states, policy.env)
+    check_fits(states.states, policy)
     settings, label = study.settings.maps, study.settings.states.label
     identity = stage_identity("maps", **_inputs(policy, states), settings=asdict(settings), states_from=label)
-    fields, method = policy_fields(policy), policy.card.method
+    fields, method = policy_fields(policy), policy.method
     if fields.get("source_method") is not None:
         method = f"{method}-{fields['source_method']}-seed-{fields['source_seed']}"
-    return study.layout.maps(game=policy.env.game, method=method, seed=policy.card.seed, identity=identity)
+    return study.layout.maps(game=policy.game, method=method, seed=policy.seed or 0, identity=identity)
 
 
 def _merged(folder: Path, episode_ids: ArrayLike, make: Callable[[list[int]], EpisodeMaps]) -> EpisodeMaps:
@@ -156,7 +155,7 @@ def _merged(folder: Path, episode_ids: ArrayLike, make: Callable[[list[int]], Ep
     return merge_maps(parts)
 
 
-def episode_maps(study: Study, policy: Policy, states: StatesFile, episodes: Sequence[int]) -> EpisodeMaps:
+def episode_maps(study: Study, policy: Agent, states: StatesFile, episodes: Sequence[int]) -> EpisodeMaps:
     """The maps of `policy` on the states of `episodes`, independent of the other episodes to the last bit.
 
     The bits are those of one machine and one number of threads.
@@ -171,7 +170,7 @@ def episode_maps(study: Study, policy: Policy, states: StatesFile, episodes: Seq
     engine = make_engine(policy, spec=settings.ablation, engine=resources.engine, differences_only=True)
     with Progress(f"{policy.label}: maps on {study.settings.states.label} states", unit="states") as progress:
         chunks = ablated_q_values(
-            study.layout.ablated(game=policy.env.game, identity=identity),
+            study.layout.ablated(game=policy.game, identity=identity),
             EpisodewiseEngine(engine, ids[rows]),
             torch.from_numpy(states.states.states[rows]),  # [n, C, H, W]
             key=key,
@@ -193,7 +192,7 @@ def _shown(chunks: Iterable[AblatedChunk], progress: Progress, *, total: int) ->
         progress.update(chunk.start + len(chunk.q_values), total)
 
 
-def ensure_figures(policy: Policy, states: StatesFile, maps: MapsResult) -> dict[str, Path]:
+def ensure_figures(policy: Agent, states: StatesFile, maps: MapsResult) -> dict[str, Path]:
     """The pictures of the maps, by name, in the maps' folder."""
     index = maps.folder / FIGURES_FILE
 

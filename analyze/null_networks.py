@@ -1,5 +1,6 @@
 """The stage of the null networks: random and shuffled weights, mapped on the states of a policy's maps."""
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -7,21 +8,28 @@ from collections.abc import Iterable, Mapping
 from analyze.maps import ensure_maps
 from analyze.study import StatesFile, Study
 from nrmap.maps.null_networks import NULL_NETWORKS, null_networks
+from nrmap.policies.agent import Agent
 from nrmap.policies.policy import Policy
 from nrmap.support.records import Record
 from nrmap.support.tracking import summary_name
+
+log = logging.getLogger(__name__)
 
 # The two numbers that the panels of W&B compare.
 _SUMMARISED = ("sparsity", "grid_excess")
 
 
-def ensure_null_networks(study: Study, policy: Policy, states: StatesFile) -> list[Record]:
+def ensure_null_networks(study: Study, policy: Agent, states: StatesFile) -> list[Record]:
     """Records of the maps of the null networks of each kind, as many as settings.controls, on the states of `policy`.
 
     Like any maps they are named by weights and states, so all policies that share states share the
     maps of random weights.
     """
     draws, seed = study.settings.controls, study.settings.evaluation.run_seed
+    if not isinstance(policy, Policy):
+        if draws:
+            log.info("no null networks of %s: nrmap does not know its layers", policy.label)
+        return []
     return [
         record
         for kind in NULL_NETWORKS

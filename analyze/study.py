@@ -4,31 +4,45 @@ A stage makes a file once. Its folder is named by the hash of its settings and o
 so a finished stage is not repeated, and other settings or inputs lead to another folder.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from analyze.settings import AnalysisSettings, Resources
+from nrmap.api import attack, certify
 from nrmap.atari.envs import EnvSpec
+from nrmap.maps.null_networks import policy_fields
 from nrmap.play.evaluation import (
+    WORST_CASE,
     EvaluationProgress,
+    EvaluationSettings,
     PlaysRollOut,
     evaluate,
     evaluate_baselines,
 )
-from nrmap.play.states import RolloutStates, check_same_game, collect_states, load_states, pool_states, save_states
-from nrmap.policies.policy import Policy
+from nrmap.play.given_states import GivenStates, read_states
+from nrmap.play.rollout import env_of
+from nrmap.play.states import RolloutStates, check_same_game, collect_states, pool_states, save_states
+from nrmap.policies.agent import Agent, check_states
+from nrmap.robustness.bounds import bounded_network
 from nrmap.robustness.certify import IntervalCertifier
+from nrmap.statistics.intervals import rate_interval
+from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import identity_of, locked, read_json, sha256_of_file
 from nrmap.support.identity import VERSIONS, recorded, stage_identity
 from nrmap.support.layout import METRICS_FILE, Layout
 from nrmap.support.progress import Progress
 from nrmap.support.records import Record, read_records, write_records
 from nrmap.support.runtime import provenance
+
+log = logging.getLogger(__name__)
 
 PARALLEL_EPISODES = 16
 ROLL_OUTS_FOLDER = "roll_outs"
@@ -50,28 +64,30 @@ class StatesFile:
 
     path: Path
     sha256: str
-    states: RolloutStates
+    states: RolloutStates | GivenStates
 
 
-def ensure_states(study: Study, policies: Sequence[Policy]) -> StatesFile:
+def ensure_states(study: Study, policies: Sequence[Agent]) -> StatesFile:
     """The states of the policies' greedy episodes, pooled if there are several policies; or the states file named."""
-    env, from_file = policies[0].env, study.settings.states.from_file
+    first, from_file = policies[0], study.settings.states.from_file
     if from_file is not None:
-        return _states_file(from_file, env)
+        return _states_file(from_file, first)
     parts = [_ensure_own_states(study, policy) for policy in policies]
     if len(parts) == 1:
         return parts[0]
     identity = stage_identity("pool", states_sha256=[part.sha256 for part in parts])
-    path = study.layout.states(game=env.game, identity=identity)
-    once(path, lambda: save_states(path, pool_states([part.states for part in parts])))
-    return _states_file(path, env)
+    path = study.layout.states(game=first.game, identity=identity)
+    played = [part.states for part in parts if isinstance(part.states, RolloutStates)]
+    once(path, lambda: save_states(path, pool_states(played)))
+    return _states_file(path, first)
 
 
-def _ensure_own_states(study: Study, policy: Policy) -> StatesFile:
+def _ensure_own_states(study: Study, policy: Agent) -> StatesFile:
     settings = study.settings.states
+    check(policy.env is not None, f"{policy.label} plays no game: add states_from=FILE.npy, a file of its states")
     sample = {"num_states": settings.num_states, "episodes": settings.episodes, "run_seed": settings.run_seed}
     identity = stage_identity("states", policy_sha256=policy.sha256, **sample)
-    path = study.layout.states(game=policy.env.game, identity=identity)
+    path = study.layout.states(game=policy.game, identity=identity)
 
     def make() -> None:
         with Progress(f"{policy.label}: roll-out", unit="steps") as progress:
@@ -81,26 +97,34 @@ def _ensure_own_states(study: Study, policy: Policy) -> StatesFile:
         save_states(path, states)
 
     once(path, make)
-    return _states_file(path, policy.env)
+    return _states_file(path, policy)
 
 
-def _states_file(path: Path, env: EnvSpec) -> StatesFile:
-    states = load_states(path)
-    check_same_game(states, env)
+def _states_file(path: Path, policy: Agent) -> StatesFile:
+    states = read_states(path)
+    check_fits(states, policy)
     return StatesFile(path, sha256_of_file(path), states)
 
 
-def ensure_evaluation(study: Study, policy: Policy) -> list[Record]:
+def check_fits(states: RolloutStates | GivenStates, policy: Agent) -> None:
+    """Raise NrmapError unless `policy` can take the states: same shape, and same game where both have one."""
+    if isinstance(states, RolloutStates) and policy.env is not None:
+        check_same_game(states, policy.env)
+    check_states(torch.from_numpy(states.states), policy.state_shape)
+
+
+def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
     """Records of the evaluation of `policy`: published with a reference policy, finished before, or made now.
 
     An interrupted evaluation continues after its last whole roll-out.
     """
-    card, settings, inputs = policy.card, study.settings.evaluation, evaluation_inputs(policy)
+    certifier = _certifier(policy)
+    settings, inputs = _possible(study.settings.evaluation, policy, certifier), evaluation_inputs(policy)
     published = _published_evaluation(study, policy)
     if published is not None:
         return read_records(published)
     identity = stage_identity("evaluation", policy_sha256=policy.sha256, settings=asdict(settings))
-    folder = study.layout.evaluation(game=policy.env.game, method=card.method, seed=card.seed, identity=identity)
+    folder = study.layout.evaluation(game=policy.game, method=policy.method, seed=policy.seed or 0, identity=identity)
     roll_outs = folder / ROLL_OUTS_FOLDER
 
     def keep(roll_out: str, play_it: PlaysRollOut) -> list[Record]:
@@ -112,7 +136,7 @@ def ensure_evaluation(study: Study, policy: Policy) -> list[Record]:
         with Progress(f"{policy.label}: evaluation", unit="steps") as progress:
             records = evaluate(
                 policy, settings, num_envs=settings.episodes,
-                certify=IntervalCertifier(policy.network), keep=keep, progress=_show_part(progress),
+                certify=certifier, keep=keep, progress=_show_part(progress),
             )  # fmt: skip
         write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=inputs)
         shutil.rmtree(roll_outs, ignore_errors=True)
@@ -121,25 +145,79 @@ def ensure_evaluation(study: Study, policy: Policy) -> list[Record]:
     return read_records(folder / METRICS_FILE)
 
 
-def evaluation_inputs(policy: Policy) -> dict[str, Any]:
+def _certifier(policy: Agent) -> IntervalCertifier | None:
+    try:
+        return IntervalCertifier(bounded_network(policy))
+    except NrmapError as error:
+        log.info("%s is not certified: %s", policy.label, error)
+        return None
+
+
+def _possible(settings: EvaluationSettings, policy: Agent, certifier: IntervalCertifier | None) -> EvaluationSettings:
+    """`settings` without what `policy` has no bounds or no gradients for, which is logged."""
+    left_out = {run for run in settings.attack_runs if run.attack == WORST_CASE and certifier is None}
+    if policy.input_scale is None:
+        left_out |= {run for run in settings.attack_runs if run.attack != WORST_CASE}
+    for run in settings.attack_runs:
+        if run in left_out:
+            log.info("%s is not attacked by %s: it has no bounds or no gradient", policy.label, run.attack)
+    kept = tuple(run for run in settings.attack_runs if run not in left_out)
+    return replace(settings, attack_runs=kept, certify_epsilons=() if certifier is None else settings.certify_epsilons)
+
+
+def ensure_attacks(study: Study, policy: Agent, states: StatesFile) -> list[Record]:
+    """Records of the attacks on `states`, for an agent that plays no game: flip rates and certified rates."""
+    certifier = _certifier(policy)
+    settings, seen = _possible(study.settings.evaluation, policy, certifier), states.states.states
+    inputs = {**evaluation_inputs(policy), "states_sha256": states.sha256}
+    identity = stage_identity("attacks", settings=asdict(settings), **inputs)
+    path = (
+        study.layout.evaluation(game=policy.game, method=policy.method, seed=policy.seed or 0, identity=identity)
+        / METRICS_FILE
+    )
+    lengths = np.bincount(states.states.episode_ids).tolist()
+
+    def rate(found: Tensor, **fields: Any) -> Record:
+        counts = np.bincount(states.states.episode_ids, weights=found.cpu().numpy()).astype(int).tolist()
+        interval = rate_interval(counts, lengths)
+        return Record(
+            **policy_fields(policy), value=sum(counts) / len(seen), num_states=len(seen),
+            episodes=len(lengths), **fields, **interval.record_fields,
+        )  # fmt: skip
+
+    def make() -> None:
+        records = []
+        for run in settings.attack_runs:
+            if run.attack != WORST_CASE:
+                found = attack(policy, seen, run.attack, run.attack_epsilon, seed=settings.run_seed)
+                records.append(rate(found.flipped, metric="flip_rate", **run.record_fields))
+        for epsilon in settings.certify_epsilons:
+            proven = certify(policy, seen, epsilon)
+            records.append(rate(proven, metric="certified_rate", attack="clean", attack_epsilon=epsilon))
+        write_metrics(path, records, settings=asdict(settings), inputs=inputs)
+
+    once(path, make)
+    return read_records(path)
+
+
+def evaluation_inputs(policy: Agent) -> dict[str, Any]:
     """The inputs of an evaluation, as its metrics record them."""
     return {"policy_sha256": policy.sha256, "version": VERSIONS["evaluation"]}
 
 
-def _published_evaluation(study: Study, policy: Policy) -> Path | None:
+def _published_evaluation(study: Study, policy: Agent) -> Path | None:
     """The metrics published with a reference policy, if they have this policy and these settings."""
-    card = policy.card
     wanted = {"settings": asdict(study.settings.evaluation), "inputs": evaluation_inputs(policy)}
-    for path in study.layout.published(policy.env.game, card.method, f"seed{card.seed}"):
+    for path in study.layout.published(policy.game, policy.method, f"seed{policy.seed}"):
         there = read_json(path)
         if identity_of({name: there[name] for name in wanted}) == identity_of(wanted):
             return path
     return None
 
 
-def ensure_baselines(study: Study, policy: Policy) -> list[Record]:
+def ensure_baselines(study: Study, policy: Agent) -> list[Record]:
     """Records of the constant actions and the random policy on the evaluation's episodes; published ones as there."""
-    env, settings = policy.env, study.settings.evaluation
+    env, settings = env_of(policy), study.settings.evaluation
     own = baselines_settings(env, asdict(settings))
     identity = stage_identity("baselines", **own)
     published = study.layout.published(env.game, "baseline", identity)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nrmap.api import attack, certify, collect_states, compute_maps, evaluate
     from nrmap.atari.envs import EnvSpec
     from nrmap.maps.result import Estimate, Maps
+    from nrmap.play.imports import import_policy
     from nrmap.play.states import RolloutStates
     from nrmap.policies.agent import Agent
     from nrmap.policies.policy import load_policy
@@ -40,6 +41,7 @@ __all__ = [
     "collect_states",
     "compute_maps",
     "evaluate",
+    "import_policy",
     "load_policy",
 ]
 
@@ -52,6 +54,7 @@ _MODULES = {
     "NrmapError": "support.errors",
     "Record": "support.records",
     "RolloutStates": "play.states",
+    "import_policy": "play.imports",
     "load_policy": "policies.policy",
 }
 

@@ -14,22 +14,26 @@ from nrmap.maps.episode_maps import EpisodeMaps, TotalMaps
 from nrmap.maps.heatmaps import draw_map, draw_overlay
 from nrmap.maps.kinds import KINDS
 from nrmap.maps.sparsity import sparsity
+from nrmap.play.given_states import GivenStates
 from nrmap.play.rollout import replay_rgb
 from nrmap.play.states import RolloutStates
-from nrmap.policies.policy import Policy
+from nrmap.policies.agent import Agent
 
 FloatArray = NDArray[np.float64]
 OVERLAID = ("kmap", "kl")
 _MAP_SIZE, _OVERLAY_SIZE = (3.3, 2.9), (2.4, 3.2)
 
 
-def map_figures(maps: EpisodeMaps, *, policy: Policy, states: RolloutStates, folder: Path) -> dict[str, Path]:
+def map_figures(
+    maps: EpisodeMaps, *, policy: Agent, states: RolloutStates | GivenStates, folder: Path
+) -> dict[str, Path]:
     """Draw the maps of one policy into `folder`, as PDF and PNG; returns the PNG files by name.
 
     "heatmaps" has a panel for every kind of map and temperature. "overlay" has KMAP and the KL map,
-    at the temperature nearest to 1, over the game's screen at one of their states.
+    at the temperature nearest to 1, over the game's screen at one of their states;
+    states from a file without a game have no screen.
     """
-    name = f"{policy.env.game}, {PolicyName(policy.card.method, seed=policy.card.seed).label}"
+    name = f"{policy.game}, {PolicyName(policy.method, seed=policy.seed).label}"
     total = maps.total()
     nearest_to_1 = min(total.temperatures, key=lambda temperature: abs(math.log(temperature)))
     heatmaps = tuple(
@@ -37,10 +41,9 @@ def map_figures(maps: EpisodeMaps, *, policy: Policy, states: RolloutStates, fol
         for kind, temperature, each in total.each()
         for map_ in channels_of(each)
     )
-    sheets = (
-        Sheet("heatmaps", name, heatmaps, 2, _MAP_SIZE),
-        overlay_sheet("overlay", name, {name: (screen_of(states), total)}, nearest_to_1),
-    )
+    sheets = [Sheet("heatmaps", name, heatmaps, 2, _MAP_SIZE)]
+    if isinstance(states, RolloutStates):
+        sheets.append(overlay_sheet("overlay", name, {name: (screen_of(states), total)}, nearest_to_1))
     return {sheet.name: save_sheet(sheet, folder) for sheet in sheets}
 
 

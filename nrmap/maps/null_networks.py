@@ -13,6 +13,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from nrmap.policies.agent import Agent
 from nrmap.policies.network import QNetwork, seeded_network
 from nrmap.policies.policy import Policy, PolicyCard
 from nrmap.support.errors import check, unknown_choice
@@ -37,14 +38,15 @@ def null_networks(policy: Policy, kind: NullNetworkKind, draws: int, seed: int) 
     return [_null_network(policy, kind, draw, seed) for draw in range(draws)]
 
 
-def policy_fields(policy: Policy) -> dict[str, Any]:
-    """The fields of a Record that name `policy`; of a null network its kind, draw and source."""
-    card = policy.card
-    fields = {"game": policy.env.game, "method": card.method, "seed": card.seed, "policy_sha256": policy.sha256}
-    if card.method not in NULL_NETWORKS:
+def policy_fields(agent: Agent) -> dict[str, Any]:
+    """The fields of a Record that name `agent`; of a null network its kind, draw and source."""
+    fields = {"game": agent.game, "method": agent.method, "seed": agent.seed, "policy_sha256": agent.sha256}
+    if agent.outputs == "logits":
+        fields["outputs"] = "logits"
+    if not isinstance(agent, Policy) or agent.method not in NULL_NETWORKS:
         return fields
-    source = {name: card.settings.get(name) for name in ("source_method", "source_seed")}
-    return {**fields, "seed": None, "draw": card.seed, **source}
+    source = {name: agent.card.settings.get(name) for name in ("source_method", "source_seed")}
+    return {**fields, "seed": None, "draw": agent.seed, **source}
 
 
 def _null_network(policy: Policy, kind: NullNetworkKind, draw: int, seed: int) -> Policy:

@@ -104,7 +104,8 @@ def evaluate(
     if certify is not None:
         certify = RememberingCertifier(certify)
     names = SeededVectorEnv(env, 1).action_names
-    record = partial(Record, env.game, policy.method, policy.seed, policy_sha256=policy.sha256)
+    kind = None if policy.outputs == "q_values" else policy.outputs
+    record = partial(Record, env.game, policy.method, policy.seed, policy_sha256=policy.sha256, outputs=kind)
 
     def play_clean() -> list[Record]:
         player = CleanPlayer(policy, certify, settings.certify_epsilons)

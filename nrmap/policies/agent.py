@@ -19,6 +19,7 @@ Outputs = Literal["q_values", "logits"]
 # largest |output|. One state at a time and in a batch: by this fraction of max(1, largest |output|).
 ROUNDING = 1e-5
 PROBE_STATES = 4
+NO_GAME = "no_game"
 # In training mode these layers draw random numbers or mix the states of a batch.
 _NOT_FIXED_IN_TRAINING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 
@@ -69,6 +70,7 @@ class Agent(nn.Module):
         self.input_scale = input_scale
         self.env = env
         self.name = name
+        self.seed: int | None = None  # of the training, where it is known
         self.sha256: str | None = None
         self._checked = False
 
@@ -97,9 +99,9 @@ class Agent(nn.Module):
         return self.name
 
     @property
-    def seed(self) -> int | None:
-        """The training seed, where it is known."""
-        return None
+    def game(self) -> str:
+        """The agent's game in records and folders, `NO_GAME` for an agent without an environment."""
+        return NO_GAME if self.env is None else self.env.game
 
     @property
     def label(self) -> str:

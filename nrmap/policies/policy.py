@@ -78,6 +78,7 @@ class Policy(Agent):
         spec = network.spec
         super().__init__(network, (spec.in_channels, spec.height, spec.width), outputs, env=env, name=card.method)
         self.card = card
+        self.seed = card.seed
         self.sha256 = sha256
 
     @property
@@ -85,11 +86,6 @@ class Policy(Agent):
         """The network, which takes float states in [0, 1]."""
         assert isinstance(self.function, QNetwork)
         return self.function
-
-    @property
-    def seed(self) -> int:
-        """The training seed."""
-        return self.card.seed
 
     @property
     def label(self) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from nrmap.support.files import identity_of
 
 # Raise a stage's version when the same settings and inputs give another result, so that old results are not reused.
-VERSIONS = {"states": 2, "pool": 1, "evaluation": 2, "baselines": 2, "ablation": 1, "maps": 3}
+VERSIONS = {"states": 2, "pool": 1, "evaluation": 2, "baselines": 2, "attacks": 1, "ablation": 1, "maps": 3}
 
 
 def stage_identity(stage: str, **settings: Any) -> str:

@@ -24,6 +24,10 @@ class Layout:
         """A training: checkpoint, curves and, once finished, the policy."""
         return self.outputs / "train" / game / method / f"seed{seed}" / identity
 
+    def imported(self, *, game: str, method: str, seed: int, identity: str) -> Path:
+        """A policy that was imported from another program's file."""
+        return self.outputs / "imported" / game / method / f"seed{seed}" / identity
+
     def states(self, *, game: str, identity: str) -> Path:
         """The states file of a roll-out or pool."""
         return self.outputs / "states" / game / f"{identity}.npz"

@@ -40,6 +40,7 @@ class Record:
     source_method: str | None = None  # policy whose weights a null network shuffles
     source_seed: int | None = None
     policy_sha256: str | None = None
+    outputs: str | None = None  # "logits" where the policy has these instead of Q-values
     # The states or episodes.
     states_from: str | None = None  # own | pool | file
     states_set: str | None = None  # tells sets apart: a file's name, the first digits of a hash

@@ -1,0 +1,100 @@
+"""The agent that `policy=` names: a policy file, another program's file, or a Python function."""
+
+import hashlib
+import importlib
+import inspect
+import logging
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nrmap.atari.envs import EnvSpec
+from nrmap.play.given_states import read_states
+from nrmap.play.imports import ensure_imported
+from nrmap.policies.agent import Agent
+from nrmap.policies.formats import FORMATS, ForeignFile, convert
+from nrmap.policies.policy import load_policy
+from nrmap.support.errors import NrmapError, check, first_line
+
+log = logging.getLogger(__name__)
+
+PYTHON = "py"
+
+
+def named_agent(config: Mapping[str, Any], device: torch.device) -> Agent:
+    """The agent that the key `policy` of conf/analyze.yaml names, imported first if it is of another program."""
+    reference = config["policy"]
+    kind = reference.partition(":")[0]
+    if kind == PYTHON:
+        return python_agent(reference, config["states_from"], config["seed"], device)
+    return load_policy(import_file(config) if kind in FORMATS else Path(reference), device)
+
+
+def import_file(config: Mapping[str, Any]) -> Path:
+    """The converted file of the policy that the keys of conf/analyze.yaml name, see `ensure_imported`.
+
+    What the command line says of the game, its settings and the seed counts, defaults do not.
+    """
+    given = {option.lstrip("+~").partition("=")[0] for option in config["given"]}
+    settings = {name: config["env"][name] for field in fields(EnvSpec) if f"env.{(name := field.name)}" in given}
+    policy = convert(
+        ForeignFile.named(config["policy"]),
+        game=config["env"]["game"] if "env" in given else None,
+        seed=config["seed"] if "seed" in given else None,
+        input_scale=_scale(config["input_scale"]),
+        env_settings=settings,
+    )
+    return ensure_imported(policy, Path(config["outputs"]), config["expect"])
+
+
+def _scale(value: Any) -> float | None:
+    """`input_scale` as a number: null, 1, 0.0039 or 1/255."""
+    if value is None or (isinstance(value, int | float) and value > 0):
+        return value
+    above, slash, below = str(value).partition("/")
+    fits = bool(slash) and above.isdecimal() and below.isdecimal() and int(below) > 0
+    check(fits, f"input_scale={value}: expected a number above 0, as in input_scale=1/255")
+    return int(above) / int(below)
+
+
+def python_agent(reference: str, states_from: str, seed: int, device: torch.device) -> Agent:
+    """The agent that `py:MODULE:FACTORY` names. This runs the code of MODULE.
+
+    FACTORY is called without arguments. It returns an nrmap.Agent, or a function of states whose shape follows
+    from the file `states_from`. The agent's `sha256` covers the module's source, the weights and a few outputs:
+    results of an earlier version are not taken for this one's. Raises NrmapError for whatever goes wrong in it.
+    """
+    _, module_name, factory_name = [*reference.split(":"), "", ""][:3]
+    check(bool(module_name and factory_name), f"policy={reference}: expected py:MODULE:FACTORY, as in py:my_agent:make")
+    log.info("running the Python code of %s", module_name)
+    try:
+        module = importlib.import_module(module_name)
+        made = getattr(module, factory_name)()
+        source = inspect.getsource(module)
+    except Exception as error:  # whatever that code raises
+        raise NrmapError(f"policy={reference}: {type(error).__name__}: {first_line(error)}") from error
+    if not isinstance(made, Agent):
+        check(states_from not in ("own", "pool"), f"{reference} returns no nrmap.Agent: add states_from=FILE.npy")
+        made = Agent(made, read_states(Path(states_from)).states.shape[1:])
+    made.name, made.seed = factory_name, seed
+    agent = made.to(device)
+    agent.sha256 = _digest(agent, source)
+    return agent
+
+
+@torch.no_grad()
+def _digest(agent: Agent, source: str) -> str:
+    """A hash of the code, the weights and, where these do not say it all, of outputs on two grey ramps."""
+    digest = hashlib.sha256(f"{source}{agent.state_shape}{agent.outputs}{agent.input_scale}".encode())
+    for name, tensor in sorted(agent.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    if not isinstance(agent.function, nn.Module):
+        count = torch.Size(agent.state_shape).numel()
+        ramp = torch.arange(count, device=agent.device).remainder(256).to(torch.uint8).view(agent.state_shape)
+        digest.update(agent(torch.stack([ramp, 255 - ramp])).double().cpu().numpy().data)
+    return digest.hexdigest()

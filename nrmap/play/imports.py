@@ -1,0 +1,80 @@
+"""Import other people's policies: convert the file once, and play to see whether the agent plays."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nrmap.atari.envs import EVALUATION_STREAM
+from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.play.rollout import env_of, greedy, play
+from nrmap.policies.formats import ForeignFile, convert
+from nrmap.policies.policy import Policy, load_policy, save_policy
+from nrmap.support.files import locked
+from nrmap.support.layout import POLICY_FILE, Layout
+from nrmap.support.progress import Progress
+
+log = logging.getLogger(__name__)
+
+EPISODES = 3
+# A mean over so few episodes varies. A wrong preprocessing usually costs more than this fraction of |expect|.
+LARGE_FALL = 0.3
+
+
+def import_policy(
+    reference: str,
+    env: str | None = None,
+    *,
+    seed: int | None = None,
+    input_scale: float | None = None,
+    expect: float | None = None,
+    env_settings: Mapping[str, Any] | None = None,
+    outputs: str | Path = "outputs",
+    device: str | torch.device = "cpu",
+) -> Policy:
+    """The policy in another program's file, such as "sb3:FILE.zip": converted, played, and kept under `outputs`.
+
+    The formats are those of docs/agents.md; no code in the file runs. `env` is the game, `input_scale` the
+    factor from states in [0, 255] to the network's own input: both are needed where the file does not state
+    them. `seed` only names the policy. `env_settings` are fields of EnvSpec that differ from the usual
+    preprocessing of the format. On its first import the agent plays 3 clean episodes, kept on its card as
+    `clean_returns`. If their mean is far below `expect`, a return of the original, a warning is logged.
+
+    Raises NrmapError for a file that is not of its format, for missing or contradicting facts, and for a
+    network that nrmap cannot describe or that does not fit the game.
+    """
+    file = ForeignFile.named(reference)
+    policy = convert(file, game=env, seed=seed, input_scale=input_scale, env_settings=env_settings)
+    return load_policy(ensure_imported(policy, Path(outputs), expect), device)
+
+
+def ensure_imported(policy: Policy, outputs: Path, expect: float | None = None) -> Path:
+    """The file under `outputs` of a policy by `convert`, written after 3 clean episodes; see `import_policy`."""
+    card, game = policy.card, policy.env.game
+    folder = Layout(outputs).imported(game=game, method=card.method, seed=card.seed, identity=card.identity)
+    path = folder / POLICY_FILE
+    with locked(folder / f".{POLICY_FILE}.lock", f"waiting for another process to write {path}"):
+        if not path.is_file():
+            card.results["clean_returns"] = _clean_returns(policy)
+            save_policy(path, policy)
+    returns = load_policy(path).card.results["clean_returns"]
+    played = f"{policy.label} returned {np.mean(returns):.4g} on average over {len(returns)} clean episodes"
+    if expect is None or np.mean(returns) >= expect - LARGE_FALL * abs(expect):
+        log.info("%s", played)
+    else:
+        log.warning(
+            "%s, not %.4g: check the scaling of its states (input_scale=), swapped axes, crop and pooling (env.eyes=), "
+            "and its set of actions (env.full_action_space=)", played, expect,
+        )  # fmt: skip
+    return path
+
+
+def _clean_returns(policy: Policy) -> list[float]:
+    env = env_of(policy)
+    with Progress(f"{policy.label}: {EPISODES} clean episodes", unit="steps") as progress:
+        seeds = episode_seeds(env, 0, EPISODES, EVALUATION_STREAM)
+        played = play(greedy(policy), env, seeds, num_envs=EPISODES, progress=progress.update)
+    return [episode.total_reward for episode in played]
