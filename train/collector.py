@@ -115,6 +115,7 @@ class Collector:
             terminal=terminal[envs],
             ended=step.ended[envs],
             next_states=step.states[envs],
+            restarted=step.restarted[envs],
         )
         self.states[envs], self._lives[envs] = step.states[envs], step.lives[envs]
         finished = []

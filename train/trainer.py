@@ -60,7 +60,14 @@ class Trainer:
         self._sampling_rng = np.random.default_rng(sampling_seed)
         on_device = device.type == "cuda" if replay_on_device is None else replay_on_device
         make_replay: Callable[..., Replay] = partial(DeviceReplay, device=device) if on_device else Replay
-        replay = make_replay(settings.replay, num_envs=settings.num_envs, state_shape=settings.env.state_shape)
+        env = settings.env
+        replay = make_replay(
+            settings.replay,
+            num_envs=settings.num_envs,
+            state_shape=env.state_shape,
+            newest_first=env.newest_first,
+            stack_fill=env.stack_fill,
+        )
         self.collector = Collector(
             env_spec=settings.env,
             num_envs=settings.num_envs,

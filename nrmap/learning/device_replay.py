@@ -56,11 +56,10 @@ class DeviceReplay(Replay):
     too, so that a CUDA graph can hold it.
     """
 
-    def __init__(
-        self, spec: ReplaySpec, *, num_envs: int, state_shape: tuple[int, int, int], device: torch.device
-    ) -> None:
+    def __init__(self, spec: ReplaySpec, *, device: torch.device, **of_replay: Any) -> None:
         self.device = device
-        super().__init__(spec, num_envs=num_envs, state_shape=state_shape)
+        super().__init__(spec, **of_replay)
+        self._back = self._on_device(self._back)
 
     def _allocate(self, height: int, width: int) -> None:
         slots = self.num_envs * self.slots
@@ -126,10 +125,10 @@ class DeviceReplay(Replay):
 
     def _states(self, envs: Any, slots: Any) -> Any:
         envs, slots = self._on_device(envs), self._on_device(slots)
-        back = torch.arange(self.frame_stack - 1, -1, -1, device=self.device)  # [C], oldest first
+        age = self._facts[self._flat(envs, slots), 4, None].long()  # [B, 1]
+        back = torch.minimum(self._back, age)  # [B, C]
         frames = self._frames[self._flat(envs[:, None], slots[:, None] - back)]  # [B, C, H, W]
-        in_episode = back <= self._facts[self._flat(envs, slots), 4, None]  # [B, C]
-        return frames * in_episode[:, :, None, None]
+        return frames * (self._back <= age)[:, :, None, None] if self._fills_with_zeros else frames
 
     def update_priorities(self, indices: Any, td_errors: Any) -> None:
         """See `Replay`."""

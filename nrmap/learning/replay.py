@@ -87,11 +87,25 @@ class Batch:
 class Replay:
     """The newest transitions of E environments, one ring each."""
 
-    def __init__(self, spec: ReplaySpec, *, num_envs: int, state_shape: tuple[int, int, int]) -> None:
-        """`state_shape` is (frame_stack, height, width). Single frames are stored and stacked when sampled."""
+    def __init__(
+        self,
+        spec: ReplaySpec,
+        *,
+        num_envs: int,
+        state_shape: tuple[int, int, int],
+        newest_first: bool = False,
+        stack_fill: str = "zeros",
+    ) -> None:
+        """`state_shape` is (frame_stack, height, width). Single frames are stored and stacked when sampled.
+
+        For `newest_first` and `stack_fill` see `EnvSpec`.
+        """
         self.spec = spec
         self.num_envs = num_envs
         self.frame_stack, height, width = state_shape
+        back = np.arange(self.frame_stack)
+        self._back: Any = back if newest_first else back[::-1].copy()  # [C], the age of each frame of a state
+        self._fills_with_zeros = stack_fill == "zeros"
         self.slots = spec.capacity // num_envs
         if self.slots < spec.smallest_ring(self.frame_stack):
             raise ValueError(f"capacity {spec.capacity} over {num_envs} environments is less than one n-step window")
@@ -116,7 +130,7 @@ class Replay:
 
     def begin_episodes(self, envs: NDArray[np.int64], states: NDArray[np.uint8]) -> None:
         """Write the first frames of new episodes of `envs` [K], from their `states` [K, C, H, W]."""
-        self._write_frames(envs, states[:, -1], age=np.zeros(len(envs), dtype=np.int32))
+        self._write_frames(envs, states, age=np.zeros(len(envs), dtype=np.int32))
 
     def append(
         self,
@@ -127,24 +141,27 @@ class Replay:
         terminal: NDArray[np.bool_],
         ended: NDArray[np.bool_],
         next_states: NDArray[np.uint8],
+        restarted: NDArray[np.bool_] | None = None,
     ) -> None:
         """Write one agent step of `envs` [K]: the actions and rewards of their newest frames, and the next frames.
 
         `terminal`: the return ends here (game over, or a lost life in training). `ended`: the
-        episode is over, call `begin_episodes` before the next `append`. All [K], `next_states` [K, C, H, W].
+        episode is over, call `begin_episodes` before the next `append`. `restarted`: the stack of the next
+        state began anew. All [K], `next_states` [K, C, H, W].
         """
         slot = self.newest[envs] % self.slots
         self._actions[envs, slot] = actions
         self._rewards[envs, slot] = rewards
         self._terminal[envs, slot] = terminal
-        self._write_frames(envs, next_states[:, -1], age=self._age[envs, slot] + 1)
+        age = self._age[envs, slot] + 1
+        self._write_frames(envs, next_states, age=age if restarted is None else np.where(restarted, 0, age))
         self._final[envs, self.newest[envs] % self.slots] = ended
 
-    def _write_frames(self, envs: NDArray[np.int64], frames: NDArray[np.uint8], age: NDArray[np.int32]) -> None:
+    def _write_frames(self, envs: NDArray[np.int64], states: NDArray[np.uint8], age: NDArray[np.int32]) -> None:
         self.newest[envs] += 1
         newest = self.newest[envs]
         slot = newest % self.slots
-        self._store(envs, slot, frames)
+        self._store(envs, slot, states[:, self._back.argmin()])
         self._age[envs, slot] = age
         self._terminal[envs, slot] = False
         self._final[envs, slot] = False
@@ -220,12 +237,14 @@ class Replay:
         return torch.as_tensor(self._states(envs, ((self.newest - back) % self.slots).ravel()))
 
     def _states(self, envs: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The stacked states [B, C, H, W]; frames from before an episode's start are 0, as the emulator has them."""
+        """The stacked states [B, C, H, W], filled at an episode's start as the emulator does."""
         if self.frame_stack == 1:
             return self._frames[envs, slots][:, None]
-        back = np.arange(self.frame_stack)[::-1]  # [C], oldest first
+        age = self._age[envs, slots][:, None]
+        back = np.minimum(self._back, age)  # [B, C]
         frames = self._frames[envs[:, None], (slots[:, None] - back) % self.slots]  # [B, C, H, W]
-        frames[back > self._age[envs, slots][:, None]] = 0
+        if self._fills_with_zeros:
+            frames[self._back > age] = 0
         return frames
 
     def update_priorities(self, indices: NDArray[np.int64], td_errors: NDArray[np.float32]) -> None:
