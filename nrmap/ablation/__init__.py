@@ -1,6 +1,6 @@
 """Ablate every pixel: the Q-values of all ablated states Z_ij(s) in eq. 4 and 5."""
 
-import warnings
+import logging
 from typing import Literal
 
 import torch
@@ -17,6 +17,8 @@ from nrmap.support.errors import NrmapError, check, unknown_choice
 
 __all__ = ["ENGINES", "AblatedChunk", "AblationSpec", "Engine", "make_engine"]
 
+log = logging.getLogger(__name__)
+
 ENGINES = ("auto", "incremental", "dense")
 
 
@@ -32,7 +34,7 @@ def make_engine(
 
     "incremental" propagates changes through networks of convolutions, ReLU, Flatten and Linear, see
     docs/ablation.md. "dense" runs any agent on every ablated state. "auto" is incremental if
-    possible, and otherwise dense with a warning that gives the reason. The incremental engine works
+    possible, and otherwise dense with a logged warning that gives the reason. The incremental engine works
     on the agent's device and ablates as many states at a time as fit into `memory_budget` bytes, by
     default 512 MiB on a CPU and most of the free memory on a GPU.
     With `differences_only` all Q-values of an ablated state may be off by the same number, which
@@ -54,7 +56,10 @@ def make_engine(
             agent, parts, spec=spec, memory_budget=memory_budget, differences_only=differences_only
         )
     if engine == "auto":
-        warnings.warn(f"{agent.label} is ablated in dense batches, about ten times slower: {reason}", stacklevel=2)
+        log.warning(
+            "%s: every ablated state goes through the whole network, about ten times slower than networks that the "
+            "incremental engine knows: %s (docs/ablation.md)", agent.label, reason,
+        )  # fmt: skip
     return DenseEngine(agent, spec=spec, exact=None if parts is None else parts.double())
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nrmap.atari.envs import EnvSpec
 from nrmap.policies.network import STATE_SCALE
-from nrmap.support.errors import NrmapError, check, unknown_choice
+from nrmap.support.errors import NrmapError, check, first_line, unknown_choice
 
 Outputs = Literal["q_values", "logits"]
 
@@ -64,6 +64,9 @@ class Agent(nn.Module):
             raise unknown_choice("outputs", outputs, get_args(Outputs))
         scaled = input_scale is None or (isinstance(input_scale, float | int) and 0 < input_scale < math.inf)
         check(scaled, f"input_scale={input_scale!r}: expected a finite number > 0, or None for uint8 input")
+        # stable-baselines3's networks divide by 255 before their first layer.
+        scales_itself = getattr(function, "normalize_images", False) and input_scale not in (None, 1)
+        check(not scales_itself, "the function divides by 255 itself (normalize_images): give input_scale=1")
         self.function = function
         self.state_shape = (channels, height, width)
         self.outputs = outputs
@@ -129,7 +132,8 @@ class Agent(nn.Module):
         """
         check_states(states, self.state_shape)
         for name, layer in self.named_modules():
-            if layer.training and isinstance(layer, _NOT_FIXED_IN_TRAINING):
+            noisy = isinstance(layer, _NOT_FIXED_IN_TRAINING) or "noisy" in type(layer).__name__.lower()
+            if layer.training and noisy:
                 raise self._refused(f"its {type(layer).__name__} at {name!r} is in training mode: call eval() on it")
         probe = torch.cat([states[:PROBE_STATES], states[:1].flip(-1), 255 - states[:1]])
         seen = probe.clone()
@@ -157,9 +161,11 @@ class Agent(nn.Module):
         except NrmapError:
             raise
         except Exception as error:  # whatever the function's own code raises
-            reason = (str(error).splitlines() or [""])[0]
+            dtypes = {weight.dtype for weight in self.parameters() if weight.is_floating_point()} - {torch.float32}
+            hint = f" (its weights are {dtypes.pop()}, its states float32: call float() on it)" if dtypes else ""
             raise self._refused(
-                f"its function fails on states of shape {list(states.shape)} with {type(error).__name__}: {reason}"
+                f"its function fails on states of shape {list(states.shape)} with "
+                f"{type(error).__name__}: {first_line(error)}{hint}"
             ) from error
         if not isinstance(outputs, Tensor):
             raise self._refused(f"its function returns a {type(outputs).__name__}: expected one tensor [N, A]")

@@ -178,12 +178,13 @@ def _network_spec(node: Mapping[str, Any]) -> NetworkSpec:
 def _check_network(spec: NetworkSpec, env: EnvSpec) -> None:
     shape = (spec.in_channels, spec.height, spec.width)
     check(shape == env.state_shape, f"its network takes states {shape}, its environment gives {env.state_shape}")
-    actions = _num_actions(env)
+    actions = num_actions(env)
     check(spec.actions == actions, f"its network has {spec.actions} actions, {env.game} has {actions}")
 
 
 @functools.cache
-def _num_actions(env: EnvSpec) -> int:
+def num_actions(env: EnvSpec) -> int:
+    """A, the number of actions in the environment."""
     return SeededVectorEnv(env, 1).num_actions
 
 

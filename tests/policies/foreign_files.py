@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 ACTIONS = 6  # of Pong
+SIX_ACTIONS = "BankHeist"  # of which SA_DQN uses the first six of 18
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Foreign:
     outputs: Callable[[Tensor], Tensor]
     bias: Tensor  # [A, …], a view
     frames: int = 4
+    game: str = "Pong"
     options: dict[str, Any] = field(default_factory=dict)
     tilt: Tensor | float = 1.0  # a change of the bias that moves the outputs by about as much
 
@@ -71,15 +73,16 @@ def sa_dqn() -> Foreign:
     net = Dueling()
     return Foreign(
         "sa_dqn", lambda path: torch.save(net.state_dict(), path), lambda states: sum(net(unit(states).mT)),
-        net.advantage[2].bias, frames=1,
+        net.advantage[2].bias, 1, SIX_ACTIONS,
     )  # fmt: skip
 
 
 def sa_dqn_plain() -> Foreign:
     net = nn.Sequential(*cnn(1), nn.Flatten(), *head(ACTIONS))
     return Foreign(
-        "car", lambda path: torch.save(net.state_dict(), path), lambda states: net(unit(states).mT), net[9].bias, 1
-    )
+        "car", lambda path: torch.save(net.state_dict(), path), lambda states: net(unit(states).mT), net[9].bias,
+        1, SIX_ACTIONS,
+    )  # fmt: skip
 
 
 def radial() -> Foreign:
@@ -90,7 +93,7 @@ def radial() -> Foreign:
     content = {"model_state_dict": net.state_dict(), "optimizer_state_dict": optimizer.state_dict(), "step": 7}
     return Foreign(
         "radial", lambda path: torch.save(content, path), lambda states: sum(net(unit(states).mT)),
-        net.advantage[2].bias, frames=1,
+        net.advantage[2].bias, 1, SIX_ACTIONS,
     )  # fmt: skip
 
 

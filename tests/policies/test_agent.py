@@ -33,6 +33,12 @@ class NoisyLinear(nn.Linear):
         return super().forward(features) + 1e-3 * torch.randn(self.out_features)
 
 
+class ScalesItself(nn.Identity):
+    """Like a policy of stable-baselines3."""
+
+    normalize_images = True
+
+
 def layers(*extra: nn.Module, last: type[nn.Linear] = nn.Linear) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(2, 4, 3), *extra, nn.ReLU(), nn.Flatten(), last(4 * 8 * 10, 3))
 
@@ -119,7 +125,9 @@ def in_place(states: Tensor) -> Tensor:
     [
         (lambda states: torch.rand(len(states), 3), "called twice on the same states"),
         (lambda states: 1e-7 * torch.rand(len(states), 3), "called twice on the same states"),
-        (layers(last=NoisyLinear), "called twice on the same states"),
+        (layers(last=NoisyLinear), "NoisyLinear at .* in training mode"),
+        (layers(last=NoisyLinear).eval(), "called twice on the same states"),
+        (layers().double(), r"weights are torch.float64, its states float32: call float\(\) on it"),
         (counter(), "called twice on the same states"),
         (layers(nn.Dropout(0.1)), "Dropout at .* in training mode"),
         (layers(nn.BatchNorm2d(4)), "BatchNorm2d at .* in training mode"),
@@ -162,6 +170,7 @@ def test_a_network_put_into_training_mode_later_is_found_by_the_next_check() -> 
     ("make", "message"),
     [
         (lambda: Agent(Agent(sums)), "scaled twice"),
+        (lambda: Agent(ScalesItself()), r"divides by 255 itself \(normalize_images\): give input_scale=1"),
         (lambda: Agent(3), "function=3: expected"),  # type: ignore[arg-type]
         (lambda: Agent(sums, (84, 84)), r"state_shape=\(84, 84\): expected \(channels, height, width\)"),
         (lambda: Agent(sums, 84), "state_shape=84: expected"),  # type: ignore[arg-type]

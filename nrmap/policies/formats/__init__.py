@@ -3,17 +3,18 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.atari.envs import EnvSpec, env_with_eyes
 from nrmap.policies.formats import cleanrl, pfrl, sa_dqn, sb3, tianshou
 from nrmap.policies.formats.layers import ReadNetwork, build_network
 from nrmap.policies.formats.reading import read_bytes
-from nrmap.policies.policy import Policy, PolicyCard, PolicySource
+from nrmap.policies.policy import Policy, PolicyCard, PolicySource, num_actions
 from nrmap.support.errors import NrmapError, check, unknown_choice
 from nrmap.support.files import identity_of
+from nrmap.support.identity import recorded
 
 # By the word before the colon in `policy=sb3:FILE`; RADIAL and CAR took over the layout of SA_DQN.
 FORMATS: Mapping[str, Callable[[bytes], ReadNetwork]] = {
@@ -78,7 +79,7 @@ def convert(
         method="_".join(filter(None, (file.format, read.algorithm))),
         seed=next((number for number in (seed, read.seed) if number is not None), 0),
         agent_steps=read.agent_steps,
-        identity=identity_of({"stage": "import", "env": asdict(env), "source": asdict(source)}),
+        identity=identity_of({"stage": "import", "env": recorded(env), "source": asdict(source)}),
         source=source,
     )
     return Policy(network, env, card, outputs=read.keys.outputs)
@@ -94,17 +95,17 @@ def _game(read: ReadNetwork, given: str | None) -> str:
 
 def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpec, int]:
     """The environment of the policy, with the usual preprocessing of its format, and its number of actions."""
-    height, width = read.sides or (84, 84)
-    sides = {"height": height, "width": width, "frame_stack": read.in_channels}
-    settings = {**sides, **settings}
-    for name, value in sides.items():
-        if settings[name] != value and (read.sides or name == "frame_stack"):
+    stated: dict[str, Any] = {"frame_stack": read.in_channels}
+    if read.sides:
+        stated |= {"height": read.sides[0], "width": read.sides[1]}
+    for name, value in stated.items():
+        if settings.get(name, value) != value:
             raise NrmapError(f"env.{name}={settings[name]}: the file says {value}")
-    env = EnvSpec(game, **settings)
-    actions = SeededVectorEnv(EnvSpec(game, 84, 84), 1).num_actions
-    if read.num_outputs == ALL_ACTIONS != actions and "full_action_space" not in settings:
-        env = EnvSpec(game, **settings, full_action_space=True)
-    return env, ALL_ACTIONS if env.full_action_space else actions
+    # The weights are made for upright screens, see `build_network`.
+    env = env_with_eyes(game, read.eyes, **{"transposed": False, **stated, **settings})
+    if read.num_outputs == ALL_ACTIONS != num_actions(env) and "full_action_space" not in settings:
+        env = replace(env, full_action_space=True)
+    return env, num_actions(env)
 
 
 def _input_scale(read: ReadNetwork, given: float | None) -> float:

@@ -176,37 +176,28 @@ def _spec(read: ReadNetwork, weights: Mapping[str, Tensor], actions: int, sides:
         values = read.atom_values.double()
         atoms = AtomSpec(len(values), float(values[0]), float(values[-1]))
         even = torch.linspace(atoms.lowest, atoms.highest, atoms.number, dtype=torch.float64)
-        check(
-            bool(torch.allclose(values, even, rtol=0, atol=1e-5 * float(even.abs().max()))),
-            "its atoms are not evenly spaced",
-        )
+        is_even = torch.allclose(values, even, rtol=0, atol=1e-5 * float(even.abs().max()))
+        check(is_even, "its atoms are not evenly spaced")
     spec = NetworkSpec(
         in_channels=kernels[0].shape[1],
         height=sides[0],
         width=sides[1],
         actions=actions,
         dueling=read.keys.value_hidden is not None,
-        convs=tuple(
-            ConvSpec(len(kernel), kernel.shape[3], stride)
-            for kernel, stride in zip(kernels, _STRIDES[sizes], strict=True)
-        ),
+        convs=tuple(map(ConvSpec, map(len, kernels), sizes, _STRIDES[sizes])),
         hidden=len(weights["advantage.0.weight"]),
         atoms=atoms,
     )
     rows, wanted = len(weights["advantage.2.weight"]), actions * (1 if atoms is None else atoms.number)
-    check(
-        rows == wanted,
-        f"its last layer has {rows} outputs, {actions} actions need {wanted}: another game or action set?",
-    )
+    cause = "another game, or other actions (env.first_actions, env.full_action_space)?"
+    check(rows == wanted, f"its last layer has {rows} outputs, {actions} actions need {wanted}: {cause}")
     with torch.device("meta"):  # a file may claim any size
         expected = {name: tensor.shape for name, tensor in QNetwork(spec).state_dict().items()}
     for theirs, ours in read.keys.layers.items():
         for kind in ("weight", "bias"):
             found, fits = tuple(weights[f"{ours}.{kind}"].shape), tuple(expected[f"{ours}.{kind}"])
-            check(
-                found == fits,
-                f"{theirs}.{kind} is {found}: on {sides[0]}×{sides[1]} states without padding it is {fits}",
-            )
+            screens = f"for {sides[0]}×{sides[1]} screens without padding"
+            check(found == fits, f"{theirs}.{kind} is {found}: expected {fits}, {screens}")
     return spec
 
 
