@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analyze.report.formats import Table, filled_rows, to_markdown
+from analyze.report.formats import Table, to_markdown
 from analyze.report.literature import PUBLISHED_RETURNS, paper_number
 from analyze.report.load import find
 from analyze.report.names import PolicyName, condition_of, name_of
 from analyze.report.pairing import BASE, with_differences
+from analyze.report.results import best_constant_action
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
-from analyze.report.summary import best_constant_action
-from analyze.report.tables import control_table, difference_table, grid_table, seed_difference_table, sparsity_table
+from analyze.report.tables import map_table
 from nrmap.maps.differences import DIFFERENCE
 from nrmap.robustness.attacks import epsilon_text
 from nrmap.support.errors import NrmapError, errors_in_one_line
@@ -121,17 +121,14 @@ def _play_section(records: Sequence[Record]) -> str:
 
 
 def _maps_section(records: Sequence[Record]) -> str:
-    differences = select(records, metric=DIFFERENCE)
-    return _as_section(
-        [sparsity_table(records), control_table(records), difference_table(differences),
-         seed_difference_table(differences), grid_table(records)]
-    )  # fmt: skip
+    names = ("sparsity", "controls", "differences", "seed-differences", "grid")
+    return _as_section([map_table(name, records) for name in names])
 
 
 def _part(table: Table, metric: str, title: str) -> Table:
     """The columns of one metric, headed by their groups alone, and the rows that have anything in them."""
     kept = [index for index, column in enumerate(table.columns) if not column.measured or column.key.startswith(metric)]
-    part = filled_rows(table, kept, first=sum(not column.measured for column in table.columns))
+    part = table.part(kept)
     columns = tuple(replace(column, title="") if column.measured else column for column in part.columns)
     return replace(part, title=title, columns=columns)
 
@@ -228,7 +225,7 @@ def _strongest(records: Sequence[Record]) -> str:
     if not returns:
         return "not measured"
     lowest = min(returns, key=lambda record: record.value if record.value is not None else math.inf)
-    attack = condition_of(lowest)._replace(attack_epsilon=None).label
+    attack = replace(condition_of(lowest), attack_epsilon=None).label
     return f"{_shown([lowest], 2)} ({attack}, {lowest.episodes} episodes)"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from analyze.report.figures import map_figures
+from analyze.report.map_sheets import map_figures
 from analyze.study import StatesFile, Study, check_fits, once, write_metrics
 from nrmap.ablation import AblatedChunk, make_engine
 from nrmap.ablation.episodewise import EpisodewiseEngine

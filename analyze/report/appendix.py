@@ -2,53 +2,60 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analyze.report.formats import Cell, Column, Table, counted
-from analyze.report.names import condition_of, name_of, policy_order, states_of
+from analyze.report.names import condition_of, name_of, states_of
 from analyze.report.results import Found, Result, Training, flattened
 from nrmap.support.records import Record
 
 # A heading, and under it titles with their tables of two columns.
 Entry = tuple[str, Mapping[str, str]]
-Group = tuple[str, list[Entry]]
+Group = tuple[str, Sequence[Entry]]
 
 
 def settings_groups(found: Found) -> list[Group]:
     """The settings and inputs of every training, evaluation and set of maps."""
-    trainings: list[Entry] = [(_training_title(training), _training_values(training)) for training in found.trainings]
-    return [*_group("training", trainings), *_by_kind(found, _result_settings)]
+    trainings = [(_training_title(training), _training_values(training)) for training in found.trainings]
+    results = [
+        (_title(r), {**flattened(r.settings), **flattened(r.inputs, "inputs."), "folder": r.folder})
+        for r in _ordered(found)
+    ]
+    return _groups(found, trainings, results)
 
 
 def value_groups(found: Found) -> list[Group]:
     """Every record of every file, one line for each list of values."""
-    return list(_by_kind(found, _result_values))
+    entries = []
+    for result in _ordered(found):
+        lines: dict[str, list[str]] = {}
+        for record in result.records:
+            lines.setdefault(_line_name(record), []).append(_value_text(record))
+        title = f"{_title(result)}, {counted(len(result.records), 'value')}"
+        entries.append((title, {name: "; ".join(values) for name, values in lines.items()}))
+    return _groups(found, [], entries)
 
 
-def _by_kind(found: Found, entry: Callable[[Result], Entry]) -> Iterator[Group]:
-    """The `entry` of every result, evaluations apart from maps, in the order of games, methods and seeds."""
-    ordered = sorted(found.results, key=_order)
-    yield from _group("evaluation", [entry(result) for result in ordered if not result.is_of_maps])
-    yield from _group("set of maps", [entry(result) for result in ordered if result.is_of_maps], "sets of maps")
+def _groups(found: Found, trainings: Sequence[Entry], results: Sequence[Entry]) -> list[Group]:
+    """Entries of trainings, and those of `_ordered` results, evaluations apart from maps."""
+    played = sum(not result.is_of_maps for result in found.results)
+    groups = (
+        (counted(len(trainings), "training"), trainings),
+        (counted(played, "evaluation"), results[:played]),
+        (counted(len(results) - played, "set of maps", "sets of maps"), results[played:]),
+    )
+    return [group for group in groups if group[1]]
 
 
-def _group(name: str, entries: list[Entry], plural: str | None = None) -> list[Group]:
-    return [(counted(len(entries), name, plural), entries)] if entries else []
+def _ordered(found: Found) -> list[Result]:
+    """Evaluations before maps, in the order of games, methods, seeds and states."""
 
+    def key(result: Result) -> tuple[Any, ...]:
+        first = result.first
+        return result.is_of_maps, first.game, name_of(first), result.reference, states_of(first), result.folder
 
-def _order(result: Result) -> tuple[Any, ...]:
-    first = result.first
-    states = states_of(first).rank, first.num_states or 0
-    return first.game, *policy_order(first), result.reference, *states, result.folder
-
-
-def _result_settings(result: Result) -> Entry:
-    return _result_title(result), {
-        **flattened(result.settings),
-        **flattened(result.inputs, "inputs."),
-        "folder": result.folder,
-    }
+    return sorted(found.results, key=key)
 
 
 def _training_title(training: Training) -> str:
@@ -72,7 +79,7 @@ def _training_values(training: Training) -> dict[str, str]:
     return {**values, "folder": training.folder, **flattened(training.settings)}
 
 
-def _result_title(result: Result) -> str:
+def _title(result: Result) -> str:
     first = result.first
     name = "baselines" if first.is_baseline else name_of(first).group.title
     number = f", draw {first.draw}" if first.is_null_network else "" if first.seed is None else f", seed {first.seed}"
@@ -80,43 +87,27 @@ def _result_title(result: Result) -> str:
     return f"{first.game}, {name}{number}: {measured}{' (reference)' if result.reference else ''}"
 
 
-def _result_values(result: Result) -> Entry:
-    lines: dict[str, list[str]] = {}
-    for record in result.records:
-        lines.setdefault(_line_name(record), []).append(_value_text(record))
-    title = f"{_result_title(result)}, {counted(len(result.records), 'value')}"
-    return title, {name: "; ".join(values) for name, values in lines.items()}
-
-
 def _line_name(record: Record) -> str:
-    parts = [record.metric_key]
-    if record.is_baseline:
-        parts.append(name_of(record).title)
-    elif record.attack is not None:
-        parts.append(condition_of(record).label)
-    if record.states_from is not None:
-        parts.append(states_of(record).label)
-    if record.num_states is not None:
-        parts.append(f"N = {record.num_states}")
-    if record.temperature is not None:
-        parts.append(f"T = {record.temperature:g}")
-    if record.episodes is not None:
-        parts.append(counted(record.episodes, "episode"))
-    return ", ".join(parts)
+    parts = {
+        record.metric_key: True,
+        name_of(record).title: record.is_baseline,
+        condition_of(record).label: record.attack is not None and not record.is_baseline,
+        states_of(record).label: record.states_from is not None,
+        f"N = {record.num_states}": record.num_states is not None,
+        f"T = {record.temperature or 0:g}": record.temperature is not None,
+        counted(record.episodes or 0, "episode"): record.episodes is not None,
+    }
+    return ", ".join(part for part, applies in parts.items() if applies)
 
 
 def _value_text(record: Record) -> str:
-    text = "undefined" if record.value is None else _number(record.value)
+    """Nine digits, more than any of these numbers is accurate to."""
+    text = "undefined" if record.value is None else f"{record.value:.9g}"
     parts = (record.episode, record.action, record.quantile, record.direction)
     text = "".join(f"{part}: " for part in parts if part is not None) + text
     if record.low is not None and record.high is not None:
-        text += f" [{_number(record.low)}, {_number(record.high)}]"
+        text += f" [{record.low:.9g}, {record.high:.9g}]"
     return f"{text} ({record.note})" if record.note else text
-
-
-def _number(value: float) -> str:
-    """Nine digits, more than any of these numbers is accurate to."""
-    return f"{value:.9g}"
 
 
 def provenance_table(found: Found) -> Table:

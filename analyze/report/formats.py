@@ -1,12 +1,15 @@
-"""Tables, and their forms as CSV, as Markdown and on a terminal; analyze.report.latex has the form in LaTeX."""
+"""Tables, and their forms as CSV, Markdown, LaTeX and on a terminal."""
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from pylatexenc.latexencode import unicode_to_latex
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -14,6 +17,8 @@ from rich.text import Text
 
 NOT_MEASURED, UNDEFINED = "—", "undefined"
 _FILE_WIDTH = 160  # where the output is no terminal and has no width of its own
+_POWER_OF_TEN = re.compile(r"^(-?[\d.]+)e([+-]\d+)$")
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,6 @@ class Column:
     key: str
     title: str
     group: str = ""
-    latex: str | None = None
-    latex_group: str | None = None
     digits: int | None = None
     measured: bool = False
     spreads: bool = True
@@ -86,6 +89,25 @@ class Table:
         for heading, columns in groupby(self.columns, key=lambda column: column.group):
             yield heading, list(columns)
 
+    @property
+    def heads(self) -> int:
+        """The number of columns that name the rows, those before the first measured one."""
+        return next((i for i, column in enumerate(self.columns) if column.measured), len(self.columns))
+
+    def part(self, indices: Sequence[int]) -> "Table":
+        """The columns at `indices`, and the rows that have anything in one that does not name rows."""
+        kept = [
+            number
+            for number, row in enumerate(self.rows)
+            if any(row[index].value is not None or row[index].note for index in indices if index >= self.heads)
+        ]
+        return replace(
+            self,
+            columns=tuple(self.columns[index] for index in indices),
+            rows=tuple(tuple(self.rows[number][index] for index in indices) for number in kept),
+            breaks=frozenset(sum(number < line for number in kept) for line in self.breaks),
+        )
+
 
 def format_number(value: float | int | str, digits: int | None, *, scientific: bool = True) -> str:
     """`value` with `digits` after the point; a float that they would round to 0 as 1.54e-20 where `scientific`."""
@@ -105,118 +127,90 @@ def to_csv(table: Table) -> str:
     """All digits; a measured column `x` is followed by `x low`, `x high` and `x note`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    extra = (" low", " high", " note")
-    writer.writerow(
-        name
-        for column in table.columns
-        for name in (column.key, *(column.key + end for end in extra if column.measured))
-    )
+    ends = {False: ("",), True: ("", " low", " high", " note")}
+    writer.writerow(column.key + end for column in table.columns for end in ends[column.measured])
     for row in table.rows:
-        cells = zip(table.columns, row, strict=True)
         writer.writerow(
             "" if value is None else value
-            for column, cell in cells
+            for column, cell in zip(table.columns, row, strict=True)
             for value in ((cell.value, cell.low, cell.high, cell.note) if column.measured else (cell.value,))
         )
     return text.getvalue()
 
 
+def templates() -> Environment:
+    """The templates of the page and of tables; those in HTML escape what they show."""
+    environment = Environment(
+        loader=PackageLoader("analyze.report"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"latex": escape_latex, "cell": lambda text: text.replace("|", "\\|")}
+    return environment
+
+
 def to_markdown(table: Table) -> str:
     """A table as GitHub and most others render it, its title above and its notes below."""
-    footnotes = table.footnotes()
-
-    def shown(cell: Cell, column: Column) -> str:
-        mark = f"<sup>{footnotes.index(cell.note) + 1}</sup>" if cell.note else ""
-        value, interval = table.lines(cell, column)
-        return f"{value}{mark} {interval}".strip().replace("|", "\\|")
-
-    def line(parts: Sequence[str]) -> str:
-        return f"| {' | '.join(parts)} |"
-
-    titles = [f"{column.group} {column.title}".strip().replace("|", "\\|") for column in table.columns]
-    rules = ["---:" if table.is_number(index) else "---" for index in range(len(titles))]
-    rows = [[shown(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
-    body = "\n".join(line(parts) for parts in (titles, rules, *rows))
-    below = [*(f"{number}. {note}" for number, note in enumerate(footnotes, 1))]
-    return "\n\n".join(part for part in (f"**{table.title}**", body, "\n".join(below), *table.notes) if part) + "\n"
+    return templates().get_template("table.md").render(table=table)
 
 
-def to_terminal(table: Table, *, title: str, footnotes: Sequence[str], notes: bool) -> RichTable:
-    """The table for a rich console, with intervals under their values and, with `notes`, all notes below."""
-    below = [*(f"{number}. {note}" for number, note in enumerate(footnotes, 1)), *table.notes] if notes else []
-    shown = RichTable(
-        title=Text(title, style="bold") if title else None,
-        caption=Text("\n".join(below)) if below else None,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+def to_latex(table: Table) -> str:
+    """A floating table for packages booktabs and graphicx; every special character is escaped."""
+    environment = templates().overlay(
+        block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>"
     )
+    return environment.get_template("table.tex").render(table=table)
+
+
+def escape_latex(text: str) -> str:
+    """`text` with LaTeX's special characters and symbols escaped; `1.5e-20` becomes a power of ten."""
+    power = _POWER_OF_TEN.match(text)
+    return rf"${power[1]}\times 10^{{{int(power[2])}}}$" if power else unicode_to_latex(text)
+
+
+# The forms of a table by the ending of its file.
+WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+
+
+def print_table(table: Table, console: Console | None = None) -> None:
+    """Print `table`; a table wider than the terminal in parts, each with the columns that name the rows."""
+    console = console or Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
+    heads, footnotes = list(range(table.heads)), table.footnotes()
+    parts = [list(heads)]
+    for index in range(table.heads, len(table.columns)):
+        if len(parts[-1]) > len(heads) and sum(_width(table, i) for i in [*parts[-1], index]) > console.width:
+            parts.append(list(heads))
+        parts[-1].append(index)
+    console.print(Text(table.title, style="bold"))
+    for part in map(table.part, parts):
+        if part.rows:
+            console.print(_on_terminal(part, footnotes))
+    for note in (*(f"{number}. {note}" for number, note in enumerate(footnotes, 1)), *table.notes):
+        console.print(Text(note))
+
+
+def _width(table: Table, index: int) -> int:
+    column = table.columns[index]
+    texts = [column.group, column.title, *(text for row in table.rows for text in table.lines(row[index], column))]
+    return max(map(len, texts)) + 3
+
+
+def _on_terminal(table: Table, footnotes: Sequence[str]) -> RichTable:
+    """The table for a rich console, with intervals under their values."""
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(table.columns):
         heading = Text(f"{column.group}\n{column.title}" if column.group else column.title)
         shown.add_column(heading, justify="right" if table.is_number(index) else "left", vertical="bottom")
     for index, row in enumerate(table.rows):
         if index and index in table.breaks:
             shown.add_section()
-        shown.add_row(
-            *(_terminal_cell(table, cell, column, footnotes) for cell, column in zip(row, table.columns, strict=True))
-        )
+        cells = []
+        for cell, column in zip(row, table.columns, strict=True):
+            value, interval = table.lines(cell, column)
+            mark = str(footnotes.index(cell.note) + 1).translate(_SUPERSCRIPTS) if cell.note else ""
+            cells.append(Text(value + mark).append(f"\n{interval}" if interval else "", style="dim"))
+        shown.add_row(*cells)
     return shown
-
-
-def _terminal_cell(table: Table, cell: Cell, column: Column, footnotes: Sequence[str]) -> Text:
-    value, interval = table.lines(cell, column)
-    text = Text(value)
-    if cell.note:
-        text.append(str(footnotes.index(cell.note) + 1).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")))
-    return text.append(f"\n{interval}", style="dim") if interval else text
-
-
-def print_table(table: Table, console: Console | None = None) -> None:
-    """Print `table`; a table wider than the terminal in parts, each with the columns that name the rows."""
-    console = console or Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
-    parts = _parts(table, console)
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
-        title = table.title if number == 0 else f"{table.title}, continued"
-        console.print(to_terminal(part, title=title, footnotes=table.footnotes(), notes=last))
-
-
-def _parts(table: Table, console: Console) -> list[Table]:
-    """`table` cut into parts that fit on the console; columns under one heading stay together if they fit."""
-    measured = [index for index, column in enumerate(table.columns) if column.measured]
-    first = measured[0] if measured else len(table.columns)
-    heads, parts = list(range(first)), [list(range(first))]
-    blocks = [
-        list(block) for _, block in groupby(range(first, len(table.columns)), lambda i: table.columns[i].group or i)
-    ]
-    for block in blocks:
-        for piece in [block] if _fits(table, [*heads, *block], console) else [[index] for index in block]:
-            if len(parts[-1]) > first and not _fits(table, [*parts[-1], *piece], console):
-                parts.append(list(heads))
-            parts[-1] += piece
-    return [
-        _columns_of(table, part) if number == 0 else filled_rows(table, part, first)
-        for number, part in enumerate(parts)
-    ]
-
-
-def _fits(table: Table, indices: Sequence[int], console: Console) -> bool:
-    shown = to_terminal(_columns_of(table, indices), title="", footnotes=table.footnotes(), notes=False)
-    return bool(console.measure(shown, options=console.options.update(width=10_000)).maximum <= console.width)
-
-
-def filled_rows(table: Table, indices: Sequence[int], first: int) -> Table:
-    """The columns at `indices`, and the rows that have a value in one of them from column `first` on."""
-    kept = [
-        number
-        for number, row in enumerate(table.rows)
-        if any(row[index].value is not None or row[index].note for index in indices if index >= first)
-    ]
-    breaks = frozenset(sum(number < line for number in kept) for line in table.breaks)
-    return _columns_of(replace(table, rows=tuple(table.rows[number] for number in kept), breaks=breaks), indices)
-
-
-def _columns_of(table: Table, indices: Sequence[int]) -> Table:
-    rows = tuple(tuple(row[index] for index in indices) for row in table.rows)
-    return replace(table, columns=tuple(table.columns[index] for index in indices), rows=rows)

@@ -1,137 +1,155 @@
 """The policies with their results, and the commands for the missing ones."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from analyze.report.formats import Cell, Column, Table
-from analyze.report.names import PolicyName, name_of
+from analyze.report.names import PolicyName, grouped, name_of
 from analyze.report.results import Found
 from nrmap.support.layout import POLICY_FILE
 
 COMPARED = ("ddqn", "sa_ddqn")
-YES, NO = "yes", "missing"
 
 
 @dataclass(frozen=True)
-class Inventory:
-    """One policy and the results of it that are there."""
+class Entry:
+    """One policy and the kinds of results that it has."""
 
     game: str
     name: PolicyName
     reference: bool
     policy: str | None  # its file, relative to the outputs; None without one
     options: tuple[str, ...] | None  # of its training; None without a training here
-    curves: bool
-    evaluation: bool
-    own: bool
-    pool: bool
+    has: Mapping[str, bool]  # by column of the inventory's table
 
     @property
-    def label(self) -> str:
-        """`Freeway, DDQN (vanilla), seed 0`."""
-        return f"{self.game}, {self.name.group.title}, seed {self.name.seed}"
+    def place(self) -> tuple[str, bool, int | None]:
+        """The properties that policies share if they are compared: game, place and seed."""
+        return self.game, self.reference, self.name.seed
+
+    @property
+    def analysis(self) -> tuple[str, ...]:
+        """The options of its analysis: that of the published ones, or the scale of its training."""
+        scale = tuple(option for option in self.options or () if option.startswith("scale="))
+        return ("evaluation=paper",) if self.reference else scale
 
 
-def inventory(found: Found) -> list[Inventory]:
+def inventory(found: Found) -> list[Entry]:
     """Every policy that was trained, begun or measured, in order."""
+    measured = {record.policy_sha256: record for record in found.records if record.policy_sha256 and record.is_trained}
+
+    def has(sha256: str | None, curves: bool) -> dict[str, bool]:
+        mine = [record for record in found.records if sha256 is not None and record.policy_sha256 == sha256]
+        states = {record.states_from for record in mine}
+        returns = any(record.metric == "return_mean" for record in mine)
+        return {
+            "learning curve": curves,
+            "returns": returns,
+            "maps, own": "own" in states,
+            "maps, pool": "pool" in states,
+        }
+
     entries = []
-    measured = {record.policy_sha256: record for record in found.records if record.policy_sha256}
-    trained = {training.sha256 for training in found.trainings}
     for training in found.trainings:
         path = f"{training.folder}/{POLICY_FILE}" if training.sha256 else None
-        place = (training.game, training.name, training.reference, path, training.options, training.curves is not None)
-        entries.append(Inventory(*place, *_results(found, training.sha256)))
-    for sha256, record in measured.items():
-        if sha256 not in trained and not record.is_null_network:
-            name = replace(name_of(record), protocol=None)
-            entries.append(Inventory(record.game, name, False, None, None, False, *_results(found, sha256)))
+        results = has(training.sha256, training.curves is not None)
+        entries.append(Entry(training.game, training.name, training.reference, path, training.options, results))
+    for sha256 in measured.keys() - {training.sha256 for training in found.trainings}:
+        record = measured[sha256]
+        name = replace(name_of(record), protocol=None)
+        entries.append(Entry(record.game, name, False, None, None, has(sha256, curves=False)))
     return sorted(entries, key=lambda entry: (entry.game, not entry.reference, entry.name.rank))
 
 
-def _results(found: Found, sha256: str | None) -> tuple[bool, bool, bool]:
-    mine = [record for record in found.records if sha256 is not None and record.policy_sha256 == sha256]
-    states = {record.states_from for record in mine}
-    return any(record.metric == "return_mean" for record in mine), "own" in states, "pool" in states
-
-
-def inventory_table(entries: Sequence[Inventory]) -> Table:
+def inventory_table(entries: Sequence[Entry]) -> Table:
     """The inventory as a table."""
-    names = ("game", "policies", "method", "seed", "policy", "learning curve", "returns", "maps, own", "maps, pool")
+    kinds = list(entries[0].has) if entries else []
+    names = ("game", "policies", "method", "seed", "policy", *kinds)
     columns = tuple(Column(name, name.capitalize()) for name in names)
-    rows = tuple(
-        (
-            Cell(entry.game),
-            Cell("reference" if entry.reference else "trained here"),
-            Cell(entry.name.group.title),
-            Cell(entry.name.seed),
-            Cell(YES if entry.policy else "elsewhere" if entry.options is None else "not finished"),
-            *(Cell(YES if there else NO) for there in (entry.curves, entry.evaluation, entry.own, entry.pool)),
-        )
-        for entry in entries
-    )
-    return Table("inventory", "What is here", columns, rows)
-
-
-def missing(found: Found, entries: Sequence[Inventory]) -> list[str]:
-    """Every missing result in a sentence, with the command that makes it."""
-    texts = []
+    rows = []
     for entry in entries:
-        if entry.policy is None:
-            if entry.options is not None:
-                texts.append(
-                    f"{entry.label}: training is not finished. {_train(found, entry)} continues from its checkpoint."
-                )
-            continue
-        lacking = {"returns": entry.evaluation, "maps on its own states": entry.own}
-        if not all(lacking.values()):
-            what = " and ".join(name for name, there in lacking.items() if not there)
-            texts.append(f"{entry.label}: no {what}. {_analyze(found, entry)} measures them.")
-        pool = _pool(found, entry, entries)
-        if not entry.pool and pool is not None:
-            command = _analyze(found, entry, "states_from=pool", f"pool=[{','.join(pool)}]")
-            texts.append(f"{entry.label}: no maps on shared states. {command} makes them.")
-    trained = [entry for entry in entries if not entry.reference and entry.options is not None]
-    for game, seed in sorted({(entry.game, entry.name.seed) for entry in trained}):
-        same = [entry for entry in trained if (entry.game, entry.name.seed) == (game, seed)]
-        for method in sorted(set(COMPARED) - {entry.name.method for entry in same}):
-            title = PolicyName(method).title
-            texts.append(f"{game}: no {title} of seed {seed}. {_train(found, same[0], method)} trains it.")
+        place = "reference" if entry.reference else "trained here"
+        policy = "yes" if entry.policy else "elsewhere" if entry.options is None else "not finished"
+        there = ["yes" if entry.has[kind] else "missing" for kind in kinds]
+        texts = (entry.game, place, entry.name.group.title, entry.name.seed, policy, *there)
+        rows.append(tuple(Cell(text) for text in texts))
+    return Table("inventory", "What is here", columns, tuple(rows))
+
+
+def missing(found: Found, entries: Sequence[Entry]) -> list[str]:
+    """A line for each game and kind of missing result: the policies that lack it, and the commands that make it."""
+    lines = []
     for game in found.games:
-        here = next((entry for entry in entries if entry.game == game and entry.policy is not None), None)
+        mine = [entry for entry in entries if entry.game == game]
+        for what, lacking in {
+            "trainings that are not finished": _unfinished(found, mine),
+            "no returns": _unmeasured(found, mine, "returns"),
+            "no maps on their own states": _unmeasured(found, mine, "maps, own"),
+            "no maps on shared states": _unpooled(found, mine),
+            "not trained": _untrained(found, mine),
+        }.items():
+            commands = dict(lacking)
+            if commands:
+                lines.append(f"{game}, {what}: {', '.join(commands.values())}. {' '.join(f'`{c}`' for c in commands)}")
+        here = [entry for entry in mine if entry.policy is not None]
         if here and not any(record.game == game and record.is_baseline for record in found.records):
-            texts.append(f"{game}: no returns of constant actions. {_analyze(found, here)} measures them too.")
-    return texts
+            lines.append(
+                f"{game}, no returns of constant actions: measured with any policy. `{_analyze(found, here[:1])}`"
+            )
+    return lines
 
 
-def _train(found: Found, entry: Inventory, method: str | None = None) -> str:
-    """The command of the training of `one`, or of another `method` with the same game, seed and scale."""
+# Commands with the labels of the policies that they are for.
+_Lacking = Iterator[tuple[str, str]]
+
+
+def _unfinished(found: Found, entries: Sequence[Entry]) -> _Lacking:
+    for entry in entries:
+        if entry.policy is None and entry.options is not None:
+            known = "" if entry.options else " (add the other options that it was started with)"
+            yield _train(found, entry), entry.name.label + known
+
+
+def _unmeasured(found: Found, entries: Sequence[Entry], kind: str) -> _Lacking:
+    lacking = [entry for entry in entries if entry.policy is not None and not entry.has[kind]]
+    for same in grouped(lacking, lambda entry: entry.analysis).values():
+        yield _analyze(found, same), ", ".join(entry.name.label for entry in same)
+
+
+def _unpooled(found: Found, entries: Sequence[Entry]) -> _Lacking:
+    """A pool has the states of the compared methods' policies of one seed; none where one of them is missing."""
+    for same in grouped(entries, lambda entry: (*entry.place[:2], entry.name.seed or 0)).values():
+        files = [next((e.policy for e in same if e.name.method == method and e.policy), None) for method in COMPARED]
+        pool = f"pool=[{','.join(f'{found.outputs}/{file}' for file in files)}]"
+        lacking = [entry for entry in same if entry.policy is not None and not entry.has["maps, pool"]]
+        for alike in grouped(lacking if None not in files else [], lambda entry: entry.analysis).values():
+            yield _analyze(found, alike, "states_from=pool", pool), ", ".join(entry.name.label for entry in alike)
+
+
+def _untrained(found: Found, entries: Sequence[Entry]) -> _Lacking:
+    trained = [entry for entry in entries if not entry.reference and entry.options is not None]
+    for seed, same in grouped(trained, lambda entry: entry.name.seed or 0).items():
+        for method in sorted(set(COMPARED) - {entry.name.method for entry in same}):
+            yield _train(found, same[0], method), PolicyName(method, seed=seed).label
+
+
+def _train(found: Found, entry: Entry, method: str | None = None) -> str:
+    """The command of the training of `entry`, or of another `method` with the same game, seed and scale."""
     options = [option for option in entry.options or () if method is None or not option.startswith("method")]
     if not options:
         options = [f"env={entry.game}", f"seed={entry.name.seed}", *([] if method else [f"method={entry.name.method}"])]
-    options += [] if method is None else [f"method={method}"]
-    known = "" if entry.options else ", with the other options that it was started with,"
-    return f"{_command(found, 'train', options)}{known}"
+    return _command(found, "train", [*options, *([] if method is None else [f"method={method}"])])
 
 
-def _analyze(found: Found, entry: Inventory, *more: str) -> str:
-    """The command that measures `one`: a reference policy as it was published, another at the scale of its training."""
-    options = [f"env={entry.game}", f"policy={found.outputs}/{entry.policy}"]
-    options += ["evaluation=paper"] if entry.reference else [o for o in entry.options or () if o.startswith("scale=")]
-    return _command(found, "analyze", [*options, *more])
-
-
-def _pool(found: Found, entry: Inventory, entries: Sequence[Inventory]) -> list[str] | None:
-    """The policies whose states `one` is mapped on: of its game, seed and place; None if one is missing."""
-    same = [
-        other
-        for other in entries
-        if (other.game, other.reference, other.name.seed) == (entry.game, entry.reference, entry.name.seed)
-    ]
-    files = [next((o.policy for o in same if o.name.method == method and o.policy), None) for method in COMPARED]
-    return None if None in files else [f"{found.outputs}/{file}" for file in files]
+def _analyze(found: Found, entries: Sequence[Entry], *more: str) -> str:
+    """The command that measures `entries`, which share the options of their analyses."""
+    policies = ",".join(f"{found.outputs}/{entry.policy}" for entry in entries)
+    sweep = ["-m"] if len(entries) > 1 else []
+    options = [f"env={entries[0].game}", f"policy={policies}", *entries[0].analysis, *more]
+    return _command(found, "analyze", [*sweep, *options])
 
 
 def _command(found: Found, module: str, options: Sequence[str]) -> str:
     outputs = [] if str(found.outputs) == "outputs" else [f"outputs={found.outputs}"]
-    return f"`{shlex.join(['python', '-m', module, *options, *outputs])}`"
+    return shlex.join(["python", "-m", module, *options, *outputs])

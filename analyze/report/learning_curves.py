@@ -1,16 +1,18 @@
 """Chart panels of trainings: returns and diagnostics against agent steps."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from analyze.report.charts import RECENT, ReferenceLine, Series, draw_curves, draw_lines
-from analyze.report.figure_files import Panel
+from analyze.report.charts import ReferenceLine, Series, draw_lines, panel_of
 from analyze.report.names import method_styles
-from analyze.report.panels import of_most_episodes, panel_of
-from analyze.report.results import Training
+from analyze.report.results import Training, of_most_episodes
+from analyze.report.sheets import Panel
 from nrmap.support.records import Record, select
 
+RECENT = 20  # episodes that a learning curve averages
 # Titles of the curves of a training, besides its return.
 DIAGNOSTICS = {
     "greedy_return": "Greedy return on validation seeds",
@@ -33,7 +35,7 @@ DIAGNOSTICS = {
 
 def curve_panels(trainings: Sequence[Training], records: Sequence[Record]) -> list[Panel]:
     """Training returns of every run with curves, and the diagnostics of its updates; steps count from scratch."""
-    runs = sorted((training for training in trainings if training.curves), key=lambda run: run.name.rank)
+    runs = sorted((training for training in trainings if training.curves), key=lambda run: run.name)
     styles = method_styles(run.name for run in runs)
 
     def lines_of(rows: str, key: str) -> list[Series]:
@@ -46,18 +48,30 @@ def curve_panels(trainings: Sequence[Training], records: Sequence[Record]) -> li
         return lines
 
     panels = []
-    returns = lines_of("episodes", "undiscounted_return")
-    if returns:
+    episodes = lines_of("episodes", "undiscounted_return")
+    if episodes:
         baselines = of_most_episodes(record for record in select(records, metric="return_mean") if record.is_baseline)
         best = max((record.value or 0.0 for record in baselines), default=None)
         marks = [] if best is None else [ReferenceLine("best baseline", best)]
-        ends = "; ".join(f"{line.label} ends at {np.mean(np.asarray(line.y)[-RECENT:]):.2f}" for line in returns)
+        means = [replace(line, y=_recent_means(line.y), dots=line.y) for line in episodes]
+        ends = "; ".join(f"{line.label} ends at {np.asarray(line.y)[-1]:.2f}" for line in means)
         title = f"Training returns, mean of the last {RECENT} episodes"
-        panels.append(panel_of(draw_curves, title, f". {ends}", curves=returns, marks=marks))
+        labels = {"x_label": "agent steps", "y_label": "training return"}
+        panels.append(panel_of(draw_lines, title, f". {ends}", series=means, marks=marks, **labels))
     for key, title in DIAGNOSTICS.items():
         lines = lines_of("rows", key)
         if lines:
-            about = f" during training, of {len(lines)} runs"
             labels = {"x_label": "agent steps", "y_label": key.replace("_", " ")}
-            panels.append(panel_of(draw_lines, title, about, series=lines, **labels))
+            panels.append(
+                panel_of(draw_lines, title, f" during training, of {len(lines)} runs", series=lines, **labels)
+            )
     return panels
+
+
+def _recent_means(returns: ArrayLike) -> NDArray[np.float64]:
+    """For each episode the mean of the last `RECENT` returns."""
+    sums = np.concatenate([[0.0], np.cumsum(returns)])
+    ends = np.arange(1, len(sums))
+    begins = np.maximum(ends - RECENT, 0)
+    means: NDArray[np.float64] = (sums[ends] - sums[begins]) / (ends - begins)
+    return means

@@ -1,15 +1,26 @@
 """Labels of policies, attacks, states and metrics: the only place that makes them from the fields of records."""
 
-import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from nrmap.maps.kinds import KINDS
 from nrmap.maps.null_networks import NULL_NETWORKS
 from nrmap.play.evaluation import WORST_CASE
 from nrmap.robustness.attacks import epsilon_text
 from nrmap.support.records import BASELINES, CONSTANT_ACTION, Record
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """The items by their key, keys in order."""
+    groups: dict[Any, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return {found: groups[found] for found in sorted(groups)}
 
 
 class _Style(NamedTuple):
@@ -31,7 +42,19 @@ _MORE_STYLES = (("#56B4E9", "v"), ("#E69F00", "P"), ("#000000", "X"), ("#7F7F7F"
 
 
 @dataclass(frozen=True)
-class PolicyName:
+class _Ranked:
+    """Sorted by `rank`."""
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        raise NotImplementedError
+
+    def __lt__(self, other: "_Ranked") -> bool:
+        return self.rank < other.rank
+
+
+@dataclass(frozen=True)
+class PolicyName(_Ranked):
     """The fields that tell policies apart, as in `Record`, and the labels made of them."""
 
     method: str
@@ -65,22 +88,13 @@ class PolicyName:
         return replace(self, seed=None, draw=None)
 
     @property
-    def number(self) -> int | None:
-        """The seed, or of a null network the number of its draw."""
-        return self.seed if self.draw is None else self.draw
-
-    def numbered(self, number: int | None) -> "PolicyName":
-        """The policy of this group with that seed or number of a draw."""
-        return replace(self, draw=number) if self.is_null_network else replace(self, seed=number)
-
-    @property
     def is_null_network(self) -> bool:
         """Whether the weights are random or shuffled."""
         return self.method in NULL_NETWORKS
 
     @property
     def rank(self) -> tuple[Any, ...]:
-        """Sorts policies: known methods in their order, others by name, baselines, null networks; seeds last."""
+        """Known methods in their order, others by name, baselines, null networks; seeds last."""
         known = list(_METHODS)
         place = len(known) + (self.method in BASELINES) + 2 * self.is_null_network
         words = (self.variant or "", self.protocol or "", self.source_method or "")
@@ -114,21 +128,21 @@ def name_of(record: Record) -> PolicyName:
     )  # fmt: skip
 
 
+def group_of(record: Record) -> PolicyName:
+    """The same without the seed or the number of the draw."""
+    return name_of(record).group
+
+
 def policies_of(records: Iterable[Record]) -> list[PolicyName]:
     """Every policy that was measured, in order, without the baselines."""
-    return sorted({name_of(record) for record in records if not record.is_baseline}, key=lambda name: name.rank)
-
-
-def policy_order(record: Record) -> tuple[Any, ...]:
-    """Sorts records by their policies."""
-    return name_of(record).rank
+    return sorted({name_of(record) for record in records if not record.is_baseline})
 
 
 def method_styles(names: Iterable[PolicyName]) -> dict[PolicyName, tuple[str, str]]:
     """Colour and marker of the group of every policy; a known method always has its own."""
     styles: dict[PolicyName, tuple[str, str]] = {}
     more = 0
-    for group in sorted({name.group for name in names}, key=lambda name: name.rank):
+    for group in sorted({name.group for name in names}):
         style = _METHODS.get(group.method)
         if style and (style.colour, style.marker) not in styles.values():
             styles[group] = style.colour, style.marker
@@ -138,7 +152,8 @@ def method_styles(names: Iterable[PolicyName]) -> dict[PolicyName, tuple[str, st
     return styles
 
 
-class Condition(NamedTuple):
+@dataclass(frozen=True)
+class Condition(_Ranked):
     """The attack on an episode, by the fields of `Record`."""
 
     attack: str
@@ -155,8 +170,8 @@ class Condition(NamedTuple):
         return name if self.attack_epsilon is None else f"{name}, {epsilon_text(self.attack_epsilon)}"
 
     @property
-    def rank(self) -> tuple[float, int, int, str]:
-        """Sorts conditions: by radius, then from clean over noise and longer attacks to the greedy worst case."""
+    def rank(self) -> tuple[Any, ...]:
+        """By radius, then from clean over noise and longer attacks to the greedy worst case."""
         order = ("clean", "noise", "fgsm", "pgd")
         place = order.index(self.attack) if self.attack in order else len(order)
         return self.attack_epsilon or 0.0, place, self.attack_steps or 0, self.attack
@@ -167,23 +182,31 @@ def condition_of(record: Record) -> Condition:
     return Condition(record.attack or "clean", record.attack_steps, record.attack_epsilon)
 
 
-class StatesName(NamedTuple):
-    """The fields of `Record` that name a set of states."""
+@dataclass(frozen=True)
+class StatesName(_Ranked):
+    """The fields of `Record` that name a set of states; none of whole episodes."""
 
-    states_from: str
+    states_from: str | None = None
     states_set: str | None = None
     protocol: str | None = None
+    num_states: int | None = None
 
     @property
     def short(self) -> str:
-        """`own`, `pool` or a file's name, in brackets the words that tell sets apart."""
-        return self._described(self.states_from, f"{self.states_set}")
+        """`own`, `pool` or a file's name, in brackets the words that tell sets apart; `whole episodes`."""
+        return self._described(self.states_from or "whole episodes", f"{self.states_set}")
 
     @property
     def label(self) -> str:
         """`own states`, `pooled states` or `states of FILE`, with the same words."""
         adjective = "pooled" if self.states_from == "pool" else self.states_from
-        return self._described(f"{adjective} states", f"states of {self.states_set}")
+        name = f"{adjective} states" if adjective else "all states of clean episodes"
+        return self._described(name, f"states of {self.states_set}")
+
+    @property
+    def title(self) -> str:
+        """`own states, N = 256`."""
+        return self.label if self.num_states is None else f"{self.label}, N = {self.num_states}"
 
     def _described(self, name: str, name_of_file: str) -> str:
         is_file = self.states_from == "file"
@@ -192,71 +215,72 @@ class StatesName(NamedTuple):
 
     @property
     def rank(self) -> tuple[Any, ...]:
-        """Sorts sets: own before pooled, files last."""
-        return {"own": 0, "pool": 1}.get(self.states_from, 2), self.states_set or "", self.protocol or ""
+        """Own states before a pool, files and whole episodes last; then by N."""
+        place = ("own", "pool", "file", None).index(self.states_from)
+        return place, self.states_set or "", self.protocol or "", self.num_states or 0
 
 
 def states_of(record: Record) -> StatesName:
     """The states that maps were made of; the protocol of their analysis is part of the name."""
-    return StatesName(record.states_from or "", record.states_set, record.protocol if record.states_from else None)
+    if record.states_from is None:
+        return StatesName()
+    return StatesName(record.states_from, record.states_set, record.protocol, record.num_states)
 
 
-@dataclass(frozen=True)
-class MetricName:
-    """A metric's short title, the same for LaTeX, the digits after the point in tables, and its meaning."""
+class MetricName(NamedTuple):
+    """A metric's short title, and the digits after the point in tables."""
 
     title: str
-    latex: str
     digits: int
+
+
+class Metric(NamedTuple):
+    """A metric of play, or with M in its title of any kind of map M; digits None are those of the kind."""
+
+    title: str
+    digits: int | None
     meaning: str
 
 
-_ENTROPY = "−Σ p log p in nats, p the softmax of @ over its pixels (UAI 2021, eq. 8)"
-_GRID = "Spectral energy of @ at the multiples of 1/8 cycle per pixel along both axes"
+_GRID = "Spectral energy of M at the multiples of 1/8 cycle per pixel along both axes"
 _GWC = (
     "GWC, the greedy worst case, takes the lowest-Q action that the bounds cannot rule out inside the ball: its flips "
     "bound those of any attack on the same states from above."
 )
-# Title, digits (None: those of the kind of map) and meaning; @ stands for the kind of map.
-_OF_MAPS: dict[str, tuple[str, int | None, str]] = {
-    "sparsity": ("S(@)", None, "‖M‖₁ / ‖M‖₂ of @ (eq. 9), from 1 for one pixel to √pixels for a flat map."),
-    "sparsity_difference": ("ΔS(@)", None, "S of @ of a method minus that of another; below 0 it is sparser."),
-    "effective_pixels": ("S²(@)", 0, "S² of @: the number of pixels of a flat map that is as sparse."),
-    "map_entropy": ("entropy(@)", 4, f"{_ENTROPY}; it changes with N and the scale of rewards."),
-    "relative_map_entropy": ("entropy(@/max)", 4, "The same of @ over its largest value."),
-    "grid_excess": ("grid(@)", 2, f"{_GRID}, over that of the neighbouring frequencies; 1 without a grid."),
-    "grid_p_value": ("p(@)", 3, "Fraction of random maps with the spectrum of @ but no grid that exceed its number."),
-    "grid_null_quantile": ("grid(@) null", 2, "Quantiles of the grid number over those random maps."),
-    "grid_crop_quantile": ("grid(@) crop", 2, "Quantiles of the grid number over random crops of @."),
-}  # fmt: skip
-_OTHERS: dict[str, tuple[str, int, str]] = {
-    "return_mean": ("return", 2, "Mean undiscounted, unclipped return of whole greedy episodes."),
-    "return_std": ("std", 2, "Standard deviation of the return over episodes (n − 1)."),
-    "return": ("return", 2, "Undiscounted, unclipped return of one greedy episode."),
-    "flip_rate": ("flips", 4, f"Fraction of states where the attack changes the greedy action. {_GWC}"),
-    "certified_rate": ("certified", 4, "Fraction of states with a proof that no point of the ball changes the action."),
-    "action_share": ("fraction", 4, "Fraction of the states in which the greedy policy takes the action."),
-    "q_gap_quantile": ("Q-gap", 4, "Quantile over states of Q(s, a*) − max over the other actions."),
-    "flip_pair_rate": ("flip pairs", 6, "Fraction of (state, pixel) pairs whose ablation changes the greedy action."),
-    "tie_pair_rate": ("tie pairs", 6, "Fraction of (state, pixel) pairs whose greedy action is left to rounding."),
+_METRICS = {
+    "sparsity": Metric("S(M)", None, "‖M‖₁ / ‖M‖₂ (eq. 9), from 1 for one pixel to √pixels for a flat map."),
+    "sparsity_difference": Metric("ΔS(M)", None, "S(M) of a method minus that of another; below 0 it is sparser."),
+    "effective_pixels": Metric("S²(M)", 0, "The number of pixels of a flat map that is as sparse."),
+    "map_entropy": Metric(
+        "entropy(M)", 4, "−Σ p log p in nats, p the softmax of M over its pixels (UAI 2021, eq. 8); it changes with N "
+        "and the scale of rewards.",
+    ),
+    "relative_map_entropy": Metric("entropy(M/max)", 4, "The same of M over its largest value."),
+    "grid_excess": Metric("grid(M)", 2, f"{_GRID}, over that of the neighbouring frequencies; 1 without a grid."),
+    "grid_p_value": Metric("p(M)", 3, "Fraction of random maps with the spectrum of M but no grid that exceed it."),
+    "grid_null_quantile": Metric("grid(M) null", 2, "Quantiles of the grid number over those random maps."),
+    "grid_crop_quantile": Metric("grid(M) crop", 2, "Quantiles of the grid number over random crops of M."),
+    "return_mean": Metric("return", 2, "Mean undiscounted, unclipped return of whole greedy episodes."),
+    "return_std": Metric("std", 2, "Standard deviation of the return over episodes (n − 1)."),
+    "return": Metric("return of one episode", 2, "Undiscounted, unclipped return of one greedy episode."),
+    "flip_rate": Metric("flips", 4, f"Fraction of states where the attack changes the greedy action. {_GWC}"),
+    "certified_rate": Metric("certified", 4, "Fraction of states with a proof that nothing in the ball flips them."),
+    "action_share": Metric("fraction", 4, "Fraction of the states in which the greedy policy takes the action."),
+    "q_gap_quantile": Metric("Q-gap", 4, "Quantile over states of Q(s, a*) − max over the other actions."),
+    "flip_pair_rate": Metric("flip pairs", 6, "Fraction of (state, pixel) pairs whose ablation flips the action."),
+    "tie_pair_rate": Metric("tie pairs", 6, "Fraction of (state, pixel) pairs whose action is left to rounding."),
 }  # fmt: skip
 
 
-def glossary(records: Iterable[Record]) -> dict[str, MetricName]:
-    """The names of all measured metrics that have a meaning, by the metric's key, kind by kind."""
-    measured = {(record.map_kind, record.metric): record.metric_key for record in records}
-    kinds = [(kind, metric) for kind in KINDS for metric in _OF_MAPS] + [(None, metric) for metric in _OTHERS]
-    return {measured[pair]: metric_name(pair[1], pair[0]) for pair in kinds if pair in measured}
+def glossary(records: Iterable[Record]) -> Mapping[str, Metric]:
+    """Every measured metric that has a meaning, by its key."""
+    measured = {record.metric for record in records}
+    return {key: metric for key, metric in _METRICS.items() if key in measured}
 
 
 def metric_name(metric: str, map_kind: str | None = None) -> MetricName:
     """The names of a metric; an unknown one is called by its own."""
-    if map_kind in KINDS and metric in _OF_MAPS:
-        title, digits, meaning = _OF_MAPS[metric]
-        kind = KINDS[map_kind]
-        meaning = meaning.replace("@", f"the {kind.title}" if kind.title.endswith(" map") else kind.title)
-        latex = re.sub(r"[a-z]{3,}", r"\\mathrm{\g<0>}", title).replace("Δ", r"\Delta ").replace("²", "^2")
-        digits = kind.digits if digits is None else digits
-        return MetricName(title.replace("@", kind.symbol), f"${latex.replace('@', kind.latex)}$", digits, meaning)
-    title, some_digits, meaning = _OTHERS.get(metric, (metric.replace("_", " "), 4, ""))
-    return MetricName(title, title, some_digits, meaning)
+    title, digits, _ = _METRICS.get(metric, Metric(metric.replace("_", " "), 4, ""))
+    kind = KINDS.get(map_kind or "")
+    own = kind.digits if kind else 0
+    return MetricName(title.replace("M", kind.symbol) if kind else title, own if digits is None else digits)

@@ -1,50 +1,37 @@
 """The page: one HTML file that holds its tables, pictures and texts."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markdown_it import MarkdownIt
+from markupsafe import Markup
 
 from analyze.report.appendix import provenance_table, settings_groups, value_groups
-from analyze.report.drawings import CHART_SIZE, CHARTS, GameSource
-from analyze.report.figure_files import Panel, Sheet
-from analyze.report.formats import Table, counted, to_csv, to_markdown
-from analyze.report.gallery import MapSet, colour_bars, map_groups, picture_of
+from analyze.report.formats import WRITERS, Table, counted, templates
 from analyze.report.inventory import inventory, inventory_table, missing
-from analyze.report.latex import to_latex
 from analyze.report.names import PolicyName, glossary, policies_of
-from analyze.report.notes import NOTHING, READING, deviations
-from analyze.report.results import Found
-from analyze.report.return_tables import action_table
+from analyze.report.results import Found, Part
+from analyze.report.sheets import Sheet, picture
 from analyze.report.summary import glance
-from analyze.report.tables import headline_temperature
 from nrmap.maps.kinds import KINDS
+from nrmap.support.errors import NrmapError
 
 TITLE = "Non-robust feature maps of deep reinforcement learning policies"
 IN_SIGHT = ("table1", "differences", "seed-differences", "returns")
-_SCREEN_DPI = 110
-TABLE_WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+DEVIATIONS_FILE = Path(__file__).parents[2] / "docs" / "deviations.md"
 
 
-@dataclass(frozen=True)
-class GamePart:
-    """The maps, charts and overlays of one game's section."""
+class Drawings(NamedTuple):
+    """The sheets of one part: maps, alone and over the game's screen, and charts."""
 
-    source: GameSource
-    sets: Sequence[MapSet]
-    charts: Mapping[str, Sequence[Panel]]
-    overlays: Sequence[Sheet]
-
-    @property
-    def title(self) -> str:
-        """`Freeway`, or `Freeway, reference policies`."""
-        return f"{self.source.game}, reference policies" if self.source.reference else self.source.game
+    part: Part
+    maps: Sequence[Sheet]
+    charts: Sequence[Sheet]
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """One section: its anchor and title, and the template in templates/ that shows `data`."""
 
     anchor: str
@@ -53,61 +40,62 @@ class Section:
     data: Any
 
 
-def build_page(found: Found, tables: Sequence[Table], parts: Sequence[GamePart], problems: Sequence[str]) -> str:
+def build_page(found: Found, tables: Sequence[Table], drawings: Sequence[Drawings], problems: Sequence[str]) -> str:
     """The whole page; equal input gives equal text. `problems` name the files that could not be used, and why."""
-    glances = {part.title: glance(part.source.records, part.source.differences) for part in parts}
-    provenance = provenance_table(found)
+    parts = [drawn.part for drawn in drawings]
+    glances = {part.title: glance(part.records, part.differences) for part in parts}
+    entries, provenance = inventory(found), provenance_table(found)
+    open_tables = [table for table in tables if table.name in IN_SIGHT]
+    folded_tables = [table for table in tables if table.name not in IN_SIGHT]
+    lists = {"What is missing": missing(found, entries), "What could not be used": problems}
     sections = [
         Section("glance", "At a glance", "glance.html", {title: texts for title, texts in glances.items() if texts}),
-        Section("results", "Tables", "tables.html", _tables(tables)),
-        *(Section(part.source.name, part.title, "game.html", _game(part)) for part in parts),
+        Section("maps", "Maps", "sheets.html", [(drawn.part, drawn.maps) for drawn in drawings]),
+        Section("results", "Tables", "tables.html", [open_tables, folded_tables] if tables else []),
+        Section("charts", "Charts", "sheets.html", [(drawn.part, drawn.charts) for drawn in drawings]),
         Section("settings", "Settings", "groups.html", settings_groups(found)),
         Section("values", "All values", "groups.html", value_groups(found)),
         Section("glossary", "Glossary", "glossary.html", _glossary(found)),
         Section("origin", "Provenance", "table.html", provenance if provenance.rows else None),
     ]
     if not found.records and not found.trainings:
-        sections = [Section("results", "Results", "nothing.html", NOTHING)]
-    sections.append(Section("deviations", "Deviations", "deviations.html", deviations()))
-    entries = inventory(found)
+        sections = [Section("results", "Results", "nothing.html", True)]
+    sections.append(Section("deviations", "Deviations", "text.html", _deviations()))
     if entries or problems:
-        lists = {"What is missing": missing(found, entries), "What could not be used": problems}
-        here = {"table": inventory_table(entries), "lists": lists}
-        sections.append(Section("here", "What is here", "here.html", here))
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            title=TITLE,
-            subtitle=_subtitle(found),
-            colour_bars=colour_bars(),
-            sections=[section for section in sections if section.data],
+        sections.append(
+            Section("here", "What is here", "here.html", {"table": inventory_table(entries), "lists": lists})
         )
-    )
+    environment = templates()
+    environment.filters |= {"downloads": _downloads, "picture": picture, "inline": _inline}
+    page = environment.get_template("page.html")
+    shown = [section for section in sections if section.data]
+    return page.render(title=TITLE, subtitle=_subtitle(found), sections=shown)
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("analyze.report"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["downloads"] = _downloads
-    return environment
+def _inline(text: str) -> Markup:
+    """Markdown within a line, in which HTML is text."""
+    return Markup(MarkdownIt("js-default").renderInline(text))
+
+
+def _deviations() -> Markup:
+    """docs/deviations.md without its title. Raises NrmapError outside a clone, which alone has that file."""
+    try:
+        text = DEVIATIONS_FILE.read_text(encoding="utf-8")
+    except OSError as error:
+        raise NrmapError(f"cannot read {DEVIATIONS_FILE}: {error.strerror}; the report needs a clone") from error
+    return Markup(MarkdownIt().render(text.partition("\n")[2]))
 
 
 def _downloads(table: Table) -> dict[str, str]:
     """The table as CSV, Markdown and LaTeX files: file name to data URI."""
     return {
         f"{table.name}.{ending}": f"data:text/plain;base64,{b64encode(write(table).encode()).decode()}"
-        for ending, write in TABLE_WRITERS.items()
+        for ending, write in WRITERS.items()
     }
 
 
 def _subtitle(found: Found) -> str:
-    trained = [record for record in found.records if record.policy_sha256 and not record.is_null_network]
+    trained = [record for record in found.records if record.policy_sha256 and record.is_trained]
     counts = (
         counted(len({record.policy_sha256 for record in trained}), "policy", "policies"),
         counted(len({record.game for record in trained}), "game"),
@@ -115,45 +103,6 @@ def _subtitle(found: Found) -> str:
         counted(len({record.seed for record in trained}), "seed"),
     )
     return f"KMAP, HMAP and their sparsity. Measured: {', '.join(counts)}."
-
-
-def _tables(tables: Sequence[Table]) -> dict[str, Any]:
-    """Table 1, differences and returns open, the others folded."""
-    if not tables:
-        return {}
-    return {
-        "open": [table for table in tables if table.name in IN_SIGHT],
-        "folded": [table for table in tables if table.name not in IN_SIGHT],
-        "reading": READING,
-    }
-
-
-def _game(part: GamePart) -> dict[str, Any]:
-    source = part.source
-    # Reference policies and others are in different sections, so their tables need different names.
-    actions = replace(action_table(source.records, source.game), name=f"actions-{source.name}")
-    return {
-        "maps": map_groups(part.sets, headline_temperature(source.records)),
-        "screens": [
-            {
-                "caption": sheet.caption,
-                "columns": sheet.columns,
-                "pictures": [
-                    panel and picture_of(panel, sheet.panel_size, "png", _SCREEN_DPI) for panel in sheet.panels
-                ],
-            }
-            for sheet in part.overlays
-        ],
-        "charts": [
-            {
-                "title": CHARTS[name].title,
-                "caption": CHARTS[name].caption,
-                "pictures": [picture_of(panel, CHART_SIZE, "svg") for panel in panels],
-                "table": actions if name == "actions" else None,
-            }
-            for name, panels in part.charts.items()
-        ],
-    }
 
 
 def _glossary(found: Found) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.report.load import read_maps, readable
-from analyze.report.names import PolicyName, name_of, states_of
+from analyze.report.names import PolicyName, group_of, grouped, name_of, states_of
 from analyze.report.results import Found, Result
 from nrmap.maps.differences import paired_differences, seed_difference
 from nrmap.maps.episode_maps import EpisodeMaps
@@ -32,10 +32,15 @@ def with_differences(found: Found) -> Found:
     problems: list[str] = []
     # A policy that was analysed twice is compared twice, with equal values.
     paired = {
-        (record.policy_sha256, record.compared_variant, record.metric_key, states_of(record), record.num_states,
-         record.temperature): record
+        (
+            record.policy_sha256,
+            record.compared_variant,
+            record.metric_key,
+            states_of(record),
+            record.temperature,
+        ): record
         for record in _paired(found, problems)
-    }  # fmt: skip
+    }
     return replace(
         found,
         differences=(*paired.values(), *_over_seeds(found)),
@@ -44,7 +49,7 @@ def with_differences(found: Found) -> Found:
 
 
 def _difference_factory(record: Record, base: PolicyName, **fields: Any) -> RecordFactory:
-    """Makes records of `one`'s policy and states, compared with `base`."""
+    """Makes records of the policy and states of `record`, compared with `base`."""
     names = ("game", "method", "seed", "variant", "policy_sha256", "states_from", "states_set", "protocol")
     shared = {name: getattr(record, name) for name in names}
     return partial(Record, **shared | {"compared_with": base.method, "compared_variant": base.variant} | fields)
@@ -53,7 +58,7 @@ def _difference_factory(record: Record, base: PolicyName, **fields: Any) -> Reco
 def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
     groups: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
     for result in found.results:
-        if result.maps is not None and result.is_of_maps and not result.first.is_null_network:
+        if result.maps is not None and result.is_of_maps and result.first.is_trained:
             groups[_shared(result, found)].append(result)
     for group in groups.values():
         bases, others = (
@@ -79,16 +84,9 @@ def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
 
 def _shared(result: Result, found: Found) -> tuple[Any, ...]:
     """The properties that two results must share to be compared."""
+    first, is_reference = result.first, result.policy_sha256 in found.reference
     ablation = json.dumps(result.protocol, sort_keys=True)
-    from_reference = result.policy_sha256 in found.reference
-    return (
-        result.first.game,
-        result.first.seed,
-        from_reference,
-        result.first.states_from,
-        result.states_sha256,
-        ablation,
-    )
+    return first.game, first.seed, is_reference, first.states_from, result.states_sha256, ablation
 
 
 def _players(states: RolloutStates, maps: EpisodeMaps) -> NDArray[np.int64]:
@@ -101,14 +99,13 @@ def _players(states: RolloutStates, maps: EpisodeMaps) -> NDArray[np.int64]:
 
 def _over_seeds(found: Found) -> Iterator[Record]:
     """The differences between the means over training seeds, on own states as well as on shared ones."""
-    groups: dict[tuple[Any, ...], dict[PolicyName, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[Any, list[Record]] = defaultdict(list)
     for record in found.records:
-        trained = record.seed is not None and not record.is_null_network
-        if record.metric == "sparsity" and trained and not record.is_part:
-            from_reference = record.policy_sha256 in found.reference
-            what = (record.game, from_reference, states_of(record), record.num_states)
-            groups[*what, record.temperature, record.map_kind][name_of(record).group].append(record)
-    for methods in groups.values():
+        if record.metric == "sparsity" and record.seed is not None and record.is_trained and not record.is_part:
+            shared = record.game, record.policy_sha256 in found.reference, states_of(record)
+            groups[*shared, record.temperature, record.map_kind].append(record)
+    for group in groups.values():
+        methods = grouped(group, group_of)
         others, bases = ([m for m in methods if (m.method == BASE) is wanted] for wanted in (False, True))
         for method, base in product(others, bases):
             first = min(methods[method], key=lambda record: record.seed or 0)

@@ -1,14 +1,14 @@
 """The contents of an outputs folder: trainings, results, and both together."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from analyze.report.names import PolicyName
 from nrmap.policies.policy import PolicyCard
-from nrmap.support.records import Record
+from nrmap.support.records import CONSTANT_ACTION, Record, select
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,80 @@ class Found:
     def games(self) -> list[str]:
         """All games, by name."""
         return sorted({training.game for training in self.trainings} | {record.game for record in self.records})
+
+    def parts(self) -> list["Part"]:
+        """Every game that has policies, in each the reference policies before those trained here."""
+        parts = [self._part(game, reference) for game in self.games for reference in (True, False)]
+        return [part for part in parts if part.trainings or any(result.first.is_trained for result in part.results)]
+
+    def _part(self, game: str, reference: bool) -> "Part":
+        """State-independent baselines go with both parts. A null network goes with the policies of its states."""
+
+        def belongs(sha256: str | None) -> bool:
+            return sha256 is None or (sha256 in self.reference) == reference
+
+        mapped = [result for result in self.results if result.is_of_maps and result.first.is_trained]
+        ours = {result.states_sha256 for result in mapped if belongs(result.policy_sha256)}
+        elsewhere = {result.states_sha256 for result in mapped} - ours
+        results = [
+            result
+            for result in self.results
+            if result.first.game == game
+            and (
+                result.states_sha256 not in elsewhere if result.first.is_null_network else belongs(result.policy_sha256)
+            )
+        ]
+        measured = {record for result in results for record in result.records}
+        return Part(
+            game,
+            reference,
+            [record for record in self.records if record in measured],
+            [training for training in self.trainings if (training.game, training.reference) == (game, reference)],
+            results,
+            [record for record in self.differences if record.game == game and belongs(record.policy_sha256)],
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """All results of one game's policies, either of the reference policies or of those trained here."""
+
+    game: str
+    reference: bool
+    records: Sequence[Record]
+    trainings: Sequence[Training]
+    results: Sequence[Result]
+    differences: Sequence[Record] = ()
+
+    @property
+    def name(self) -> str:
+        """For files and anchors: `Freeway`, `Freeway-reference`."""
+        return f"{self.game}-reference" if self.reference else self.game
+
+    @property
+    def title(self) -> str:
+        """`Freeway`, or `Freeway, reference policies`."""
+        return f"{self.game}, reference policies" if self.reference else self.game
+
+    @property
+    def trained(self) -> list[Record]:
+        """The records without null networks."""
+        return [record for record in self.records if not record.is_null_network]
+
+
+def of_most_episodes(records: Iterable[Record]) -> list[Record]:
+    """Of records that differ in their episodes only, the one over most episodes."""
+    best: dict[Record, Record] = {}
+    for record in sorted(records, key=lambda record: record.episodes or 0):
+        same = replace(record, value=0.0, low=None, high=None, interval=None, note=None, episodes=None, num_states=None)
+        best[same] = record
+    return list(best.values())
+
+
+def best_constant_action(records: Sequence[Record]) -> Record | None:
+    """The mean return of the constant action that returns most; None without any."""
+    constants = select(records, metric="return_mean", method=CONSTANT_ACTION)
+    return max(constants, key=lambda record: record.value or 0.0, default=None)
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -1,211 +1,188 @@
-"""Tables of maps: table 1 in the paper's shape, and every other measure.
-
-`reference` holds the hashes of the reference policies; their rows stand apart from those of
-policies trained here.
-"""
+"""Tables of maps: table 1 in the paper's shape, and every other measure; and all tables of the report."""
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 
 from analyze.report.formats import Cell, Column, Table, print_table
 from analyze.report.literature import paper_difference, paper_number
-from analyze.report.names import metric_name, name_of, states_of
-from analyze.report.return_tables import returns_table
-from analyze.report.row_builder import Head, Rows, cell_of, interval_notes, measured_column, number_head
+from analyze.report.names import group_of, metric_name, name_of, states_of
+from analyze.report.return_tables import action_table, q_gap_table, returns_table
+from analyze.report.rows import Entry, Head, cell_of, heads_of, interval_notes, measured_column, number_head, table_of
 from nrmap.maps.differences import DIFFERENCE
 from nrmap.maps.kinds import KINDS
-from nrmap.support.records import Record
+from nrmap.support.records import Record, select
 
-# A kind of map, None for a measure of no map, and a metric.
-_Column = tuple[str | None, str]
-_MEASURES = ("effective_pixels", "map_entropy", "relative_map_entropy")
 _GRID = {"grid_excess": "grid", "grid_p_value": "p", "grid_null_quantile": "no grid", "grid_crop_quantile": "crops"}
-_GRID_NOTE = (
-    "About 1 without a grid. p: the fraction of random maps with the map's spectrum but without the grid whose number "
-    "is as large. For these maps (“no grid”) and for crops at random places the value is the median, and square "
-    "brackets hold the 5% and 95% quantiles."
-)
-SPARSITY_TITLE, MEASURES_TITLE = "Sparsity of all kinds of maps", "Effective pixels and entropy of all kinds of maps"
+_SPARSITY = ("sparsity", "flip_pair_rate", "tie_pair_rate")
+_AT_ZERO = "A difference printed as zero is 0 to the digits shown."
 
 
-def table1(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
-    """Table 1 of the paper for every game, seed and set of states: S(K) and S(H) of every method."""
-    title = "Sparsity S = ‖M‖₁ / ‖M‖₂ of KMAP and HMAP (table 1 of the paper)"
-    return _paper_table(records, "sparsity", "table1", title, SPARSITY_TITLE, reference)
+@dataclass(frozen=True)
+class _MapTable:
+    """A table of `metrics`, a row for each policy, set of states and temperature.
 
-
-def entropy_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
-    """Table 2 of the UAI 2021 paper in the same shape: the entropy of KMAP and HMAP."""
-    title = "Entropy of KMAP and HMAP (table 2 of UAI 2021)"
-    return _paper_table(records, "map_entropy", "table2", title, MEASURES_TITLE, reference)
-
-
-def _paper_table(
-    records: Sequence[Record], metric: str, name: str, title: str, table_of_all: str, reference: Collection[str]
-) -> Table:
-    """Rows: games × states × N × seeds. Columns: each kind of map of each method, the paper's number beside it.
-
-    HMAP is taken at the headline temperature of its game; a note says where other temperatures are.
+    `by_method` is the shape of the paper's tables instead: the kinds that the paper has, at the headline temperature
+    of each game, with a column for each method; `more` is the title of the table with other temperatures.
     """
-    paper_kinds = [kind.name for kind in KINDS.values() if kind.paper_figure]
-    measured = [r for r in _of_maps(records) if r.metric == metric and r.map_kind in paper_kinds]
-    measured = [record for record in measured if not record.is_null_network]
-    games = {record.game for record in measured}
-    headline = {game: headline_temperature([r for r in records if r.game == game]) for game in games}
-    chosen = [record for record in measured if record.temperature in (None, headline[record.game])]
-    others = {r.temperature for r in measured if r.temperature is not None} - set(headline.values())
-    columns: list[Column] = []
-    rows = Rows(reference, "game", "policies", "states", "N", "T")
-    for kind in paper_kinds:
-        heading = metric_name(metric, kind)
-        of_kind = [record for record in chosen if record.map_kind == kind]
-        for method in sorted({name_of(record).group for record in of_kind}, key=lambda name: name.rank):
-            mine = [record for record in of_kind if name_of(record).group == method]
-            key = f"{kind}_{metric} {' '.join(filter(None, (method.method, method.variant)))}"
-            column = measured_column(metric, key, method.title, map_kind=kind, group=heading.title)
-            paper = Column(f"{key} paper", "paper", heading.title, latex_group=heading.latex, digits=0)
-            columns += [column, paper] if any(_paper_cell(record).value for record in mine) else [column]
-            for record in mine:
-                temperature = number_head(headline[record.game])
-                rows.add(record, column.key, cell_of(record), T=temperature)
-                rows.add(record, paper.key, _paper_cell(record), T=temperature)
-    elsewhere = f"Maps at T = {', '.join(f'{t:g}' for t in sorted(others))}: see “{table_of_all}”."
-    return rows.table(name, title, columns, [*interval_notes(chosen), *([elsewhere] if others else [])])
+
+    title: str
+    metrics: Sequence[str]
+    shows: Callable[[Record], bool] = lambda record: True
+    note: str | None = None
+    by_method: bool = False
+    more: str = ""
 
 
-def sparsity_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
-    """S of every kind of map, a row for each policy, set of states and temperature."""
-    trained = [record for record in records if not record.is_null_network]
-    return _map_table(trained, _sparsities(), "sparsity", SPARSITY_TITLE, reference)
+MAP_TABLES = {
+    "table1": _MapTable(
+        "Sparsity S = ‖M‖₁ / ‖M‖₂ of KMAP and HMAP (table 1 of the paper)", ["sparsity"],
+        lambda record: record.is_trained, by_method=True, more="Sparsity of all kinds of maps",
+    ),
+    "differences": _MapTable(
+        "Differences in sparsity between two methods on the same states, seed by seed; below 0 the first is sparser",
+        [DIFFERENCE], lambda record: record.seed is not None, _AT_ZERO,
+    ),
+    "seed-differences": _MapTable(
+        "Differences in sparsity between the means of two methods over training seeds; below 0 the first is sparser",
+        [DIFFERENCE], lambda record: record.seed is None, _AT_ZERO,
+    ),
+    "sparsity": _MapTable("Sparsity of all kinds of maps", _SPARSITY, lambda record: not record.is_null_network),
+    "controls": _MapTable("Sparsity of the maps of agents and of null networks on the same states", _SPARSITY),
+    "grid": _MapTable(
+        "The grid: spectral energy at multiples of 1/8 cycle per pixel, over that of the neighbouring frequencies",
+        list(_GRID), lambda record: record.direction is None,
+        "About 1 without a grid. p: the fraction of random maps with the map's spectrum but without the grid whose "
+        "number is as large. For these maps (“no grid”) and for crops at random places the value is the median, and "
+        "square brackets hold the 5% and 95% quantiles.",
+    ),
+    "table2": _MapTable(
+        "Entropy of KMAP and HMAP (table 2 of UAI 2021)", ["map_entropy"],
+        lambda record: record.is_trained, by_method=True, more="Effective pixels and entropy of all kinds of maps",
+    ),
+    "measures": _MapTable(
+        "Effective pixels and entropy of all kinds of maps",
+        ("effective_pixels", "map_entropy", "relative_map_entropy"),
+    ),
+}  # fmt: skip
 
 
-def _sparsities() -> list[_Column]:
-    return [*_of_all_kinds("sparsity"), (None, "flip_pair_rate"), (None, "tie_pair_rate")]
-
-
-def _of_all_kinds(*metrics: str) -> list[_Column]:
-    return [(kind, metric) for metric in metrics for kind in KINDS]
-
-
-def control_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
-    """The same for null networks and the agents mapped on the same states; draws take the place of seeds."""
-    there = {_states_of(record) for record in records if record.is_null_network}
-    beside = [record for record in records if _states_of(record) in there]
-    title = "All kinds of agents beside null networks: sparsity of their maps on the same states"
-    return _map_table(beside, _sparsities(), "controls", title, reference)
-
-
-def measure_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
-    """Effective pixels and entropies of every kind of map, in the same rows."""
-    return _map_table(records, _of_all_kinds(*_MEASURES), "measures", MEASURES_TITLE, reference)
-
-
-def difference_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
-    """S of a method minus S of another on the same states, a row for each training seed."""
-    title = "Differences in sparsity between two methods on the same states, seed by seed; below 0 the first is sparser"
-    paired = [record for record in records if record.seed is not None]
-    return _map_table(paired, _of_all_kinds(DIFFERENCE), "differences", title, reference)
-
-
-def seed_difference_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
-    """Differences between method means across seeds."""
-    title = "Differences in sparsity between the means of two methods over training seeds; below 0 the first is sparser"
-    of_means = [record for record in records if record.seed is None]
-    return _map_table(of_means, _of_all_kinds(DIFFERENCE), "seed-differences", title, reference)
-
-
-def grid_table(records: Sequence[Record], *, reference: Collection[str] = ()) -> Table:
-    """The grid of period 8 in every kind of map, of agents and null networks: number, p value, null values."""
-    chosen = [record for record in records if record.metric in _GRID and record.direction is None]
-    there = {(record.map_kind, record.metric) for record in chosen}
-    columns = [
-        measured_column(metric, f"{kind}_{metric}", title, map_kind=kind, group=metric_name("grid_excess", kind).title)
-        for kind in KINDS
-        for metric, title in _GRID.items()
-        if (kind, metric) in there
-    ]
-    lists: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    for record in chosen:
-        lists[*_maps_of(record), record.temperature, record.metric_key].append(record)
-    cells = []
-    for first, *more in lists.values():
-        quantiles = sorted(record.value for record in (first, *more) if record.value is not None)
-        cells.append((first, Cell(quantiles[1], quantiles[0], quantiles[2]) if more else cell_of(first)))
-    title = "The grid: spectral energy at multiples of 1/8 cycle per pixel, over that of the neighbouring frequencies"
-    notes = (_GRID_NOTE, *interval_notes(record for record in chosen if not record.is_part))
-    return _rows_of_maps(cells, reference).table("grid", title, columns, notes)
-
-
-def _map_table(
-    records: Sequence[Record], columns: Sequence[_Column], name: str, title: str, reference: Collection[str]
-) -> Table:
-    chosen = [record for record in _of_maps(records) if (record.map_kind, record.metric) in columns]
-    shown: list[Column] = []
-    for kind, metric in columns:
-        mine = [record for record in chosen if (record.map_kind, record.metric) == (kind, metric)]
-        if mine:
-            heading, key = metric_name(metric, kind), mine[0].metric_key
-            shown.append(measured_column(metric, key, map_kind=kind))
-            if any(_paper_cell(record).value is not None for record in mine):
-                title_of_paper = f"{heading.title} paper"
-                shown.append(Column(f"{key} paper", title_of_paper, latex=f"{heading.latex} paper", digits=0))
-    rows = _rows_of_maps([(record, cell_of(record)) for record in chosen], reference)
-    rounded = ["A difference printed as zero is 0 to the digits shown."] if columns[0][1] == DIFFERENCE else []
-    return rows.table(name, title, shown, [*interval_notes(chosen), *rounded])
-
-
-def _rows_of_maps(cells: Sequence[tuple[Record, Cell]], reference: Collection[str]) -> Rows:
-    """A row for each policy, set of states and T; values that do not depend on T stand in the row of every T.
-
-    Differences also have a column for the other method.
-    """
-    against = any(record.compared_with for record, _ in cells)
-    temperatures: dict[tuple[Any, ...], set[float | None]] = defaultdict(set)
-    for record, _ in cells:
-        temperatures[_maps_of(record)].add(record.temperature)
-    rows = Rows(reference, "game", "states", "N", "T", "policies", "method", *(["against"] if against else []))
-    for record, cell in cells:
-        over_seeds = {"seed": Head(("seed", math.inf), "all")} if against and record.seed is None else {}
-        own = {record.temperature} if record.temperature is not None else temperatures[_maps_of(record)] - {None}
-        for temperature in own or {None}:
-            heads = {"T": number_head(temperature), **over_seeds}
-            rows.add(record, record.metric_key, cell, **heads)
-            rows.add(record, f"{record.metric_key} paper", _paper_cell(record), **heads)
-    return rows
+def all_tables(
+    records: Sequence[Record], differences: Sequence[Record], reference: Collection[str] = ()
+) -> list[Table]:
+    """The tables over all games in the order of the page, except for empty tables."""
+    tables = [map_table(name, [*records, *differences], reference) for name in MAP_TABLES]
+    tables[3:3] = [returns_table(records, reference)]
+    tables.append(q_gap_table(records, reference))
+    tables += [action_table(records, game, reference) for game in sorted({record.game for record in records})]
+    return [table for table in tables if table.rows]
 
 
 def print_records(records: Sequence[Record], console: Console | None = None) -> None:
     """Print the returns, the sparsities, the null networks and the grid."""
-    for build in (returns_table, sparsity_table, control_table, grid_table):
-        table = build(records)
+    for table in (returns_table(records), *(map_table(name, records) for name in ("sparsity", "controls", "grid"))):
         if table.rows:
             print_table(table, console)
 
 
-def headline_temperature(records: Iterable[Record]) -> float | None:
-    """The temperature of most maps of one game, of equals the one nearest to 1; None without any."""
-    counts = Counter(r.temperature for r in _of_maps(records) if r.metric == "sparsity" and r.temperature is not None)
-    return max(counts, key=lambda t: (counts[t], -abs(math.log(t)), t), default=None)
+def map_table(name: str, records: Sequence[Record], reference: Collection[str] = ()) -> Table:
+    """The table `name` of `MAP_TABLES`; the rows of policies whose hashes are in `reference` stand apart.
+
+    Values that do not depend on T stand in the row of every T. Differences also have a column for the other method,
+    and the agents beside null networks are those on the same states.
+    """
+    spec = MAP_TABLES[name]
+    of_maps = [record for record in records if record.states_from is not None and not record.prefix]
+    with_null = {(record.game, states_of(record)) for record in of_maps if record.is_null_network}
+    chosen = [
+        record
+        for record in of_maps
+        if record.metric in spec.metrics
+        and spec.shows(record)
+        and (name != "controls" or (record.game, states_of(record)) in with_null)
+    ]
+    notes = [*filter(None, [spec.note]), *interval_notes(chosen)]
+    headline = {game: headline_temperature(select(records, game=game)) for game in {r.game for r in chosen}}
+    if spec.by_method:
+        paper = [record for record in chosen if KINDS[record.map_kind or ""].paper_figure]
+        chosen = [record for record in paper if record.temperature in (None, headline[record.game])]
+        others = {r.temperature for r in paper if r.temperature is not None} - set(headline.values())
+        notes = [*interval_notes(chosen)]
+        if others:
+            notes.append(f"Maps at T = {', '.join(f'{t:g}' for t in sorted(others))}: see “{spec.more}”.")
+    temperatures: dict[Any, set[float | None]] = defaultdict(set)
+    for record in chosen:
+        temperatures[_maps_of(record)].add(record.temperature)
+    entries = []
+    for record, cell in _cells(chosen):
+        column = _method_column(record) if spec.by_method else _metric_column(record)
+        kind = [None, *KINDS].index(record.map_kind) or len(KINDS) + 1
+        places = [spec.metrics.index(record.metric), kind][:: -1 if name == "grid" else 1]
+        place = (kind, group_of(record).rank) if spec.by_method else tuple(places)
+        rows_at: set[float | None] = temperatures[_maps_of(record)] - {None} or {None}
+        if spec.by_method or record.temperature is not None:
+            rows_at = {headline[record.game] if spec.by_method else record.temperature}
+        of_means = {"seed": Head(("seed", math.inf), "all")} if record.compared_with and record.seed is None else {}
+        for temperature in rows_at:
+            heads = heads_of(record, reference, T=number_head(temperature), **of_means)
+            entries.append(Entry(heads, (*place, 0), column, cell))
+            printed = _printed(record)
+            if printed is not None:
+                entries.append(Entry(heads, (*place, 1), _paper_column(column), Cell(printed)))
+    against = ["against"] if any(record.compared_with for record in chosen) else []
+    index = ["game", "states", "N", "T", "policies", "method", *against]
+    if spec.by_method:
+        index = ["game", "policies", "states", "N", "T"]
+    return table_of(name, spec.title, index, entries, notes)
 
 
-def _of_maps(records: Iterable[Record]) -> list[Record]:
-    return [record for record in records if record.states_from is not None and not record.is_part]
+def _cells(records: Iterable[Record]) -> list[tuple[Record, Cell]]:
+    """The cell of each record; three quantiles of one metric share a cell, with the median as its value."""
+    quantiles: dict[Any, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.quantile is not None:
+            quantiles[record.policy_sha256, _maps_of(record), record.temperature, record.metric_key].append(record)
+    cells = [(record, cell_of(record)) for record in records if record.quantile is None]
+    for same in quantiles.values():
+        low, middle, high = sorted(record.value or 0.0 for record in same)
+        cells.append((same[0], Cell(middle, low, high)))
+    return cells
 
 
-def _states_of(record: Record) -> tuple[Any, ...]:
-    return record.game, states_of(record), record.num_states
+def _metric_column(record: Record) -> Column:
+    group = metric_name("grid_excess", record.map_kind).title if record.metric in _GRID else ""
+    title = _GRID.get(record.metric, "")
+    return measured_column(record.metric, record.metric_key, title, map_kind=record.map_kind, group=group)
+
+
+def _method_column(record: Record) -> Column:
+    group, name = group_of(record), metric_name(record.metric, record.map_kind)
+    key = " ".join(filter(None, (record.metric_key, group.method, group.variant)))
+    return measured_column(record.metric, key, group.title, map_kind=record.map_kind, group=name.title)
+
+
+def _paper_column(beside: Column) -> Column:
+    title = "paper" if beside.group else f"{beside.title} paper"
+    return Column(f"{beside.key} paper", title, beside.group, digits=0)
+
+
+def _printed(record: Record) -> str | None:
+    """The paper's number for a record; None where it printed none."""
+    if record.compared_with is not None:
+        return paper_difference(record.game, record.method, record.compared_with, "sparsity", record.map_kind)
+    published = paper_number(record.game, record.method, record.metric, record.map_kind)
+    return published.printed if published else None
 
 
 def _maps_of(record: Record) -> tuple[Any, ...]:
-    return record.policy_sha256, name_of(record), *_states_of(record)
+    return record.policy_sha256, record.game, name_of(record), states_of(record)
 
 
-def _paper_cell(record: Record) -> Cell:
-    if record.compared_with is not None:
-        return Cell(paper_difference(record.game, record.method, record.compared_with, "sparsity", record.map_kind))
-    published = paper_number(record.game, record.method, record.metric, record.map_kind)
-    return Cell(published.printed if published else None)
+def headline_temperature(records: Iterable[Record]) -> float | None:
+    """The temperature of most maps of one game, of equals the one nearest to 1; None without any."""
+    counts = Counter(r.temperature for r in records if r.metric == "sparsity" and r.temperature and not r.is_part)
+    return max(counts, key=lambda t: (counts[t], -abs(math.log(t or 1)), t), default=None)

@@ -137,7 +137,6 @@ class MapKind:
 
     name: str  # in files, records and W&B
     symbol: str
-    latex: str
     title: str  # within a sentence
     meaning: str
     why_zero: str  # the meaning of a map of zeros
@@ -166,7 +165,6 @@ KINDS: dict[str, MapKind] = {
         MapKind(
             name="kmap",
             symbol="K",
-            latex=r"\mathcal{K}",
             title="KMAP",
             meaning="Sum over states of the drop in Q from the greedy action to that without the pixel (eq. 4).",
             why_zero="no pixel flips an action to one of lower Q",
@@ -179,7 +177,6 @@ KINDS: dict[str, MapKind] = {
         MapKind(
             name="hmap",
             symbol="H",
-            latex=r"\mathcal{H}",
             title="HMAP",
             meaning="Sum over states of the cross-entropy of the policies with and without the pixel (eq. 5).",
             why_zero="the policy is deterministic at this temperature and no pixel changes it",
@@ -193,10 +190,9 @@ KINDS: dict[str, MapKind] = {
         MapKind(
             name="kl",
             symbol="KL",
-            latex=r"\mathrm{KL}",
             title="KL map",
             meaning="Sum over states of the KL divergence between the policies with and without the pixel: HMAP minus "
-            "the policy's own entropy.",
+            "the policy's own entropy, so the same picture from 0 on.",
             why_zero="no pixel changes the policy",
             unit="nats, sum over states",
             colours="viridis",
@@ -207,7 +203,6 @@ KINDS: dict[str, MapKind] = {
         MapKind(
             name="margin_drop",
             symbol="Δm",
-            latex=r"\Delta m",
             title="margin-drop map",
             meaning="Sum over states of the drop in the lead of the greedy action over the best other one; negative "
             "where the lead grows.",
@@ -221,7 +216,6 @@ KINDS: dict[str, MapKind] = {
         MapKind(
             name="flip_map",
             symbol="F",
-            latex=r"\mathcal{F}",
             title="flip map",
             meaning="Number of states whose greedy action changes without the pixel: how often it decides, where K "
             "says how dearly.",

@@ -81,6 +81,11 @@ class Record:
         return self.method in BASELINES
 
     @property
+    def is_trained(self) -> bool:
+        """Whether a trained policy was measured: no null network, no baseline."""
+        return not (self.is_null_network or self.is_baseline)
+
+    @property
     def is_part(self) -> bool:
         """Whether the value is one of several of its metric: of an episode, action, quantile, direction or prefix."""
         parts = (self.episode, self.action, self.quantile, self.direction)

@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from analyze.report.figure_files import Panel
+from analyze.report.sheets import Panel
 
 
 def drawn(panel: Panel):

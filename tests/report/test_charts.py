@@ -6,25 +6,17 @@ from functools import partial
 import numpy as np
 from axes_drawn import drawn, lines_of
 
-from analyze.report.charts import (
-    Series,
-    draw_fractions,
-    draw_lines,
-)
+from analyze.report.chart_sheets import chart_sheets
+from analyze.report.charts import Series, draw_fractions, draw_lines
 from analyze.report.learning_curves import curve_panels
-from analyze.report.panels import (
-    action_panels,
-    certified_panels,
-    gap_panels,
-    grid_panels,
-    null_network_panels,
-    return_panels,
-    size_panels,
-    sparsity_panels,
-    temperature_panels,
-)  # fmt: skip
-from analyze.report.results import Training
+from analyze.report.results import Part, Training
 from nrmap.support.records import Record
+
+
+def panels_of(name: str, records: list[Record]):
+    """The panels of one kind of chart; none without data."""
+    sheets = {sheet.name: sheet.panels for sheet in chart_sheets(Part("Freeway", False, records, [], []))}
+    return sheets.get(f"{name}-Freeway", ())
 
 
 def test_lines_are_the_series_and_their_bands_the_intervals(ax):
@@ -34,7 +26,7 @@ def test_lines_are_the_series_and_their_bands_the_intervals(ax):
         Series("SA-DDQN", x, [2.0, np.nan, 4.0], "red", "o"),
         Series("DDQN", x, [5.0, 6.0, 7.0], "blue", "s"),
     ]
-    draw_lines(ax, series, x_label="N, number of states", y_label="S", log_x=True)
+    draw_lines(ax, series, title="t", x_label="N, number of states", y_label="S", log_x=True)
     drawn = lines_of(ax)
     np.testing.assert_array_equal(drawn[0], [x, y])
     np.testing.assert_array_equal(drawn[2], [x, [5, 6, 7]])
@@ -48,7 +40,11 @@ def test_lines_are_the_series_and_their_bands_the_intervals(ax):
 
 def test_shares_are_written_in_per_cent(ax):
     draw_fractions(
-        ax, [[0.75, 0.25, 0.0], [0.0004, 0.9996, np.nan]], row_labels=["A", "B"], column_labels=["x", "y", "z"]
+        ax,
+        [[0.75, 0.25, 0.0], [0.0004, 0.9996, np.nan]],
+        title="t",
+        row_labels=["A", "B"],
+        column_labels=["x", "y", "z"],
     )
     assert [text.get_text() for text in ax.texts] == ["75.0", "25.0", "0", "<0.1", "100.0"]
 
@@ -67,7 +63,7 @@ def map_records(method: str = "ddqn", seed: int = 0) -> list[Record]:
 
 
 def test_sparsity_against_n_and_t_is_that_of_the_records():
-    (against_n,), (against_t,) = size_panels(map_records()), temperature_panels(map_records())
+    (against_n,), (against_t,) = panels_of("size", map_records()), panels_of("temperature", map_records())
     np.testing.assert_array_equal(lines_of(drawn(against_n))[0], [[16, 64, 256], [10, 20, 40]])
     np.testing.assert_array_equal(lines_of(drawn(against_t))[0], [[0.1, 1.0], [60, 83]])
     assert "from 10 to 40" in against_n.alt
@@ -75,7 +71,7 @@ def test_sparsity_against_n_and_t_is_that_of_the_records():
 
 def test_the_sparsity_chart_marks_the_papers_numbers():
     records = [*map_records(), *map_records("sa_ddqn"), *map_records("sa_ddqn", 1)]
-    panel = sparsity_panels(records)[0]
+    panel = panels_of("sparsity", records)[0]
     ax = drawn(panel)
     marks = {line.get_label(): line.get_xdata()[0] for line in ax.get_lines() if line.get_label().startswith("paper")}
     assert marks == {"paper, vanilla": 53.7272, "paper, adversarial": 20.4641}
@@ -101,7 +97,7 @@ def test_null_networks_share_a_row_for_all_seeds_with_a_dot_for_every_draw():
     ]
     grids = [of("random", "ddqn", 0, None, "grid_excess"), replace(map_records()[2], metric="grid_excess", value=1.5)]
     elsewhere = replace(null_networks[0], states_from="pool")
-    panel, *_ = null_network_panels([*map_records(), *null_networks, elsewhere])
+    panel, *_ = panels_of("controls", [*map_records(), *null_networks, elsewhere])
     ax = drawn(panel)
     labels = ["DDQN seed 0", "random weights", "shuffled DDQN", "shuffled SA-DDQN"]
     assert [label.get_text() for label in ax.get_yticklabels()] == labels
@@ -109,11 +105,11 @@ def test_null_networks_share_a_row_for_all_seeds_with_a_dot_for_every_draw():
     assert [line.get_xdata()[0] for line in ax.get_lines() if len(line.get_xdata()) == 1] == [40, 61, 50.5, 40]
     strokes = [line for line in ax.get_lines() if line.get_marker() == "|"]
     assert all(stroke.get_markeredgecolor() != "white" for stroke in strokes), "a stroke has no face to be seen"
-    (grid,) = grid_panels([*map_records(), *grids])
+    (grid,) = panels_of("grid", [*map_records(), *grids])
     ax = drawn(grid)
     assert [text.get_text() for text in ax.texts] == ["undefined"]
     assert [line.get_xdata()[0] for line in ax.get_lines() if line.get_label() == "no grid"] == [1.0]
-    assert null_network_panels(map_records()) == grid_panels(map_records()) == []
+    assert panels_of("controls", map_records()) == panels_of("grid", map_records()) == ()
 
 
 def play_records() -> list[Record]:
@@ -136,35 +132,35 @@ def play_records() -> list[Record]:
 
 def test_returns_have_a_panel_for_each_attack_with_the_baselines_in_the_first():
     shorter = replace(play_records()[2], value=9.0, episodes=1)
-    clean, attacked = return_panels([*play_records(), shorter])
+    clean, attacked = panels_of("returns", [*play_records(), shorter])
     ax = drawn(clean)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["DDQN seed 0", "always UP"]
     np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], [30, 32])
     assert 21.0 in [line.get_xdata()[0] for line in ax.get_lines() if line.get_label().startswith("best constant")]
     ax = drawn(attacked)
     assert ax.get_title() == "Returns: PGD-10, ε = 1/255"
+    assert ax.get_xlim() == drawn(clean).get_xlim(), "panels are compared with each other"
     np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], [4])
 
 
 def test_actions_and_gaps_are_those_of_the_records():
-    (panel,) = action_panels(play_records())
+    (panel,) = panels_of("actions", play_records())
     np.testing.assert_array_equal(drawn(panel).get_images()[0].get_array(), [[0.75, 0.25]])
     assert "UP 75.0%" in panel.alt
-    (panel,) = gap_panels(play_records())
+    (panel,) = panels_of("gaps", play_records())
     ax = drawn(panel)
     assert [line.get_xdata().tolist() for line in ax.get_lines()] == [[1, 99], [25, 75], [50]]
     assert ax.get_xscale() == "log"
-    assert "Medians: DDQN seed 0 50" in panel.alt
+    assert panel.alt == "Medians of the Q-gap: all states of clean episodes. DDQN seed 0 50."
     rate = partial(Record, "Freeway", "ddqn", 0, "certified_rate", attack="clean", episodes=20)
-    first, second = certified_panels([rate(0.5, attack_epsilon=3 / 255), rate(0.97, attack_epsilon=1 / 255)])
-    assert [drawn(panel).get_lines()[0].get_xdata()[0] for panel in (first, second)] == [0.97, 0.5]
-    panels = (action_panels, certified_panels, gap_panels, return_panels, size_panels, sparsity_panels)
-    assert all(function([]) == [] for function in panels)
+    rates = panels_of("certified", [rate(0.5, attack_epsilon=3 / 255), rate(0.97, attack_epsilon=1 / 255)])
+    assert [drawn(panel).get_lines()[0].get_xdata()[0] for panel in rates] == [0.97, 0.5]
+    assert chart_sheets(Part("Freeway", False, [], [], [])) == []
 
 
 def test_legends_cover_no_data_and_values_that_agree_to_a_millionth_look_equal(ax):
     lines = [Series("A", [1, 2], [84 - 4e-8, 84.0], "red"), Series("B", [1, 2], [84.0, 84.0], "blue")]
-    draw_lines(ax, lines, x_label="x", y_label="S")
+    draw_lines(ax, lines, title="t", x_label="x", y_label="S")
     ax.figure.draw_without_rendering()
     assert ax.get_legend().get_window_extent().y1 < ax.get_window_extent().y0
     low, high = ax.get_ylim()

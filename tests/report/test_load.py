@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 from toy_policies import FREEWAY, toy_policy
 
 from analyze.report import build
-from analyze.report.drawings import game_sources, map_sets
 from analyze.report.inventory import inventory, missing
 from analyze.report.load import find
+from analyze.report.map_sheets import map_sets
+from analyze.report.tables import all_tables
 from analyze.settings import AnalysisSettings, MapSettings, Resources, StatesSettings
 from analyze.study import Study, ensure_baselines, ensure_evaluation
 from conf.choices import read_option
@@ -33,13 +34,20 @@ from nrmap.support.identity import VERSIONS
 from nrmap.support.layout import Layout
 
 
-def commands_of(texts):
-    """The commands in `texts`: the name of the composition and its configuration."""
-    for text in texts:
-        python, m, module, *options = shlex.split(text.split("`")[1])
+def commands_of(line):
+    """The commands in a line on missing results: for every job the name of the composition and its configuration."""
+    for command in line.split("`")[1::2]:
+        python, m, module, *options = shlex.split(command)
         assert (python, m) == ("python", "-m")
+        policies = [""]
+        if options[0] == "-m":
+            (swept,) = [option for option in options if option.startswith("policy=")]
+            options = [option for option in options[1:] if option != swept]
+            policies = [f"policy={path}" for path in swept.removeprefix("policy=").split(",")]
         with initialize_config_module("conf", version_base="1.3"):
-            yield module, OmegaConf.to_container(compose(module, options), resolve=True)
+            for policy in policies:
+                composed = compose(module, [*options, *filter(None, [policy])])
+                yield module, OmegaConf.to_container(composed, resolve=True)
 
 
 SMOKE = ["env=Pong", "env.width=42", "env.height=42", "scale=smoke", "scale.steps=960"]
@@ -54,9 +62,9 @@ def test_commands_for_unfinished_and_missing_trainings_have_the_options_of_those
     path.unlink()
     found = find(tmp_path)
     unfinished, vanilla = missing(found, inventory(found))
-    assert "Pong, SA-DDQN (adversarial), seed 4: training is not finished" in unfinished
-    assert "Pong: no DDQN (vanilla) of seed 4" in vanilla
-    (first, again), (second, parent) = commands_of([unfinished, vanilla])
+    assert unfinished.startswith("Pong, trainings that are not finished: SA-DDQN seed 4. ")
+    assert vanilla.startswith("Pong, not trained: DDQN seed 4. ")
+    ((first, again),), ((second, parent),) = commands_of(unfinished), commands_of(vanilla)
     assert (first, second, again["outputs"]) == ("train", "train", str(tmp_path))
     assert train_settings(again) == settings
     assert train_settings(parent) == settings.parent
@@ -71,15 +79,20 @@ def test_commands_for_missing_results_analyse_the_files_that_are_there(tmp_path,
     path = write_training(layout, tiny_settings(method="sa_ddqn", seed=0))
     write_json(path.with_name("options.json"), [*SMOKE, "method=sa_ddqn"])
     found = find(Path("outputs"))
-    reference, *_, shared, own, trained, baselines = missing(found, inventory(found))
-    assert "no returns and maps on its own states" in own
-    assert "no DDQN (vanilla) of seed 0" in trained
+    returns, own, shared, trained, baselines = missing(found, inventory(found))
+    assert returns.startswith("Freeway, no returns: DDQN seed 1, SA-DDQN seed 1, SA-DDQN seed 0. ")
+    assert own.startswith("Freeway, no maps on their own states: DDQN seed 1, SA-DDQN seed 1, SA-DDQN seed 0. ")
+    assert shared.startswith("Freeway, no maps on shared states: DDQN seed 1, SA-DDQN seed 1. ")
+    assert trained.startswith("Freeway, not trained: DDQN seed 0. ")
     assert "no returns of constant actions" in baselines
-    (_, published), (_, pooled), (_, here) = commands_of([reference, shared, own])
-    assert published["evaluation"] == pooled["evaluation"] == read_option("evaluation", "paper", {})
-    assert (pooled["states_from"], len(pooled["pool"]), here["scale"]["name"]) == ("pool", 2, "smoke")
-    files = [load_policy(Path(file)) for file in (published["policy"], *pooled["pool"], here["policy"])]
-    assert [policy.card.method for policy in files] == ["ddqn", "ddqn", "sa_ddqn", "sa_ddqn"]
+    (*published, here), pooled = ([one for _, one in commands_of(line)] for line in (own, shared))
+    assert len(published) == len(pooled) == 2
+    paper = read_option("evaluation", "paper", {})
+    assert all(one["evaluation"] == paper for one in (*published, *pooled))
+    assert here["scale"]["name"] == "smoke"
+    assert {(one["states_from"], len(one["pool"])) for one in pooled} == {("pool", 2)}
+    files = [load_policy(Path(file)) for file in (here["policy"], *(one["policy"] for one in published))]
+    assert [policy.card.method for policy in files] == ["sa_ddqn", "ddqn", "sa_ddqn"]
 
 
 def test_files_that_cannot_be_read_are_named_and_the_rest_is_shown(copied, tmp_path):
@@ -96,7 +109,7 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_shown(copied, tmp_p
     assert any("cannot read evaluation/metrics.json: Is a directory" in problem for problem in found.problems)
     assert "policy.safetensors is not a readable safetensors file" in found.problems[1] + found.problems[0]
     assert any("metrics schema 99" in problem for problem in found.problems)
-    _, problems = map_sets(game_sources(found)[0], copied)
+    _, problems = map_sets(found.parts()[0], copied)
     assert len(problems) == 1
     assert "maps.npz" in problems[0]
     assert not any(str(tmp_path) in problem for problem in (*found.problems, *problems))
@@ -139,7 +152,7 @@ def test_maps_that_are_not_finite_are_left_out(copied):
     path, *_ = (copied / "maps" / "Freeway" / "ddqn").rglob("maps.npz")
     maps, metadata = load_maps(path)
     save_maps(path, replace(maps, arrays={**maps.arrays, "kmap": np.full_like(maps["kmap"], np.inf)}), metadata)
-    sets, (problem,) = map_sets(game_sources(find(copied))[0], copied)
+    sets, (problem,) = map_sets(find(copied).parts()[0], copied)
     assert [one.name.method for one in sets] == ["sa_ddqn"]
     assert problem == f"{path.relative_to(copied)}: NaN or infinite values in maps"
 
@@ -156,13 +169,13 @@ def test_reference_policies_have_rows_and_a_section_of_their_own(copied, tiny_se
     write_maps(layout, control, states_path, "own", SMALL)
     found = find(copied)
     assert len(found.reference) == 2
-    reference, trained = game_sources(found)
+    reference, trained = found.parts()
     assert [reference.name, trained.name] == ["Freeway-reference", "Freeway"]
     # A control is shown beside the policies whose states it was mapped on, and nowhere else.
     for source, number in ((reference, 0), (trained, 1)):
         assert sum(result.policy_sha256 == control.sha256 for result in source.results) == number
         assert any(record.policy_sha256 == control.sha256 for record in source.records) == bool(number)
-    table = build.all_tables(found)[0]
+    table = all_tables(found.records, [], found.reference)[0]
     assert [row[1].value for row in table.rows] == ["reference", "trained here"]
     assert {entry.name.method: entry.reference for entry in inventory(found)} == {"ddqn": False, "sa_ddqn": True}
 

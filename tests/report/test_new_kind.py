@@ -5,11 +5,12 @@ import pytest
 from example_outputs import SMALL, write_example
 from swept_maps import CLEAN, Q_VALUES, sweep
 
-from analyze.report import build
-from analyze.report.drawings import chart_panels, game_sources, map_sets, map_sheets
+from analyze.report.chart_sheets import chart_sheets
 from analyze.report.load import find
-from analyze.report.page import GamePart, build_page
+from analyze.report.map_sheets import map_sets, map_sheets
+from analyze.report.page import Drawings, build_page
 from analyze.report.pairing import with_differences
+from analyze.report.tables import all_tables
 from analyze.workspace import study_workspace
 from nrmap.maps.episode_maps import load_maps, save_maps
 from nrmap.maps.heatmaps import map_figure
@@ -23,7 +24,7 @@ def largest_change(state: Ablated) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def _sixth_kind(monkeypatch):
     kind = MapKind(
-        name="change", symbol="C", latex=r"\mathcal{C}", title="change map", meaning="Largest change of a Q-value.",
+        name="change", symbol="C", title="change map", meaning="Largest change of a Q-value.",
         why_zero="no pixel changes a Q-value", unit="change in Q, sum over states", colours="cividis", digits=3,
         summand=largest_change,
     )  # fmt: skip
@@ -48,11 +49,13 @@ def test_it_is_measured_and_on_the_page(tmp_path, tiny_settings):
     assert {key.removeprefix("change_") for key in keys if key.startswith("change_")} == {
         key.removeprefix("kl_") for key in keys if key.startswith("kl_")
     }
-    (source,) = game_sources(found)
-    sets, _ = map_sets(source, tmp_path)
-    assert any(sheet.name.startswith("change-Freeway") for sheet in map_sheets(source, sets))
-    assert any("S(C)" in panel.alt for panel in chart_panels(source)["sparsity"])
-    page = build_page(found, build.all_tables(found), [GamePart(source, sets, {}, [])], [])
+    (part,) = found.parts()
+    sets, _ = map_sets(part, tmp_path)
+    assert any(sheet.name.startswith("change-Freeway") for sheet in map_sheets(part, sets))
+    (sparsity,) = [sheet for sheet in chart_sheets(part) if sheet.name == "sparsity-Freeway"]
+    assert any("S(C)" in panel.alt for panel in sparsity.panels)
+    drawings = [Drawings(part, map_sheets(part, sets), [])]
+    page = build_page(found, all_tables(found.records, found.differences), drawings, [])
     for text in ("Change map  C(i, j)", "S(C)", "grid(C)", "Largest change of a Q-value."):
         assert text in page
 

@@ -1,6 +1,5 @@
 """Which methods the report compares, on what, and how it tells the differences."""
 
-import re
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -9,13 +8,12 @@ import numpy as np
 import pytest
 from example_outputs import Example, write_example
 
-from analyze.report.drawings import game_sources
 from analyze.report.literature import paper_difference
 from analyze.report.load import find
 from analyze.report.pairing import with_differences
 from analyze.report.results import Found
 from analyze.report.summary import glance
-from analyze.report.tables import difference_table, seed_difference_table
+from analyze.report.tables import map_table
 from nrmap.maps.episode_maps import load_maps, save_maps
 from nrmap.maps.kinds import KINDS
 from nrmap.maps.sparsity import sparsity
@@ -90,7 +88,7 @@ def test_controls_are_compared_with_nothing(tmp_path):
 
 
 def test_differences_stand_in_tables_beside_those_of_the_paper(found):
-    table = difference_table(found.differences)
+    table = map_table("differences", found.differences)
     at = {column.key: index for index, column in enumerate(table.columns)}
     assert [row[at["seed"]].value for row in table.rows] == [0, 1, 2, "3 seeds"]
     assert {(row[at["method"]].value, row[at["against"]].value) for row in table.rows} == {
@@ -100,7 +98,7 @@ def test_differences_stand_in_tables_beside_those_of_the_paper(found):
     (record,) = select(found.differences, map_kind="hmap", seed=2)
     cell = table.rows[2][at["hmap_sparsity_difference"]]
     assert (cell.value, cell.low, cell.high) == (record.value, record.low, record.high)
-    over_seeds = seed_difference_table(found.differences)
+    over_seeds = map_table("seed-differences", found.differences)
     assert [row[at["seed"]].value for row in over_seeds.rows] == ["all", "all"]
     assert any("Welch" in note for note in over_seeds.notes)
     assert any("jackknife over 16 episodes, for these two policies" in note for note in table.notes)
@@ -156,22 +154,22 @@ def test_another_ablation_is_not_compared(other):
 
 
 def test_the_glance_says_how_far_methods_lie_apart(found):
-    (source,) = game_sources(found)
-    own, pool, *_ = glance(source.records, source.differences)
-    assert "on the same states" not in own
-    assert "S(K) minus that of DDQN (vanilla), of the means over seeds: undefined." in own
-    assert re.search(r"\], undefined, -\d", pool), "K of seed 1 is 0 everywhere"
-    assert "S(Δm) minus that of DDQN (vanilla), on the same states: " in pool, "K of one policy is 0 everywhere"
+    (part,) = found.parts()
+    own, pool, *_ = glance(part.records, part.differences)
+    assert own.startswith("KMAP of SA-DDQN (adversarial) is sparser than that of DDQN (vanilla) in ")
+    assert "of 2 seeds, undefined in 1 on own states, N = 16: S(K) " in own
+    assert "interval" not in own
+    assert "interval over episodes is below 0 in" in pool
     on_pool = {"metric": "sparsity_difference", "compared_with": "ddqn", "states_from": "pool", "num_states": 16}
-    difference = partial(Record, "Freeway", "sa_ddqn", **on_pool)
+    difference = partial(Record, "Freeway", "sa_ddqn", map_kind="kmap", **on_pool)
     records = [
-        difference(1, value=-30.0, map_kind="kmap", note="few episodes"),
-        difference(0, value=-31.25, map_kind="kmap", low=-33.5, high=-29.0),
-        difference(0, value=-0.5, map_kind="hmap", low=-0.75, high=-0.25, temperature=1.0),
-        difference(None, value=-30.5, map_kind="kmap", low=-40.0, high=-21.0),
+        difference(1, value=-30.0, note="few episodes"),
+        difference(0, value=-31.25, low=-33.5, high=-29.0),
+        difference(2, value=-1.25, low=-3.5, high=0.5),
+        difference(None, value=-30.5, low=-40.0, high=7.875),
     ]
-    _, text, *_ = glance(source.records, records)
+    _, text, *_ = glance(part.records, records)
     assert text.endswith(
-        " S(K) minus that of DDQN (vanilla), on the same states: -31.25 [-33.50, -29.00], -30.00 (seeds 0, 1); "
-        "of the means over seeds: -30.50 [-40.00, -21.00]."
+        " The difference's interval over episodes is below 0 in 1 of 2 seeds. That between seeds, -40 to 7.88, "
+        "contains 0. In the paper: 20.5 against 53.7."
     )

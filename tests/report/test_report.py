@@ -15,15 +15,16 @@ from html_page import Page
 from analyze.report import build
 from analyze.report.__main__ import main
 from analyze.report.build import ensure_report
-from analyze.report.drawings import chart_panels, game_sources, map_sets, map_sheets
-from analyze.report.figure_files import Sheet
-from analyze.report.gallery import MapSet, one_of_each_kind
+from analyze.report.chart_sheets import chart_sheets
 from analyze.report.inventory import inventory
 from analyze.report.load import find
+from analyze.report.map_sheets import MapSet, map_sets, map_sheets, one_of_each_kind
 from analyze.report.names import PolicyName, StatesName
-from analyze.report.page import GamePart, build_page
+from analyze.report.page import Drawings, build_page
 from analyze.report.pairing import with_differences
+from analyze.report.sheets import Sheet
 from analyze.report.summary import glance
+from analyze.report.tables import all_tables
 from nrmap.maps.episode_maps import TotalMaps
 from nrmap.maps.kinds import KINDS
 from nrmap.support.errors import NrmapError
@@ -49,7 +50,8 @@ def test_tables_and_figures_lie_beside_the_page(outputs):
 def test_a_second_report_of_the_same_files_does_nothing_and_one_of_others_is_made_anew(outputs, monkeypatch, tmp_path):
     _, tables, made = ensure_report(outputs)
     assert not made
-    assert tables == build.all_tables(with_differences(find(outputs)))
+    found = with_differences(find(outputs))
+    assert tables == all_tables(found.records, found.differences, found.reference)
     changed = tmp_path / "outputs"
     shutil.copytree(outputs, changed)
     for folder in (changed / "maps", changed / "train"):
@@ -114,9 +116,9 @@ def test_a_sheet_has_a_row_for_every_seed_and_is_left_out_without_a_map(tmp_path
         records = [record for record in read_records(lost / "metrics.json") if record.states_from == "own"]
         if records:
             shutil.rmtree(lost)
-    (source,) = game_sources(find(tree))
-    sets, _ = map_sets(source, tree)
-    sheets = {sheet.name: sheet for sheet in map_sheets(source, sets)}
+    (part,) = find(tree).parts()
+    sets, _ = map_sets(part, tree)
+    sheets = {sheet.name: sheet for sheet in map_sheets(part, sets)}
     own = sheets["figure2-Freeway-own-states-16"]
     assert (own.columns, [panel and panel.alt.partition(" of ")[2].partition(",")[0] for panel in own.panels]) == (
         2,
@@ -135,20 +137,27 @@ def test_controls_belong_to_no_training_and_stand_beside_the_agents(tmp_path, ou
     assert {(r.method, r.source_method, r.source_seed, r.draw) for r in networks} == set(null)
     assert {record.states_from for record in found.records} == {None, "own"}, "controls are on the agents' own states"
     assert {entry.name.method for entry in inventory(found)} == {"ddqn", "sa_ddqn"}
-    (source,) = game_sources(found)
-    assert set(networks) <= set(source.records)
-    assert glance(source.records) == glance(find(outputs).records)
-    assert "controls" not in chart_panels(game_sources(find(outputs))[0])
-    assert len(chart_panels(source)["controls"]) == len(KINDS)
-    sets, _ = map_sets(source, tree)
-    sheets = {sheet.name: sheet for sheet in map_sheets(source, sets)}
+    (part,) = found.parts()
+    assert set(networks) <= set(part.records)
+    assert glance(part.records) == glance(find(outputs).records)
+    (without,) = find(outputs).parts()
+    assert "controls-Freeway" not in {sheet.name for sheet in chart_sheets(without)}
+    (beside,) = [sheet for sheet in chart_sheets(part) if sheet.name == "controls-Freeway"]
+    assert len(beside.panels) == len(KINDS)
+    sets, _ = map_sets(part, tree)
+    sheets = {sheet.name: sheet for sheet in map_sheets(part, sets)}
     assert len(sheets["figure1-Freeway-own-states-16"].panels) == 2
     kinds = sheets["kinds-Freeway"]
     assert (kinds.columns, len(kinds.panels)) == (4, 4 * len(KINDS))
-    part = GamePart(source, sets, {}, [])
-    page = build_page(found, build.all_tables(found), [part], [])
+    drawings = [Drawings(part, map_sheets(part, sets), [])]
+    page = build_page(found, all_tables(found.records, found.differences), drawings, [])
     assert Page(page).mistakes == []
-    for text in ("Agents beside null networks", 'id="controls"', 'id="grid"', "on states of SA-DDQN seed 0"):
+    for text in (
+        "All kinds of maps of trained agents and of null networks",
+        'id="controls"',
+        'id="grid"',
+        "on states of SA-DDQN seed 0",
+    ):
         assert text in page
 
 

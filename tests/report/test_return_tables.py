@@ -6,8 +6,7 @@ from dataclasses import replace
 from rich.console import Console
 from table_records import PLAYED, SPARSITIES, play_record
 
-from analyze.report.formats import Cell, to_csv, to_markdown
-from analyze.report.latex import to_latex
+from analyze.report.formats import Cell, to_csv, to_latex, to_markdown
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.report.tables import (
     print_records,

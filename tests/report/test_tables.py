@@ -1,19 +1,14 @@
 """The tables of maps: which record stands where, and what is said of it."""
 
 from dataclasses import replace
+from functools import partial
 
 from table_records import SPARSITIES, grid_records, map_record
 
 from analyze.report.formats import Cell, to_markdown
-from analyze.report.tables import (
-    control_table,
-    entropy_table,
-    grid_table,
-    headline_temperature,
-    measure_table,
-    sparsity_table,
-    table1,
-)
+from analyze.report.tables import headline_temperature, map_table
+
+table1 = partial(map_table, "table1")
 
 
 def test_table1_does_not_depend_on_the_order_of_the_records():
@@ -50,9 +45,9 @@ def test_controls_stand_in_a_table_beside_the_agents_on_the_same_states():
     elsewhere = map_record("ddqn", 0, "kmap", "sparsity", 30.0, states_from="pool", num_states=512)
     records = [*SPARSITIES, elsewhere, *controls]
     assert table1(records) == table1([*SPARSITIES, elsewhere])
-    assert sparsity_table(records) == sparsity_table([*SPARSITIES, elsewhere])
-    assert control_table(SPARSITIES).rows == ()
-    table = control_table(records)
+    assert map_table("sparsity", records) == map_table("sparsity", [*SPARSITIES, elsewhere])
+    assert map_table("controls", SPARSITIES).rows == ()
+    table = map_table("controls", records)
     at = {column.key: index for index, column in enumerate(table.columns)}
     rows = [(row[at["method"]].value, row[at["seed"]].value, row[at["kmap_sparsity"]].value) for row in table.rows]
     shuffled = "shuffled SA-DDQN seed 0"
@@ -75,7 +70,7 @@ def test_the_grid_has_its_number_its_p_value_and_what_it_is_without_a_grid():
     ]
     records = [*SPARSITIES, *undefined, *grid_records("sa_ddqn", 0, temperature=1.0)]
     records += grid_records("random_weights", None, draw=1, temperature=1.0)
-    table = grid_table(records)
+    table = map_table("grid", records)
     assert [heading for heading, _ in table.groups()] == ["", "grid(K)", "grid(KL)"]
     assert [column.title for column in table.columns][-6:] == ["grid", "p", "grid", "p", "no grid", "crops"]
     agent, control = table.rows
@@ -105,7 +100,7 @@ def test_two_values_for_one_cell_are_told():
 
 
 def test_the_sparsity_table_repeats_what_does_not_depend_on_t_in_the_row_of_every_t():
-    table = sparsity_table(SPARSITIES)
+    table = map_table("sparsity", SPARSITIES)
     keys = [column.key for column in table.columns]
     rows = [{key: cell.value for key, cell in zip(keys, row, strict=True)} for row in table.rows]
     robust = [row for row in rows if row["method"] == "SA-DDQN (adversarial)" and row["seed"] == 0]
@@ -122,8 +117,8 @@ def test_entropies_stand_beside_those_of_the_paper():
         map_record("sa_ddqn", 0, "kmap", "map_entropy", 1.5e-20),
         map_record("sa_ddqn", 0, "kmap", "effective_pixels", 150.4),
     ]
-    assert "| 1.50e-20 | 0.0807 |" in to_markdown(entropy_table(records))
-    assert [column.title for column in measure_table(records).columns][-3:] == [
+    assert "| 1.50e-20 | 0.0807 |" in to_markdown(map_table("table2", records))
+    assert [column.title for column in map_table("measures", records).columns][-3:] == [
         "S²(K)",
         "entropy(K)",
         "entropy(K) paper",
@@ -152,5 +147,5 @@ def test_the_spread_names_the_seeds_that_it_lacks():
 
 def test_a_mean_of_p_values_is_not_shown():
     records = [record for seed in (0, 1) for record in grid_records("sa_ddqn", seed, temperature=1.0)]
-    *_, over_seeds = grid_table(records).rows
+    *_, over_seeds = map_table("grid", records).rows
     assert [cell.value for cell in over_seeds[-4:]] == [3.5, None, 1.0, 3.0]

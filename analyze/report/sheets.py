@@ -1,4 +1,4 @@
-"""Panels on a sheet, and sheets as files: PDF for print, PNG for the screen, SVG for the page.
+"""Sheets of panels, as files (PDF for print, PNG for the screen) and as pictures inside the page.
 
 Equal data gives equal bytes: no dates, no random names inside.
 """
@@ -6,6 +6,7 @@ Equal data gives equal bytes: no dates, no random names inside.
 import io
 import math
 import textwrap
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -20,6 +21,8 @@ from matplotlib.figure import Figure
 from nrmap.support.files import write_bytes
 
 PNG_DPI = 200
+_SCREEN_DPI = 110
+_MEDIA = {"svg": "image/svg+xml", "png": "image/png"}
 _LETTERS_PER_INCH = 12
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -56,14 +59,19 @@ class Panel:
 class Sheet:
     """Panels in rows of `columns`, each of `panel_size` inches; None leaves a cell empty.
 
-    `name` is the name of its files, without an ending.
+    `name` is the name of its files, without an ending. On the page `title` stands above it and `folded` hides it until
+    a click; there charts fill each row instead (`columns_fixed` false), and `format` is that of the pictures.
     """
 
     name: str
+    title: str
     caption: str
     panels: tuple[Panel | None, ...]
     columns: int
     panel_size: tuple[float, float]
+    columns_fixed: bool = True
+    folded: bool = False
+    format: str = "svg"
 
 
 def save_sheet(sheet: Sheet, folder: Path) -> Path:
@@ -79,7 +87,8 @@ def save_sheet(sheet: Sheet, folder: Path) -> Path:
                 ax.remove()
             else:
                 panel.draw(ax)
-        caption = textwrap.fill(sheet.caption, width=max(round(_LETTERS_PER_INCH * columns * width), 20))
+        text = f"{sheet.title}. {sheet.caption}".removesuffix(" ")
+        caption = textwrap.fill(text, width=max(round(_LETTERS_PER_INCH * columns * width), 20))
         figure.suptitle(caption, x=0.01, horizontalalignment="left", fontsize=STYLE["font.size"])
         figure.draw_without_rendering()  # lays out the panels, once for both files
         figure.set_layout_engine(None)
@@ -88,12 +97,13 @@ def save_sheet(sheet: Sheet, folder: Path) -> Path:
     return folder / f"{sheet.name}.png"
 
 
-def panel_bytes(panel: Panel, size: tuple[float, float], kind: str, dpi: int = PNG_DPI) -> bytes:
-    """One panel of `size` inches, as the bytes of an "svg" or "png" file."""
+def picture(sheet: Sheet, panel: Panel) -> str:
+    """One panel of the sheet as a data URI."""
     with mpl.rc_context(STYLE):
-        figure = _figure(*size)
+        figure = _figure(*sheet.panel_size)
         panel.draw(figure.subplots())
-        return _bytes(figure, kind, dpi)
+        content = b64encode(_bytes(figure, sheet.format, _SCREEN_DPI)).decode()
+    return f"data:{_MEDIA[sheet.format]};base64,{content}"
 
 
 def _figure(width: float, height: float) -> Figure:

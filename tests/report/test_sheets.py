@@ -1,5 +1,6 @@
 """Sheets of several panels: which panel stands where, and the files that they become."""
 
+import base64
 from functools import partial
 
 import numpy as np
@@ -7,21 +8,24 @@ from axes_drawn import drawn
 from example_outputs import Example, made_up_maps, synthetic_states
 from PIL import Image
 
-from analyze.report.figure_files import PNG_DPI, Panel, Sheet, panel_bytes, save_sheet
-from analyze.report.figures import comparison_sheet, kinds_sheet, map_figures, overlay_sheet
+from analyze.report.map_sheets import comparison_sheet, kinds_sheet, map_figures, overlay_sheet, screen_of
+from analyze.report.sheets import PNG_DPI, Panel, Sheet, picture, save_sheet
 from nrmap.maps.heatmaps import draw_map
 from nrmap.maps.kinds import KINDS
+from nrmap.play.rollout import replay_rgb
 
 
 def test_a_sheet_is_saved_for_print_and_screen_with_equal_bytes_each_time(tmp_path):
     panel = Panel(partial(draw_map, map_=np.eye(5), kind="kmap", title="a"), "alt")
-    sheet = Sheet("sheet", "caption", (panel, panel, panel), 2, (2.0, 1.5))
+    sheet = Sheet("sheet", "title", "caption", (panel, panel, panel), 2, (2.0, 1.5))
     first, second = save_sheet(sheet, tmp_path / "a"), save_sheet(sheet, tmp_path / "b")
     for ending in (".png", ".pdf"):
         assert first.with_suffix(ending).read_bytes() == second.with_suffix(ending).read_bytes()
     assert Image.open(first).size == (4 * PNG_DPI, 3 * PNG_DPI)
     assert first.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
-    assert panel_bytes(panel, (2, 2), "svg") == panel_bytes(panel, (2, 2), "svg")
+    inside = picture(sheet, panel)
+    assert inside == picture(sheet, panel)
+    assert base64.b64decode(inside.removeprefix("data:image/svg+xml;base64,")).startswith(b"<?xml")
 
 
 def test_the_figures_of_one_policy(tmp_path, policy):
@@ -62,3 +66,20 @@ def test_every_kind_of_map_has_a_row_and_every_agent_a_column(policy):
     for row, maps in enumerate(zip(*expected, strict=True)):
         for column, map_ in enumerate(maps):
             np.testing.assert_array_equal(shown[2 * row + column], map_)
+
+
+def test_the_screen_under_an_overlay_is_one_of_the_states(policy):
+    states = synthetic_states(policy, Example(num_states=32))
+    episode = states.episodes[0]
+    positions = states.positions[states.episode_ids == 0]
+    np.testing.assert_array_equal(
+        screen_of(states), replay_rgb(policy.env, episode.seed, episode.actions, [positions[1]])[0]
+    )
+
+
+def test_what_is_undefined_and_what_is_missing_is_said(policy):
+    total = made_up_maps(policy, Example(without_flips=(("ddqn", 0),)), "own").total()
+    sheet = comparison_sheet("f", "title", {"A": total, "B": None}, "kmap", None, columns=2)
+    assert sheet.panels[1] is None
+    assert drawn(sheet.panels[0]).get_title() == "A\nKMAP  K(i, j), S undefined"
+    assert "S undefined" in sheet.panels[0].alt

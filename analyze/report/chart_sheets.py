@@ -1,0 +1,291 @@
+"""Sheets of charts: sparsity, null networks, the grid, N and T, returns, certified actions, actions, Q-gaps."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from analyze.report.charts import (
+    GREY,
+    IntervalRow,
+    ReferenceLine,
+    Series,
+    draw_fractions,
+    draw_intervals,
+    draw_lines,
+    number_text,
+    panel_of,
+)
+from analyze.report.learning_curves import curve_panels
+from analyze.report.literature import paper_number
+from analyze.report.names import (
+    PolicyName,
+    StatesName,
+    condition_of,
+    group_of,
+    grouped,
+    method_styles,
+    metric_name,
+    name_of,
+    policies_of,
+    states_of,
+)
+from analyze.report.results import Part, best_constant_action, of_most_episodes
+from analyze.report.sheets import Panel, Sheet
+from analyze.report.tables import headline_temperature
+from nrmap.maps.kinds import KINDS
+from nrmap.robustness.attacks import epsilon_text
+from nrmap.support.records import Record, select
+
+_CHART_SIZE = (4.2, 3.1)
+_SPARSER = "S, smaller is sparser"
+
+
+class _Chart(NamedTuple):
+    title: str
+    caption: str
+    panels: Callable[[Part], Iterable[Panel]]
+
+
+# Every kind of chart, by the name of its sheet's files.
+_CHARTS: dict[str, _Chart] = {}
+_Panels = Callable[[Part], Iterable[Panel]]
+
+
+def _chart(name: str, title: str, caption: str) -> Callable[[_Panels], _Panels]:
+    """Registers a kind of chart: a function from a part to its panels, none without data."""
+
+    def register(panels: _Panels) -> _Panels:
+        _CHARTS[name] = _Chart(title, caption, panels)
+        return panels
+
+    return register
+
+
+def chart_sheets(part: Part) -> list[Sheet]:
+    """A sheet for every kind of chart that has data. Every seed has its own row or line."""
+    sheets = []
+    for name, chart in _CHARTS.items():
+        panels = tuple(chart.panels(part))
+        if panels:
+            file, title, columns = (
+                f"{name}-{part.name}",
+                f"{chart.title}: {part.game}",
+                4 if len(panels) % 4 == 0 else 3,
+            )
+            sheets.append(Sheet(file, title, chart.caption, panels, columns, _CHART_SIZE, columns_fixed=False))
+    return sheets
+
+
+def _intervals(title: str, rows: Sequence[IntervalRow], **arguments: Any) -> Panel:
+    return panel_of(draw_intervals, title, f". {'; '.join(row.text for row in rows)}", rows=rows, **arguments)
+
+
+def _rows(records: Sequence[Record], points: Callable[[Record], Sequence[float]] = lambda _: ()) -> list[IntervalRow]:
+    """A row with an interval and the `points` behind it for every policy, then for every baseline, then null networks.
+
+    The draws of one null network share a row across the seeds of its source: each draw a dot, and their mean.
+    """
+    styles = method_styles(policies_of(records))
+    rows = []
+    networks = sorted((record for record in records if record.is_trained), key=name_of)
+    baselines = sorted((r for r in records if r.is_baseline), key=lambda record: -(record.value or 0.0))
+    for record in (*networks, *baselines):
+        name = name_of(record)
+        colour, marker = (GREY, "|") if record.is_baseline else styles[name.group]
+        low, high = record.low, record.high
+        rows.append(IntervalRow(name.label, record.value, colour, marker, low, high, points=points(record)))
+
+    def network(record: Record) -> PolicyName:
+        source = None if record.method == "random_weights" else record.source_method
+        return replace(group_of(record), source_method=source, source_seed=None)
+
+    for name, draws in grouped((record for record in records if record.is_null_network), network).items():
+        values = [record.value for record in draws if record.value is not None]
+        rows.append(IntervalRow(name.short, float(np.mean(values)) if values else None, GREY, "|", points=values))
+    return rows
+
+
+def _by_maps(records: Iterable[Record], *, by_n: bool = True) -> list[list[Record]]:
+    """Records of maps by states, N and kind of map, own states first; with `by_n` false all N together."""
+    kinds = list(KINDS)
+
+    def key(record: Record) -> tuple[StatesName, int]:
+        states = states_of(record)
+        return states if by_n else replace(states, num_states=None), kinds.index(record.map_kind or "")
+
+    return list(grouped((record for record in records if record.map_kind in kinds), key).values())
+
+
+def _whole_maps(records: Sequence[Record], metric: str) -> list[list[Record]]:
+    """`metric` of whole maps by states and kind, at the headline temperature of kinds that have one."""
+    at = (None, headline_temperature(records))
+    return _by_maps(r for r in select(records, metric=metric) if r.temperature in at and not r.is_part)
+
+
+def _title(record: Record, *, temperature: bool = True, num_states: bool = True) -> str:
+    """`S(H), T = 1: own states, N = 256`."""
+    at = f", T = {record.temperature:g}" if temperature and record.temperature is not None else ""
+    states = states_of(record)
+    name = metric_name(record.metric, record.map_kind).title
+    return f"{name}{at}: {states.title if num_states else states.label}"
+
+
+@_chart(
+    "sparsity",
+    "Sparsity",
+    "Sparsity of every map; smaller is sparser. Bars are 95% intervals, dashed lines the paper's numbers.",
+)
+def _sparsity(part: Part) -> Iterator[Panel]:
+    for mine in _whole_maps(part.trained, "sparsity"):
+        styles = method_styles(policies_of(mine))
+        marks = {}
+        for record in sorted(mine, key=name_of):
+            published = paper_number(record.game, record.method, record.metric, record.map_kind)
+            if published:
+                colour, _ = styles[group_of(record)]
+                marks[published.agent] = ReferenceLine(f"paper, {published.agent}", published.value, colour)
+        yield _intervals(_title(mine[0]), _rows(mine), x_label=_SPARSER, marks=[*marks.values()])
+
+
+@_chart(
+    "controls",
+    "Agents beside null networks",
+    "Sparsity of every map beside that of null networks on the same states: random weights, and the weights of "
+    "each policy shuffled layer by layer. Dots are draws, strokes their means.",
+)
+def _null_networks(part: Part) -> Iterator[Panel]:
+    for mine in _whole_maps(part.records, "sparsity"):
+        if {record.is_null_network for record in mine} == {False, True}:
+            yield _intervals(_title(mine[0]), _rows(mine), x_label=_SPARSER)
+
+
+@_chart(
+    "grid",
+    "The grid",
+    "Does a map show a grid of 8 pixels, the stride of the network? Energy at multiples of 1/8 cycle per pixel, "
+    "divided by the energy at neighbouring frequencies. Bars are 95% intervals, dots draws of null networks.",
+)
+def _grid(part: Part) -> Iterator[Panel]:
+    arguments = {"x_label": "energy on the grid / energy beside it", "marks": [ReferenceLine("no grid", 1.0)]}
+    for mine in _whole_maps(part.records, "grid_excess"):
+        if any(record.is_trained for record in mine):
+            yield _intervals(_title(mine[0]), _rows(mine), **arguments)
+
+
+@_chart(
+    "size",
+    "Sparsity against N",
+    "Sparsity against the number of states N. Every seed is a line; bands are 95% intervals.",
+)
+def _against_size(part: Part) -> Iterator[Panel]:
+    at = (None, headline_temperature(part.trained))
+    sizes = [record for record in select(part.trained, metric="sparsity") if record.temperature in at]
+    for mine in _by_maps(sizes, by_n=False):
+        if len({record.num_states for record in mine}) > 1:
+            yield _lines(mine, "num_states", "N, number of states", _title(mine[0], num_states=False))
+
+
+@_chart(
+    "temperature",
+    "Sparsity against T",
+    "Sparsity against the temperature T. Every seed is a line; bands are 95% intervals.",
+)
+def _against_temperature(part: Part) -> Iterator[Panel]:
+    for mine in _by_maps(select(part.trained, metric="sparsity", prefix=False)):
+        if len({record.temperature for record in mine}) > 1:
+            yield _lines(mine, "temperature", "temperature T", _title(mine[0], temperature=False))
+
+
+def _lines(records: Sequence[Record], x: str, x_label: str, title: str) -> Panel:
+    styles = method_styles(policies_of(records))
+    series, ends = [], []
+    for name, mine in grouped(records, name_of).items():
+        mine.sort(key=lambda record: getattr(record, x))
+        numbers = [[getattr(record, field) for record in mine] for field in (x, "value", "low", "high")]
+        xs, ys, low, high = np.array(numbers, dtype=np.float64)  # None becomes NaN
+        series.append(Series(name.short, xs, ys, *styles[name.group], low, high))
+        ends.append(f"{name.short} from {number_text(ys[0])} to {number_text(ys[-1])}")
+    labels = {"x_label": x_label, "y_label": _SPARSER, "log_x": True}
+    return panel_of(draw_lines, title, f", against {x_label}. {'; '.join(ends)}", series=series, **labels)
+
+
+@_chart("returns", "Returns", "Dots are episodes, markers their means, bars 95% intervals. All panels have one scale.")
+def _returns(part: Part) -> Iterator[Panel]:
+    """A panel for each attack, the clean one with the baselines, of the evaluation over most episodes."""
+    means = of_most_episodes(select(part.trained, metric="return_mean"))
+    returns: dict[Any, list[float]] = defaultdict(list)
+    for record in select(part.trained, metric="return"):
+        if record.value is not None:
+            returns[name_of(record), condition_of(record), record.episodes].append(record.value)
+
+    def points(record: Record) -> Sequence[float]:
+        return returns[name_of(record), condition_of(record), record.episodes]
+
+    best = best_constant_action(means)
+    marks = [ReferenceLine(f"best constant action ({name_of(best).title})", best.value or 0.0)] if best else []
+    shown = [value for record in means for value in (record.value, record.low, record.high, *points(record))]
+    low, high = (end((value for value in shown if value is not None), default=0.0) for end in (min, max))
+    margin = 0.04 * (high - low) + 0.1
+    arguments = {"x_label": "return of an episode", "marks": marks, "limits": (low - margin, high + margin)}
+    for condition, mine in grouped(means, condition_of).items():
+        yield _intervals(f"Returns: {condition.label}", _rows(mine, points), **arguments)
+
+
+@_chart(
+    "certified",
+    "Certified actions",
+    "Fraction of the states of clean episodes for which interval bounds prove that no state of the ball has "
+    "another greedy action.",
+)
+def _certified(part: Part) -> Iterator[Panel]:
+    rates = of_most_episodes(select(part.trained, metric="certified_rate"))
+    arguments = {"x_label": "fraction of the states of clean episodes", "limits": (-0.03, 1.03)}
+    for radius, mine in grouped(rates, lambda record: record.attack_epsilon or 0.0).items():
+        yield _intervals(f"Certified actions at {epsilon_text(radius)}", _rows(mine), **arguments)
+
+
+@_chart("actions", "Actions", "Actions of the greedy policies in clean episodes, in percent of all steps.")
+def _actions(part: Part) -> Iterator[Panel]:
+    measured = of_most_episodes(select(part.trained, metric="action_share", attack="clean"))
+    mine = [record for record in measured if record.value is not None and record.is_trained]
+    policies, actions = policies_of(mine), list(dict.fromkeys(record.action or "" for record in mine))
+    if not policies:
+        return
+    fractions = np.full((len(policies), len(actions)), np.nan)
+    for record in mine:
+        fractions[policies.index(name_of(record)), actions.index(record.action or "")] = record.value
+    labels = [policy.label for policy in policies]
+    text = "; ".join(
+        f"{label}: " + ", ".join(f"{action} {100 * part:.1f}%" for action, part in zip(actions, row, strict=True))
+        for label, row in zip(labels, fractions, strict=True)
+    )
+    arguments = {"fractions": fractions, "row_labels": labels, "column_labels": actions}
+    yield panel_of(draw_fractions, "Greedy actions, clean episodes", f". {text}", **arguments)
+
+
+@_chart(
+    "gaps", "Q-gaps", "Thin lines go from the 1% to the 99% quantile, thick lines from 25% to 75%, markers are medians."
+)
+def _gaps(part: Part) -> Iterator[Panel]:
+    gaps = select(part.trained, metric="q_gap_quantile")
+    gaps = of_most_episodes(record for record in gaps if record.value is not None)
+    for states, mine in grouped(gaps, lambda record: replace(states_of(record), num_states=None)).items():
+        styles = method_styles(policies_of(mine))
+        rows = []
+        for name, of_one in grouped(mine, name_of).items():
+            values = {record.quantile: record.value or 0.0 for record in of_one}
+            median, low, high = (values.get(quantile) for quantile in (0.5, 0.25, 0.75))
+            wide = min(values.values()), max(values.values())
+            rows.append(IntervalRow(name.label, median, *styles[name.group], low, high, wide))
+        ends = [row.wide for row in rows if row.wide]
+        log_x = 0 < 20 * min(low for low, _ in ends) < max(high for _, high in ends)
+        x_label = "Q(s, a*) − max over the other actions"
+        yield _intervals(f"Medians of the Q-gap: {states.label}", rows, x_label=x_label, log_x=log_x)
+
+
+@_chart("curves", "Learning curves", "Every run is a line, every episode a dot.")
+def _curves(part: Part) -> Iterable[Panel]:
+    return curve_panels(part.trainings, part.trained)

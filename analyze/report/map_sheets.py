@@ -1,0 +1,234 @@
+"""Sheets of maps: figures 1 and 2 of the paper, the other kinds, null networks, and maps over the game's screen."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analyze.report.load import read_maps, readable
+from analyze.report.names import PolicyName, StatesName, grouped, metric_name, name_of, states_of
+from analyze.report.results import Part
+from analyze.report.sheets import Panel, Sheet, save_sheet
+from analyze.report.tables import headline_temperature
+from nrmap.maps.episode_maps import EpisodeMaps, TotalMaps
+from nrmap.maps.heatmaps import draw_map, draw_overlay
+from nrmap.maps.kinds import KINDS
+from nrmap.maps.sparsity import sparsity
+from nrmap.play.given_states import GivenStates
+from nrmap.play.rollout import replay_rgb
+from nrmap.play.states import RolloutStates, load_states
+from nrmap.policies.agent import Agent
+
+FloatArray = NDArray[np.float64]
+OVERLAID = ("kmap", "kl")
+_MAP_SIZE, _OVERLAY_SIZE = (3.3, 2.9), (2.4, 3.2)
+
+
+@dataclass(frozen=True)
+class MapSet:
+    """The maps of one policy on one set of states, and the file of these states."""
+
+    name: PolicyName
+    states: StatesName
+    total: TotalMaps
+    states_path: Path
+
+
+def map_figures(
+    maps: EpisodeMaps, *, policy: Agent, states: RolloutStates | GivenStates, folder: Path
+) -> dict[str, Path]:
+    """Draw the maps of one policy into `folder`, as PDF and PNG; returns the PNG files by name.
+
+    "heatmaps" has a panel for every kind of map and temperature. "overlay" has KMAP and the KL map,
+    at the temperature nearest to 1, over the game's screen at one of their states;
+    states from a file without a game have no screen.
+    """
+    name = f"{policy.game}, {PolicyName(policy.method, seed=policy.seed).label}"
+    total = maps.total()
+    nearest_to_1 = min(total.temperatures, key=lambda temperature: abs(math.log(temperature)))
+    panels = [panel for kind, t, _ in total.each() for panel in map_panels(name, total, kind.name, t)]
+    sheets = [Sheet("heatmaps", name, "", tuple(panels), 2, _MAP_SIZE)]
+    if isinstance(states, RolloutStates):
+        sheets.append(overlay_sheet("overlay", name, {name: (screen_of(states), total)}, nearest_to_1))
+    return {sheet.name: save_sheet(sheet, folder) for sheet in sheets}
+
+
+def map_sets(part: Part, outputs: Path) -> tuple[list[MapSet], list[str]]:
+    """The maps of every policy, and an error for every file that could not be read.
+
+    Of several analyses of a policy on the same states the one with the most temperatures is taken.
+    """
+    sets: dict[tuple[PolicyName, StatesName], MapSet] = {}
+    problems: list[str] = []
+    for result in part.results:
+        maps = readable(read_maps, result.maps, outputs, problems) if result.maps and result.is_of_maps else None
+        if maps is None:
+            continue
+        found = MapSet(name_of(result.first), states_of(result.first), maps.total(), result.states_path(outputs))
+        key = (found.name, replace(found.states, num_states=found.total.num_states))
+        if key not in sets or len(found.total.temperatures) > len(sets[key].total.temperatures):
+            sets[key] = replace(found, states=key[1])
+    return list(sets.values()), problems
+
+
+def map_sheets(part: Part, sets: Sequence[MapSet]) -> list[Sheet]:
+    """Every kind of map on every set of states, and one policy of every method beside null networks.
+
+    A row for each seed, a column for each method. Open are the paper's kinds on the first set of states at the headline
+    temperature, and where methods can be compared all kinds of one policy each.
+    """
+    headline = headline_temperature(part.records)
+    sheets, kinds = [], one_of_each_kind(sets)
+    states_sets = grouped((found for found in sets if not found.name.is_null_network), lambda found: found.states)
+    for number, (states, here) in enumerate(states_sets.items()):
+        there = {found.name: found.total for found in here}
+        methods = sorted({name.group for name in there})
+        names = [replace(method, seed=seed) for seed in _seeds(here) for method in methods]
+        maps = {name.label: there.get(name) for name in names}
+        others = sorted({t for total in there.values() for t in total.temperatures} - {headline})
+        for kind in KINDS.values():
+            for temperature in (headline, *(others if kind.by_temperature else ())):
+                figure = f"figure{kind.paper_figure}" if kind.paper_figure else kind.name.replace("_", "-")
+                at = "" if temperature == headline else f"-T{temperature:g}"
+                slug = re.sub(r"[^\w.-]+", "-", states.title.replace("N = ", ""))
+                title = f"{f'Figure {kind.paper_figure}. ' if kind.paper_figure else ''}"
+                title += f"{kind_title(kind.name, temperature)}: {part.game}, {states.title}"
+                sheet = comparison_sheet(
+                    f"{figure}-{part.name}-{slug}{at}", title, maps, kind.name, temperature, columns=len(methods)
+                )
+                folded = number > 0 or temperature != headline or (bool(kinds) and kind.paper_figure is None)
+                sheets.append(replace(sheet, folded=folded))
+    if kinds:
+        beside = " and of null networks" if any(found.name.is_null_network for found in kinds) else ""
+        title = f"All kinds of maps of trained agents{beside}: {part.game}, {kinds[0].states.title}"
+        shown = {found.name.label: found.total for found in kinds}
+        sheets.append(kinds_sheet(f"kinds-{part.name}", title, shown, headline))
+    return [sheet for sheet in sheets if any(sheet.panels)]
+
+
+def _seeds(sets: Iterable[MapSet]) -> list[int | None]:
+    return sorted({found.name.seed for found in sets}, key=lambda seed: (seed is None, seed or 0))
+
+
+def overlay_sheets(part: Part, sets: Sequence[MapSet], outputs: Path) -> tuple[list[Sheet], list[str]]:
+    """Maps over the game's screen, for the first seed on its own states; and an error for every unreadable file."""
+    trained = [found for found in sets if not found.name.is_null_network]
+    own = [found for found in trained if found.states.states_from == "own"] or trained
+    shown: dict[str, tuple[NDArray[np.uint8], TotalMaps]] = {}
+    problems: list[str] = []
+    for found in sorted(own, key=lambda found: found.name):
+        if found.name.seed == _seeds(own)[0]:
+            states = readable(load_states, found.states_path, outputs, problems)
+            if states is not None:
+                shown[found.name.label] = screen_of(states), found.total
+    title = f"Maps over a screen of {part.game}, from the middle of the first episode"
+    temperature = headline_temperature(part.records)
+    return [overlay_sheet(f"overlay-{part.name}", title, shown, temperature)] if shown else [], problems
+
+
+def one_of_each_kind(sets: Iterable[MapSet]) -> list[MapSet]:
+    """A policy of every method, its first seed, and one draw of every null network, all on the same states.
+
+    Takes the states with most methods; of equals a pool rather than own states. Empty if there is only one method.
+    """
+    groups: dict[StatesName, dict[str, MapSet]] = {}
+    for found in sorted(sets, key=lambda found: (found.name.seed or 0, found.name.draw or 0, found.name.rank)):
+        groups.setdefault(found.states, {}).setdefault(found.name.method, found)
+    best = max(groups.items(), key=lambda one: (len(one[1]), one[0].states_from != "own", one[0].rank), default=None)
+    kinds = sorted(best[1].values(), key=lambda found: found.name) if best else []
+    return kinds if len(kinds) > 1 else []
+
+
+def comparison_sheet(
+    name: str, title: str, maps: Mapping[str, TotalMaps | None], kind: str, temperature: float | None, *, columns: int
+) -> Sheet:
+    """Maps of one kind side by side, for every policy by label, at `temperature` where the kind depends on it.
+
+    A policy without such a map has an empty cell.
+    """
+    cells = [[] if total is None else map_panels(label, total, kind, temperature) for label, total in maps.items()]
+    channels = max((len(cell) for cell in cells), default=0)
+    panels = tuple(panel for cell in cells for panel in (*cell, *[None] * (channels - len(cell))))
+    return Sheet(name, title, KINDS[kind].meaning, panels, columns * max(channels, 1), _MAP_SIZE)
+
+
+def kinds_sheet(name: str, title: str, maps: Mapping[str, TotalMaps], temperature: float | None) -> Sheet:
+    """A row for every kind of map, a column for every policy; kinds that depend on T at `temperature`.
+
+    A policy without such a map has an empty cell; a row of empty cells is left out.
+    """
+    panels: list[Panel | None] = []
+    for kind in KINDS:
+        row = [next(iter(map_panels(label, _summed(each), kind, temperature)), None) for label, each in maps.items()]
+        panels += row if any(row) else []
+    return Sheet(name, title, "Every map has its own colour scale.", tuple(panels), len(maps), _MAP_SIZE)
+
+
+def overlay_sheet(
+    name: str,
+    title: str,
+    shown: Mapping[str, tuple[NDArray[np.uint8], TotalMaps]],
+    temperature: float | None,
+) -> Sheet:
+    """KMAP and the KL map at `temperature` over a screen of the game; `shown` has a screen and maps for every label."""
+    panels: list[Panel | None] = []
+    for kind in OVERLAID:
+        what = kind_title(kind, temperature)
+        for label, (screen, total) in shown.items():
+            map_ = map_at(_summed(total), kind, temperature)
+            if map_ is None:
+                panels.append(None)
+                continue
+            draw = partial(draw_overlay, screen=screen, map_=map_, kind=kind, title=f"{what}\n{label}")
+            panels.append(Panel(draw, f"{what} of {label} laid over a screen of the game."))
+    return Sheet(name, title, "", tuple(panels), len(shown), _OVERLAY_SIZE, format="png")
+
+
+def map_panels(label: str, total: TotalMaps, kind: str, temperature: float | None) -> list[Panel]:
+    """The heat maps of one kind, one for each channel that was ablated apart; none where there is no such map.
+
+    Titled with policy, kind, temperature and sparsity.
+    """
+    map_ = map_at(total, kind, temperature)
+    what, digits, panels = kind_title(kind, temperature), metric_name("sparsity", kind).digits, []
+    for channel in () if map_ is None else map_.reshape(-1, *map_.shape[-2:]):
+        size = sparsity(channel).value
+        value = "S undefined" if size is None else f"S = {size:.{digits}f}"
+        row, column = np.unravel_index(int(np.abs(channel).argmax()), channel.shape)
+        alt = f"{what} of {label}, {value}: from {channel.min():.4g} to {channel.max():.4g}, largest at "
+        alt += f"row {row}, column {column}." if size is not None else "no pixel."
+        panels.append(Panel(partial(draw_map, map_=channel, kind=kind, title=f"{label}\n{what}, {value}"), alt))
+    return panels
+
+
+def kind_title(kind: str, temperature: float | None) -> str:
+    """`KMAP  K(i, j)`; `KL map, T = 1`: a kind of map and, where it depends on T, the temperature."""
+    at = f", T = {temperature:g}" if KINDS[kind].by_temperature and temperature is not None else ""
+    return f"{KINDS[kind].heading}{at}"
+
+
+def map_at(total: TotalMaps, kind: str, temperature: float | None) -> FloatArray | None:
+    """The map of one kind, at `temperature` if it depends on T; None if missing."""
+    return next((map_ for each, at, map_ in total.each() if each.name == kind and at in (None, temperature)), None)
+
+
+def _summed(total: TotalMaps) -> TotalMaps:
+    """The maps summed over channels that were ablated apart."""
+    arrays = {
+        name: array if array.ndim == 2 + KINDS[name].by_temperature else array.sum(axis=-3)
+        for name, array in total.arrays.items()
+    }
+    return TotalMaps(total.temperatures, arrays, total.num_states)
+
+
+def screen_of(states: RolloutStates) -> NDArray[np.uint8]:
+    """The game's colour screen [h, w, 3] at the middle state of the first episode."""
+    of_first = np.flatnonzero(states.episode_ids == states.episode_ids[0])
+    middle = int(states.positions[of_first[len(of_first) // 2]])
+    episode = states.episodes[int(states.episode_ids[0])]
+    return replay_rgb(states.env, episode.seed, episode.actions, [middle])[0]
