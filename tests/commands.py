@@ -94,11 +94,7 @@ def commands_in(folder: Path) -> Iterator[Commands]:
 
 
 def _run_as_main(
-    module: str,
-    arguments: tuple[str, ...],
-    folder: Path,
-    largest_file: int | None,
-    environment: dict[str, str | None],
+    module: str, arguments: tuple[str, ...], folder: Path, largest_file: int | None, environment: dict[str, str | None]
 ) -> None:
     """The child process: become `python -m module` with its output in `folder`."""
     os.chdir(ROOT)

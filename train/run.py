@@ -88,13 +88,7 @@ def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
 
 
 def _train(
-    settings: TrainSettings,
-    options: RunOptions,
-    *,
-    folder: Path,
-    parent: Policy | None,
-    tracker: Tracker,
-    label: str,
+    settings: TrainSettings, options: RunOptions, *, folder: Path, parent: Policy | None, tracker: Tracker, label: str
 ) -> None:
     remove_leftovers(folder)
     write_json(folder / SETTINGS_FILE, _recorded(settings, parent))

@@ -48,10 +48,7 @@ class Training:
 
     def save(self, name: str = CHECKPOINT_FILE) -> None:
         """Write everything that the rest of the run depends on."""
-        machine = {
-            "device": self.trainer.learner.device.type,
-            "precision": name_of(self.trainer.learner.precision),
-        }
+        machine = {"device": self.trainer.learner.device.type, "precision": name_of(self.trainer.learner.precision)}
         last_probe = {"agent_step": self._probed_at, "was_behind": self._was_behind}
         state = {"machine": machine, "last_probe": last_probe, "curves": self.curves.get_state()}
         save_checkpoint(self._folder / name, {**state, "trainer": self.trainer.get_state()})

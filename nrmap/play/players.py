@@ -78,12 +78,7 @@ class AttackedPlayer:
     """
 
     def __init__(
-        self,
-        policy: Agent,
-        attack: Attack,
-        attack_epsilon: float,
-        seed: int,
-        certify: Certifier | None = None,
+        self, policy: Agent, attack: Attack, attack_epsilon: float, seed: int, certify: Certifier | None = None
     ) -> None:
         """`seed` seeds the attack's random numbers."""
         self._policy, self._q_values = policy, policy.for_attacks()

@@ -82,12 +82,7 @@ def greedy(policy: Agent) -> ActionFn:
 
 
 def play(
-    act: ActionFn,
-    spec: EnvSpec,
-    seeds: Sequence[int],
-    *,
-    num_envs: int,
-    progress: ProgressFn | None = None,
+    act: ActionFn, spec: EnvSpec, seeds: Sequence[int], *, num_envs: int, progress: ProgressFn | None = None
 ) -> tuple[Episode, ...]:
     """Play one whole episode for each of `seeds`, in order, up to `num_envs` at a time.
 

@@ -14,16 +14,7 @@ from numpy.typing import NDArray
 
 from nrmap.atari.envs import EVALUATION_STREAM, PIXEL_FIELDS, EnvSpec
 from nrmap.atari.episode_seeds import episode_seeds
-from nrmap.play.rollout import (
-    ActionFn,
-    Episode,
-    ProgressFn,
-    env_of,
-    even_positions,
-    greedy,
-    play,
-    replay_states,
-)
+from nrmap.play.rollout import ActionFn, Episode, ProgressFn, env_of, even_positions, greedy, play, replay_states
 from nrmap.policies.agent import Agent, check_states
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import read_npz, write_npz

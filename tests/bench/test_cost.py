@@ -10,16 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cost import (
-    Speeds,
-    StudyPlan,
-    cost,
-    cpu_speeds,
-    gpu_speeds,
-    main,
-    paper_study,
-    training_hours,
-)
+from bench.cost import Speeds, StudyPlan, cost, cpu_speeds, gpu_speeds, main, paper_study, training_hours
 from bench.host import collecting_trainer
 from nrmap.learning.settings import TrainSettings
 from nrmap.policies.network import NetworkSpec, QNetwork

@@ -22,8 +22,7 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 2, "object_store_memory": STORE, "include_dashboard": False},
+        initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": STORE, "include_dashboard": False}
     )
     try:
         cluster.add_node(num_cpus=2, object_store_memory=STORE)

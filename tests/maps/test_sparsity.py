@@ -12,14 +12,7 @@ from scipy import stats
 from scipy.special import softmax
 
 from nrmap.maps.kinds import KINDS
-from nrmap.maps.sparsity import (
-    Measure,
-    effective_pixels,
-    map_entropy,
-    relative_map_entropy,
-    sparsity,
-    sparsity_of_rows,
-)
+from nrmap.maps.sparsity import Measure, effective_pixels, map_entropy, relative_map_entropy, sparsity, sparsity_of_rows
 from nrmap.support.errors import NrmapError
 
 # Multiples of 1/1000, so that a scale does not push single pixels out of the floats.

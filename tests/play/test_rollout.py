@@ -13,15 +13,7 @@ from toy_policies import BREAKOUT, FREEWAY, SMALL_CONVS, toy_policy
 
 from nrmap.atari.envs import SeededVectorEnv
 from nrmap.atari.episode_seeds import episode_seeds
-from nrmap.play.rollout import (
-    env_of,
-    even_positions,
-    greedy,
-    play,
-    replay_rgb,
-    replay_states,
-    screen_size,
-)
+from nrmap.play.rollout import env_of, even_positions, greedy, play, replay_rgb, replay_states, screen_size
 from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.policies.policy import Policy, PolicyCard
 from nrmap.support.errors import NrmapError

@@ -69,11 +69,7 @@ def small_network(actions=4, seed=0):
 
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=20)
-@given(
-    seed=st.integers(0, 1000),
-    attack_epsilon=st.sampled_from([1 / 255, 3 / 255, 0.3, 1.0]),
-    dark=st.floats(0, 1),
-)
+@given(seed=st.integers(0, 1000), attack_epsilon=st.sampled_from([1 / 255, 3 / 255, 0.3, 1.0]), dark=st.floats(0, 1))
 def test_every_attack_stays_in_the_ball_and_on_the_screen(name, seed, attack_epsilon, dark):
     network = small_network(seed=seed % 7)
     states = torch.rand((3, 1, 12, 12), generator=torch.Generator().manual_seed(seed))

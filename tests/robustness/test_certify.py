@@ -7,10 +7,7 @@ import torch
 from ball_points import points_of_the_ball
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from summed_networks import (
-    lead_of,
-    random_case,
-)
+from summed_networks import lead_of, random_case
 
 from nrmap.policies.network import frozen
 from nrmap.robustness.bounds import margins_of, q_difference_bounds

@@ -10,14 +10,7 @@ import torch
 from ball_points import points_of_the_ball
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from summed_networks import (
-    SPECS,
-    in_another_order,
-    lead_of,
-    random_network,
-    random_states,
-    ways_to_evaluate,
-)
+from summed_networks import SPECS, in_another_order, lead_of, random_network, random_states, ways_to_evaluate
 
 from nrmap.policies.network import QNetwork
 from nrmap.robustness.bounds import float32_error, margin_bounds, margins_of, propagate, state_box

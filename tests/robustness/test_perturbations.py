@@ -7,12 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from nrmap.robustness.perturbations import (
-    other_action_margin,
-    project,
-    projected_gradient_ascent,
-    random_start,
-)
+from nrmap.robustness.perturbations import other_action_margin, project, projected_gradient_ascent, random_start
 
 RADII = st.floats(2.0**-20, 1.0, width=32)
 SHAPE = (2, 1, 3, 4)
