@@ -1,4 +1,3 @@
-# ruff: noqa: N802, N815 - the names of the protocol
 """A local W&B server that implements the parts of the protocol that runs and workspaces need."""
 
 import contextlib
@@ -11,6 +10,7 @@ import wandb
 from wandb_files import KEY, forget_account
 
 PROJECT = {"id": "project", "name": "nrmap", "entity": {"id": "entity", "name": "someone"}}
+VIEWER = {"id": "user", "entity": "someone", "username": "someone", "email": "a@b.c", "flags": "{}"}
 
 
 class Server(ThreadingHTTPServer):
@@ -19,18 +19,51 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Answer)
+        super().__init__(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self.refuses = None
-        self.runs = {}
-        self.views = []
+        self.refuses, self.runs, self.views = None, {}, []
 
     def handle_error(self, request, client_address):
         """Ignore clients that hang up."""
 
+    def answer(self, operation, variables):
+        """The data of a GraphQL operation."""
+        run = self.runs.get(variables.get("name"))
+        if operation == "UpsertBucket" and run is None:
+            run = self.runs[variables["name"]] = {"sent": variables, "rows": [], "exit_codes": []}
+        bucket = run and {
+            "id": "bucket", "name": run["sent"]["name"], "displayName": run["sent"]["displayName"], "config": "{}",
+            "historyLineCount": len(run["rows"]), "project": PROJECT, "description": None, "notes": None,
+            "sweepName": None,
+        }  # fmt: skip
+        if operation == "Viewer":
+            return {"viewer": {**VIEWER, "teams": {"edges": []}}}
+        if operation == "UpsertView2":
+            self.views.append(variables)
+            return {"upsertView": {"view": {"id": "view", "name": "nw-saved-v"}, "inserted": True}}
+        if operation == "UpsertBucket":
+            return {"upsertBucket": {"bucket": bucket, "inserted": not run["rows"]}}
+        if operation == "RunResumeStatus":
+            last = run and {
+                **bucket, "summaryMetrics": "{}", "historyTail": json.dumps([json.dumps(run["rows"][-1])]),
+                "eventsLineCount": 0, "eventsTail": "[]", "logLineCount": 0, "tags": [], "wandbConfig": '{"t": 1}',
+            }  # fmt: skip
+            return {"model": {**PROJECT, "bucket": last}}
+        if operation == "CreateRunFiles":
+            files = [{"name": name, "uploadUrl": f"{self.url}/{name}"} for name in variables["files"]]
+            return {"createRunFiles": {"runID": "bucket", "uploadHeaders": [], "files": files}}
+        return {"serverInfo": {"features": []}} if operation == "ServerFeaturesQuery" else {}
 
-class Answer(BaseHTTPRequestHandler):
+    def stream(self, run, message):
+        """Take in a part of a run's history, and its end."""
+        if history := message.get("files", {}).get("wandb-history.jsonl"):
+            run["rows"][history["offset"] :] = [json.loads(line) for line in history["content"]]
+        if message.get("complete"):
+            run["exit_codes"].append(message["exitcode"])
+
+
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Server
 
@@ -38,70 +71,23 @@ class Answer(BaseHTTPRequestHandler):
         pass
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        body, reply = self.rfile.read(int(self.headers.get("content-length", 0))), {}
         if self.server.refuses:
-            self.reply({"errors": [{"message": "go away"}]}, self.server.refuses)
+            reply = {"errors": [{"message": "go away"}]}
         elif self.path.endswith("/file_stream"):
-            self.stream(self.server.runs[self.path.split("/")[-2]], json.loads(body))
+            self.server.stream(self.server.runs[self.path.split("/")[-2]], json.loads(body))
         elif self.path.startswith("/graphql"):
             request = json.loads(body)
             operation = request.get("operationName") or re.search(r"(?:query|mutation) (\w+)", request["query"])[1]
-            answer = getattr(self, operation, None)
-            self.reply({"data": answer(request.get("variables")) if answer else {}})
-        else:
-            self.reply({})
-
-    do_PUT = do_POST  # uploads of files
-
-    def reply(self, value, status=200):
-        content = json.dumps(value).encode()
-        self.send_response(status)
+            reply = {"data": self.server.answer(operation, request.get("variables") or {})}
+        content = json.dumps(reply).encode()
+        self.send_response(self.server.refuses or 200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
 
-    def stream(self, run, message):
-        history = message.get("files", {}).get("wandb-history.jsonl")
-        if history:
-            run["rows"][history["offset"] :] = [json.loads(line) for line in history["content"]]
-        if message.get("complete"):
-            run["exit_codes"].append(message["exitcode"])
-        self.reply({})
-
-    def Viewer(self, variables):
-        someone = {"id": "user", "entity": "someone", "username": "someone", "email": "a@b.c", "flags": "{}"}
-        return {"viewer": {**someone, "teams": {"edges": []}}}
-
-    def UpsertView2(self, variables):
-        self.server.views.append(variables)
-        return {"upsertView": {"view": {"id": "view", "name": "nw-saved-v"}, "inserted": True}}
-
-    def RunResumeStatus(self, variables):
-        run = self.server.runs.get(variables["name"])
-        bucket = run and {
-            **self.bucket(run), "summaryMetrics": "{}", "historyTail": json.dumps([json.dumps(run["rows"][-1])]),
-            "eventsLineCount": 0, "eventsTail": "[]", "logLineCount": 0, "tags": [], "wandbConfig": '{"t": 1}',
-        }  # fmt: skip
-        return {"model": {**PROJECT, "bucket": bucket}}
-
-    def UpsertBucket(self, variables):
-        run = self.server.runs.setdefault(variables["name"], {"sent": variables, "rows": [], "exit_codes": []})
-        return {"upsertBucket": {"bucket": {**self.bucket(run), "project": PROJECT}, "inserted": not run["rows"]}}
-
-    def bucket(self, run):
-        sent = run["sent"]
-        return {
-            "id": "bucket", "name": sent["name"], "displayName": sent["displayName"], "description": None,
-            "notes": None, "config": "{}", "sweepName": None, "historyLineCount": len(run["rows"]),
-        }  # fmt: skip
-
-    def CreateRunFiles(self, variables):
-        files = [{"name": name, "uploadUrl": f"{self.server.url}/{name}"} for name in variables["files"]]
-        return {"createRunFiles": {"runID": "bucket", "uploadHeaders": [], "files": files}}
-
-    def ServerFeaturesQuery(self, variables):
-        return {"serverInfo": {"features": []}}
+    do_PUT = do_POST  # uploads of files  # noqa: N815
 
 
 @contextlib.contextmanager

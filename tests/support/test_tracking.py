@@ -3,18 +3,16 @@
 import contextlib
 import json
 import os
-import pty
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import wandb
-from PIL import Image
-from wandb_files import KEY, artifacts_of, forget_account, parts, records_of, rows_of, summary_of, table_of, tracked
+from wandb_files import KEY, artifacts_of, forget_account, parts, records_of, rows_of, summary_of, tracked
 from wandb_server import server_with_account
 
 import nrmap.support.tracking
@@ -56,43 +54,22 @@ def losses(rows):
     return [(row["_step"], row["agent_step"], row["loss"]) for row in rows if "loss" in row]
 
 
-# Contents of a run.
-
-
-def test_an_offline_run_holds_everything_that_was_logged(tmp_path, home, own_session):
-    folder = tmp_path / "run"
-    policy, picture = tmp_path / "policy.safetensors", tmp_path / "heatmap.png"
+def test_an_offline_run_holds_what_was_logged_and_nothing_lies_elsewhere(tmp_path, home, own_session):
+    policy = tmp_path / "policy.safetensors"
     policy.write_bytes(b"weights" * 1000)
-    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    Image.fromarray(pixels).save(picture)
-    rows = [["kmap", 20.5, None], ["hmap", None, "undefined"]]
-    with tracked(folder, TrackingSpec("offline", "tried", "team", "mine", ["mine", "Freeway"])) as tracker:
+    with tracked(tmp_path, TrackingSpec("offline", "tried", "team", "mine", ["mine", "Freeway"])) as tracker:
         tracker.log({"loss": 0.5, "q_mean": -1.25}, step=2000)
         tracker.log({"loss": 0.25}, step=4000)
         tracker.log({"recent_mean_return": 21.5}, step=4000)
-        tracker.table("sparsity", ["map", "S", "note"], rows)
-        tracker.image("heatmaps", picture)
-        tracker.summary({"seconds": 12.5})
         tracker.artifact("Freeway/ddqn 0", "policy", [policy])
         policy.unlink()  # the artifact has its own copy
-    (part,) = parts(folder)
-    whole = summary_of(part)
-    expected = {
-        "run_id": RUN_ID, "name": "Freeway-ddqn-seed0", "project": "tried", "entity": "team",
-        "tags": ["mine", "Freeway"], "config": {"method": "ddqn", "env": {"game": "Freeway"}},
-        "state": "finished", "exit_code": 0,
-    }  # fmt: skip
-    assert {name: whole[name] for name in expected} == expected
-    (run,) = records_of(part, "run")
-    assert (run["run_group"], run["job_type"]) == ("mine", "train")
+    (part,) = parts(tmp_path)
+    whole, (run,) = summary_of(part), records_of(part, "run")
+    assert (whole["entity"], whole["tags"], run["run_group"]) == ("team", ["mine", "Freeway"], "mine")
     assert [metric.get("step_metric") for metric in records_of(part, "metric")] == [None, "agent_step"]
     first, second = rows_of(part)
     assert first == {"_step": 2000, "agent_step": 2000, "loss": 0.5, "q_mean": -1.25}
     assert second.items() >= {"_step": 4000, "agent_step": 4000, "loss": 0.25, "recent_mean_return": 21.5}.items()
-    assert whole["summary"]["seconds"] == 12.5
-    assert table_of(part, "sparsity") == (["map", "S", "note"], rows)
-    shown = Image.open(part / "files" / whole["summary"]["heatmaps"]["path"])
-    np.testing.assert_array_equal(np.array(shown), pixels)
     assert artifacts_of(part)["Freeway-ddqn-0", "policy"] == {"policy.safetensors": b"weights" * 1000}
     assert [*home.rglob("*")] == [], "W&B wrote into the home directory"
 
@@ -106,14 +83,12 @@ def test_nested_and_later_runs_of_a_process_stay_apart(tmp_path):
             raise ZeroDivisionError
     with tracked(tmp_path / "next", run_id="next") as following:
         following.log({"loss": 4.0}, step=1)
-    for name, exit_code, expected in (
-        ("outer", 0, [(1, 1, 1.0), (2, 2, 3.0)]),
-        ("inner", 1, [(7, 7, 2.0)]),
-        ("next", 0, [(1, 1, 4.0)]),
-    ):
+    points = {"outer": [(1, 1, 1.0), (2, 2, 3.0)], "inner": [(7, 7, 2.0)], "next": [(1, 1, 4.0)]}
+    for name, expected in points.items():
         (part,) = parts(tmp_path / name)
         whole = summary_of(part)
-        assert (whole["run_id"], whole["exit_code"], losses(rows_of(part))) == (name, exit_code, expected)
+        assert (whole["run_id"], whole["exit_code"]) == (name, int(name == "inner"))
+        assert losses(rows_of(part)) == expected
 
 
 LOG_UNTIL_KILLED = """
@@ -149,37 +124,22 @@ def test_a_killed_run_keeps_its_points_and_continues_under_its_id(tmp_path):
         assert len(rows) > 50
 
 
-# Modes and settings.
-
-
 @pytest.mark.parametrize(
     ("setting", "wandb_mode", "has_key", "expected"),
     [
-        ("online", "disabled", True, "online"),
-        ("online", None, False, NrmapError),
-        ("offline", "online", True, "offline"),
-        ("disabled", "online", True, "disabled"),
-        ("auto", "online", True, "online"),
-        ("auto", "online", False, NrmapError),
-        ("auto", "run", True, "online"),
-        ("auto", "offline", True, "offline"),
-        ("auto", "dryrun", True, "offline"),
-        ("auto", "disabled", True, "disabled"),
-        ("auto", "", True, "online"),
-        ("auto", None, True, "online"),
-        ("auto", None, False, "offline"),
-        ("auto", "onlin", True, NrmapError),
+        ("online", "disabled", True, "online"), ("online", None, False, NrmapError),
+        ("offline", "online", True, "offline"), ("disabled", "online", True, "disabled"),
+        ("auto", "online", True, "online"), ("auto", "online", False, NrmapError), ("auto", "run", True, "online"),
+        ("auto", "dryrun", True, "offline"), ("auto", "disabled", True, "disabled"), ("auto", "", True, "online"),
+        ("auto", None, True, "online"), ("auto", None, False, "offline"), ("auto", "onlin", True, NrmapError),
     ],
-)
+)  # fmt: skip
 def test_the_mode_is_that_of_the_setting_then_the_environment_then_the_key(
     monkeypatch, setting, wandb_mode, has_key, expected
 ):
     monkeypatch.setattr("wandb.login", lambda *, prompt, verify: has_key and not prompt and not verify)
     environ = {} if wandb_mode is None else {"WANDB_MODE": wandb_mode}
-    if expected is NrmapError:
-        with pytest.raises(NrmapError):
-            decide_mode(TrackingSpec(mode=setting), environ)
-    else:
+    with contextlib.nullcontext() if expected is not NrmapError else pytest.raises(NrmapError):
         assert decide_mode(TrackingSpec(mode=setting), environ) == expected
 
 
@@ -199,46 +159,10 @@ def test_the_key_is_found_where_users_keep_it(monkeypatch, home, caplog, own_ses
     assert time.monotonic() - began < 5, "deciding the mode waited for the network"
 
 
-@pytest.mark.parametrize(("mode", "printed"), [("auto", "done"), ("online", "online without a valid API key")])
-def test_nothing_is_asked_on_a_terminal(tmp_path, mode, printed):
-    code = f"""
-from pathlib import Path
-from wandb_files import tracked
-from nrmap.support.tracking import NrmapError, TrackingSpec
-try:
-    with tracked(Path({str(tmp_path)!r}), TrackingSpec(mode={mode!r})) as tracker:
-        tracker.log({{"loss": 1.0}}, step=1)
-    print("done")
-except NrmapError as error:
-    print(error)
-"""
-    terminal, child_side = pty.openpty()
-    process = run_python(code, stdin=child_side, stdout=child_side, stderr=child_side, start_new_session=True)
-    os.close(child_side)
-    try:
-        assert process.wait(timeout=60) == 0
-        (line, _) = os.read(terminal, 65536).decode().split("\r\n")
-        assert printed in line
-    finally:
-        process.kill()
-        os.close(terminal)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"mode": "ofline"}, "unknown wandb.mode 'ofline': did you mean offline"),
-        ({"project": "a/b"}, "wandb.project='a/b': expected a name without"),
-        ({"project": ""}, "wandb.project='': expected a name"),
-        ({"tags": "one"}, "wandb.tags='one': expected a list of words"),
-    ],
-)
-def test_a_bad_setting_is_an_error(settings, message):
-    with pytest.raises(NrmapError, match=f"^{message}"):
+@pytest.mark.parametrize("settings", [{"mode": "ofline"}, {"project": "a/b"}, {"project": ""}, {"tags": "one"}])
+def test_a_bad_setting_is_an_error(settings):
+    with pytest.raises(NrmapError, match=f"wandb.{next(iter(settings))}"):
         TrackingSpec(**settings)
-
-
-# Failures.
 
 
 def test_disabled_tracking_writes_nothing_and_does_not_import_wandb(tmp_path):
@@ -261,18 +185,8 @@ assert not [name for name in sys.modules if name.split(".")[0] == "wandb"]
     assert [*tmp_path.iterdir()] == []
 
 
-def fail(*_, **__):
-    raise RuntimeError("no service\nand many lines more")
-
-
 @pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        ("no wandb", "wandb cannot be imported ("),
-        ("no folder", "cannot write "),
-        ("init", f"W&B cannot start the run {RUN_ID} (no service)"),
-        ("Settings", f"W&B cannot start the run {RUN_ID} (no service)"),
-    ],
+    ("fault", "message"), [("no wandb", "wandb cannot"), ("no folder", "cannot write "), ("init", "W&B cannot start")]
 )
 def test_work_goes_on_untracked_if_wandb_cannot_start(monkeypatch, tmp_path, caplog, fault, message):
     if fault == "no wandb":
@@ -280,16 +194,14 @@ def test_work_goes_on_untracked_if_wandb_cannot_start(monkeypatch, tmp_path, cap
     elif fault == "no folder":
         (tmp_path / "run").write_text("in the way")
     else:
-        monkeypatch.setattr(wandb, fault, fail)
+        monkeypatch.setattr(wandb, "init", None)
     with tracked(tmp_path / "run") as tracker:
         tracker.log({"loss": 1.0}, step=1)
         assert not tracker.is_active
-    warning = the_warning(caplog)
-    assert warning.startswith(message)
-    assert warning.endswith(": the work goes on without W&B")
+    assert re.fullmatch(f"{message}.*: the work goes on without W&B", the_warning(caplog))
 
 
-def test_auto_without_wandb_installed_is_disabled_but_online_is_an_error(monkeypatch, tmp_path, caplog):
+def test_auto_without_wandb_installed_is_disabled_but_online_is_an_error(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert decide_mode(TrackingSpec(), {}) == "disabled"
     assert the_warning(caplog).startswith("wandb cannot be imported (")
@@ -328,9 +240,6 @@ def test_work_goes_on_if_wandb_dies_and_the_next_run_is_tracked(tmp_path, caplog
     assert losses(rows_of(part)) == [(1, 1, 5.0)]
 
 
-# With an account.
-
-
 def test_an_online_run_resumes_without_repeated_points(server, tmp_path):
     spec = TrackingSpec(tags=["mine"])
     with contextlib.suppress(KeyboardInterrupt), tracked(tmp_path, spec) as tracker:
@@ -350,21 +259,6 @@ def test_an_online_run_resumes_without_repeated_points(server, tmp_path):
     assert run["exit_codes"] == [1, 0]
 
 
-def test_offline_parts_are_uploaded_as_one_run(server, tmp_path):
-    for steps in ((100, 200, 300), (200, 300, 400)):
-        with tracked(tmp_path) as tracker:
-            for step in steps:
-                tracker.log({"loss": 1.0 / step}, step=step)
-    assert server.runs == {}
-    command = [sys.executable, "-m", "wandb", "sync", *parts(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=tmp_path)
-    ((run_id, run),) = server.runs.items()
-    assert run_id == RUN_ID
-    # The overlap arrives twice, with equal values at equal agent steps.
-    found = {(agent_step, loss) for _, agent_step, loss in losses(run["rows"])}
-    assert found == {(step, 1.0 / step) for step in (100, 200, 300, 400)}
-
-
 @pytest.mark.parametrize("trouble", ["no server", "key refused"])
 def test_without_a_connection_the_run_is_kept_offline(server, monkeypatch, tmp_path, caplog, trouble):
     monkeypatch.setattr(nrmap.support.tracking, "INIT_TIMEOUT", 1)
@@ -376,9 +270,7 @@ def test_without_a_connection_the_run_is_kept_offline(server, monkeypatch, tmp_p
     with tracked(tmp_path, TrackingSpec()) as tracker:
         tracker.log({"loss": 0.5}, step=1)
     assert time.monotonic() - began < 20
-    warning = the_warning(caplog)
-    assert warning.startswith("W&B cannot be reached (")
-    assert warning.endswith("Freeway-ddqn-seed0 is kept offline")
+    assert re.fullmatch(r"W&B cannot be reached \(.*Freeway-ddqn-seed0 is kept offline", the_warning(caplog))
     (part,) = [part for part in parts(tmp_path) if part.name.startswith("offline-run-")]
     assert losses(rows_of(part)) == [(1, 1, 0.5)]
 
