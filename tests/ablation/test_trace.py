@@ -22,10 +22,11 @@ ACTIONS, ATOMS = 3, 4
 
 
 class Network(nn.Module):
-    """Layers for subclasses to combine; `forward` is the plain network. States are float, 0 to 255."""
+    """Layers that `form` combines, by default as the plain network does. States are float, 0 to 255."""
 
-    def __init__(self) -> None:
+    def __init__(self, form: Callable[["Network", Tensor], Tensor] | None = None) -> None:
         super().__init__()
+        self.form = form
         torch.manual_seed(0)
         self.first = nn.Conv2d(2, 4, 3, 2)
         self.second = nn.Conv2d(4, 6, 2)
@@ -46,104 +47,60 @@ class Network(nn.Module):
     def units(self, states: Tensor) -> Tensor:
         return functional.relu(self.hidden(self.maps(states).flatten(1)))
 
-    def forward(self, states: Tensor) -> Tensor:
+    def plain(self, states: Tensor) -> Tensor:
         return self.out(self.units(states))
 
-
-class ReshapeBySize(Network):
     def forward(self, states: Tensor) -> Tensor:
-        maps = self.maps(states)
-        return self.out(self.hidden(maps.view(maps.size(0), -1)).relu())
+        return self.plain(states) if self.form is None else self.form(self, states)
 
 
-class ReshapeByLength(Network):
-    def forward(self, states: Tensor) -> Tensor:
-        maps = self.maps(states).contiguous()
-        return self.out(self.hidden(maps.reshape(len(maps), -1)).relu_()).view(maps.shape[0], ACTIONS)
-
-
-class ChannelsScaledApart(Network):
-    def forward(self, states: Tensor) -> Tensor:
-        return super().forward((states / 100 - self.mean).clamp(min=-0.5) * 2)
-
-
-class SharedHiddenSlices(Network):
+def dueling_slices(network: Network, states: Tensor) -> Tensor:
     """Value and advantage read halves of one hidden layer, as in stable-baselines' and RLlib's dueling heads."""
-
-    def forward(self, states: Tensor) -> Tensor:
-        hidden = self.units(states)
-        both = torch.cat([hidden[:, :4], -hidden[:, 4:]], dim=1)
-        advantage = self.out(both) * 0.5
-        return advantage - torch.mean(advantage, 1, keepdim=True) + hidden[:, :1] / 4
+    hidden = network.units(states)
+    advantage = network.out(torch.cat([hidden[:, :4], -hidden[:, 4:]], dim=1)) * 0.5
+    return advantage - torch.mean(advantage, 1, keepdim=True) + hidden[:, :1] / 4
 
 
-class SplitBeforeRelu(Network):
-    def forward(self, states: Tensor) -> Tensor:
-        one, other = self.hidden(self.maps(states).flatten(1)).split([2, 6], dim=1)
-        return self.out(torch.cat([other.relu(), one.relu()], dim=-1))
+def split_before_relu(network: Network, states: Tensor) -> Tensor:
+    one, other = network.hidden(network.maps(states).flatten(1)).split([2, 6], dim=1)
+    return network.out(torch.cat([other.relu(), one.relu()], dim=-1))
 
 
-class TwoHiddenLayersAdded(Network):
-    def forward(self, states: Tensor) -> Tensor:
-        features = self.dropout(self.maps(states)).flatten(start_dim=1)
-        return self.out(self.hidden(features).relu()) + self.other_out(self.other_hidden(features).relu()) + self.offset
+def two_hidden_layers(network: Network, states: Tensor) -> Tensor:
+    """Each reads features that were flattened for it alone."""
+    maps = network.dropout(network.maps(states))
+    added = network.out(network.hidden(maps.flatten(start_dim=1)).relu())
+    return added - network.other_out(network.other_hidden(maps.flatten(1)).relu()) + network.offset
 
 
-class MapsFlattenedTwice(Network):
-    def forward(self, states: Tensor) -> Tensor:
-        maps = self.maps(states)
-        return self.out(self.hidden(maps.flatten(1)).relu()) - self.other_out(self.other_hidden(maps.flatten(1)).relu())
+def some_features(network: Network, states: Tensor) -> Tensor:
+    features = network.maps(states).flatten(2)[:, 1:].flatten(1)  # without channel 0
+    return network.out(network.hidden(torch.cat([features, features[:, :9]], dim=1)).relu())
 
 
-class ChannelsLastFeatures(Network):
-    """Features in the order of TensorFlow: row, column, channel."""
-
-    def forward(self, states: Tensor) -> Tensor:
-        return self.out(self.hidden(self.maps(states).permute(0, 2, 3, 1).flatten(1)).relu())
-
-
-class SomeFeatures(Network):
-    def forward(self, states: Tensor) -> Tensor:
-        features = self.maps(states).flatten(2)[:, 1:].flatten(1)  # without channel 0
-        return self.out(self.hidden(torch.cat([features, features[:, :9]], dim=1)).relu())
-
-
-class CastToItsWeights(Network):
+def cast_to_its_weights(network: Network, states: Tensor) -> Tensor:
     """Casts of a policy that may run in half precision."""
-
-    def forward(self, states: Tensor) -> Tensor:
-        features = self.maps(states.to(self.first.weight.dtype)).flatten(1)
-        return (self.out(self.hidden(features).relu()) + self.offset * 2).to(self.out.weight.dtype)
+    features = network.maps(states.to(network.first.weight.dtype)).flatten(1)
+    return (network.out(network.hidden(features).relu()) + network.offset * 2).to(network.out.weight.dtype)
 
 
-class Functional(Network):
-    def forward(self, states: Tensor) -> Tensor:
-        maps = functional.conv2d(states / 255, self.first.weight, self.first.bias, stride=(2, 2))
-        maps = functional.conv2d(maps.relu(), self.second.weight).relu()
-        hidden = functional.linear(maps.flatten(1), self.hidden.weight).relu()
-        return functional.linear(hidden, self.out.weight, self.out.bias)
+def functions_of_weights(network: Network, states: Tensor) -> Tensor:
+    maps = functional.conv2d(states / 255, network.first.weight, network.first.bias, stride=(2, 2))
+    maps = functional.conv2d(maps.relu(), network.second.weight).relu()
+    hidden = functional.linear(maps.flatten(1), network.hidden.weight).relu()
+    return functional.linear(hidden, network.out.weight, network.out.bias)
 
 
-class Wrapped(Network):
-    """Modules in modules, lists and loops."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Sequential(self.first, nn.ReLU(inplace=True)), self.second, nn.ReLU(inplace=True))
-        self.heads = nn.ModuleList([nn.Sequential(nn.Flatten(), self.hidden, nn.ReLU(), self.out)])
-
-    def forward(self, states: Tensor) -> Tensor:
-        q_values = [head(self.body(states.div(255))) for head in self.heads]
-        return sum(q_values) / len(q_values)
+def modules_in_modules(network: Network, states: Tensor) -> Tensor:
+    body = nn.Sequential(nn.Sequential(network.first, nn.ReLU(inplace=True)), network.second, nn.ReLU(inplace=True))
+    heads = nn.ModuleList([nn.Sequential(nn.Flatten(), network.hidden, nn.ReLU(), network.out)])
+    return sum(head(body(states.div(255))) for head in heads) / len(heads)
 
 
-class UnusedBranch(Network):
+def unused_branch(network: Network, states: Tensor) -> Tensor:
     """An auxiliary head that does not contribute."""
-
-    def forward(self, states: Tensor) -> Tensor:
-        maps = self.maps(states)
-        self.auxiliary = functional.max_pool2d(maps, 3).sum()
-        return self.out(self.hidden(maps.flatten(1)).relu())
+    network.auxiliary = functional.max_pool2d(network.maps(states), 3).sum()
+    return network.plain(states)
 
 
 class Padded(Network):
@@ -154,7 +111,7 @@ class Padded(Network):
         self.first, self.hidden = nn.Conv2d(2, 4, 4, 3, padding=(1, 2)), nn.Linear(6 * 5 * 4, 8)
         self.second, self.pad = nn.Conv2d(4, 6, 2, padding="same"), nn.ZeroPad2d((1, 0, 2, 1))
 
-    def forward(self, states: Tensor) -> Tensor:
+    def plain(self, states: Tensor) -> Tensor:
         maps = torch.relu(self.first(functional.pad(states, (0, 1)) / 255))
         return self.out(self.hidden(self.second(self.pad(maps)).relu()[:, :, 2:].flatten(1)).relu())
 
@@ -171,65 +128,58 @@ class Normalised(Network):
         self.norms[1].affine = False
         self.register_buffer("gain", torch.tensor([0.5, -2.0, 1.0, 3.0])[:, None, None])
 
-    def forward(self, states: Tensor) -> Tensor:
+    def plain(self, states: Tensor) -> Tensor:
         maps = self.norms[0](self.first(states / 255) * self.gain).relu()
         return self.out(self.hidden(self.norms[1](self.second(maps)).relu().flatten(1)).relu())
 
 
-class QuantileMeans(Network):
-    def forward(self, states: Tensor) -> Tensor:
-        return self.atoms(self.units(states)).view(-1, ATOMS, ACTIONS).mean(dim=1)
-
-
-class QuantileMeansByAction(Network):
-    def forward(self, states: Tensor) -> Tensor:
-        return self.atoms(self.units(states)).view(len(states), ACTIONS, ATOMS).mean(2)
-
-
-class Categorical(Network):
-    """C51: the expectation of a softmax over atoms."""
-
-    def forward(self, states: Tensor) -> Tensor:
-        logits = self.atoms(self.units(states)).view(states.shape[0], ACTIONS, ATOMS)
-        return (functional.softmax(logits, dim=2) * self.support).sum(dim=2)
-
-
-class CategoricalDueling(Network):
+def categorical_dueling(network: Network, states: Tensor) -> Tensor:
     """C51 with dueling logits, and the expectation as a matrix product."""
-
-    def forward(self, states: Tensor) -> Tensor:
-        logits = self.atoms(self.units(states)).unflatten(1, (ACTIONS, ATOMS))
-        logits = logits - logits.mean(1, keepdim=True) + self.support
-        return logits.log_softmax(dim=-1).exp() @ self.support
+    logits = network.atoms(network.units(states)).unflatten(1, (ACTIONS, ATOMS))
+    logits = logits - logits.mean(1, keepdim=True) + network.support
+    return logits.log_softmax(dim=-1).exp() @ network.support
 
 
-class Deep(Network):
-    def forward(self, states: Tensor) -> Tensor:
-        return self.deep_out(torch.relu(super().forward(states)))
+def categorical(network: Network, states: Tensor) -> Tensor:
+    """C51: the expectation of a softmax over atoms."""
+    logits = network.atoms(network.units(states)).view(states.shape[0], ACTIONS, ATOMS)
+    return (functional.softmax(logits, dim=2) * network.support).sum(dim=2)
 
 
-class NoHiddenActivation(Network):
-    def forward(self, states: Tensor) -> Tensor:
-        return self.out(self.hidden(self.maps(states).flatten(1)))
+def channels_last_features(network: Network, states: Tensor) -> Tensor:
+    """Features in the order of TensorFlow: row, column, channel."""
+    return network.out(network.hidden(network.maps(states).permute(0, 2, 3, 1).flatten(1)).relu())
 
 
-class Product(Network):
-    def forward(self, states: Tensor) -> Tensor:
-        q_values = super().forward(states)
-        return q_values * q_values
-
-
-class Logits(Network):
-    def forward(self, states: Tensor) -> Tensor:
-        return super().forward(states).log_softmax(1)
-
-
-AFFINE_BEHIND_RELU = [
-    Network, ReshapeBySize, ReshapeByLength, ChannelsScaledApart, SharedHiddenSlices, SplitBeforeRelu,
-    TwoHiddenLayersAdded, MapsFlattenedTwice, ChannelsLastFeatures, SomeFeatures, CastToItsWeights, Functional, Wrapped,
-    UnusedBranch, Padded, Normalised, QuantileMeans, QuantileMeansByAction,
-]  # fmt: skip
-OTHERS = [Categorical, CategoricalDueling, Deep, NoHiddenActivation, Product, Logits]
+AFFINE_BEHIND_RELU = {
+    "plain": Network,
+    "padded": Padded,
+    "normalised": Normalised,
+    **{
+        form.__name__: lambda form=form: Network(form)
+        for form in (
+            dueling_slices, split_before_relu, two_hidden_layers, some_features, cast_to_its_weights,
+            functions_of_weights, modules_in_modules, unused_branch, channels_last_features,
+        )
+    },
+    "reshape by size": lambda: Network(lambda n, s: n.out(n.hidden(n.maps(s).view(s.size(0), -1)).relu())),
+    "reshape by length": lambda: Network(
+        lambda n, s: n.out(n.hidden(n.maps(s).contiguous().reshape(len(s), -1)).relu_()).view(s.shape[0], ACTIONS)
+    ),
+    "channels scaled apart": lambda: Network(lambda n, s: n.plain((s / 100 - n.mean).clamp(min=-0.5) * 2)),
+    "quantiles": lambda: Network(lambda n, s: n.atoms(n.units(s)).view(-1, ATOMS, ACTIONS).mean(dim=1)),
+    "quantiles by action": lambda: Network(lambda n, s: n.atoms(n.units(s)).view(len(s), ACTIONS, ATOMS).mean(2)),
+}  # fmt: skip
+OTHERS = {
+    "categorical": lambda: Network(categorical),
+    "categorical dueling": lambda: Network(categorical_dueling),
+    "deep": lambda: Network(lambda n, s: n.deep_out(torch.relu(n.plain(s)))),
+    "no hidden activation": lambda: Network(lambda n, s: n.out(n.hidden(n.maps(s).flatten(1)))),
+    "product": lambda: Network(lambda n, s: (q := n.plain(s)) * q),
+    "logits": lambda: Network(lambda n, s: n.plain(s).log_softmax(1)),
+}
+FORMS = AFFINE_BEHIND_RELU | OTHERS
+IN_BOTH_LAYOUTS = ("plain", "two_hidden_layers", "channels_last_features", "padded", "normalised", "categorical")
 
 
 def parts_of(network: Callable[[Tensor], Tensor]) -> NetworkParts:
@@ -237,24 +187,17 @@ def parts_of(network: Callable[[Tensor], Tensor]) -> NetworkParts:
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-@pytest.mark.parametrize("kind", AFFINE_BEHIND_RELU + OTHERS)
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [*((name, "contiguous_format") for name in FORMS), *((name, "channels_last") for name in IN_BOTH_LAYOUTS)],
+)
 @torch.no_grad()
-def test_every_form_is_ablated_exactly(kind):
-    check_form(kind, torch.contiguous_format)
-
-
-@pytest.mark.parametrize("kind", [Network, MapsFlattenedTwice, ChannelsLastFeatures, Padded, Normalised, Categorical])
-@torch.no_grad()
-def test_every_memory_layout_is_ablated_exactly(kind):
-    check_form(kind, torch.channels_last)
-
-
-def check_form(kind: type[Network], memory_format: torch.memory_format) -> None:
-    network = kind().eval().to(memory_format=memory_format)
+def test_every_form_is_ablated_exactly_in_either_memory_layout(name, layout):
+    network = FORMS[name]().eval().to(memory_format=getattr(torch, layout))
     states, spec = random_states(2, *SHAPE), AblationSpec(30)
     parts = parts_of(network)
     assert len(parts.convolutions) == 2
-    assert isinstance(parts.tail, Readout) == (kind in AFFINE_BEHIND_RELU)
+    assert isinstance(parts.tail, Readout) == (name in AFFINE_BEHIND_RELU)
     exact = copy.deepcopy(network).double()
     torch.testing.assert_close(parts.q_values(states), network(states.float()))
     torch.testing.assert_close(parts.double().q_values(states), exact(states.double()), rtol=1e-6, atol=1e-6)
@@ -277,11 +220,11 @@ def test_weights_are_copied():
 
 @torch.no_grad()
 def test_functions_and_closures_are_traced():
-    network, other = Network().eval(), Deep().eval()
+    network, other = Network().eval(), None
     states = random_states(4, *SHAPE)
 
     def difference(inputs: Tensor) -> Tensor:
-        return 2 * network.out(network.units(inputs)) - network.offset if other is not None else inputs
+        return 2 * network.plain(inputs) - network.offset if other is None else inputs
 
     torch.testing.assert_close(parts_of(difference).q_values(states), difference(states.float()))
 
