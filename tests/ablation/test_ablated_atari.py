@@ -63,17 +63,6 @@ def test_corners_edges_and_a_sample_of_all_pixels_are_exact(game, frame_stack, d
         assert len(exact[:, 0].unique()) > 50
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("frame_stack", [1, 4])
-def test_every_pixel_of_a_real_state_is_exact(frame_stack):
-    policy = nature_policy("Freeway", frame_stack)
-    states = played_states(policy.env, 1)
-    (chunk,) = make_engine(policy, spec=AblationSpec(), engine="incremental").ablate(states)
-    batches = torch.arange(84 * 84).split(256)
-    exact = torch.cat([exact_q_values(policy, ablate_pixels(states[0], batch, AblationSpec())) for batch in batches])
-    assert compare(chunk.q_values[0].flatten(0, 1), exact).exact
-
-
 def test_the_rounding_floor_is_small_and_covers_the_error():
     policy = nature_policy("Freeway", 1)
     states = played_states(policy.env, 1)

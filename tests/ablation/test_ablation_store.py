@@ -1,10 +1,8 @@
 """Stored Q-values: exact when read back, complete or absent, resumed after a kill, ablated once."""
 
-import contextlib
 import json
 import multiprocessing
 import os
-import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -143,36 +141,6 @@ def test_a_killed_process_leaves_nothing_that_counts_as_done(tmp_path):
     assert_same(joined(ablated_q_values(tmp_path / "kept", engine, STATES, key=KEY, disk_budget=0)), found)
 
 
-@contextlib.contextmanager
-def full_disk(largest_file: int) -> Iterator[None]:
-    """Limit the size of files. Python ignores the signal of the error."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_full_disk_is_a_line_and_what_had_room_is_kept(tmp_path):
-    pixels, kept = (30, 40), tmp_path / "kept"
-    state_bytes = 1201 * 5 * 4
-    engine = LoggingEngine(tmp_path / "journal", pixels=pixels)
-    # Room for the header and three states: two come at a time, so half of the second chunk is written.
-    with full_disk(128 + 3 * state_bytes), pytest.raises(NrmapError) as raised:
-        joined(ablated_q_values(kept, engine, STATES, key=KEY, disk_budget=PLENTY))
-    assert str(raised.value) == f"cannot write {kept / 'incremental'}: File too large"
-    assert (kept / "incremental/q_values.npy.partial").stat().st_size > 128 + 2 * state_bytes
-    assert json.loads((kept / "incremental/progress.json").read_text()) == {"states": 2}
-    assert not list(tmp_path.glob("kept/**/*.npy"))
-    resumed = LoggingEngine(tmp_path / "resumed", pixels=pixels)
-    found = joined(ablated_q_values(kept, resumed, STATES, key=KEY, disk_budget=PLENTY))
-    assert_same(found, expected(tmp_path, pixels=pixels))
-    assert ablated_states(resumed) == [2, 3, 4, 5, 6]
-    # And from the file alone.
-    assert_same(joined(ablated_q_values(kept, resumed, STATES, key=KEY, disk_budget=0)), found)
-
-
 def test_of_parallel_processes_one_ablates(tmp_path):
     processes = [start(tmp_path / "kept", tmp_path / "journal", 0.1) for _ in range(2)]
     for process in processes:
@@ -188,20 +156,15 @@ def test_of_parallel_processes_one_ablates(tmp_path):
     assert ablated.count(0) <= 1 + len(processes)
 
 
-def test_another_key_is_refused(tmp_path):
-    engine = LoggingEngine(tmp_path / "journal")
-    joined(ablated_q_values(tmp_path, engine, STATES, key=KEY, disk_budget=PLENTY))
+def test_another_key_is_refused_and_engines_do_not_share_their_results(tmp_path):
+    engine, other = LoggingEngine(tmp_path / "journal"), LoggingEngine(tmp_path / "other")
+    other.name = "dense"
+    for each in (engine, other):
+        joined(ablated_q_values(tmp_path, each, STATES, key=KEY, disk_budget=PLENTY))
+        assert ablated_states(each) == list(range(7))
     for key, states in (({**KEY, "value": 1}, STATES), (KEY, STATES[:3])):
         with pytest.raises(NrmapError, match="has ablated Q-values for"):
             joined(ablated_q_values(tmp_path, engine, states, key=key, disk_budget=PLENTY))
-
-
-def test_engines_do_not_share_their_results(tmp_path):
-    one, other = LoggingEngine(tmp_path / "one"), LoggingEngine(tmp_path / "other")
-    other.name = "dense"
-    for engine in (one, other):
-        joined(ablated_q_values(tmp_path / "kept", engine, STATES, key=KEY, disk_budget=PLENTY))
-        assert ablated_states(engine) == list(range(7))
 
 
 @pytest.mark.parametrize("keep", [0, 64, 500])
@@ -212,10 +175,3 @@ def test_a_damaged_file_is_refused(tmp_path, keep):
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(NrmapError, match=r"is damaged .* remove"):
         joined(ablated_q_values(tmp_path / "kept", engine, STATES, key=KEY, disk_budget=PLENTY))
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    engine = LoggingEngine(tmp_path / "journal")
-    with pytest.raises(NrmapError, match=r"cannot write .*file.*: "):
-        joined(ablated_q_values(tmp_path / "file" / "kept", engine, STATES, key=KEY, disk_budget=PLENTY))

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from captum.attr import FeatureAblation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import (
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 
 from nrmap.ablation import AblationSpec, make_engine
 from nrmap.ablation.exactness import compare
-from nrmap.ablation.trace import trace
 from nrmap.policies.agent import Agent
 from nrmap.support.errors import NrmapError
 
@@ -77,27 +75,6 @@ def test_differences_of_actions_alone_are_exact_too(example):
     assert compare((q_values - q_values[..., :1] + exact[..., :1]).float(), exact).argmax_mismatches == 0
 
 
-def test_differences_of_actions_need_only_the_advantages():
-    network = plain_network(nn.Conv2d(2, 4, 3), nn.ReLU(), size=(2, 6, 6))
-    policy = ScaledPolicy(network, 1 / 255, 0.0).eval()
-    parts = trace(policy, random_states(3, 2, 6, 6))
-    fewer = parts.differences_only()
-    assert len(parts.hidden_weight) == 7 + 5  # advantage and value
-    assert len(fewer.hidden_weight) == 7
-    assert len(fewer.differences_only().hidden_weight) == 7
-
-
-def test_pixels_that_nothing_reads_have_the_clean_q_values():
-    torch.manual_seed(0)
-    # Kernel 2, stride 3 on 11 columns: of each three the third is skipped, and so are the last two.
-    network = nn.Sequential(nn.Conv2d(1, 3, (1, 2), (1, 3)), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 5 * 4, 2))
-    policy = ScaledPolicy(network, 1 / 255, 0.0).eval()
-    example = Example(policy, random_states(2, 1, 5, 11), AblationSpec(9))
-    q_values, clean = ablated(example, "incremental")
-    moved = (q_values != beside(clean, q_values)).any(dim=-1).any(dim=0).any(dim=0)  # [W]
-    assert moved.tolist() == [True, True, False] * 3 + [True, True]
-
-
 def test_padded_borders():
     """A screen so small that every pixel is at the border."""
     torch.manual_seed(0)
@@ -105,22 +82,6 @@ def test_padded_borders():
     example = Example(ScaledPolicy(network, 1 / 255, 0.0).eval(), random_states(3, 2, 3, 4), AblationSpec(200, "each"))
     q_values, _ = ablated(example, "incremental")
     assert compare(q_values, ablated_one_by_one(in_double(example.policy), example.states, example.spec)).exact
-
-
-@pytest.mark.parametrize("value", [0, 130])
-def test_captum_feature_ablation(value):
-    """Captum's attribution of an action is Q(s, a) − Q(Z_ij(s), a)."""
-    torch.manual_seed(1)
-    network = plain_network(nn.Conv2d(3, 6, 4, 2), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), size=(3, 12, 10))
-    example = Example(ScaledPolicy(network, 1 / 255, 0.0).eval(), random_states(2, 3, 12, 10), AblationSpec(value))
-    q_values, clean = ablated(example, "incremental")
-    pixels = torch.arange(120).view(1, 1, 12, 10).expand(1, 3, 12, 10)
-    for action in range(q_values.shape[-1]):
-        attribution = FeatureAblation(network).attribute(
-            example.states / 255, baselines=value / 255, target=action, feature_mask=pixels, perturbations_per_eval=16
-        )
-        found = (beside(clean, q_values) - q_values)[..., action]
-        torch.testing.assert_close(found, attribution[:, 0].float(), rtol=0, atol=1e-6)
 
 
 def test_a_small_memory_budget_means_few_states_at_a_time():
@@ -196,25 +157,6 @@ def test_an_agent_that_has_changed_is_noticed():
     agent.function.features[0].weight += 1
     with pytest.raises(NrmapError, match="make a new engine"):
         list(engine.ablate(random_states(1, 1, 6, 6)))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"value": -1}, "ablated value -1: expected a whole number in 0..255"),
-        ({"value": 256}, "ablated value 256"),
-        ({"value": 0.5}, "ablated value 0.5"),
-        ({"channels": "eech"}, "unknown channel mode 'eech': did you mean each?"),
-    ],
-)
-def test_specs_that_make_no_sense(options, message):
-    with pytest.raises(NrmapError, match=message):
-        AblationSpec(**options)
-
-
-def test_engines_are_named():
-    with pytest.raises(NrmapError, match=r"unknown engine 'incremental ': did you mean incremental"):
-        make_engine(TestRefusals().agent(), spec=AblationSpec(), engine="incremental ")
 
 
 def squared(states: Tensor) -> Tensor:

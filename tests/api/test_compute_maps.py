@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from paper_algorithms import algorithms_1_and_2
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -94,41 +94,6 @@ def uint8_function() -> Case:
     return nrmap.Agent(function, (2, 9, 7), input_scale=None), some_states(4, 2, 9, 7)
 
 
-def double_loop(agent: nrmap.Agent, states: Tensor, temperature: float, value: int) -> dict[str, NDArray[np.float64]]:
-    """Flips, ties and equations 4 to 6, read off the paper and summed over the states, in float64 for networks."""
-    function = agent.function
-    if isinstance(function, nn.Module):
-        exact = copy.deepcopy(function).double()
-        function = lambda inputs: exact(inputs.double())  # noqa: E731
-    _, _, height, width = states.shape
-    scale = agent.input_scale
-
-    def outputs(some: Tensor) -> NDArray[np.float64]:
-        return function(some if scale is None else some.float() * scale).double().numpy()
-
-    def policy(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.exp(scores / temperature) / np.exp(scores / temperature).sum()
-
-    def margin(scores: NDArray[np.float64], action: int) -> float:
-        return float(scores[action] - np.delete(scores, action).max())
-
-    maps = {name: np.zeros((height, width)) for name in ("kmap", "hmap", "kl", "margin_drop", "flip_map", "ties")}
-    for state in states:
-        clean = outputs(state[None])[0]
-        best, pi = int(clean.argmax()), policy(clean)
-        for i in range(height):
-            row = state.repeat(width, 1, 1, 1)  # [W, C, H, W]
-            row[torch.arange(width), :, i, torch.arange(width)] = value
-            for j, ablated in enumerate(outputs(row)):
-                maps["kmap"][i, j] += clean[best] - clean[ablated.argmax()]
-                maps["hmap"][i, j] -= (pi * np.log(policy(ablated))).sum()
-                maps["kl"][i, j] += (pi * (np.log(pi) - np.log(policy(ablated)))).sum()
-                maps["margin_drop"][i, j] += margin(clean, best) - margin(ablated, best)
-                maps["flip_map"][i, j] += ablated.argmax() != best
-                maps["ties"][i, j] += abs(margin(ablated, best)) < 1e-5
-    return maps
-
-
 @pytest.mark.parametrize(
     ("make", "incremental"),
     [
@@ -146,8 +111,13 @@ def test_maps_equal_a_double_loop_over_pixels(make: Callable[[], Case], incremen
     agent, states = make()
     maps = nrmap.compute_maps(agent, states.numpy(), [0.05, 1.0], ablated_value=value, progress=False)
     assert maps.metadata["engine"].startswith("incremental") == incremental
-    with torch.no_grad():
-        expected = double_loop(agent, states, 1.0, value)
+    function, scale = agent.function, agent.input_scale
+    if isinstance(function, nn.Module):
+        exact = copy.deepcopy(function).double()
+        function = lambda inputs: exact(inputs.double())  # noqa: E731
+    expected = algorithms_1_and_2(
+        lambda some: function(some if scale is None else some.float() * scale), states, 1.0, value
+    )
     ties = expected.pop("ties")
     assert (np.abs(maps["flip_map"] - expected.pop("flip_map")) <= ties).all()
     for kind, map_ in expected.items():

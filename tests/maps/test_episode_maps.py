@@ -1,7 +1,6 @@
 """Maps in files and in shards."""
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -29,11 +28,6 @@ def test_a_file_of_maps_brings_them_back(tmp_path, maps):
         assert file["prefix2/hmap"].shape == (2, 2, 2, 3)
 
 
-def test_maps_are_looked_up_by_name_and_temperature(maps):
-    assert np.array_equal(maps["hmap", 0.5], maps.arrays["hmap"][0])
-    assert np.array_equal(maps.total()["kl", 1.0], maps["kl", 1.0].sum(axis=0))
-
-
 def test_a_file_of_format_1_has_four_kinds_of_maps(tmp_path, maps):
     path = tmp_path / "maps.npz"
     save_maps(path, maps, {"policy": "p"})
@@ -52,15 +46,6 @@ def test_a_file_of_format_1_has_four_kinds_of_maps(tmp_path, maps):
         loaded["flip_map"]
     with pytest.raises(NrmapError, match="different kinds of maps"):
         merge_maps([maps, loaded])
-
-
-def test_a_failed_save_leaves_nothing(tmp_path, maps):
-    with pytest.raises(ValueError, match="JSON"):
-        save_maps(tmp_path / "maps.npz", maps, {"floor": math.nan})
-    (tmp_path / "file").write_text("")
-    with pytest.raises(NrmapError, match="cannot write"):
-        save_maps(tmp_path / "file" / "maps.npz", maps, {})
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_arrays_that_are_missing_or_wrong_are_named(tmp_path, maps):

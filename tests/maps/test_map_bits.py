@@ -1,15 +1,9 @@
 """A map is the same to the last bit however its states are chunked and whatever else is computed with them."""
 
-from dataclasses import replace
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
 from swept_maps import identical, sweep
-
-from nrmap.maps.measures import map_records
-from nrmap.support.records import Record
 
 pytestmark = pytest.mark.bitwise
 
@@ -47,19 +41,3 @@ def test_neighbours_do_not_matter(size, actions):
         assert np.array_equal(maps.entropy[:, -1:], alone.entropy)
         for kind, temperature, map_ in alone.each():
             assert np.array_equal(maps[kind.name, temperature][-1:], map_)
-
-
-def test_other_temperatures_do_not_matter():
-    ablated, clean = q_values(3, 3)
-    many = sweep(ablated, clean, EPISODES, temperatures=(0.001, *TEMPERATURES, 7.0), prefix_sizes=(4,))
-    few = sweep(ablated, clean, EPISODES, temperatures=TEMPERATURES, prefix_sizes=(4,))
-
-    def cut(maps):
-        by_temperature = {name: maps.arrays[name][1:3] for name in ("hmap", "kl")}
-        arrays = {**maps.arrays, **by_temperature}
-        return replace(maps, temperatures=TEMPERATURES, arrays=arrays, entropy=maps.entropy[1:3], prefixes={})
-
-    assert identical(cut(many), replace(few, prefixes={}))
-    assert identical(cut(many.prefixes[4]), few.prefixes[4])
-    ours, theirs = (map_records(maps, partial(Record, "Freeway", "ddqn", 0)) for maps in (few, many))
-    assert ours == [record for record in theirs if record.temperature in (None, *TEMPERATURES)]

@@ -10,8 +10,7 @@ from toy_policies import FREEWAY, toy_policy
 
 from nrmap.maps.null_networks import NULL_NETWORKS, null_networks, policy_fields
 from nrmap.policies.network import QNetwork
-from nrmap.policies.policy import Policy, load_policy, save_policy
-from nrmap.support.errors import NrmapError
+from nrmap.policies.policy import Policy
 
 
 @pytest.fixture(scope="module")
@@ -96,28 +95,3 @@ def test_identities_and_fields_name_the_shape_and_the_source(policy):
         **fields, "method": "shuffled_weights", "source_method": "toy", "source_seed": 3,
         "policy_sha256": shuffled.sha256,
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", NULL_NETWORKS)
-def test_a_null_network_is_a_policy(policy, kind, tmp_path):
-    (network,) = null_networks(policy, kind, draws=1, seed=0)
-    states = torch.randint(256, (4, *FREEWAY.state_shape), dtype=torch.uint8)
-    q_values = network(states)
-    assert not q_values.requires_grad
-    save_policy(tmp_path / "network.safetensors", network)
-    loaded = load_policy(tmp_path / "network.safetensors")
-    assert torch.equal(loaded(states), q_values)
-    assert loaded.card == network.card
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("shuffled", 1, 0), "unknown null network 'shuffled': did you mean shuffled_weights"),
-        (("random_weights", 0, 0), "draws=0: expected at least 1"),
-        (("random_weights", 1, -1), "seed=-1: expected at least 0"),
-    ],
-)
-def test_mistakes_are_named(policy, arguments, message):
-    with pytest.raises(NrmapError, match=message):
-        null_networks(policy, *arguments)

@@ -21,7 +21,6 @@ from nrmap.robustness.attacks import (
     worst_action_objective,
 )
 from nrmap.robustness.perturbations import other_action_margin, project
-from nrmap.support.errors import NrmapError
 
 NAMES = ("noise", "fgsm", "pgd-3", "pgd-10")
 SHAPE = (1, 6, 6)
@@ -261,21 +260,6 @@ def test_uniform_noise_is_one_draw_from_the_whole_ball():
     offsets = ((attacked.perturbed - states) / 0.25).flatten().double()
     assert abs(offsets.mean()) < 0.06
     assert abs(offsets.var() - 1 / 3) < 0.03
-
-
-@pytest.mark.parametrize(
-    ("name", "message"), [("fgms", "fgsm"), ("pgd", "pgd-10"), ("pgd-x", "pgd-10"), ("pgd-0", "steps=0")]
-)
-def test_wrong_names_are_answered_with_the_nearest_right_one(name, message):
-    with pytest.raises(NrmapError, match=message):
-        attack_named(name)
-
-
-@pytest.mark.parametrize("attack_epsilon", [0.0, -0.1, 1.5, float("nan")])
-@pytest.mark.parametrize("name", ["noise", "pgd-2"])
-def test_wrong_radii_are_refused(name, attack_epsilon):
-    with pytest.raises(NrmapError, match="attack_epsilon="):
-        attack_named(name)(LinearNetwork(2, 0), random_states(1), attack_epsilon=attack_epsilon, noise=noise_for(1))
 
 
 @pytest.mark.cuda

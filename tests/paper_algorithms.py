@@ -14,11 +14,11 @@ def softmax(values, temperature):
     return [weight / sum(weights) for weight in weights]
 
 
-def algorithms_1_and_2(network, states, temperature):
-    """Every kind of map of `states`, by name, by one loop over states and two over pixels."""
+def algorithms_1_and_2(network, states, temperature, value=0):
+    """Every kind of map of `states`, by name, by one loop over states and two over pixels; "ties" counts near ones."""
     q = lambda state: network(state[None])[0].tolist()  # noqa: E731
     height, width = states.shape[-2:]
-    maps = {name: np.zeros((height, width)) for name in ("kmap", "hmap", "kl", "margin_drop", "flip_map")}
+    maps = {name: np.zeros((height, width)) for name in ("kmap", "hmap", "kl", "margin_drop", "flip_map", "ties")}
     for state in states:
         q_values = q(state)
         best = first_arg_max(q_values)
@@ -27,7 +27,7 @@ def algorithms_1_and_2(network, states, temperature):
         for i in range(height):
             for j in range(width):
                 augmented = state.clone()
-                augmented[:, i, j] = 0
+                augmented[:, i, j] = value
                 q_augmented = q(augmented)
                 chosen = first_arg_max(q_augmented)
                 maps["kmap"][i, j] += q_values[best] - q_values[chosen]
@@ -37,4 +37,5 @@ def algorithms_1_and_2(network, states, temperature):
                 maps["kl"][i, j] += sum(p * (math.log(p) - log_p) for p, log_p in zip(policy, log_policy, strict=True))
                 others = max(value for action, value in enumerate(q_augmented) if action != best)
                 maps["margin_drop"][i, j] += margin - (q_augmented[best] - others)
+                maps["ties"][i, j] += abs(q_augmented[best] - others) < 1e-5
     return maps
