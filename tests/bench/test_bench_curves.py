@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import matplotlib.image
-import pytest
 
 from bench.curves import main
 
@@ -45,9 +44,3 @@ def test_runs_are_taken_in_and_drawn_from_the_file_alone(tmp_path, monkeypatch, 
         "| A | 4,000 | 3 | — | — | 0.25 | 0.125 | — | — |",
     ]
     assert matplotlib.image.imread(file.with_suffix(".png")).std() > 0, "something is drawn"
-
-
-def test_no_curves_are_a_mistake(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["bench.curves", str(tmp_path / "none.csv")])
-    with pytest.raises(SystemExit, match="holds no curves"):
-        main()

@@ -105,22 +105,6 @@ def test_a_gpu_has_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "| GPU | not measured |" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("there", "name", "command"),
-    [
-        ({}, "train", "python -m bench.train"),
-        ({"train": TRAIN, "host_cuda": HOST}, "host", "python -m bench.cost --measure"),
-    ],
-)
-def test_a_missing_file_is_said_to_be_made_by(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: dict[str, object], name: str, command: str
-) -> None:
-    write(tmp_path, **there)
-    with pytest.raises(SystemExit) as stopped:
-        run_main(monkeypatch, tmp_path)
-    assert stopped.value.code == f"error: no file {tmp_path}/{name}.json; make it with {command}"
-
-
 def test_the_timed_steps_ask_the_network(tiny_settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = tiny_settings(exploration={"epsilon_initial": 1.0, "epsilon_final": 0.0})
     trainer = collecting_trainer(settings, "cpu", settings.replay.capacity)

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from toy_policies import FREEWAY, toy_policy
 from bench import map_contenders as contenders
 from bench.map_cases import ACTIONS, Case, random_policy
 from bench.second_temperature import second_temperature
-from nrmap.ablation import make_engine
 from nrmap.atari.envs import EnvSpec
 from nrmap.policies.policy import save_policy
 
@@ -53,16 +51,6 @@ def test_dense_batches_find_the_q_values(case: Case, q_values: torch.Tensor, ski
     torch.testing.assert_close(found, q_values, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("differences_only", [False, True])
-def test_the_engine_finds_the_q_values(case: Case, q_values: torch.Tensor, differences_only: bool) -> None:
-    policy, states = case.load()
-    engine = make_engine(policy, spec=contenders.SPEC, engine="incremental", differences_only=differences_only)
-    found = torch.cat([chunk.q_values for chunk in engine.ablate(states)]).double()
-    if differences_only:
-        found, q_values = (values - values.mean(dim=-1, keepdim=True) for values in (found, q_values))
-    torch.testing.assert_close(found, q_values, rtol=0, atol=1e-6)
-
-
 @pytest.mark.parametrize("rival", [contenders.feature_ablation, contenders.occlusion])
 def test_captum_finds_what_the_first_action_loses(case: Case, q_values: torch.Tensor, rival) -> None:
     policy, states = case.load()
@@ -73,26 +61,6 @@ def test_captum_finds_what_the_first_action_loses(case: Case, q_values: torch.Te
         with torch.inference_mode():
             found = attribute(state)  # [1, C, H, W]
         torch.testing.assert_close(found[0].double(), losses.expand_as(found[0]), rtol=0, atol=1e-6)
-
-
-def test_every_contender_does_as_many_states_as_it_is_asked_for(case: Case) -> None:
-    works = [contenders.incremental(case), contenders.incremental(case, True)]
-    for rival in (
-        partial(contenders.dense, skip_unchanged=False),
-        partial(contenders.dense, skip_unchanged=True),
-        contenders.feature_ablation,
-        contenders.occlusion,
-    ):
-        works.append(contenders.one_by_one(rival, case, 500))
-    assert [work.run(STATES) for work in works] == [STATES] * len(works)
-
-
-def test_the_engine_is_checked_in_double_precision(case: Case) -> None:
-    exactness, floor = contenders.exactness(case, STATES)
-    assert exactness.ablations == STATES * SIDE**2
-    assert exactness.argmax_mismatches == 0
-    assert exactness.max_abs_q_diff < 1e-6
-    assert 0 < floor < 1e-6
 
 
 def test_the_operations_of_the_engine_are_fewer_than_those_of_whole_networks(case: Case) -> None:

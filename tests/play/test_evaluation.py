@@ -194,19 +194,6 @@ def test_episode_records_by_hand():
     assert "one episode" in single.note
 
 
-def test_progress_names_each_roll_out(policy):
-    reports = {}
-    settings = EvaluationSettings(episodes=2, run_seed=0, attack_runs=(AttackRun("fgsm", 1 / 255, 1),))
-
-    def progress(roll_out, done, total):
-        reports.setdefault(roll_out, []).append((done, total))
-
-    evaluate(policy, settings, num_envs=2, progress=progress)
-    assert list(reports) == ["clean", "fgsm at ε = 1/255"]
-    assert reports["clean"][-1] == (80, 80)
-    assert reports["fgsm at ε = 1/255"][-1] == (40, 40)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [

