@@ -1,0 +1,213 @@
+"""Files from strangers: no code in them runs, no size they claim is believed, and every complaint is one line."""
+
+import io
+import json
+import os
+import pickle
+import random
+import subprocess
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from foreign_files import FOREIGN
+from torch import nn
+
+import nrmap
+from nrmap.policies.formats import FORMATS, ForeignFile, convert, reading
+from nrmap.policies.policy import load_policy, save_policy
+from nrmap.support.errors import NrmapError
+
+
+class Command:
+    """Pickled, a command that makes the file `path` when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> object:
+        return subprocess.call, (["touch", str(self.path)],)
+
+
+def torch_file(content: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def zip_of(**members: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name.replace("_pth", ".pth"), data)
+    return file.getvalue()
+
+
+def legacy_tar(content: bytes) -> bytes:
+    """The oldest format of torch: a tar with pickles."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+def planted(command: Command) -> dict[str, bytes]:
+    """Files of all kinds, each with a command planted in it."""
+    raw, saved = pickle.dumps(command), torch_file({"model_state_dict": {"cnn.0.weight": command}, "step": command})
+    serialized = {":type:": "<class 'dict'>", ":serialized:": __import__("base64").b64encode(raw).decode()}
+    data = json.dumps({"policy_class": serialized, "observation_space": serialized}).encode()
+    yaml = f"!!python/object/apply:subprocess.call [[touch, {command.path}]]\n".encode()
+    net = nn.Linear(2, 2)
+    net.command = command
+    return {
+        "pickle": raw,
+        "state dict": saved,
+        "old torch file": pickle.dumps(0x1950A86A20F9469CFC6C) + pickle.dumps(1001) + raw,
+        "module": torch_file(net),
+        "tar": legacy_tar(raw),
+        "sb3 zip with a state dict": zip_of(data=data, policy_pth=saved),
+        "sb3 zip with a pickle": zip_of(data=data, policy_pth=raw),
+        "sb3 zip with other pickles": zip_of(data=data, policy_pth=b"", pytorch_variables_pth=saved),
+        "yaml": yaml,
+        "safetensors": b"\x08\0\0\0\0\0\0\0" + raw,
+    }
+
+
+@pytest.mark.parametrize("kind", planted(Command(Path("x"))))
+def test_a_planted_command_does_not_run(kind: str, tmp_path: Path) -> None:
+    sign = tmp_path / "it_ran"
+    path = tmp_path / "file"
+    path.write_bytes(planted(Command(sign))[kind])
+    for format_ in FORMATS:
+        with pytest.raises(NrmapError) as caught:
+            nrmap.import_policy(f"{format_}:{path}", "Pong", input_scale=1 / 255, outputs=tmp_path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(NrmapError):
+        load_policy(path)
+    assert not sign.exists()
+    with pytest.raises(Exception):  # noqa: B017, PT011 (the command is real: whatever unpickles it runs it)
+        pickle.loads(pickle.dumps(Command(sign))).x  # noqa: B018
+    assert sign.exists()
+
+
+def test_archives_that_lead_outside_or_explode_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "agent.zip"
+    for name in ("../evil.pth", "/tmp/evil", "a/../../evil", "..\\evil"):
+        path.write_bytes(zip_of(**{name: b"x"}))
+        with pytest.raises(NrmapError, match="leads out of the archive"):
+            convert(ForeignFile(path, "sb3"), game="Pong")
+    monkeypatch.setattr(reading, "MOST_BYTES", 10**6)
+    bomb = zip_of(policy_pth=bytes(10**6), data=bytes(10**6))
+    assert len(bomb) < 10**4
+    for format_ in ("sb3", "cleanrl"):
+        path.write_bytes(bomb)
+        with pytest.raises(NrmapError, match="unpacks to 2,000,000 bytes"):
+            convert(ForeignFile(path, format_), game="Pong")
+    path.write_bytes(bytes(10**6 + 1))
+    with pytest.raises(NrmapError, match="expected at most 1,000,000"):
+        convert(ForeignFile(path, "sb3"), game="Pong")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda tensors: {**tensors, "network.0.weight": torch.zeros(1).expand(10**6, 10**6)}, "more numbers than"),
+        (lambda tensors: {**tensors, "network.7.weight_sigma": torch.zeros(3)}, "NoisyNet"),
+        (lambda tensors: {**tensors, "network.1.running_mean": torch.zeros(3)}, "batch normalisation"),
+        (lambda tensors: {**tensors, "lstm.weight": torch.zeros(3)}, "recurrent"),
+        (lambda tensors: {**tensors, "network.11.weight": torch.zeros(3)}, "layers that this format does not have"),
+        (lambda tensors: {**tensors, "network.9.weight": torch.zeros(5, 512)}, "5 outputs, 6 actions need 6"),
+        (lambda tensors: {**tensors, "network.7.weight": torch.zeros(512, 7744)}, "without padding"),
+        (lambda tensors: {**tensors, "network.2.weight": torch.zeros(64, 32, 5, 5)}, "convolutions with kernels"),
+        (lambda tensors: {**tensors, "network.0.bias": torch.full([32], torch.nan)}, "NaN or infinite"),
+        (lambda tensors: {name: tensor.double() for name, tensor in tensors.items()}, r"after model.float\(\)"),
+        (lambda tensors: {**tensors, "network.0.bias": torch.zeros(32, dtype=torch.int64)}, "expected float32"),
+        (lambda tensors: {**tensors, 3: torch.zeros(3)}, "expected a state dict"),
+        (lambda tensors: {"a": "b"}, "expected a state dict"),
+        (lambda tensors: {}, r"it has no network.0.weight"),
+        (lambda tensors: [*tensors.values()], "holds a list: expected a state dict"),
+    ],
+)
+def test_networks_that_cannot_be_described_are_named(change: Callable, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "agent.pt"
+    FOREIGN["cleanrl_dqn"]().save(path)
+    torch.save(change(torch.load(path)), path)
+    with pytest.raises(NrmapError, match=why):
+        convert(ForeignFile(path, "cleanrl"), game="Pong")
+
+
+def test_facts_that_are_missing_or_contradict_the_file_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "agent.pt"
+    FOREIGN["cleanrl_c51"]().save(path)
+    assert convert(ForeignFile(path, "cleanrl")).label == "Pong/cleanrl_c51/seed3"
+    for options, why in (
+        ({"game": "Freeway"}, "env=Freeway: the file says PongNoFrameskip-v4"),
+        ({"input_scale": 1.0}, "which is not done twice"),
+        ({"env_settings": {"frame_stack": 1}}, "frame_stack=1: the file says 4"),
+    ):
+        with pytest.raises(NrmapError, match=why):
+            convert(ForeignFile(path, "cleanrl"), **options)
+    FOREIGN["tianshou_dqn"]().save(path)
+    for options, why in (({}, "add env=GAME"), ({"game": "Pong"}, "does not say how its states were scaled")):
+        with pytest.raises(NrmapError, match=why):
+            convert(ForeignFile(path, "tianshou"), **options)
+    with pytest.raises(NrmapError, match="unknown policy format 'sb4': did you mean sb3"):
+        ForeignFile.named("sb4:x.zip")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NrmapError, match="no policy file"):
+        convert(ForeignFile(tmp_path / "pipe", "pfrl"), game="Pong")
+
+
+def mutated(data: bytes, generator: random.Random) -> bytes:
+    """`data` cut short, with a few bytes changed, a part repeated, or a part removed."""
+    changed = bytearray(data)
+    # The headers are at both ends.
+    place = generator.choice([generator.randrange(len(data)), generator.randrange(2000), -generator.randrange(1, 4000)])
+    place %= len(data)
+    how = generator.randrange(4)
+    if how == 0:
+        return bytes(changed[:place])
+    if how == 1:
+        for _ in range(generator.randrange(1, 9)):
+            changed[(place + generator.randrange(60)) % len(data)] = generator.randrange(256)
+    elif how == 2:
+        changed[place:place] = changed[place : place + generator.randrange(1, 300)]
+    else:
+        del changed[place : place + generator.randrange(1, 300)]
+    return bytes(changed)
+
+
+def fuzz(name: str, rounds: int, folder: Path) -> None:
+    """Whatever happens to a file, it is read or refused in one line."""
+    foreign = FOREIGN[name]()
+    path, policy_path = folder / "agent", folder / "policy"
+    foreign.save(path)
+    path = path if path.is_file() else path.with_name("agent.zip")
+    data, generator = path.read_bytes(), random.Random(zlib.crc32(name.encode()))
+    save_policy(policy_path, convert(ForeignFile(path, foreign.format), game=foreign.game, **foreign.options))
+    for _ in range(rounds):
+        path.write_bytes(mutated(data, generator))
+        try:
+            convert(ForeignFile(path, foreign.format), game=foreign.game, **foreign.options)
+        except NrmapError as error:
+            lines = str(error).count("\n")
+            assert lines == 0
+
+
+@pytest.mark.parametrize("name", ["sb3_dqn", "radial", "cleanrl_c51", "pfrl_dqn with one bias", "tianshou_qrdqn"])
+def test_mutated_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
+    fuzz(name, 25, tmp_path)
+
+
+@pytest.mark.fuzz
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FOREIGN)
+def test_many_mutated_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
+    fuzz(name, 1000, tmp_path)
