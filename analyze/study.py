@@ -23,7 +23,6 @@ from nrmap.play.evaluation import (
     WORST_CASE,
     EvaluationProgress,
     EvaluationSettings,
-    PlaysRollOut,
     evaluate,
     evaluate_baselines,
 )
@@ -33,7 +32,7 @@ from nrmap.play.states import RolloutStates, check_same_game, collect_states, po
 from nrmap.policies.agent import Agent, check_states
 from nrmap.robustness.bounds import bounded_network
 from nrmap.robustness.certify import IntervalCertifier
-from nrmap.statistics.intervals import rate_interval
+from nrmap.statistics.intervals import estimate_rate
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import identity_of, locked, read_json, sha256_of_file
 from nrmap.support.identity import VERSIONS, recorded, stage_identity
@@ -127,7 +126,7 @@ def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
     folder = study.layout.evaluation(game=policy.game, method=policy.method, seed=policy.seed or 0, identity=identity)
     roll_outs = folder / ROLL_OUTS_FOLDER
 
-    def keep(roll_out: str, play_it: PlaysRollOut) -> list[Record]:
+    def keep(roll_out: str, play_it: Callable[[], list[Record]]) -> list[Record]:
         path = roll_outs / f"{roll_out}.json"
         once(path, lambda: write_records(path, play_it()))
         return read_records(path)
@@ -179,11 +178,8 @@ def ensure_attacks(study: Study, policy: Agent, states: StatesFile) -> list[Reco
 
     def rate(found: Tensor, **fields: Any) -> Record:
         counts = np.bincount(states.states.episode_ids, weights=found.cpu().numpy()).astype(int).tolist()
-        interval = rate_interval(counts, lengths)
-        return Record(
-            **policy_fields(policy), value=sum(counts) / len(seen), num_states=len(seen),
-            episodes=len(lengths), **fields, **interval.record_fields,
-        )  # fmt: skip
+        found_rate = asdict(estimate_rate(counts, lengths))
+        return Record(**policy_fields(policy), num_states=len(seen), episodes=len(lengths), **fields, **found_rate)
 
     def make() -> None:
         records = []

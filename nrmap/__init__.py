@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nrmap.api import attack, certify, collect_states, compute_maps, evaluate
     from nrmap.atari.envs import EnvSpec
-    from nrmap.maps.result import Estimate, Maps
+    from nrmap.maps.result import Maps
     from nrmap.play.imports import import_policy
     from nrmap.play.states import RolloutStates
     from nrmap.policies.agent import Agent
     from nrmap.policies.policy import load_policy
     from nrmap.robustness.attacks import Attacked
+    from nrmap.statistics.intervals import Estimate
     from nrmap.support.errors import NrmapError
     from nrmap.support.records import Record
 
@@ -49,7 +50,7 @@ _MODULES = {
     "Agent": "policies.agent",
     "Attacked": "robustness.attacks",
     "EnvSpec": "atari.envs",
-    "Estimate": "maps.result",
+    "Estimate": "statistics.intervals",
     "Maps": "maps.result",
     "NrmapError": "support.errors",
     "Record": "support.records",

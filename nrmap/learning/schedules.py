@@ -25,53 +25,35 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class SmoothRamp:
-    """From 0 at `begin` to `final` at `begin + duration`: first a quartic, then a straight line.
+class Ramp:
+    """From 0 at `begin` to 1 at `begin + duration`.
 
-    The quartic covers the first `quartic_fraction` of the duration and meets the line with equal value
-    and slope (the smoothed ramp of SA-DQN's auto-LiRPA schedule).
+    With `initial` it starts there and grows by equal factors: every order of magnitude takes the same
+    time. Without, a quartic covers the first `quartic_fraction` of the duration and meets a straight
+    line with equal value and slope (the smoothed ramp of SA-DQN's auto-LiRPA schedule).
     """
 
-    final: float
     begin: int
     duration: int
+    initial: float = 0.0
     quartic_fraction: float = 0.25
 
     def __call__(self, step: int) -> float:
-        """The value at agent step `step`, in [0, final]."""
+        """The value at agent step `step`, in [0, 1]."""
         if step <= self.begin:
             return 0.0
         if step >= self.begin + self.duration:
-            return self.final
+            return 1.0
+        fraction, progress = self.quartic_fraction, (step - self.begin) / self.duration
+        if self.initial:
+            return float(self.initial ** (1 - progress))
         # Value and slope agree where the quartic c·u⁴ meets the line through (1, 1): its slope
         # there is 4c·m³ = (1 − c·m⁴) / (1 − m), at u = m = quartic_fraction.
-        fraction, progress = self.quartic_fraction, (step - self.begin) / self.duration
         coefficient = 1 / (fraction**4 + 4 * fraction**3 * (1 - fraction))
         if progress < fraction:
-            return self.final * coefficient * progress**4
+            return coefficient * progress**4
         slope = 4 * coefficient * fraction**3
-        return self.final * (1 - slope * (1 - progress))
-
-
-@dataclass(frozen=True)
-class GeometricRamp:
-    """0 up to `begin`, then from `initial · final` by equal factors up to `final` at `begin + duration`.
-
-    Every order of magnitude takes the same time.
-    """
-
-    final: float
-    begin: int
-    duration: int
-    initial: float
-
-    def __call__(self, step: int) -> float:
-        """The value at agent step `step`, in [0, final]."""
-        if step <= self.begin:
-            return 0.0
-        if step >= self.begin + self.duration:
-            return self.final
-        return float(self.final * self.initial ** (1 - (step - self.begin) / self.duration))
+        return 1 - slope * (1 - progress)
 
 
 def epsilon_per_env(epsilon: float, num_envs: int, spread: float) -> NDArray[np.float64]:

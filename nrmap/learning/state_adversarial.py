@@ -1,13 +1,12 @@
 """The SA-DDQN regulariser, eq. 7 (Zhang et al. 2020): its settings and its hinge."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 from torch import Tensor
 
 from nrmap.learning.inner_attack import InnerAttack, InnerAttackKind
-from nrmap.learning.schedules import GeometricRamp, SmoothRamp
+from nrmap.learning.schedules import Ramp
 from nrmap.robustness.perturbations import other_action_margin
 from nrmap.support.errors import check, check_fields
 
@@ -86,17 +85,9 @@ class RegulariserSpec:
         """Whether PGD-10 flips so many more states than the training's own attack that the run may roll back."""
         return probe_flips > self.rollback_ratio * probe_own_flips + self.rollback_slack
 
-    @cached_property
-    def _ramp(self) -> SmoothRamp | GeometricRamp:
-        """The fraction of the radius or of κ at an agent step."""
-        begin, steps = self.ramp_begin, self.ramp_steps
-        if self.ramp_initial:
-            return GeometricRamp(1.0, begin, steps, self.ramp_initial)
-        return SmoothRamp(1.0, begin, steps)
-
     def at(self, agent_step: int) -> tuple[float, float]:
         """κ and the ℓ∞ radius at `agent_step`; the radius is 0 until the ramp begins."""
-        fraction = self._ramp(agent_step)
+        fraction = Ramp(self.ramp_begin, self.ramp_steps, self.ramp_initial)(agent_step)
         if self.ramp_of == "kappa":
             return self.kappa * fraction, self.attack_epsilon if fraction > 0 else 0.0
         return self.kappa, self.attack_epsilon * fraction

@@ -5,6 +5,7 @@ effects on both cancel and the interval is that of the difference.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from nrmap.maps.episode_maps import EpisodeMaps
-from nrmap.maps.sparsity import sparsity, sparsity_of_rows
-from nrmap.statistics.intervals import LEVEL, interval_of_sum
+from nrmap.maps.sparsity import sparsity_of_rows
+from nrmap.statistics.intervals import LEVEL, estimate_of_sum
 from nrmap.support.errors import check
 from nrmap.support.records import Record, RecordFactory
 
@@ -28,7 +29,7 @@ def paired_differences(
 
     A record "sparsity_difference" for every kind of map, at every temperature that both have;
     `make` fills in the fields that all share. `players` [E] numbers the policies that played the
-    episodes, see `interval_of_sum`. Raises NrmapError when the episodes, states or pixels differ.
+    episodes, see `estimate_of_sum`. Raises NrmapError when the episodes, states or pixels differ.
     """
     check(
         np.array_equal(maps.episode_ids, base.episode_ids)
@@ -51,17 +52,17 @@ def paired_differences(
 
 def _paired(make: RecordFactory, both: NDArray[np.float64], players: NDArray[np.int64], why_zero: str) -> Record:
     """The difference of one kind of map from its parts by episode, `both` [E, 2, …]."""
-    measures = [sparsity(total, why_zero) for total in both.sum(axis=0)]
-    first, second = (measure.value for measure in measures)
-    if first is None or second is None:
-        reason = next(measure.reason for measure in measures if measure.value is None)
-        which = "this" if first is None else "the other"
-        return make(metric=DIFFERENCE, value=None, note=f"{which} S is undefined: {reason}")
+    undefined = np.isnan(sparsity_of_rows(both.sum(axis=0)))  # [2]
     furthest = np.sqrt(both[0, 0].size) - 1  # S lies in [1, √pixels]
-    interval = interval_of_sum(
-        both, _difference_of_rows, bounds=(-furthest, furthest), players=players, subject="these two policies"
+    found = estimate_of_sum(
+        both,
+        _difference_of_rows,
+        bounds=(-furthest, furthest),
+        players=players,
+        subject="these two policies",
+        why_undefined=f"{'this' if undefined[0] else 'the other'} S is undefined: {why_zero}",
     )
-    return make(metric=DIFFERENCE, value=first - second, **interval.record_fields)
+    return make(metric=DIFFERENCE, **asdict(found))
 
 
 def _difference_of_rows(pairs: NDArray[np.float64]) -> NDArray[np.float64]:

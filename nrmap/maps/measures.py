@@ -1,6 +1,7 @@
 """Records of maps: sparsity, effective pixels, map entropy and the grid number, with intervals over episodes."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -8,16 +9,8 @@ from numpy.typing import NDArray
 
 from nrmap.maps.episode_maps import EpisodeMaps
 from nrmap.maps.grid import grid_excess, grid_excess_of_rows, smallest_side
-from nrmap.maps.sparsity import (
-    Measure,
-    effective_pixels,
-    map_entropy,
-    relative_map_entropy,
-    sparsity,
-    sparsity_interval,
-    sparsity_of_rows,
-)
-from nrmap.statistics.intervals import Interval, interval_of_sum
+from nrmap.maps.sparsity import map_entropy, relative_map_entropy, sparsity_of_rows, sparsity_of_sum
+from nrmap.statistics.intervals import estimate_of_sum
 from nrmap.support.records import GAP_QUANTILES, Record, RecordFactory
 
 # The strides of the Nature network's convolutions multiply to 8.
@@ -50,11 +43,9 @@ def map_records(maps: EpisodeMaps, make: RecordFactory, players: NDArray[np.int6
     for size, prefix in sorted(maps.prefixes.items()):
         seen = prefix.states_per_episode > 0  # [E]
         for kind, temperature, of_all in prefix.each():
-            by_episode = of_all[seen]
-            value = sparsity(by_episode.sum(axis=0), kind.zero_reason(size))
+            found = sparsity_of_sum(of_all[seen], kind.zero_reason(size), players[seen])
             fields = {"map_kind": kind.name, "temperature": temperature, "num_states": size, "prefix": True}
-            interval = sparsity_interval(by_episode, players[seen])
-            records.append(_record(partial(make, **fields, episodes=len(by_episode)), "sparsity", value, interval))
+            records.append(make(metric="sparsity", **fields, episodes=int(seen.sum()), **asdict(found)))
     pairs = maps.num_states * int(np.prod(maps.pixels))
     records.append(make(metric="flip_pair_rate", value=float(maps["flip_map"].sum()) / pairs))
     records.append(make(metric="tie_pair_rate", value=int(maps.ties.sum()) / pairs))
@@ -68,14 +59,14 @@ def _records_of_map(
     make: RecordFactory, by_episode: NDArray[np.float64], players: NDArray[np.int64], why_zero: str
 ) -> Iterator[Record]:
     total = by_episode.sum(axis=0)
-    pixels = total.size
-    yield _record(make, "sparsity", sparsity(total, why_zero), sparsity_interval(by_episode, players))
-    squared = interval_of_sum(
-        by_episode, lambda sums: sparsity_of_rows(sums) ** 2, bounds=(1.0, float(pixels)), players=players
+    yield make(metric="sparsity", **asdict(sparsity_of_sum(by_episode, why_zero, players)))
+    bounds = (1.0, float(total.size))
+    squared = estimate_of_sum(
+        by_episode, lambda sums: sparsity_of_rows(sums) ** 2, bounds=bounds, players=players, why_undefined=why_zero
     )
-    yield _record(make, "effective_pixels", effective_pixels(total, why_zero), squared)
+    yield make(metric="effective_pixels", **asdict(squared))
     yield make(metric="map_entropy", value=map_entropy(total))
-    yield _record(make, "relative_map_entropy", relative_map_entropy(total, why_zero), None)
+    yield make(metric="relative_map_entropy", **asdict(relative_map_entropy(total, why_zero)))
     yield from _grid_records(make, by_episode, players, why_zero)
 
 
@@ -99,10 +90,10 @@ def _grid_records(
     if found is None:
         yield from _without_grid(make, "the map is constant over the crop" if total.any() else why_zero)
         return
-    interval = interval_of_sum(
+    excess = estimate_of_sum(
         flat, partial(grid_excess_of_rows, period=GRID_PERIOD), bounds=(0.0, np.inf), players=players
     )
-    yield _record(make, "grid_excess", Measure(found.value), interval)
+    yield make(metric="grid_excess", **asdict(excess))
     for direction in ("vertical", "horizontal"):
         yield make(metric="grid_excess", value=getattr(found, direction), direction=direction)
     yield make(metric="grid_p_value", value=found.p_value)
@@ -114,8 +105,3 @@ def _grid_records(
 def _without_grid(make: RecordFactory, why: str) -> Iterator[Record]:
     for metric in ("grid_excess", "grid_p_value"):
         yield make(metric=metric, value=None, note=why)
-
-
-def _record(make: RecordFactory, metric: str, measure: Measure, interval: Interval | None) -> Record:
-    fields = {} if interval is None else interval.record_fields
-    return make(metric=metric, value=measure.value, **{**fields, "note": measure.reason or fields.get("note")})

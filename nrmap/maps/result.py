@@ -6,27 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps, save_maps
 from nrmap.maps.kinds import KINDS, FloatArray
-from nrmap.maps.sparsity import sparsity, sparsity_interval
+from nrmap.maps.sparsity import sparsity_of_sum
+from nrmap.statistics.intervals import Estimate
 
 if TYPE_CHECKING:  # importing nrmap needs no matplotlib
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A measured value with its 95% interval. `note` says why the value or the interval is missing."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    interval: str | None = None
-    note: str | None = None
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return f"undefined ({self.note})"
-        known = self.low is not None and self.high is not None
-        return f"{self.value:.2f} " + (f"[{self.low:.2f}, {self.high:.2f}]" if known else f"({self.note})")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -68,9 +52,7 @@ class Maps:
         map.
         """
         by_episode = self.by_episode[kind, temperature]
-        measure = sparsity(by_episode.sum(axis=0), KINDS[kind].zero_reason(self.num_states))
-        interval = sparsity_interval(by_episode, self.metadata.get("players"))
-        return Estimate(measure.value, interval.low, interval.high, interval.method, measure.reason or interval.reason)
+        return sparsity_of_sum(by_episode, KINDS[kind].zero_reason(self.num_states), self.metadata.get("players"))
 
     def plot(self) -> "Figure":
         """A figure with a heat map of each map, and of each channel where channels were ablated apart."""

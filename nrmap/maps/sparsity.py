@@ -1,21 +1,13 @@
-"""Measures of a map's sparsity: S (eq. 9), effective pixels S², and the entropy over pixels."""
-
-from dataclasses import dataclass
+"""Measures of a map's sparsity: S (eq. 9) and the entropy over pixels."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from nrmap.maps.kinds import FloatArray
-from nrmap.statistics.intervals import Interval, interval_of_sum
+from nrmap.statistics.intervals import Estimate, estimate_of_sum
 from nrmap.support.errors import check
 
-
-@dataclass(frozen=True)
-class Measure:
-    """A number, or None and the `reason` why it is undefined."""
-
-    value: float | None
-    reason: str | None = None
+WHY_ZERO = "the map is 0 everywhere"
 
 
 def sparsity_of_rows(maps: ArrayLike) -> FloatArray:
@@ -29,27 +21,23 @@ def sparsity_of_rows(maps: ArrayLike) -> FloatArray:
     return np.divide(l1, l2, out=np.full_like(l1, np.nan), where=l2 > 0)
 
 
-def sparsity(map_: ArrayLike, why_zero: str = "the map is 0 everywhere") -> Measure:
+def sparsity(map_: ArrayLike, why_zero: str = WHY_ZERO) -> Estimate:
     """S(M) = ‖M‖₁ / ‖M‖₂ (eq. 9), from 1 for one pixel to √pixels for a flat map; smaller is sparser.
 
     `map_` has any shape and either sign. S of a map of zeros, 0/0, is undefined for the reason
     `why_zero`. Raises NrmapError for an empty map and for NaN or infinite values.
     """
     value = float(sparsity_of_rows(np.asarray(map_)[None])[0])
-    return Measure(None, why_zero) if np.isnan(value) else Measure(value)
+    return Estimate(None, note=why_zero) if np.isnan(value) else Estimate(value)
 
 
-def sparsity_interval(maps: ArrayLike, players: ArrayLike | None = None) -> Interval:
-    """The interval of S (eq. 9) of the sum of the episodes' maps [E, …]; see `interval_of_sum`."""
+def sparsity_of_sum(maps: ArrayLike, why_zero: str = WHY_ZERO, players: ArrayLike | None = None) -> Estimate:
+    """`sparsity` of the sum of the episodes' maps [E, …], with its interval; see `estimate_of_sum`."""
     by_episode = np.asarray(maps, dtype=np.float64)
-    pixels = by_episode.size // max(len(by_episode), 1)
-    return interval_of_sum(by_episode, sparsity_of_rows, bounds=(1.0, pixels**0.5), players=players)
-
-
-def effective_pixels(map_: ArrayLike, why_zero: str = "the map is 0 everywhere") -> Measure:
-    """S(M)²: the number of pixels of a flat map that is as sparse as `map_`; see `sparsity`."""
-    measure = sparsity(map_, why_zero)
-    return measure if measure.value is None else Measure(measure.value**2)
+    furthest = (by_episode.size // max(len(by_episode), 1)) ** 0.5
+    return estimate_of_sum(
+        by_episode, sparsity_of_rows, bounds=(1.0, furthest), players=players, why_undefined=why_zero
+    )
 
 
 def map_entropy(map_: ArrayLike) -> float:
@@ -69,11 +57,11 @@ def map_entropy(map_: ArrayLike) -> float:
     return float(np.log1p(total) - (weights * others).sum() / (1 + total))
 
 
-def relative_map_entropy(map_: ArrayLike, why_zero: str = "the map is 0 everywhere") -> Measure:
+def relative_map_entropy(map_: ArrayLike, why_zero: str = WHY_ZERO) -> Estimate:
     """`map_entropy` of M / max|M|, independent of the map's scale; undefined for a map of zeros."""
     values = _finite(map_)
     largest = np.abs(values).max()
-    return Measure(map_entropy(values / largest)) if largest > 0 else Measure(None, why_zero)
+    return Estimate(map_entropy(values / largest)) if largest > 0 else Estimate(None, note=why_zero)
 
 
 def _finite(maps: ArrayLike) -> FloatArray:

@@ -1,7 +1,7 @@
 """Returns over whole episodes: of a policy, clean and under attack, and of state-independent baselines."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -22,15 +22,14 @@ from nrmap.play.rollout import ActionFn, Episode, ProgressFn, env_of, play
 from nrmap.policies.agent import Agent
 from nrmap.robustness.attacks import UniformNoise, attack_named, attack_parts, check_attack_epsilon, epsilon_text
 from nrmap.robustness.certify import RememberingCertifier
-from nrmap.statistics.intervals import mean_interval, rate_interval
+from nrmap.statistics.intervals import estimate_mean, estimate_rate
 from nrmap.support.errors import check
 from nrmap.support.records import CONSTANT_ACTION, GAP_QUANTILES, RANDOM_POLICY, Record, RecordFactory
 
 # The roll-out ("clean", "pgd-10 at ε = 1/255", …), agent steps played, an estimate of all steps.
 EvaluationProgress = Callable[[str, int, int], None]
-PlaysRollOut = Callable[[], list[Record]]
 # The records of a roll-out from its name, unique in its evaluation, and the function that plays it.
-RolloutCache = Callable[[str, PlaysRollOut], list[Record]]
+RolloutCache = Callable[[str, Callable[[], list[Record]]], list[Record]]
 
 # The greedy worst case (GWC), see `WorstCasePlayer`: listed like an attack.
 WORST_CASE = "greedy_worst_case"
@@ -187,8 +186,7 @@ def episode_records(make: RecordFactory, episodes: Sequence[Episode], action_nam
     """
     returns = [episode.total_reward for episode in episodes]
     records = [make(metric="return", value=value, episode=number) for number, value in enumerate(returns)]
-    mean = float(np.mean(returns))
-    records.append(make(metric="return_mean", value=mean, **mean_interval(returns).record_fields))
+    records.append(make(metric="return_mean", **asdict(estimate_mean(returns))))
     if len(returns) > 1:
         records.append(make(metric="return_std", value=float(np.std(returns, ddof=1))))
     else:
@@ -203,6 +201,4 @@ def rate_record(make: RecordFactory, metric: str, counts: EpisodeCounts, episode
     """The fraction of all states of `episodes` that `counts` counts, with its interval, as a record by `make`."""
     lengths = [episode.length for episode in episodes]
     by_episode = [counts[number] for number in range(len(episodes))]
-    rate = sum(by_episode) / sum(lengths)
-    interval = rate_interval(by_episode, lengths)
-    return make(metric=metric, value=rate, num_states=sum(lengths), **interval.record_fields)
+    return make(metric=metric, num_states=sum(lengths), **asdict(estimate_rate(by_episode, lengths)))

@@ -27,7 +27,6 @@ Student's interval, which covered the truth at least as often as BCa at 8 to 50 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,21 +41,23 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A 95% interval and its `method`; or None and the `reason`."""
+class Estimate:
+    """A measured value with its 95% interval. `note` says why the value or the interval is missing."""
 
-    low: float | None
-    high: float | None
-    method: str | None
-    reason: str | None = None
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    interval: str | None = None  # the method
+    note: str | None = None
 
-    @property
-    def record_fields(self) -> dict[str, Any]:
-        """The fields of a Record that hold an interval, or the reason why there is none."""
-        return {"low": self.low, "high": self.high, "interval": self.method, "note": self.reason}
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"undefined ({self.note})"
+        known = self.low is not None and self.high is not None
+        return f"{self.value:.2f} " + (f"[{self.low:.2f}, {self.high:.2f}]" if known else f"({self.note})")
 
 
-def interval_of_sum(
+def estimate_of_sum(
     maps: ArrayLike,
     statistic: Callable[[FloatArray], FloatArray],
     *,
@@ -64,15 +65,17 @@ def interval_of_sum(
     min_episodes: int = MIN_EPISODES_OF_MAPS,
     players: ArrayLike | None = None,
     subject: str = "this policy",
-) -> Interval:
-    """The interval of a statistic of the sum of the episodes' `maps` [E, …].
+    why_undefined: str = "the value is undefined",
+) -> Estimate:
+    """A statistic of the sum of the episodes' `maps` [E, …], with its interval.
 
     `statistic` is a smooth function of several maps [R, …] that returns [R] values, NaN where
     undefined. Maps may be stacked along a later axis, for example those of two policies on the same
     episodes. The interval is cut to `bounds`, the range of the statistic. `players` [E] numbers the
     policies that played the episodes; one by default. `subject` ends the name of the method. There
     is no interval for fewer than `min_episodes` episodes, for a policy with only one, nor where the
-    statistic is undefined without one of the episodes.
+    statistic is undefined without one of the episodes. Where it is NaN, the value is None for the
+    reason `why_undefined`.
     """
     by_episode = np.asarray(maps, dtype=np.float64)
     check(by_episode.ndim > 1, f"maps of shape {by_episode.shape}: expected [episodes, …]")
@@ -83,25 +86,25 @@ def interval_of_sum(
     value = float(statistic(by_episode.sum(axis=0)[None])[0])
     strata = np.zeros(episodes, dtype=np.int64) if players is None else np.asarray(players)
     check(strata.shape == (episodes,), f"players of shape {strata.shape}: expected ({episodes},), one of each episode")
+    if np.isnan(value):
+        return Estimate(None, note=why_undefined)
     return _jackknife(value, statistic(left_out), strata, bounds, min_episodes, subject)
 
 
-def mean_interval(values: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Interval:
-    """Student's t interval of the mean of one value per episode [E], such as its return.
+def estimate_mean(values: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Estimate:
+    """The mean of one value per episode [E], such as its return, with Student's t interval.
 
-    There is none for fewer than `min_episodes` values, nor where all are equal.
+    There is no interval for fewer than `min_episodes` values, nor where all are equal.
     """
     each = np.asarray(values, dtype=np.float64)
     check(each.ndim == 1 and len(each) > 0, f"values of shape {each.shape}: expected [episodes]")
-    if len(each) == 1:
-        return _too_few(1, min_episodes)
-    left_out = (each.sum() - each) / (len(each) - 1)
+    left_out = (each.sum() - each) / max(len(each) - 1, 1)
     one_policy = np.zeros(len(each), dtype=np.int64)
     return _jackknife(float(each.mean()), left_out, one_policy, (-np.inf, np.inf), min_episodes)
 
 
-def rate_interval(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Interval:
-    """Wilson's interval of a fraction of states, for clustered trials, from counts in each episode [E].
+def estimate_rate(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Estimate:
+    """A fraction of states with Wilson's interval for clustered trials, from counts in each episode [E].
 
     States of one episode are correlated, so the number of trials is replaced by the number of
     independent trials with the same variance (Korn and Graubard 1998), and the normal quantile by
@@ -114,13 +117,13 @@ def rate_interval(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int 
     valid = len(wins) > 0 and (wins >= 0).all() and (wins <= tries).all() and (tries > 0).all()
     check(bool(valid), "a rate needs at least one episode and 0 ≤ successes ≤ trials, trials > 0, in each")
     episodes, total = len(wins), tries.sum()
+    rate = float(wins.sum() / total)
     if episodes < max(min_episodes, 2):
-        return _too_few(episodes, min_episodes)
-    rate = wins.sum() / total
+        return _too_few(rate, episodes, min_episodes)
     if 0 < rate < 1:
         variance = episodes / (episodes - 1) * np.square(wins - rate * tries).sum() / total**2
         if variance <= (1e-12 * rate) ** 2:
-            return _none(_no_difference(episodes))
+            return _no_difference(rate, episodes)
         size = min(total, rate * (1 - rate) / variance)
     else:
         size = float(episodes)
@@ -128,7 +131,7 @@ def rate_interval(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int 
     centre = (rate + t2 / (2 * size)) / (1 + t2 / size)
     half = np.sqrt(t2 * (rate * (1 - rate) / size + t2 / (4 * size**2))) / (1 + t2 / size)
     low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
-    return Interval(low, high, f"wilson, clustered, over {episodes} episodes, for this policy")
+    return Estimate(rate, low, high, f"wilson, clustered, over {episodes} episodes, for this policy")
 
 
 def _jackknife(
@@ -138,40 +141,34 @@ def _jackknife(
     bounds: tuple[float, float],
     min_episodes: int,
     subject: str = "this policy",
-) -> Interval:
+) -> Estimate:
     """value ± t·se from the values [E] without one episode each (Efron and Tibshirani 1993, chapter 11).
 
     The variance is the sum of the variances within the `strata` [E] (Shao and Tu 1995, section 6.2).
     """
     episodes = len(left_out)
     if episodes < max(min_episodes, 2):
-        return _too_few(episodes, min_episodes)
-    if np.isnan(value):
-        return _none("the value is undefined")
+        return _too_few(value, episodes, min_episodes)
     if np.isnan(left_out).any():
-        return _none(f"undefined without the episode at place {int(np.isnan(left_out).argmax())}")
+        return Estimate(value, note=f"undefined without the episode at place {int(np.isnan(left_out).argmax())}")
     variance, each_stratum = 0.0, np.unique(strata)
     for stratum in each_stratum:
         of_one = left_out[strata == stratum]
         if len(of_one) == 1:
-            return _none("a policy played only one of the episodes")
+            return Estimate(value, note="a policy played only one of the episodes")
         variance += float((len(of_one) - 1) / len(of_one) * np.square(of_one - of_one.mean()).sum())
     error = variance**0.5
     if error <= 1e-12 * abs(value):
-        return _none(_no_difference(episodes))
+        return _no_difference(value, episodes)
     half = float(special.stdtrit(episodes - len(each_stratum), (1 + LEVEL) / 2)) * error
     low, high = max(value - half, bounds[0]), min(value + half, bounds[1])
     of_policies = f" of {len(each_stratum)} policies" if len(each_stratum) > 1 else ""
-    return Interval(low, high, f"jackknife over {episodes} episodes{of_policies}, for {subject}")
+    return Estimate(value, low, high, f"jackknife over {episodes} episodes{of_policies}, for {subject}")
 
 
-def _no_difference(episodes: int) -> str:
-    return f"all {episodes} episodes are equal: no variance to estimate an interval from"
+def _no_difference(value: float, episodes: int) -> Estimate:
+    return Estimate(value, note=f"all {episodes} episodes are equal: no variance to estimate an interval from")
 
 
-def _too_few(episodes: int, min_episodes: int) -> Interval:
-    return _none(f"an interval needs at least {max(min_episodes, 2)} episodes, found {episodes}")
-
-
-def _none(reason: str) -> Interval:
-    return Interval(None, None, None, reason)
+def _too_few(value: float, episodes: int, min_episodes: int) -> Estimate:
+    return Estimate(value, note=f"an interval needs at least {max(min_episodes, 2)} episodes, found {episodes}")

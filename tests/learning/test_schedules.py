@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nrmap.learning.schedules import GeometricRamp, Linear, SmoothRamp, epsilon_per_env
+from nrmap.learning.schedules import Linear, Ramp, epsilon_per_env
 from nrmap.learning.settings import ExplorationSpec
 
 
@@ -23,7 +23,7 @@ def test_linear_is_an_interpolation(initial, final, begin, duration, step):
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5, 0.9])
 def test_smooth_ramp_is_continuous_in_value_and_slope(fraction):
-    ramp = SmoothRamp(final=1.0, begin=1_000, duration=10**8, quartic_fraction=fraction)
+    ramp = Ramp(begin=1_000, duration=10**8, quartic_fraction=fraction)
     joint = 1_000 + int(fraction * 10**8)
     assert ramp(joint - 1) == pytest.approx(ramp(joint + 1), rel=1e-6)
 
@@ -38,36 +38,31 @@ def test_smooth_ramp_is_continuous_in_value_and_slope(fraction):
     assert ramp(last - 1) == pytest.approx(1.0, rel=1e-6)
 
 
-@given(
-    final=st.floats(1e-4, 1), begin=st.integers(0, 1000), duration=st.integers(1, 1000), fraction=st.floats(0.05, 0.95)
-)
-def test_smooth_ramp_grows_from_zero_to_its_final_value(final, begin, duration, fraction):
-    ramp = SmoothRamp(final, begin, duration, fraction)
+@given(begin=st.integers(0, 1000), duration=st.integers(1, 1000), fraction=st.floats(0.05, 0.95))
+def test_smooth_ramp_grows_from_zero_to_one(begin, duration, fraction):
+    ramp = Ramp(begin, duration, quartic_fraction=fraction)
     values = np.array([ramp(step) for step in range(begin + duration + 2)])
     assert (np.diff(values) >= 0).all()
     assert (values[: begin + 1] == 0).all()
-    assert values[begin + duration] == values[-1] == final
-    assert ((values >= 0) & (values <= final)).all()
+    assert values[begin + duration] == values[-1] == values.max() == 1
 
 
 def test_geometric_ramp_gives_equal_times_to_equal_factors():
-    ramp = GeometricRamp(final=10.0, begin=100, duration=4, initial=1e-4)
-    assert [ramp(step) for step in (0, 100, 101, 102, 103, 104, 10**9)] == pytest.approx([0, 0, 0.01, 0.1, 1, 10, 10])
-    assert ramp(100) == 0
-    assert ramp(104) == 10.0
-    assert GeometricRamp(10.0, 0, 10**9, 1e-4)(1) == pytest.approx(1e-3)  # it leaves 0 at its initial fraction
+    ramp = Ramp(begin=100, duration=4, initial=1e-4)
+    assert [ramp(step) for step in (101, 102, 103)] == pytest.approx([1e-3, 1e-2, 0.1])
+    assert [ramp(step) for step in (0, 100, 104, 10**9)] == [0, 0, 1, 1]
+    assert Ramp(0, 10**9, 1e-4)(1) == pytest.approx(1e-4)  # it leaves 0 at its initial fraction
 
 
-@pytest.mark.parametrize(
-    ("initial", "ramp"), [(0.0, SmoothRamp(0.05, 5, 20)), (1e-3, GeometricRamp(0.05, 5, 20, 1e-3))]
-)
-def test_either_the_radius_or_kappa_grows(tiny_regulariser, initial, ramp):
+@pytest.mark.parametrize("initial", [0.0, 1e-3])
+def test_either_the_radius_or_kappa_grows(tiny_regulariser, initial):
+    ramp = Ramp(5, 20, initial)
     spec = tiny_regulariser(
         kappa=0.05, attack_epsilon=0.05, ramp_begin=5, ramp_steps=20, ramp_initial=initial, ramp_of="radius"
     )
     for step in (0, 5, 6, 12, 24, 25, 1000):
-        assert spec.at(step) == pytest.approx((0.05, ramp(step)))
-        assert replace(spec, ramp_of="kappa").at(step) == pytest.approx((ramp(step), 0.05 if step > 5 else 0))
+        assert spec.at(step) == pytest.approx((0.05, 0.05 * ramp(step)))
+        assert replace(spec, ramp_of="kappa").at(step) == pytest.approx((0.05 * ramp(step), 0.05 if step > 5 else 0))
 
 
 @given(epsilon=st.floats(0, 1), num_envs=st.integers(1, 16), spread=st.floats(0, 7))

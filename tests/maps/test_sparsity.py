@@ -12,7 +12,8 @@ from scipy import stats
 from scipy.special import softmax
 
 from nrmap.maps.kinds import KINDS
-from nrmap.maps.sparsity import Measure, effective_pixels, map_entropy, relative_map_entropy, sparsity, sparsity_of_rows
+from nrmap.maps.sparsity import map_entropy, relative_map_entropy, sparsity, sparsity_of_rows
+from nrmap.statistics.intervals import Estimate
 from nrmap.support.errors import NrmapError
 
 # Multiples of 1/1000, so that a scale does not push single pixels out of the floats.
@@ -24,21 +25,20 @@ SCALES = st.sampled_from([1e-300, 1e-160, 1e-9, 1.0, 1e9, 1e160, 1e300])
 def test_known_maps():
     one = np.zeros((84, 84))
     one[3, 5] = -0.2
-    assert sparsity(one) == Measure(1.0)
+    assert sparsity(one) == Estimate(1.0)
     assert sparsity(np.full((84, 84), 0.3)).value == pytest.approx(84)
     assert sparsity([[3.0, -4.0]]).value == pytest.approx(7 / 5)
     four = np.zeros(100)
     four[:4] = 2.0
     assert sparsity(four).value == pytest.approx(2)
-    assert effective_pixels(four).value == pytest.approx(4)
 
 
 def test_a_map_of_zeros_is_undefined_and_says_why():
     why = KINDS["kmap"].zero_reason(256)
     assert why == "the map is 0 everywhere: no pixel flips an action to one of lower Q on these 256 states"
-    for measure in (sparsity, effective_pixels, relative_map_entropy):
-        assert measure(np.zeros((3, 3)), why) == Measure(None, why)
-        assert measure(np.zeros((3, 3))).reason == "the map is 0 everywhere"
+    for measure in (sparsity, relative_map_entropy):
+        assert measure(np.zeros((3, 3)), why) == Estimate(None, note=why)
+        assert measure(np.zeros((3, 3))).note == "the map is 0 everywhere"
     # The entropy of the softmax of zeros is defined: that of a flat map.
     assert map_entropy(np.zeros((84, 84))) == pytest.approx(math.log(7056), rel=1e-12)
 
@@ -53,7 +53,6 @@ def test_sparsity_has_no_scale_no_order_and_bounds(values, scale):
     assert measure.value == pytest.approx(np.abs(values).sum() / np.linalg.norm(values.ravel()), rel=1e-12)
     assert sparsity(values * scale).value == pytest.approx(measure.value, rel=1e-9)
     assert sparsity(-values[::-1]).value == pytest.approx(measure.value, rel=1e-12)
-    assert effective_pixels(values).value == pytest.approx(measure.value**2)
     relative = relative_map_entropy(values)
     assert relative_map_entropy(values * scale).value == pytest.approx(relative.value, rel=1e-9, abs=1e-12)
     assert relative.value == pytest.approx(stats.entropy(softmax(values / np.abs(values).max()).ravel()), rel=1e-9)
@@ -89,7 +88,7 @@ def test_map_entropy_at_the_end_of_the_floats():
     assert map_entropy([5.0]) == 0
 
 
-@pytest.mark.parametrize("measure", [sparsity, effective_pixels, map_entropy, relative_map_entropy])
+@pytest.mark.parametrize("measure", [sparsity, map_entropy, relative_map_entropy])
 @pytest.mark.parametrize("bad", [[1.0, math.nan], [math.inf, 0.0], []])
 def test_maps_that_are_not_finite_or_empty_are_refused(measure, bad):
     with pytest.raises(NrmapError, match="a map of shape"):

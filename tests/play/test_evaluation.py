@@ -22,7 +22,7 @@ from nrmap.play.players import AttackedPlayer, CleanPlayer, EpisodeCounts, const
 from nrmap.play.rollout import Episode, greedy, play
 from nrmap.policies.network import frozen
 from nrmap.robustness.attacks import StateNoise, attack_named, attack_parts
-from nrmap.statistics.intervals import mean_interval
+from nrmap.statistics.intervals import estimate_mean
 from nrmap.support.errors import NrmapError
 from nrmap.support.records import Record, read_records, select, write_records
 
@@ -186,8 +186,8 @@ def test_episode_records_by_hand():
     assert rate_record(make, "flip_rate", EpisodeCounts({0: 2, 1: 1}), episodes).value == 0.75
     many = [episode([0], [reward]) for reward in range(10)]
     (mean,) = select(episode_records(make, many, ("NOOP",)), metric="return_mean")
-    expected = mean_interval(list(range(10)))
-    assert (mean.low, mean.high, mean.interval) == (expected.low, expected.high, expected.method)
+    expected = estimate_mean(list(range(10)))
+    assert (mean.low, mean.high, mean.interval) == (expected.low, expected.high, expected.interval)
     assert mean.low < 4.5 < mean.high
     (single,) = select(episode_records(make, episodes[:1], ("NOOP", "UP", "DOWN")), metric="return_std")
     assert single.value is None

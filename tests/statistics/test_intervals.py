@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 from scipy.special import ndtr, ndtri
 
-from nrmap.maps.sparsity import sparsity, sparsity_interval, sparsity_of_rows
+from nrmap.maps.sparsity import sparsity, sparsity_of_rows, sparsity_of_sum
 from nrmap.statistics import intervals
-from nrmap.statistics.intervals import Interval, mean_interval, rate_interval
+from nrmap.statistics.intervals import Estimate, estimate_mean, estimate_rate
 from nrmap.support.errors import NrmapError
 
 PIXELS = 400
@@ -105,7 +105,7 @@ def coverage(population, *, episodes, data_sets, seed=0):
         maps = population(rng, episodes)
         resampled = sparsity_of_rows(resampled_sums(rng, maps, 500))
         arguments = (sparsity(maps.sum(0)).value, resampled, sparsity_of_rows(left_out_sums(maps)))
-        ours = sparsity_interval(maps)
+        ours = sparsity_of_sum(maps)
         for index, (low, high) in enumerate((percentile(*arguments), bca(*arguments), (ours.low, ours.high))):
             hits[index] += low <= truth <= high
     return hits / data_sets
@@ -154,7 +154,7 @@ def test_means_are_covered_as_often_as_by_bca(episodes):
             values = draw()
             if np.ptp(values) == 0:
                 continue
-            ours = mean_interval(values)
+            ours = estimate_mean(values)
             resampled = values[rng.integers(0, episodes, (1000, episodes))].mean(axis=1)
             low, high = bca(values.mean(), resampled, (values.sum() - values) / (episodes - 1))
             hits += (low <= truth <= high, ours.low <= truth <= ours.high)
@@ -177,54 +177,58 @@ def test_the_jackknife_as_a_loop(players):
         variance += (len(values) - 1) / len(values) * sum((value - sum(values) / len(values)) ** 2 for value in values)
     policies = len(set(players.tolist()))
     half, value = stats.t.ppf(0.975, 17 - policies) * math.sqrt(variance), sparsity(maps.sum(axis=0)).value
-    interval = sparsity_interval(maps, players)
-    assert (interval.low, interval.high) == pytest.approx((value - half, value + half))
+    interval = sparsity_of_sum(maps, players=players)
+    assert (interval.value, interval.low, interval.high) == pytest.approx((value, value - half, value + half))
     pooled = " of 2 policies" if policies > 1 else ""
-    assert (interval.method, interval.reason) == (f"jackknife over 17 episodes{pooled}, for this policy", None)
+    assert (interval.interval, interval.note) == (f"jackknife over 17 episodes{pooled}, for this policy", None)
     # Neither the order of the episodes nor the scale of the maps matters.
-    again = sparsity_interval(1e-200 * maps[::-1], players[::-1])
+    again = sparsity_of_sum(1e-200 * maps[::-1], players=players[::-1])
     assert (again.low, again.high) == pytest.approx((interval.low, interval.high))
 
 
 def test_a_sparsity_interval_stays_where_sparsities_are():
     rng = np.random.default_rng(4)
     nearly_flat = 1 + 0.01 * rng.random((16, 1)) * rng.random((16, 25))
-    interval = sparsity_interval(nearly_flat)
+    interval = sparsity_of_sum(nearly_flat)
     assert 4.9 < interval.low < interval.high <= 5
     one_pixel = np.zeros((16, 25))
     one_pixel[:, 3], one_pixel[:3, 7] = 1, 0.1
-    assert sparsity_interval(one_pixel).low == 1
+    assert sparsity_of_sum(one_pixel).low == 1
 
 
 def test_mean_intervals_are_students():
     values = np.random.default_rng(6).gamma(2.0, 5.0, 12)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    interval = mean_interval(values)
+    interval = estimate_mean(values)
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_no_interval_says_why():
-    few = sparsity_interval(np.random.default_rng(7).random((15, 9)))
-    assert few == Interval(None, None, None, "an interval needs at least 16 episodes, found 15")
-    assert sparsity_interval(np.zeros((16, 9))).reason == "the value is undefined"
-    alone = sparsity_interval(np.random.default_rng(7).random((17, 9)), [0] * 16 + [1])
-    assert alone.reason == "a policy played only one of the episodes"
-    one_flips = np.zeros((16, 9))
+    rng = np.random.default_rng(7)
+    few, one_flips = rng.random((15, 9)), np.zeros((16, 9))
     one_flips[4, 2] = 1
-    assert sparsity_interval(one_flips).reason == "undefined without the episode at place 4"
-    assert mean_interval([22.0] * 10).reason.startswith("all 10 episodes are equal")
-    assert mean_interval([1.0, 2.0]).reason == "an interval needs at least 8 episodes, found 2"
-    assert mean_interval([1.0]).reason == "an interval needs at least 8 episodes, found 1"
-    assert rate_interval([1] * 7, [2] * 7).reason == "an interval needs at least 8 episodes, found 7"
+    too_few = "an interval needs at least 16 episodes, found 15"
+    assert sparsity_of_sum(few) == Estimate(sparsity(few.sum(axis=0)).value, note=too_few)
+    assert sparsity_of_sum(np.zeros((16, 9)), "why") == Estimate(None, note="why")
+    alone = sparsity_of_sum(rng.random((17, 9)), players=[0] * 16 + [1])
+    for found, value, note in (
+        (alone, alone.value, "a policy played only one of the episodes"),
+        (sparsity_of_sum(one_flips), 1, "undefined without the episode at place 4"),
+        (estimate_mean([22.0] * 10), 22, "all 10 episodes are equal: no variance to estimate an interval from"),
+        (estimate_mean([1.0, 2.0]), 1.5, "an interval needs at least 8 episodes, found 2"),
+        (estimate_mean([1.0]), 1, "an interval needs at least 8 episodes, found 1"),
+        (estimate_rate([1] * 7, [2] * 7), 0.5, "an interval needs at least 8 episodes, found 7"),
+    ):
+        assert found == Estimate(value, note=note)
 
 
 def test_rates_of_independent_trials_are_wilsons():
     wins = np.random.default_rng(8).random(4000) < 0.2
     expected = stats.binomtest(int(wins.sum()), 4000).proportion_ci(method="wilson")
-    interval = rate_interval(wins, np.ones(4000))
+    interval = estimate_rate(wins, np.ones(4000))
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), rel=2e-3)
     expected = stats.binomtest(4000, 4000).proportion_ci(method="wilson")
-    assert rate_interval(np.ones(4000), np.ones(4000)).low == pytest.approx(expected.low, rel=1e-5)
+    assert estimate_rate(np.ones(4000), np.ones(4000)).low == pytest.approx(expected.low, rel=1e-5)
 
 
 def test_rates_where_episodes_differ():
@@ -234,29 +238,29 @@ def test_rates_where_episodes_differ():
         chance = rng.beta(10, 90, 16)
         trials = rng.integers(100, 400, 16)
         wins = rng.binomial(trials, chance)
-        interval = rate_interval(wins, trials)
+        interval = estimate_rate(wins, trials)
         hits += interval.low <= 0.1 <= interval.high
         low, high = stats.binomtest(int(wins.sum()), int(trials.sum())).proportion_ci(method="wilson")
         naive += low <= 0.1 <= high
     assert hits / 400 > 0.9 > naive / 400
     # All or nothing in every episode: as many trials as episodes.
-    certain = rate_interval([128] * 16, [128] * 16)
+    certain = estimate_rate([128] * 16, [128] * 16)
     t = stats.t.ppf(0.975, 15)
     assert (certain.low, certain.high) == pytest.approx((16 / (16 + t**2), 1.0))
     # As many in every episode, but not all: nothing says how others might differ.
-    assert rate_interval([500] * 20, [2048] * 20).reason.startswith("all 20 episodes are equal")
-    assert 0 == rate_interval([0] * 16, [128] * 16).low < rate_interval([0] * 16, [128] * 16).high < 0.3
+    assert estimate_rate([500] * 20, [2048] * 20).note.startswith("all 20 episodes are equal")
+    assert 0 == estimate_rate([0] * 16, [128] * 16).low < estimate_rate([0] * 16, [128] * 16).high < 0.3
 
 
 def test_mistakes_are_named():
     with pytest.raises(NrmapError, match="expected \\[episodes, …\\]"):
-        sparsity_interval(np.ones(16))
+        sparsity_of_sum(np.ones(16))
     with pytest.raises(NrmapError, match="players of shape \\(2,\\)"):
-        sparsity_interval(np.ones((16, 9)), [0, 1])
+        sparsity_of_sum(np.ones((16, 9)), players=[0, 1])
     with pytest.raises(NrmapError, match="expected \\[episodes\\]"):
-        mean_interval([])
+        estimate_mean([])
     for wins, trials in (([3], [2]), ([-1], [2]), ([0], [0]), ([], [])):
         with pytest.raises(NrmapError, match="0 ≤ successes ≤ trials"):
-            rate_interval(wins, trials)
+            estimate_rate(wins, trials)
     with pytest.raises(NrmapError, match="expected \\[E\\] both"):
-        rate_interval([1, 2], [3])
+        estimate_rate([1, 2], [3])
