@@ -12,9 +12,10 @@ from torch import Tensor
 from nrmap.play.rollout import ActionFn, Actions, Bytes, Ints
 from nrmap.policies.agent import Agent
 from nrmap.policies.network import unit_states
-from nrmap.robustness.attacks import Attack, StateNoise
+from nrmap.robustness.attacks import Attack, GradientAttack, StateNoise
 from nrmap.robustness.certify import Certifier
 from nrmap.robustness.perturbations import other_action_margin
+from nrmap.support.cuda_graphs import Graphed
 
 # Maps an episode's number to a count of its states.
 EpisodeCounts = Counter[int]
@@ -83,7 +84,11 @@ class AttackedPlayer:
         """`seed` seeds the attack's random numbers."""
         self._policy, self._q_values = policy, policy.for_attacks()
         self._attack, self._attack_epsilon, self._seed = attack, attack_epsilon, seed
-        self._certify = certify
+        # A graph attacks all states in less time than a proof takes.
+        graphs = policy.device.type == "cuda" and isinstance(attack, GradientAttack)
+        self._certify = None if graphs else certify
+        self._most = 0  # states in the graph
+        self._graphed = Graphed(self._attacked_in_one_batch, policy.device, enabled=True) if graphs else None
         self.flips: EpisodeCounts = Counter()
 
     def __call__(self, states: Bytes, episodes: Ints, steps: Ints, /) -> Actions:
@@ -101,10 +106,25 @@ class AttackedPlayer:
 
     def _attacked(self, seen: Tensor, episodes: Ints, steps: Ints) -> Actions:
         noise, states = StateNoise(self._seed, episodes, steps), unit_states(seen)
-        attacked = self._attack(self._q_values, states, attack_epsilon=self._attack_epsilon, noise=noise)
-        self.flips.update(episodes[attacked.flipped.cpu().numpy()].tolist())
-        chosen: Actions = attacked.actions.cpu().numpy()
+        if self._graphed is None:
+            attacked = self._attack(self._q_values, states, attack_epsilon=self._attack_epsilon, noise=noise)
+            found = torch.stack([attacked.actions, attacked.clean_actions])
+        else:
+            assert isinstance(self._attack, GradientAttack)
+            starts = self._attack.starts(states, attack_epsilon=self._attack_epsilon, noise=noise)
+            self._most = max(self._most, len(states))  # later there are fewer: episodes end
+            fill = torch.arange(self._most, device=seen.device) % len(states)
+            found = self._graphed(states[fill], starts[:, fill])[:, : len(states)]
+        actions, clean_actions = found.cpu().numpy()
+        self.flips.update(episodes[actions != clean_actions].tolist())
+        chosen: Actions = actions
         return chosen
+
+    def _attacked_in_one_batch(self, states: Tensor, starts: Tensor) -> Tensor:
+        """The actions under attack and the clean ones, [2, N]."""
+        assert isinstance(self._attack, GradientAttack)
+        attacked = self._attack.in_one_batch(self._q_values, states, starts, attack_epsilon=self._attack_epsilon)
+        return torch.stack([attacked.actions, attacked.clean_actions])
 
 
 class WorstCasePlayer:

@@ -6,7 +6,7 @@ robust. The search stops at the first flip of a state. It maximises the fraction
 and does not look for the flips that cost the most return.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -157,8 +157,11 @@ class GradientAttack:
         check(self.step_fraction > 0, f"attack step_fraction={self.step_fraction}: expected more than 0")
 
     def __call__(self, q_values: ScoresStates, states: Tensor, *, attack_epsilon: float, noise: StateNoise) -> Attacked:
-        """See `Attack`."""
+        """See `Attack`. On a GPU `in_one_batch`."""
         check_attack_epsilon(attack_epsilon)
+        if states.is_cuda:
+            starts = self.starts(states, attack_epsilon=attack_epsilon, noise=noise)
+            return self.in_one_batch(q_values, states, starts, attack_epsilon=attack_epsilon)
         with torch.no_grad():
             clean = q_values(states)  # [N, A]
         search = _Search(states, clean)
@@ -168,9 +171,7 @@ class GradientAttack:
             if len(rows) == 0:
                 break
             centres = states[rows]
-            points = centres
-            if self.random_start:
-                points = project(centres + attack_epsilon * noise.uniform(centres, draw, rows), centres, attack_epsilon)
+            points = self._start(centres, draw, attack_epsilon, noise, rows)
             for step in range(self.steps + 1):
                 points = points.detach().requires_grad_(step < self.steps)
                 scores = q_values(points)  # [n, A]
@@ -182,6 +183,80 @@ class GradientAttack:
                 rows, centres = rows[still_open], centres[still_open]
                 points = project(moved[still_open], centres, attack_epsilon)
         return search.result()
+
+    def _start(
+        self, centres: Tensor, draw: int, attack_epsilon: float, noise: StateNoise, rows: Tensor | None = None
+    ) -> Tensor:
+        if not self.random_start:
+            return centres
+        return project(centres + attack_epsilon * noise.uniform(centres, draw, rows), centres, attack_epsilon)
+
+    def starts(self, states: Tensor, *, attack_epsilon: float, noise: StateNoise) -> Tensor:
+        """The first points of all O objectives, [O, N, C, H, W]."""
+        return torch.stack([self._start(states, draw, attack_epsilon, noise) for draw in range(len(self.objectives))])
+
+    def in_one_batch(
+        self, q_values: ScoresStates, states: Tensor, starts: Tensor, *, attack_epsilon: float
+    ) -> Attacked:
+        """The attack without a value read on the host: every step of every state, all objectives at once.
+
+        The result is that of one objective after the other: the first flip in their order, else the
+        largest margin.
+        """
+        objectives, repeats = self.objectives, len(self.objectives)
+        with torch.no_grad():
+            clean = q_values(states)  # [N, A]
+        start = _Reached.at(states, clean, clean.argmax(dim=1))
+        worst_actions = clean.argmin(dim=1)  # [N]
+        centres = states.repeat(repeats, 1, 1, 1)  # [O·N, C, H, W]
+        actions = start.clean_actions.repeat(repeats)  # [O·N]
+        best = _Reached(centres, actions, start.actions.repeat(repeats), start.margins.repeat(repeats))
+        points = starts.flatten(0, 1)
+        for step in range(self.steps + 1):
+            points = points.detach().requires_grad_(step < self.steps)
+            scores = q_values(points)  # [O·N, A]
+            best = best.or_better(_Reached.at(points.detach(), scores.detach(), actions))
+            if step < self.steps:
+                values = [
+                    objective(part, start.clean_actions, worst_actions).sum()
+                    for objective, part in zip(objectives, scores.chunk(repeats), strict=True)
+                ]
+                gradient = _gradient(torch.stack(values).sum(), points)
+                moved = points.detach() + self.step_fraction * attack_epsilon * gradient.sign()
+                points = project(moved, centres, attack_epsilon)
+        result = start
+        for part in best.chunks(repeats):
+            result = result.or_better(part)
+        return Attacked(result.points, result.clean_actions, result.actions, start.margins, result.margins)
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """Points of the balls of n states."""
+
+    points: Tensor  # [n, C, H, W]
+    clean_actions: Tensor  # [n], a*
+    actions: Tensor  # [n], greedy at the points
+    margins: Tensor  # [n], against a*
+
+    @classmethod
+    def at(cls, points: Tensor, scores: Tensor, clean_actions: Tensor) -> "_Reached":
+        return cls(points, clean_actions, scores.argmax(dim=1), other_action_margin(scores, clean_actions))
+
+    def or_better(self, found: "_Reached") -> "_Reached":
+        """Where no point has flipped the action yet: `found` if it does, or if its margin is larger."""
+        is_open = self.actions == self.clean_actions
+        better = is_open & ((found.margins > self.margins) | (found.actions != self.clean_actions))  # [n]
+        return _Reached(
+            torch.where(better[:, None, None, None], found.points, self.points),
+            self.clean_actions,
+            torch.where(better, found.actions, self.actions),
+            torch.where(better, found.margins, self.margins),
+        )
+
+    def chunks(self, number: int) -> Iterator["_Reached"]:
+        fields = (part.chunk(number) for part in (self.points, self.clean_actions, self.actions, self.margins))
+        return (_Reached(*parts) for parts in zip(*fields, strict=True))
 
 
 def _gradient(value: Tensor, points: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork, frozen
@@ -260,6 +261,32 @@ def test_uniform_noise_is_one_draw_from_the_whole_ball():
     offsets = ((attacked.perturbed - states) / 0.25).flatten().double()
     assert abs(offsets.mean()) < 0.06
     assert abs(offsets.var() - 1 / 3) < 0.03
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd-1", "pgd-4"])
+def test_one_batch_of_all_objectives_finds_what_they_find_in_turn(name):
+    network, attack = small_network().double(), attack_named(name)
+    with torch.no_grad():  # no action is greedy everywhere
+        network.advantage[-1].bias -= network(torch.rand(60, 1, 12, 12, dtype=torch.float64)).mean(dim=0)
+    states = torch.rand(60, 1, 12, 12, dtype=torch.float64)
+    options = {"attack_epsilon": 0.01, "noise": noise_for(60)}
+    in_turn = attack(frozen(network), states, **options)
+    starts = attack.starts(states, **options)
+    together = attack.in_one_batch(frozen(network), states, starts, attack_epsilon=0.01)
+    assert 0.1 < in_turn.flipped.double().mean() < 0.9
+    for field in ("clean_actions", "actions"):
+        assert torch.equal(getattr(together, field), getattr(in_turn, field))
+    for field in ("perturbed", "clean_margins", "margins"):
+        torch.testing.assert_close(getattr(together, field), getattr(in_turn, field))
+
+
+def test_one_batch_reads_no_value_on_the_host():
+    network, attack = frozen(small_network()), pgd(3)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        states, starts = mode.from_tensor(torch.rand(4, 1, 12, 12)), mode.from_tensor(torch.rand(3, 4, 1, 12, 12))
+        assert attack.in_one_batch(network, states, starts, attack_epsilon=0.1).actions.shape == (4,)
+        with pytest.raises(Exception, match="nonzero"):
+            attack(network, states, attack_epsilon=0.1, noise=noise_for(4))
 
 
 @pytest.mark.cuda
