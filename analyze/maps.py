@@ -20,7 +20,7 @@ from nrmap.ablation.store import ablated_q_values
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps, merge_maps, save_maps
 from nrmap.maps.measures import map_records
 from nrmap.maps.null_networks import policy_fields
-from nrmap.maps.sweep import sweep_maps
+from nrmap.maps.sweep import sweep_maps, sweep_workers
 from nrmap.policies.agent import Agent
 from nrmap.statistics.nested_subsets import prefix_ranks
 from nrmap.support.errors import check
@@ -183,6 +183,7 @@ def episode_maps(study: Study, policy: Agent, states: StatesFile, episodes: Sequ
             rounding_floor=engine.rounding_floor,
             prefix_sizes=[size for size in settings.prefix_sizes if size < len(ids)],
             ranks=prefix_ranks(ids)[rows],
+            workers=sweep_workers(policy.device),
         )
 
 

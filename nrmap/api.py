@@ -18,7 +18,7 @@ from torch import Tensor
 from nrmap.ablation import AblatedChunk, AblationSpec, make_engine
 from nrmap.ablation.episodewise import EpisodewiseEngine
 from nrmap.maps.result import Maps
-from nrmap.maps.sweep import sweep_maps
+from nrmap.maps.sweep import sweep_maps, sweep_workers
 from nrmap.play import evaluation
 from nrmap.play import states as play_states
 from nrmap.play.states import RolloutStates
@@ -78,6 +78,7 @@ def compute_maps(
             episode_ids=ids,
             temperatures=numbers,
             rounding_floor=ablates.rounding_floor,
+            workers=sweep_workers(agent.device),
         )
     players = None if rollout is None else rollout.episode_origins[maps.episode_ids].tolist()
     settings = {"ablated_value": ablated_value, "channels": channels, "engine": ablates.name, "players": players}

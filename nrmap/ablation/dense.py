@@ -10,6 +10,10 @@ from nrmap.ablation.parts import NetworkParts
 from nrmap.ablation.rounding import ablate_pixels, rounding_floor, sampled_ablations, synthetic_states
 from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite
 from nrmap.policies.agent import Agent, check_states
+from nrmap.support.runtime import seconds_of
+
+# Larger batches fill a GPU; on a CPU they leave its caches.
+BATCH_SIZE = {"cpu": 128, "cuda": 2048}
 
 
 class DenseEngine:
@@ -22,7 +26,7 @@ class DenseEngine:
         agent: Agent,
         *,
         spec: AblationSpec,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         skip_unchanged: bool = True,
         memory_format: torch.memory_format = torch.contiguous_format,
         exact: NetworkParts | None = None,
@@ -35,7 +39,7 @@ class DenseEngine:
         self._spec = spec
         self._state_shape = agent.state_shape
         self._device = agent.device
-        self._batch_size = batch_size
+        self._batch_size = batch_size or BATCH_SIZE[agent.device.type]
         self._skip_unchanged = skip_unchanged
         self._memory_format = memory_format
         self._exact = exact
@@ -48,6 +52,13 @@ class DenseEngine:
         with torch.inference_mode():
             ablated = torch.stack([self._agent(ablate_pixels(state, numbers, self._spec)) for state in states])
             return rounding_floor(self._agent(states), ablated, self._exact, self._spec, states)
+
+    @torch.inference_mode()
+    def seconds_per_state(self) -> float:
+        """An estimate from one batch."""
+        batch = torch.zeros(self._batch_size, *self._state_shape, dtype=torch.uint8, device=self._device)
+        seconds = seconds_of(lambda: self._agent(batch), self._device)
+        return seconds * self._spec.ablated_shape(self._state_shape).numel() / len(batch)
 
     def ablate(self, states: Tensor) -> Iterator[AblatedChunk]:
         """Ablate uint8 `states` [N, C, H, W]; yields one chunk for each state."""

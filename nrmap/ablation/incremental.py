@@ -15,7 +15,7 @@ from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite
 from nrmap.ablation.whole_strips import WeightCache, WholeStrip
 from nrmap.policies.agent import Agent, check_states
 from nrmap.support.errors import NrmapError, check
-from nrmap.support.runtime import keep_freed_memory
+from nrmap.support.runtime import keep_freed_memory, seconds_of
 
 # Larger matrix products are faster up to about this number of states at a time. A GPU needs more of
 # them until launching the operations takes less time than the operations.
@@ -85,6 +85,17 @@ class IncrementalEngine:
             chunk = AblatedChunk(start, q_values.cpu().clone(), clean.cpu().clone())
             check_finite(chunk)
             yield chunk
+
+    @torch.inference_mode()
+    def seconds_per_state(self) -> float:
+        """An estimate from the first strip of as many states as go at a time; for the form of whole strips."""
+        states = torch.zeros(self.states_at_once, *self._state_shape, dtype=torch.uint8, device=self._device)
+        pre_activations, hidden = self._parts.pre_activations(states)
+        clean, clean_hidden = [CleanLayer.of(z) for z in pre_activations], CleanHidden(hidden, self._parts.tail(hidden))
+        strip = self._whole_strips[0]
+        differences = self._differences(states)[:, strip.rows]
+        seconds = seconds_of(lambda: strip.q_changes(clean, clean_hidden, differences), self._device)
+        return seconds * len(self._whole_strips) / len(states)
 
     @torch.inference_mode()
     def _ablate(self, states: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,16 +1,25 @@
 """The maps of every episode, all kinds from one sweep over ablated Q-values."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from nrmap.ablation import AblatedChunk
 from nrmap.maps.episode_maps import EpisodeMaps, IntArray
 from nrmap.maps.kinds import KINDS, Ablated, FloatArray
 from nrmap.statistics.nested_subsets import prefix_ranks
 from nrmap.support.errors import NrmapError, check
+
+
+def sweep_workers(device: torch.device) -> int:
+    """The threads of a sweep over what an engine on `device` makes: on a CPU the engine needs the cores."""
+    return 1 if device.type == "cpu" else min(os.cpu_count() or 1, 16)
 
 
 def sweep_maps(
@@ -21,6 +30,7 @@ def sweep_maps(
     rounding_floor: float,
     prefix_sizes: Sequence[int] = (),
     ranks: ArrayLike | None = None,
+    workers: int = 1,
 ) -> EpisodeMaps:
     """Every map of every episode, from one pass over the ablated Q-values.
 
@@ -29,7 +39,8 @@ def sweep_maps(
     Q-values count as equal to the clean ones. A pair of state and pixel counts as a tie when its
     two best ablated Q-values lie within twice that floor. `prefix_sizes` adds the maps of the first
     so many states by `ranks` [N], by default `prefix_ranks(episode_ids)`; a shard passes its slice
-    of the ranks of all states.
+    of the ranks of all states. Summands are computed by `workers` threads while the engine makes the
+    next chunk; more than one pay off where the engine runs on a GPU.
 
     Summands are computed and added state by state in float64, so that a map depends, to the last
     bit, neither on the chunks' sizes nor on other episodes or temperatures.
@@ -49,22 +60,36 @@ def sweep_maps(
         check(prefix > 0, f"prefix of {prefix} states: expected > 0")
         check(ranks is not None or prefix <= len(ids), f"prefix of {prefix} states: there are only {len(ids)}")
 
+    def terms_of(index: int, clean: Tensor, ablated: Tensor) -> _Terms:
+        state = Ablated.of(clean.numpy(), ablated.flatten(0, -2).numpy(), rounding_floor)
+        return _terms(state, temperatures, rounding_floor, index)
+
     sums: dict[int | None, _Sums] = {}
     index = 0
-    for chunk in chunks:
-        _check_chunk(chunk, index, len(ids))
-        if not sums:
-            pixels = tuple(chunk.q_values.shape[1:-1])
-            sums = {size: _Sums(ids, temperatures, pixels) for size in (None, *sorted(set(prefix_sizes)))}
-        for clean, ablated in zip(chunk.clean_q_values.cpu(), chunk.q_values.cpu(), strict=True):
-            state = Ablated.of(clean.numpy(), ablated.flatten(0, -2).numpy(), rounding_floor)
-            terms = _terms(state, temperatures, rounding_floor, index)
-            for size, part in sums.items():
-                if size is None or rank[index] < size:
-                    part.add(index, terms)
-            index += 1
+    with ThreadPoolExecutor(workers) as pool:
+        for chunk in _ahead(chunks) if workers > 1 else chunks:
+            _check_chunk(chunk, index, len(ids))
+            if not sums:
+                pixels = tuple(chunk.q_values.shape[1:-1])
+                sums = {size: _Sums(ids, temperatures, pixels) for size in (None, *sorted(set(prefix_sizes)))}
+            parts = range(index, index + len(chunk.q_values)), chunk.clean_q_values.cpu(), chunk.q_values.cpu()
+            for terms in pool.map(terms_of, *parts) if workers > 1 else map(terms_of, *parts):
+                for size, part in sums.items():
+                    if size is None or rank[index] < size:
+                        part.add(index, terms)
+                index += 1
     check(index == len(ids), f"ablated Q-values of {index} states: expected {len(ids)}, one for each episode id")
     return sums.pop(None).maps({size: part.maps({}) for size, part in sums.items() if size is not None})
+
+
+def _ahead(chunks: Iterable[AblatedChunk]) -> Iterator[AblatedChunk]:
+    """`chunks`, each made in a thread of its own while the one before is used."""
+    chunks = iter(chunks)
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, chunks, None)
+        while (chunk := following.result()) is not None:
+            following = pool.submit(next, chunks, None)
+            yield chunk
 
 
 @dataclass(frozen=True, eq=False)

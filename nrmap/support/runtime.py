@@ -4,6 +4,8 @@ import ctypes
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,19 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         raise unknown_choice("precision", name, ("auto", "float32", "bfloat16"))
     native = device.type == "cpu" and any(torch.cpu.get_capabilities().get(name) for name in _BFLOAT16_INSTRUCTIONS)
     return torch.bfloat16 if name == "bfloat16" or (name == "auto" and native) else torch.float32
+
+
+def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of `work`, with what it leaves to do on `device`, called a second time: the first one allocates."""
+    begun = 0.0
+    for _ in range(2):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        begun = time.perf_counter()
+        work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begun
 
 
 def peak_memory_mb() -> float:

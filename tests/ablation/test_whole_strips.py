@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nrmap.ablation import AblationSpec, incremental
+from nrmap.ablation import AblationSpec, faster, incremental
 from nrmap.ablation.carry import CleanLayer
+from nrmap.ablation.dense import DenseEngine
 from nrmap.ablation.exactness import compare
 from nrmap.ablation.hidden import CleanHidden
 from nrmap.ablation.incremental import IncrementalEngine
@@ -103,6 +104,16 @@ def test_a_strip_reads_no_value_on_the_host(channels):
         # The form for CPUs drops rows and units, which needs values.
         with pytest.raises(Exception, match="nonzero"):
             engine._carry(clean, hidden, differences, torch.zeros(3, engine._spec.ablated_shape(SIZE).numel(), 3))
+
+
+def test_the_faster_engine_is_taken(monkeypatch):
+    engine, dense = engine_for(deep_agent(), AblationSpec()), DenseEngine(deep_agent(), spec=AblationSpec())
+    assert 0 < engine.seconds_per_state() < 60
+    assert 0 < dense.seconds_per_state() < 60
+    for seconds, expected in ((0.1, engine), (0.3, dense)):
+        monkeypatch.setattr(IncrementalEngine, "seconds_per_state", lambda self, seconds=seconds: seconds)
+        monkeypatch.setattr(DenseEngine, "seconds_per_state", lambda self: 0.2)
+        assert faster(engine, dense) is expected
 
 
 def test_the_free_memory_of_a_gpu_decides_how_many_states_go_at_a_time(monkeypatch):

@@ -8,13 +8,14 @@ import pytest
 import torch
 from captum.attr import FeatureAblation
 from paper_algorithms import algorithms_1_and_2
-from swept_maps import SPEC, ablated, random_network, random_states, sweep
+from swept_maps import SPEC, ablated, chunked, identical, random_network, random_states, sweep
 from torch import nn
 
 from nrmap.ablation import AblationSpec, make_engine
 from nrmap.maps.kinds import KINDS, Ablated
 from nrmap.maps.sweep import sweep_maps
 from nrmap.policies.agent import Agent
+from nrmap.support.errors import NrmapError
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -130,6 +131,17 @@ def test_channels_ablated_apart():
         one = sweep(q_values[:, channel], clean, [0, 0, 1, 1], temperatures=(1.0, 2.0))
         for kind, temperature, map_ in one.each():
             assert np.array_equal(map_, maps[kind.name, temperature][:, channel])
+
+
+@pytest.mark.bitwise
+def test_threads_change_no_bit():
+    q_values, clean = ablated(random_network(12), random_states(13, 7))
+    ids = [0, 0, 1, 1, 1, 2, 2]
+    alone, beside = (sweep(q_values, clean, ids, (0.1, 1.0), prefix_sizes=[4], workers=n) for n in (1, 3))
+    assert identical(alone, beside)
+    backwards = reversed(chunked(q_values, clean)[:2])
+    with pytest.raises(NrmapError, match="chunk starts at state 3"):
+        sweep_maps(backwards, episode_ids=ids, temperatures=[1.0], rounding_floor=0.0, workers=3)
 
 
 @pytest.mark.cuda
