@@ -1,7 +1,7 @@
 """`python -m analyze.documents`: writes the tables of results in README.md and docs/results.md.
 
 All numbers come from committed files: the evaluations beside the reference policies, and the numbers of their maps
-in outputs/reference/SCALE/GAME/maps.json. `--collect` makes the latter after `make maps controls`.
+in outputs/reference/SCALE/GAME/maps.json. `--collect` makes the latter after `make maps controls`, and docs/maps.png from the figure of the report.
 """
 
 import argparse
@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image
+
+from analyze.report.build import FIGURES
 from analyze.report.formats import Table, to_markdown
 from analyze.report.literature import PUBLISHED_RETURNS, paper_number
 from analyze.report.load import find
@@ -21,8 +24,8 @@ from analyze.report.return_tables import action_table, q_gap_table, returns_tabl
 from analyze.report.tables import map_table
 from nrmap.maps.differences import DIFFERENCE
 from nrmap.robustness.attacks import epsilon_text
-from nrmap.support.errors import NrmapError, errors_in_one_line
-from nrmap.support.files import write_text
+from nrmap.support.errors import NrmapError, check, errors_in_one_line
+from nrmap.support.files import atomic_path, write_text
 from nrmap.support.layout import METRICS_FILE, POLICY_FILE, Layout
 from nrmap.support.records import Record, read_records, select, write_records
 
@@ -32,6 +35,7 @@ MAPS_RECORDS_FILE = "maps.json"
 SCALE, GAME = "quick", "Freeway"  # of the tables, and of the README's finding
 RADIUS = 1 / 255  # of the README's table
 ADVERSARIAL = "sa_ddqn"
+_PICTURE_WIDTH = 1500
 _MAP_METRICS = ("sparsity", "grid_excess", "grid_p_value")
 _NO_MAPS = "Not measured: `make maps controls`, then `python -m analyze.documents --collect`."
 
@@ -83,6 +87,19 @@ def collect(layout: Layout) -> list[Path]:
         files.append(layout.references / SCALE / game / MAPS_RECORDS_FILE)
         write_records(files[-1], select(chosen, game=game))
     return files
+
+
+def write_picture(report: Path, picture: Path) -> None:
+    """Write the README's picture, 1,500 pixels wide, from the figure of all kinds of maps in the folder of a report.
+
+    Raises NrmapError without that figure.
+    """
+    figure = report / FIGURES / f"kinds-{GAME}-reference.png"
+    check(figure.is_file(), f"no figure {figure}: run make maps controls")
+    image = Image.open(figure)
+    small = image.resize((_PICTURE_WIDTH, round(image.height * _PICTURE_WIDTH / image.width)), Image.Resampling.LANCZOS)
+    with atomic_path(picture) as temporary:
+        small.save(temporary, format="png", optimize=True)
 
 
 def documents(root: Path = ROOT) -> dict[Path, str]:
@@ -248,7 +265,9 @@ def main() -> None:
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs", help="folder of results to collect from")
     options = parser.parse_args()
     if options.collect:
-        for path in collect(Layout(options.outputs)):
+        layout, picture = Layout(options.outputs), ROOT / "docs" / "maps.png"
+        write_picture(layout.report, picture)
+        for path in (*collect(layout), picture):
             print(path)
     write_documents(documents())
 

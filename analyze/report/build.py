@@ -13,7 +13,7 @@ from analyze.report.chart_sheets import chart_sheets
 from analyze.report.formats import WRITERS, Table
 from analyze.report.load import UNREADABLE, digest_of_inputs, find
 from analyze.report.map_sheets import map_sets, map_sheets, overlay_sheets
-from analyze.report.page import DEVIATIONS_FILE, Drawings, build_page
+from analyze.report.page import DOCUMENTS, Drawings, build_page
 from analyze.report.pairing import with_differences
 from analyze.report.sheets import save_sheet
 from analyze.report.tables import all_tables
@@ -27,7 +27,7 @@ PAGE, TABLES, FIGURES = "index.html", "tables", "figures"
 DIFFERENCES = "differences.json"
 # The identity of the report's inputs and code, and the names of its files.
 MANIFEST = "manifest.json"
-_SOURCES = (".py", ".css", ".js", ".html", ".md", ".tex")
+_SOURCES = (".py", ".css", ".csv", ".js", ".html", ".md", ".mplstyle", ".tex")
 _LIBRARIES = ("matplotlib", "numpy", "scipy", "jinja2", "markdown-it-py", "pylatexenc")
 
 
@@ -85,7 +85,7 @@ def _digest_of_code() -> dict[str, str]:
     """The hashes of the code and texts behind the page, and the versions of the libraries that draw it."""
     roots = [Path(str(package.__file__)).parent for package in (analyze, nrmap)]
     files = [(root, path) for root in roots for path in root.rglob("*") if path.suffix in _SOURCES]
-    files.append((DEVIATIONS_FILE, DEVIATIONS_FILE))
+    files += [(path.parent, path) for path in DOCUMENTS]
     hashes = {str(path.relative_to(root.parent)): sha256_of_file(path) for root, path in files}
     return hashes | {library: version(library) for library in _LIBRARIES}
 

@@ -1,7 +1,7 @@
 """Labels of policies, attacks, states and metrics: the only place that makes them from the fields of records."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -234,53 +234,31 @@ class MetricName(NamedTuple):
     digits: int
 
 
-class Metric(NamedTuple):
-    """A metric of play, or with M in its title of any kind of map M; digits None are those of the kind."""
-
-    title: str
-    digits: int | None
-    meaning: str
-
-
-_GRID = "Spectral energy of M at the multiples of 1/8 cycle per pixel along both axes"
-_GWC = (
-    "GWC, the greedy worst case, takes the lowest-Q action that the bounds cannot rule out inside the ball: its flips "
-    "bound those of any attack on the same states from above."
-)
-_METRICS = {
-    "sparsity": Metric("S(M)", None, "‖M‖₁ / ‖M‖₂ (eq. 9), from 1 for one pixel to √pixels for a flat map."),
-    "sparsity_difference": Metric("ΔS(M)", None, "S(M) of a method minus that of another; below 0 it is sparser."),
-    "effective_pixels": Metric("S²(M)", 0, "The number of pixels of a flat map that is as sparse."),
-    "map_entropy": Metric(
-        "entropy(M)", 4, "−Σ p log p in nats, p the softmax of M over its pixels (UAI 2021, eq. 8); it changes with N "
-        "and the scale of rewards.",
-    ),
-    "relative_map_entropy": Metric("entropy(M/max)", 4, "The same of M over its largest value."),
-    "grid_excess": Metric("grid(M)", 2, f"{_GRID}, over that of the neighbouring frequencies; 1 without a grid."),
-    "grid_p_value": Metric("p(M)", 3, "Fraction of random maps with the spectrum of M but no grid that exceed it."),
-    "grid_null_quantile": Metric("grid(M) null", 2, "Quantiles of the grid number over those random maps."),
-    "grid_crop_quantile": Metric("grid(M) crop", 2, "Quantiles of the grid number over random crops of M."),
-    "return_mean": Metric("return", 2, "Mean undiscounted, unclipped return of whole greedy episodes."),
-    "return_std": Metric("std", 2, "Standard deviation of the return over episodes (n − 1)."),
-    "return": Metric("return of one episode", 2, "Undiscounted, unclipped return of one greedy episode."),
-    "flip_rate": Metric("flips", 4, f"Fraction of states where the attack changes the greedy action. {_GWC}"),
-    "certified_rate": Metric("certified", 4, "Fraction of states with a proof that nothing in the ball flips them."),
-    "action_share": Metric("fraction", 4, "Fraction of the states in which the greedy policy takes the action."),
-    "q_gap_quantile": Metric("Q-gap", 4, "Quantile over states of Q(s, a*) − max over the other actions."),
-    "flip_pair_rate": Metric("flip pairs", 6, "Fraction of (state, pixel) pairs whose ablation flips the action."),
-    "tie_pair_rate": Metric("tie pairs", 6, "Fraction of (state, pixel) pairs whose action is left to rounding."),
-}  # fmt: skip
-
-
-def glossary(records: Iterable[Record]) -> Mapping[str, Metric]:
-    """Every measured metric that has a meaning, by its key."""
-    measured = {record.metric for record in records}
-    return {key: metric for key, metric in _METRICS.items() if key in measured}
+# M stands for any kind of map; digits None are those of the kind. docs/glossary.md has the meanings.
+_METRICS: dict[str, tuple[str, int | None]] = {
+    "sparsity": ("S(M)", None),
+    "sparsity_difference": ("ΔS(M)", None),
+    "effective_pixels": ("S²(M)", 0),
+    "map_entropy": ("entropy(M)", 4),
+    "relative_map_entropy": ("entropy(M/max)", 4),
+    "grid_excess": ("grid(M)", 2),
+    "grid_p_value": ("p(M)", 3),
+    "grid_null_quantile": ("grid(M) null", 2),
+    "grid_crop_quantile": ("grid(M) crop", 2),
+    "return_mean": ("return", 2),
+    "return_std": ("std", 2),
+    "flip_rate": ("flips", 4),
+    "certified_rate": ("certified", 4),
+    "action_share": ("fraction", 4),
+    "q_gap_quantile": ("Q-gap", 4),
+    "flip_pair_rate": ("flip pairs", 6),
+    "tie_pair_rate": ("tie pairs", 6),
+}
 
 
 def metric_name(metric: str, map_kind: str | None = None) -> MetricName:
     """The names of a metric; an unknown one is called by its own."""
-    title, digits, _ = _METRICS.get(metric, Metric(metric.replace("_", " "), 4, ""))
+    title, digits = _METRICS.get(metric, (metric.replace("_", " "), 4))
     kind = KINDS.get(map_kind or "")
     own = kind.digits if kind else 0
     return MetricName(title.replace("M", kind.symbol) if kind else title, own if digits is None else digits)

@@ -10,17 +10,18 @@ from markupsafe import Markup
 
 from analyze.report.appendix import provenance_table, settings_groups, value_groups
 from analyze.report.formats import WRITERS, Table, counted, templates
-from analyze.report.inventory import inventory, inventory_table, missing
-from analyze.report.names import PolicyName, glossary, policies_of
+from analyze.report.inventory import missing
 from analyze.report.results import Found, Part
 from analyze.report.sheets import Sheet, picture
 from analyze.report.summary import glance
-from nrmap.maps.kinds import KINDS
 from nrmap.support.errors import NrmapError
 
 TITLE = "Non-robust feature maps of deep reinforcement learning policies"
 IN_SIGHT = ("table1", "differences", "seed-differences", "returns")
-DEVIATIONS_FILE = Path(__file__).parents[2] / "docs" / "deviations.md"
+# Documents that the page copies.
+GLOSSARY, DEVIATIONS = DOCUMENTS = [
+    Path(__file__).parents[2] / "docs" / f"{name}.md" for name in ("glossary", "deviations")
+]
 
 
 class Drawings(NamedTuple):
@@ -44,10 +45,10 @@ def build_page(found: Found, tables: Sequence[Table], drawings: Sequence[Drawing
     """The whole page; equal input gives equal text. `problems` name the files that could not be used, and why."""
     parts = [drawn.part for drawn in drawings]
     glances = {part.title: glance(part.records, part.differences) for part in parts}
-    entries, provenance = inventory(found), provenance_table(found)
+    provenance = provenance_table(found)
     open_tables = [table for table in tables if table.name in IN_SIGHT]
     folded_tables = [table for table in tables if table.name not in IN_SIGHT]
-    lists = {"What is missing": missing(found, entries), "What could not be used": problems}
+    lists = {"Results": missing(found), "Files that could not be used": problems}
     sections = [
         Section("glance", "At a glance", "glance.html", {title: texts for title, texts in glances.items() if texts}),
         Section("maps", "Maps", "sheets.html", [(drawn.part, drawn.maps) for drawn in drawings]),
@@ -55,16 +56,15 @@ def build_page(found: Found, tables: Sequence[Table], drawings: Sequence[Drawing
         Section("charts", "Charts", "sheets.html", [(drawn.part, drawn.charts) for drawn in drawings]),
         Section("settings", "Settings", "groups.html", settings_groups(found)),
         Section("values", "All values", "groups.html", value_groups(found)),
-        Section("glossary", "Glossary", "glossary.html", _glossary(found)),
+        Section("glossary", "Glossary", "text.html", _document(GLOSSARY)),
         Section("origin", "Provenance", "table.html", provenance if provenance.rows else None),
     ]
     if not found.records and not found.trainings:
         sections = [Section("results", "Results", "nothing.html", True)]
-    sections.append(Section("deviations", "Deviations", "text.html", _deviations()))
-    if entries or problems:
-        sections.append(
-            Section("here", "What is here", "here.html", {"table": inventory_table(entries), "lists": lists})
-        )
+    sections.append(Section("deviations", "Deviations", "text.html", _document(DEVIATIONS)))
+    sections.append(
+        Section("missing", "What is missing", "lists.html", {title: texts for title, texts in lists.items() if texts})
+    )
     environment = templates()
     environment.filters |= {"downloads": _downloads, "picture": picture, "inline": _inline}
     page = environment.get_template("page.html")
@@ -77,13 +77,13 @@ def _inline(text: str) -> Markup:
     return Markup(MarkdownIt("js-default").renderInline(text))
 
 
-def _deviations() -> Markup:
-    """docs/deviations.md without its title. Raises NrmapError outside a clone, which alone has that file."""
+def _document(path: Path) -> Markup:
+    """A document without its title. Raises NrmapError outside a clone, which alone has the documents."""
     try:
-        text = DEVIATIONS_FILE.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise NrmapError(f"cannot read {DEVIATIONS_FILE}: {error.strerror}; the report needs a clone") from error
-    return Markup(MarkdownIt().render(text.partition("\n")[2]))
+        raise NrmapError(f"cannot read {path}: {error.strerror}; the report needs a clone") from error
+    return Markup(MarkdownIt().enable("table").render(text.partition("\n")[2]))
 
 
 def _downloads(table: Table) -> dict[str, str]:
@@ -103,12 +103,3 @@ def _subtitle(found: Found) -> str:
         counted(len({record.seed for record in trained}), "seed"),
     )
     return f"KMAP, HMAP and their sparsity. Measured: {', '.join(counts)}."
-
-
-def _glossary(found: Found) -> dict[str, Any]:
-    there = {record.map_kind for record in found.records}
-    return {
-        "kinds": [kind for kind in KINDS.values() if kind.name in there],
-        "metrics": glossary([*found.records, *found.differences]),
-        "methods": {name.method: PolicyName(name.method).title for name in policies_of(found.records)},
-    }

@@ -24,22 +24,7 @@ PNG_DPI = 200
 _SCREEN_DPI = 110
 _MEDIA = {"svg": "image/svg+xml", "png": "image/png"}
 _LETTERS_PER_INCH = 12
-STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.labelsize": 8.5,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 7.5,
-    "legend.framealpha": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "nrmap",
-    "svg.fonttype": "none",  # text instead of outlines: a fifth of the size
-}
+STYLE = Path(__file__).parent / "templates" / "report.mplstyle"
 _METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "png": {"Software": None},
@@ -79,7 +64,7 @@ def save_sheet(sheet: Sheet, folder: Path) -> Path:
     rows = math.ceil(len(sheet.panels) / sheet.columns)
     width, height = sheet.panel_size
     columns = min(sheet.columns, len(sheet.panels))
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(fname=STYLE):
         figure = _figure(columns * width, rows * height)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for panel, ax in zip_longest(sheet.panels, axes):
@@ -89,7 +74,7 @@ def save_sheet(sheet: Sheet, folder: Path) -> Path:
                 panel.draw(ax)
         text = f"{sheet.title}. {sheet.caption}".removesuffix(" ")
         caption = textwrap.fill(text, width=max(round(_LETTERS_PER_INCH * columns * width), 20))
-        figure.suptitle(caption, x=0.01, horizontalalignment="left", fontsize=STYLE["font.size"])
+        figure.suptitle(caption, x=0.01, horizontalalignment="left", fontsize="medium")
         figure.draw_without_rendering()  # lays out the panels, once for both files
         figure.set_layout_engine(None)
         for kind in ("pdf", "png"):
@@ -99,7 +84,7 @@ def save_sheet(sheet: Sheet, folder: Path) -> Path:
 
 def picture(sheet: Sheet, panel: Panel) -> str:
     """One panel of the sheet as a data URI."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(fname=STYLE):
         figure = _figure(*sheet.panel_size)
         panel.draw(figure.subplots())
         content = b64encode(_bytes(figure, sheet.format, _SCREEN_DPI)).decode()

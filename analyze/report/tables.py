@@ -24,24 +24,24 @@ _AT_ZERO = "A difference printed as zero is 0 to the digits shown."
 
 @dataclass(frozen=True)
 class _MapTable:
-    """A table of `metrics`, a row for each policy, set of states and temperature.
+    """A table of `metrics`, a row for each policy, set of states and temperature, its columns metric by metric.
 
-    `by_method` is the shape of the paper's tables instead: the kinds that the paper has, at the headline temperature
-    of each game, with a column for each method; `more` is the title of the table with other temperatures.
+    `by_kind` puts the metrics of one kind of map together. `by_method` is the shape of the paper's tables: its kinds
+    of maps at the headline temperature of each game, a column for each method.
     """
 
     title: str
     metrics: Sequence[str]
     shows: Callable[[Record], bool] = lambda record: True
-    note: str | None = None
+    note: str = ""
+    by_kind: bool = False
     by_method: bool = False
-    more: str = ""
 
 
 MAP_TABLES = {
     "table1": _MapTable(
         "Sparsity S = ‖M‖₁ / ‖M‖₂ of KMAP and HMAP (table 1 of the paper)", ["sparsity"],
-        lambda record: record.is_trained, by_method=True, more="Sparsity of all kinds of maps",
+        lambda record: record.is_trained, by_kind=True, by_method=True,
     ),
     "differences": _MapTable(
         "Differences in sparsity between two methods on the same states, seed by seed; below 0 the first is sparser",
@@ -58,11 +58,11 @@ MAP_TABLES = {
         list(_GRID), lambda record: record.direction is None,
         "About 1 without a grid. p: the fraction of random maps with the map's spectrum but without the grid whose "
         "number is as large. For these maps (“no grid”) and for crops at random places the value is the median, and "
-        "square brackets hold the 5% and 95% quantiles.",
+        "square brackets hold the 5% and 95% quantiles.", by_kind=True,
     ),
     "table2": _MapTable(
         "Entropy of KMAP and HMAP (table 2 of UAI 2021)", ["map_entropy"],
-        lambda record: record.is_trained, by_method=True, more="Effective pixels and entropy of all kinds of maps",
+        lambda record: record.is_trained, by_kind=True, by_method=True,
     ),
     "measures": _MapTable(
         "Effective pixels and entropy of all kinds of maps",
@@ -97,47 +97,54 @@ def map_table(name: str, records: Sequence[Record], reference: Collection[str] =
     """
     spec = MAP_TABLES[name]
     of_maps = [record for record in records if record.states_from is not None and not record.prefix]
-    with_null = {(record.game, states_of(record)) for record in of_maps if record.is_null_network}
-    chosen = [
-        record
-        for record in of_maps
-        if record.metric in spec.metrics
-        and spec.shows(record)
-        and (name != "controls" or (record.game, states_of(record)) in with_null)
-    ]
-    notes = [*filter(None, [spec.note]), *interval_notes(chosen)]
-    headline = {game: headline_temperature(select(records, game=game)) for game in {r.game for r in chosen}}
+    chosen = [record for record in of_maps if record.metric in spec.metrics and spec.shows(record)]
+    if name == "controls":
+        with_null = {(record.game, states_of(record)) for record in of_maps if record.is_null_network}
+        chosen = [record for record in chosen if (record.game, states_of(record)) in with_null]
+    rows = _at_headline(chosen, of_maps) if spec.by_method else _at_every_temperature(chosen)
+    others = {record.temperature for record in chosen} - {None} - {t for ts in rows.values() for t in ts}
+    elsewhere = f"Maps at T = {', '.join(f'{t:g}' for t in sorted(filter(None, others)))} are in other tables."
+    notes = filter(None, [spec.note, *interval_notes(rows), elsewhere if others else ""])
+    entries = []
+    for record, cell in _cells(rows):
+        kind = [*KINDS, None].index(record.map_kind)
+        place: tuple[Any, ...] = (spec.metrics.index(record.metric), kind)
+        column, places = _metric_column(record), place[::-1] if spec.by_kind else place
+        if spec.by_method:
+            column, places = _method_column(record), (*places, group_of(record).rank)
+        seed = {"seed": Head(("seed", math.inf), "all")} if record.compared_with and record.seed is None else {}
+        printed = _printed(record)
+        for temperature in rows[record]:
+            heads = heads_of(record, reference, T=number_head(temperature), **seed)
+            entries.append(Entry(heads, (*places, 0), column, cell))
+            if printed is not None:
+                entries.append(Entry(heads, (*places, 1), _paper_column(column), Cell(printed)))
+    index = ["game", "states", "N", "T", "policies", "method"]
     if spec.by_method:
-        paper = [record for record in chosen if KINDS[record.map_kind or ""].paper_figure]
-        chosen = [record for record in paper if record.temperature in (None, headline[record.game])]
-        others = {r.temperature for r in paper if r.temperature is not None} - set(headline.values())
-        notes = [*interval_notes(chosen)]
-        if others:
-            notes.append(f"Maps at T = {', '.join(f'{t:g}' for t in sorted(others))}: see “{spec.more}”.")
+        index = ["game", "policies", "states", "N", "T"]
+    if any(record.compared_with for record in chosen):
+        index.append("against")
+    return table_of(name, spec.title, index, entries, list(notes))
+
+
+# The temperatures of the rows that show a record.
+_Rows = dict[Record, set[float | None]]
+
+
+def _at_headline(chosen: Iterable[Record], records: Sequence[Record]) -> _Rows:
+    """The paper's kinds of maps in the row of the headline temperature of their game."""
+    headline = {game: headline_temperature(select(records, game=game)) for game in {r.game for r in records}}
+    paper = [record for record in chosen if KINDS[record.map_kind or ""].paper_figure]
+    return {r: {headline[r.game]} for r in paper if r.temperature in (None, headline[r.game])}
+
+
+def _at_every_temperature(chosen: Iterable[Record]) -> _Rows:
+    """Each record in the row of its temperature, one without in those of all temperatures of the same maps."""
     temperatures: dict[Any, set[float | None]] = defaultdict(set)
     for record in chosen:
         temperatures[_maps_of(record)].add(record.temperature)
-    entries = []
-    for record, cell in _cells(chosen):
-        column = _method_column(record) if spec.by_method else _metric_column(record)
-        kind = [None, *KINDS].index(record.map_kind) or len(KINDS) + 1
-        places = [spec.metrics.index(record.metric), kind][:: -1 if name == "grid" else 1]
-        place = (kind, group_of(record).rank) if spec.by_method else tuple(places)
-        rows_at: set[float | None] = temperatures[_maps_of(record)] - {None} or {None}
-        if spec.by_method or record.temperature is not None:
-            rows_at = {headline[record.game] if spec.by_method else record.temperature}
-        of_means = {"seed": Head(("seed", math.inf), "all")} if record.compared_with and record.seed is None else {}
-        for temperature in rows_at:
-            heads = heads_of(record, reference, T=number_head(temperature), **of_means)
-            entries.append(Entry(heads, (*place, 0), column, cell))
-            printed = _printed(record)
-            if printed is not None:
-                entries.append(Entry(heads, (*place, 1), _paper_column(column), Cell(printed)))
-    against = ["against"] if any(record.compared_with for record in chosen) else []
-    index = ["game", "states", "N", "T", "policies", "method", *against]
-    if spec.by_method:
-        index = ["game", "policies", "states", "N", "T"]
-    return table_of(name, spec.title, index, entries, notes)
+    every = {maps: found - {None} or {None} for maps, found in temperatures.items()}
+    return {r: every[_maps_of(r)] if r.temperature is None else {r.temperature} for r in chosen}
 
 
 def _cells(records: Iterable[Record]) -> list[tuple[Record, Cell]]:

@@ -47,20 +47,6 @@ def test_markdown_latex_and_csv_have_the_same_cells():
                 assert row.get(key, "") == ("" if value is None else str(value))
 
 
-def test_latex_has_the_groups_above_the_columns_and_the_notes_below_the_table():
-    lines = to_latex(map_table("table1", [SPARSITIES[2], SPARSITIES[5]])).splitlines()
-    groups = lines.index(r"\toprule") + 1
-    assert lines[groups : groups + 4] == [
-        r"\multicolumn{5}{c}{} & \multicolumn{2}{c}{S(K)} & \multicolumn{2}{c}{S(H)} \\",
-        r"\cmidrule(lr){6-7}",
-        r"\cmidrule(lr){8-9}",
-        r"Game & States & N & T & Seed & \shortstack{SA-DDQN\\(adversarial)} & paper & "
-        r"\shortstack{SA-DDQN\\(adversarial)} & paper \\",
-    ]
-    note = r"Square brackets: 95\% intervals (jackknife over 16 episodes, for this policy)."
-    assert lines[-2] == rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {note}}}"
-
-
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
 def test_csv_keeps_all_digits(values):
     column = Column("x", "x", digits=1, measured=True)
@@ -99,12 +85,6 @@ def test_a_continued_part_leaves_out_rows_with_nothing_in_it():
 def test_special_characters_are_escaped_for_latex():
     assert escape_latex("50% of a_b & κ ≤ 1") == r"50\% of a\_b \& \ensuremath{\kappa} \ensuremath{\leq} 1"
     assert escape_latex("1.50e-20") == r"$1.50\times 10^{-20}$"
-
-
-def test_pipes_do_not_break_a_markdown_row():
-    table = Table("t", "t", (Column("a", "a|b"),), ((Cell("x|y"),),))
-    assert "| a\\|b |" in to_markdown(table)
-    assert "| x\\|y |" in to_markdown(table)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from toy_policies import FREEWAY, toy_policy
 
 from analyze.report import build
-from analyze.report.inventory import inventory, missing
+from analyze.report.inventory import missing
 from analyze.report.load import find
 from analyze.report.map_sheets import map_sets
 from analyze.report.tables import all_tables
@@ -61,7 +61,7 @@ def test_commands_for_unfinished_and_missing_trainings_have_the_options_of_those
     write_json(path.with_name("options.json"), options)
     path.unlink()
     found = find(tmp_path)
-    unfinished, vanilla = missing(found, inventory(found))
+    unfinished, vanilla = missing(found)
     assert unfinished.startswith("Pong, trainings that are not finished: SA-DDQN seed 4. ")
     assert vanilla.startswith("Pong, not trained: DDQN seed 4. ")
     ((first, again),), ((second, parent),) = commands_of(unfinished), commands_of(vanilla)
@@ -79,7 +79,7 @@ def test_commands_for_missing_results_analyse_the_files_that_are_there(tmp_path,
     path = write_training(layout, tiny_settings(method="sa_ddqn", seed=0))
     write_json(path.with_name("options.json"), [*SMOKE, "method=sa_ddqn"])
     found = find(Path("outputs"))
-    returns, own, shared, trained, baselines = missing(found, inventory(found))
+    returns, own, shared, trained, baselines = missing(found)
     assert returns.startswith("Freeway, no returns: DDQN seed 1, SA-DDQN seed 1, SA-DDQN seed 0. ")
     assert own.startswith("Freeway, no maps on their own states: DDQN seed 1, SA-DDQN seed 1, SA-DDQN seed 0. ")
     assert shared.startswith("Freeway, no maps on shared states: DDQN seed 1, SA-DDQN seed 1. ")
@@ -177,7 +177,6 @@ def test_reference_policies_have_rows_and_a_section_of_their_own(copied, tiny_se
         assert any(record.policy_sha256 == control.sha256 for record in source.records) == bool(number)
     table = all_tables(found.records, [], found.reference)[0]
     assert [row[1].value for row in table.rows] == ["reference", "trained here"]
-    assert {entry.name.method: entry.reference for entry in inventory(found)} == {"ddqn": False, "sa_ddqn": True}
 
 
 def test_values_from_reference_are_not_shown_twice_and_disagreement_is_told(copied, outputs):

@@ -12,7 +12,7 @@ from html_page import Page, Tables
 from analyze.report.chart_sheets import chart_sheets
 from analyze.report.load import find
 from analyze.report.map_sheets import map_sets, map_sheets
-from analyze.report.page import DEVIATIONS_FILE, Drawings, build_page
+from analyze.report.page import DEVIATIONS, Drawings, build_page
 from analyze.report.summary import glance
 from analyze.report.tables import all_tables
 from nrmap.support.records import Record, read_records
@@ -178,7 +178,7 @@ def is_rounded(text: str, value: float) -> bool:
 def test_the_page_shows_published_numbers_settings_deviations_and_provenance(html):
     for text in ("53.7272", "published: SA-DQN (PGD)", "a 36 × 36 map is too small", "run_seed", "ale-py"):
         assert text in html
-    entries = re.findall(r"^\d+\. \*\*(.+)\*\*$", DEVIATIONS_FILE.read_text(), re.MULTILINE)
+    entries = re.findall(r"^\d+\. \*\*(.+)\*\*$", DEVIATIONS.read_text(), re.MULTILINE)
     assert all(f"<strong>{entry}</strong>" in html for entry in entries if "`" not in entry)
     effects = re.findall("<em>Effect on the conclusions:</em> (no|order only|yes)", html)
     assert len(effects) == len(entries) >= 17

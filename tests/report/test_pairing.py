@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from example_outputs import Example, write_example
 
-from analyze.report.literature import paper_difference
 from analyze.report.load import find
 from analyze.report.pairing import with_differences
 from analyze.report.results import Found
@@ -102,11 +101,6 @@ def test_differences_stand_in_tables_beside_those_of_the_paper(found):
     assert [row[at["seed"]].value for row in over_seeds.rows] == ["all", "all"]
     assert any("Welch" in note for note in over_seeds.notes)
     assert any("jackknife over 16 episodes, for these two policies" in note for note in table.notes)
-
-
-def test_the_papers_differences_are_exact():
-    assert paper_difference("Pong", "sa_ddqn", "ddqn", "sparsity", "hmap") == "-0.00009"
-    assert paper_difference("Pong", "ddqn_continued", "ddqn", "sparsity", "kmap") is None
 
 
 def test_a_damaged_file_of_maps_is_told_once_and_the_other_seeds_are_compared(other):

@@ -4,7 +4,7 @@ import io
 from dataclasses import replace
 
 from rich.console import Console
-from table_records import PLAYED, SPARSITIES, play_record
+from table_records import PLAYED, play_record
 
 from analyze.report.formats import Cell, to_csv, to_latex, to_markdown
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
@@ -68,6 +68,10 @@ def test_proofs_and_the_worst_case_have_columns_of_their_own():
     assert players["SA-DDQN (adversarial)"][worst] == Cell(26.0)
     vacuous = returns_table([replace(proven[0], value=0.0), *proven[1:]])
     assert "the bounds certify no state" in vacuous.rows[0][-2].note
+    other = replace(proven[1], seed=1, policy_sha256="def")
+    of_seeds = returns_table([*(replace(proven[0], value=0.0), *proven[1:]), other]).rows[2]
+    assert of_seeds[2].value == "2 seeds"
+    assert of_seeds[-2].note == "proves nothing: the bounds certify no state at this radius (seed 0)"
     assert players["published: CAR (IBP)"][certified].value == ".981"
     out = io.StringIO()
     print_records([*PLAYED, *proven], Console(file=out, width=160))
@@ -84,10 +88,3 @@ def test_actions_say_how_often_another_than_the_commonest_is_taken():
 def test_q_gaps_have_a_table():
     (row,) = q_gap_table(PLAYED).rows
     assert [cell.value for cell in row] == ["Freeway", "whole episodes", 1000, "SA-DDQN (adversarial)", 0, 0.125]
-
-
-def test_print_records_shows_returns_and_sparsity():
-    out = io.StringIO()
-    print_records([*PLAYED, *SPARSITIES], Console(file=out, width=160))
-    for shown in ("29.50", "always UP", "41.98", "undefined", "Sparsity of all kinds of maps"):
-        assert shown in out.getvalue()

@@ -24,19 +24,6 @@ def test_the_temperature_of_the_headline_is_that_of_most_maps_then_the_one_neare
     assert headline_temperature([]) is None
 
 
-def test_any_method_has_its_columns_and_only_the_papers_agents_have_numbers_beside_them():
-    other = map_record("sa_ddqn_ibp", 0, "kmap", "sparsity", 5.0)
-    columns = [column.key for column in table1([other, *SPARSITIES]).columns][5:]
-    assert columns[:5] == [
-        "kmap_sparsity ddqn",
-        "kmap_sparsity ddqn paper",
-        "kmap_sparsity sa_ddqn",
-        "kmap_sparsity sa_ddqn paper",
-        "kmap_sparsity sa_ddqn_ibp",
-    ]
-    assert "hmap_sparsity sa_ddqn_ibp paper" not in columns
-
-
 def test_controls_stand_in_a_table_beside_the_agents_on_the_same_states():
     source = {"source_method": "sa_ddqn", "source_seed": 0}
     controls = [
@@ -112,26 +99,13 @@ def test_the_sparsity_table_repeats_what_does_not_depend_on_t_in_the_row_of_ever
     assert (alone["T"], alone["kmap_sparsity"], alone["hmap_sparsity"]) == (None, 44.5, None)
 
 
-def test_entropies_stand_beside_those_of_the_paper():
-    records = [
-        map_record("sa_ddqn", 0, "kmap", "map_entropy", 1.5e-20),
-        map_record("sa_ddqn", 0, "kmap", "effective_pixels", 150.4),
-    ]
-    assert "| 1.50e-20 | 0.0807 |" in to_markdown(map_table("table2", records))
-    assert [column.title for column in map_table("measures", records).columns][-3:] == [
-        "S²(K)",
-        "entropy(K)",
-        "entropy(K) paper",
-    ]
-
-
 def test_every_game_has_its_own_headline_temperature_and_the_others_are_named():
     other = [replace(record, game="Pong", temperature=record.temperature and 5.0) for record in SPARSITIES]
     table = table1([*SPARSITIES, *other])
     at = {column.key: index for index, column in enumerate(table.columns)}
     shown = {(row[0].value, row[at["T"]].value, row[at["hmap_sparsity ddqn"]].value) for row in table.rows[::3]}
     assert shown == {("Freeway", 1.0, 83.9998766), ("Pong", 5.0, 83.9998766)}
-    assert "Maps at T = 0.1: see “Sparsity of all kinds of maps”." in table.notes
+    assert "Maps at T = 0.1 are in other tables." in table.notes
 
 
 def test_the_spread_names_the_seeds_that_it_lacks():
