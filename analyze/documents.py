@@ -1,7 +1,8 @@
 """`python -m analyze.documents`: writes the tables of results in README.md and docs/results.md.
 
 All numbers come from committed files: the evaluations beside the reference policies, and the numbers of their maps
-in outputs/reference/SCALE/GAME/maps.json. `--collect` makes the latter after `make maps controls`, and docs/maps.png from the figure of the report.
+in outputs/reference/SCALE/GAME/maps.json. `--collect` makes the latter after `make maps controls`, and docs/maps.png
+from a figure of the report.
 """
 
 import argparse
@@ -261,7 +262,7 @@ def _published(game: str) -> Iterable[list[str]]:
 def main() -> None:
     """Write the documents, with `--collect` the records of maps first; a mistake is one line and status 2."""
     parser = argparse.ArgumentParser(prog="python -m analyze.documents", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--collect", action="store_true", help="write outputs/reference/SCALE/GAME/maps.json first")
+    parser.add_argument("--collect", action="store_true", help="first write the records and the picture of maps")
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs", help="folder of results to collect from")
     options = parser.parse_args()
     if options.collect:
