@@ -177,7 +177,7 @@ def evaluate(
     with _float32(agent), _shown(f"{agent.label}: evaluation", "steps", progress) as report:
         return evaluation.evaluate(
             agent, settings, num_envs=num_envs, certify=certifier,
-            progress=lambda part, done, total: report(done, total, part),
+            progress=lambda part, done, total: report(done, total, part=part),
         )  # fmt: skip
 
 
@@ -216,12 +216,12 @@ def _counted(chunks: Iterable[AblatedChunk], total: int, report: Callable[..., N
 
 @contextmanager
 def _shown(label: str, unit: str, progress: bool) -> Iterator[Callable[..., None]]:
-    """The function to report progress to: (done, total, note)."""
+    """The function to report progress to, `Progress.update`."""
     if progress:
         with Progress(label, unit=unit) as shown:
             yield shown.update
     else:
-        yield lambda *done: None
+        yield lambda *done, **part: None
 
 
 @contextmanager

@@ -5,15 +5,16 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nrmap.learning.lookup import load_parent, training_folder
+from nrmap.learning.lookup import load_parent, trained_policy, training_folder
 from nrmap.learning.settings import PolicyFile, TrainSettings
 from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
+from nrmap.support.clock import Clock, Part
 from nrmap.support.files import locked, remove_leftovers, write_json
 from nrmap.support.identity import recorded
 from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, OPTIONS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
@@ -52,6 +53,32 @@ class RunOptions:
     greedy_every: int = 0
     greedy_episodes: int = 4
     given: Sequence[str] = ()
+    clock: Clock = field(default_factory=Clock)
+
+
+def missing_trainings(settings: TrainSettings, layout: Layout) -> list[TrainSettings]:
+    """The trainings that `ensure_trained` has to do, in order. Raises NrmapError for a parent that does not fit."""
+    parent, path = settings.parent, None
+    if isinstance(parent, TrainSettings):
+        before = missing_trainings(parent, layout)
+        if before:
+            return [*before, settings]
+        path = trained_policy(parent, layout)
+    elif parent is not None:
+        path = Path(parent.path)
+    parent_sha256 = None if path is None else load_parent(settings, path).sha256
+    return [] if (training_folder(settings, layout, parent_sha256) / POLICY_FILE).is_file() else [settings]
+
+
+def training_part(settings: TrainSettings) -> Part:
+    """The training as a part of a command."""
+    channels, height, width = settings.env.state_shape
+    what = f"{channels}x{height}x{width}, batch {settings.learner.batch_size}, every {settings.steps_per_update}"
+    return Part(_work(settings), f"{what}/training by {settings.method}", units=settings.steps)
+
+
+def _work(settings: TrainSettings) -> str:
+    return f"{settings.label}: training"
 
 
 def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
@@ -108,7 +135,8 @@ def _train(
 
     greedy_returns = GreedyReturns(settings.env, settings.seed, options.greedy_every, options.greedy_episodes)
     last_checkpoint = time.monotonic()
-    with Progress(f"{label}: training", unit="steps", initial=training.trainer.agent_step) as progress:
+    begun_at = training.trainer.agent_step
+    with Progress(_work(settings), unit="steps", initial=begun_at, clock=options.clock) as progress:
         for iteration in training.iterations():
             trainer, curves = training.trainer, training.curves
             curves.record(iteration)
@@ -117,7 +145,8 @@ def _train(
                 greedy_returns.start_if_due(row, trainer.learner.policy_network)
                 is_last = iteration.agent_step >= settings.steps
                 tracker.log({**row, **greedy_returns.finished(wait=is_last)}, step=iteration.agent_step)
-            progress.update(iteration.agent_step, settings.steps, curves.describe())
+            updating = iteration.agent_step > settings.warm_up_steps
+            progress.update(iteration.agent_step, settings.steps, curves.describe(), steady=updating)
             if time.monotonic() - last_checkpoint > options.checkpoint_seconds:
                 training.save()
                 write_json(folder / CURVES_FILE, curves.get_state())

@@ -26,8 +26,8 @@ from nrmap.statistics.intervals import estimate_mean, estimate_rate
 from nrmap.support.errors import check
 from nrmap.support.records import CONSTANT_ACTION, GAP_QUANTILES, RANDOM_POLICY, Record, RecordFactory
 
-# The roll-out ("clean", "pgd-10 at ε = 1/255", …), agent steps played, an estimate of all steps.
-EvaluationProgress = Callable[[str, int, int], None]
+# The roll-out ("clean", "pgd-10 at ε = 1/255", …), then as `ProgressFn`.
+EvaluationProgress = Callable[[str, int, int | None], None]
 # The records of a roll-out from its name, unique in its evaluation, and the function that plays it.
 RolloutCache = Callable[[str, Callable[[], list[Record]]], list[Record]]
 

@@ -14,9 +14,10 @@ from nrmap.policies.agent import Agent
 from nrmap.statistics.nested_subsets import van_der_corput
 from nrmap.support.errors import NrmapError, check
 
-# Called with the agent steps played so far and the total, an estimate until the last episode ends.
-ProgressFn = Callable[[int, int], None]
-
+# Called with the agent steps played so far and an estimate of all steps, None before the first episode ends.
+ProgressFn = Callable[[int, int | None], None]
+# Fraction of episodes that should not be longer than the estimate, and the least that a running one is expected to add.
+LENGTH_QUANTILE, LEAST_ADDED = 0.75, 0.15
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Ints: TypeAlias = NDArray[np.int64]
@@ -120,7 +121,10 @@ def play(
             states, _ = env.begin(transition.ended, [0 if one is None else one.seed for one in following])
         steps_played += len(busy)
         if progress is not None:
-            progress(steps_played, _expected_steps(finished, len(seeds), spec.max_agent_steps))
+            lengths = [episode.length for episode in finished.values()]
+            running = [len(recording.actions) for recording in playing if recording is not None]
+            unfinished = [*running, *[0] * (len(seeds) - len(lengths) - len(running))]
+            progress(steps_played, expected_steps(lengths, unfinished, spec.max_agent_steps))
     return tuple(finished[number] for number in range(len(seeds)))
 
 
@@ -147,11 +151,16 @@ def _check_actions(actions: NDArray[np.int64], env: SeededVectorEnv) -> None:
         raise NrmapError(f"action {wrong[0]}: {env.spec.game} has actions 0 to {env.num_actions - 1}")
 
 
-def _expected_steps(finished: dict[int, Episode], episodes: int, max_agent_steps: int) -> int:
-    if not finished:
-        return episodes * max_agent_steps
-    known = sum(episode.length for episode in finished.values())
-    return round(known * episodes / len(finished))
+def expected_steps(lengths: Sequence[int], unfinished: Sequence[int], limit: int) -> int | None:
+    """An estimate of all agent steps of a roll-out; None before its first episode ends.
+
+    `lengths` are those of finished episodes; `unfinished` has the steps so far of the others. Each of
+    these is expected to reach the upper quartile of `lengths`, or to go on for 15% of its steps, up to `limit`.
+    """
+    if not lengths:
+        return None
+    usual = float(np.quantile(lengths, LENGTH_QUANTILE))
+    return sum(lengths) + round(sum(min(max(usual, (1 + LEAST_ADDED) * steps), limit) for steps in unfinished))
 
 
 def even_positions(lengths: Sequence[int], num_states: int) -> list[NDArray[np.int64]]:

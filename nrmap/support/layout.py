@@ -70,6 +70,11 @@ class Layout:
         return self.outputs / REFERENCE_FOLDER
 
     @property
+    def durations(self) -> Path:
+        """What parts of commands took, for the estimates of later ones."""
+        return self.outputs / "durations.json"
+
+    @property
     def report(self) -> Path:
         """The page, tables and figures of all results."""
         return self.outputs / "report"

@@ -8,62 +8,85 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from nrmap.support.clock import Clock
+
 log = logging.getLogger(__name__)
 
 LINE_EVERY_SECONDS = 30.0
 # Speed over the last few log lines, so that old pauses drop out.
 LINES_OF_SPEED = 4
+BAR_EVERY_SECONDS = 0.5
 
 
 class Progress:
-    """A context manager that shows the progress, speed and remaining time of some work."""
+    """A context manager that shows the progress and speed of some work, and the time left of it and the command."""
 
-    def __init__(self, label: str, *, unit: str, initial: int = 0) -> None:
-        """`initial` units were done by an earlier process and do not count for the speed."""
+    def __init__(self, label: str, *, unit: str, initial: int = 0, clock: Clock | None = None) -> None:
+        """`initial` units were done by an earlier process and do not count for the speed.
+
+        `clock` knows the command's parts by the label, with the note of `update` after a comma.
+        """
         self._label = label
         self._unit = unit
+        self._clock = clock or Clock()
+        self._initial = initial
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(
-            desc=label, unit=f" {unit}", unit_scale=True, initial=initial, disable=not self._terminal, leave=False
-        )
-        self._last_line = time.monotonic()
-        self._done = initial
-        # Times at which a line was shown or a part began, each with the units done by then.
-        self._marks = deque([(self._last_line, initial)], maxlen=LINES_OF_SPEED)
+            desc=label, unit=f" {unit}", unit_scale=True, initial=initial, disable=not self._terminal, leave=False,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]",
+        )  # fmt: skip
+        self._last_shown = time.monotonic()
+        self._restart(initial)
 
-    def update(self, done: int, total: int, note: str = "") -> None:
-        """Show `done` of `total` units, and `note` beside it. `total` may be an estimate.
+    def _restart(self, done: int) -> None:
+        """Forget the speed so far. Marks are times at which a line was shown, with the units done by then."""
+        self._done = done
+        self._marks = deque([(time.monotonic(), done)], maxlen=LINES_OF_SPEED)
+        self._steady = True
 
-        A smaller `done` than before starts another part of the work, with its own speed.
+    def update(self, done: int, total: int | None, note: str = "", *, part: str = "", steady: bool = True) -> None:
+        """Show `done` of `total` units, and `note` beside it.
+
+        `total` may be an estimate; None is unknown. `part` names a part of the work with its own units. The speed
+        so far says nothing of the rest unless `steady`.
         """
-        total = max(total, done)  # the estimate may be too low
+        name = f"{self._label}, {part}" if part else self._label
+        self._clock.at(name, done, initial=self._initial)
+        if done < self._done or (steady and not self._steady):
+            self._restart(done)
+        self._done, self._steady = done, steady
+        now = time.monotonic()
+        if now - self._last_shown < (BAR_EVERY_SECONDS if self._terminal else LINE_EVERY_SECONDS):
+            return
+        self._last_shown = now
+        then, done_then = self._marks[0]
+        if not self._terminal or now - self._marks[-1][0] >= LINE_EVERY_SECONDS:
+            self._marks.append((now, done))
+        speed = (done - done_then) / max(now - then, 1e-9)
+        estimate = total or self._clock.expected_units(name)
+        most = None if estimate is None else max(round(estimate), done)  # the estimate may be too low
+        notes = [each for each in (part, note, self._left(name, done, most, speed)) if each]
         if self._terminal:
-            self._bar.total = total
-            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.total = most
+            self._bar.set_postfix_str(", ".join(notes), refresh=False)
             self._bar.update(done - self._bar.n)
             return
-        now = time.monotonic()
-        if done < self._done:
-            self._marks.clear()
-            self._marks.append((now, done))
-        self._done = done
-        if now - self._last_line < LINE_EVERY_SECONDS:
-            return
-        self._last_line = now
-        then, done_then = self._marks[0]
-        self._marks.append((now, done))
-        speed = (done - done_then) / max(now - then, 1e-9)
-        left = "" if speed == 0 else f", {(total - done) / speed / 60:.1f} min left"
-        log.info(
-            "%s: %s of %s %s, %.0f/s%s%s",
-            self._label, f"{done:,}", f"{total:,}", self._unit, speed, note and f", {note}", left,
-        )  # fmt: skip
+        of = "" if most is None else f" of {most:,}"
+        log.info("%s: %s", self._label, ", ".join([f"{done:,}{of} {self._unit}", f"{speed:,.0f}/s", *notes]))
+
+    def _left(self, name: str, done: int, total: int | None, speed: float) -> str:
+        earlier = self._clock.seconds_per_unit(name)
+        cost = 1 / speed if self._steady and speed > 0 else earlier
+        return self._clock.left(name, None if total is None or cost is None else (total - done) * cost)
 
     def __enter__(self) -> "Progress":
         log.info("%s", self._label)
+        self._clock.end()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._bar.close()
+        if error is None:
+            self._clock.end()

@@ -13,7 +13,16 @@ from toy_policies import BREAKOUT, FREEWAY, SMALL_CONVS, toy_policy
 
 from nrmap.atari.envs import SeededVectorEnv
 from nrmap.atari.episode_seeds import episode_seeds
-from nrmap.play.rollout import env_of, even_positions, greedy, play, replay_rgb, replay_states, screen_size
+from nrmap.play.rollout import (
+    env_of,
+    even_positions,
+    expected_steps,
+    greedy,
+    play,
+    replay_rgb,
+    replay_states,
+    screen_size,
+)  # fmt: skip
 from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.policies.policy import Policy, PolicyCard
 from nrmap.support.errors import NrmapError
@@ -197,3 +206,39 @@ def test_colour_screens_are_those_of_the_same_episode(breakout_policy):
 def test_screen_sizes_are_the_games_own():
     assert screen_size("Freeway") == (210, 160)
     assert screen_size("AirRaid") == (250, 160)
+
+
+def simulated_totals(lengths, num_envs, limit):
+    """The estimates of a roll-out of these lengths, with the steps played by then, after every 25 steps."""
+    running, waiting, finished, played = {}, list(lengths), [], 0
+    while running or waiting:
+        while waiting and len(running) < num_envs:
+            running[len(waiting)] = [0, waiting.pop()]
+        for episode in running.values():
+            episode[0] += 25
+        played += 25 * len(running)
+        finished += [length for steps, length in running.values() if steps >= length]
+        running = {key: episode for key, episode in running.items() if episode[0] < episode[1]}
+        unfinished = [*(steps for steps, _ in running.values()), *[0] * len(waiting)]
+        yield played, expected_steps(finished, unfinished, limit)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "num_envs"),
+    [
+        ([2050] * 20, 20),
+        ([500] * 2, 2),  # a step limit
+        (list(range(1500, 2500, 50)), 4),
+        ([1000, 1400] * 10, 5),
+    ],
+    ids=["equal", "limit", "spread", "two kinds"],
+)
+def test_once_an_episode_has_ended_the_time_left_is_right_within_a_factor_of_one_and_a_half(lengths, num_envs):
+    truth = 25 * sum(-(-length // 25) for length in lengths)
+    generator = np.random.default_rng(0)
+    estimates = list(simulated_totals(generator.permutation(lengths).tolist(), num_envs, max(lengths)))
+    known = [(total - played, truth - played) for played, total in estimates if total is not None]
+    assert len(known) < len(estimates)
+    for left, true in known:
+        assert left <= 1.5 * true + 0.05 * truth
+        assert true <= 1.5 * left + 0.05 * truth

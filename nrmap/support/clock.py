@@ -1,0 +1,112 @@
+"""The time that a command takes in all: its parts in order, each timed by earlier ones of its kind."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nrmap.support.errors import NrmapError
+from nrmap.support.files import read_json, write_json
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a command: `count` pieces, e.g. episodes, of as many units as earlier ones of its `kind` had.
+
+    Maps have no kind with pieces of their own size: their `units` are known beforehand.
+    """
+
+    name: str
+    kind: str
+    count: int = 1
+    units: int | None = None
+
+
+class Clock:
+    """Knows which part a command is in, and estimates the time of the parts that follow.
+
+    `path` keeps the mean units of a piece and seconds of a unit by kind, for later commands; they are
+    estimates for display and enter no result.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._costs: dict[str, list[float]] = {}
+        with contextlib.suppress(NrmapError, OSError, ValueError, TypeError, AttributeError):
+            found = read_json(path) if path is not None and path.is_file() else {}
+            self._costs = {str(kind): [float(units), float(seconds)] for kind, (units, seconds) in found.items()}
+        self._parts: dict[str, Part] = {}
+        self._now: str | None = None
+        self._since, self._from, self._done = time.monotonic(), 0, 0
+
+    def plan(self, label: str, parts: Iterable[Part]) -> None:
+        """Add `parts` of the command, in the order of the work, and log how long they should take."""
+        added = {part.name: part for part in parts}
+        self._parts |= added
+        if added:
+            log.info("%s: %s", label, self._in_words(0.0, list(added.values()), "expected"))
+
+    def at(self, name: str, done: int, *, initial: int = 0) -> None:
+        """The command has `done` units of the part `name`, `initial` of them by an earlier process."""
+        if name != self._now:
+            if self._now is not None:
+                self.end()
+            self._now, self._from = name, initial
+        self._done = done
+
+    def end(self) -> None:
+        """The current part is done: keep what it took."""
+        now, part = time.monotonic(), self._parts.get(self._now or "")
+        worked = self._done - self._from
+        if part is not None and worked > 0:
+            self._costs[part.kind] = [self._done / part.count, (now - self._since) / worked]
+            with contextlib.suppress(NrmapError, OSError):
+                if self._path is not None:
+                    write_json(self._path, self._costs)
+        self._since, self._now, self._done = now, None, 0
+
+    def expected_units(self, name: str) -> float | None:
+        """The units of the part, None if neither it nor earlier ones of its kind say so."""
+        part = self._parts.get(name)
+        if part is None or part.units is not None:
+            return None if part is None else part.units
+        return self._costs[part.kind][0] * part.count if part.kind in self._costs else None
+
+    def seconds_per_unit(self, name: str) -> float | None:
+        """What a unit of earlier parts of the same kind took."""
+        part = self._parts.get(name)
+        return self._costs[part.kind][1] if part is not None and part.kind in self._costs else None
+
+    def left(self, name: str, seconds: float | None) -> str:
+        """The place of the part `name` in the command and the time left, given the `seconds` left of the part."""
+        names = list(self._parts)
+        if name not in names:
+            return "" if seconds is None else f"{minutes(seconds)} left"
+        place = names.index(name)
+        of = f"part {place + 1} of {len(names)}, " if len(names) > 1 else ""
+        later = [self._parts[each] for each in names[place + 1 :]]
+        if seconds is None:
+            later.insert(0, self._parts[name])
+        return of + self._in_words(seconds or 0.0, later, "left")
+
+    def _in_words(self, seconds: float, parts: Iterable[Part], what: str) -> str:
+        unknown: dict[str, None] = {}
+        for part in parts:
+            units, cost = self.expected_units(part.name), self.seconds_per_unit(part.name)
+            if units is None or cost is None:
+                unknown[part.kind.rpartition("/")[2]] = None
+            else:
+                seconds += units * cost
+        if not unknown:
+            return f"{minutes(seconds)} {what}"
+        at_least = f"at least {minutes(seconds)} {what}, " if seconds else ""
+        return f"{at_least}time of {', '.join(unknown)} not known yet"
+
+
+def minutes(seconds: float) -> str:
+    """`0.4 min`, `12 min`."""
+    return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
