@@ -182,6 +182,17 @@ def pfrl_dueling() -> Foreign:
     return Foreign("pfrl", lambda path: torch.save(net.state_dict(), path), outputs, net["a_stream"].output.bias)
 
 
+def pfrl_ppo() -> Foreign:
+    branched = nn.ModuleDict(
+        {"child_modules": nn.ModuleList([nn.Sequential(nn.Linear(512, ACTIONS)), nn.Linear(512, 1)])}
+    )
+    net = nn.Sequential(*cnn(4), nn.Flatten(), nn.Linear(3136, 512), nn.ReLU(), branched)
+    actor = branched["child_modules"][0][0]
+    return Foreign(
+        "pfrl", lambda path: torch.save(net.state_dict(), path), lambda states: actor(net[:9](unit(states))), actor.bias
+    )
+
+
 def tianshou(per_action: int = 1, *, scaled: bool = True, categorical: bool = False) -> Foreign:
     net = nn.Sequential(nn.Sequential(*cnn(4), nn.Flatten()), *head(ACTIONS * per_action))
     states = {f"{name}.net.{key}": value for name in ("model", "model_old") for key, value in net.state_dict().items()}
@@ -251,6 +262,7 @@ FOREIGN: dict[str, Callable[[], Foreign]] = {
     "pfrl_dqn of 2013": lambda: pfrl(small=True),
     "pfrl_dqn with one bias": lambda: pfrl(shared=True),
     "pfrl_dqn, dueling": pfrl_dueling,
+    "pfrl_ppo": pfrl_ppo,
     "tianshou_dqn": tianshou,
     "tianshou_dqn, not scaled": lambda: tianshou(scaled=False),
     "tianshou_qrdqn": lambda: tianshou(20),

@@ -121,9 +121,13 @@ class PolicyName(_Ranked):
 
 
 def name_of(record: Record) -> PolicyName:
-    """The name of the policy that was measured; the protocol of an evaluation is part of it, that of maps is not."""
+    """The name of the policy that was measured, with "logits" if it has no Q-values.
+
+    The protocol of an evaluation is part of it, that of maps is not.
+    """
+    variant = ", ".join(filter(None, (record.variant, record.outputs))) or None
     return PolicyName(
-        record.method, record.variant, None if record.states_from else record.protocol,
+        record.method, variant, None if record.states_from else record.protocol,
         record.seed, record.draw, record.source_method, record.source_seed,
     )  # fmt: skip
 

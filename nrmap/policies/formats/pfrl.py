@@ -1,5 +1,7 @@
 """PFRL's `model.pt`: the state dict of the networks of its Atari examples."""
 
+import torch
+
 from nrmap.policies.formats.layers import Keys, ReadNetwork, matching
 from nrmap.policies.formats.reading import load_torch, tensors_of
 
@@ -16,13 +18,13 @@ KEYS = (
 
 
 def read(data: bytes) -> ReadNetwork:
-    """The DQN, with large or small convolutions, a shared last bias or dueling heads, or the A2C or PPO in `data`.
+    """The DQN, with large or small convolutions, a shared last bias or dueling heads, or the PPO in `data`.
 
     Raises NrmapError for other networks and files.
     """
     tensors = tensors_of(load_torch(data))
-    shared = tensors.pop("2.bias", None)
-    if shared is not None and "1.bias" not in tensors and "1.weight" in tensors and shared.numel() == 1:
-        tensors["1.bias"] = shared.expand(len(tensors["1.weight"]))  # SingleSharedBias of its Double DQN
+    if "1.weight" in tensors and "1.bias" not in tensors and tensors.get("2.bias", torch.empty(0)).numel() == 1:
+        # SingleSharedBias of its Double DQN.
+        tensors["1.bias"] = tensors.pop("2.bias").expand(len(tensors["1.weight"]))
     keys = matching(KEYS, tensors)
-    return ReadNetwork("actor" if keys.outputs == "logits" else "dqn", tensors, keys, eyes="pfrl")
+    return ReadNetwork("ppo" if keys.outputs == "logits" else "dqn", tensors, keys, eyes="pfrl")
