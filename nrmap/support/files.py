@@ -1,27 +1,36 @@
-"""Atomic file writes, reads with clear errors, locks, and identities that decide whether a result can be reused."""
+"""Atomic writes, reads of files that may hold anything, and identities that decide whether a result can be reused."""
 
 import hashlib
 import json
-import logging
+import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+import stat
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
-import filelock
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from nrmap.support.errors import NrmapError, check
+from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.support.schema import validated
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
+# Of each array of an npz file its type and number of dimensions.
+ArrayForms = Mapping[str, tuple[type, int]]
 
 IDENTITY_LENGTH = 12
 # Names of unfinished files; unlike the dotfiles of network file systems and other programs.
 TEMPORARY_PREFIX = ".unfinished-"
+MOST_JSON_BYTES = 64 * 2**20
+DEEPEST_JSON = 50
+LONGEST_INTEGER = 50  # digits; the state of a random number generator has 39
+MOST_ARRAY_BYTES = 4 * 2**30  # of one npz file
+MOST_DEFLATED = 1032  # bytes that one byte of zip's compression can hold
 
 
 @contextmanager
@@ -51,29 +60,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def locked(lock: Path, waiting: str) -> Iterator[None]:
-    """Hold the file lock `lock` during the block; the system releases it if the process dies.
-
-    While another process holds it, waits, and logs the line `waiting`. Raises NrmapError if the
-    folder cannot be written.
-    """
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        held = filelock.FileLock(lock)
-        try:
-            held.acquire(timeout=0)
-        except filelock.Timeout:
-            log.info("%s", waiting)
-            held.acquire()
-    except OSError as error:
-        raise NrmapError(f"cannot write {lock.parent}: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        held.release()
-
-
 def remove_leftovers(folder: Path) -> None:
     """Remove unfinished files of killed processes. No process may be writing to `folder`."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
@@ -96,54 +82,148 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value in `path`; NrmapError if it is missing, unreadable or not JSON."""
+@contextmanager
+def regular_file(path: Path, kind: str = "") -> Iterator[BinaryIO]:
+    """`path`, open for reading; NrmapError unless it is a regular file. `kind` is a noun for errors ("states").
+
+    A pipe would keep its reader waiting, a device can act when it is opened.
+    """
+    missing = f"no {kind} file {path}".replace("  ", " ")
     try:
-        return json.loads(path.read_text())
+        check(stat.S_ISREG(os.stat(path).st_mode), f"cannot read {path}: expected a regular file")
+        file = open(path, "rb")  # noqa: SIM115 (closed below)
     except FileNotFoundError as error:
-        raise NrmapError(f"no file {path}") from error
+        raise NrmapError(missing) from error
     except OSError as error:
         raise NrmapError(f"cannot read {path}: {error.strerror or error}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise NrmapError(f"{path} is not a JSON file ({error})") from error
+    except ValueError as error:  # NUL or a surrogate in the path
+        raise NrmapError(f"cannot read {str(path)!r}: no path has such a name") from error
+    with file:
+        yield file
+
+
+def read_json(path: Path, form: Any = Any) -> Any:
+    """The JSON value in `path` as a `form`, see `nrmap.support.schema.validated`.
+
+    Raises NrmapError if the file is missing, unreadable, above `MOST_JSON_BYTES`, not JSON, or of another form.
+    """
+    with regular_file(path) as file:
+        data = file.read(MOST_JSON_BYTES + 1)
+    try:
+        value = parse_json(data)
+    except ValueError as error:
+        raise NrmapError(f"{path} is not a JSON file ({first_line(error)})") from error
+    return value if form is Any else validated(form, value, f"{path}: ")
+
+
+def parse_json(data: bytes) -> Any:
+    """The JSON value in UTF-8 `data`.
+
+    ValueError for all else: NaN, infinity, a key given twice, more than `MOST_JSON_BYTES`, `DEEPEST_JSON`
+    levels or `LONGEST_INTEGER` digits, and text that has no UTF-8 form.
+    """
+    if len(data) > MOST_JSON_BYTES:
+        raise ValueError(f"above {MOST_JSON_BYTES:,} bytes")
+    text = data.decode()
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_int=_integer, parse_float=_finite, parse_constant=_finite
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()  # an error for half of a surrogate pair
+    level = [value]
+    for _ in range(DEEPEST_JSON):
+        level = [one for each in level if isinstance(each, list | dict) for one in _inside(each)]
+        if not level:
+            return value
+    raise ValueError(f"nested more than {DEEPEST_JSON} levels deep")
+
+
+def _inside(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is given twice")
+    return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > LONGEST_INTEGER:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return number
 
 
 def write_npz(path: Path, header_key: str, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
     """Write `arrays` to `path` as npz, atomically, with `header` as JSON under `header_key`.
 
-    Equal content gives equal bytes. ValueError for NaN and infinity in the header.
+    Equal content gives equal bytes. NrmapError above `MOST_ARRAY_BYTES`, which `read_npz` would not read;
+    ValueError for NaN and infinity in the header.
     """
+    size = sum(array.nbytes for array in arrays.values())
+    check(size <= MOST_ARRAY_BYTES, f"cannot write {path}: its arrays take {size:,} bytes, above {MOST_ARRAY_BYTES:,}")
     text = json.dumps(header, sort_keys=True, allow_nan=False)
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **{header_key: text, **arrays})
 
 
-def read_npz(path: Path, header_key: str, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def read_npz(
+    path: Path, header_key: str, kind: str, *, read_header: Callable[[Any], T], forms: Callable[[T], ArrayForms]
+) -> tuple[T, dict[str, NDArray[Any]]]:
     """The header and the arrays in a file by `write_npz`; `kind` is a noun for errors ("states").
 
-    Raises NrmapError if the file is missing, damaged, or has no such header.
+    `read_header` checks the JSON value of the header, `forms` gives the arrays to read, with their types and
+    numbers of dimensions. Raises NrmapError if the file is missing or damaged, if the header or an array is
+    missing or of another form, and if the arrays claim more than `MOST_ARRAY_BYTES` or than the file can hold.
     """
-    check(path.is_file(), f"no {kind} file {path}")
-    try:
-        with open(path, "rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays = {name: loaded[name] for name in loaded.files}
-        has_header = header_key in arrays
-        header = json.loads(str(arrays.pop(header_key))) if has_header else {}
-    except Exception as error:  # numpy, zipfile and tokenize have many for damaged bytes
-        raise NrmapError(f"{path} is not a readable {kind} file: {error}") from error
-    check(has_header, f"{path} is an npz file but not a {kind} file: it has no {header_key!r} entry")
-    check(isinstance(header, dict), f"{path} is damaged: its header is unreadable")
-    return header, arrays
+    with regular_file(path, kind) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            with zipfile.ZipFile(file) as archive:
+                arrays = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+                check(len(arrays) == len(archive.infolist()), "an array is there twice")
+                claimed = sum(member.file_size for member in arrays.values())
+                check(claimed <= min(MOST_ARRAY_BYTES, MOST_DEFLATED * size), f"its arrays claim {claimed:,} bytes")
+                check(header_key in arrays, f"it has no entry {header_key!r}")
+                check(arrays[header_key].file_size <= 4 * MOST_JSON_BYTES, "its header is too long")
+                header = read_header(parse_json(str(_array(archive, arrays, header_key, np.str_, 0)).encode()))
+                return header, {name: _array(archive, arrays, name, *form) for name, form in forms(header).items()}
+        except Exception as error:  # zipfile, zlib, numpy and tokenize have many for damaged bytes
+            raise NrmapError(f"{path} is not a readable {kind} file: {first_line(error)}") from error
+
+
+def _array(
+    archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], name: str, dtype: type, ndim: int
+) -> NDArray[Any]:
+    """One array of an npz file; its claims are checked before there is memory for it."""
+    check(name in members, f"it has no array {name!r}")
+    with archive.open(members[name]) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, found = read(file)
+        fits = issubclass(found.type, dtype) and found.isnative and len(shape) == ndim
+        expected = f"expected {np.dtype(dtype)} with {ndim}"
+        check(fits, f"{name} is {found} with {len(shape)} dimensions: {expected}")
+        check(file.tell() + math.prod(shape) * found.itemsize == members[name].file_size, f"{name} is cut off")
+    with archive.open(members[name]) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def sha256_of_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal; NrmapError if it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise NrmapError(f"cannot read {path}: {error.strerror or error}") from error
+    with regular_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def identity_of(settings: Mapping[str, Any]) -> str:

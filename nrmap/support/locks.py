@@ -1,0 +1,162 @@
+"""Locks between processes and hosts: one makes a result, the others wait for it, and none waits for ever."""
+
+import errno
+import fcntl
+import functools
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from nrmap.support.errors import NrmapError
+from nrmap.support.files import read_json
+from nrmap.support.schema import schema
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2
+SIGN_OF_LIFE_SECONDS = 60.0  # between two touches of a lock file by its holder
+MOST_SILENT_SECONDS = 900.0  # then a holder on another host counts as dead
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.ENOLCK)
+
+
+@schema
+class Holder:
+    """The process that holds a lock, and since when."""
+
+    host: str
+    pid: int
+    since: str
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it runs on this host, whose system releases its locks when it dies."""
+        return self.host == socket.gethostname()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it ran on this host and has ended."""
+        if self.is_here:
+            try:
+                os.kill(self.pid, 0)
+            except ProcessLookupError:
+                return True
+            except (OSError, OverflowError):
+                pass
+        return False
+
+
+@contextmanager
+def locked(lock: Path, waiting: str) -> Iterator[None]:
+    """Hold the lock file `lock` during the block; the system releases it if the process dies.
+
+    While another process holds it, waits, and logs the line `waiting`, the holder and how to take the lock.
+    Where the file system has no locks, a file that exists only while the lock is held takes their place.
+    Raises NrmapError if the folder cannot be written, and if a holder on another host has given no sign of
+    life for `MOST_SILENT_SECONDS`.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle, held = _acquired(lock, waiting)
+    except OSError as error:
+        raise NrmapError(f"cannot write {lock.parent}: {error.strerror or error}") from error
+    ended = threading.Event()
+    signs = threading.Thread(target=_give_signs_of_life, args=(handle, ended), daemon=True)
+    signs.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        signs.join()
+        if held != lock:
+            held.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _give_signs_of_life(handle: int, ended: threading.Event) -> None:
+    while not ended.wait(SIGN_OF_LIFE_SECONDS):
+        with suppress(OSError):
+            os.utime(handle)
+
+
+def _acquired(lock: Path, waiting: str) -> tuple[int, Path]:
+    """The open lock file and its path, as soon as no other process holds it."""
+    touched, seen, told = 0, time.monotonic(), False
+    while True:
+        found = _try(lock)
+        if isinstance(found, tuple):
+            return found
+        holder, now = _holder(found)
+        if now != touched:
+            touched, seen = now, time.monotonic()
+        elsewhere = holder is None or not holder.is_here
+        by = "another process" if holder is None else f"process {holder.pid} on {holder.host} since {holder.since}"
+        silent = time.monotonic() - seen
+        if elsewhere and silent > MOST_SILENT_SECONDS:
+            quiet = f"no sign of life for {MOST_SILENT_SECONDS / 60:.0f} minutes"
+            raise NrmapError(f"{found} is held by {by}, {quiet}: if that process is gone, remove the file")
+        if not told and (holder is not None or silent > 5):
+            limit = (
+                f" (waiting until {MOST_SILENT_SECONDS / 60:.0f} minutes without a sign of life)" if elsewhere else ""
+            )
+            log.info("%s: held by %s%s; to take the lock remove %s", waiting, by, limit, found)
+            told = True
+        time.sleep(POLL_SECONDS)
+
+
+def _try(lock: Path) -> tuple[int, Path] | Path:
+    """The open lock file with its path, or the path of the file that another process holds."""
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(handle), os.stat(lock)):  # removed meanwhile, to take the lock
+            raise BlockingIOError
+        _sign(handle)
+        return handle, lock
+    except OSError as error:
+        os.close(handle)
+        if error.errno in _NO_LOCKS:
+            return _exclusive_file(lock.with_name(f"{lock.name}.held"))
+        if isinstance(error, BlockingIOError | FileNotFoundError):
+            return lock
+        raise
+
+
+def _exclusive_file(path: Path) -> tuple[int, Path] | Path:
+    """See `_try`; the file exists only while it is held."""
+    _say_that_there_are_no_locks(path.parent)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        holder, _ = _holder(path)
+        if holder is not None and holder.is_dead:
+            path.unlink(missing_ok=True)
+        return path
+    _sign(handle)
+    return handle, path
+
+
+@functools.cache
+def _say_that_there_are_no_locks(folder: Path) -> None:
+    log.warning("%s: no locks on this file system; files that end in .held take their place", folder)
+
+
+def _sign(handle: int) -> None:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps(asdict(Holder(socket.gethostname(), os.getpid(), since))).encode(), 0)
+
+
+def _holder(path: Path) -> tuple[Holder | None, int]:
+    """The holder in a lock file and when it last touched the file; None until it has written itself down."""
+    try:
+        return read_json(path, Holder), path.stat().st_mtime_ns
+    except (NrmapError, OSError):
+        return None, 0

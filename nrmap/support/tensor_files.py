@@ -1,0 +1,62 @@
+"""Safetensors files with a digest of their content: a policy or a checkpoint whose bits changed is refused."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.support.files import MOST_JSON_BYTES, atomic_path, regular_file
+
+# Files of earlier versions have none.
+_DIGEST = "digest"
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write CPU `tensors` to `path`, atomically, with `metadata`. Equal content gives equal bytes."""
+    contiguous = {
+        name: tensor.detach().contiguous(memory_format=torch.contiguous_format).clone()
+        for name, tensor in tensors.items()
+    }
+    header = {**metadata, _DIGEST: _digest(contiguous, metadata)}
+    with atomic_path(path) as temporary:
+        safetensors.torch.save_file(contiguous, temporary, metadata=header)
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata in a safetensors file; `kind` is a noun for errors ("policy").
+
+    Raises NrmapError if the file is missing, truncated, changed since it was written, or no safetensors file.
+    """
+    with regular_file(path, kind) as file:
+        length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
+    try:
+        check(8 + length <= min(size, MOST_JSON_BYTES), f"its header claims {length:,} of {size:,} bytes")
+        with safetensors.safe_open(path, framework="pt") as opened:
+            metadata = dict(opened.metadata() or {})
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+        digest = metadata.pop(_DIGEST, None)
+        check(digest in (None, _digest(tensors, metadata)), "its content has changed since it was written")
+    except Exception as error:  # safetensors and torch have several for damaged bytes
+        raise NrmapError(f"{path} is not a readable {kind} file: {first_line(error)}") from error
+    return tensors, metadata
+
+
+def digest_tensors(digest: "hashlib._Hash", tensors: Mapping[str, Tensor]) -> None:
+    """Add names, types and bytes of `tensors` to `digest`."""
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)  # NumPy has no bfloat16
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    digest = hashlib.sha256(json.dumps([dict(metadata), shapes], sort_keys=True).encode())
+    digest_tensors(digest, tensors)
+    return digest.hexdigest()
