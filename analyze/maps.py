@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from nrmap.support.identity import VERSIONS, stage_identity
 from nrmap.support.layout import MAPS_FILE, METRICS_FILE
 from nrmap.support.progress import Progress
 from nrmap.support.records import Record, read_records
+from nrmap.support.schema import Name
 
 log = logging.getLogger(__name__)
 
@@ -90,25 +91,26 @@ def ensure_maps(study: Study, policy: Agent, states: StatesFile) -> MapsResult:
     def make() -> None:
         ids = states.states.episode_ids
         maps = _merged(folder, ids, lambda episodes: episode_maps(study, policy, states, episodes))
+        maps = replace(maps, players=states.states.episode_origins[maps.episode_ids])
         save_maps(folder / MAPS_FILE, maps, {"policy": policy.label, **inputs})
         fields = {**policy_fields(policy), **study.settings.states.record_fields}
-        players = states.states.episode_origins[maps.episode_ids]
-        records = map_records(maps, partial(Record, **fields), players)
+        records = map_records(maps, partial(Record, **fields))
         path = _as_recorded(states.path, study.layout.outputs)
         context = {"states_path": path, "version": VERSIONS["maps"], **inputs}
         write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=context)
         shutil.rmtree(shards_folder(folder), ignore_errors=True)
 
-    once(folder / METRICS_FILE, make)
+    records = once(folder / METRICS_FILE, make, read_records)
     maps, _ = load_maps(folder / MAPS_FILE)
-    return MapsResult(folder, maps, read_records(folder / METRICS_FILE))
+    return MapsResult(folder, maps, records)
 
 
 def ensure_shard(study: Study, policy: Agent, states: StatesFile, shard: Shard) -> Path:
     """The maps of one shard's episodes, for `ensure_maps` to merge; or the file of all maps, if it exists."""
     folder = _folder(study, policy, states)
     episodes = shard.episodes(states.states.episode_ids)
-    if (folder / METRICS_FILE).is_file():
+    if (folder / METRICS_FILE).exists():
+        load_maps(folder / MAPS_FILE)
         return folder / MAPS_FILE
     path = shard.path(folder)
 
@@ -116,7 +118,7 @@ def ensure_shard(study: Study, policy: Agent, states: StatesFile, shard: Shard) 
         maps = episode_maps(study, policy, states, episodes)
         save_maps(path, maps, {"policy": policy.label, **_inputs(policy, states)})
 
-    once(path, make)
+    once(path, make, load_maps)
     return path
 
 
@@ -201,8 +203,8 @@ def ensure_figures(policy: Agent, states: StatesFile, maps: MapsResult) -> dict[
         made = map_figures(maps.maps, policy=policy, states=states.states, folder=maps.folder)
         write_json(index, {name: path.name for name, path in made.items()})
 
-    once(index, make)
-    return {name: maps.folder / file for name, file in read_json(index).items()}
+    files = once(index, make, partial(read_json, form=dict[str, Name]))
+    return {name: maps.folder / file for name, file in files.items()}
 
 
 def _as_recorded(path: Path, folder: Path) -> str:

@@ -16,10 +16,10 @@ from analyze.report.return_tables import action_table, q_gap_table, returns_tabl
 from analyze.study import baselines_settings, evaluation_inputs
 from nrmap.policies.policy import Policy, load_policy
 from nrmap.support.errors import check, errors_in_one_line
-from nrmap.support.files import atomic_path, read_json, sha256_of_file, write_text
+from nrmap.support.files import atomic_path, sha256_of_file, write_text
 from nrmap.support.identity import stage_identity
 from nrmap.support.layout import CARD_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
-from nrmap.support.records import Record, read_records, select
+from nrmap.support.records import Record, read_metrics, read_records, select
 
 
 def publish(folder: Path, layout: Layout, *, scale: str, replace: bool = False) -> Path:
@@ -42,7 +42,7 @@ def publish(folder: Path, layout: Layout, *, scale: str, replace: bool = False) 
         METRICS_FILE: evaluation,
     }
     copies = {target / name: source for name, source in sources.items()}
-    identity = stage_identity("baselines", **baselines_settings(policy.env, read_json(evaluation)["settings"]))
+    identity = stage_identity("baselines", **baselines_settings(policy.env, read_metrics(evaluation).settings))
     baselines = layout.baselines(game=policy.env.game, identity=identity) / METRICS_FILE
     if baselines.is_file():
         published = layout.reference_baselines(scale=scale, game=policy.env.game, identity=identity)
@@ -56,7 +56,7 @@ def publish(folder: Path, layout: Layout, *, scale: str, replace: bool = False) 
 
 def _evaluation(policy: Policy, layout: Layout) -> Path:
     every = layout.evaluations(game=policy.env.game, method=policy.card.method, seed=policy.card.seed)
-    fitting = [path for path in every if read_json(path)["inputs"] == evaluation_inputs(policy)]
+    fitting = [path for path in every if read_metrics(path).inputs == evaluation_inputs(policy)]
     check(bool(fitting), f"{policy.label} has no evaluation under {layout.outputs}: run `python -m analyze policy=…`")
     return max(fitting, key=lambda path: len(read_records(path)))
 

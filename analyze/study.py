@@ -8,8 +8,9 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,14 +35,16 @@ from nrmap.robustness.bounds import bounded_network
 from nrmap.robustness.certify import IntervalCertifier
 from nrmap.statistics.intervals import estimate_rate
 from nrmap.support.errors import NrmapError, check
-from nrmap.support.files import identity_of, locked, read_json, sha256_of_file
+from nrmap.support.files import identity_of, sha256_of_file
 from nrmap.support.identity import VERSIONS, recorded, stage_identity
 from nrmap.support.layout import METRICS_FILE, Layout
+from nrmap.support.locks import locked
 from nrmap.support.progress import Progress
-from nrmap.support.records import Record, read_records, write_records
+from nrmap.support.records import Record, read_metrics, read_records, write_records
 from nrmap.support.runtime import provenance
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 PARALLEL_EPISODES = 16
 ROLL_OUTS_FOLDER = "roll_outs"
@@ -77,8 +80,7 @@ def ensure_states(study: Study, policies: Sequence[Agent]) -> StatesFile:
     identity = stage_identity("pool", states_sha256=[part.sha256 for part in parts])
     path = study.layout.states(game=first.game, identity=identity)
     played = [part.states for part in parts if isinstance(part.states, RolloutStates)]
-    once(path, lambda: save_states(path, pool_states(played)))
-    return _states_file(path, first)
+    return once(path, lambda: save_states(path, pool_states(played)), partial(_states_file, policy=first))
 
 
 def _ensure_own_states(study: Study, policy: Agent) -> StatesFile:
@@ -95,8 +97,7 @@ def _ensure_own_states(study: Study, policy: Agent) -> StatesFile:
             )  # fmt: skip
         save_states(path, states)
 
-    once(path, make)
-    return _states_file(path, policy)
+    return once(path, make, partial(_states_file, policy=policy))
 
 
 def _states_file(path: Path, policy: Agent) -> StatesFile:
@@ -128,8 +129,7 @@ def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
 
     def keep(roll_out: str, play_it: Callable[[], list[Record]]) -> list[Record]:
         path = roll_outs / f"{roll_out}.json"
-        once(path, lambda: write_records(path, play_it()))
-        return read_records(path)
+        return once(path, lambda: write_records(path, play_it()), read_records)
 
     def make() -> None:
         with Progress(f"{policy.label}: evaluation", unit="steps") as progress:
@@ -140,8 +140,7 @@ def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
         write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=inputs)
         shutil.rmtree(roll_outs, ignore_errors=True)
 
-    once(folder / METRICS_FILE, make)
-    return read_records(folder / METRICS_FILE)
+    return once(folder / METRICS_FILE, make, read_records)
 
 
 def _certifier(policy: Agent) -> IntervalCertifier | None:
@@ -192,10 +191,14 @@ def ensure_attacks(study: Study, policy: Agent, states: StatesFile) -> list[Reco
             records.append(rate(proven, metric="certified_rate", attack="clean", attack_epsilon=epsilon))
         write_metrics(path, records, settings=asdict(settings), inputs=inputs)
 
+<<<<<<< HEAD
     if not settings.attack_runs and not settings.certify_epsilons:
         return []
     once(path, make)
     return read_records(path)
+=======
+    return once(path, make, read_records)
+>>>>>>> 6cb74ca (wip2)
 
 
 def evaluation_inputs(policy: Agent) -> dict[str, Any]:
@@ -205,10 +208,10 @@ def evaluation_inputs(policy: Agent) -> dict[str, Any]:
 
 def _published_evaluation(study: Study, policy: Agent) -> Path | None:
     """The metrics published with a reference policy, if they have this policy and these settings."""
-    wanted = {"settings": asdict(study.settings.evaluation), "inputs": evaluation_inputs(policy)}
+    wanted = identity_of({"settings": asdict(study.settings.evaluation), "inputs": evaluation_inputs(policy)})
     for path in study.layout.published(policy.game, policy.method, f"seed{policy.seed}"):
-        there = read_json(path)
-        if identity_of({name: there[name] for name in wanted}) == identity_of(wanted):
+        there = read_metrics(path)
+        if identity_of({"settings": there.settings, "inputs": there.inputs}) == wanted:
             return path
     return None
 
@@ -231,8 +234,7 @@ def ensure_baselines(study: Study, policy: Agent) -> list[Record]:
             )  # fmt: skip
         write_metrics(path, records, settings=own, inputs={})
 
-    once(path, make)
-    return read_records(path)
+    return once(path, make, read_records)
 
 
 def baselines_settings(env: EnvSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,9 +251,16 @@ def write_metrics(path: Path, records: list[Record], *, settings: dict[str, Any]
     write_records(path, records, settings=settings, inputs=inputs, provenance=provenance())
 
 
-def once(path: Path, make: Callable[[], None]) -> None:
-    """Call `make`, which writes `path`, unless `path` exists; other processes wait for it."""
-    if not path.is_file():
+def once(path: Path, make: Callable[[], None], read: Callable[[Path], T]) -> T:
+    """The content of `path` by `read`. Without such a file calls `make`, which writes it; other processes wait.
+
+    Raises NrmapError for a file that `read` refuses. No lock is needed for a file that is there.
+    """
+    if not path.exists():
         with locked(path.with_name(f".{path.name}.lock"), f"waiting for another process to write {path}"):
-            if not path.is_file():
+            if not path.exists():
                 make()
+    try:
+        return read(path)
+    except NrmapError as error:
+        raise NrmapError(f"{error}; remove {path} to make it anew") from error

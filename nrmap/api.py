@@ -7,8 +7,8 @@ use: among others an agent that is not a fixed function of the state, and states
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
-from typing import Literal
+from dataclasses import fields, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from nrmap.policies.network import unit_states
 from nrmap.robustness.attacks import Attacked, StateNoise, attack_named, check_attack_epsilon
 from nrmap.robustness.bounds import bounded_network
 from nrmap.robustness.certify import IntervalCertifier
-from nrmap.support.errors import NrmapError, check
+from nrmap.support.errors import NrmapError, check, first_line
 from nrmap.support.progress import Progress
 from nrmap.support.records import Record
 
@@ -61,8 +61,9 @@ def compute_maps(
     rollout = states if isinstance(states, RolloutStates) and episode_ids is None else None
     ids = _episode_ids(episode_ids if rollout is None else rollout.episode_ids, len(seen))
     try:
+        check(not isinstance(temperatures, str), "one word")
         numbers = tuple(float(temperature) for temperature in temperatures)
-    except (TypeError, ValueError) as error:
+    except (NrmapError, TypeError, ValueError) as error:
         raise NrmapError(f"temperatures={temperatures!r}: expected a list of numbers") from error
     with _float32(agent), _shown(f"{agent.label}: maps", "states", progress) as report:
         spec = AblationSpec(ablated_value, channels)
@@ -80,8 +81,9 @@ def compute_maps(
             rounding_floor=ablates.rounding_floor,
             workers=sweep_workers(agent.device),
         )
-    players = None if rollout is None else rollout.episode_origins[maps.episode_ids].tolist()
-    settings = {"ablated_value": ablated_value, "channels": channels, "engine": ablates.name, "players": players}
+    if rollout is not None:
+        maps = replace(maps, players=rollout.episode_origins[maps.episode_ids])
+    settings = {"ablated_value": ablated_value, "channels": channels, "engine": ablates.name}
     return Maps(maps, {"agent": agent.label, "policy_sha256": agent.sha256, "outputs": agent.outputs, **settings})
 
 
@@ -189,7 +191,7 @@ def _read(agent: Agent, states: States) -> Tensor:
             play_states.check_same_game(states, agent.env)
         states = states.states
     if not isinstance(states, Tensor):
-        array = np.asarray(states)
+        array = _array("states", states)
         expected = f"expected uint8 [N, {', '.join(map(str, agent.state_shape))}] in [0, 255]"
         check(array.dtype == np.uint8, f"states are {array.dtype} {list(array.shape)}: {expected}")
         # torch takes neither negative strides nor, without a warning, arrays that cannot be written.
@@ -202,10 +204,17 @@ def _read(agent: Agent, states: States) -> Tensor:
 
 
 def _episode_ids(episode_ids: ArrayLike | None, num_states: int) -> NDArray[np.int64]:
-    ids = np.zeros(num_states, dtype=np.int64) if episode_ids is None else np.asarray(episode_ids)
+    ids = np.zeros(num_states, dtype=np.int64) if episode_ids is None else _array("episode_ids", episode_ids)
     fits = ids.shape == (num_states,) and np.issubdtype(ids.dtype, np.integer)
     check(fits, f"episode_ids are {ids.dtype} {list(ids.shape)}: expected {num_states} whole numbers, one a state")
     return ids.astype(np.int64)
+
+
+def _array(name: str, values: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise NrmapError(f"{name} cannot be made an array: {first_line(error)}") from error
 
 
 def _counted(chunks: Iterable[AblatedChunk], total: int, report: Callable[..., None]) -> Iterator[AblatedChunk]:

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 
-from nrmap.support.errors import NrmapError, check
-from nrmap.support.files import atomic_path
+from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.support.files import parse_json
+from nrmap.support.tensor_files import read_tensors, write_tensors
 
 _TENSOR, _ARRAY = "__tensor__", "__array__"
 FORMAT_VERSION = "2"  # version 1 wrote none
@@ -20,33 +19,25 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state`, nested dicts and lists of tensors, arrays and JSON values, to `path` atomically."""
     tensors: dict[str, torch.Tensor] = {}
     tree = _flatten(state, "", tensors)
-    with atomic_path(path) as temporary:
-        metadata = {"format": FORMAT_VERSION, "state": json.dumps(tree, sort_keys=True)}
-        safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+    write_tensors(path, tensors, {"format": FORMAT_VERSION, "state": json.dumps(tree, sort_keys=True)})
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state in `path`. Raises NrmapError for a damaged file and for another format version."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            text = metadata["state"]
-            found = metadata.get("format")
-            check(
-                found == FORMAT_VERSION, f"the checkpoint {path} was made by another version: remove it to start anew"
-            )
-            tree = json.loads(text)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (safetensors.SafetensorError, OSError, TypeError, KeyError, json.JSONDecodeError) as error:
-        raise NrmapError(f"cannot read the checkpoint {path}: {error}. Remove it to start anew") from error
-    state = _restore(tree, tensors)
-    assert isinstance(state, dict)
-    return state
+        tensors, metadata = read_tensors(path, "checkpoint")
+        check("state" in metadata, f"{path} is a safetensors file, but no checkpoint")
+        check(metadata.get("format") == FORMAT_VERSION, f"the checkpoint {path} was made by another version")
+        state = _restore(parse_json(metadata["state"].encode(), finite=False), tensors)
+        check(isinstance(state, dict), f"{path} is damaged")
+        return dict(state)
+    except (NrmapError, KeyError, TypeError, ValueError) as error:
+        raise NrmapError(f"{first_line(error)}: remove it to start anew") from error
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
-        tensors[name] = value.detach().cpu().contiguous(memory_format=torch.contiguous_format).clone()
+        tensors[name] = value.detach().cpu()
         return {_TENSOR: name}
     if isinstance(value, np.ndarray):
         tensors[name] = torch.from_numpy(np.array(value))

@@ -15,9 +15,11 @@ from nrmap.learning.lookup import load_parent, trained_policy, training_folder
 from nrmap.learning.settings import PolicyFile, TrainSettings
 from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
 from nrmap.support.clock import Clock, Part
-from nrmap.support.files import locked, remove_leftovers, write_json
+from nrmap.support.errors import NrmapError, check
+from nrmap.support.files import remove_leftovers, write_json
 from nrmap.support.identity import recorded
 from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, OPTIONS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
+from nrmap.support.locks import locked
 from nrmap.support.progress import Progress
 from nrmap.support.runtime import provenance
 from nrmap.support.tracking import Tracker
@@ -99,14 +101,14 @@ def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
     folder = training_folder(settings, options.layout, parent_sha256)
     policy_path = folder / POLICY_FILE
     label = settings.label
-    if not policy_path.is_file():
+    if not policy_path.exists():
         with locked(folder / "lock", f"{label}: being trained by another process, waiting for it"):
-            if not policy_path.is_file():
+            if not policy_path.exists():
                 with options.open_tracker(settings, identity, folder) as tracker:
                     _train(settings, options, folder=folder, parent=parent, tracker=tracker, label=label)
                 return policy_path
+    _check_finished(policy_path, identity, options, label)
     log.info("%s: already trained, %s", label, policy_path)
-    _compare_precision(policy_path, options, label)
     # A kill right after saving the policy leaves checkpoints behind; a read-only folder may keep them.
     with contextlib.suppress(OSError):
         for name in (CHECKPOINT_FILE, GOOD_CHECKPOINT_FILE):
@@ -160,11 +162,15 @@ def _train(
     log.info("%s: trained, %s, %s", label, curves.describe(), policy_path)
 
 
-def _compare_precision(policy_path: Path, options: RunOptions, label: str) -> None:
-    if options.any_precision:
-        return
-    made_in, asked = load_policy(policy_path).card.results.get("precision"), name_of(options.precision)
-    if made_in != asked:
+def _check_finished(policy_path: Path, identity: str, options: RunOptions, label: str) -> None:
+    """NrmapError unless the finished policy is whole and of this run; a line if its precision is another."""
+    try:
+        card = load_policy(policy_path).card
+        check(card.identity == identity, f"{policy_path} is the policy of other settings")
+    except NrmapError as error:
+        raise NrmapError(f"{error}; remove it to train it anew") from error
+    made_in, asked = card.results.get("precision"), name_of(options.precision)
+    if made_in != asked and not options.any_precision:
         log.info("%s: made in %s, not in %s as asked for; precision enters no identity", label, made_in, asked)
 
 

@@ -9,7 +9,7 @@ import torch
 from nrmap.learning.inner_attack import STRONGEST
 from nrmap.learning.settings import TrainSettings
 from nrmap.policies.network import QNetwork
-from nrmap.support.errors import NrmapError, check
+from nrmap.support.errors import NrmapError, check, first_line
 from nrmap.support.layout import CHECKPOINT_FILE
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.curves import Curves
@@ -58,11 +58,14 @@ class Training:
         state = load_checkpoint(self._folder / name)
         try:
             self.trainer.set_state(state["trainer"])
+            self.curves = Curves.from_state(state["curves"])
+            if "last_probe" in state:  # files from before roll-backs lack it
+                self._probed_at, self._was_behind = (state["last_probe"][key] for key in ("agent_step", "was_behind"))
         except NrmapError as error:
             raise NrmapError(f"{error}; remove {self._folder / name} to start anew") from error
-        self.curves = Curves.from_state(state["curves"])
-        if "last_probe" in state:  # files from before roll-backs lack it
-            self._probed_at, self._was_behind = (state["last_probe"][key] for key in ("agent_step", "was_behind"))
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise NrmapError(f"{self._folder / name} is damaged ({reason}): remove it to start anew") from error
 
     def remove_checkpoints(self) -> None:
         """Remove both checkpoints."""
@@ -131,7 +134,7 @@ def start_or_resume(
     """
     path, machine = folder / CHECKPOINT_FILE, None
     if path.is_file():
-        machine = load_checkpoint(path)["machine"]
+        machine = _machine(path)
         precision = _precision_to_resume_in(path, machine, device, None if any_precision else precision)
 
     def make_trainer() -> Trainer:
@@ -145,6 +148,14 @@ def start_or_resume(
     agent_step = f"{training.trainer.agent_step:,}"
     log.info("%s: going on from agent step %s, in %s", settings.label, agent_step, name_of(precision))
     return training
+
+
+def _machine(path: Path) -> Mapping[str, str]:
+    """The device and the precision of the training in a checkpoint."""
+    machine: Mapping[str, str] = load_checkpoint(path).get("machine", {})
+    fits = isinstance(machine, dict) and machine.get("precision") in ("float32", "bfloat16") and "device" in machine
+    check(fits, f"{path} is damaged: remove it to start anew")
+    return machine
 
 
 def _precision_to_resume_in(

@@ -11,24 +11,32 @@ import analyze
 import nrmap
 from analyze.report.chart_sheets import chart_sheets
 from analyze.report.formats import WRITERS, Table
-from analyze.report.load import UNREADABLE, digest_of_inputs, find
+from analyze.report.load import digest_of_inputs, find
 from analyze.report.map_sheets import map_sets, map_sheets, overlay_sheets
 from analyze.report.page import DOCUMENTS, Drawings, build_page
 from analyze.report.pairing import with_differences
 from analyze.report.sheets import save_sheet
 from analyze.report.tables import all_tables
-from nrmap.support.errors import check
+from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import identity_of, read_json, sha256_of_file, write_json, write_text
 from nrmap.support.layout import Layout
 from nrmap.support.records import Record, read_records, write_records
+from nrmap.support.schema import Word, schema
 
 PAGE, TABLES, FIGURES = "index.html", "tables", "figures"
 # Differences between two policies, the only measurements that the report itself makes.
 DIFFERENCES = "differences.json"
-# The identity of the report's inputs and code, and the names of its files.
 MANIFEST = "manifest.json"
 _SOURCES = (".py", ".css", ".csv", ".js", ".html", ".md", ".mplstyle", ".tex")
 _LIBRARIES = ("matplotlib", "numpy", "scipy", "jinja2", "markdown-it-py", "pylatexenc")
+
+
+@schema
+class Manifest:
+    """The identity of a report's inputs and code, and its files, relative to its folder."""
+
+    identity: str
+    files: tuple[Word, ...]
 
 
 def ensure_report(outputs: Path) -> tuple[Path, list[Table], bool]:
@@ -93,8 +101,8 @@ def _digest_of_code() -> dict[str, str]:
 def _differences_of(folder: Path, identity: str) -> list[Record] | None:
     """The differences in the report in `folder`; None unless it is of this identity and whole."""
     try:
-        manifest = read_json(folder / MANIFEST)
-        whole = all((folder / name).is_file() for name in manifest["files"])
-        return read_records(folder / DIFFERENCES) if whole and manifest["identity"] == identity else None
-    except UNREADABLE:
+        manifest = read_json(folder / MANIFEST, Manifest)
+        whole = all((folder / name).is_file() for name in manifest.files)
+        return read_records(folder / DIFFERENCES) if whole and manifest.identity == identity else None
+    except NrmapError:
         return None

@@ -1,16 +1,18 @@
 """Read everything under an outputs folder: runs, curves, policies, records, maps."""
 
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from analyze.report.results import Found, Result, Training
 from analyze.report.variants import told_apart, with_variants
+from nrmap.learning.recorded import GivenOptions, RecordedCurves, RecordedSettings
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps
+from nrmap.maps.kinds import KINDS
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import read_json, sha256_of_file
@@ -24,11 +26,10 @@ from nrmap.support.layout import (
     REFERENCE_FOLDER,
     SETTINGS_FILE,
 )
-from nrmap.support.records import Record, read_records
+from nrmap.support.records import Metrics, Record, read_metrics
+from nrmap.support.schema import validated
 
 Content = TypeVar("Content")
-# Errors of reading a damaged file, or JSON of another form.
-UNREADABLE = (NrmapError, KeyError, TypeError, OSError)
 # Two records that agree in all other fields claim to be the same measurement.
 _RESULT_FIELDS = ("value", "low", "high", "interval", "note")
 
@@ -50,10 +51,10 @@ def _trainings(outputs: Path, problems: list[str]) -> Iterator[Training]:
     for root in (outputs / "train", outputs / REFERENCE_FOLDER):
         folders = {path.parent for name in (POLICY_FILE, CURVES_FILE) for path in root.rglob(name)}
         for folder in sorted(folders):
-            try:
-                yield _training(outputs, folder, reference=root.name == REFERENCE_FOLDER)
-            except UNREADABLE as error:
-                problems.append(f"{folder.relative_to(outputs)}: {_reason(error, outputs)}")
+            read = partial(_training, outputs, reference=root.name == REFERENCE_FOLDER)
+            training = readable(read, folder, outputs, problems)
+            if training is not None:
+                yield training
 
 
 def _without_published(trainings: Sequence[Training]) -> list[Training]:
@@ -63,54 +64,55 @@ def _without_published(trainings: Sequence[Training]) -> list[Training]:
 
 
 def _training(outputs: Path, folder: Path, *, reference: bool) -> Training:
-    curves = _curves(folder / CURVES_FILE) if (folder / CURVES_FILE).is_file() else None
+    curves = _if_there(folder / CURVES_FILE, RecordedCurves)
     card, sha256 = None, None
-    if (folder / POLICY_FILE).is_file():
+    if os.path.lexists(folder / POLICY_FILE):
         policy = load_policy(folder / POLICY_FILE)
         card, sha256, game = policy.card, policy.sha256, policy.env.game
         method, seed, settings = card.method, card.seed, card.settings
+        if card.source is None:
+            validated(RecordedSettings, settings, f"{folder / POLICY_FILE}: card.settings")
     else:
-        settings = read_json(folder / SETTINGS_FILE)
+        settings = read_json(folder / SETTINGS_FILE, RecordedSettings)
         game, method, seed = settings["env"]["game"], settings["method"], settings["seed"]
-    place, options = str(folder.relative_to(outputs)), folder / OPTIONS_FILE
-    given = tuple(read_json(options)) if options.is_file() else ()
+    given = tuple(_if_there(folder / OPTIONS_FILE, GivenOptions) or ())
+    place = str(folder.relative_to(outputs))
     return Training(place, game, method, seed, reference, settings, curves, card, sha256, given)
 
 
-def _curves(path: Path) -> Mapping[str, Any]:
-    """The curves that a training wrote; one of `UNREADABLE` where the file is damaged."""
-    curves: Mapping[str, Any] = read_json(path)
-    numbers = [episode[name] for episode in curves["episodes"] for name in ("agent_step", "undiscounted_return")]
-    numbers += [value for row in curves["rows"] for value in (row["agent_step"], *row.values())]
-    check(all(isinstance(number, int | float) for number in numbers), f"{path} has values that are no numbers")
-    return curves
+def _if_there(path: Path, form: Any) -> Any:
+    return read_json(path, form) if os.path.lexists(path) else None
 
 
 def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
     for name in ("evaluation", "maps", REFERENCE_FOLDER):
         for path in sorted((outputs / name).rglob(METRICS_FILE)):
-            try:
-                context = read_json(path)
-                records = tuple(read_records(path))
-                settings, inputs, provenance = (context.get(key) or {} for key in ("settings", "inputs", "provenance"))
-                check(bool(records), f"{path} has no records")
-            except UNREADABLE as error:
-                problems.append(f"{path.relative_to(outputs)}: {_reason(error, outputs)}")
+            metrics = readable(_metrics, path, outputs, problems)
+            if metrics is None:
                 continue
             maps = path.with_name(MAPS_FILE)
             result = Result(
                 folder=str(path.parent.relative_to(outputs)),
                 reference=name == REFERENCE_FOLDER,
-                records=records,
-                settings=settings,
-                inputs=inputs,
-                provenance=provenance,
-                maps=maps if maps.is_file() else None,
+                records=metrics.records,
+                settings=metrics.settings,
+                inputs=metrics.inputs,
+                provenance=metrics.provenance,
+                maps=maps if os.path.lexists(maps) else None,
             )
             if _is_outdated(result):
                 problems.append(f"{result.folder}: left out, another version of this project measured it")
                 continue
             yield result
+
+
+def _metrics(path: Path) -> Metrics:
+    """The content of a metrics file that has records, all of known kinds of maps."""
+    metrics = read_metrics(path)
+    check(bool(metrics.records), f"{path} has no records")
+    for record in metrics.records:
+        check(record.map_kind in (None, *KINDS), f"{path} has an unknown kind of map: {record.map_kind!r}")
+    return metrics
 
 
 def _is_outdated(result: Result) -> bool:
@@ -139,10 +141,8 @@ def _without_superseded(results: Sequence[Result], problems: list[str]) -> list[
 
 
 def read_maps(path: Path) -> EpisodeMaps:
-    """The maps in a file; NrmapError also for NaN and infinite values."""
-    maps, _ = load_maps(path)
-    check(all(np.isfinite(array).all() for array in maps.arrays.values()), f"{path}: NaN or infinite values in maps")
-    return maps
+    """The maps in a file."""
+    return load_maps(path)[0]
 
 
 def readable(read: Callable[[Path], Content], path: Path, outputs: Path, problems: list[str]) -> Content | None:
@@ -154,9 +154,8 @@ def readable(read: Callable[[Path], Content], path: Path, outputs: Path, problem
         return None
 
 
-def _reason(error: Exception, outputs: Path) -> str:
-    text = str(error) if isinstance(error, NrmapError) else f"{type(error).__name__}: {error}"
-    return text.replace(f"{outputs}/", "")
+def _reason(error: NrmapError, outputs: Path) -> str:
+    return str(error).replace(f"{outputs}/", "")
 
 
 def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str]]]:

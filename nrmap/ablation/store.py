@@ -9,21 +9,26 @@ continues after them.
 import logging
 import math
 import os
+import tokenize
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from nrmap.ablation.spec import AblatedChunk, Engine
-from nrmap.support.errors import NrmapError, check
-from nrmap.support.files import locked, read_json, write_json
+from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.support.files import read_json, regular_file, write_json
+from nrmap.support.locks import locked
+from nrmap.support.schema import schema
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 DTYPE = np.dtype("<f4")
 READ_BYTES = 32 * 2**20
@@ -59,6 +64,21 @@ def ablated_q_values(
     yield from entry.read()
 
 
+@schema
+class _Key:
+    """What stored Q-values are of, and the shape of a state's ablations."""
+
+    key: dict[str, Any]
+    ablations: Annotated[tuple[Annotated[int, Field(ge=1, le=2**20)], ...], Field(max_length=3)]
+
+
+@schema
+class _Progress:
+    """The number of states in an unfinished file."""
+
+    states: Annotated[int, Field(ge=0, le=2**40)]
+
+
 class _Entry:
     """The stored Q-values of one engine for one key: an .npy file that grows state by state."""
 
@@ -70,7 +90,7 @@ class _Entry:
         self._progress = folder / "progress.json"
         self._key_file = folder / "key.json"
         if self._key_file.exists():
-            found = read_json(self._key_file)["key"]
+            found = self._kept(self._key_file, _Key).key
             check(found == key, f"{folder} has ablated Q-values for {found}: expected {key}")
 
     @property
@@ -92,20 +112,22 @@ class _Entry:
             header = {"descr": DTYPE.str, "fortran_order": False, "shape": (num_states, *_rows(sample).shape[1:])}
             with open(self._partial, "wb") as file:
                 np.lib.format.write_array_header_1_0(file, header)
-        write_json(self._key_file, {"key": self._key, "ablations": list(sample.q_values.shape[1:-1])})
+        write_json(self._key_file, asdict(_Key(self._key, tuple(sample.q_values.shape[1:-1]))))
         write_json(self._progress, {"states": 0})
 
     def read(self) -> Iterator[AblatedChunk]:
         """Yield the chunks of the stored states."""
-        ablations = read_json(self._key_file)["ablations"]
+        ablations = self._kept(self._key_file, _Key).ablations
         path = self._data if self.whole else self._partial
-        offset, shape = _layout(path)
-        states = shape[0] if self.whole else read_json(self._progress)["states"]
+        offset, shape = self._layout(path)
+        fits = len(shape) == 3 and shape[1] == 1 + math.prod(ablations)
+        check(fits, f"{path} is damaged (it has shape {shape}): remove {self._folder}")
+        states = shape[0] if self.whole else self._kept(self._progress, _Progress).states
         if states == 0:
             return
         try:
             rows = np.memmap(path, DTYPE, mode="r", offset=offset, shape=(states, *shape[1:]))
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise NrmapError(f"{path} is damaged (too short for {states} states): remove {self._folder}") from error
         step = max(1, READ_BYTES // rows[0].nbytes)
         for start in range(0, states, step):
@@ -114,8 +136,8 @@ class _Entry:
 
     def extend(self, engine: Engine, states: Tensor) -> Iterator[AblatedChunk]:
         """Ablate the states that are not stored yet; yield each chunk after writing it."""
-        done = read_json(self._progress)["states"]
-        offset, shape = _layout(self._partial)
+        done = self._kept(self._progress, _Progress).states
+        offset, shape = self._layout(self._partial)
         for chunk in engine.ablate(states[done:]) if done < len(states) else ():
             chunk = replace(chunk, start=done + chunk.start)
             end = chunk.start + len(chunk.q_values)
@@ -136,6 +158,25 @@ class _Entry:
             self._partial.replace(self._data)
             self._progress.unlink()
 
+    def _kept(self, path: Path, form: type[T]) -> T:
+        try:
+            kept: T = read_json(path, form)
+            return kept
+        except NrmapError as error:
+            raise NrmapError(f"{error}: remove {self._folder}") from error
+
+    def _layout(self, path: Path) -> tuple[int, tuple[int, ...]]:
+        """Offset of the data in an .npy file, and the shape of the whole array: one row for each of the states."""
+        try:
+            with regular_file(path) as file:
+                np.lib.format.read_magic(file)
+                shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
+                check(dtype == DTYPE and not in_columns, f"it has {dtype}")
+                check(shape[:1] == tuple(self._key["states_shape"][:1]), f"it has shape {shape}")
+                return file.tell(), shape
+        except (NrmapError, ValueError, SyntaxError, tokenize.TokenError) as error:  # of damaged bytes
+            raise NrmapError(f"{path} is damaged ({first_line(error)}): remove {self._folder}") from error
+
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
@@ -147,14 +188,3 @@ class _Entry:
 def _rows(chunk: AblatedChunk) -> Tensor:
     """Concatenate clean and ablated Q-values, [n, 1 + ablations, A]."""
     return torch.cat([chunk.clean_q_values[:, None], chunk.q_values.flatten(1, -2)], dim=1)
-
-
-def _layout(path: Path) -> tuple[int, tuple[int, ...]]:
-    """Offset of the data in an .npy file, and the shape of the whole array."""
-    try:
-        with open(path, "rb") as file:
-            np.lib.format.read_magic(file)
-            shape, _, _ = np.lib.format.read_array_header_1_0(file)
-            return file.tell(), shape
-    except (OSError, ValueError) as error:
-        raise NrmapError(f"{path} is damaged ({error}): remove {path.parent}") from error

@@ -5,16 +5,26 @@ effects on both cancel and the interval is that of the difference.
 """
 
 from collections.abc import Mapping, Sequence
+<<<<<<< HEAD
 from dataclasses import asdict
 from functools import partial
+=======
+from dataclasses import replace
+>>>>>>> 6cb74ca (wip2)
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from nrmap.maps.episode_maps import EpisodeMaps
+<<<<<<< HEAD
 from nrmap.maps.sparsity import sparsity_of_rows
 from nrmap.statistics.intervals import LEVEL, estimate_of_sum
+=======
+from nrmap.maps.kinds import KINDS
+from nrmap.maps.sparsity import Measure, sparsity, sparsity_of_rows
+from nrmap.statistics.intervals import LEVEL, Interval, interval_of_sum
+>>>>>>> 6cb74ca (wip2)
 from nrmap.support.errors import check
 from nrmap.support.records import Record, RecordFactory
 
@@ -31,12 +41,32 @@ def paired_differences(
     `make` fills in the fields that all share. `players` [E] numbers the policies that played the
     episodes, see `estimate_of_sum`. Raises NrmapError when the episodes, states or pixels differ.
     """
+    maps = replace(maps, players=players)
+    of_base = {(kind.name, temperature) for kind, temperature, _ in base.each()}
+    records = []
+    for kind, temperature, _ in maps.each():
+        if (kind.name, temperature) in of_base:
+            difference, interval = paired_difference(maps, base, kind.name, temperature)
+            fields = {"note": difference.reason} if difference.value is None else interval.record_fields
+            own = {"map_kind": kind.name, "temperature": temperature, "value": difference.value}
+            records.append(make(metric=DIFFERENCE, **own, **fields))
+    return records
+
+
+def paired_difference(
+    maps: EpisodeMaps, base: EpisodeMaps, kind: str, temperature: float | None = None
+) -> tuple[Measure, Interval]:
+    """S of a map in `maps` minus S of the same map in `base`, of another policy on the same states; its interval.
+
+    Raises NrmapError when the episodes, states or pixels differ and for a map that one of them lacks.
+    """
     check(
         np.array_equal(maps.episode_ids, base.episode_ids)
         and np.array_equal(maps.states_per_episode, base.states_per_episode)
         and maps.pixels == base.pixels,
         "the maps are not of the same episodes and pixels",
     )
+<<<<<<< HEAD
     of_base = {(kind.name, temperature): by_episode for kind, temperature, by_episode in base.each()}
     return [
         _paired(
@@ -63,6 +93,20 @@ def _paired(make: RecordFactory, both: NDArray[np.float64], players: NDArray[np.
         why_undefined=f"{'this' if undefined[0] else 'the other'} S is undefined: {why_zero}",
     )
     return make(metric=DIFFERENCE, **asdict(found))
+=======
+    both = np.stack([maps[kind, temperature], base[kind, temperature]], axis=1)  # [E, 2, …]
+    measures = [sparsity(total, KINDS[kind].zero_reason(maps.num_states)) for total in both.sum(axis=0)]
+    first, second = (measure.value for measure in measures)
+    if first is None or second is None:
+        reason = next(measure.reason for measure in measures if measure.value is None)
+        undefined = f"{'this' if first is None else 'the other'} S is undefined: {reason}"
+        return Measure(None, undefined), Interval(None, None, None, undefined)
+    furthest = np.sqrt(both[0, 0].size) - 1  # S lies in [1, √pixels]
+    interval = interval_of_sum(
+        both, _difference_of_rows, bounds=(-furthest, furthest), players=maps.players, subject="these two policies"
+    )
+    return Measure(first - second), interval
+>>>>>>> 6cb74ca (wip2)
 
 
 def _difference_of_rows(pairs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,16 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from nrmap.maps.kinds import KINDS, FloatArray, MapKind
 from nrmap.support.errors import NrmapError, check, unknown_choice
-from nrmap.support.files import read_npz, write_npz
+from nrmap.support.files import ArrayForms, read_npz, write_npz
+from nrmap.support.schema import schema, validated
 
-FORMAT_VERSION = 2
+FORMAT_VERSION: Literal[3] = 3
 KINDS_OF_FORMAT_1 = ("kmap", "hmap", "kl", "margin_drop")
 HEADER_KEY = "nrmap_maps"
 IntArray = NDArray[np.int64]
@@ -76,9 +78,10 @@ class EpisodeMaps(_MapsByKind):
     ties: IntArray  # [E], (state, pixel) pairs whose ablated arg max is left to rounding
     q_gaps: FloatArray  # [N], Q(s,a*) − max_{a≠a*} Q(s,a) of every state, episode by episode
     prefixes: Mapping[int, "EpisodeMaps"] = field(default_factory=dict)
+    players: IntArray | None = None  # [E], numbers of the policies that played the episodes; None: one policy
 
     def __post_init__(self) -> None:
-        check(len(self.arrays) > 0, "maps of no kind: expected at least one")
+        check(len(self.arrays) > 0 and len(self.episode_ids) > 0, "maps of no kind or episode: expected at least one")
         episodes = self.episode_ids.shape
         each_temperature = (len(self.temperatures), *episodes)
         expected: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
@@ -87,6 +90,8 @@ class EpisodeMaps(_MapsByKind):
             "entropy": (self.entropy, each_temperature),
             "q_gaps": (self.q_gaps, (self.num_states,)),
         }
+        if self.players is not None:
+            expected["players"] = self.players, episodes
         for name, array in self.arrays.items():
             leading = each_temperature if KINDS[name].by_temperature else episodes
             expected[name] = array, leading + self.pixels
@@ -139,6 +144,7 @@ def merge_maps(shards: Sequence[EpisodeMaps]) -> EpisodeMaps:
     def joined(parts: Sequence[NDArray[Any]], axis: int = 0) -> NDArray[Any]:
         return np.concatenate(parts, axis).take(order, axis)
 
+    players = [shard.players for shard in shards if shard.players is not None]
     gaps = [part for shard in shards for part in np.split(shard.q_gaps, shard.states_per_episode.cumsum()[:-1])]
     return EpisodeMaps(
         temperatures=first.temperatures,
@@ -150,6 +156,7 @@ def merge_maps(shards: Sequence[EpisodeMaps]) -> EpisodeMaps:
         entropy=joined([shard.entropy for shard in shards], 1),
         q_gaps=np.concatenate([gaps[index] for index in order]),
         prefixes={size: merge_maps([shard.prefixes[size] for shard in shards]) for size in sorted(first.prefixes)},
+        players=joined(players) if len(players) == len(shards) else None,
     )
 
 
@@ -163,6 +170,7 @@ def save_maps(path: Path, maps: EpisodeMaps, metadata: Mapping[str, Any]) -> Non
         "format": FORMAT_VERSION,
         "kinds": list(maps.arrays),
         "prefixes": sorted(maps.prefixes),
+        "players": None if maps.players is None else maps.players.tolist(),
         "metadata": dict(metadata),
     }
     arrays: dict[str, Any] = {"temperatures": np.array(maps.temperatures)}
@@ -175,35 +183,65 @@ def save_maps(path: Path, maps: EpisodeMaps, metadata: Mapping[str, Any]) -> Non
 def load_maps(path: Path) -> tuple[EpisodeMaps, dict[str, Any]]:
     """The maps in `path` and their metadata. Kinds of maps that `KINDS` does not have are left out.
 
-    Files of format 1, from before the flip map, have four kinds. Raises NrmapError when the file is
-    missing, truncated, not a file of maps, of another format version, or when an array is missing
-    or has the wrong type or shape.
+    Files of earlier formats are upgraded: of format 1, which has four kinds, and of format 2, which names
+    the players of the episodes nowhere or in the metadata. Raises NrmapError when the file is missing,
+    truncated, not a file of maps, of another format version, or when an array is missing, has the wrong
+    type or shape, or holds NaN or infinite values.
     """
-    header, arrays = read_npz(path, HEADER_KEY, "maps")
-    version = header.get("format")
-    check(version in (1, FORMAT_VERSION), f"{path} has maps format {version!r}: expected {FORMAT_VERSION}, or 1")
-    if version == 1:
-        header["kinds"] = list(KINDS_OF_FORMAT_1)
-    for key, type_ in (("kinds", list), ("prefixes", list), ("metadata", dict)):
-        check(isinstance(header.get(key), type_), f"{path} is damaged: its {key} are unreadable")
-    kinds = [name for name in KINDS if name in header["kinds"]]
-    prefixes = {size: _from_arrays(path, arrays, kinds, f"prefix{size}/", {}) for size in header["prefixes"]}
-    return _from_arrays(path, arrays, kinds, "", prefixes), header["metadata"]
-
-
-def _from_arrays(
-    path: Path, arrays: Mapping[str, Any], kinds: Sequence[str], prefix: str, prefixes: dict[int, EpisodeMaps]
-) -> EpisodeMaps:
-    for name in ("temperatures", *(prefix + name for name in (*kinds, *_OTHER_ARRAYS))):
-        check(name in arrays, f"{path}: the array {name} is missing")
-        type_ = np.int64 if name.removeprefix(prefix) in _INTEGERS else np.float64
-        check(arrays[name].dtype == type_, f"{path}: {name} is {arrays[name].dtype}, expected {type_.__name__}")
+    header, arrays = read_npz(path, HEADER_KEY, "maps", read_header=_read_header, forms=_forms)
+    players = None if header.players is None else np.array(header.players, dtype=np.int64)
     try:
-        return EpisodeMaps(
-            temperatures=tuple(arrays["temperatures"].tolist()),
-            arrays={name: arrays[prefix + name] for name in kinds},
-            **{name: arrays[prefix + name] for name in _OTHER_ARRAYS},
-            prefixes=prefixes,
-        )
+        for name, array in arrays.items():
+            check(bool(np.isfinite(array).all()), f"{name} holds NaN or infinite values")
+        prefixes = {size: _from_arrays(arrays, header, f"prefix{size}/") for size in header.prefixes}
+        return _from_arrays(arrays, header, "", players=players, prefixes=prefixes), header.metadata
     except NrmapError as error:
         raise NrmapError(f"{path}: {error}") from error
+
+
+@schema
+class _Header:
+    """What a file of maps says of its arrays."""
+
+    format: Literal[3]
+    kinds: tuple[str, ...]
+    prefixes: tuple[Annotated[int, Field(ge=1)], ...]
+    players: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] | None
+    metadata: dict[str, Any]
+
+    @property
+    def known_kinds(self) -> list[str]:
+        return [name for name in KINDS if name in self.kinds]
+
+
+def _read_header(value: Any) -> _Header:
+    if isinstance(value, dict):
+        if value.get("format") == 1:
+            value |= {"format": 2, "kinds": list(KINDS_OF_FORMAT_1)}
+        if value.get("format") == 2 and isinstance(value.get("metadata"), dict):
+            value |= {"format": FORMAT_VERSION, "players": value["metadata"].pop("players", None)}
+    header: _Header = validated(_Header, value, "")
+    return header
+
+
+def _forms(header: _Header) -> ArrayForms:
+    own: dict[str, tuple[type, tuple[int, ...]]] = {
+        **{
+            name: (np.float64, (3 + KINDS[name].by_temperature, 4 + KINDS[name].by_temperature))
+            for name in header.known_kinds
+        },
+        **dict.fromkeys(_INTEGERS, (np.int64, (1,))),
+        "entropy": (np.float64, (2,)),
+        "q_gaps": (np.float64, (1,)),
+    }
+    prefixes = ("", *(f"prefix{size}/" for size in header.prefixes))
+    return {"temperatures": (np.float64, (1,)), **{prefix + name: own[name] for prefix in prefixes for name in own}}
+
+
+def _from_arrays(arrays: Mapping[str, Any], header: _Header, prefix: str, **more: Any) -> EpisodeMaps:
+    return EpisodeMaps(
+        temperatures=tuple(arrays["temperatures"].tolist()),
+        arrays={name: arrays[prefix + name] for name in header.known_kinds},
+        **{name: arrays[prefix + name] for name in _OTHER_ARRAYS},
+        **more,
+    )

@@ -17,10 +17,8 @@ from nrmap.support.records import GAP_QUANTILES, Record, RecordFactory
 GRID_PERIOD = 8
 
 
-def map_records(maps: EpisodeMaps, make: RecordFactory, players: NDArray[np.int64] | None = None) -> list[Record]:
+def map_records(maps: EpisodeMaps, make: RecordFactory) -> list[Record]:
     """All records of the maps of one policy on one set of states; `make` fills in the policy and the states.
-
-    `players` [E] numbers the policies that played the maps' episodes; None means one policy.
 
     Each kind of map, at every temperature where it has one, gives its "sparsity" (eq. 9), also for
     every prefix of the states, "effective_pixels" (S²), "map_entropy" (UAI eq. 8, of the sum over
@@ -28,7 +26,8 @@ def map_records(maps: EpisodeMaps, make: RecordFactory, players: NDArray[np.int6
     and "tie_pair_rate" are the fractions of (state, pixel) pairs that flip the arg max or leave it
     to rounding; "q_gap_quantile" are quantiles of the Q-gap.
     """
-    players = np.zeros(len(maps.episode_ids), dtype=np.int64) if players is None else players
+    one_policy = np.zeros(len(maps.episode_ids), dtype=np.int64)
+    players = one_policy if maps.players is None else maps.players
     make = partial(make, num_states=maps.num_states, episodes=len(maps.episode_ids))
     records = [
         record

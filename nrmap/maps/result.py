@@ -1,26 +1,60 @@
 """The maps of an agent as the public API returns them: looked up by name, measured, drawn, saved and loaded."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nrmap.maps.differences import paired_difference
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps, save_maps
 from nrmap.maps.kinds import KINDS, FloatArray
+<<<<<<< HEAD
 from nrmap.maps.sparsity import sparsity_of_sum
 from nrmap.statistics.intervals import Estimate
+=======
+from nrmap.maps.sparsity import Measure, sparsity, sparsity_interval
+from nrmap.statistics.intervals import Interval
+from nrmap.support.errors import check
+>>>>>>> 6cb74ca (wip2)
 
 if TYPE_CHECKING:  # importing nrmap needs no matplotlib
     from matplotlib.figure import Figure
 
+log = logging.getLogger(__name__)
 
+
+<<<<<<< HEAD
+=======
+@dataclass(frozen=True)
+class Estimate:
+    """A measured value with its 95% interval. `note` says why the value or the interval is missing."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    interval: str | None = None
+    note: str | None = None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"undefined ({self.note})"
+        known = self.low is not None and self.high is not None
+        return f"{self.value:.2f} " + (f"[{self.low:.2f}, {self.high:.2f}]" if known else f"({self.note})")
+
+
+def _estimate(measure: Measure, interval: Interval) -> Estimate:
+    return Estimate(measure.value, interval.low, interval.high, interval.method, measure.reason or interval.reason)
+
+
+>>>>>>> 6cb74ca (wip2)
 @dataclass(frozen=True, eq=False, repr=False)
 class Maps:
     """The maps of one agent, each a sum over `num_states` states.
 
     `maps["kmap"]` is a map, float64 [H, W], or [C, H, W] where each channel was ablated apart. Maps that
     depend on a temperature are looked up with it: `maps["hmap", 1.0]`. An unknown name or temperature raises
-    NrmapError. `by_episode` holds the maps of each episode. `metadata` holds the agent, the settings and, for
-    states from `collect_states`, "players" [E], which number the policies that played the episodes.
+    NrmapError. `by_episode` holds the maps of each episode and, for states from `collect_states`, the numbers of the
+    policies that played them. `metadata` holds the agent and the settings.
     """
 
     by_episode: EpisodeMaps
@@ -52,7 +86,20 @@ class Maps:
         map.
         """
         by_episode = self.by_episode[kind, temperature]
+<<<<<<< HEAD
         return sparsity_of_sum(by_episode, KINDS[kind].zero_reason(self.num_states), self.metadata.get("players"))
+=======
+        measure = sparsity(by_episode.sum(axis=0), KINDS[kind].zero_reason(self.num_states))
+        return _estimate(measure, sparsity_interval(by_episode, self.by_episode.players))
+
+    def difference(self, other: "Maps", kind: str, temperature: float | None = None) -> Estimate:
+        """S of a map minus S of the same map of another agent on the same states.
+
+        The 95% interval is a jackknife that leaves an episode out of both maps, so effects on both cancel. It
+        needs 16 episodes. Raises NrmapError for an unknown map and for maps of other episodes or pixels.
+        """
+        return _estimate(*paired_difference(self.by_episode, other.by_episode, kind, temperature))
+>>>>>>> 6cb74ca (wip2)
 
     def plot(self) -> "Figure":
         """A figure with a heat map of each map, and of each channel where channels were ablated apart."""
@@ -61,13 +108,18 @@ class Maps:
         return map_figure(self.by_episode.total())
 
     def save(self, path: str | Path) -> None:
-        """Write an npz file, atomically. Raises NrmapError where the file cannot be written."""
+        """Write an npz file, atomically. Raises NrmapError where the folder is missing or cannot be written."""
+        folder = Path(path).parent
+        check(folder.is_dir(), f"no folder {folder}: make it first")
         save_maps(Path(path), self.by_episode, self.metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "Maps":
         """The maps in a file that `save` or an analysis wrote. Raises NrmapError for any other file."""
-        return cls(*load_maps(Path(path)))
+        maps = cls(*load_maps(Path(path)))
+        if maps.by_episode.players is None and "states_sha256" in maps.metadata:
+            log.warning("%s does not say which policies played: intervals assume that one did; map anew for more", path)
+        return maps
 
     def __repr__(self) -> str:
         episodes, pixels = len(self.by_episode.episode_ids), " × ".join(map(str, self.by_episode.pixels))

@@ -6,7 +6,7 @@ A states file (.npz without pickles) holds the sample, and the seeds and actions
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,36 +17,37 @@ from nrmap.atari.episode_seeds import episode_seeds
 from nrmap.play.rollout import ActionFn, Episode, ProgressFn, env_of, even_positions, greedy, play, replay_states
 from nrmap.policies.agent import Agent, check_states
 from nrmap.support.errors import NrmapError, check
-from nrmap.support.files import read_npz, write_npz
+from nrmap.support.files import ArrayForms, read_npz, write_npz
 from nrmap.support.identity import recorded
+from nrmap.support.schema import Word, schema, validated
 
 # 76,000 states of a single frame, more than 16 whole episodes of most games.
 DEFAULT_MEMORY_BUDGET = 512 * 2**20
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 HEADER_KEY = "nrmap_states"
 
 # Arrays of a states file: type and number of dimensions. Actions and rewards of all E episodes are
 # concatenated; `episode_lengths` gives their lengths.
-ARRAYS = {
-    "states": (np.uint8, 4),
-    "episode_ids": (np.int64, 1),
-    "positions": (np.int64, 1),
-    "episode_origins": (np.int64, 1),
-    "episode_seeds": (np.int64, 1),
-    "episode_lengths": (np.int64, 1),
-    "episode_terminated": (np.bool_, 1),
-    "episode_truncated": (np.bool_, 1),
-    "episode_actions": (np.uint8, 1),
-    "episode_rewards": (np.float32, 1),
+ARRAYS: ArrayForms = {
+    "states": (np.uint8, (4,)),
+    "episode_ids": (np.int64, (1,)),
+    "positions": (np.int64, (1,)),
+    "episode_origins": (np.int64, (1,)),
+    "episode_seeds": (np.int64, (1,)),
+    "episode_lengths": (np.int64, (1,)),
+    "episode_terminated": (np.bool_, (1,)),
+    "episode_truncated": (np.bool_, (1,)),
+    "episode_actions": (np.uint8, (1,)),
+    "episode_rewards": (np.float32, (1,)),
 }
 
 
-@dataclass(frozen=True)
+@schema
 class SourcePolicy:
     """The policy that played an episode."""
 
-    label: str
+    label: Word
     policy_sha256: str | None
 
 
@@ -218,33 +219,40 @@ def load_states(path: Path) -> RolloutStates:
     Raises NrmapError if the file is missing, damaged or of another format, and if an array is
     missing, has another type or shape, or contradicts another.
     """
-    metadata, content = read_npz(path, HEADER_KEY, "states")
-    version = metadata.get("format")
-    check(version == FORMAT_VERSION, f"{path} has states format {version!r}: expected {FORMAT_VERSION}")
-    for name, (dtype, ndim) in ARRAYS.items():
-        check(name in content, f"{path} has no array {name!r}")
-        found = content[name]
-        check(
-            found.dtype == dtype and found.ndim == ndim,
-            f"{path}: {name} is {found.dtype} with {found.ndim} dimensions: expected {np.dtype(dtype)} with {ndim}",
-        )
+    header, content = read_npz(path, HEADER_KEY, "states", read_header=_header, forms=lambda header: ARRAYS)
     try:
         return RolloutStates(
-            env=EnvSpec(**metadata["env"]),
-            origins=tuple(SourcePolicy(**origin) for origin in metadata["origins"]),
+            env=header.env,
+            origins=header.origins,
             episodes=_episodes_of(content),
             episode_origins=content["episode_origins"],
             states=content["states"],
             episode_ids=content["episode_ids"],
             positions=content["positions"],
         )
-    except (NrmapError, KeyError, TypeError) as error:
+    except NrmapError as error:
         raise NrmapError(f"{path}: {error}") from error
+
+
+@schema
+class _Header:
+    """What a states file says of its arrays."""
+
+    format: Literal[1]
+    env: EnvSpec
+    origins: tuple[SourcePolicy, ...]
+
+
+def _header(value: Any) -> _Header:
+    header: _Header = validated(_Header, value, "")
+    return header
 
 
 def _episodes_of(content: dict[str, NDArray[Any]]) -> tuple[Episode, ...]:
     lengths = content["episode_lengths"]
-    check(len(lengths) >= 1 and bool((lengths >= 1).all()), "expected at least one episode, none of them empty")
+    longest = len(content["episode_actions"])
+    fits = len(lengths) >= 1 and bool(((lengths >= 1) & (lengths <= longest)).all())
+    check(fits, f"expected at least one episode, each of 1 to {longest} steps")
     for name in ("episode_seeds", "episode_terminated", "episode_truncated"):
         check(
             len(content[name]) == len(lengths), f"{name} has {len(content[name])} entries for {len(lengths)} episodes"

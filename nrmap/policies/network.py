@@ -2,23 +2,29 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from nrmap.support.errors import check
+from nrmap.support.schema import schema
+
+# Sizes so large that no shape of a network overflows 64 bits.
+Channels = Annotated[int, Field(ge=1, le=2**16)]
+Side = Annotated[int, Field(ge=1, le=2**12)]
 
 
-@dataclass(frozen=True)
+@schema
 class ConvSpec:
     """One convolution without padding, followed by a ReLU; sizes in channels and pixels."""
 
-    channels: int
-    kernel: int
-    stride: int
+    channels: Channels
+    kernel: Side
+    stride: Side
 
 
 # States in [0, 255] times this are in [0, 1].
@@ -27,17 +33,16 @@ STATE_SCALE = 1 / 255
 NATURE_CONVS = (ConvSpec(32, 8, 4), ConvSpec(64, 4, 2), ConvSpec(64, 3, 1))
 
 
-@dataclass(frozen=True)
+@schema
 class AtomSpec:
     """The returns z of a categorical head (C51, Bellemare et al. 2017): `number` of them, evenly spaced."""
 
-    number: int
+    number: Annotated[int, Field(ge=2, le=2**12)]
     lowest: float
     highest: float
 
     def __post_init__(self) -> None:
-        fits = self.number >= 2 and self.lowest < self.highest
-        check(fits, f"atoms {self}: expected at least 2, and lowest < highest")
+        check(self.lowest < self.highest, f"atoms {self}: expected lowest < highest")
 
 
 def unit_states(states: Tensor) -> Tensor:
@@ -45,26 +50,24 @@ def unit_states(states: Tensor) -> Tensor:
     return states.float() * STATE_SCALE
 
 
-@dataclass(frozen=True)
+@schema
 class NetworkSpec:
     """The shape of a network from states [N, in_channels, height, width] to Q-values or logits [N, actions].
 
     With `atoms` the head is categorical: Q(s, a) = Σ_z z · softmax_z of its outputs for a.
     """
 
-    in_channels: int
-    height: int
-    width: int
-    actions: int
+    in_channels: Channels
+    height: Side
+    width: Side
+    actions: Channels
     dueling: bool = True
-    convs: tuple[ConvSpec, ...] = NATURE_CONVS
-    hidden: int = 512
+    convs: Annotated[tuple[ConvSpec, ...], Field(min_length=1, max_length=32)] = NATURE_CONVS
+    hidden: Channels = 512
     atoms: AtomSpec | None = None
 
     def __post_init__(self) -> None:
         check(self.atoms is None or not self.dueling, "a categorical head cannot be dueling here")
-        sides = (self.in_channels, self.height, self.width, self.actions, self.hidden)
-        check(min(sides) > 0, f"network sizes {sides}: expected all > 0")
         check(min(self.feature_sides) > 0, f"a {self.height}×{self.width} screen is too small for the convolutions")
 
     @property

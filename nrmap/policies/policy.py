@@ -6,22 +6,20 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal
 
-import safetensors
-import safetensors.torch
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from nrmap.atari.envs import EnvSpec, SeededVectorEnv
 from nrmap.policies.agent import Agent, Outputs
-from nrmap.policies.network import AtomSpec, ConvSpec, NetworkSpec, QNetwork, frozen
-from nrmap.support.errors import NrmapError, check, unknown_choice
-from nrmap.support.files import atomic_path
+from nrmap.policies.network import NetworkSpec, QNetwork, frozen
+from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.support.files import parse_json
 from nrmap.support.identity import recorded
-from nrmap.support.mappings import build, part
 from nrmap.support.schema import Name, Sha256, schema, validated
+from nrmap.support.tensor_files import digest_tensors, read_tensors, write_tensors
 
 FORMAT_VERSION = 1
 METADATA_KEY = "nrmap"
@@ -99,10 +97,7 @@ class Policy(Agent):
 
 def save_policy(path: Path, policy: Policy, dtype: torch.dtype = torch.float32) -> None:
     """Write `policy` to `path` atomically, with weights as `dtype`. Equal policies give equal bytes."""
-    tensors = {
-        name: tensor.detach().to("cpu", dtype).contiguous(memory_format=torch.contiguous_format).clone()
-        for name, tensor in policy.network.state_dict().items()
-    }
+    tensors = {name: tensor.detach().to("cpu", dtype) for name, tensor in policy.network.state_dict().items()}
     metadata = {
         "format": FORMAT_VERSION,
         "outputs": policy.outputs,
@@ -110,8 +105,18 @@ def save_policy(path: Path, policy: Policy, dtype: torch.dtype = torch.float32) 
         "network": policy.network.spec.as_metadata(),
         "card": policy.card.as_metadata(),
     }
-    with atomic_path(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    write_tensors(path, tensors, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+
+
+@schema
+class _Metadata:
+    """What a policy file says of its weights."""
+
+    format: Literal[1]
+    outputs: Outputs
+    env: EnvSpec
+    network: NetworkSpec
+    card: PolicyCard
 
 
 def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
@@ -120,59 +125,24 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     Its `sha256` covers all but the card's `results` and `provenance`. If a training is repeated and
     gives the same weights, results that were computed from the first policy stay valid.
 
-    Raises NrmapError if the file is missing, truncated, not a policy or of another format version, if
-    weights are NaN, infinite or do not fit the declared network, or if the network does not fit the
+    Raises NrmapError if the file is missing, truncated, changed, not a policy or of another format version,
+    if weights are NaN, infinite or do not fit the declared network, or if the network does not fit the
     environment.
     """
     path = Path(path)
-    check(path.is_file(), f"no policy file {path}")
+    tensors, of_file = read_tensors(path, "policy")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(METADATA_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise NrmapError(f"{path} is not a readable safetensors file: {error}") from error
-    if text is None:
-        raise NrmapError(f"{path} is a safetensors file but not a policy: it has no {METADATA_KEY!r} metadata")
-    try:
-        metadata = _metadata(text)
-        env, card = build(EnvSpec, metadata["env"], "env"), validated(PolicyCard, metadata["card"], "card")
-        spec = _network_spec(part(metadata, "network", "metadata"))
-        _check_weights(tensors, spec)
-        _check_network(spec, env)
-    except NrmapError as error:
-        raise NrmapError(f"{path}: {error}") from error
-    network = QNetwork(spec)
+        check(METADATA_KEY in of_file, f"a safetensors file but not a policy: it has no {METADATA_KEY!r} metadata")
+        metadata = parse_json(of_file[METADATA_KEY].encode())
+        described: _Metadata = validated(_Metadata, metadata, "")
+        _check_weights(tensors, described.network)
+        _check_network(described.network, described.env)
+    except (NrmapError, ValueError) as error:  # of parse_json
+        raise NrmapError(f"{path}: {first_line(error)}") from error
+    network = QNetwork(described.network)
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     network.to(torch.device(device)).requires_grad_(False)
-    return Policy(network, env, card, _sha256(tensors, metadata), metadata["outputs"]).eval()
-
-
-def _metadata(text: str) -> dict[str, Any]:
-    try:
-        metadata = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise NrmapError(f"its metadata is not JSON ({error})") from error
-    check(isinstance(metadata, dict), "its metadata is JSON but not keys and values")
-    found = metadata.get("format")
-    check(found == FORMAT_VERSION, f"policy format {found!r}: expected {FORMAT_VERSION}")
-    outputs = metadata.get("outputs")
-    if outputs not in get_args(Outputs):
-        raise unknown_choice("outputs", outputs, get_args(Outputs))
-    for key in ("env", "card"):
-        part(metadata, key, "metadata")
-    return metadata
-
-
-def _network_spec(node: Mapping[str, Any]) -> NetworkSpec:
-    convs = node.get("convs", ())
-    check(isinstance(convs, list) and bool(convs), f"network.convs={convs!r}: expected a list of convolutions")
-    built = tuple(build(ConvSpec, conv, "network.convs") for conv in convs)
-    for conv in built:
-        check(min(conv.channels, conv.kernel, conv.stride) >= 1, f"network.convs: {conv}: expected sizes of at least 1")
-    atoms = {"atoms": build(AtomSpec, node["atoms"], "network.atoms")} if "atoms" in node else {}
-    spec: NetworkSpec = build(NetworkSpec, {**node, "convs": built, **atoms}, "network")
-    return spec
+    return Policy(network, described.env, described.card, _sha256(tensors, metadata), described.outputs).eval()
 
 
 def _check_network(spec: NetworkSpec, env: EnvSpec) -> None:
@@ -205,7 +175,5 @@ def _check_weights(tensors: Mapping[str, Tensor], spec: NetworkSpec) -> None:
 def _sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
     card = {key: value for key, value in metadata["card"].items() if key not in ("results", "provenance")}
     digest = hashlib.sha256(json.dumps({**metadata, "card": card}, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype}".encode())
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().data)  # NumPy has no bfloat16
+    digest_tensors(digest, tensors)
     return digest.hexdigest()

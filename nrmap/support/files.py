@@ -7,7 +7,7 @@ import os
 import secrets
 import stat
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -20,8 +20,8 @@ from nrmap.support.errors import NrmapError, check, first_line
 from nrmap.support.schema import validated
 
 T = TypeVar("T")
-# Of each array of an npz file its type and number of dimensions.
-ArrayForms = Mapping[str, tuple[type, int]]
+# Of each array of an npz file its type and possible numbers of dimensions.
+ArrayForms = Mapping[str, tuple[type, Collection[int]]]
 
 IDENTITY_LENGTH = 12
 # Names of unfinished files; unlike the dotfiles of network file systems and other programs.
@@ -113,21 +113,25 @@ def read_json(path: Path, form: Any = Any) -> Any:
         value = parse_json(data)
     except ValueError as error:
         raise NrmapError(f"{path} is not a JSON file ({first_line(error)})") from error
-    return value if form is Any else validated(form, value, f"{path}: ")
+    try:
+        return value if form is Any else validated(form, value, "")
+    except NrmapError as error:
+        raise NrmapError(f"{path}: {error}") from None
 
 
-def parse_json(data: bytes) -> Any:
+def parse_json(data: bytes, *, finite: bool = True) -> Any:
     """The JSON value in UTF-8 `data`.
 
-    ValueError for all else: NaN, infinity, a key given twice, more than `MOST_JSON_BYTES`, `DEEPEST_JSON`
+    ValueError for all else: where numbers must be `finite` NaN and infinity, a key given twice, more than `MOST_JSON_BYTES`, `DEEPEST_JSON`
     levels or `LONGEST_INTEGER` digits, and text that has no UTF-8 form.
     """
     if len(data) > MOST_JSON_BYTES:
         raise ValueError(f"above {MOST_JSON_BYTES:,} bytes")
     text = data.decode()
     try:
+        number = _finite if finite else float
         value = json.loads(
-            text, object_pairs_hook=_unique, parse_int=_integer, parse_float=_finite, parse_constant=_finite
+            text, object_pairs_hook=_unique, parse_int=_integer, parse_float=number, parse_constant=number
         )
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -197,14 +201,14 @@ def read_npz(
                 check(claimed <= min(MOST_ARRAY_BYTES, MOST_DEFLATED * size), f"its arrays claim {claimed:,} bytes")
                 check(header_key in arrays, f"it has no entry {header_key!r}")
                 check(arrays[header_key].file_size <= 4 * MOST_JSON_BYTES, "its header is too long")
-                header = read_header(parse_json(str(_array(archive, arrays, header_key, np.str_, 0)).encode()))
+                header = read_header(parse_json(str(_array(archive, arrays, header_key, np.str_, (0,))).encode()))
                 return header, {name: _array(archive, arrays, name, *form) for name, form in forms(header).items()}
         except Exception as error:  # zipfile, zlib, numpy and tokenize have many for damaged bytes
             raise NrmapError(f"{path} is not a readable {kind} file: {first_line(error)}") from error
 
 
 def _array(
-    archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], name: str, dtype: type, ndim: int
+    archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], name: str, dtype: type, ndims: Collection[int]
 ) -> NDArray[Any]:
     """One array of an npz file; its claims are checked before there is memory for it."""
     check(name in members, f"it has no array {name!r}")
@@ -212,8 +216,8 @@ def _array(
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, found = read(file)
-        fits = issubclass(found.type, dtype) and found.isnative and len(shape) == ndim
-        expected = f"expected {np.dtype(dtype)} with {ndim}"
+        fits = issubclass(found.type, dtype) and found.isnative and len(shape) in ndims
+        expected = f"expected {np.dtype(dtype)} with {' or '.join(map(str, ndims))}"
         check(fits, f"{name} is {found} with {len(shape)} dimensions: {expected}")
         check(file.tell() + math.prod(shape) * found.itemsize == members[name].file_size, f"{name} is cut off")
     with archive.open(members[name]) as file:
@@ -223,7 +227,7 @@ def _array(
 def sha256_of_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal; NrmapError if it cannot be read."""
     with regular_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def identity_of(settings: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from nrmap.support.files import identity_of
 VERSIONS = {"states": 2, "pool": 1, "evaluation": 2, "baselines": 2, "attacks": 1, "ablation": 1, "maps": 3}
 
 
-def stage_identity(stage: str, **settings: Any) -> str:
+def stage_identity(stage: str, /, **settings: Any) -> str:
     """The identity of the result of `stage` for these settings and inputs."""
     return identity_of({"stage": stage, "version": VERSIONS[stage], **settings})
 

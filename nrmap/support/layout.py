@@ -1,7 +1,11 @@
 """Paths of results under the outputs folder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from nrmap.support.errors import NrmapError
+from nrmap.support.schema import safe_name
 
 POLICY_FILE = "policy.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -12,17 +16,21 @@ SETTINGS_FILE = "settings.json"
 OPTIONS_FILE = "options.json"
 CARD_FILE = "README.md"
 REFERENCE_FOLDER = "reference"
+LONGEST_FILE_NAME = 255  # characters
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The folder of each result: one per stage, named by the result's identity."""
+    """The folder of each result: one per stage, named by the result's identity.
+
+    No other code joins names from files or settings into paths. NrmapError for a name that is no `safe_name`.
+    """
 
     outputs: Path
 
     def training(self, *, game: str, method: str, seed: int, identity: str) -> Path:
         """A training: checkpoint, curves and, once finished, the policy."""
-        return self.outputs / "train" / game / method / f"seed{seed}" / identity
+        return self._folder("train", game, method, f"seed{seed}", identity)
 
     def imported(self, *, game: str, method: str, seed: int, identity: str) -> Path:
         """A policy that was imported from another program's file."""
@@ -30,39 +38,42 @@ class Layout:
 
     def states(self, *, game: str, identity: str) -> Path:
         """The states file of a roll-out or pool."""
-        return self.outputs / "states" / game / f"{identity}.npz"
+        return self._folder("states", game, f"{identity}.npz")
 
     def evaluation(self, *, game: str, method: str, seed: int, identity: str) -> Path:
         """An evaluation: its metrics."""
-        return self.outputs / "evaluation" / game / method / f"seed{seed}" / identity
+        return self._folder("evaluation", game, method, f"seed{seed}", identity)
 
     def evaluations(self, *, game: str, method: str, seed: int) -> list[Path]:
         """The metrics of all evaluations of such policies."""
-        return sorted(self.evaluation(game=game, method=method, seed=seed, identity="").glob(f"*/{METRICS_FILE}"))
+        return sorted(self._folder("evaluation", game, method, f"seed{seed}").glob(f"*/{METRICS_FILE}"))
 
     def baselines(self, *, game: str, identity: str) -> Path:
         """The state-independent players: their metrics."""
-        return self.outputs / "evaluation" / game / "baseline" / identity
+        return self._folder("evaluation", game, "baseline", identity)
 
     def ablated(self, *, game: str, identity: str) -> Path:
         """The ablated Q-values of a policy on a set of states."""
-        return self.outputs / "ablated" / game / identity
+        return self._folder("ablated", game, identity)
 
     def maps(self, *, game: str, method: str, seed: int, identity: str) -> Path:
         """Maps, their metrics and figures."""
-        return self.outputs / "maps" / game / method / f"seed{seed}" / identity
+        return self._folder("maps", game, method, f"seed{seed}", identity)
 
     def reference(self, *, scale: str, game: str, method: str, seed: int) -> Path:
         """A reference policy of a scale with its curves, settings, evaluation and card."""
-        return self.references / scale / game / method / f"seed{seed}"
+        return self._folder(REFERENCE_FOLDER, scale, game, method, f"seed{seed}")
 
     def reference_baselines(self, *, scale: str, game: str, identity: str) -> Path:
         """The state-independent players on the episodes of the reference policies' evaluation."""
-        return self.references / scale / game / "baseline" / identity
+        return self._folder(REFERENCE_FOLDER, scale, game, "baseline", identity)
 
     def published(self, *parts: str) -> list[Path]:
         """The metrics published in folder GAME/METHOD/seedK or GAME/baseline/IDENTITY of every scale."""
-        return sorted(self.references.glob("/".join(("*", *parts, METRICS_FILE))))
+        return sorted(self.references.glob(f"*/{_joined(parts)}/{METRICS_FILE}"))
+
+    def _folder(self, *names: str) -> Path:
+        return self.outputs / _joined(names)
 
     @property
     def references(self) -> Path:
@@ -78,3 +89,12 @@ class Layout:
     def report(self) -> Path:
         """The page, tables and figures of all results."""
         return self.outputs / "report"
+
+
+def _joined(names: Sequence[str]) -> str:
+    for name in names:
+        try:
+            safe_name(name, longest=LONGEST_FILE_NAME)
+        except ValueError as error:
+            raise NrmapError(f"{name!r} cannot be a part of a path: expected {error}") from error
+    return "/".join(names)

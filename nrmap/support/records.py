@@ -1,23 +1,23 @@
 """Tidy metrics: one record for each value. Tables, charts, the page and W&B show records."""
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import read_json, write_json
+from nrmap.support.schema import Name, Word, schema, validated
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION: Literal[2] = 2
 # Quantiles of the Q-gap that evaluations and maps report.
 GAP_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 # Methods of the state-independent baselines; the first has the action as its variant.
 CONSTANT_ACTION, RANDOM_POLICY = BASELINES = ("constant_action", "random_policy")
 
 
-@dataclass(frozen=True)
+@schema
 class Record:
     """One measured value: the policy, the states and the conditions. Fields that do not apply are None.
 
@@ -25,10 +25,10 @@ class Record:
     kind `interval` ("jackknife over 16 episodes, for this policy").
     """
 
-    game: str
-    method: str  # a training method, a kind of null network or a baseline
+    game: Name
+    method: Word  # a training method, a kind of null network or a baseline
     seed: int | None  # of the training
-    metric: str
+    metric: Word
     value: float | None
     low: float | None = None
     high: float | None = None
@@ -65,9 +65,6 @@ class Record:
     compared_variant: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("value", "low", "high"):
-            number = getattr(self, name)
-            check(number is None or math.isfinite(number), f"record {self.metric}: {name}={number} is not finite")
         check(self.value is not None or self.note is not None, f"record {self.metric}: undefined without a note")
 
     @property
@@ -106,8 +103,19 @@ class Record:
 RecordFactory = Callable[..., Record]
 
 
+@schema
+class Metrics:
+    """The content of a metrics file: the records of a stage with its settings, inputs and provenance."""
+
+    records: tuple[Record, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    schema: Literal[2] = SCHEMA_VERSION
+
+
 def write_records(path: Path, records: Iterable[Record], **context: Any) -> None:
-    """Write `records` to `path` as JSON, atomically, with `context` (settings, provenance) beside them."""
+    """Write `records` to `path` as JSON, atomically, with `context` (settings, inputs, provenance) beside them."""
     values = [
         {field.name: value for field in fields(Record) if (value := getattr(record, field.name)) != field.default}
         for record in records
@@ -116,12 +124,22 @@ def write_records(path: Path, records: Iterable[Record], **context: Any) -> None
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records in `path`, those of schema 1 upgraded; NrmapError for any other schema."""
+    """The records in `path`; see `read_metrics`."""
+    return list(read_metrics(path).records)
+
+
+def read_metrics(path: Path) -> Metrics:
+    """The content of `path`, that of schema 1 upgraded; NrmapError for any other schema."""
     content = read_json(path)
     version = content.get("schema") if isinstance(content, dict) else None
-    if version not in (1, SCHEMA_VERSION):
-        raise NrmapError(f"{path} has metrics schema {version!r}: expected {SCHEMA_VERSION}, or 1")
-    return [Record(**(_upgraded(values) if version == 1 else values)) for values in content["records"]]
+    check(version in (1, SCHEMA_VERSION), f"{path} has metrics schema {version!r}: expected {SCHEMA_VERSION}, or 1")
+    try:
+        if version == 1:
+            content |= {"schema": SCHEMA_VERSION, "records": [_upgraded(values) for values in content["records"]]}
+        metrics: Metrics = validated(Metrics, content, "")
+        return metrics
+    except (NrmapError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise NrmapError(f"{path} is damaged: {error}") from error
 
 
 def _upgraded(old: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field, fields, is_dataclass
 from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin
 
-from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
+import typing_extensions
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from nrmap.support.errors import NrmapError, unknown_choice
@@ -28,13 +29,13 @@ _EXPECTED = {
 _UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 
 
-def safe_name(text: str) -> str:
+def safe_name(text: str, longest: int = LONGEST_NAME) -> str:
     """`text`, if it can be a part of a path: a word of ASCII letters, digits and ``_ + = . -``.
 
-    ValueError for a leading dot, another character, an empty text and more than 100 characters.
+    ValueError for a leading dot, another character, an empty text and more than `longest` characters.
     """
-    if not _NAME.fullmatch(text) or len(text) > LONGEST_NAME:
-        raise ValueError(f"1 to {LONGEST_NAME} letters, digits or any of _ + = . -, and no leading dot")
+    if not _NAME.fullmatch(text) or len(text) > longest:
+        raise ValueError(f"1 to {longest} letters, digits or any of _ + = . -, and no leading dot")
     return text
 
 
@@ -44,8 +45,9 @@ def _sha256(text: str) -> str:
     return text
 
 
-Name = Annotated[str, AfterValidator(safe_name)]
+Name = Annotated[str, AfterValidator(lambda text: safe_name(text))]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
+Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -81,7 +83,7 @@ def validated(kind: Any, value: Any, where: str) -> Any:
 
 @functools.cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind, config=None if is_dataclass(kind) or typing.is_typeddict(kind) else STRICT)
+    return TypeAdapter(kind, config=None if is_dataclass(kind) or typing_extensions.is_typeddict(kind) else STRICT)
 
 
 def _one_line(error: ValidationError, kind: Any, where: str) -> NrmapError:
@@ -116,7 +118,7 @@ def _keys(kind: Any) -> list[str]:
 
 def _at(kind: Any, place: Sequence[int | str]) -> Any:
     """The annotation at `place` inside `kind`."""
-    while get_origin(kind) in (Annotated, typing.NotRequired, typing.Required):
+    while get_origin(kind) in (Annotated, typing_extensions.NotRequired):
         kind = get_args(kind)[0]
     if get_origin(kind) in (Union, types.UnionType):
         kinds = [each for each in get_args(kind) if each is not type(None)]

@@ -21,8 +21,7 @@ _DIGEST = "digest"
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write CPU `tensors` to `path`, atomically, with `metadata`. Equal content gives equal bytes."""
     contiguous = {
-        name: tensor.detach().contiguous(memory_format=torch.contiguous_format).clone()
-        for name, tensor in tensors.items()
+        name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     header = {**metadata, _DIGEST: _digest(contiguous, metadata)}
     with atomic_path(path) as temporary:
@@ -52,7 +51,8 @@ def digest_tensors(digest: "hashlib._Hash", tensors: Mapping[str, Tensor]) -> No
     """Add names, types and bytes of `tensors` to `digest`."""
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)  # NumPy has no bfloat16
+        flat = tensor.reshape(-1).clone(memory_format=torch.contiguous_format)
+        digest.update(flat.view(torch.uint8).numpy().data)  # NumPy has no bfloat16
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

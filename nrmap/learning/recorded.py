@@ -1,0 +1,58 @@
+"""Files beside a policy, as a training writes them: its settings, its learning curve and its options."""
+
+from typing import (
+    Annotated,
+    Any,
+    NotRequired,  # pydantic takes that of typing from Python 3.12
+)
+
+from pydantic import AfterValidator, ConfigDict, Field, with_config
+from typing_extensions import TypedDict
+
+from nrmap.support.schema import Name, Word
+
+_OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+Count = Annotated[int, Field(ge=0)]
+# The options of the command that started a training.
+GivenOptions = list[Word]
+
+
+@with_config(_OPEN)
+class RecordedEnv(TypedDict):
+    """The environment of a training."""
+
+    game: Name
+
+
+@with_config(_OPEN)
+class RecordedSettings(TypedDict):
+    """Settings of a training, those that every version recorded; `parent` are those of the policy it started from."""
+
+    env: RecordedEnv
+    method: Name
+    seed: Count
+    steps: Count
+    parent: NotRequired["RecordedSettings | None"]
+
+
+def _with_step(row: dict[str, int | float]) -> dict[str, int | float]:
+    if "agent_step" not in row:
+        raise ValueError("a row with an agent_step")
+    return row
+
+
+@with_config(_OPEN)
+class RecordedEpisode(TypedDict):
+    """A training episode that ended at `agent_step`."""
+
+    agent_step: Count
+    undiscounted_return: float
+
+
+@with_config(_OPEN)
+class RecordedCurves(TypedDict):
+    """A learning curve: the episodes, and rows of averages by agent step."""
+
+    episodes: list[RecordedEpisode]
+    rows: list[Annotated[dict[str, int | float], AfterValidator(_with_step)]]
+    rollbacks: NotRequired[list[dict[str, Any]]]
