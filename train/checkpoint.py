@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import parse_json
 from nrmap.support.tensor_files import read_tensors, write_tensors
 
@@ -26,13 +26,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state in `path`. Raises NrmapError for a damaged file and for another format version."""
     try:
         tensors, metadata = read_tensors(path, "checkpoint")
-        check("state" in metadata, f"{path} is a safetensors file, but no checkpoint")
-        check(metadata.get("format") == FORMAT_VERSION, f"the checkpoint {path} was made by another version")
+        check("state" in metadata, "a safetensors file, but no checkpoint")
+        check(metadata.get("format") == FORMAT_VERSION, "made by another version")
         state = _restore(parse_json(metadata["state"].encode(), finite=False), tensors)
-        check(isinstance(state, dict), f"{path} is damaged")
+        check(isinstance(state, dict), "its state is damaged")
         return dict(state)
     except (NrmapError, KeyError, TypeError, ValueError) as error:
-        raise NrmapError(f"{first_line(error)}: remove it to start anew") from error
+        reason = str(error).removeprefix(f"{path} ")
+        raise NrmapError(f"cannot read the checkpoint {path} ({reason}): remove it to start anew") from error
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:

@@ -122,8 +122,8 @@ def read_json(path: Path, form: Any = Any) -> Any:
 def parse_json(data: bytes, *, finite: bool = True) -> Any:
     """The JSON value in UTF-8 `data`.
 
-    ValueError for all else: where numbers must be `finite` NaN and infinity, a key given twice, more than `MOST_JSON_BYTES`, `DEEPEST_JSON`
-    levels or `LONGEST_INTEGER` digits, and text that has no UTF-8 form.
+    ValueError for all else: a key given twice, text that has no UTF-8 form, more than `MOST_JSON_BYTES`,
+    `DEEPEST_JSON` levels or `LONGEST_INTEGER` digits and, where numbers must be `finite`, NaN and infinity.
     """
     if len(data) > MOST_JSON_BYTES:
         raise ValueError(f"above {MOST_JSON_BYTES:,} bytes")

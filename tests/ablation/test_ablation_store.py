@@ -165,13 +165,3 @@ def test_another_key_is_refused_and_engines_do_not_share_their_results(tmp_path)
     for key, states in (({**KEY, "value": 1}, STATES), (KEY, STATES[:3])):
         with pytest.raises(NrmapError, match="has ablated Q-values for"):
             joined(ablated_q_values(tmp_path, engine, states, key=key, disk_budget=PLENTY))
-
-
-@pytest.mark.parametrize("keep", [0, 64, 500])
-def test_a_damaged_file_is_refused(tmp_path, keep):
-    engine = LoggingEngine(tmp_path / "journal")
-    joined(ablated_q_values(tmp_path / "kept", engine, STATES, key=KEY, disk_budget=PLENTY))
-    (file,) = tmp_path.glob("kept/**/*.npy")
-    file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(NrmapError, match=r"is damaged .* remove"):
-        joined(ablated_q_values(tmp_path / "kept", engine, STATES, key=KEY, disk_budget=PLENTY))

@@ -122,17 +122,13 @@ def test_a_states_file_gives_back_what_was_saved(states, tmp_path):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("states", lambda a: a.astype(np.float32), "states is float32"),
         ("states", lambda a: a[:, :, :40], r"\[6, 1, 40, 42\]"),
         ("states", lambda a: a[:3], "3 episode ids"),
         ("states", lambda a: a[:0], "N ≥ 1"),
         ("episode_ids", lambda a: a + 1, "episode_ids has a number out of range"),
         ("positions", lambda a: a - 1, "positions has a number out of range"),
         ("episode_actions", lambda a: a[:-1], "episode_actions has 11 entries for 12 steps"),
-        ("episode_lengths", lambda a: a * 0, "none of them empty"),
-        ("episode_terminated", None, "no array 'episode_terminated'"),
-        ("nrmap_states", lambda a: np.array('{"format": 2}'), "states format 2: expected 1"),
-        ("nrmap_states", lambda a: np.array('{"format": 1}'), "env"),
+        ("episode_lengths", lambda a: a * 0, "each of 1 to 12 steps"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(name, change, message, tmp_path):
@@ -140,9 +136,7 @@ def test_a_file_that_contradicts_itself_is_refused(name, change, message, tmp_pa
     save_states(path, synthetic_states())
     with np.load(path) as file:
         content = {key: file[key] for key in file.files}
-    original = content.pop(name)
-    if change is not None:
-        content[name] = change(original)
+    content[name] = change(content[name])
     np.savez(path, **content)
     with pytest.raises(NrmapError, match=rf"states\.npz.*{message}"):
         load_states(path)

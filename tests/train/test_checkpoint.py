@@ -47,27 +47,12 @@ def test_tensors_in_any_memory_layout_come_back(tmp_path):
         assert torch.equal(tensor, shared[name])
 
 
-def test_truncated_and_foreign_files_and_other_versions_are_refused(tmp_path):
+@pytest.mark.parametrize("version", [{}, {"format": "3"}])
+def test_a_checkpoint_of_another_version_is_refused(version, tmp_path):
     path = tmp_path / "state.safetensors"
-    save_checkpoint(path, {"weights": torch.arange(100.0), "step": 3})
-    whole = path.read_bytes()
+    save_checkpoint(path, {"step": 3})
     with safetensors.safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-
-    def write(**metadata):
-        safetensors.torch.save_file({"weights": torch.zeros(2)}, path, metadata=metadata)
-
-    unreadable, other = (
-        r"cannot read the checkpoint .*Remove it to start anew",
-        "was made by another version: remove it",
-    )
-    for damage, message in (
-        *((lambda length=length: path.write_bytes(whole[:length]), unreadable) for length in (0, 4, len(whole) // 2)),
-        (write, unreadable),
-        (lambda: write(format="2", state="{"), unreadable),
-        (lambda: write(state=metadata["state"]), other),
-        (lambda: write(format="3", state=metadata["state"]), other),
-    ):
-        damage()
-        with pytest.raises(NrmapError, match=message):
-            load_checkpoint(path)
+        state = file.metadata()["state"]
+    safetensors.torch.save_file({}, path, metadata={"state": state, **version})
+    with pytest.raises(NrmapError, match=r"made by another version.*: remove it to start anew"):
+        load_checkpoint(path)

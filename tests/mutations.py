@@ -1,0 +1,80 @@
+"""Damaged copies of a file: flipped bits, lengths and sizes that are claimed, JSON with parts of another kind."""
+
+import copy
+import json
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+from hypothesis import strategies as st
+
+NESTED: Any = []
+for _ in range(200):
+    NESTED = [NESTED]
+# Values of the wrong type, size, depth or encoding for nearly every key.
+ODD_VALUES = (
+    None, True, -1, 0, 3, 2**63, 10**60, 1.5, -1e308, float("nan"), float("inf"), "", "x", "../../evil", "/tmp/x",
+    "a\0b", "\ud800", "y" * 400, [], [0], [[1, 2]], {}, {"a": 1}, NESTED,
+)  # fmt: skip
+
+
+@st.composite
+def damaged_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
+    """`whole` with some bits flipped, some bytes replaced by a large number, cut short, repeated or lengthened."""
+    place = draw(st.integers(0, max(len(whole) - 1, 0)))
+    kind = draw(st.sampled_from(("flip", "number", "cut", "repeat", "append", "swap")))
+    if kind == "flip":
+        return whole[:place] + bytes([whole[place] ^ draw(st.integers(1, 255))]) + whole[place + 1 :]
+    if kind == "number":
+        size = draw(st.sampled_from((2, 4, 8)))
+        number = draw(st.sampled_from((2 ** (8 * size) - 1, 2 ** (8 * size - 1) - 1, 0, 2 ** (4 * size))))
+        return whole[:place] + number.to_bytes(size, "little") + whole[place + size :]
+    if kind == "cut":
+        return whole[:place]
+    if kind == "repeat":
+        return whole[:place] + whole[place // 2 :]
+    if kind == "append":
+        return whole + draw(st.binary(min_size=1, max_size=50))
+    return whole[place:] + whole[:place]
+
+
+@st.composite
+def changed_json(draw: st.DrawFn, content: Any) -> str:
+    """`content` as JSON after one change somewhere: a key removed, added or renamed, a value of another kind."""
+    changed = copy.deepcopy(content)
+    places: list[tuple[Any, Any]] = []
+
+    def visit(value: Any) -> None:
+        for key in value if isinstance(value, dict) else range(min(len(value), 3)) if isinstance(value, list) else ():
+            places.append((value, key))
+            visit(value[key])
+
+    visit(changed)
+    if not places or draw(st.integers(0, 20)) == 0:
+        return json.dumps(draw(st.sampled_from(ODD_VALUES)))
+    parent, key = draw(st.sampled_from(places))
+    kind = draw(st.sampled_from(("value", "value", "remove", "add", "rename")))
+    if kind == "value":
+        parent[key] = draw(st.sampled_from(ODD_VALUES))
+    elif kind == "remove":
+        del parent[key]
+    elif isinstance(parent, dict):
+        parent[draw(st.sampled_from(("x", "stage", "format", "schema", "../x")))] = (
+            parent.pop(key) if kind == "rename" else 1
+        )
+    else:
+        parent.append(draw(st.sampled_from(ODD_VALUES)))
+    return json.dumps(changed)
+
+
+def rewritten_zip(whole: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
+    """The zip file `whole` after `change` of its members' bytes, with checksums that fit."""
+    with zipfile.ZipFile(BytesIO(whole)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    target = BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return target.getvalue()

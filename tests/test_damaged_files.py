@@ -1,0 +1,346 @@
+"""A damaged file of any format is read as what it was, or is one line that names it; never more, slow or large."""
+
+import functools
+import io
+import json
+import os
+import resource
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from example_outputs import SMALL, synthetic_states
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mutations import changed_json, damaged_bytes, rewritten_zip
+from swept_maps import CLEAN, Q_VALUES, sweep
+from toy_policies import FREEWAY, toy_policy
+
+from analyze.report.build import Manifest
+from analyze.report.load import find
+from nrmap.ablation.spec import AblatedChunk
+from nrmap.ablation.store import ablated_q_values
+from nrmap.learning.recorded import GivenOptions, RecordedCurves, RecordedSettings
+from nrmap.maps.episode_maps import load_maps, save_maps
+from nrmap.play.states import load_states, save_states
+from nrmap.policies.policy import Policy, load_policy, save_policy
+from nrmap.support.errors import NrmapError
+from nrmap.support.files import read_json, write_json
+from nrmap.support.records import Record, read_metrics, write_records
+from nrmap.support.schema import Name
+from train.checkpoint import load_checkpoint, save_checkpoint
+
+pytestmark = pytest.mark.timeout(3600)  # of `make test-fuzz`
+MOST_SECONDS = 5.0  # of the processor, for one file
+MOST_MEMORY = 400 * 2**20
+SHA256 = "ab" * 32
+
+
+class _Engine:
+    name = "dense"
+    rounding_floor = 0.0
+
+    def ablate(self, states: torch.Tensor) -> Any:
+        yield AblatedChunk(0, states.float().view(-1, 3, 4)[..., None] + torch.arange(2.0), torch.zeros(len(states), 2))
+
+
+STATES = torch.arange(3 * 12, dtype=torch.uint8).view(3, 1, 3, 4)
+
+
+def write_ablated(path: Path) -> None:
+    list(ablated_q_values(path.parents[1], _Engine(), STATES, key={"policy_sha256": SHA256}, disk_budget=10**9))
+
+
+def read_ablated(path: Path) -> Any:
+    chunks = ablated_q_values(path.parents[1], _Engine(), STATES, key={"policy_sha256": SHA256}, disk_budget=10**9)
+    return [(chunk.start, chunk.q_values, chunk.clean_q_values) for chunk in chunks]
+
+
+def small_policy() -> Policy:
+    policy = toy_policy(FREEWAY)
+    policy.card = replace(policy.card, settings={"gamma": 0.9, "env": {"game": "Freeway"}}, parent_sha256=SHA256)
+    return policy
+
+
+RECORDS = [
+    Record("Freeway", "ddqn", 0, "sparsity", 3.5, 1.0, 4.0, "jackknife", map_kind="kmap", num_states=4, episodes=2),
+    Record("Freeway", "ddqn", 0, "return", None, note="none", attack="clean", policy_sha256=SHA256),
+]
+OLD = dict.fromkeys(
+    ("attack", "attack_epsilon", "episodes", "high", "interval", "item", "low", "note", "num_states", "policy_sha256")
+)
+OLD |= {"game": "Freeway", "method": "ddqn", "seed": 0, "metric": "return", "value": 1.0, "temperature": None}
+OLD |= {"states_from": None, "attack": "pgd-10", "item": "12"}
+ENV = {"game": "Freeway", "height": 84}
+CURVES = {
+    "episodes": [{"agent_step": 3, "undiscounted_return": 1.5, "env": 0, "length": 3}],
+    "rows": [{"agent_step": 5, "loss": 0.5}], "seconds": 2.5,
+}  # fmt: skip
+SETTINGS = {"env": ENV, "method": "ddqn", "seed": 1, "steps": 9, "parent": {**dict.fromkeys("ab"), "env": ENV}}
+SETTINGS["parent"] |= {"method": "ddqn", "seed": 1, "steps": 9}
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a file of one format is written and read. `checked`: a change of its bytes is noticed or changes nothing."""
+
+    name: str
+    write: Callable[[Path], None]
+    read: Callable[[Path], Any]
+    checked: bool = False
+
+
+def json_format(name: str, content: Any, form: Any) -> Format:
+    return Format(f"{name}.json", lambda path: write_json(path, content), lambda path: read_json(path, form))
+
+
+FORMATS = (
+    Format("policy.safetensors", lambda path: save_policy(path, small_policy()), load_policy, checked=True),
+    Format(
+        "checkpoint.safetensors",
+        lambda path: save_checkpoint(path, {"machine": {"device": "cpu"}, "a": [torch.arange(5.0), np.arange(3)]}),
+        load_checkpoint,
+        checked=True,
+    ),
+    Format(
+        "states.npz",
+        lambda path: save_states(path, synthetic_states(small_policy(), replace(SMALL, num_states=6, episodes=3))),
+        load_states,
+        checked=True,
+    ),
+    Format(
+        "maps.npz",
+        lambda path: save_maps(path, sweep(Q_VALUES, CLEAN, [3, 3, 5, 5], prefix_sizes=(2,)), {"policy": "p"}),
+        load_maps,
+        checked=True,
+    ),
+    Format("metrics.json", lambda path: write_records(path, RECORDS, settings={"a": 1}, inputs={}), read_metrics),
+    Format("old.json", lambda path: write_json(path, {"schema": 1, "records": [OLD], "inputs": {}}), read_metrics),
+    json_format("curves", CURVES, RecordedCurves),
+    json_format("settings", SETTINGS, RecordedSettings),
+    json_format("options", ["env=Freeway", "seed=1"], GivenOptions),
+    json_format("figures", {"heatmaps": "heatmaps.png"}, dict[str, Name]),
+    json_format("manifest", {"identity": "abc", "files": ["index.html"]}, Manifest),
+    Format("dense/q_values.npy", write_ablated, read_ablated),
+    Format("dense/key.json", write_ablated, read_ablated),
+)
+ALL = pytest.mark.parametrize("format_", FORMATS, ids=lambda format_: format_.name)
+JSON = pytest.mark.parametrize(
+    "format_", [each for each in FORMATS if each.name.endswith("json")], ids=lambda format_: format_.name
+)
+FUZZ = settings(suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("damaged")
+
+
+@functools.cache
+def original(format_: Format, folder: Path) -> tuple[Path, bytes]:
+    """A whole file of a format, and its bytes."""
+    path = folder / format_.name.replace("/", "_") / format_.name
+    path.parent.mkdir(parents=True)
+    format_.write(path)
+    return path, path.read_bytes()
+
+
+def outcome(format_: Format, path: Path) -> Any:
+    """What the file is read as; None if it is refused by one line that names it."""
+    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    try:
+        return format_.read(path)
+    except NrmapError as error:
+        message = str(error)
+        assert len(message.splitlines()) == 1, message
+        assert path.name in message or str(path.parent) in message, message
+        message.encode()
+        return None
+    finally:
+        assert time.process_time() - begun < MOST_SECONDS
+        assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MOST_MEMORY
+
+
+def plain(value: Any) -> Any:
+    """`value` in types that `==` compares by content, with types and bits of arrays."""
+    if isinstance(value, Policy):
+        return plain((value.card, value.env, value.network.spec, dict(value.network.state_dict()), value.sha256))
+    if isinstance(value, torch.Tensor | np.ndarray):
+        array = np.asarray(value)
+        return type(value).__name__, str(array.dtype), array.shape, array.tobytes()
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return repr(value)
+
+
+@ALL
+@FUZZ
+@given(st.data())
+def test_damaged_bytes_are_noticed_or_change_nothing(format_: Format, folder: Path, data: st.DataObject) -> None:
+    path, whole = original(format_, folder)
+    path.write_bytes(whole)
+    expected = plain(format_.read(path))
+    path.write_bytes(data.draw(damaged_bytes(whole)))
+    found = outcome(format_, path)
+    assert found is None or not format_.checked or plain(found) == expected
+
+
+@pytest.mark.parametrize(
+    "format_", [each for each in FORMATS if each.name.endswith("json")], ids=lambda each: each.name
+)
+@FUZZ
+@given(st.data())
+def test_json_of_another_form_is_refused_or_read(format_: Format, folder: Path, data: st.DataObject) -> None:
+    path, whole = original(format_, folder)
+    path.write_text(data.draw(changed_json(json.loads(whole))))
+    outcome(format_, path)
+
+
+@pytest.mark.parametrize("format_", FORMATS[:2], ids=lambda each: each.name)
+@FUZZ
+@given(st.data())
+def test_metadata_of_another_form_are_refused_or_read(format_: Format, folder: Path, data: st.DataObject) -> None:
+    path, whole = original(format_, folder)
+    path.write_bytes(whole)
+    with safetensors.safe_open(path, framework="pt") as file:
+        (key,) = {"nrmap", "state"} & file.metadata().keys()
+        changed = data.draw(changed_json(json.loads(file.metadata()[key])))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    safetensors.torch.save_file(tensors, path, metadata={"format": "2", key: changed})
+    outcome(format_, path)
+
+
+@pytest.mark.parametrize("format_", FORMATS[2:4], ids=lambda each: each.name)
+@FUZZ
+@given(st.data())
+def test_arrays_of_another_form_are_refused_or_read(format_: Format, folder: Path, data: st.DataObject) -> None:
+    path, whole = original(format_, folder)
+
+    def change(members: dict[str, bytes]) -> None:
+        name = data.draw(st.sampled_from(sorted(members)))
+        array = np.load(io.BytesIO(members[name]))
+        kind = data.draw(st.sampled_from(("header", "drop", "type", "shape", "value", "claim", "bomb")))
+        if array.dtype.kind == "U":
+            array = np.array(data.draw(changed_json(json.loads(str(array)))).encode().decode(errors="replace"))
+        elif kind == "drop":
+            del members[name]
+            return
+        elif kind == "type":
+            array = array.astype(data.draw(st.sampled_from((np.float32, np.int32, ">f8", np.complex64, object, "U3"))))
+        elif kind == "shape":
+            array = data.draw(st.sampled_from((array[:0], array[:1], array[None], array.ravel(), np.zeros((0, 0, 0)))))
+        elif kind == "value" and array.size:
+            array = array.copy()
+            extreme = data.draw(st.sampled_from((np.inf, np.nan, -1, 2**62)))
+            with np.errstate(all="ignore"):
+                array.flat[data.draw(st.integers(0, array.size - 1))] = np.array(extreme).astype(array.dtype)
+        elif kind in ("claim", "bomb"):
+            shape = data.draw(st.sampled_from(((2**31, 2**30), (10**15,), (-1, 4), (2**62, 2**62), (2**31, 1, 42, 42))))
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(
+                header, {"descr": array.dtype.str, "fortran_order": False, "shape": shape}
+            )
+            members[name] = header.getvalue() + (b"\0" * 2**20 if kind == "bomb" else b"")
+            return
+        content = io.BytesIO()
+        np.save(content, array, allow_pickle=True)
+        members[name] = content.getvalue()
+
+    path.write_bytes(rewritten_zip(whole, change))
+    outcome(format_, path)
+
+
+def no_file(path: Path) -> None:
+    """Nothing at all."""
+
+
+def full_of_zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        before = os.getcwd()
+        os.chdir(path.parent)  # names of sockets are short
+        try:
+            bound.bind(path.name)
+        finally:
+            os.chdir(before)
+
+
+@ALL
+@pytest.mark.parametrize(
+    "make",
+    [
+        no_file, os.mkfifo, Path.mkdir, full_of_zeros, a_socket, Path.touch, lambda path: path.symlink_to("nowhere"),
+        lambda path: path.write_text("[" * 100_000), lambda path: path.write_text("9" * 5_000),
+        lambda path: path.write_bytes(struct.pack("<Q", 2**63) + b"{" * 100),
+    ],
+)  # fmt: skip
+def test_what_is_no_such_file_is_refused_at_once(format_: Format, make: Callable[[Path], Any], tmp_path: Path) -> None:
+    path, _ = original(format_, tmp_path)
+    path.unlink()
+    make(path)
+    if "dense" not in format_.name:  # a missing part of stored Q-values is computed anew
+        assert outcome(format_, path) is None
+
+
+def test_a_zip_bomb_asks_for_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "states.npz"
+    save_states(path, synthetic_states(small_policy(), replace(SMALL, num_states=6, episodes=3)))
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["states"] = np.broadcast_to(np.zeros((1, 1, 42, 42), np.uint8), (3 * 10**6, 1, 42, 42))
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(arrays["states"]))
+    size = arrays["states"].nbytes
+
+    def change(members: dict[str, bytes]) -> None:
+        members["states.npy"] = header.getvalue()
+
+    whole = rewritten_zip(path.read_bytes(), change)
+    # The directory of the archive claims what the array claims.
+    at = whole.rindex(b"states.npy") - 46 + 24
+    path.write_bytes(whole[:at] + struct.pack("<I", (len(header.getvalue()) + size) % 2**32) + whole[at + 4 :])
+    assert outcome(Format("states", save_states, load_states), path) is None
+
+
+@settings(FUZZ, max_examples=settings().max_examples // 4)
+@given(st.data())
+def test_the_report_leaves_out_what_is_damaged_and_goes_on(outputs: Path, folder: Path, data: st.DataObject) -> None:
+    names = ("policy.safetensors", "curves.json", "metrics.json", "maps.npz")
+    files = sorted(path for name in names for path in outputs.rglob(name) if "report" not in path.parts)
+    path = data.draw(st.sampled_from(files))
+    whole, before = path.read_bytes(), find(outputs)
+    try:
+        changed = changed_json(json.loads(whole)) if path.suffix == ".json" else damaged_bytes(whole)
+        content = data.draw(changed)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        found = find(outputs)
+    finally:
+        path.write_bytes(whole)
+    left_out = [problem for problem in found.problems if problem not in before.problems]
+    assert len(found.results) >= len(before.results) - 1 - len(left_out)
+    assert all(len(problem.splitlines()) == 1 for problem in left_out)
+
+
+def test_a_pipe_among_the_results_does_not_hang_the_report(copied: Path) -> None:
+    for name in ("metrics.json", "policy.safetensors", "curves.json", "maps.npz"):
+        path = next(copied.rglob(name))
+        path.unlink()
+        os.mkfifo(path)
+    found = find(copied)
+    assert len(found.problems) == 2  # the maps are read later
+    assert all("expected a regular file" in problem for problem in found.problems)
