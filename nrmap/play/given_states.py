@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from nrmap.play.states import HEADER_KEY, RolloutStates, load_states
 from nrmap.policies.agent import check_states
 from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.support.files import open_npz, regular_file
+
+_NPY = b"\x93NUMPY"  # the first bytes of a .npy file
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,28 +36,29 @@ def read_states(path: Path, state_shape: Sequence[int] | None = None) -> Rollout
     Arrays are uint8 [N, C, H, W], with `state_shape` (C, H, W) if that is given; `episode_ids` [N] are whole
     numbers. Raises NrmapError for a file that is missing, damaged or of another kind.
     """
-    check(path.is_file(), f"no states file {path}")
-    try:
-        # A mapping fails where a file claims more than it has, before memory is asked for.
-        loaded: Any = np.load(path, allow_pickle=False, mmap_mode="r")
-        if isinstance(loaded, np.lib.npyio.NpzFile) and HEADER_KEY in loaded.files:
+    with regular_file(path, "states") as file:
+        is_one_array = file.read(len(_NPY)) == _NPY
+    if is_one_array:
+        try:
+            # A mapping fails where a file claims more than it has, before memory is asked for.
+            states = np.array(np.load(path, allow_pickle=False, mmap_mode="r"))
+        except Exception as error:  # numpy and tokenize have many for damaged bytes
+            raise NrmapError(f"{path} is not a readable states file: {first_line(error)}") from error
+        ids: NDArray[Any] = np.zeros(states.shape[:1], dtype=np.int64)
+    else:
+        with open_npz(path, "states") as npz:
+            of_nrmap = HEADER_KEY in npz.names
+            if not of_nrmap:
+                check("states" in npz.names, f"it has the arrays {', '.join(npz.names) or '(none)'}, none named states")
+                states = npz.array("states", np.uint8, (4,))
+                named = "episode_ids" in npz.names
+                ids = npz.array("episode_ids", np.integer, (1,)) if named else np.zeros(len(states), dtype=np.int64)
+        if of_nrmap:
             return load_states(path)
-        arrays = {"states": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except NrmapError:
-        raise
-    except Exception as error:  # numpy, zipfile and tokenize have many for damaged bytes
-        raise NrmapError(f"{path} is not a readable file of states ({first_line(error)})") from error
-    check("states" in arrays, f"{path} has the arrays {', '.join(arrays) or '(none)'}: expected one named states")
-    states = np.array(arrays["states"])
-    check(
-        states.dtype == np.uint8 and states.ndim == 4,
-        f"{path}: states are {states.dtype} {list(states.shape)}: expected uint8 [N, C, H, W]",
-    )
     try:
+        check(states.ndim == 4, f"states are {states.dtype} {list(states.shape)}: expected uint8 [N, C, H, W]")
         check_states(torch.from_numpy(states), states.shape[1:] if state_shape is None else state_shape)
-    except NrmapError as error:
-        raise NrmapError(f"{path}: {error}") from error
-    ids = np.asarray(arrays.get("episode_ids", np.zeros(len(states), dtype=np.int64)))
-    fits = ids.shape == (len(states),) and np.issubdtype(ids.dtype, np.integer)
-    check(fits, f"{path}: episode_ids are {ids.dtype} {list(ids.shape)}: expected {len(states)} whole numbers")
+        check(ids.shape == (len(states),), f"episode_ids are {list(ids.shape)}: expected {len(states)} whole numbers")
+    except (NrmapError, TypeError) as error:  # of torch, for types that it has not
+        raise NrmapError(f"{path}: {first_line(error)}") from error
     return GivenStates(states, np.unique(ids, return_inverse=True)[1].astype(np.int64))

@@ -13,8 +13,8 @@ from nrmap.atari.episode_seeds import episode_seeds
 from nrmap.play.rollout import env_of, greedy, play
 from nrmap.policies.formats import ForeignFile, convert
 from nrmap.policies.policy import Policy, load_policy, save_policy
-from nrmap.support.files import locked
 from nrmap.support.layout import POLICY_FILE, Layout
+from nrmap.support.locks import locked
 from nrmap.support.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -56,10 +56,11 @@ def ensure_imported(policy: Policy, outputs: Path, expect: float | None = None) 
     card, game = policy.card, policy.env.game
     folder = Layout(outputs).imported(game=game, method=card.method, seed=card.seed, identity=card.identity)
     path = folder / POLICY_FILE
-    with locked(folder / f".{POLICY_FILE}.lock", f"waiting for another process to write {path}"):
-        if not path.is_file():
-            card.results["clean_returns"] = _clean_returns(policy)
-            save_policy(path, policy)
+    if not path.exists():
+        with locked(folder / f".{POLICY_FILE}.lock", f"waiting for another process to write {path}"):
+            if not path.exists():
+                card.results["clean_returns"] = _clean_returns(policy)
+                save_policy(path, policy)
     returns = load_policy(path).card.results["clean_returns"]
     played = f"{policy.label} returned {np.mean(returns):.4g} on average over {len(returns)} clean episodes"
     if expect is None or np.mean(returns) >= expect - LARGE_FALL * abs(expect):

@@ -34,7 +34,7 @@ class Layout:
 
     def imported(self, *, game: str, method: str, seed: int, identity: str) -> Path:
         """A policy that was imported from another program's file."""
-        return self.outputs / "imported" / game / method / f"seed{seed}" / identity
+        return self._folder("imported", game, method, f"seed{seed}", identity)
 
     def states(self, *, game: str, identity: str) -> Path:
         """The states file of a roll-out or pool."""

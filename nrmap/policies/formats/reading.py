@@ -1,7 +1,6 @@
 """Read tensors and JSON out of files from strangers: no code in them runs, and no claimed size is trusted."""
 
 import io
-import json
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -12,19 +11,17 @@ import torch
 from torch import Tensor
 
 from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.support.files import parse_json, regular_file
 
 MOST_BYTES = 2**30  # of a file, and of everything in it: the Nature network has 7 MB
 
 
 def read_bytes(path: Path) -> bytes:
     """The content of the regular file `path`; NrmapError if it is missing, unreadable or above `MOST_BYTES`."""
-    check(path.is_file(), f"no policy file {path}")
-    try:
-        size = path.stat().st_size
-        check(size <= MOST_BYTES, f"{path} has {size:,} bytes: expected at most {MOST_BYTES:,}")
-        return path.read_bytes()
-    except OSError as error:
-        raise NrmapError(f"cannot read {path}: {error.strerror or error}") from error
+    with regular_file(path, "policy") as file:
+        data = file.read(MOST_BYTES + 1)
+    check(len(data) <= MOST_BYTES, f"{path} has more than {MOST_BYTES:,} bytes")
+    return data
 
 
 def open_zip(data: bytes) -> dict[str, bytes]:
@@ -52,8 +49,8 @@ def open_zip(data: bytes) -> dict[str, bytes]:
 def read_json(data: bytes) -> dict[str, Any]:
     """The JSON object in `data`; NrmapError if there is none."""
     try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(data)
+    except ValueError as error:
         raise NrmapError(f"its data are not JSON ({first_line(error)})") from error
     check(isinstance(content, dict), "its data are JSON but not keys and values")
     return dict(content)
