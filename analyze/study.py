@@ -191,14 +191,9 @@ def ensure_attacks(study: Study, policy: Agent, states: StatesFile) -> list[Reco
             records.append(rate(proven, metric="certified_rate", attack="clean", attack_epsilon=epsilon))
         write_metrics(path, records, settings=asdict(settings), inputs=inputs)
 
-<<<<<<< HEAD
     if not settings.attack_runs and not settings.certify_epsilons:
         return []
-    once(path, make)
-    return read_records(path)
-=======
     return once(path, make, read_records)
->>>>>>> 6cb74ca (wip2)
 
 
 def evaluation_inputs(policy: Agent) -> dict[str, Any]:

@@ -5,26 +5,16 @@ effects on both cancel and the interval is that of the difference.
 """
 
 from collections.abc import Mapping, Sequence
-<<<<<<< HEAD
-from dataclasses import asdict
-from functools import partial
-=======
-from dataclasses import replace
->>>>>>> 6cb74ca (wip2)
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from nrmap.maps.episode_maps import EpisodeMaps
-<<<<<<< HEAD
-from nrmap.maps.sparsity import sparsity_of_rows
-from nrmap.statistics.intervals import LEVEL, estimate_of_sum
-=======
 from nrmap.maps.kinds import KINDS
-from nrmap.maps.sparsity import Measure, sparsity, sparsity_of_rows
-from nrmap.statistics.intervals import LEVEL, Interval, interval_of_sum
->>>>>>> 6cb74ca (wip2)
+from nrmap.maps.sparsity import sparsity_of_rows
+from nrmap.statistics.intervals import LEVEL, Estimate, estimate_of_sum
 from nrmap.support.errors import check
 from nrmap.support.records import Record, RecordFactory
 
@@ -46,17 +36,13 @@ def paired_differences(
     records = []
     for kind, temperature, _ in maps.each():
         if (kind.name, temperature) in of_base:
-            difference, interval = paired_difference(maps, base, kind.name, temperature)
-            fields = {"note": difference.reason} if difference.value is None else interval.record_fields
-            own = {"map_kind": kind.name, "temperature": temperature, "value": difference.value}
-            records.append(make(metric=DIFFERENCE, **own, **fields))
+            found = paired_difference(maps, base, kind.name, temperature)
+            records.append(make(metric=DIFFERENCE, map_kind=kind.name, temperature=temperature, **asdict(found)))
     return records
 
 
-def paired_difference(
-    maps: EpisodeMaps, base: EpisodeMaps, kind: str, temperature: float | None = None
-) -> tuple[Measure, Interval]:
-    """S of a map in `maps` minus S of the same map in `base`, of another policy on the same states; its interval.
+def paired_difference(maps: EpisodeMaps, base: EpisodeMaps, kind: str, temperature: float | None = None) -> Estimate:
+    """S of a map in `maps` minus S of the same map in `base`, of another policy on the same states.
 
     Raises NrmapError when the episodes, states or pixels differ and for a map that one of them lacks.
     """
@@ -66,47 +52,18 @@ def paired_difference(
         and maps.pixels == base.pixels,
         "the maps are not of the same episodes and pixels",
     )
-<<<<<<< HEAD
-    of_base = {(kind.name, temperature): by_episode for kind, temperature, by_episode in base.each()}
-    return [
-        _paired(
-            partial(make, map_kind=kind.name, temperature=temperature),
-            np.stack([by_episode, of_base[kind.name, temperature]], axis=1),
-            players,
-            kind.zero_reason(maps.num_states),
-        )
-        for kind, temperature, by_episode in maps.each()
-        if (kind.name, temperature) in of_base
-    ]
-
-
-def _paired(make: RecordFactory, both: NDArray[np.float64], players: NDArray[np.int64], why_zero: str) -> Record:
-    """The difference of one kind of map from its parts by episode, `both` [E, 2, …]."""
+    both = np.stack([maps[kind, temperature], base[kind, temperature]], axis=1)  # [E, 2, …]
     undefined = np.isnan(sparsity_of_rows(both.sum(axis=0)))  # [2]
     furthest = np.sqrt(both[0, 0].size) - 1  # S lies in [1, √pixels]
-    found = estimate_of_sum(
+    why_zero = KINDS[kind].zero_reason(maps.num_states)
+    return estimate_of_sum(
         both,
         _difference_of_rows,
         bounds=(-furthest, furthest),
-        players=players,
+        players=maps.players,
         subject="these two policies",
         why_undefined=f"{'this' if undefined[0] else 'the other'} S is undefined: {why_zero}",
     )
-    return make(metric=DIFFERENCE, **asdict(found))
-=======
-    both = np.stack([maps[kind, temperature], base[kind, temperature]], axis=1)  # [E, 2, …]
-    measures = [sparsity(total, KINDS[kind].zero_reason(maps.num_states)) for total in both.sum(axis=0)]
-    first, second = (measure.value for measure in measures)
-    if first is None or second is None:
-        reason = next(measure.reason for measure in measures if measure.value is None)
-        undefined = f"{'this' if first is None else 'the other'} S is undefined: {reason}"
-        return Measure(None, undefined), Interval(None, None, None, undefined)
-    furthest = np.sqrt(both[0, 0].size) - 1  # S lies in [1, √pixels]
-    interval = interval_of_sum(
-        both, _difference_of_rows, bounds=(-furthest, furthest), players=maps.players, subject="these two policies"
-    )
-    return Measure(first - second), interval
->>>>>>> 6cb74ca (wip2)
 
 
 def _difference_of_rows(pairs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,14 +8,9 @@ from typing import TYPE_CHECKING, Any
 from nrmap.maps.differences import paired_difference
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps, save_maps
 from nrmap.maps.kinds import KINDS, FloatArray
-<<<<<<< HEAD
 from nrmap.maps.sparsity import sparsity_of_sum
 from nrmap.statistics.intervals import Estimate
-=======
-from nrmap.maps.sparsity import Measure, sparsity, sparsity_interval
-from nrmap.statistics.intervals import Interval
 from nrmap.support.errors import check
->>>>>>> 6cb74ca (wip2)
 
 if TYPE_CHECKING:  # importing nrmap needs no matplotlib
     from matplotlib.figure import Figure
@@ -23,38 +18,14 @@ if TYPE_CHECKING:  # importing nrmap needs no matplotlib
 log = logging.getLogger(__name__)
 
 
-<<<<<<< HEAD
-=======
-@dataclass(frozen=True)
-class Estimate:
-    """A measured value with its 95% interval. `note` says why the value or the interval is missing."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    interval: str | None = None
-    note: str | None = None
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return f"undefined ({self.note})"
-        known = self.low is not None and self.high is not None
-        return f"{self.value:.2f} " + (f"[{self.low:.2f}, {self.high:.2f}]" if known else f"({self.note})")
-
-
-def _estimate(measure: Measure, interval: Interval) -> Estimate:
-    return Estimate(measure.value, interval.low, interval.high, interval.method, measure.reason or interval.reason)
-
-
->>>>>>> 6cb74ca (wip2)
 @dataclass(frozen=True, eq=False, repr=False)
 class Maps:
     """The maps of one agent, each a sum over `num_states` states.
 
     `maps["kmap"]` is a map, float64 [H, W], or [C, H, W] where each channel was ablated apart. Maps that
     depend on a temperature are looked up with it: `maps["hmap", 1.0]`. An unknown name or temperature raises
-    NrmapError. `by_episode` holds the maps of each episode and, for states from `collect_states`, the numbers of the
-    policies that played them. `metadata` holds the agent and the settings.
+    NrmapError. `by_episode` holds the maps of each episode and, for states from `collect_states`, the numbers
+    of the policies that played them. `metadata` holds the agent and the settings.
     """
 
     by_episode: EpisodeMaps
@@ -86,11 +57,8 @@ class Maps:
         map.
         """
         by_episode = self.by_episode[kind, temperature]
-<<<<<<< HEAD
-        return sparsity_of_sum(by_episode, KINDS[kind].zero_reason(self.num_states), self.metadata.get("players"))
-=======
-        measure = sparsity(by_episode.sum(axis=0), KINDS[kind].zero_reason(self.num_states))
-        return _estimate(measure, sparsity_interval(by_episode, self.by_episode.players))
+        why_zero = KINDS[kind].zero_reason(self.num_states)
+        return sparsity_of_sum(by_episode, why_zero, self.by_episode.players)
 
     def difference(self, other: "Maps", kind: str, temperature: float | None = None) -> Estimate:
         """S of a map minus S of the same map of another agent on the same states.
@@ -98,8 +66,7 @@ class Maps:
         The 95% interval is a jackknife that leaves an episode out of both maps, so effects on both cancel. It
         needs 16 episodes. Raises NrmapError for an unknown map and for maps of other episodes or pixels.
         """
-        return _estimate(*paired_difference(self.by_episode, other.by_episode, kind, temperature))
->>>>>>> 6cb74ca (wip2)
+        return paired_difference(self.by_episode, other.by_episode, kind, temperature)
 
     def plot(self) -> "Figure":
         """A figure with a heat map of each map, and of each channel where channels were ablated apart."""
