@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from analyze.report.load import read_maps, readable
 from analyze.report.names import PolicyName, StatesName, grouped, metric_name, name_of, states_of
 from analyze.report.results import Part
-from analyze.report.sheets import Panel, Sheet, save_sheet
+from analyze.report.sheets import Panel, Sheet, save_figure, save_sheet
 from analyze.report.tables import headline_temperature
 from nrmap.maps.episode_maps import EpisodeMaps, TotalMaps
-from nrmap.maps.heatmaps import draw_map, draw_overlay
+from nrmap.maps.heatmaps import draw_map, draw_overlay, map_figure
 from nrmap.maps.kinds import KINDS
 from nrmap.maps.sparsity import sparsity
 from nrmap.play.given_states import GivenStates
@@ -44,18 +44,20 @@ def map_figures(
 ) -> dict[str, Path]:
     """Draw the maps of one policy into `folder`, as PDF and PNG; returns the PNG files by name.
 
-    "heatmaps" has a panel for every kind of map and temperature. "overlay" has KMAP and the KL map,
+    "heatmaps" has every kind of map, temperature and channel. "overlay" has KMAP and the KL map,
     at the temperature nearest to 1, over the game's screen at one of their states;
     states from a file without a game have no screen.
     """
     name = f"{policy.game}, {PolicyName(policy.method, seed=policy.seed).label}"
     total = maps.total()
-    nearest_to_1 = min(total.temperatures, key=lambda temperature: abs(math.log(temperature)))
-    panels = [panel for kind, t, _ in total.each() for panel in map_panels(name, total, kind.name, t)]
-    sheets = [Sheet("heatmaps", name, "", tuple(panels), 2, _MAP_SIZE)]
+    heatmaps = map_figure(total)
+    heatmaps.suptitle(name)
+    figures = {"heatmaps": save_figure(heatmaps, folder / "heatmaps.png")}
     if isinstance(states, RolloutStates):
-        sheets.append(overlay_sheet("overlay", name, {name: (screen_of(states), total)}, nearest_to_1))
-    return {sheet.name: save_sheet(sheet, folder) for sheet in sheets}
+        nearest_to_1 = min(total.temperatures, key=lambda temperature: abs(math.log(temperature)))
+        overlay = overlay_sheet("overlay", name, {name: (screen_of(states), total)}, nearest_to_1)
+        figures["overlay"] = save_sheet(overlay, folder)
+    return figures
 
 
 def map_sets(part: Part, outputs: Path) -> tuple[list[MapSet], list[str]]:
@@ -83,31 +85,30 @@ def map_sheets(part: Part, sets: Sequence[MapSet]) -> list[Sheet]:
     temperature, and where methods can be compared all kinds of one policy each.
     """
     headline = headline_temperature(part.records)
-    sheets, kinds = [], one_of_each_kind(sets)
+    sheets, chosen = [], one_of_each_kind(sets)
     states_sets = grouped((found for found in sets if not found.name.is_null_network), lambda found: found.states)
     for number, (states, here) in enumerate(states_sets.items()):
         there = {found.name: found.total for found in here}
         methods = sorted({name.group for name in there})
         names = [replace(method, seed=seed) for seed in _seeds(here) for method in methods]
-        maps = {name.label: there.get(name) for name in names}
+        slug = re.sub(r"[^\w.-]+", "-", states.title.replace("N = ", ""))
         others = sorted({t for total in there.values() for t in total.temperatures} - {headline})
         for kind in KINDS.values():
+            figure = f"figure{kind.paper_figure}" if kind.paper_figure else kind.name.replace("_", "-")
+            heading = f"Figure {kind.paper_figure}. " if kind.paper_figure else ""
             for temperature in (headline, *(others if kind.by_temperature else ())):
-                figure = f"figure{kind.paper_figure}" if kind.paper_figure else kind.name.replace("_", "-")
                 at = "" if temperature == headline else f"-T{temperature:g}"
-                slug = re.sub(r"[^\w.-]+", "-", states.title.replace("N = ", ""))
-                title = f"{f'Figure {kind.paper_figure}. ' if kind.paper_figure else ''}"
-                title += f"{kind_title(kind.name, temperature)}: {part.game}, {states.title}"
-                sheet = comparison_sheet(
-                    f"{figure}-{part.name}-{slug}{at}", title, maps, kind.name, temperature, columns=len(methods)
-                )
-                folded = number > 0 or temperature != headline or (bool(kinds) and kind.paper_figure is None)
-                sheets.append(replace(sheet, folded=folded))
-    if kinds:
-        beside = " and of null networks" if any(found.name.is_null_network for found in kinds) else ""
-        title = f"All kinds of maps of trained agents{beside}: {part.game}, {kinds[0].states.title}"
-        shown = {found.name.label: found.total for found in kinds}
-        sheets.append(kinds_sheet(f"kinds-{part.name}", title, shown, headline))
+                file = f"{figure}-{part.name}-{slug}{at}"
+                title = f"{heading}{kind_title(kind.name, temperature)}: {part.game}, {states.title}"
+                cells = [(name.label, there.get(name), kind.name, temperature) for name in names]
+                folded = number > 0 or temperature != headline or (bool(chosen) and not kind.paper_figure)
+                sheets.append(maps_sheet(file, title, kind.meaning, cells, len(methods), folded=folded))
+    if chosen:
+        beside = " and of null networks" if any(found.name.is_null_network for found in chosen) else ""
+        title = f"All kinds of maps of trained agents{beside}: {part.game}, {chosen[0].states.title}"
+        kinds = [kind for kind in KINDS if any(map_at(found.total, kind, headline) is not None for found in chosen)]
+        cells = [(found.name.label, found.total, kind, headline) for kind in kinds for found in chosen]
+        sheets.append(maps_sheet(f"kinds-{part.name}", title, "", cells, len(chosen)))
     return [sheet for sheet in sheets if any(sheet.panels)]
 
 
@@ -144,29 +145,18 @@ def one_of_each_kind(sets: Iterable[MapSet]) -> list[MapSet]:
     return kinds if len(kinds) > 1 else []
 
 
-def comparison_sheet(
-    name: str, title: str, maps: Mapping[str, TotalMaps | None], kind: str, temperature: float | None, *, columns: int
+def maps_sheet(
+    name: str,
+    title: str,
+    caption: str,
+    cells: Iterable[tuple[str, TotalMaps | None, str, float | None]],
+    columns: int,
+    *,
+    folded: bool = False,
 ) -> Sheet:
-    """Maps of one kind side by side, for every policy by label, at `temperature` where the kind depends on it.
-
-    A policy without such a map has an empty cell.
-    """
-    cells = [[] if total is None else map_panels(label, total, kind, temperature) for label, total in maps.items()]
-    channels = max((len(cell) for cell in cells), default=0)
-    panels = tuple(panel for cell in cells for panel in (*cell, *[None] * (channels - len(cell))))
-    return Sheet(name, title, KINDS[kind].meaning, panels, columns * max(channels, 1), _MAP_SIZE)
-
-
-def kinds_sheet(name: str, title: str, maps: Mapping[str, TotalMaps], temperature: float | None) -> Sheet:
-    """A row for every kind of map, a column for every policy; kinds that depend on T at `temperature`.
-
-    A policy without such a map has an empty cell; a row of empty cells is left out.
-    """
-    panels: list[Panel | None] = []
-    for kind in KINDS:
-        row = [next(iter(map_panels(label, _summed(each), kind, temperature)), None) for label, each in maps.items()]
-        panels += row if any(row) else []
-    return Sheet(name, title, "Every map has its own colour scale.", tuple(panels), len(maps), _MAP_SIZE)
+    """Maps side by side; a cell is a policy's label, its maps, a kind and a temperature, empty without such a map."""
+    panels = tuple(None if total is None else map_panel(label, total, kind, t) for label, total, kind, t in cells)
+    return Sheet(name, title, caption, panels, columns, _MAP_SIZE, folded=folded)
 
 
 def overlay_sheet(
@@ -180,30 +170,26 @@ def overlay_sheet(
     for kind in OVERLAID:
         what = kind_title(kind, temperature)
         for label, (screen, total) in shown.items():
-            map_ = map_at(_summed(total), kind, temperature)
+            map_ = map_at(total, kind, temperature)
             if map_ is None:
                 panels.append(None)
                 continue
-            draw = partial(draw_overlay, screen=screen, map_=map_, kind=kind, title=f"{what}\n{label}")
+            draw = partial(draw_overlay, screen=screen, map_=_summed(map_), kind=kind, title=f"{what}\n{label}")
             panels.append(Panel(draw, f"{what} of {label} laid over a screen of the game."))
     return Sheet(name, title, "", tuple(panels), len(shown), _OVERLAY_SIZE, format="png")
 
 
-def map_panels(label: str, total: TotalMaps, kind: str, temperature: float | None) -> list[Panel]:
-    """The heat maps of one kind, one for each channel that was ablated apart; none where there is no such map.
-
-    Titled with policy, kind, temperature and sparsity.
-    """
+def map_panel(label: str, total: TotalMaps, kind: str, temperature: float | None) -> Panel | None:
+    """One heat map, titled with its policy, kind, temperature and sparsity; None where there is no such map."""
     map_ = map_at(total, kind, temperature)
-    what, digits, panels = kind_title(kind, temperature), metric_name("sparsity", kind).digits, []
-    for channel in () if map_ is None else map_.reshape(-1, *map_.shape[-2:]):
-        size = sparsity(channel).value
-        value = "S undefined" if size is None else f"S = {size:.{digits}f}"
-        row, column = np.unravel_index(int(np.abs(channel).argmax()), channel.shape)
-        alt = f"{what} of {label}, {value}: from {channel.min():.4g} to {channel.max():.4g}, largest at "
-        alt += f"row {row}, column {column}." if size is not None else "no pixel."
-        panels.append(Panel(partial(draw_map, map_=channel, kind=kind, title=f"{label}\n{what}, {value}"), alt))
-    return panels
+    if map_ is None:
+        return None
+    what, size, shown = kind_title(kind, temperature), sparsity(map_).value, _summed(map_)
+    value = "S undefined" if size is None else f"S = {size:.{metric_name('sparsity', kind).digits}f}"
+    row, column = np.unravel_index(int(np.abs(shown).argmax()), shown.shape)
+    alt = f"{what} of {label}, {value}: from {shown.min():.4g} to {shown.max():.4g}, largest at "
+    alt += f"row {row}, column {column}." if size is not None else "no pixel."
+    return Panel(partial(draw_map, map_=shown, kind=kind, title=f"{label}\n{what}, {value}"), alt)
 
 
 def kind_title(kind: str, temperature: float | None) -> str:
@@ -217,13 +203,10 @@ def map_at(total: TotalMaps, kind: str, temperature: float | None) -> FloatArray
     return next((map_ for each, at, map_ in total.each() if each.name == kind and at in (None, temperature)), None)
 
 
-def _summed(total: TotalMaps) -> TotalMaps:
-    """The maps summed over channels that were ablated apart."""
-    arrays = {
-        name: array if array.ndim == 2 + KINDS[name].by_temperature else array.sum(axis=-3)
-        for name, array in total.arrays.items()
-    }
-    return TotalMaps(total.temperatures, arrays, total.num_states)
+def _summed(map_: FloatArray) -> FloatArray:
+    """One map [H, W]: the map itself, or the sum over channels that were ablated apart."""
+    total: FloatArray = map_.reshape(-1, *map_.shape[-2:]).sum(axis=0)
+    return total
 
 
 def screen_of(states: RolloutStates) -> NDArray[np.uint8]:

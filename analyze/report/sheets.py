@@ -75,11 +75,17 @@ def save_sheet(sheet: Sheet, folder: Path) -> Path:
         text = f"{sheet.title}. {sheet.caption}".removesuffix(" ")
         caption = textwrap.fill(text, width=max(round(_LETTERS_PER_INCH * columns * width), 20))
         figure.suptitle(caption, x=0.01, horizontalalignment="left", fontsize="medium")
+        return save_figure(figure, folder / f"{sheet.name}.png")
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write `figure` to the PNG file `path`, and as PDF beside it; returns `path`."""
+    with mpl.rc_context(fname=STYLE):
         figure.draw_without_rendering()  # lays out the panels, once for both files
         figure.set_layout_engine(None)
-        for kind in ("pdf", "png"):
-            write_bytes(folder / f"{sheet.name}.{kind}", _bytes(figure, kind, PNG_DPI))
-    return folder / f"{sheet.name}.png"
+        for ending in ("pdf", "png"):
+            write_bytes(path.with_suffix(f".{ending}"), _bytes(figure, ending, PNG_DPI))
+    return path
 
 
 def picture(sheet: Sheet, panel: Panel) -> str:

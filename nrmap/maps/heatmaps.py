@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nrmap.maps.episode_maps import TotalMaps
 from nrmap.maps.kinds import KINDS
+from nrmap.maps.sparsity import sparsity
 
 
 def map_limits(map_: ArrayLike, kind: str) -> tuple[float, float]:
@@ -48,7 +49,10 @@ def draw_map(ax: Axes, map_: ArrayLike, *, kind: str, title: str) -> None:
 
 
 def map_figure(maps: TotalMaps) -> Figure:
-    """A figure with a column for each map, and a row for each channel where channels were ablated apart."""
+    """A figure with a column for each map, and a row for each channel where channels were ablated apart.
+
+    Titled with S of the drawn map, undefined for a map of zeros.
+    """
     columns = [(kind, temperature, map_.reshape(-1, *map_.shape[-2:])) for kind, temperature, map_ in maps.each()]
     rows = len(columns[0][2])
     figure = Figure(figsize=(3.6 * len(columns), 3.2 * rows), layout="constrained")
@@ -56,7 +60,10 @@ def map_figure(maps: TotalMaps) -> Figure:
     for column, (kind, temperature, channels) in enumerate(columns):
         title = kind.heading + ("" if temperature is None else f", T = {temperature:g}")
         for row, map_ in enumerate(channels):
-            draw_map(axes[row, column], map_, kind=kind.name, title=title + (f", channel {row}" if rows > 1 else ""))
+            size = sparsity(map_).value
+            value = "S undefined" if size is None else f"S = {size:.{kind.digits}f}"
+            channel = f", channel {row}" if rows > 1 else ""
+            draw_map(axes[row, column], map_, kind=kind.name, title=f"{title}{channel}\n{value}")
     return figure
 
 

@@ -38,7 +38,7 @@ def test_it_is_swept_saved_and_drawn(tmp_path):
     save_maps(tmp_path / "maps.npz", maps, {})
     loaded, _ = load_maps(tmp_path / "maps.npz")
     assert np.array_equal(loaded["change"], maps["change"])
-    titles = [ax.get_title() for ax in map_figure(loaded.total()).axes]
+    titles = [ax.get_title().split("\n")[0] for ax in map_figure(loaded.total()).axes]
     assert "Change map  C(i, j)" in titles
 
 

@@ -1,21 +1,23 @@
 """The page against the records that it is made from: all of them are there, and nothing comes from elsewhere."""
 
 import base64
-import math
+import csv
 import re
 from collections import Counter
 from dataclasses import replace
 
 import pytest
-from html_page import Page, Tables
+from html_page import Page
 
+from analyze.report.appendix import value_groups
 from analyze.report.chart_sheets import chart_sheets
 from analyze.report.load import find
 from analyze.report.map_sheets import map_sets, map_sheets
 from analyze.report.page import DEVIATIONS, Drawings, build_page
+from analyze.report.pairing import with_differences
 from analyze.report.summary import glance
 from analyze.report.tables import all_tables
-from nrmap.support.records import Record, read_records
+from nrmap.support.records import Record
 
 
 @pytest.fixture(scope="module")
@@ -59,120 +61,67 @@ def test_every_picture_is_told_in_words(html):
     assert all(picture["alt"] and len(picture["alt"]) > 20 for picture in pictures)
 
 
-PLAYERS = {"constant_action": "always {}", "random_policy": "random actions"}
-METHODS = {"ddqn": "DDQN (vanilla)", "sa_ddqn": "SA-DDQN (adversarial)"}
-ATTACKS = {"pgd-10": "PGD-10", "pgd-50": "PGD-50", "greedy_worst_case": "GWC", "clean": "clean", "noise": "noise"}
-RADII = {1 / 255: "ε = 1/255", 3 / 255: "ε = 3/255", None: None}
+def test_every_value_of_every_record_stands_in_the_line_of_its_metric(outputs):
+    found = find(outputs)
+    entries = [entry for _, group in value_groups(found) for entry in group]
+    assert len(entries) == len(found.results) == 5
+    shown = [(name.partition(", ")[0], text.split("; ")) for _, lines in entries for name, text in lines.items()]
+    values = Counter((metric, VALUE.fullmatch(text)["value"]) for metric, texts in shown for text in texts)
+    assert values == Counter(
+        (record.metric_key, "undefined" if record.value is None else f"{record.value:.9g}") for record in found.records
+    )
 
 
-def line_of(record: Record) -> frozenset[str]:
-    """What the line of a list of values says that they are."""
-    words = [record.metric_key, f"{record.episodes} episodes"]
-    if record.method in PLAYERS:
-        words.append(PLAYERS[record.method].format(record.variant))
-    else:
-        words.append("own states" if record.states_from else ATTACKS[record.attack_name])
-    proofs = "proofs at " if record.attack == "clean" else ""
-    words += [proofs + RADII[record.attack_epsilon]] if record.attack_epsilon else []
-    words += [f"N = {record.num_states}"] if record.num_states is not None else []
-    words += [f"T = {record.temperature:g}"] if record.temperature is not None else []
-    return frozenset(words)
-
-
-def is_near(text: str | None, value: float | None) -> bool:
-    if text is None or value is None:
-        return text is None and value is None
-    return math.isclose(float(text), value, rel_tol=1e-8)
-
-
-VALUE = re.compile(r"((?P<item>[\w.]+): )?(?P<value>\S+)( \[(?P<low>\S+), (?P<high>\S+)\])?( \((?P<note>.*)\))?")
-
-
-def test_every_value_of_every_record_stands_in_the_line_of_its_policy_and_metric(outputs, html):
-    tables = [table for table in Tables(html).tables if table.section == "values"]
-    paths = [*outputs.glob("evaluation/**/metrics.json"), *outputs.glob("maps/**/metrics.json")]
-    assert len(tables) == len(paths) == 5
-    for path in paths:
-        expected: dict[frozenset[str], list[Record]] = {}
-        for record in read_records(path):
-            expected.setdefault(line_of(record), []).append(record)
-        seed = "" if record.seed is None else f", seed {record.seed}"
-        what = "maps on own states" if record.states_from else "evaluation"
-        count = sum(map(len, expected.values()))
-        title = f"Freeway, {METHODS.get(record.method, 'baselines')}{seed}: {what}, {count} values"
-        (table,) = [table for table in tables if table.within[-1] == title]
-        found = {frozenset(name.text.split(", ")): values.text for name, values in table.rows}
-        assert found.keys() == expected.keys()
-        for line, records in expected.items():
-            for text, record in zip(found[line].split("; "), records, strict=True):
-                shown = VALUE.fullmatch(text)
-                assert shown, text
-                parts = (record.episode, record.action, record.quantile, record.direction)
-                assert shown["item"] == next((str(part) for part in parts if part is not None), None)
-                assert is_near(None if shown["value"] == "undefined" else shown["value"], record.value), text
-                assert is_near(shown["low"], record.low), text
-                assert is_near(shown["high"], record.high), text
-                assert shown["note"] == record.note
-
-
-KINDS = {"kmap": "K", "hmap": "H", "kl": "KL", "margin_drop": "Δm", "flip_map": "F"}
-OF_MAPS = {"sparsity": ("sparsity", "S({})"), "effective_pixels": ("measures", "S²({})")}
-OF_MAPS |= {"map_entropy": ("measures", "entropy({})"), "relative_map_entropy": ("measures", "entropy({}/max)")}
-OF_MAPS |= {"grid_excess": ("grid", "grid({}) grid"), "grid_p_value": ("grid", "grid({}) p")}
-OF_PLAY = {"return_mean": "return", "return_std": "std", "flip_rate": "flips", "certified_rate": "certified"}
+VALUE = re.compile(r"([\w.]+: )?(?P<value>\S+)( \[\S+, \S+\])?( \(.*\))?")
 
 
 def places_of(record: Record) -> list[tuple[str, str]]:
-    """The tables that show a headline number, and the heading above it in each."""
-    if record.metric in OF_PLAY:
-        words = [ATTACKS[record.attack_name], RADII[record.attack_epsilon]]
-        if record.metric == "certified_rate":
-            words = ["clean", f"proofs at {words[1]}"]
-        group = f"{', '.join(filter(None, words))} ({record.episodes} episodes)"
-        return [("returns", f"{group} {OF_PLAY[record.metric]}")]
-    if record.metric in ("flip_pair_rate", "tie_pair_rate"):
-        return [("sparsity", record.metric.replace("_pair_rate", " pairs"))]
-    kind, measure = record.map_kind, record.metric
-    table, heading = OF_MAPS[measure]
-    places = [(table, heading.format(KINDS[kind]))]
-    papers = {"sparsity": ("table1", "S({})"), "map_entropy": ("table2", "entropy({})")}
-    if kind in ("kmap", "hmap") and measure in papers:
-        name, group = papers[measure]
-        places.append((name, f"{group.format(KINDS[kind])} {METHODS[record.method]}"))
-    return places
+    """The tables that show a headline number, and its column in each."""
+    key = record.metric_key
+    if record.states_from is None:
+        attack = ATTACKS[record.attack_name]
+        attack += ", proofs at" * (record.metric == "certified_rate")
+        radius = {1 / 255: " ε = 1/255", 3 / 255: " ε = 3/255", None: ""}[record.attack_epsilon]
+        comma = "," * (radius != "" and record.metric != "certified_rate")
+        return [("returns", f"{key} {attack}{comma}{radius}, {record.episodes} episodes")]
+    if record.metric in ("sparsity", "map_entropy"):
+        table, papers = {"sparsity": ("sparsity", "table1"), "map_entropy": ("measures", "table2")}[record.metric]
+        of_paper = [(papers, f"{key} {record.method}")] if record.map_kind in ("kmap", "hmap") else []
+        return [(table, key), *of_paper]
+    return [("grid" if "grid" in key else "sparsity" if key.endswith("pair_rate") else "measures", key)]
 
 
-def test_every_headline_number_stands_in_the_row_and_the_column_of_its_policy_and_metric(outputs, html):
-    tables = Tables(html)
+ATTACKS = {"pgd-10": "PGD-10", "pgd-50": "PGD-50", "greedy_worst_case": "GWC", "clean": "clean", "noise": "noise"}
+METHODS = {"ddqn": "DDQN (vanilla)", "sa_ddqn": "SA-DDQN (adversarial)"}
+
+
+def test_every_headline_number_stands_in_the_row_and_the_column_of_its_policy_and_metric(outputs):
+    tables = {path.stem: path for path in (outputs / "report" / "tables").glob("*.csv")}
+    rows_of = {name: list(csv.DictReader(path.open(newline=""))) for name, path in tables.items()}
     records = [record for record in find(outputs).records if not record.is_part and record.seed is not None]
     checked = Counter(record.method for record in records)
     assert checked["ddqn"] == checked["sa_ddqn"] > 40
     for record in records:
-        for name, heading in places_of(record):
-            rows = [row for row in tables.named(name).lines() if row["Seed"].text == str(record.seed)]
-            rows = [row for row in rows if "T" not in row or row["T"].text == "1"]
-            player = {"returns": "Player", "table1": None, "table2": None}.get(name, "Method")
-            if player:
-                rows = [row for row in rows if row[player].text == METHODS[record.method]]
-            (row,) = rows
-            cell = row[heading]
-            assert cell.attributes["data-sort"] == ("" if record.value is None else str(record.value))
-            if record.value is None:
-                assert (cell.text, cell.note) == ("undefined", record.note)
-            else:
-                assert is_rounded(cell.text, record.value)
-            bounds = re.fullmatch(r"\[(\S+), (\S+)\]", cell.interval)
-            assert (bounds is None) == (record.low is None), (name, heading)
-            if bounds:
-                assert is_rounded(bounds[1], record.low)
-                assert is_rounded(bounds[2], record.high)
+        for name, column in places_of(record):
+            rows = [row for row in rows_of[name] if row["seed"] == str(record.seed) and row.get("T", "1.0") == "1.0"]
+            player = {"returns": "player", "table1": None, "table2": None}.get(name, "method")
+            (row,) = [row for row in rows if player is None or row[player] == METHODS[record.method]]
+            numbers = (record.value, record.low, record.high)
+            shown = [row[f"{column}{end}"] for end in ("", " low", " high")]
+            assert shown == ["" if number is None else str(number) for number in numbers]
+            assert row[f"{column} note"] == record.note or record.value is not None
 
 
-def is_rounded(text: str, value: float) -> bool:
-    """Whether `text` is `value` to as many digits as it has."""
-    mantissa, _, exponent = text.partition("e")
-    unit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
-    return abs(float(text) - value) <= unit / 2 * (1 + 1e-9)
+def test_the_page_shows_the_tables_with_their_marks_and_intervals(outputs, html):
+    found = with_differences(find(outputs))
+    shown = Page(html).tables
+    for table in all_tables(found.records, found.differences):
+        notes = table.footnotes()
+        for row, texts in zip(table.rows, shown[table.name][-len(table.rows) :], strict=True):
+            for cell, column, text in zip(row, table.columns, texts, strict=True):
+                value, interval = table.lines(cell, column)
+                mark = notes.index(cell.note) + 1 if cell.note else ""
+                assert text == "".join(f"{value}{mark}{interval}".split())
 
 
 def test_the_page_shows_published_numbers_settings_deviations_and_provenance(html):

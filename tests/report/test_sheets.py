@@ -8,10 +8,9 @@ from axes_drawn import drawn
 from example_outputs import Example, made_up_maps, synthetic_states
 from PIL import Image
 
-from analyze.report.map_sheets import comparison_sheet, kinds_sheet, map_figures, overlay_sheet, screen_of
+from analyze.report.map_sheets import map_figures, map_panel, maps_sheet, overlay_sheet, screen_of
 from analyze.report.sheets import PNG_DPI, Panel, Sheet, picture, save_sheet
 from nrmap.maps.heatmaps import draw_map
-from nrmap.maps.kinds import KINDS
 from nrmap.play.rollout import replay_rgb
 
 
@@ -41,12 +40,10 @@ def test_the_figures_of_one_policy(tmp_path, policy):
 
 def test_cells_without_a_map_stay_empty_and_the_others_keep_their_places(policy, tmp_path):
     at_1, at_2 = (made_up_maps(policy, Example(temperatures=(t,)), "own").total() for t in (1.0, 2.0))
-    sheet = comparison_sheet("f", "caption", {"A": at_2, "B": at_1, "C": None, "D": at_1}, "hmap", 1.0, columns=2)
+    cells = [(label, total, "hmap", 1.0) for label, total in (("A", at_2), ("B", at_1), ("C", None), ("D", at_1))]
+    sheet = maps_sheet("f", "title", "caption", cells, 2)
     assert [panel and drawn(panel).get_title().split("\n")[0] for panel in sheet.panels] == [None, "B", None, "D"]
-    assert not any(comparison_sheet("f", "caption", {"A": at_2}, "hmap", 1.0, columns=1).panels)
-    kinds = kinds_sheet("k", "caption", {"A": at_2, "B": at_1}, 1.0)
-    shown = [panel and drawn(panel).get_title().split("\n")[0] for panel in kinds.panels]
-    assert shown == ["A", "B", None, "B", None, "B", "A", "B", "A", "B"]
+    np.testing.assert_array_equal(drawn(sheet.panels[1]).get_images()[0].get_array(), at_1["hmap", 1.0])
     screen = np.zeros((210, 160, 3), dtype=np.uint8)
     overlay = overlay_sheet("o", "caption", {"A": (screen, at_2), "B": (screen, at_1)}, 1.0)
     assert [panel is None for panel in overlay.panels] == [False, False, True, False]
@@ -55,17 +52,6 @@ def test_cells_without_a_map_stay_empty_and_the_others_keep_their_places(policy,
     left, right = np.array_split(saved[saved.shape[0] // 10 :], 2, axis=1)
     assert (left == 255).all()
     assert (right < 255).any()
-
-
-def test_every_kind_of_map_has_a_row_and_every_agent_a_column(policy):
-    first, second = (made_up_maps(policy, Example(), states).total() for states in ("own", "pool"))
-    sheet = kinds_sheet("kinds", "caption", {"A": first, "B": second}, 1.0)
-    assert (sheet.columns, len(sheet.panels)) == (2, 2 * len(KINDS))
-    shown = [drawn(panel).get_images()[0].get_array() for panel in sheet.panels]
-    expected = [[map_ for _, at, map_ in one.each() if at in (None, 1.0)] for one in (first, second)]
-    for row, maps in enumerate(zip(*expected, strict=True)):
-        for column, map_ in enumerate(maps):
-            np.testing.assert_array_equal(shown[2 * row + column], map_)
 
 
 def test_the_screen_under_an_overlay_is_one_of_the_states(policy):
@@ -77,9 +63,8 @@ def test_the_screen_under_an_overlay_is_one_of_the_states(policy):
     )
 
 
-def test_what_is_undefined_and_what_is_missing_is_said(policy):
+def test_what_is_undefined_is_said(policy):
     total = made_up_maps(policy, Example(without_flips=(("ddqn", 0),)), "own").total()
-    sheet = comparison_sheet("f", "title", {"A": total, "B": None}, "kmap", None, columns=2)
-    assert sheet.panels[1] is None
-    assert drawn(sheet.panels[0]).get_title() == "A\nKMAP  K(i, j), S undefined"
-    assert "S undefined" in sheet.panels[0].alt
+    panel = map_panel("A", total, "kmap", None)
+    assert drawn(panel).get_title() == "A\nKMAP  K(i, j), S undefined"
+    assert "S undefined" in panel.alt
