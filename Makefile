@@ -30,7 +30,7 @@ define MAPS_OF
 endef
 
 .PHONY: help install reproduce maps controls report results test test-bitwise test-slow test-slurm test-ray \
-	lint format bench-maps bench-train bench-cost clean
+	lint format bench-maps bench-train bench-wheels bench-gpu bench-cost clean
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,12 @@ bench-maps: $(INSTALLED) ## time the ablation engine against its rivals
 
 bench-train: $(INSTALLED) ## time training against its rivals
 	$(BIN)/python -m bench.train
+
+bench-wheels: $(INSTALLED) ## packages that a GPU machine without a network may lack, into bench/wheels
+	bench/wheels.sh
+
+bench-gpu: ## all that needs a GPU, in under 10 minutes, with the Python that has torch: PYTHON=python3
+	$(PYTHON) -m bench.gpu $(ARGS)
 
 bench-cost: $(INSTALLED) ## what the paper's study would cost, from those timings and a minute of its own
 	$(BIN)/python -m bench.cost --measure

@@ -18,7 +18,7 @@ from bench.train_contenders import random_batch
 from nrmap.ablation import make_engine
 from nrmap.learning.settings import TrainSettings
 from nrmap.support.layout import CHECKPOINT_FILE
-from nrmap.support.runtime import keep_freed_memory, peak_memory_mb
+from nrmap.support.runtime import keep_freed_memory, peak_memory_mb, seconds_of
 from train.checkpoint import load_checkpoint
 from train.trainer import Trainer
 from train.training import Training
@@ -103,15 +103,23 @@ def _checkpoint(trainer: Trainer) -> dict[str, float]:
 
 
 def _milliseconds_of_an_update(trainer: Trainer, device: str, updates: int = 20) -> float:
+    """On a GPU with the draw from the replay, which is part of the graph."""
     batch = random_batch()
-    begun = 0.0
-    for number in range(updates + 3):
-        if number == 3:
-            _synchronise(device)
-            begun = time.perf_counter()
-        trainer.learner.update(batch, agent_step=FOREVER)
-    _synchronise(device)
-    return 1000 * (time.perf_counter() - begun) / updates
+
+    def update() -> None:
+        if device == "cuda":
+            trainer.learn()
+        else:
+            trainer.learner.update(batch, agent_step=FOREVER)
+
+    while device == "cuda" and trainer.agent_step < 1024:
+        trainer.step()
+
+    def block() -> None:
+        for _ in range(updates):
+            update()
+
+    return 1000 * seconds_of(block, torch.device(device)) / updates
 
 
 def _seconds_of_a_state(device: str, rounds: int = 5) -> float:
@@ -127,8 +135,3 @@ def _seconds_of_a_state(device: str, rounds: int = 5) -> float:
             pass
         seconds.append((time.perf_counter() - begun) / len(states))
     return statistics.median(seconds[1:])  # the first also allocates
-
-
-def _synchronise(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()

@@ -161,7 +161,9 @@ def _updates(update: Callable[[], Any]) -> Work:
     return Work(run, operations=float(counter.get_total_flops()))
 
 
-def our_learner(*, solver: Solver | None, precision: torch.dtype = torch.float32) -> Learner:
+def our_learner(
+    *, solver: Solver | None, precision: torch.dtype = torch.float32, device: torch.device = CPU
+) -> Learner:
     """A learner with fixed random weights; with a `solver` SA-DDQN at its full attack radius."""
     regulariser = RegulariserSpec(
         kappa=KAPPA,
@@ -176,11 +178,11 @@ def our_learner(*, solver: Solver | None, precision: torch.dtype = torch.float32
     if solver == "ibp":
         regulariser = replace(regulariser, solver="ibp", pgd_steps=0, pgd_step_fraction=0.0)
     return Learner(
-        online=_network(),
+        online=_network().to(device),
         spec=replace(LEARNER, double_q=True, gradient_clip=0.0),
         regulariser=None if solver is None else regulariser,
         total_steps=2 * FOREVER,
-        generator=torch.Generator().manual_seed(1),
+        generator=torch.Generator(device).manual_seed(1),
         precision=precision,
     )
 

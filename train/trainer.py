@@ -120,7 +120,7 @@ class Trainer:
             self.collector.begin()
         self.collector.send(self._actions())
         for _ in range(self._updates_due()):
-            self._learn()
+            self.learn()
         finished = self.collector.receive()
         self.agent_step += self.settings.num_envs
         return Iteration(self.agent_step, finished)
@@ -141,7 +141,8 @@ class Trainer:
         period = self.settings.steps_per_update
         return (self.agent_step + self.settings.num_envs) // period - self.agent_step // period
 
-    def _learn(self) -> None:
+    def learn(self) -> None:
+        """One update from the replay."""
         if self._device_updates is not None:
             metrics = self._device_updates(self._sampling_rng, self.agent_step)
         else:

@@ -68,10 +68,10 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" or (name == "auto" and native) else torch.float32
 
 
-def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of `work`, with what it leaves to do on `device`, called a second time: the first one allocates."""
+def seconds_of(work: Callable[[], Any], device: torch.device, *, warm_ups: int = 1) -> float:
+    """Seconds of `work`, with what it leaves to do on `device`, after `warm_ups` calls, which allocate."""
     begun = 0.0
-    for _ in range(2):
+    for _ in range(warm_ups + 1):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         begun = time.perf_counter()

@@ -103,3 +103,26 @@ def test_an_update_reads_no_value_on_the_host(method, learner_for):
             assert values.shape == (len(updates._names[robust]),)
         with pytest.raises(DataDependentOutputException):
             values.tolist()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@methods
+def test_graphed_updates_are_eager_updates(method, learner_for, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    made = []
+    for graphs in (True, False):
+        learner = learner_for(method, device="cuda", gradient_clip=1.0, average_from=0.3)
+        replay = filled(DeviceReplay, device=torch.device("cuda"))
+        updates = DeviceUpdates(learner, replay, importance=BETA, graphs=graphs)
+        rng = np.random.default_rng(1)
+        values = [updates(rng, agent_step) for agent_step in range(0, 1000, 20)]
+        made.append((learner, replay, values))
+        assert all(form.enabled == graphs for form in updates._forms.values())
+    (one, first, values), (two, second, others) = made
+    assert torch.equal(weights_of(one), weights_of(two))
+    assert torch.equal(first.priorities.scaled, second.priorities.scaled)
+    assert all(torch.equal(a[name], b[name]) for a, b in zip(values, others, strict=True) for name in a)
+    states = make_batch(0).s_tm1
+    assert all(torch.equal(one.greedy_actions(states), two.greedy_actions(states)) for _ in range(6))

@@ -1,0 +1,164 @@
+"""Everything that needs a GPU, in one command: `python -m bench.gpu`, or `make bench-gpu`.
+
+Each stage runs in its own process under its own time limit; one that fails or runs out of time loses
+only the rest of itself. The results are outputs/bench/train-cuda.json, maps-cuda.json and host-cuda.json,
+rewritten after every stage. `--device cpu` rehearses the command on a machine without a GPU.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+WHEELS = Path("bench/wheels")
+# The file of each stage's results, and its fraction of all minutes.
+STAGES = {
+    "tests": ("train", 0.15),
+    "updates": ("train", 0.2),
+    "maps": ("maps", 0.2),
+    "side_by_side": ("train", 0.2),
+    "attack": ("train", 0.08),
+    "host": ("host", 0.12),
+    "training": ("train", 0.2),
+}
+
+
+def main() -> None:
+    """Run all stages, write their files, print a table; status 1 if a stage failed."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="cpu rehearses; default: cuda")
+    parser.add_argument("--minutes", type=float, default=9.0, help="time limit of all stages; default: 9")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="default: all")
+    parser.add_argument("--output", type=Path, default=Path("outputs/bench"), help="folder of the results")
+    options = parser.parse_args()
+    end, files = time.monotonic() + 60 * options.minutes, {}
+    with tempfile.TemporaryDirectory() as folder:
+        environment = with_wheels(Path(folder))
+        content: dict[str, dict[str, Any]] = {}
+        for number, stage in enumerate(options.stages):
+            file, fraction = STAGES[stage]
+            left = end - time.monotonic()
+            last = number + 1 == len(options.stages)
+            limit = left if last else min(60 * options.minutes * fraction, left)
+            print(f"{stage}: at most {limit:.0f} s", flush=True)
+            found = run_stage(stage, options.device, limit, environment, Path(folder))
+            name = f"{file}-{options.device}.json"
+            of_file = content.setdefault(name, {})
+            if stage == "host":  # bench.cost reads its keys from the top of the file
+                of_file |= found
+            else:
+                of_file[stage] = found
+            of_file["machine"] = found.pop("machine", of_file.get("machine"))
+            files[name] = write(options.output / name, of_file)
+    print_table(content)
+    print(*files.values(), sep="\n")
+    failed = [stage for part in content.values() for stage in stages_of(part) if stages_of(part)[stage] != "ok"]
+    sys.exit(1 if failed else 0)
+
+
+def with_wheels(folder: Path) -> dict[str, str]:
+    """The environment of the stages: packages that this Python lacks come from bench/wheels."""
+    environment = {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "WANDB_MODE": "disabled",
+    }
+    wheels = sorted(str(path) for path in WHEELS.glob("*.whl"))
+    if importlib.util.find_spec("ale_py") is None and wheels:
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
+        subprocess.run([*install, "--target", str(folder / "site"), *wheels], check=True)
+        environment["PYTHONPATH"] = os.pathsep.join([str(folder / "site"), os.environ.get("PYTHONPATH", "")])
+    return environment
+
+
+def command_of(stage: str, device: str, limit: float, output: Path) -> list[str]:
+    """The command that runs a stage and writes its results to `output`; pytest prints its own."""
+    if stage == "tests":
+        paths = sorted(str(path) for path in Path().glob("tests/**/test_*.py") if "mark.cuda" in path.read_text())
+        return [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", *paths]
+    seconds = f"{max(0.6 * limit, 1):.1f}"  # imports and warming up take the rest
+    command = [sys.executable, "-m", "bench.gpu_stages", stage, "--device", device]
+    return [*command, "--seconds", seconds, "--output", str(output)]
+
+
+def run_stage(stage: str, device: str, limit: float, environment: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """The results of a stage, how it ended (`status`) and its seconds; never raises for what the stage does."""
+    output, log = folder / f"{stage}.json", folder / f"{stage}.log"
+    command = command_of(stage, device, limit, output)
+    begun = time.monotonic()
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=dict(environment), start_new_session=True
+        )
+        try:
+            status = "ok" if process.wait(timeout=max(limit, 1)) == 0 else "failed"
+        except subprocess.TimeoutExpired:
+            status = "out of time"
+        finally:  # its own children too
+            if process.poll() is None or stage == "side_by_side":
+                _end(process)
+    text = log.read_text(errors="replace").strip()
+    found: dict[str, Any] = json.loads(output.read_text()) if output.is_file() else {}
+    if stage == "tests":
+        found = {name: int(number) for number, name in re.findall(r"(\d+) (passed|failed|skipped|error)", text)}
+    found |= {"status": status, "stage_seconds": round(time.monotonic() - begun, 1)}
+    if status == "failed":
+        found["last_lines"] = text.splitlines()[-12:]
+        print(*found["last_lines"], sep="\n", flush=True)
+    return found
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    process.wait()
+
+
+def stages_of(content: Mapping[str, Any]) -> dict[str, str]:
+    """How each stage in a file ended."""
+    parts = {name: part for name, part in content.items() if isinstance(part, dict) and "status" in part}
+    of_file = {"host": content} if "status" in content else {}
+    return {name: part["status"] for name, part in {**parts, **of_file}.items()}
+
+
+def write(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write `content` as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    temporary.replace(path)
+    return path
+
+
+def print_table(content: Mapping[str, Mapping[str, Any]]) -> None:
+    """One line for every number, by file and stage."""
+    for name, of_file in content.items():
+        print(f"\n{name}")
+        for key, value in sorted(_flat(of_file)):
+            print(f"  {key:60} {value:.4g}" if isinstance(value, float) else f"  {key:60} {value}")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name} ")
+        elif not isinstance(value, list):
+            rows.append((f"{prefix}{name}", value))
+    return rows
+
+
+if __name__ == "__main__":
+    main()

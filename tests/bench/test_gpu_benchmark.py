@@ -1,0 +1,64 @@
+"""The one command for a GPU: its stages are guarded, and a rehearsal on the CPU runs all of them."""
+
+import json
+import sys
+
+import pytest
+
+from bench import gpu, gpu_stages
+
+SCRIPTS = {
+    "updates": "report({'rate': 2.5}); report({'rate': 3.5})",
+    "maps": "report({'part': 1}); import time; time.sleep(60)",
+    "attack": "report({'rate': 1.0}); raise ValueError('no kernel image')",
+    "host": "report({'device': 'cpu', 'update_milliseconds': {'ddqn': 1.0}})",
+}
+
+
+def test_a_stage_that_fails_or_hangs_loses_only_itself(tmp_path, monkeypatch, capsys):
+    def command_of(stage, device, limit, output):
+        start = (
+            f"import json, pathlib; report = lambda found: pathlib.Path({str(output)!r}).write_text(json.dumps(found))"
+        )
+        return [sys.executable, "-c", f"{start}\n{SCRIPTS[stage]}"]
+
+    monkeypatch.setattr(gpu, "command_of", command_of)
+    monkeypatch.setattr(gpu, "STAGES", {**gpu.STAGES, "maps": ("maps", 0.05)})
+    monkeypatch.setattr(
+        sys, "argv", ["gpu", "--device", "cpu", "--minutes", "1", "--output", str(tmp_path), "--stages", *SCRIPTS]
+    )
+    with pytest.raises(SystemExit) as end:
+        gpu.main()
+    assert end.value.code == 1
+    train, maps, host = (json.loads((tmp_path / f"{name}-cpu.json").read_text()) for name in ("train", "maps", "host"))
+    assert (train["updates"]["status"], train["updates"]["rate"]) == ("ok", 3.5)
+    assert (maps["maps"]["status"], maps["maps"]["part"]) == ("out of time", 1)
+    assert (train["attack"]["status"], train["attack"]["rate"]) == ("failed", 1.0)
+    assert train["attack"]["last_lines"][-1] == "ValueError: no kernel image"
+    assert host["update_milliseconds"] == {"ddqn": 1.0}
+    shown = capsys.readouterr().out
+    assert "3.5" in shown
+    assert "ValueError: no kernel image" in shown
+
+
+def test_every_stage_has_its_measurement():
+    assert set(gpu.STAGES) == {*gpu_stages.STAGES, "tests"}
+    assert sum(fraction for _, fraction in gpu.STAGES.values()) < 1.2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_rehearsal_on_the_cpu_runs_every_stage(tmp_path, monkeypatch):
+    # The tests marked cuda skip here, which pytest calls a success.
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--minutes", "20", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        gpu.main()
+    assert end.value.code == 0
+    train, maps, host = (json.loads((tmp_path / f"{name}-cpu.json").read_text()) for name in ("train", "maps", "host"))
+    assert train["tests"]["skipped"] > 5
+    assert train["updates"]["sa_ddqn"]["equal_bit_for_bit"]
+    assert train["side_by_side"]["ddqn 2"]["updates_per_second"] > 0
+    assert train["attack"]["milliseconds_player"] > 0
+    assert train["training"]["updates"] > 0
+    assert maps["maps"]["argmax_mismatches"] == 0
+    assert host["update_milliseconds"]["sa_ddqn"] > host["update_milliseconds"]["ddqn"]

@@ -1,0 +1,67 @@
+"""Functions as CUDA graphs: what they do without one, and with one where there is a GPU."""
+
+import logging
+
+import pytest
+import torch
+
+from nrmap.support.cuda_graphs import WARM_UP_CALLS, Graphed
+
+CPU = torch.device("cpu")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def doubled(values: torch.Tensor) -> torch.Tensor:
+    return 2 * values
+
+
+def test_without_a_gpu_it_is_the_function():
+    graphed = Graphed(doubled, CPU, enabled=True)
+    for call in range(2 * WARM_UP_CALLS):
+        assert graphed(torch.full((3,), float(call))).tolist() == [2.0 * call] * 3
+
+
+def test_where_a_capture_fails_calls_go_on_eagerly_and_one_line_says_why(monkeypatch, caplog):
+    def fail(self):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
+
+    monkeypatch.setattr(Graphed, "_capture", fail)
+    monkeypatch.setattr(Graphed, "_on_another_stream", lambda self: self._function(*self._arguments))
+    graphed = Graphed(doubled, CPU, enabled=True)
+    graphed.enabled = True  # as on a GPU
+    with caplog.at_level(logging.WARNING):
+        results = [graphed(torch.tensor([float(call)])).tolist() for call in range(WARM_UP_CALLS + 3)]
+    assert results == [[2.0 * call] for call in range(WARM_UP_CALLS + 3)]
+    (record,) = caplog.records
+    expected = "no CUDA graph of doubled, it runs eagerly: operation not permitted when stream is capturing"
+    assert record.getMessage() == expected
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_a_graph_gives_the_results_of_its_function_and_the_same_random_numbers():
+    generators = [torch.Generator("cuda").manual_seed(3) for _ in range(2)]
+    total = [torch.zeros((), device="cuda") for _ in range(2)]
+
+    def made(index):
+        def function(values):
+            total[index].add_(values.sum())
+            return total[index] + torch.rand(4, generator=generators[index], device="cuda")
+
+        return Graphed(function, torch.device("cuda"), enabled=index == 0, generators=[generators[index]])
+
+    graphed, eager = made(0), made(1)
+    for call in range(10):
+        values = torch.full((5,), float(call))
+        assert torch.equal(graphed(values), eager(values))
+    assert graphed.enabled
+    assert graphed._graph is not None
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_what_a_graph_cannot_hold_runs_eagerly(caplog):
+    graphed = Graphed(lambda values: values * float(values.sum()), torch.device("cuda"), enabled=True)
+    for call in range(WARM_UP_CALLS + 3):
+        assert graphed(torch.full((2,), float(call))).tolist() == [2.0 * call**2] * 2
+    assert len(caplog.records) == 1
