@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.choices import group_options
 from conf.failures import JobFailedError, failures_since, forget_failure, note_failure
 from conf.help import command_help
+from conf.logs import with_writable_logs
 from nrmap.atari.games import game_names
 from nrmap.support.errors import NrmapError, first_line, unknown_choice
 
@@ -60,7 +61,7 @@ def entry_point(config_name: str, run: Callable[[Mapping[str, Any]], None]) -> N
         _check_choices(arguments)
     except NrmapError as error:
         sys.exit(_complain(error))
-    sys.argv[1:] = with_absolute_outputs(arguments)
+    sys.argv[1:] = with_writable_logs(with_absolute_outputs(arguments))
 
     @functools.wraps(run)
     def task(config: DictConfig) -> None:

@@ -1,0 +1,22 @@
+"""Finished results are found in a folder that cannot be written: the log of the command goes elsewhere."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from conf.logs import with_writable_logs
+
+
+def test_only_a_folder_that_cannot_be_written_gets_logs_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["seed=1", f"outputs='{tmp_path}'"]
+    assert with_writable_logs(given) == given
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    *same, run, sweep = with_writable_logs(given)
+    assert same == given
+    assert run.partition("=")[2] == sweep.partition("=")[2]
+    assert Path(run.partition("=")[2].strip("'")).is_dir()
+    assert with_writable_logs([*given, "hydra.run.dir=x"]) == [*given, "hydra.run.dir=x"]
+    assert with_writable_logs(["outputs='/nowhere/at all'"]) == ["outputs='/nowhere/at all'"]
