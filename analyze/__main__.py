@@ -6,57 +6,67 @@ repeated command does only what is missing.
 
 import logging
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from analyze.agents import named_agent
-from analyze.maps import MapsResult, ensure_figures, ensure_maps, ensure_shard, requested_shard
+from analyze.maps import MapsResult, Shard, ensure_figures, ensure_maps, ensure_shard
 from analyze.null_networks import ensure_null_networks, null_network_summary
 from analyze.report.tables import print_records
-from analyze.settings import Resources, analysis_settings
+from analyze.settings import AnalysisSettings, Resources, analysis_settings
 from analyze.study import Study, ensure_attacks, ensure_baselines, ensure_evaluation, ensure_states
 from conf.choices import read_option
 from conf.entry import entry_point
+from conf.schema import AnalyzeKeys
+from conf.training import check_machine, env_spec, train_settings
 from nrmap.learning.lookup import reference_policy, trained_policy
-from nrmap.learning.settings import build, train_settings
 from nrmap.policies.agent import NO_GAME, Agent
 from nrmap.policies.policy import load_policy
-from nrmap.support.errors import check, unknown_choice
+from nrmap.support.errors import check
 from nrmap.support.files import identity_of, write_text
 from nrmap.support.layout import MAPS_FILE, METRICS_FILE, Layout
 from nrmap.support.records import RANDOM_POLICY, Record
 from nrmap.support.runtime import choose_device, keep_freed_memory
+from nrmap.support.schema import validated
 from nrmap.support.tracking import TrackingSpec, decide_mode, summary_name, track
 
 log = logging.getLogger(__name__)
 
 
-def analyze(config: Mapping[str, Any]) -> None:
-    """Run the stages of the analysis that `config`, the nodes of conf/analyze.yaml, describes, or one shard of it."""
-    resources = build(Resources, {field.name: config[field.name] for field in fields(Resources)}, "analyze")
-    layout, device = Layout(Path(config["outputs"])), choose_device(config["device"])
-    study = Study(analysis_settings(config), layout, device, resources)
-    shard = requested_shard(config["shards"], config["shard"])
-    tracking = build(TrackingSpec, config["wandb"], "wandb")
-    decide_mode(tracking, os.environ)  # a mistake in it should not wait for the maps
-    keep_freed_memory()
-    if resources.threads:
-        torch.set_num_threads(resources.threads)
+def read(values: Mapping[str, Any], here: bool) -> tuple[AnalyzeKeys, AnalysisSettings]:
+    """The keys of conf/analyze.yaml and the settings of the analysis; with `here` it is done on this machine."""
+    keys = validated(AnalyzeKeys, values)
+    settings = analysis_settings(keys)
+    train_settings(keys)
+    if here:
+        check_machine(keys)
+    return keys, settings
 
-    policy: Agent = named_agent(config, device) if config["policy"] else load_policy(_look_up(config, layout), device)
-    game, found = config["env"]["game"], policy.game
+
+def analyze(command: tuple[AnalyzeKeys, AnalysisSettings], given: Sequence[str]) -> None:
+    """Run the stages of the analysis `command`, or one shard of it; `given` are the options on the command line."""
+    keys, settings = command
+    layout, device = Layout(Path(keys.outputs)), choose_device(keys.device)
+    study = Study(settings, layout, device, Resources(keys.engine, keys.disk_budget_gb, keys.threads))
+    decide_mode(keys.wandb, os.environ)  # a mistake in it should not wait for the maps
+    keep_freed_memory()
+    if keys.threads:
+        torch.set_num_threads(keys.threads)
+
+    policy: Agent = named_agent(keys, given, device) if keys.policy else load_policy(_look_up(keys, layout), device)
+    game, found = env_spec(keys).game, policy.game
     check(
-        found in (game, NO_GAME) or f"env={game}" not in config["given"],
-        f"env={game}: the policy {config['policy']} is of {found}; leave env out or say env={found}",
+        found in (game, NO_GAME) or f"env={game}" not in given,
+        f"env={game}: the policy {keys.policy} is of {found}; leave env out or say env={found}",
     )
     pooled = study.settings.states.states_from == "pool"
-    states = ensure_states(study, _pool(config, policy, layout, device) if pooled else [policy])
-    if shard is not None:
-        print(ensure_shard(study, policy, states, shard))
+    states = ensure_states(study, _pool(keys, policy, layout, device) if pooled else [policy])
+    if keys.shard is not None:
+        print(ensure_shard(study, policy, states, Shard(keys.shard, keys.shards)))
         return
     if policy.env is None:
         log.info("%s plays no game: neither returns nor baselines, but attacks on the states", policy.label)
@@ -68,33 +78,29 @@ def analyze(config: Mapping[str, Any]) -> None:
     null_networks = ensure_null_networks(study, policy, states)
     records = [*evaluation, *maps.records]
     print_records([*records, *null_networks])
-    _track(study, tracking, config["scale"]["name"], policy, maps, records, null_networks, figures)
+    _track(study, keys.wandb, keys.scale["name"], policy, maps, records, null_networks, figures)
     print(maps.folder)
 
 
-def _pool(config: Mapping[str, Any], policy: Agent, layout: Layout, device: torch.device) -> list[Agent]:
+def _pool(keys: AnalyzeKeys, policy: Agent, layout: Layout, device: torch.device) -> list[Agent]:
     """The policies whose states are pooled; they are looked up by the game, seed and scale of this run."""
-    entries, game = config["pool"], config["env"]["game"]
-    named = isinstance(entries, list) and len(entries) > 0 and all(isinstance(entry, str) for entry in entries)
-    check(named, f"pool={entries!r}: expected a list of methods or policy files, as in pool=[ddqn,sa_ddqn]")
+    game = env_spec(keys).game
     check(policy.game == game, f"the policy is of {policy.game}, the pool of {game}: add env={policy.game}")
-    return [load_policy(_pooled_path(config, entry, layout), device) for entry in entries]
+    return [load_policy(_pooled_path(keys, entry, layout), device) for entry in keys.pool]
 
 
-def _pooled_path(config: Mapping[str, Any], entry: str, layout: Layout) -> Path:
+def _pooled_path(keys: AnalyzeKeys, entry: str, layout: Layout) -> Path:
     """The policy file of one entry of `pool`: a file itself, or a method with the settings of this run."""
     if entry.endswith(".safetensors"):
         return Path(entry)
-    method = config["method"] if entry == config["method"]["name"] else read_option("method", entry, config)
-    return _look_up({**config, "method": method}, layout)
+    method = keys.method if entry == keys.method["name"] else read_option("method", entry, {"scale": keys.scale})
+    return _look_up(replace(keys, method=method), layout)
 
 
-def _look_up(config: Mapping[str, Any], layout: Layout) -> Path:
-    place, settings = config["policies_from"], train_settings(config)
-    if place == "reference":
-        return reference_policy(settings, layout, scale=config["scale"]["name"])
-    if place != "trained":
-        raise unknown_choice("policies_from", place, ("trained", "reference"))
+def _look_up(keys: AnalyzeKeys, layout: Layout) -> Path:
+    settings = train_settings(keys)
+    if keys.policies_from == "reference":
+        return reference_policy(settings, layout, scale=keys.scale["name"])
     return trained_policy(settings, layout)
 
 
@@ -148,4 +154,4 @@ def _summary_name(record: Record) -> str:
 
 
 if __name__ == "__main__":
-    entry_point("analyze", analyze)
+    entry_point("analyze", read, analyze)

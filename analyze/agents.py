@@ -4,15 +4,13 @@ import hashlib
 import importlib
 import inspect
 import logging
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from nrmap.atari.envs import EnvSpec
+from conf.schema import AnalyzeKeys
 from nrmap.play.given_states import read_states
 from nrmap.play.imports import ensure_imported
 from nrmap.policies.agent import Agent
@@ -25,40 +23,29 @@ log = logging.getLogger(__name__)
 PYTHON = "py"
 
 
-def named_agent(config: Mapping[str, Any], device: torch.device) -> Agent:
+def named_agent(keys: AnalyzeKeys, given: Sequence[str], device: torch.device) -> Agent:
     """The agent that the key `policy` of conf/analyze.yaml names, imported first if it is of another program."""
-    reference = config["policy"]
+    reference = str(keys.policy)
     kind = reference.partition(":")[0]
     if kind == PYTHON:
-        return python_agent(reference, config["states_from"], config["seed"], device)
-    return load_policy(import_file(config) if kind in FORMATS else Path(reference), device)
+        return python_agent(reference, keys.states_from, keys.seed, device)
+    return load_policy(import_file(keys, given) if kind in FORMATS else Path(reference), device)
 
 
-def import_file(config: Mapping[str, Any]) -> Path:
+def import_file(keys: AnalyzeKeys, given: Sequence[str]) -> Path:
     """The converted file of the policy that the keys of conf/analyze.yaml name, see `ensure_imported`.
 
-    What the command line says of the game, its settings and the seed counts, defaults do not.
+    What the options `given` on the command line say of the game, its settings and the seed counts, defaults do not.
     """
-    given = {option.lstrip("+~").partition("=")[0] for option in config["given"]}
-    settings = {name: config["env"][name] for field in fields(EnvSpec) if f"env.{(name := field.name)}" in given}
+    names = {option.lstrip("+~").partition("=")[0] for option in given}
     policy = convert(
-        ForeignFile.named(config["policy"]),
-        game=config["env"]["game"] if "env" in given else None,
-        seed=config["seed"] if "seed" in given else None,
-        input_scale=_scale(config["input_scale"]),
-        env_settings=settings,
+        ForeignFile.named(str(keys.policy)),
+        game=keys.env["game"] if "env" in names else None,
+        seed=keys.seed if "seed" in names else None,
+        input_scale=keys.input_scale,
+        env_settings={name: value for name, value in keys.env.items() if f"env.{name}" in names},
     )
-    return ensure_imported(policy, Path(config["outputs"]), config["expect"])
-
-
-def _scale(value: Any) -> float | None:
-    """`input_scale` as a number: null, 1, 0.0039 or 1/255."""
-    if value is None or (isinstance(value, int | float) and value > 0):
-        return value
-    above, slash, below = str(value).partition("/")
-    fits = bool(slash) and above.isdecimal() and below.isdecimal() and int(below) > 0
-    check(fits, f"input_scale={value}: expected a number above 0, as in input_scale=1/255")
-    return int(above) / int(below)
+    return ensure_imported(policy, Path(keys.outputs), keys.expect)
 
 
 def python_agent(reference: str, states_from: str, seed: int, device: torch.device) -> Agent:

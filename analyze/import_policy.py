@@ -4,19 +4,28 @@ Plays 3 clean episodes with it, and prints the path of the converted file. docs/
 `python -m analyze` with the same options converts and then analyses.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analyze.agents import import_file
 from conf.entry import entry_point
+from conf.schema import AnalyzeKeys
 from nrmap.support.errors import check
+from nrmap.support.schema import validated
 
 
-def convert(config: Mapping[str, Any]) -> None:
-    """Import the policy that `config` names and print the path of its file."""
-    check(config["policy"] is not None, "no policy named: expected policy=FORMAT:FILE, as in policy=sb3:FILE.zip")
-    print(import_file(config))
+def read(values: Mapping[str, Any], here: bool) -> AnalyzeKeys:
+    """The keys of conf/analyze.yaml, of which only those of an import count."""
+    keys = validated(AnalyzeKeys, values)
+    named = "no policy named: expected policy=FORMAT:FILE, as in policy=sb3:FILE.zip"
+    check(keys.policy is not None, named)
+    return keys
+
+
+def convert(keys: AnalyzeKeys, given: Sequence[str]) -> None:
+    """Import the policy that `keys` name and print the path of its file."""
+    print(import_file(keys, given))
 
 
 if __name__ == "__main__":
-    entry_point("analyze", convert)
+    entry_point("analyze", read, convert)

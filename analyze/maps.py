@@ -67,13 +67,6 @@ class Shard:
         return episodes[self.index :: self.count]
 
 
-def requested_shard(count: Any, index: Any) -> Shard | None:
-    """The shard that the options `shards` and `shard` name; None for all maps."""
-    check(type(count) is int and count >= 1, f"shards={count!r}: expected a whole number, at least 1")
-    check(index is None or type(index) is int, f"shard={index!r}: expected a whole number, or null to merge")
-    return None if index is None else Shard(index, count)
-
-
 def shards_folder(folder: Path) -> Path:
     """The folder of the shards of the maps in `folder`."""
     return folder / "shards"

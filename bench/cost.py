@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 
 from bench.host import measure
-from nrmap.learning.settings import TrainSettings, train_settings
+from conf.command_line import as_mapping
+from conf.schema import TrainKeys
+from conf.training import train_settings
+from nrmap.learning.settings import TrainSettings
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import read_json, write_json
 from nrmap.support.runtime import choose_device
+from nrmap.support.schema import validated
 
 METHODS = ("ddqn", "sa_ddqn")
 HOUR = 3600.0
@@ -102,9 +105,7 @@ def paper_study(games: int, seeds: int) -> StudyPlan:
         }
     trainings = {}
     for method, config in configs.items():
-        values = OmegaConf.to_container(config, resolve=True)
-        assert isinstance(values, dict)
-        trainings[method] = train_settings({str(key): value for key, value in values.items()})
+        trainings[method] = train_settings(validated(TrainKeys, as_mapping(config)))
     analysis = configs["ddqn"].scale.analysis
     return StudyPlan(games, seeds, trainings, num_states=analysis.num_states, null_networks=analysis.controls)
 

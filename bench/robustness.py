@@ -12,7 +12,6 @@ import torch
 
 from nrmap.atari.envs import VALIDATION_STREAM, EnvSpec, SeededVectorEnv
 from nrmap.learning.inner_attack import InnerAttack
-from nrmap.learning.settings import build
 from nrmap.play.evaluation import AttackRun, EvaluationSettings, evaluate
 from nrmap.play.states import collect_states
 from nrmap.policies.network import NetworkSpec, QNetwork, unit_states
@@ -22,6 +21,7 @@ from nrmap.robustness.bounds import margin_bounds
 from nrmap.support.files import read_json
 from nrmap.support.layout import CHECKPOINT_FILE, SETTINGS_FILE
 from nrmap.support.records import select
+from nrmap.support.schema import validated
 from train.checkpoint import load_checkpoint
 
 RUN_SEED = 0
@@ -36,7 +36,7 @@ def read(path: Path) -> Policy:
     if path.name != CHECKPOINT_FILE:
         return load_policy(path)
     state, settings = load_checkpoint(path)["trainer"], read_json(path.with_name(SETTINGS_FILE))
-    env = build(EnvSpec, settings["env"], "env")
+    env = validated(EnvSpec, settings["env"], "env")
     channels, height, width = env.state_shape
     actions = SeededVectorEnv(env, 1).num_actions
     network = QNetwork(NetworkSpec(channels, height, width, actions, dueling=settings["dueling"]))

@@ -10,7 +10,7 @@ from hydra import initialize_config_module
 from hydra._internal.core_plugins.bash_completion import BashCompletion
 from hydra.core.global_hydra import GlobalHydra
 
-from conf.entry import register_games
+from conf.command_line import register_games
 
 
 def completions(config_name: str, words: Sequence[str]) -> list[str]:

@@ -4,82 +4,69 @@ Trains the vanilla policy first if the method starts from it and it is missing. 
 finds the finished policy or resumes from its checkpoint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from conf.entry import entry_point
-from nrmap.learning.settings import TrainSettings, train_settings
-from nrmap.support.errors import check_fields, unknown_choice
+from conf.schema import TrainKeys
+from conf.training import check_machine, check_memory, train_settings
+from nrmap.learning.settings import TrainSettings
 from nrmap.support.identity import recorded
 from nrmap.support.layout import Layout
-from nrmap.support.mappings import build
 from nrmap.support.runtime import choose_device, choose_precision, keep_freed_memory
-from nrmap.support.tracking import Tracker, TrackingSpec, track
+from nrmap.support.schema import validated
+from nrmap.support.tracking import Tracker, track
 from train.run import RunOptions, ensure_trained
 
-CUDA_MODES = ("graphs", "eager")
+
+def read(values: Mapping[str, Any], here: bool) -> tuple[TrainKeys, TrainSettings]:
+    """The keys of conf/train.yaml and the settings of the training; with `here` this machine must have room for it."""
+    keys = validated(TrainKeys, values)
+    settings = train_settings(keys)
+    if here:
+        check_machine(keys)
+        check_memory(settings)
+    return keys, settings
 
 
-@dataclass(frozen=True)
-class ComputeOptions:
-    """Device, precision and bookkeeping of a training; enters no identity. `threads` 0 leaves their number to torch."""
-
-    device: str
-    cuda: str
-    precision: str
-    threads: int
-    checkpoint_seconds: float
-    greedy_every: int
-    greedy_episodes: int
-
-    def __post_init__(self) -> None:
-        check_fields(self, 0, "threads", "checkpoint_seconds", "greedy_every")
-        check_fields(self, 1, "greedy_episodes")
-        if self.cuda not in CUDA_MODES:
-            raise unknown_choice("cuda", self.cuda, CUDA_MODES)
-
-
-def train(config: Mapping[str, Any]) -> None:
-    """Train the policy of `config`, the nodes of conf/train.yaml, unless it exists."""
-    settings = train_settings(config)
-    compute = build(ComputeOptions, {field.name: config[field.name] for field in fields(ComputeOptions)}, "train")
+def train(command: tuple[TrainKeys, TrainSettings], given: Sequence[str]) -> None:
+    """Train the policy of `command`, unless it exists; `given` are the options on the command line."""
+    keys, settings = command
     keep_freed_memory()
-    if compute.threads:
-        torch.set_num_threads(compute.threads)
-    tracking = build(TrackingSpec, config["wandb"], "wandb")
+    if keys.threads:
+        torch.set_num_threads(keys.threads)
 
     def open_tracker(settings: TrainSettings, identity: str, folder: Path) -> AbstractContextManager[Tracker]:
         return track(
-            tracking,
+            keys.wandb,
             job_type="train",
             name=f"{settings.env.game}-{settings.method}-seed{settings.seed}",
-            group=f"{settings.env.game}-{config['scale']['name']}",
+            group=f"{settings.env.game}-{keys.scale['name']}",
             run_id=f"train-{identity}",
             config={"game": settings.env.game, **recorded(settings)},
             tags=(settings.env.game, settings.method),
             folder=folder,
         )
 
-    device = choose_device(compute.device)
+    device = choose_device(keys.device)
     options = RunOptions(
-        layout=Layout(Path(config["outputs"])),
+        layout=Layout(Path(keys.outputs)),
         device=device,
-        precision=choose_precision(compute.precision, device),
-        any_precision=compute.precision == "auto",
-        graphs=compute.cuda == "graphs",
-        checkpoint_seconds=compute.checkpoint_seconds,
-        greedy_every=compute.greedy_every,
-        greedy_episodes=compute.greedy_episodes,
+        precision=choose_precision(keys.precision, device),
+        any_precision=keys.precision == "auto",
+        graphs=keys.cuda == "graphs",
+        checkpoint_seconds=keys.checkpoint_seconds,
+        greedy_every=keys.greedy_every,
+        greedy_episodes=keys.greedy_episodes,
         open_tracker=open_tracker,
-        given=config["given"],
+        given=given,
     )
     print(ensure_trained(settings, options))
 
 
 if __name__ == "__main__":
-    entry_point("train", train)
+    entry_point("train", read, train)

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from nrmap.support.errors import NrmapError, check, unknown_choice
+from nrmap.support.errors import NrmapError
+from nrmap.support.schema import schema
 
 
-@dataclass(frozen=True)
+@schema
 class AblationSpec:
     """The grey level and channels of an ablation; `value` 0 gives Z_ij(s) of eq. 4 and 5.
 
@@ -18,14 +20,8 @@ class AblationSpec:
     frames of the stack at once, "each" in one frame at a time. Raises NrmapError for other values.
     """
 
-    value: int = 0
+    value: Annotated[int, Field(ge=0, le=255)] = 0
     channels: Literal["all", "each"] = "all"
-
-    def __post_init__(self) -> None:
-        whole = isinstance(self.value, int) and not isinstance(self.value, bool)
-        check(whole and 0 <= self.value <= 255, f"ablated value {self.value!r}: expected a whole number in 0..255")
-        if self.channels not in ("all", "each"):
-            raise unknown_choice("channel mode", self.channels, ("all", "each"))
 
     def ablated_shape(self, state_shape: tuple[int, int, int]) -> torch.Size:
         """Shape [H, W] or [C, H, W] of the ablations of one state [C, H, W]."""

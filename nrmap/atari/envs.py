@@ -6,18 +6,24 @@ finished episode can be replayed and a running one restored from its seed and ac
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, Field
 
 from nrmap.atari.eyes import preset
-from nrmap.atari.games import rom_id
-from nrmap.support.errors import check, check_fields, unknown_choice
+from nrmap.atari.games import game_named, rom_id
+from nrmap.support.errors import check
+from nrmap.support.schema import expect, schema
 
 # Streams separate training, evaluation and validation episodes of the same run seed.
 TRAINING_STREAM, EVALUATION_STREAM, VALIDATION_STREAM = 0, 1, 2
+# Of an episode: the emulator counts in 32 bits.
+_MOST_FRAMES = 2**31 - 1
+
+Side = Annotated[int, Field(ge=1, le=1024)]  # pixels; a native screen has 210 × 160
 
 
 # Fields of EnvSpec that decide the pixels of a state, besides its shape.
@@ -27,7 +33,7 @@ PIXEL_FIELDS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@schema
 class EnvSpec:
     """A game and its preprocessing, i.e. the eyes of an agent; stored with every policy trained on it.
 
@@ -49,47 +55,35 @@ class EnvSpec:
     Raises NrmapError for unknown games and values out of range.
     """
 
-    game: str
-    height: int
-    width: int
-    frame_stack: int = 1
-    frame_skip: int = 4
-    sticky_actions: float = 0.0
-    noop_max: int = 30
-    max_agent_steps: int = 27_000
+    game: Annotated[str, AfterValidator(game_named)]
+    height: Side
+    width: Side
+    frame_stack: Annotated[int, Field(ge=1, le=64)] = 1
+    frame_skip: Annotated[int, Field(ge=1, le=1000)] = 4
+    sticky_actions: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    noop_max: Annotated[int, Field(ge=0, le=1000)] = 30
+    max_agent_steps: Annotated[int, Field(ge=1, le=_MOST_FRAMES)] = 27_000
     full_action_space: bool = False
     pooling: Literal["grey", "rgb"] = "grey"
     grey_after_resize: bool = False
     interpolation: Literal["area", "linear"] = "area"
-    pad_columns: int = 0
-    crop_top: int = 0
-    crop_bottom: int = 0
+    pad_columns: Annotated[int, Field(ge=0, le=1024)] = 0
+    crop_top: Annotated[int, Field(ge=0, lt=210)] = 0
+    crop_bottom: Annotated[int, Field(ge=0, lt=210)] = 0
     transposed: bool = False
     newest_first: bool = False
     stack_fill: Literal["zeros", "first_frame"] = "zeros"
-    noop_min: int = 0
+    noop_min: Annotated[int, Field(ge=0, le=1000)] = 0
     fire_reset: Literal["none", "frame", "step", "two_steps"] = "frame"
-    first_actions: int = 0
+    first_actions: Annotated[int, Field(ge=0, le=18)] = 0
     life_loss: Literal["plays_on", "restarts"] = "plays_on"
 
     def __post_init__(self) -> None:
-        rom_id(self.game)
-        check(self.height > 0 and self.width > 0, f"screen {self.height}×{self.width}: expected sides > 0")
-        check_fields(self, 1, "frame_stack", "frame_skip", "max_agent_steps")
-        check_fields(self, 0, "noop_max", "pad_columns", "crop_top", "crop_bottom", "noop_min", "first_actions")
-        check(0 <= self.sticky_actions < 1, f"sticky_actions={self.sticky_actions}: expected 0 ≤ p < 1")
-        for field in fields(self):
-            choices = get_args(field.type)
-            if choices and getattr(self, field.name) not in choices:
-                raise unknown_choice(field.name, getattr(self, field.name), choices)
-        check(
-            self.noop_min < max(self.noop_max, 1),
-            f"noop_min={self.noop_min}: expected less than noop_max={self.noop_max}",
-        )
-        check(
-            self.pooling == "rgb" or not self.grey_after_resize,
-            f"grey_after_resize={self.grey_after_resize} with pooling={self.pooling}: expected pooling=rgb",
-        )
+        most = _MOST_FRAMES // self.frame_skip
+        expect(self.max_agent_steps <= most, self, "max_agent_steps", f"at most {most:,} with this frame_skip")
+        expect(self.noop_min < max(self.noop_max, 1), self, "noop_min", f"less than noop_max={self.noop_max}")
+        colours = self.pooling == "rgb" or not self.grey_after_resize
+        expect(colours, self, "grey_after_resize", f"false with pooling={self.pooling}")
 
     @property
     def in_vector_env(self) -> bool:

@@ -4,6 +4,7 @@ ale-py is imported when a game is looked up, so that `import nrmap` is quick.
 """
 
 import functools
+import re
 
 from nrmap.support.errors import unknown_choice
 
@@ -25,11 +26,21 @@ def camel_case(rom_id: str) -> str:
     return "".join(part.title() for part in rom_id.split("_"))
 
 
+def game_named(name: str) -> str:
+    """The game `Freeway` for `freeway`, `ALE/Freeway-v5`, `Freeway-v5` or `FreewayNoFrameskip-v4`.
+
+    Raises NrmapError with similar names for an unknown game.
+    """
+    bare = re.sub(r"^ALE/|((NoFrameskip|Deterministic)?-v\d+)$", "", name)
+    by_letters = {game.lower(): game for game in game_names()}
+    if (game := by_letters.get(bare.replace("_", "").lower())) is None:
+        raise unknown_choice("game", name, game_names())
+    return game
+
+
 def rom_id(game: str) -> str:
     """The ROM id of a game. Raises NrmapError with similar names for an unknown game."""
     from ale_py import roms
 
     by_name = {camel_case(rom): rom for rom in roms.get_all_rom_ids()}
-    if game not in game_names():
-        raise unknown_choice("game", game, game_names())
-    return by_name[game]
+    return by_name[game_named(game)]

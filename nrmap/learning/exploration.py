@@ -1,16 +1,16 @@
 """Exploration rates, and exploring actions that last: εz-greedy (Dabney et al. 2021)."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from nrmap.learning.schedules import Linear, epsilon_per_env
-from nrmap.support.errors import check_fields
+from nrmap.support.schema import Fraction, SomeSteps, schema
 
 
-@dataclass(frozen=True)
+@schema
 class ExplorationSpec:
     """ε-greedy: ε falls linearly over `decay_steps` agent steps; every environment has its own.
 
@@ -20,16 +20,11 @@ class ExplorationSpec:
     that lies dozens of equal actions away, as in Freeway.
     """
 
-    epsilon_initial: float
-    epsilon_final: float
-    decay_steps: int
-    env_spread: float
-    max_repeat: int
-
-    def __post_init__(self) -> None:
-        check_fields(self, 0, "epsilon_initial", "epsilon_final", most=1)
-        check_fields(self, 1, "decay_steps", "max_repeat")
-        check_fields(self, 0, "env_spread")
+    epsilon_initial: Fraction
+    epsilon_final: Fraction
+    decay_steps: SomeSteps
+    env_spread: Annotated[float, Field(ge=0, le=1000)]
+    max_repeat: Annotated[int, Field(ge=1, le=100_000)]
 
     def epsilons(self, agent_step: int, num_envs: int) -> NDArray[np.float64]:
         """The exploration rate of every environment, [E]."""

@@ -2,10 +2,11 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from nrmap.learning.double_dqn import anchor_loss, double_q_targets, q_learning_targets, td_loss
@@ -18,12 +19,12 @@ from nrmap.robustness.attacks import StateNoise, pgd
 from nrmap.robustness.bounds import margin_bounds
 from nrmap.robustness.perturbations import other_action_margin
 from nrmap.support.cuda_graphs import Graphed
-from nrmap.support.errors import check_fields
+from nrmap.support.schema import Fraction, NotNegative, SomeSteps, schema
 
 PROBE = pgd(10)
 
 
-@dataclass(frozen=True)
+@schema
 class LearnerSpec:
     """The optimiser and the target network.
 
@@ -34,20 +35,15 @@ class LearnerSpec:
     network's maximum.
     """
 
-    batch_size: int
-    learning_rate: float
-    learning_rate_final: float
-    decay_from: float
-    adam_epsilon: float
-    gradient_clip: float
-    target_update_period: int
+    batch_size: Annotated[int, Field(ge=1, le=10**12)]
+    learning_rate: NotNegative
+    learning_rate_final: NotNegative
+    decay_from: Fraction
+    adam_epsilon: NotNegative
+    gradient_clip: NotNegative
+    target_update_period: SomeSteps
     double_q: bool
-    average_from: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_fields(self, 1, "batch_size", "target_update_period")
-        check_fields(self, 0, "learning_rate", "learning_rate_final", "adam_epsilon", "gradient_clip")
-        check_fields(self, 0, "decay_from", "average_from", most=1)
+    average_from: Fraction = 1.0
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,19 @@ and no transition leads into the next episode. A slot may be sampled once the n 
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from nrmap.learning.sum_tree import SumTree
-from nrmap.support.errors import check, check_fields
+from nrmap.support.schema import Fraction, Positive, Steps, expect, schema
 
 
-@dataclass(frozen=True)
+@schema
 class ReplaySpec:
     """`capacity` in frames over all environments, `discount` γ per agent step.
 
@@ -29,28 +30,22 @@ class ReplaySpec:
     `importance_initial` to 1 over the training (Schaul et al. 2016).
     """
 
-    capacity: int
-    n_step: int
-    discount: float
-    priority_exponent: float
-    importance_initial: float = 0.4
-    priority_floor: float = 1e-3
-    anneal_steps: int = 0
-    n_step_final: int = 0
-    discount_final: float = 0.0
+    capacity: Annotated[int, Field(ge=1, le=10**12)]
+    n_step: Annotated[int, Field(ge=1, le=10_000)]
+    discount: Fraction
+    priority_exponent: Annotated[float, Field(ge=0, le=100)]
+    importance_initial: Fraction = 0.4
+    priority_floor: Positive = 1e-3
+    anneal_steps: Steps = 0
+    n_step_final: Annotated[int, Field(ge=0, le=10_000)] = 0
+    discount_final: Fraction = 0.0
 
     def __post_init__(self) -> None:
-        check_fields(self, 1, "n_step")
-        check_fields(self, 0, "discount", "importance_initial", most=1)
-        check_fields(self, 0, "priority_exponent", "anneal_steps")
-        check(self.priority_floor > 0, f"priority_floor={self.priority_floor}: expected more than 0")
         if self.anneal_steps:
-            check(
-                1 <= self.n_step_final <= self.n_step,
-                f"n_step_final={self.n_step_final}: expected from 1 to n_step={self.n_step}",
-            )
-            both = f"discount={self.discount}, discount_final={self.discount_final}"
-            check(self.discount < 1 and 0 <= self.discount_final < 1, f"{both}: expected less than 1 to anneal")
+            fits = 1 <= self.n_step_final <= self.n_step
+            expect(fits, self, "n_step_final", f"from 1 to n_step={self.n_step}")
+            for name in ("discount", "discount_final"):
+                expect(getattr(self, name) < 1, self, name, "less than 1 to anneal")
 
     def horizon(self, agent_step: int) -> tuple[int, float]:
         """n and γ of the updates at `agent_step`."""

@@ -1,14 +1,14 @@
 """The SA-DDQN regulariser, eq. 7 (Zhang et al. 2020): its settings and its hinge."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from nrmap.learning.inner_attack import InnerAttack, InnerAttackKind
 from nrmap.learning.schedules import Ramp
 from nrmap.robustness.perturbations import other_action_margin
-from nrmap.support.errors import check, check_fields
+from nrmap.support.schema import Fraction, NotNegative, Radius, SomeSteps, Steps, expect, schema
 
 HingeReduction = Literal["per_sample_mean", "batch_sum"]
 # The quantity that ramps up: the attack radius, or κ at the full radius.
@@ -19,7 +19,7 @@ Solver = Literal["pgd", "ibp"]
 _SMALLEST_VARIANCE = 1e-12
 
 
-@dataclass(frozen=True)
+@schema
 class RegulariserSpec:
     """κ, the hinge, the ball and the solver of eq. 7.
 
@@ -36,46 +36,32 @@ class RegulariserSpec:
     checkpoint and strengthens its attack, see `InnerAttack.strengthened`.
     """
 
-    kappa: float
-    hinge: float
+    kappa: NotNegative
+    hinge: NotNegative
     hinge_reduction: HingeReduction
-    attack_epsilon: float
-    ramp_begin: int
-    ramp_steps: int
-    ramp_initial: float = 0.0
+    attack_epsilon: Radius
+    ramp_begin: Steps
+    ramp_steps: SomeSteps
+    ramp_initial: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ramp_of: RampOf = "radius"
-    hold_advantages: float = 0.0
+    hold_advantages: Fraction = 0.0
     solver: Solver = "pgd"
-    pgd_steps: int = 0
-    pgd_step_fraction: float = 0.0
+    pgd_steps: Annotated[int, Field(ge=0, le=1000)] = 0
+    pgd_step_fraction: NotNegative = 0.0
     inner_attack: InnerAttackKind = "pgd"
-    rollback_every: int = 0
-    rollback_ratio: float = 2.0
-    rollback_slack: float = 0.05
+    rollback_every: Steps = 0
+    rollback_ratio: NotNegative = 2.0
+    rollback_slack: NotNegative = 0.05
 
     def __post_init__(self) -> None:
-        check_fields(self, 0, "kappa", "hinge", "ramp_begin", "rollback_every", "rollback_ratio", "rollback_slack")
-        check_fields(self, 0, "hold_advantages", most=1)
-        check_fields(self, 1, "ramp_steps")
-        check(0 < self.attack_epsilon <= 1, f"attack_epsilon={self.attack_epsilon}: expected 0 < ε ≤ 1, such as 1/255")
-        check(
-            0 <= self.ramp_initial < 1,
-            f"ramp_initial={self.ramp_initial}: expected 0 ≤ fraction < 1, such as 1e-4",
-        )
-        check(self.ramp_of in ("radius", "kappa"), f"ramp_of={self.ramp_of!r}: expected radius or kappa")
-        check(self.solver in ("pgd", "ibp"), f"solver={self.solver!r}: expected pgd or ibp")
         if self.solver == "pgd":
-            self.attack()  # checks its settings
-        else:
-            steps, fraction = self.pgd_steps, self.pgd_step_fraction
-            given = f"pgd_steps={steps}, pgd_step_fraction={fraction} with solver={self.solver}"
-            check(steps == fraction == 0, f"{given}: expected neither, they are settings of pgd")
-            check(self.inner_attack == "pgd", f"inner_attack={self.inner_attack!r} with solver=ibp: expected none")
-            check(self.rollback_every == 0, f"rollback_every={self.rollback_every} with solver=ibp: expected 0")
-        check(
-            self.hinge_reduction in ("per_sample_mean", "batch_sum"),
-            f"hinge_reduction={self.hinge_reduction!r}: expected per_sample_mean or batch_sum",
-        )
+            one_step = self.inner_attack == "n_fgsm"
+            expect(self.pgd_steps >= 1, self, "pgd_steps", "at least 1 with solver=pgd")
+            expect(not one_step or self.pgd_steps == 1, self, "pgd_steps", "1 with inner_attack=n_fgsm")
+            expect(self.pgd_step_fraction > 0, self, "pgd_step_fraction", "above 0 with solver=pgd")
+            return
+        for name, unset in {"pgd_steps": 0, "pgd_step_fraction": 0, "inner_attack": "pgd", "rollback_every": 0}.items():
+            expect(getattr(self, name) == unset, self, name, f"{unset} with solver=ibp")
 
     def attack(self, level: int = 0) -> InnerAttack:
         """The inner attack of the solver "pgd" after `level` roll-backs."""

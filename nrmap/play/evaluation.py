@@ -1,11 +1,12 @@
 """Returns over whole episodes: of a policy, clean and under attack, and of state-independent baselines."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from nrmap.atari.envs import EVALUATION_STREAM, EnvSpec, SeededVectorEnv
 from nrmap.atari.episode_seeds import episode_seeds
@@ -20,11 +21,12 @@ from nrmap.play.players import (
 )
 from nrmap.play.rollout import ActionFn, Episode, ProgressFn, env_of, play
 from nrmap.policies.agent import Agent
-from nrmap.robustness.attacks import UniformNoise, attack_named, attack_parts, check_attack_epsilon, epsilon_text
+from nrmap.robustness.attacks import UniformNoise, attack_named, attack_parts, epsilon_text
 from nrmap.robustness.certify import RememberingCertifier
 from nrmap.statistics.intervals import estimate_mean, estimate_rate
 from nrmap.support.errors import check
 from nrmap.support.records import CONSTANT_ACTION, GAP_QUANTILES, RANDOM_POLICY, Record, RecordFactory
+from nrmap.support.schema import Radius, Seed, schema
 
 # The roll-out ("clean", "pgd-10 at ε = 1/255", …), then as `ProgressFn`.
 EvaluationProgress = Callable[[str, int, int | None], None]
@@ -35,7 +37,11 @@ RolloutCache = Callable[[str, Callable[[], list[Record]]], list[Record]]
 WORST_CASE = "greedy_worst_case"
 
 
-@dataclass(frozen=True)
+# All episodes of a roll-out are played at the same time.
+Episodes = Annotated[int, Field(ge=1, le=1000)]
+
+
+@schema
 class AttackRun:
     """One roll-out under attack: `attack` is "noise", "fgsm", "pgd-K" or "greedy_worst_case".
 
@@ -43,13 +49,11 @@ class AttackRun:
     """
 
     attack: str
-    attack_epsilon: float
-    episodes: int
+    attack_epsilon: Radius
+    episodes: Episodes
 
     def __post_init__(self) -> None:
         _ = self.record_fields
-        check_attack_epsilon(self.attack_epsilon)
-        check(self.episodes >= 1, f"episodes={self.episodes} under {self.attack}: expected at least 1")
 
     @property
     def record_fields(self) -> dict[str, Any]:
@@ -58,23 +62,18 @@ class AttackRun:
         return {"attack": kind, "attack_steps": steps, "attack_epsilon": self.attack_epsilon}
 
 
-@dataclass(frozen=True)
+@schema
 class EvaluationSettings:
     """Everything that an evaluation's result depends on, besides the policy.
 
     Episode e has the same seed in every roll-out, see `episode_seeds`, so roll-outs differ only in the player.
     """
 
-    episodes: int
-    run_seed: int
+    episodes: Episodes
+    run_seed: Seed
     stream: int = EVALUATION_STREAM
     attack_runs: tuple[AttackRun, ...] = ()
-    certify_epsilons: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        check(self.episodes >= 1, f"episodes={self.episodes}: expected at least 1")
-        for attack_epsilon in self.certify_epsilons:
-            check_attack_epsilon(attack_epsilon)
+    certify_epsilons: tuple[Radius, ...] = ()
 
 
 def evaluate(

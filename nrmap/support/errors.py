@@ -1,7 +1,6 @@
 """Errors that a user can act on: one line with the value, the expectation and the nearest choice."""
 
 import difflib
-import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -44,14 +43,6 @@ def check(condition: bool, message: str) -> None:
     """Raise NrmapError(`message`) unless `condition` holds."""
     if not condition:
         raise NrmapError(message)
-
-
-def check_fields(settings: object, least: float, *names: str, most: float = math.inf) -> None:
-    """Raise NrmapError unless each of the fields `names` of `settings` is from `least` to `most`."""
-    expected = f"at least {least:g}" if most == math.inf else f"a number from {least:g} to {most:g}"
-    for name in names:
-        value = getattr(settings, name)
-        check(least <= value <= most, f"{name}={value}: expected {expected}")
 
 
 def first_line(error: BaseException) -> str:

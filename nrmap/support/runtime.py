@@ -1,6 +1,8 @@
 """Device, precision, memory settings and provenance of this process."""
 
+import contextlib
 import ctypes
+import os
 import platform
 import subprocess
 import sys
@@ -87,6 +89,14 @@ def peak_memory_mb() -> float:
 
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def memory_bytes() -> int:
+    """The memory that this process may use: the machine's, or less if its control group has less."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # not on Linux, or "max"
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return memory
 
 
 def provenance() -> dict[str, Any]:

@@ -1,32 +1,59 @@
-"""Frozen dataclasses that check their fields; every error is one line with the key, the value and the expectation."""
+"""Typed settings and headers: frozen, strict, with ranges; whatever does not fit is one line.
 
+A field's annotation is the only place that states its type and range. `Annotated[int, Field(ge=1)]`
+accepts whole numbers from 1 and nothing else: no true, no "3", no 3.0. What two fields must have in
+common is checked by `__post_init__`, with `expect`.
+"""
+
+import dataclasses
 import functools
 import json
 import re
 import types
-import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import field, fields, is_dataclass
-from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from operator import attrgetter
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,  # pydantic takes no others before Python 3.12
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)  # fmt: skip
 
-import typing_extensions
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+import pydantic
+from pydantic import AfterValidator, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, core_schema
+from typing_extensions import is_typeddict
 
 from nrmap.support.errors import NrmapError, unknown_choice
 
 T = TypeVar("T")
 
-# No conversions, no unknown keys, no NaN and no infinity.
-STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-LONGEST_NAME = 100
-_NAME = re.compile(r"[A-Za-z0-9_+=-][A-Za-z0-9_+=.-]*")
-_EXPECTED = {
-    "bool_type": "true or false", "int_type": "a whole number", "float_type": "a finite number",
-    "finite_number": "a finite number", "string_type": "text", "dict_type": "keys and values",
-    "dataclass_type": "keys and values", "list_type": "a list", "tuple_type": "a list",
-}  # fmt: skip
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_LONGEST_VALUE = 60  # characters of a value in a message
 _UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
+
+# A seed must fit into every random generator and every file format.
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+# Counters of steps and updates are 64-bit numbers.
+Steps = Annotated[int, Field(ge=0, le=10**12)]
+SomeSteps = Annotated[int, Field(ge=1, le=10**12)]
+# Larger numbers overflow in float32.
+NotNegative = Annotated[float, Field(ge=0, le=1e30)]
+Positive = Annotated[float, Field(gt=0, le=1e30)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Radius = Annotated[float, Field(gt=0, le=1)]  # of an ℓ∞ ball, in units where white is 1
+Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+_NAME = re.compile(r"[A-Za-z0-9_+=-][A-Za-z0-9_+=.-]*")
+LONGEST_NAME = 100
 
 
 def safe_name(text: str, longest: int = LONGEST_NAME) -> str:
@@ -39,94 +66,222 @@ def safe_name(text: str, longest: int = LONGEST_NAME) -> str:
     return text
 
 
-def _sha256(text: str) -> str:
-    if not re.fullmatch("[0-9a-f]{64}", text):
-        raise ValueError("64 hexadecimal digits")
-    return text
-
-
 Name = Annotated[str, AfterValidator(lambda text: safe_name(text))]
-Sha256 = Annotated[str, AfterValidator(_sha256)]
-Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="64 hexadecimal digits")]
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def schema(kind: type[T]) -> type[T]:
-    """Make `kind` a frozen dataclass that raises NrmapError unless its fields have their types and ranges."""
-    made: Any = dataclass(kind, frozen=True, config=STRICT)
-    initialise = made.__init__
+    """Make `kind` a frozen dataclass that checks its fields; NrmapError for a value that does not fit."""
+    checked = pydantic.dataclasses.dataclass(kind, frozen=True, config=_STRICT)
+    init = checked.__init__
 
-    @functools.wraps(initialise)
-    def checked(self: Any, *values: Any, **named: Any) -> None:
+    @functools.wraps(init)
+    def raise_one_line(self: Any, *values: Any, **named: Any) -> None:
+        names = [field.name for field in dataclasses.fields(checked)]
+        in_order = dict(zip(names, values, strict=False))
         try:
-            initialise(self, *values, **named)
+            init(self, *values[len(names) :], **in_order, **named)
         except ValidationError as error:
-            raise _one_line(error, made, "") from None
+            raise _one_line(error, kind, in_order | named, "") from None
 
-    made.__init__ = checked
-    checked_kind: type[T] = made
-    return checked_kind
+    checked.__init__ = raise_one_line  # type: ignore[method-assign]
+    return checked  # type: ignore[return-value]
 
 
-def validated(kind: Any, value: Any, where: str) -> Any:
-    """`value`, as JSON has it, as a `kind`: a dataclass by `schema`, a TypedDict or another annotation.
+def validated(kind: type[T], values: Any, where: str = "") -> T:
+    """The `schema` class `kind` from nested mappings and lists of JSON values.
 
-    Lists become tuples where the fields are tuples, whole numbers become floats where they are floats.
-    `where` goes before the key in errors: "scale", or "FILE: ". Raises NrmapError for unknown or missing
-    keys, other types and values out of range.
+    A whole number becomes a float in a float field, so that 1 and 1.0 are the same setting. `where` goes
+    before the key in errors: "scale", or "FILE: ". Raises NrmapError for the first unknown key, missing
+    key or value that does not fit.
     """
     try:
-        return _adapter(kind).validate_json(json.dumps(value))
+        adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]
+        return adapter.validate_json(json.dumps(values))
     except ValidationError as error:
-        raise _one_line(error, kind, where) from None
+        raise _one_line(error, kind, values, where) from None
+    except (ValueError, RecursionError) as error:  # of json
+        raise NrmapError(f"{where.removesuffix(': ')}: {error}") from error
 
 
 @functools.cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind, config=None if is_dataclass(kind) or typing_extensions.is_typeddict(kind) else STRICT)
+    return TypeAdapter(kind, config=None if dataclasses.is_dataclass(kind) or is_typeddict(kind) else _STRICT)
 
 
-def _one_line(error: ValidationError, kind: Any, where: str) -> NrmapError:
-    """One of pydantic's errors as one line: an unknown key, which may be why another is missing, or the first."""
-    errors = error.errors(include_url=False)
-    first = next((each for each in errors if each["type"] in _UNKNOWN_KEY), errors[0])
-    place: list[int | str] = list(first["loc"])
-    if is_dataclass(kind) and place and isinstance(place[0], int):  # a positional argument
-        place[0] = _keys(kind)[place[0]]
-    within = path = where
-    for part in place:
-        within = path
-        path += f"[{part}]" if isinstance(part, int) else f"{'.' if path and path[-1] != ' ' else ''}{part}"
-    if first["type"] in _UNKNOWN_KEY:
-        owner = within.rstrip(": ")
-        return unknown_choice(f"key of {owner}" if owner else "key", place[-1], _keys(_at(kind, place[:-1])))
-    if first["type"] in ("missing", "missing_argument"):
-        return NrmapError(f"{path} is missing")
-    if first["type"] == "literal_error":
-        return unknown_choice(path, first["input"], map(str, get_args(_at(kind, place))))
-    shown = repr(first["input"])
-    shown = shown if len(shown) <= 80 else f"{shown[:77]}…"
-    reason = str(first.get("ctx", {}).get("error") or first["msg"].removeprefix("Input should be "))
-    for long, short in (("greater than or equal to", "at least"), ("less than or equal to", "at most")):
-        reason = reason.replace(long, short)
-    return NrmapError(f"{path}{'=' if place else ''}{shown}: expected {_EXPECTED.get(first['type'], reason)}")
+class SettingError(NrmapError):
+    """A setting is wrong: `key`, and its `problem` as in "=3: expected at most 2"."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(key, problem)  # both, for pickle
+        self.key, self.problem = key, problem
+
+    def __str__(self) -> str:
+        return f"{self.key}{self.problem}"
 
 
-def _keys(kind: Any) -> list[str]:
-    return [each.name for each in fields(kind)] if is_dataclass(kind) else list(getattr(kind, "__annotations__", ()))
+class MisfitError(ValueError):
+    """The field `name` has a `value` that other fields rule out."""
+
+    def __init__(self, name: str, value: Any, expected: str) -> None:
+        super().__init__(name, value, expected)
+        self.name, self.value, self.expected = name, value, expected
 
 
-def _at(kind: Any, place: Sequence[int | str]) -> Any:
-    """The annotation at `place` inside `kind`."""
-    while get_origin(kind) in (Annotated, typing_extensions.NotRequired):
-        kind = get_args(kind)[0]
-    if get_origin(kind) in (Union, types.UnionType):
-        kinds = [each for each in get_args(kind) if each is not type(None)]
-        return next((found for each in kinds if (found := _at(each, place)) is not None), None)
-    if not place or kind is None:
-        return kind
-    if isinstance(place[0], int):
-        return _at(next(iter(get_args(kind)), None), place[1:])
-    if get_origin(kind) in (dict, Mapping):
-        return _at(get_args(kind)[1], place[1:])
-    return _at(typing.get_type_hints(kind, include_extras=True).get(str(place[0])), place[1:]) if _keys(kind) else None
+def expect(condition: bool, settings: object, name: str, expected: str) -> None:
+    """For `__post_init__`: refuse the field `name` of `settings`, as in "replay.capacity", unless `condition` holds."""
+    if not condition:
+        raise MisfitError(name, attrgetter(name)(settings), expected)
+
+
+class Keys:
+    """A mapping with the fields of a `schema` class as keys: `Annotated[dict[str, Any], Keys(ReplaySpec)]`.
+
+    `without` leaves fields out and `more` adds keys with their types. Keys in `optional` may be missing,
+    with `partial` all fields of the class and of its parts. Ranges are checked, `__post_init__` is not run.
+    """
+
+    def __init__(
+        self,
+        kind: type | None = None,
+        *,
+        without: Iterable[str] = (),
+        partial: bool = False,
+        optional: Iterable[str] = (),
+        **more: Any,
+    ) -> None:
+        hints = get_type_hints(kind, include_extras=True) if kind else {}
+        self.hints = {name: hint for name, hint in hints.items() if name not in without}
+        self.optional = {*optional, *(self.hints if partial else ())}
+        for name, hint in self.hints.items():
+            if dataclasses.is_dataclass(hint):
+                nested = Keys(hint, partial=partial)  # type: ignore[arg-type]
+                self.hints[name] = Annotated[dict[str, Any], nested]
+        self.hints |= {
+            name: Annotated[dict[str, Any], hint] if isinstance(hint, Keys) else hint for name, hint in more.items()
+        }
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.typed_dict_schema(
+            {
+                name: core_schema.typed_dict_field(handler.generate_schema(hint), required=name not in self.optional)
+                for name, hint in self.hints.items()
+            },
+            extra_behavior="forbid",
+            config=core_schema.CoreConfig(strict=True, allow_inf_nan=False),
+        )
+
+
+def _one_line(error: ValidationError, kind: Any, values: Any, where: str) -> NrmapError:
+    """The first mistake of `values`, an unknown key before any other: it may explain a missing one."""
+    mistakes = error.errors(include_url=False)
+    mistake = next((each for each in mistakes if each["type"] in _UNKNOWN_KEY), mistakes[0])
+    if mistake["type"] == "json_invalid":
+        return NrmapError(f"{where.removesuffix(': ') or 'the settings'}: text that is not UTF-8")
+    owner = key = where
+    annotation, value = kind, values
+    siblings: Iterable[str] = ()
+    for part in mistake["loc"]:
+        inner = _inside(annotation)
+        if isinstance(part, int) and not isinstance(value, list | tuple):
+            continue  # one value in place of a list
+        if isinstance(part, str) and not (isinstance(value, Mapping) and isinstance(inner, Mapping)):
+            continue  # pydantic's name of a member of a union
+        owner, key = key, _joined(key, part)
+        value = value[part] if isinstance(part, int) else value.get(part)
+        annotation, siblings = (inner.get(part), inner) if isinstance(inner, Mapping) else (inner, ())
+    if mistake["type"] in _UNKNOWN_KEY:
+        owner = owner.rstrip(": ")
+        return unknown_choice(f"key of {owner}" if owner else "key", mistake["loc"][-1], siblings)
+    if mistake["type"] == "missing":
+        return SettingError(key, f" is missing: expected {describe(annotation)}")
+    reason = mistake.get("ctx", {}).get("error")
+    if isinstance(reason, MisfitError):
+        return SettingError(_joined(key, reason.name), f"={as_typed(reason.value)}: expected {reason.expected}")
+    near = get_close_matches(str(mistake["input"]), [str(choice) for choice in _choices(annotation)], n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    equals = "=" if key and key[-1] != " " else ""
+    return SettingError(key, f"{equals}{as_typed(mistake['input'])}: expected {reason or describe(annotation)}{hint}")
+
+
+def _joined(path: str, part: str | int) -> str:
+    return f"{path}[{part}]" if isinstance(part, int) else f"{path}{'.' if path.rstrip() == path != '' else ''}{part}"
+
+
+class _EveryKey(dict[str, Any]):
+    """All keys have the annotation `self[""]`."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[""]
+
+
+def _inside(annotation: Any) -> Any:
+    """The annotations of the keys of a mapping, the annotation of a list's items, else None."""
+    for data in getattr(annotation, "__metadata__", ()):
+        if isinstance(data, Keys):
+            return data.hints
+    bare = get_args(annotation)[0] if get_origin(annotation) in (Annotated, NotRequired) else annotation
+    if dataclasses.is_dataclass(bare) or is_typeddict(bare):
+        return get_type_hints(bare, include_extras=True)
+    if get_origin(bare) in (Union, types.UnionType):
+        return next(filter(None, map(_inside, get_args(bare))), None)
+    if get_origin(bare) in (dict, Mapping):
+        return _EveryKey({"": get_args(bare)[1]})
+    return get_args(bare)[0] if get_origin(bare) in (tuple, list, Sequence) else None
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return arguments
+    return tuple(choice for each in arguments for choice in _choices(each))
+
+
+def describe(annotation: Any) -> str:
+    """The values that a field accepts, as in "a whole number from 0 to 255"."""
+    metadata, origin = getattr(annotation, "__metadata__", ()), get_origin(annotation)
+    if origin is NotRequired:
+        return describe(get_args(annotation)[0])
+    if any(isinstance(data, Keys) for data in metadata):
+        return "keys and values"
+    if given := [data.description for data in metadata if getattr(data, "description", None)]:
+        return given[0]
+    if metadata:
+        return describe(get_args(annotation)[0]) + _range(metadata)
+    if origin in (Literal, Union, types.UnionType):
+        *first, last = _alternatives(annotation)
+        return f"{', '.join(first)} or {last}" if first else last
+    if origin in (tuple, list, Sequence):
+        return f"a list, each item {describe(get_args(annotation)[0])}"
+    named = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
+    return named.get(annotation, "null" if annotation in (None, types.NoneType) else "keys and values")
+
+
+def _alternatives(annotation: Any) -> list[str]:
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return [as_typed(choice) for choice in arguments]
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    return [text for each in arguments for text in _alternatives(each)] if is_union else [describe(annotation)]
+
+
+def _range(metadata: Iterable[Any]) -> str:
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    bounds: dict[str, Any] = {}
+    for data in metadata:
+        for constraint in getattr(data, "metadata", [data]):
+            bounds |= {name: getattr(constraint, name) for name in words if hasattr(constraint, name)}
+    least, most = bounds.get("ge"), bounds.get("le")
+    if least is not None and most is not None:
+        return f" from {least:,} to {most:,}"
+    return "".join(f" {' and '.join(f'{words[name]} {bound:,}' for name, bound in bounds.items())}") if bounds else ""
+
+
+def as_typed(value: Any) -> str:
+    """`value` as a user types it: null, true, [1,2], a word without quotes; shortened if it is long."""
+    if isinstance(value, str) and value.isprintable() and value.strip() == value != "":
+        text = value
+    else:
+        text = json.dumps(value, ensure_ascii=False, default=str) if not dataclasses.is_dataclass(value) else str(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"

@@ -11,11 +11,13 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 from nrmap.support.errors import NrmapError, check, first_line, unknown_choice
+from nrmap.support.schema import Word, schema
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +33,12 @@ FLUSH_INTERVAL = 5  # seconds of metrics that a kill can lose
 _ENVIRONMENT_MODES: dict[str, Mode] = {
     "online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled",
 }  # fmt: skip
-_NOT_IN_PROJECT_NAMES = "/\\#?%:"
+_ProjectName = Annotated[
+    str, Field(pattern=r"^[^/\\#?%:\x00-\x1f\x7f]{1,128}$", description="at most 128 letters without / \\ # ? % :")
+]
 
 
-@dataclass(frozen=True)
+@schema
 class TrackingSpec:
     """Settings of W&B. `auto` is online with an account and offline without.
 
@@ -44,19 +48,10 @@ class TrackingSpec:
     """
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    project: str = "nrmap"
-    entity: str | None = None
-    group: str | None = None
-    tags: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        modes = ("auto", *get_args(Mode))
-        if self.mode not in modes:
-            raise unknown_choice("wandb.mode", self.mode, modes)
-        refused = not self.project or any(character in _NOT_IN_PROJECT_NAMES for character in self.project)
-        check(not refused, f"wandb.project={self.project!r}: expected a name without {' '.join(_NOT_IN_PROJECT_NAMES)}")
-        words = not isinstance(self.tags, str) and all(isinstance(tag, str) and tag for tag in self.tags)
-        check(words, f"wandb.tags={self.tags!r}: expected a list of words, such as [first,second]")
+    project: _ProjectName = "nrmap"
+    entity: Word | None = None
+    group: Word | None = None
+    tags: tuple[Word, ...] = ()
 
 
 class Tracker:

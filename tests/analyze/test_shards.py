@@ -10,7 +10,7 @@ import torch
 from toy_policies import FREEWAY, toy_policy
 
 from analyze import maps
-from analyze.maps import Shard, ensure_maps, ensure_shard, requested_shard
+from analyze.maps import Shard, ensure_maps, ensure_shard
 from analyze.settings import AnalysisSettings, MapSettings, Resources, StatesSettings
 from analyze.study import Study, ensure_states
 from nrmap.ablation import AblationSpec
@@ -156,22 +156,6 @@ def test_the_episodes_are_shared_out_once() -> None:
     assert shares == [[4, 11], [7, 20], [8]]
 
 
-@pytest.mark.parametrize(
-    ("shards", "shard", "message"),
-    [
-        (0, None, "shards=0: expected a whole number, at least 1"),
-        (4, 4, "shard=4: expected 0 to 3 with 4 shards"),
-        (4, -1, "shard=-1: expected 0 to 3"),
-        ("four", 1, "shards='four'"),
-        (4, "own", "shard='own': expected a whole number, or null"),
-    ],
-)
-def test_wrong_shards_are_refused(shards: Any, shard: Any, message: str) -> None:
-    with pytest.raises(NrmapError, match=message):
-        requested_shard(shards, shard)
-
-
 def test_more_shards_than_episodes(policy: Policy, tmp_path: Path) -> None:
     with pytest.raises(NrmapError, match="shards=6: the states are of 5 episodes only"):
         run(policy, tmp_path, Shard(0, 6))
-    assert requested_shard(6, None) is None

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
+from composed import analysis
 from toy_policies import BREAKOUT, FREEWAY, toy_policy
 
 from analyze import maps as mapping
 from analyze import study as playing
 from analyze.maps import MapsResult, ensure_maps
 from analyze.null_networks import ensure_null_networks
-from analyze.settings import AnalysisSettings, MapSettings, Resources, StatesSettings, analysis_settings
+from analyze.settings import AnalysisSettings, MapSettings, Resources, StatesSettings
 from analyze.study import Study, ensure_baselines, ensure_evaluation, ensure_states
 from nrmap.ablation import AblationSpec
 from nrmap.maps.null_networks import NULL_NETWORKS, null_networks
@@ -210,10 +209,7 @@ def test_the_evaluation_and_baselines_of_a_reference_policy_come_with_it(tmp_pat
 def test_published_evaluations_are_those_of_evaluation_paper_and_are_not_repeated(
     path: Path, calls: Counter[str]
 ) -> None:
-    with initialize_config_module("conf", version_base="1.3"):
-        config = OmegaConf.to_container(compose("analyze", ["evaluation=paper"]), resolve=True)
-    assert isinstance(config, dict)
-    study = Study(analysis_settings(config), Layout(REFERENCE.parent), torch.device("cpu"), RESOURCES)
+    study = Study(analysis("evaluation=paper"), Layout(REFERENCE.parent), torch.device("cpu"), RESOURCES)
     policy = load_policy(path.parent / "policy.safetensors")
     assert len(select(ensure_evaluation(study, policy), metric="return_mean")) == 11
     assert select(ensure_baselines(study, policy), method="random_policy")

@@ -15,7 +15,6 @@ from nrmap.atari.envs import (
     episode_seed,
 )
 from nrmap.atari.games import rom_id
-from nrmap.support.errors import NrmapError
 
 NATIVE = EnvSpec("Breakout", 210, 160, noop_max=0)
 SMALL = EnvSpec("Freeway", 42, 42)
@@ -214,20 +213,3 @@ def test_seeds_differ_between_runs_streams_environments_and_episodes():
     # 6000 draws out of 2^31 collide about 0.008 times on average.
     assert len(set(seeds)) == len(seeds)
     assert episode_seed(3, 1, 4, 1) == episode_seed(3, 1, 4, 1)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"game": "Freewy"}, "Freeway"),
-        ({"height": 0}, "sides > 0"),
-        ({"frame_stack": 0}, "frame_stack=0"),
-        ({"frame_skip": 0}, "frame_skip=0"),
-        ({"sticky_actions": 1.0}, "sticky_actions=1.0"),
-        ({"noop_max": -1}, "noop_max=-1"),
-        ({"max_agent_steps": 0}, "max_agent_steps=0"),
-    ],
-)
-def test_wrong_settings_are_named(fields, message):
-    with pytest.raises(NrmapError, match=message):
-        replace(SMALL, **fields)

@@ -1,37 +1,27 @@
 """Every analysis and every launcher that options can name composes, and has the numbers of its YAML files."""
 
-import functools
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
 import pytest
+from composed import analysis, composed
 from hydra import compose, initialize_config_module
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from analyze.settings import AnalysisSettings, analysis_settings
 from conf.choices import group_options
-from nrmap.learning.settings import train_settings
+from conf.schema import AnalyzeKeys, TrainKeys
+from conf.training import train_settings
+from nrmap.support.schema import validated
 
 SCALES = group_options("scale")
 
 
-def composition(name: str, *overrides: str, with_hydra: bool = False) -> DictConfig:
+def with_hydra(name: str, *overrides: str) -> DictConfig:
     with initialize_config_module("conf", version_base="1.3"):
-        return compose(name, overrides=[*overrides], return_hydra_config=with_hydra)
-
-
-@functools.cache
-def composed(name: str, *overrides: str) -> dict[str, Any]:
-    values = OmegaConf.to_container(composition(name, *overrides), resolve=True)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
-
-
-def settings_of(*overrides: str) -> AnalysisSettings:
-    return analysis_settings(composed("analyze", *overrides))
+        return compose(name, overrides=[*overrides], return_hydra_config=True)
 
 
 def in_file(group: str, option: str) -> Mapping[str, Any]:
@@ -45,7 +35,7 @@ def in_file(group: str, option: str) -> Mapping[str, Any]:
 @pytest.mark.parametrize("evaluation", [None, *group_options("evaluation")])
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_evaluation_at_every_scale(scale: str, evaluation: str | None) -> None:
-    settings = settings_of(f"scale={scale}", *([f"evaluation={evaluation}"] if evaluation else []))
+    settings = analysis(f"scale={scale}", *([f"evaluation={evaluation}"] if evaluation else []))
     expected = in_file("evaluation", evaluation or scale)
     assert settings.evaluation.episodes == expected["episodes"]
     assert [asdict(run) for run in settings.evaluation.attack_runs] == expected["attack_runs"]
@@ -57,19 +47,25 @@ def test_every_evaluation_at_every_scale(scale: str, evaluation: str | None) -> 
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_shared_states_have_the_controls_of_the_scale(scale: str) -> None:
+def test_shared_states_have_the_controls_of_the_scale_unless_told(scale: str) -> None:
     number = in_file("scale", scale)["analysis"]["controls"]
     assert number >= 1
-    config = composed("analyze", f"scale={scale}")
     for states_from in ("pool", "some/states.npz"):
-        assert analysis_settings({**config, "states_from": states_from}).controls == number
+        assert analysis(f"scale={scale}", f"states_from={states_from}").controls == number
+    assert analysis(f"scale={scale}", "controls=7").controls == 7
+
+
+def test_one_temperature_or_a_list_in_any_order() -> None:
+    assert analysis("temperature=2").maps.temperatures == (2.0,)
+    assert analysis("temperature=[1,0.1,1]").maps.temperatures == (0.1, 1.0)
 
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("method", group_options("method"))
 def test_an_analysis_looks_for_the_policy_that_the_same_options_train(method: str, scale: str) -> None:
     options = (f"method={method}", f"scale={scale}", "env=Pong", "seed=3")
-    assert train_settings(composed("analyze", *options)) == train_settings(composed("train", *options))
+    analyzed = train_settings(validated(AnalyzeKeys, composed("analyze", *options)))
+    assert analyzed == train_settings(validated(TrainKeys, composed("train", *options)))
 
 
 # Each by the name of its plugin.
@@ -88,7 +84,7 @@ def needs_plugin(launcher: str) -> None:
 def test_every_launcher_composes(name: str, launcher: str) -> None:
     if launcher != "ray":  # whose file builds on none of the plugin's
         needs_plugin(launcher)
-    config = composition(name, f"hydra/launcher={launcher}", "outputs=/somewhere", with_hydra=True)
+    config = with_hydra(name, f"hydra/launcher={launcher}", "outputs=/somewhere")
     found = OmegaConf.to_container(config.hydra.launcher, resolve=True)
     assert isinstance(found, dict)
     assert launcher in ("ray", "joblib") or found["submitit_folder"].startswith(f"/somewhere/logs/{name}/")
@@ -100,5 +96,5 @@ def test_every_launcher_composes(name: str, launcher: str) -> None:
 @pytest.mark.parametrize("launcher", PLUGINS)
 def test_every_launcher_is_one_of_its_plugin(launcher: str) -> None:
     needs_plugin(launcher)
-    config = composition("train", f"hydra/launcher={launcher}", with_hydra=True)
+    config = with_hydra("train", f"hydra/launcher={launcher}")
     assert get_class(config.hydra.launcher["_target_"]).__name__.endswith("Launcher")

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from conf.choices import group_options
-from conf.entry import register_games
+from conf.command_line import register_games
 from conf.help import command_help
 from nrmap.atari.games import game_names
 

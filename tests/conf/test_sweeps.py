@@ -1,6 +1,5 @@
 """Sweeps on one machine: what fails is named, the others finish, and a re-run does only what is missing."""
 
-import importlib.util
 import os
 import pickle
 import subprocess
@@ -10,10 +9,9 @@ from pathlib import Path
 import pytest
 from commands import TINY, commands_in
 
-from conf.entry import _check_choices, _let_children_import_the_clone, with_absolute_outputs
+from conf.entry import _let_children_import_the_clone
 from conf.failures import JobFailedError
 from nrmap.policies.policy import load_policy
-from nrmap.support.errors import NrmapError
 from nrmap.support.layout import POLICY_FILE
 
 ROOT = Path(__file__).parents[2]
@@ -25,9 +23,11 @@ JOBS = """
 import os
 from pathlib import Path
 from conf.entry import entry_point
-from nrmap.support.errors import NrmapError
 
-def run(config):
+def read(config, here):
+    return config
+
+def run(config, given):
     seed = config["seed"]
     if seed == 1:
         raise ZeroDivisionError("a bug")
@@ -43,7 +43,7 @@ def run(config):
     (Path(config["outputs"]) / f"done{seed}").touch()
 
 if __name__ == "__main__":
-    entry_point("train", run)
+    entry_point("train", read, run)
 """
 
 
@@ -100,7 +100,7 @@ def test_jobs_that_differ_in_any_setting_have_folders_of_their_own(sweep, tmp_pa
     assert finished.returncode == 0, finished.stderr
     logs = (tmp_path / "logs/train/Freeway/ddqn/seed0").glob("*/train.log")
     assert [path.parent.name for path in sorted(logs)] == ["0", "1"]
-    report = f"page of all results: python -m analyze.report --outputs {tmp_path}"
+    report = f"page of all results: python -m analyze.report outputs={tmp_path}"
     assert finished.stderr.splitlines()[-1] == report
 
 
@@ -120,16 +120,6 @@ def test_without_a_folder_outputs_is_in_the_current_one(mode: list[str], tmp_pat
     assert done(here / "outputs") == {"done0"}
     assert (here / "outputs/logs/train/Freeway/ddqn/seed0").is_dir()
     assert {path.name for path in here.iterdir()} == {"outputs"}
-
-
-def test_outputs_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert with_absolute_outputs(["-m", "seed=0"]) == ["-m", f"outputs='{tmp_path}/outputs'", "seed=0"]
-    assert with_absolute_outputs(["--cfg", "job"]) == ["--cfg", "job", f"outputs='{tmp_path}/outputs'"]
-    assert with_absolute_outputs(["outputs=a/b", "seed=0"]) == [f"outputs='{tmp_path}/a/b'", "seed=0"]
-    assert with_absolute_outputs(["outputs=/a"]) == ["outputs='/a'"]
-    for kept in ("outputs='a b'", "outputs=${oc.env:HOME}/a", "outputs=a,b"):
-        assert with_absolute_outputs([kept]) == [kept]
 
 
 def test_a_bug_keeps_its_traceback_and_a_log_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
@@ -194,23 +184,6 @@ def test_a_real_sweep_on_joblib(tmp_path: Path) -> None:
     assert paths["ddqn"].stat().st_mtime_ns == unchanged
     header = 8 + int.from_bytes(weights[:8], "little")
     assert paths["sa_ddqn"].read_bytes()[-(len(weights) - header) :] == weights[header:]
-
-
-@pytest.mark.parametrize(("launcher", "plugin"), [("joblib", "joblib"), ("slurm", "submitit"), ("ray", "ray")])
-def test_a_launcher_that_is_not_installed(launcher: str, plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(NrmapError) as raised:
-        _check_choices([f"hydra/launcher={launcher}"])
-    assert str(raised.value) == (
-        f"hydra/launcher={launcher} needs hydra-{plugin}-launcher: "
-        f"python -m pip install -c constraints.txt -e '.[{launcher}]'"
-    )
-
-
-def test_launchers_that_are_there_are_left_to_hydra() -> None:
-    # Only what stands behind them is complained of.
-    with pytest.raises(NrmapError, match="unknown scale 'quik'"):
-        _check_choices(["hydra/launcher=joblib", "hydra/launcher=basic", "hydra/launcher=submitit_slurm", "scale=quik"])
 
 
 def test_a_failure_survives_the_way_back_from_another_process() -> None:

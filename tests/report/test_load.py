@@ -5,10 +5,9 @@ import shutil
 from pathlib import Path
 
 import torch
+from composed import composed, training
 from example_outputs import SMALL, synthetic_states, write_maps, write_training
 from html_page import Page
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 from toy_policies import FREEWAY, toy_policy
 
 from analyze.report import build
@@ -18,20 +17,21 @@ from analyze.report.map_sheets import map_sets
 from analyze.report.tables import all_tables
 from analyze.settings import AnalysisSettings, MapSettings, Resources, StatesSettings
 from analyze.study import Study, ensure_baselines, ensure_evaluation
-from conf.choices import read_option
+from conf.schema import AnalyzeKeys, TrainKeys
+from conf.training import train_settings
 from nrmap.ablation import AblationSpec
-from nrmap.learning.settings import train_settings
 from nrmap.maps.null_networks import null_networks
 from nrmap.play.evaluation import EvaluationSettings
 from nrmap.play.states import save_states
 from nrmap.policies.policy import load_policy, save_policy
+from nrmap.support import schema
 from nrmap.support.files import read_json, write_json
 from nrmap.support.identity import VERSIONS
 from nrmap.support.layout import Layout
 
 
 def commands_of(line):
-    """The commands in a line on missing results: for every job the name of the composition and its configuration."""
+    """The keys of every job in the commands of a line on missing results."""
     for command in line.split("`")[1::2]:
         python, m, module, *options = shlex.split(command)
         assert (python, m) == ("python", "-m")
@@ -40,10 +40,9 @@ def commands_of(line):
             (swept,) = [option for option in options if option.startswith("policy=")]
             options = [option for option in options[1:] if option != swept]
             policies = [f"policy={path}" for path in swept.removeprefix("policy=").split(",")]
-        with initialize_config_module("conf", version_base="1.3"):
-            for policy in policies:
-                composed = compose(module, [*options, *filter(None, [policy])])
-                yield module, OmegaConf.to_container(composed, resolve=True)
+        for policy in policies:
+            values = composed(module, *options, *filter(None, [policy]))
+            yield schema.validated({"train": TrainKeys, "analyze": AnalyzeKeys}[module], values)
 
 
 SMOKE = ["env=Pong", "env.width=42", "env.height=42", "scale=smoke", "scale.steps=960"]
@@ -51,8 +50,7 @@ SMOKE = ["env=Pong", "env.width=42", "env.height=42", "scale=smoke", "scale.step
 
 def test_commands_for_unfinished_and_missing_trainings_have_the_options_of_those_that_are_there(tmp_path):
     options = [*SMOKE, "method=sa_ddqn", "seed=4", "method.regulariser.kappa=0.7"]
-    with initialize_config_module("conf", version_base="1.3"):
-        settings = train_settings(OmegaConf.to_container(compose("train", options), resolve=True))
+    settings = training(*options)
     path = write_training(Layout(tmp_path), settings)
     write_json(path.with_name("options.json"), options)
     path.unlink()
@@ -60,8 +58,8 @@ def test_commands_for_unfinished_and_missing_trainings_have_the_options_of_those
     unfinished, vanilla = missing(found)
     assert unfinished.startswith("Pong, trainings that are not finished: SA-DDQN seed 4. ")
     assert vanilla.startswith("Pong, not trained: DDQN seed 4. ")
-    ((first, again),), ((second, parent),) = commands_of(unfinished), commands_of(vanilla)
-    assert (first, second, again["outputs"]) == ("train", "train", str(tmp_path))
+    (again,), (parent,) = commands_of(unfinished), commands_of(vanilla)
+    assert again.outputs == str(tmp_path)
     assert train_settings(again) == settings
     assert train_settings(parent) == settings.parent
 
@@ -81,13 +79,13 @@ def test_commands_for_missing_results_analyse_the_files_that_are_there(tmp_path,
     assert shared.startswith("Freeway, no maps on shared states: DDQN seed 1, SA-DDQN seed 1. ")
     assert trained.startswith("Freeway, not trained: DDQN seed 0. ")
     assert "no returns of constant actions" in baselines
-    (*published, here), pooled = ([one for _, one in commands_of(line)] for line in (own, shared))
+    (*published, here), pooled = (list(commands_of(line)) for line in (own, shared))
     assert len(published) == len(pooled) == 2
-    paper = read_option("evaluation", "paper", {})
-    assert all(one["evaluation"] == paper for one in (*published, *pooled))
-    assert here["scale"]["name"] == "smoke"
-    assert {(one["states_from"], len(one["pool"])) for one in pooled} == {("pool", 2)}
-    files = [load_policy(Path(file)) for file in (here["policy"], *(one["policy"] for one in published))]
+    paper = schema.validated(AnalyzeKeys, composed("analyze", "evaluation=paper")).evaluation
+    assert all(keys.evaluation == paper for keys in (*published, *pooled))
+    assert here.scale["name"] == "smoke"
+    assert {(keys.states_from, len(keys.pool)) for keys in pooled} == {("pool", 2)}
+    files = [load_policy(Path(file)) for file in (here.policy, *(keys.policy for keys in published))]
     assert [policy.card.method for policy in files] == ["sa_ddqn", "ddqn", "sa_ddqn"]
 
 

@@ -27,7 +27,7 @@ def test_records_come_back(tmp_path: Path) -> None:
 def test_an_undefined_value_needs_a_reason_and_not_a_number_is_no_value() -> None:
     with pytest.raises(NrmapError, match="undefined without a note"):
         Record("Freeway", "ddqn", 0, "sparsity", None)
-    with pytest.raises(NrmapError, match="value=nan: expected a finite number"):
+    with pytest.raises(NrmapError, match="value=NaN: expected a finite number"):
         Record("Freeway", "ddqn", 0, "sparsity", float("nan"))
 
 

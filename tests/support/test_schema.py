@@ -1,53 +1,119 @@
-"""A schema takes the values in its ranges; anything else is one line that names the key and what was expected."""
+"""Dataclasses from mappings: what fits is taken, what does not is one line with the path of its key."""
 
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
 
 from nrmap.support.errors import NrmapError
-from nrmap.support.schema import Name, Sha256, safe_name, schema, validated
+from nrmap.support.schema import Keys, Name, Sha256, as_typed, expect, safe_name, schema, validated
 
 
 @schema
-class Inner:
-    size: Annotated[int, Field(ge=1, le=9)]
+class Part:
+    count: Annotated[int, Field(ge=0, le=9)] = 0
+    kind: Literal["plain", "fancy"] | Annotated[int, Field(ge=1)] = "plain"
+
+    def __post_init__(self) -> None:
+        expect(self.count != 7, self, "count", "any number but 7")
 
 
 @schema
-class Outer:
-    inner: tuple[Inner, ...]
-    name: Name = "x"
-    weight: float | None = None
-    kind: Literal["pool", "own"] = "own"
+class Whole:
+    name: str
+    size: float = 1.0
+    part: Part = Field(default_factory=Part)
+    parts: tuple[Part, ...] = ()
+    extra: dict[str, Any] = Field(default_factory=dict)
+    label: Name = "x"
     sha256: Sha256 | None = None
 
 
+@schema
+class Nodes:
+    node: Annotated[dict[str, Any], Keys(Whole, without=["extra"], partial=True, more=Keys(on=bool))]
+
+
+def test_a_whole_number_is_a_real_one_and_lists_and_mappings_become_tuples_and_dataclasses() -> None:
+    values = {"name": "a", "size": 2, "part": {"count": 3}, "parts": [{"kind": 2}], "extra": {"x": [1.5]}}
+    whole = validated(Whole, values, "whole")
+    assert whole == Whole("a", 2.0, Part(3), (Part(kind=2),), {"x": [1.5]})
+    assert type(whole.size) is float
+    assert validated(Nodes, {"node": {"part": {"count": 7}, "more": {"on": True}}}).node["part"] == {"count": 7}
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("values", "line"),
     [
-        ({"inner": [{"size": 0}]}, "FILE: inner[0].size=0: expected at least 1"),
-        ({"inner": [{"sise": 3}]}, "unknown key of FILE: inner[0] 'sise': did you mean size?"),
-        ({"iner": []}, "unknown key of FILE 'iner': did you mean inner?"),
-        ({}, "FILE: inner is missing"),
-        ([], "FILE: []: expected keys and values"),
-        ({"inner": [], "weight": True}, "FILE: weight=True: expected a finite number"),
-        ({"inner": [], "weight": float("inf")}, "FILE: weight=inf: expected a finite number"),
-        ({"inner": [], "kind": "pol"}, "unknown FILE: kind 'pol': did you mean pool?"),
-        ({"inner": [], "sha256": "ab"}, "FILE: sha256='ab': expected 64 hexadecimal digits"),
+        (None, "whole=null: expected keys and values"),
+        ({"name": "a", "siz": 1}, "unknown key of whole 'siz': did you mean size?"),
+        ({"nam": "a"}, "unknown key of whole 'nam': did you mean name?"),
+        ({"size": 1.0}, "whole.name is missing: expected a word"),
+        ({"name": 3}, "whole.name=3: expected a word"),
+        ({"name": "a", "size": float("inf")}, "whole.size=Infinity: expected a finite number"),
+        ({"name": "a", "size": True}, "whole.size=true: expected a finite number"),
+        ({"name": "a", "part": {"count": 10}}, "whole.part.count=10: expected a whole number from 0 to 9"),
+        ({"name": "a", "part": {"coun": 1}}, "unknown key of whole.part 'coun': did you mean count?"),
+        ({"name": "a", "parts": [{}, {"count": 7}]}, "whole.parts[1].count=7: expected any number but 7"),
+        ({"name": "a", "parts": 5}, "whole.parts=5: expected a list, each item keys and values"),
+        (
+            {"name": "a", "part": {"kind": "fanc"}},
+            "whole.part.kind=fanc: expected plain, fancy or a whole number at least 1; did you mean fancy?",
+        ),
+        ({"name": "a", "extra": [1]}, "whole.extra=[1]: expected keys and values"),
+        ({"name": "\udcff"}, "whole: text that is not UTF-8"),
+        (
+            {"name": "a", "label": "../x"},
+            "whole.label=../x: expected 1 to 100 letters",
+        ),
+        ({"name": "a", "sha256": "ab"}, "whole.sha256=ab: expected 64 hexadecimal digits or null"),
     ],
 )
-def test_the_line_names_the_key_and_the_nearest_choice(content: Any, message: str) -> None:
+def test_what_does_not_fit_is_named_by_its_path(values: Any, line: str) -> None:
     with pytest.raises(NrmapError) as caught:
-        validated(Outer, content, "FILE: ")
-    assert str(caught.value) == message
+        validated(Whole, values, "whole")
+    assert str(caught.value).partition(", digits")[0] == line
 
 
-def test_values_made_in_code_are_checked_too() -> None:
-    for make in (lambda: Inner(10), lambda: replace(Inner(1), size=10), lambda: Inner(size=10)):
-        with pytest.raises(NrmapError, match="size=10: expected at most 9"):
-            make()
+def test_a_file_stands_before_its_keys() -> None:
+    for values, line in (
+        ({"name": "a", "part": {"count": 10}}, "FILE: part.count=10: expected a whole number from 0 to 9"),
+        ({"nam": "a"}, "unknown key of FILE 'nam': did you mean name?"),
+        ([], "FILE: []: expected keys and values"),
+    ):
+        with pytest.raises(NrmapError) as caught:
+            validated(Whole, values, "FILE: ")
+        assert str(caught.value) == line
+
+
+def test_the_constructor_says_the_same() -> None:
+    with pytest.raises(NrmapError, match=r"^count=10: expected a whole number from 0 to 9$"):
+        Part(10)
+    with pytest.raises(NrmapError, match=r"^count=7: expected any number but 7$"):
+        Part(count=7)
+    with pytest.raises(NrmapError, match=r"^unknown key 'cuont': did you mean count\?$"):
+        Part(cuont=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("node", "line"),
+    [
+        ({}, "node.more is missing: expected keys and values"),
+        ({"more": {"on": 1}}, "node.more.on=1: expected true or false"),
+        ({"more": {"on": True}, "part": {"count": -1}}, "node.part.count=-1: expected a whole number from 0 to 9"),
+    ],
+)
+def test_keys_of_a_class_and_more(node: dict[str, Any], line: str) -> None:
+    with pytest.raises(NrmapError) as caught:
+        validated(Nodes, {"node": node})
+    assert str(caught.value) == line
+
+
+def test_long_and_odd_values_stay_readable() -> None:
+    assert as_typed("a b") == "a b"
+    assert as_typed("") == '""'
+    assert as_typed("a\nb") == '"a\\nb"'
+    assert len(as_typed("x" * 1000)) < 70
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".x", "a/b", "/tmp", "a\0", "\ud800", "é", "a b", "a\n", "x" * 101])

@@ -1,0 +1,169 @@
+"""The command line of a command: what Hydra would misread is rewritten, what it would refuse is one line."""
+
+import contextlib
+import importlib.util
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from hydra import compose, initialize_config_module
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.choices import group_options
+from nrmap.atari.games import game_named, game_names
+from nrmap.support.errors import NrmapError, check, first_line, unknown_choice
+from nrmap.support.schema import as_typed
+
+_NOUNS = {"env": "game", "wandb": "wandb mode", "hydra/launcher": "launcher"}
+_LAUNCHERS = {"joblib": "joblib", "slurm": "submitit", "ray": "ray"}  # the plugin of each
+# Flags with which Hydra does not run the command.
+_SHOWS = ("cfg", "info", "hydra_help", "shell_completion", "help", "experimental_rerun")
+# Flags that add other files to conf/.
+_OTHER_FILES = ("config_path", "config_name", "config_dir")
+_SYNTAX = re.compile(r"[()\[\]{}*$'\"]")  # of values that are no plain choice
+
+
+def register_games() -> None:
+    """Make every game without a YAML file an option of the group `env`."""
+    store = ConfigStore.instance()
+    for game in game_names():
+        if game not in group_options("env"):
+            store.store(group="env", name=game, node={"defaults": ["base", "_self_"], "game": game})
+
+
+class CommandLine:
+    """The arguments of a command: flags of Hydra, and overrides as in "seed=0"."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        """Raises NrmapError for unknown flags, unknown games and for folders of results that cannot be one."""
+        parser = get_args_parser()
+        parser.error = _refuse_flag  # type: ignore[method-assign]
+        self.flags = parser.parse_args([*arguments])
+        self.overrides: list[str] = self.flags.overrides
+        self.is_multirun = bool(self.flags.multirun)
+        self.is_run = not any(getattr(self.flags, name, None) for name in _SHOWS)
+        before = [argument for argument in arguments if argument not in self.overrides]
+        self.overrides = [self._rewritten(override) for override in self.overrides]
+        if not any(override.startswith("outputs=") for override in self.overrides):
+            self.overrides.append(f"outputs={_quoted_folder('outputs')}")
+        self.arguments = [*before, *self.overrides]
+
+    def _rewritten(self, override: str) -> str:
+        key, equals, value = override.partition("=")
+        if equals and key == "env" and not _SYNTAX.search(value):
+            return f"env={','.join(game_named(game) for game in value.split(','))}"
+        if equals and key == "outputs" and "${" not in value and not (self.is_multirun and "," in value):
+            return f"outputs={_quoted_folder(_folder(value))}"
+        return override
+
+    def configurations(self, config_name: str) -> Iterator[dict[str, Any]]:
+        """The configuration of each job, composed from conf/`config_name`.yaml; NrmapError where Hydra has none.
+
+        Nothing, if a flag makes Hydra read other files or another sweeper makes the jobs.
+        """
+        if any(getattr(self.flags, name) for name in _OTHER_FILES) or "hydra/sweeper" in " ".join(self.overrides):
+            return
+        with initialize_config_module("conf", version_base="1.3"), hydra_errors_in_one_line():
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            parser = OverridesParser.create(config_loader=hydra.config_loader)
+            parsed = [self._parsed(parser, override) for override in self.overrides]
+            for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
+                for job in batch:
+                    yield as_mapping(compose(config_name, [*job]))
+
+    def _parsed(self, parser: OverridesParser, text: str) -> Override:
+        key, equals, value = text.partition("=")
+        if not equals and not text.startswith("~"):
+            option = next((f"{group}={text}" for group in ("method", "scale") if text in group_options(group)), None)
+            with contextlib.suppress(NrmapError):
+                option = option or f"env={game_named(text)}"
+            raise NrmapError(f"{text}: expected KEY=VALUE" + (f", as in {option}" if option else ""))
+        if key == "hydra/launcher":
+            _check_launcher(value)
+        try:
+            (override,) = parser.parse_overrides([text])
+        except (HydraException, ValueError) as error:
+            quoted = f"special characters need quotes, as in \"{key}='a (b)'\""
+            raise NrmapError(f"{as_typed(text)}: {str(error).splitlines()[-1]}; {quoted}") from error
+        several = override.is_sweep_override() and not self.is_multirun
+        check(not several, f"{text}: several values need -m, which runs a job for each")
+        return override
+
+
+def _refuse_flag(message: str) -> NoReturn:
+    raise NrmapError(f"{message}; options are written KEY=VALUE, as in seed=1, and --help explains them")
+
+
+def _folder(text: str) -> str:
+    """The path that the value of `outputs` names: as typed, but without the quotes that Hydra asks for."""
+    try:
+        value = OverridesParser.create().parse_override(f"outputs={text}").value()
+    except (HydraException, ValueError):  # characters of Hydra's syntax in the name of a folder
+        return text
+    check(isinstance(value, str) and value != "", f"outputs={as_typed(text)}: expected a folder")
+    return str(value) if text[0] in "'\"" else text
+
+
+def _quoted_folder(folder: str) -> str:
+    """The absolute path of `folder` in Hydra's quotes: a launcher may run jobs elsewhere."""
+    path = os.path.abspath(os.path.expanduser(folder))
+    check(path.isprintable(), f"outputs={path!r}: expected a folder without control characters")
+    # Hydra assigns paths below it to settings of its own, which would look for a setting `x`.
+    check("${" not in path, f"outputs={path}: expected a path without ${{; name another folder as outputs=FOLDER")
+    path = re.sub(r"(\\*)'", r"\1\1\\'", path)
+    return "'{}'".format(re.sub(r"(\\+)$", r"\1\1", path))
+
+
+def _check_launcher(name: str) -> None:
+    plugin = _LAUNCHERS.get(name)
+    if plugin is None:
+        return  # Hydra checks other launchers
+    if importlib.util.find_spec("hydra_plugins") is None or not importlib.util.find_spec(
+        f"hydra_plugins.hydra_{plugin}_launcher"
+    ):
+        raise NrmapError(
+            f"hydra/launcher={name} needs hydra-{plugin}-launcher: "
+            f"python -m pip install -c constraints.txt -e '.[{name}]'"
+        )
+
+
+def as_mapping(config: DictConfig) -> dict[str, Any]:
+    """The resolved content of `config`."""
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+@contextlib.contextmanager
+def hydra_errors_in_one_line() -> Iterator[None]:
+    """Raise complaints of Hydra and OmegaConf as NrmapError."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _as_one_line(error) from error
+
+
+def _as_one_line(error: Exception) -> NrmapError:
+    """Hydra's complaint about the command line or the YAML."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        options = [option for option in error.options if option != "base"]
+        return unknown_choice(_NOUNS.get(group, group), choice, options)
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    parent = getattr(cause, "parent_node", None)
+    folder, dot, key = str(getattr(cause, "full_key", "")).rpartition(".")
+    if folder == "method.regulariser" and not parent:
+        return NrmapError(f"{folder}.{key}: this method has no regulariser; use method=sa_ddqn or method=sa_ddqn_ibp")
+    if isinstance(parent, DictConfig) and key and key not in parent:
+        return unknown_choice(f"key of {folder}" if folder else "key", key, map(str, parent))
+    return NrmapError(f"{folder}{dot}{key}: {first_line(cause)}" if key else " ".join(str(error).split()))

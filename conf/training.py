@@ -1,0 +1,153 @@
+"""From the keys of conf/ to the settings of a training."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from conf.schema import CommandKeys, TrainingKeys
+from nrmap.atari.envs import EnvSpec
+from nrmap.learning.exploration import ExplorationSpec
+from nrmap.learning.learner import LearnerSpec
+from nrmap.learning.replay import ReplaySpec
+from nrmap.learning.settings import PolicyFile, TrainSettings
+from nrmap.learning.state_adversarial import RegulariserSpec
+from nrmap.support.runtime import choose_device, memory_bytes
+from nrmap.support.schema import SettingError, as_typed, validated
+
+# The solver of every method's regulariser; None: no regulariser.
+SOLVERS = {"ddqn": None, "ddqn_continued": None, "sa_ddqn": "pgd", "sa_ddqn_ibp": "ibp"}
+# Plain DDQN from the vanilla policy is the control of SA-DDQN by PGD: it has the same steps and the same anchor.
+_SOLVER_OF_CONTROLS = "pgd"
+
+# Torch survives this many threads on any machine.
+_SAFE_THREADS = 64
+# Bytes beside a slot's frame in the replay, and for each pixel of a state in a batch: activations and gradients.
+_BYTES_PER_SLOT, _BYTES_PER_PIXEL = 40, 60
+
+Layers = Mapping[str, Mapping[str, Any]]  # nodes by their paths; later ones replace values of earlier ones
+
+
+def train_settings(keys: TrainingKeys) -> TrainSettings:
+    """The settings of the run that `keys` describe.
+
+    The node `scale` has the values of a training from scratch. Its `fine_tune` replaces some of them for
+    a training that starts from a policy, and `by_solver` for one solver only; `robust_from_scratch`
+    does so for a robust training from scratch. Raises NrmapError for values that do not go together,
+    a run without updates, and a run that ends before its ramp.
+    """
+    _check_method(keys.method)
+    name, start_from, regulariser = (keys.method[key] for key in ("name", "start_from", "regulariser"))
+    fine_tune, solver = keys.scale["fine_tune"], SOLVERS[name] or _SOLVER_OF_CONTROLS
+    layers = {"scale": keys.scale}
+    parent: TrainSettings | PolicyFile | None = None
+    if start_from == "vanilla":  # the parent itself has no parent
+        from_scratch = {"scale": {**keys.scale, "anchor": 0.0}}
+        parent = _settings(keys, from_scratch, method="ddqn", regulariser=None, parent=None)
+    elif start_from != "scratch":
+        parent = PolicyFile(start_from)
+    if parent is not None:
+        layers |= {"scale.fine_tune": fine_tune, f"scale.fine_tune.by_solver.{solver}": fine_tune["by_solver"][solver]}
+    elif regulariser is not None:
+        layers |= {"scale.robust_from_scratch": keys.scale["robust_from_scratch"]}
+    return _settings(keys, layers, method=name, regulariser=regulariser, parent=parent)
+
+
+def env_spec(keys: TrainingKeys) -> EnvSpec:
+    """The environment; only other nodes refer to its `literature`."""
+    return validated(EnvSpec, {key: value for key, value in keys.env.items() if key != "literature"}, "env")
+
+
+def _check_method(method: Mapping[str, Any]) -> None:
+    name, start_from, regulariser = method["name"], method["start_from"], method["regulariser"]
+    solver = None if regulariser is None else regulariser["solver"]
+    expected = f"one with solver: {SOLVERS[name]}" if SOLVERS[name] else f"null, {name} has none"
+    if solver != SOLVERS[name]:
+        given = f"={as_typed(regulariser)} with method.name={name}"
+        raise SettingError("method.regulariser", f"{given}: expected {expected}")
+    if name == "ddqn" and start_from != "scratch":
+        expected = "scratch; use method=ddqn_continued"
+    elif name == "ddqn_continued" and start_from == "scratch":
+        expected = "a policy; use method=ddqn"
+    else:
+        return
+    raise SettingError("method.start_from", f"={as_typed(start_from)} with method.name={name}: expected {expected}")
+
+
+def _settings(
+    keys: TrainingKeys,
+    layers: Layers,
+    *,
+    method: str,
+    regulariser: Mapping[str, Any] | None,
+    parent: TrainSettings | PolicyFile | None,
+) -> TrainSettings:
+    """A mistake is reported under the key of the last of `layers` that has it."""
+    scale: dict[str, Any] = {}
+    for layer in layers.values():
+        scale = _updated(scale, layer)
+    ramp = scale["robust_ramp"]
+    robust = None if regulariser is None else validated(RegulariserSpec, {**regulariser, **ramp}, "method.regulariser")
+    names = {field.name for field in fields(TrainSettings)}
+    try:
+        settings = TrainSettings(
+            **{key: value for key, value in scale.items() if key in names}
+            | {
+                "exploration": validated(ExplorationSpec, scale["exploration"], "exploration"),
+                "replay": validated(ReplaySpec, scale["replay"], "replay"),
+                "learner": validated(LearnerSpec, scale["learner"], "learner"),
+            },
+            env=env_spec(keys), method=method, seed=keys.seed, regulariser=robust, parent=parent,
+        )  # fmt: skip
+        _check_that_it_learns(settings)
+    except SettingError as error:
+        key = error.key
+        paths = [path for path, layer in layers.items() if _has(layer, key.split("."))]
+        raise SettingError(f"{paths[-1]}.{key}" if paths else key, error.problem) from None
+    return settings
+
+
+def _updated(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` updated recursively with `changes`."""
+    updated = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        updated[key] = _updated(base[key], value) if both else value
+    return updated
+
+
+def _has(node: Any, path: list[str]) -> bool:
+    return not path or (isinstance(node, Mapping) and path[0] in node and _has(node[path[0]], path[1:]))
+
+
+def _check_that_it_learns(settings: TrainSettings) -> None:
+    """Reject runs without updates and runs that end before their ramp; benchmarks do not come through here."""
+    if settings.updates == 0:
+        expected = f"more than warm_up_steps={settings.warm_up_steps}, or nothing is learned"
+        raise SettingError("steps", f"={settings.steps}: expected {expected}")
+    if settings.regulariser is not None:
+        begin, steps = settings.regulariser.ramp_begin, settings.regulariser.ramp_steps
+        if begin + steps > settings.steps:
+            ends = f"{steps} from ramp_begin={begin} ends after steps={settings.steps}"
+            raise SettingError("robust_ramp.ramp_steps", f"={ends}: expected the full robust loss before the end")
+
+
+def check_machine(keys: CommandKeys) -> None:
+    """Raise NrmapError for a device that is not here, and for more threads than the process can have."""
+    choose_device(keys.device)
+    most = max(os.cpu_count() or 1, _SAFE_THREADS)
+    if keys.threads > most:
+        raise SettingError("threads", f"={keys.threads}: expected at most {most} on this machine")
+
+
+def check_memory(settings: TrainSettings) -> None:
+    """Raise NrmapError if the replay or a batch takes more than the memory of this machine."""
+    memory, (channels, height, width) = memory_bytes(), settings.env.state_shape
+    slot, state = height * width + _BYTES_PER_SLOT, channels * height * width * _BYTES_PER_PIXEL
+    for key, number, size in (
+        ("scale.replay.capacity", settings.replay.capacity, slot),
+        ("scale.learner.batch_size", settings.learner.batch_size, state),
+    ):
+        if number * size > memory:
+            needed = f"it takes {number * size / 1e9:,.0f} GB of memory, this machine has {memory / 1e9:,.0f}"
+            raise SettingError(key, f"={number}: expected at most {memory // size:,}, as {needed}")

@@ -1,0 +1,119 @@
+"""Arguments on their way to Hydra: games and folders by any name, everything else that is wrong in one line."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from conf.command_line import CommandLine, register_games
+from nrmap.support.errors import NrmapError
+
+
+def configurations(*arguments: str) -> list[dict]:
+    register_games()
+    return list(CommandLine(arguments).configurations("train"))
+
+
+@pytest.mark.parametrize(
+    ("name", "game"),
+    [
+        ("freeway", "Freeway"),
+        ("ALE/Pong-v5", "Pong"),
+        ("Pong-v5", "Pong"),
+        ("PongNoFrameskip-v4", "Pong"),
+        ("ms_pacman", "MsPacman"),
+        ("ALE/Seaquest-v5", "Seaquest"),
+    ],
+)
+def test_a_game_by_the_names_that_others_give_it(name: str, game: str) -> None:
+    (config,) = configurations(f"env={name}")
+    assert config["env"]["game"] == game
+
+
+def test_every_job_of_a_sweep_has_a_configuration() -> None:
+    jobs = configurations("-m", "env=pong,Freeway", "seed=range(2)")
+    assert [(job["env"]["game"], job["seed"]) for job in jobs] == [
+        ("Pong", 0), ("Pong", 1), ("Freeway", 0), ("Freeway", 1),
+    ]  # fmt: skip
+    games = [job["env"]["game"] for job in configurations("-m", "env=glob(Space*)")]
+    assert games == ["SpaceInvaders", "SpaceWar"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "path"),
+    [
+        (None, "{here}/outputs"),
+        ("a/b", "{here}/a/b"),
+        ("/x/it's", "/x/it's"),
+        ("~/x", "{home}/x"),
+        ("/x\\", "/x\\"),
+        ("/x\\'y\\\\", "/x\\'y\\\\"),
+        ("'a b'", "{here}/a b"),
+        ("it's here, really (now)", "{here}/it's here, really (now)"),
+        ("./5", "{here}/5"),
+        ("${seed}x", "0x"),
+    ],
+)
+def test_folders_of_results(folder: str | None, path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (config,) = configurations("seed=0", *([] if folder is None else [f"outputs={folder}"]))
+    assert config["outputs"] == path.format(here=tmp_path, home=Path.home())
+
+
+@pytest.mark.parametrize("folder", ["", "[a]", "{a:1}", "null", "true", "5", "a\nb", "a\x00b"])
+def test_what_is_no_folder(folder: str) -> None:
+    with pytest.raises(NrmapError, match=r"^outputs=.*: expected a folder"):
+        configurations(f"outputs={folder}")
+
+
+def test_a_working_folder_that_hydra_would_misread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    odd = tmp_path / "${x}"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    with pytest.raises(NrmapError, match="expected a path without"):
+        configurations("seed=0")
+    (config,) = configurations("outputs=/elsewhere")
+    assert config["outputs"] == "/elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--seed", "1"], "unrecognized arguments: --seed; options are written KEY=VALUE"),
+        (["freeway"], "freeway: expected KEY=VALUE, as in env=Freeway"),
+        (["sa_ddqn"], "sa_ddqn: expected KEY=VALUE, as in method=sa_ddqn"),
+        (["env=Freeway,Pong"], "env=Freeway,Pong: several values need -m"),
+        (["env=Freeway,Pongg"], "unknown game 'Pongg': did you mean Pong"),
+        (["env="], "unknown game ''"),
+        (["env=base"], "unknown game 'base'"),
+        (["method=sa_dqn"], "unknown method 'sa_dqn': did you mean sa_ddqn"),
+        (["scale=quik"], "unknown scale 'quik': did you mean quick"),
+        (["hydra/launcher=slrm"], "unknown launcher 'slrm': did you mean slurm"),
+        (["-m", "seed=0,1", "scale.step=3"], "unknown key of scale 'step': did you mean steps"),
+        (["sede=1"], "unknown key 'sede': did you mean seed"),
+        (["method.regulariser.kappa=1"], "method.regulariser.kappa: this method has no regulariser; use method=sa_"),
+        (["seed=[1"], "seed=[1: "),
+        (["outputs=${x}"], "outputs: Interpolation key 'x' not found"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], line: str) -> None:
+    with pytest.raises(NrmapError) as caught:
+        configurations(*arguments)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_flags_that_run_nothing_are_left_to_hydra() -> None:
+    for flags in (["--cfg", "job"], ["--info", "config"], ["--hydra-help"]):
+        assert not CommandLine(flags).is_run
+
+
+@pytest.mark.parametrize(("launcher", "plugin"), [("joblib", "joblib"), ("slurm", "submitit"), ("ray", "ray")])
+def test_a_launcher_that_is_not_installed(launcher: str, plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(NrmapError) as raised:
+        configurations(f"hydra/launcher={launcher}")
+    assert str(raised.value) == (
+        f"hydra/launcher={launcher} needs hydra-{plugin}-launcher: "
+        f"python -m pip install -c constraints.txt -e '.[{launcher}]'"
+    )

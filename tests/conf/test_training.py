@@ -1,0 +1,135 @@
+"""From YAML to settings: everything composes, layers of a scale apply in order, mistakes carry the key to change."""
+
+import copy
+import functools
+from dataclasses import replace
+
+import pytest
+from composed import composed, training
+
+from conf.choices import group_options
+from conf.schema import TrainKeys
+from conf.training import train_settings
+from nrmap.learning.settings import PolicyFile
+from nrmap.support.errors import NrmapError
+from nrmap.support.schema import validated
+
+GROUPS = [(group, option) for group in ("env", "method", "scale", "wandb") for option in group_options(group)]
+
+
+@pytest.mark.parametrize(("group", "option"), GROUPS)
+def test_every_yaml_composes_and_becomes_settings(group, option):
+    keys = validated(TrainKeys, composed("train", f"{group}={option}"))
+    settings = train_settings(keys)
+    if group == "env":
+        assert settings.env.game == option
+    if group == "method":
+        assert settings.method == option
+        solver = settings.regulariser.solver if settings.regulariser else None
+        assert solver == {"sa_ddqn": "pgd", "sa_ddqn_ibp": "ibp"}.get(option)
+    if group == "scale":
+        assert keys.scale["name"] == option
+
+
+@pytest.mark.parametrize("scale", group_options("scale"))
+@pytest.mark.parametrize("method", ["ddqn_continued", "sa_ddqn", "sa_ddqn_ibp"])
+def test_fine_tuning_starts_from_the_vanilla_run_of_the_same_scale(scale, method):
+    vanilla = training("method=ddqn", f"scale={scale}", "seed=7")
+    tuned = training(f"method={method}", f"scale={scale}", "seed=7")
+    assert tuned.parent == vanilla
+    assert vanilla.parent is None
+    assert vanilla.regulariser is None
+    node = composed("train", f"scale={scale}")["scale"]
+    solver = "ibp" if method == "sa_ddqn_ibp" else "pgd"
+    sizes = {**node, **node["fine_tune"], **node["fine_tune"]["by_solver"][solver]}
+    assert (tuned.steps, tuned.anchor) == (sizes["steps"], sizes["anchor"])
+    if tuned.regulariser:
+        assert tuned.regulariser.ramp_steps == sizes["robust_ramp"]["ramp_steps"]
+    assert tuned.learner.learning_rate == {**node["learner"], **sizes["learner"]}["learning_rate"]
+    assert tuned.exploration.epsilon_initial == sizes["exploration"]["epsilon_initial"] < 1
+    tuned_file = training(f"method={method}", f"scale={scale}", "seed=7", "method.start_from=some/file.safetensors")
+    assert tuned_file.parent == PolicyFile("some/file.safetensors")
+    assert replace(tuned_file, parent=vanilla) == tuned
+    assert tuned_file.identity("a" * 64) == tuned.identity("a" * 64) != tuned_file.identity("b" * 64)
+
+
+@pytest.mark.parametrize("scale", group_options("scale"))
+@pytest.mark.parametrize("method", ["sa_ddqn", "sa_ddqn_ibp"])
+def test_from_scratch_a_robust_run_is_the_vanilla_one_plus_its_loss(scale, method):
+    vanilla = training("method=ddqn", f"scale={scale}")
+    scratch = training(f"method={method}", f"scale={scale}", "method.start_from=scratch")
+    assert scratch.parent is None
+    if scale == "paper":
+        assert scratch.exploration.decay_steps == 1_500_000
+        assert vanilla.exploration.decay_steps == 100_000  # of Freeway, as the reference has it
+        scratch = replace(scratch, exploration=vanilla.exploration)
+    assert replace(scratch, method="ddqn", regulariser=None) == vanilla
+
+
+def test_an_anchor_reaches_the_run_and_not_the_parent():
+    tuned, free = (training("method=sa_ddqn", "scale=paper", *more) for more in (["scale.anchor=20"], []))
+    assert (tuned.anchor, free.anchor) == (20.0, 0.0)
+    assert tuned.parent == free.parent
+
+
+def test_the_control_differs_from_sa_ddqn_in_the_regulariser_alone():
+    robust, control = training("method=sa_ddqn"), training("method=ddqn_continued")
+    assert replace(robust, method="ddqn_continued", regulariser=None) == control
+
+
+def test_the_regulariser_holds_the_numbers_of_the_yaml():
+    regulariser = training("method=sa_ddqn", "scale=paper", "method.regulariser.kappa=0.3").regulariser
+    assert regulariser.kappa == 0.3
+    assert regulariser.hinge_reduction == "batch_sum"
+    assert regulariser.hold_advantages == 0
+    assert regulariser.attack_epsilon == 1 / 255
+    assert regulariser.pgd_step_fraction * regulariser.pgd_steps == pytest.approx(1)
+
+
+PGD = "scale.fine_tune.by_solver.pgd"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("method.name", "ddqn", "with method.name=ddqn: expected null, ddqn has none"),
+        ("method.regulariser", None, "method.regulariser=null with method.name=sa_ddqn: expected one with solver: pgd"),
+        ("method.regulariser.pgd_steps", 0, "method.regulariser.pgd_steps=0: expected at least 1 with solver=pgd"),
+        ("method.regulariser.ramp_steps", 1, "unknown key of method.regulariser 'ramp_steps'"),
+        ("scale.steps_per_update", 3, "scale.steps_per_update=3: expected a divisor or a multiple of num_envs="),
+        ("scale.warm_up_steps", 320000, "scale.steps=320000: expected more than warm_up_steps=320000"),
+        (f"{PGD}.steps", 8000, f"{PGD}.steps=8000: expected more than warm_up_steps=8000"),
+        (f"{PGD}.robust_ramp.ramp_begin", 110001, f"{PGD}.robust_ramp.ramp_steps=50000 from ramp_begin=110001 ends"),
+        (f"{PGD}.steps", 49000, "ramp_steps=50000 from ramp_begin=0 ends after steps=49000: expected the full"),
+        ("scale.replay.capacity", 100, "scale.replay.capacity=100: expected at least 192"),
+        ("scale.replay.anneal_steps", 5, "scale.replay.n_step_final=0: expected from 1 to n_step=10"),
+        ("env.max_agent_steps", 2**31 - 1, "env.max_agent_steps=2147483647: expected at most 536,870,911"),
+        ("env.height", 20, "a 20×84 screen is too small"),
+    ],
+)
+def test_values_that_do_not_go_together_are_one_line(key, value, line):
+    config = copy.deepcopy(composed("train", "method=sa_ddqn"))
+    *path, last = key.split(".")
+    functools.reduce(lambda inner, name: inner[name], path, config)[last] = value
+    with pytest.raises(NrmapError) as caught:
+        train_settings(validated(TrainKeys, config))
+    assert line in str(caught.value)
+
+
+def test_the_last_robust_loss_may_be_the_first_full_one():
+    assert training("method=sa_ddqn", f"{PGD}.robust_ramp.ramp_steps=160000").updates > 0
+    assert training("scale.steps=8004").updates == 4  # of one last step of 16 environments
+
+
+@pytest.mark.parametrize(
+    ("method", "start_from", "use"),
+    [
+        ("ddqn", "vanilla", "expected scratch; use method=ddqn_continued"),
+        ("ddqn", "some/file.safetensors", "expected scratch; use method=ddqn_continued"),
+        ("ddqn_continued", "scratch", "expected a policy; use method=ddqn"),
+    ],
+)
+def test_a_method_that_cannot_start_there_names_the_one_that_can(method, start_from, use):
+    with pytest.raises(NrmapError) as caught:
+        training(f"method={method}", f"method.start_from={start_from}")
+    assert str(caught.value) == f"method.start_from={start_from} with method.name={method}: {use}"
