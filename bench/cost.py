@@ -15,10 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-
 from bench.host import measure
-from conf.command_line import as_mapping
+from conf.command_line import composed
 from conf.schema import TrainKeys
 from conf.training import train_settings
 from nrmap.learning.settings import TrainSettings
@@ -98,16 +96,10 @@ def cost(study: StudyPlan, speeds: Speeds, workers: int) -> Cost:
 
 def paper_study(games: int, seeds: int) -> StudyPlan:
     """The study with the settings of scale=paper in conf/."""
-    with initialize_config_module("conf", version_base="1.3"):
-        configs = {
-            method: compose("train", overrides=["scale=paper", f"method={method}", "outputs=none"])
-            for method in METHODS
-        }
-    trainings = {}
-    for method, config in configs.items():
-        trainings[method] = train_settings(validated(TrainKeys, as_mapping(config)))
-    analysis = configs["ddqn"].scale.analysis
-    return StudyPlan(games, seeds, trainings, num_states=analysis.num_states, null_networks=analysis.controls)
+    keys = {method: validated(TrainKeys, composed("train", "scale=paper", f"method={method}")) for method in METHODS}
+    trainings = {method: train_settings(each) for method, each in keys.items()}
+    analysis = keys["ddqn"].scale["analysis"]
+    return StudyPlan(games, seeds, trainings, num_states=analysis["num_states"], null_networks=analysis["controls"])
 
 
 def cpu_speeds(train: Mapping[str, Any], host: Mapping[str, Any]) -> Speeds:

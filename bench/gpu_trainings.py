@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 
 from bench import host
 from bench.cost import METHODS, paper_study
-from nrmap.learning.settings import TrainSettings, train_settings
+from conf.command_line import composed
+from conf.schema import TrainKeys
+from conf.training import train_settings
+from nrmap.learning.settings import TrainSettings
 from nrmap.support.runtime import choose_device
+from nrmap.support.schema import validated
 from train.trainer import Trainer
 
 SIDE_BY_SIDE = (1, 2, 4, 8)
@@ -105,8 +107,4 @@ def training(job: Job) -> None:
 
 
 def _settings(*overrides: str) -> TrainSettings:
-    with initialize_config_module("conf", version_base="1.3"):
-        config = compose("train", overrides=[*overrides, "outputs=none"])
-    values = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(values, dict)
-    return train_settings({str(key): value for key, value in values.items()})
+    return train_settings(validated(TrainKeys, composed("train", *overrides)))

@@ -137,6 +137,13 @@ def _check_launcher(name: str) -> None:
         )
 
 
+def composed(config_name: str, *overrides: str) -> dict[str, Any]:
+    """The content of conf/`config_name`.yaml with `overrides`."""
+    register_games()
+    with initialize_config_module("conf", version_base="1.3"):
+        return as_mapping(compose(config_name, overrides=[*overrides]))
+
+
 def as_mapping(config: DictConfig) -> dict[str, Any]:
     """The resolved content of `config`."""
     values = OmegaConf.to_container(config, resolve=True)
