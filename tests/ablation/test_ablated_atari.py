@@ -82,17 +82,18 @@ def test_there_are_trained_policies_to_compare():
     assert REFERENCE_POLICIES, f"no policy.safetensors under {REFERENCE}"
 
 
+@pytest.mark.parametrize("count", [200, pytest.param(84 * 84, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 @pytest.mark.parametrize("path", REFERENCE_POLICIES, ids=lambda path: "/".join(path.parts[-4:-1]))
-def test_trained_policies_are_exact(path):
+def test_trained_policies_are_exact(path, count):
     policy = load_policy(path)
     states = played_states(policy.env, 3)
-    sample = torch.randperm(policy.env.height * policy.env.width, generator=torch.Generator().manual_seed(0))[:200]
+    pixels = torch.randperm(policy.env.height * policy.env.width, generator=torch.Generator().manual_seed(0))[:count]
     chunks = list(make_engine(policy, spec=AblationSpec(), engine="incremental").ablate(states))
-    found = torch.cat([chunk.q_values for chunk in chunks]).flatten(1, 2)[:, sample]  # [3, 200, A]
+    found = torch.cat([chunk.q_values for chunk in chunks]).flatten(1, 2)[:, pixels]  # [3, count, A]
     assert len(states) == len(found) == 3
-    exact = torch.stack([exact_q_values(policy, ablate_pixels(state, sample, AblationSpec())) for state in states])
-    for state, of_state in zip(found, exact, strict=True):
-        result = compare(state, of_state)
+    for state, of_state in zip(states, found, strict=True):
+        parts = [exact_q_values(policy, ablate_pixels(state, part, AblationSpec())) for part in pixels.split(256)]
+        exact = torch.cat(parts)
+        result = compare(of_state, exact)
         assert result.exact, result
-    # Three states that differ, each with pixels that matter.
-    assert len(exact[:, :, 0].unique()) > 150
+        assert len(exact[:, 0].unique()) > 50, "no pixel of this state matters"

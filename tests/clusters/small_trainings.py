@@ -51,11 +51,15 @@ def policies(outputs: Path) -> dict[tuple[str, str], Path]:
     return named
 
 
-def assert_same_weights(one: Path, other: Path) -> None:
-    """Bit for bit."""
-    first, second = load_policy(one), load_policy(other)
-    assert first.card.agent_steps == second.card.agent_steps > 0
-    weights, others = first.network.state_dict(), second.network.state_dict()
-    assert weights.keys() == others.keys()
-    for name in weights:
-        assert torch.equal(weights[name], others[name]), name
+def assert_as_undisturbed(outputs: Path, alone: Path) -> None:
+    """Every policy of the sweep is, bit for bit, that of the same sweep in one process, written to `alone`."""
+    undisturbed = start_sweep(alone, "threads=1", environment={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert undisturbed.wait(timeout=1800) == 0, alone.with_suffix(".log").read_text()
+    found, expected = policies(outputs), policies(alone)
+    assert set(found) == set(expected) == JOBS
+    for job in JOBS:
+        first, second = load_policy(found[job]), load_policy(expected[job])
+        assert first.card.agent_steps == second.card.agent_steps > 0
+        weights, others = first.network.state_dict(), second.network.state_dict()
+        assert weights.keys() == others.keys()
+        assert all(torch.equal(weights[name], others[name]) for name in weights)

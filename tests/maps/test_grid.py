@@ -99,13 +99,6 @@ def test_white_noise_has_about_one():
     assert np.mean([each.null_quantiles[1] for each in found]) == pytest.approx(1, abs=0.03)
 
 
-def test_a_smooth_blob_has_no_excess():
-    for centre in ((30, 40), (5, 70)):
-        found = grid_excess(blob(*centre))
-        assert found.value < 1
-        assert found.p_value > 0.1
-
-
 def spikes(seed):
     rng = np.random.default_rng(seed)
     return np.where(rng.random((84, 84)) < 0.01, rng.standard_normal((84, 84)) ** 2, 0.0)
@@ -123,12 +116,6 @@ def test_the_scale_and_the_level_do_not_matter(scale):
     values = noise(4) + grid(8)
     assert grid_excess(scale * values, draws=19).value == pytest.approx(grid_excess(values, draws=19).value)
     assert grid_excess(values + 50, draws=19).value == pytest.approx(grid_excess(values, draws=19).value)
-
-
-def test_the_same_seed_gives_the_same_answer():
-    values = noise(5)
-    assert grid_excess(values, draws=19, seed=3) == grid_excess(values, draws=19, seed=3)
-    assert grid_excess(values, draws=19, seed=3) != grid_excess(values, draws=19, seed=4)
 
 
 def test_rows_have_the_numbers_of_their_maps():

@@ -37,21 +37,21 @@ def test_mistakes_are_named(options, message):
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_q_values_that_are_not_finite_are_refused(bad):
     q_values, clean = Q_VALUES.clone(), CLEAN.clone()
-    q_values[2, 1, 1, 3] = bad
-    with pytest.raises(NrmapError, match="state 2: "):
-        sweep(q_values, CLEAN, size=2)
-    clean[3, 0] = bad
-    with pytest.raises(NrmapError, match="state 3: "):
-        sweep(Q_VALUES, clean)
+    q_values[2, 1, 1, 3], clean[3, 0] = bad, bad
+    for number, arrays in ((2, (q_values, CLEAN)), (3, (Q_VALUES, clean))):
+        with pytest.raises(NrmapError, match=f"state {number}: "):
+            sweep(*arrays, size=2)
 
 
-def test_chunks_out_of_order_or_of_wrong_shape_are_refused():
-    good = {"episode_ids": [0] * 4, "temperatures": (1.0,), "rounding_floor": 0.0}
-    with pytest.raises(NrmapError, match="starts at state 2: expected 0"):
-        sweep_maps(reversed(chunked(Q_VALUES, CLEAN, 2)), **good)
-    with pytest.raises(NrmapError, match="expected \\[n, \\(C,\\) H, W, A\\]"):
-        sweep_maps([AblatedChunk(0, Q_VALUES, CLEAN[:, :3])], **good)
-    with pytest.raises(NrmapError, match="A ≥ 2"):
-        sweep_maps([AblatedChunk(0, Q_VALUES[..., :1], CLEAN[:, :1])], **good)
-    with pytest.raises(NrmapError, match="of 0 states: expected 4"):
-        sweep_maps([], **good)
+@pytest.mark.parametrize(
+    ("chunks", "message"),
+    [
+        (list(reversed(chunked(Q_VALUES, CLEAN, 2))), "starts at state 2: expected 0"),
+        ([AblatedChunk(0, Q_VALUES, CLEAN[:, :3])], r"expected \[n, \(C,\) H, W, A\]"),
+        ([AblatedChunk(0, Q_VALUES[..., :1], CLEAN[:, :1])], "A ≥ 2"),
+        ([], "of 0 states: expected 4"),
+    ],
+)
+def test_chunks_out_of_order_or_of_wrong_shape_are_refused(chunks, message):
+    with pytest.raises(NrmapError, match=message):
+        sweep_maps(chunks, episode_ids=[0] * 4, temperatures=(1.0,), rounding_floor=0.0)

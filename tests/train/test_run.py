@@ -106,27 +106,6 @@ def test_another_precision_or_device_is_refused_and_nothing_is_lost(run, checkpo
     assert path.exists()
 
 
-def test_a_checkpoint_of_other_episodes_is_named(run, checkpoint, tiny_settings):
-    settings = tiny_settings(steps=60)
-    run(settings, interrupted=True)
-    state = load_checkpoint(checkpoint())
-    state["trainer"]["collector"]["episodes"][0]["checksum"] ^= 1
-    save_checkpoint(checkpoint(), state)
-    with pytest.raises(NrmapError, match=rf"^cannot resume: episode .*; remove {checkpoint()} to start anew$"):
-        run(settings)
-
-
-def test_a_finished_policy_of_another_precision_is_mentioned_once_asked(run, tiny_settings, caplog):
-    settings = tiny_settings(steps=60)
-    path = run(settings, precision="float32")
-    mentioned = "Freeway/ddqn/seed3: made in float32, not in bfloat16 as asked for; precision enters no identity"
-    for precision in ("auto", "float32"):
-        assert run(settings, precision=precision) == path
-    assert mentioned not in caplog.messages
-    assert run(settings, precision="bfloat16") == path
-    assert caplog.messages.count(mentioned) == 1
-
-
 def test_a_checkpoint_beside_a_finished_policy_is_removed(run, tiny_settings):
     path = run(tiny_settings(steps=60))
     left_over = path.with_name(CHECKPOINT_FILE)

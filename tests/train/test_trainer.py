@@ -44,6 +44,8 @@ def run_of(tiny_settings, tiny_regulariser):
         learner={"gradient_clip": 1.0},
         replay={"n_step": 4, "priority_exponent": 0.7},
         seed=8,
+        parent=plain,
+        anchor=0.5,
     )
     return {"plain": plain, "robust": robust}.__getitem__
 
@@ -89,20 +91,6 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, options, run_of, tmp_p
         assert resumed.metrics() == metrics
         assert curves_again.episodes == curves.episodes
         np.testing.assert_array_equal(resumed.collector.states, trainer.collector.states)
-
-
-@pytest.mark.bitwise
-def test_a_run_that_is_held_to_its_start_goes_on_after_a_kill(tiny_settings, tmp_path, assert_same):
-    settings = tiny_settings(method="ddqn_continued", parent=tiny_settings(), anchor=0.5, steps=60)
-    whole, part = (Trainer(settings, device=CPU, initial=initial_network(settings)) for _ in range(2))
-    train(whole)
-    train(part, stop_at=44)
-    save_checkpoint(tmp_path / "state.safetensors", part.get_state())
-    resumed = Trainer(settings, device=CPU, initial=initial_network(settings))
-    resumed.set_state(load_checkpoint(tmp_path / "state.safetensors"))
-    train(resumed)
-    assert_same(resumed.get_state(), whole.get_state())
-    assert whole.metrics()["anchor_loss"] > 0
 
 
 @pytest.mark.bitwise
