@@ -92,20 +92,15 @@ def tiny_regulariser():
 
 
 def same_states(one: Any, two: Any) -> None:
-    if isinstance(one, dict):
-        assert isinstance(two, dict)
-        assert one.keys() == two.keys()
-        for key in one:
+    if isinstance(one, dict | list):
+        assert isinstance(two, dict | list)
+        assert len(one) == len(two)
+        for key in one if isinstance(one, dict) else range(len(one)):
             same_states(one[key], two[key])
         return
     assert type(one) is type(two)
-    if isinstance(one, list):
-        assert len(one) == len(two)
-        for first, second in zip(one, two, strict=True):
-            same_states(first, second)
-    elif isinstance(one, np.ndarray | torch.Tensor):
-        assert one.dtype == two.dtype
-        assert one.shape == two.shape
+    if isinstance(one, np.ndarray | torch.Tensor):
+        assert (one.dtype, one.shape) == (two.dtype, two.shape)
         if isinstance(one, torch.Tensor) and one.dtype == torch.bfloat16:  # which numpy does not have
             one, two = one.float(), two.float()
         assert np.asarray(one).tobytes() == np.asarray(two).tobytes()

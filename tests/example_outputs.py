@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from analyze.study import evaluation_inputs
+from nrmap.ablation import AblatedChunk
 from nrmap.atari.envs import EVALUATION_STREAM
 from nrmap.learning.settings import TrainSettings
 from nrmap.maps.episode_maps import EpisodeMaps, save_maps
@@ -219,16 +220,8 @@ def synthetic_states(policy: Policy, example: Example) -> RolloutStates:
     )
 
 
-@dataclass(frozen=True)
-class MadeUpQValues:
-    """One state's ablated Q-values: bumps about a lane that moves with the state, on a grid for robust agents."""
-
-    start: int
-    q_values: torch.Tensor
-    clean_q_values: torch.Tensor
-
-
-def made_up_chunks(policy: Policy, example: Example, states_from: str) -> Iterator[MadeUpQValues]:
+def made_up_chunks(policy: Policy, example: Example, states_from: str) -> Iterator[AblatedChunk]:
+    """Ablated Q-values: bumps about a lane that moves with the state, on a grid for robust agents."""
     rng = _rng("q_values", policy.label, states_from)
     robust = policy.card.method.startswith("sa_")
     flips = (policy.card.method, policy.card.seed) not in example.without_flips
@@ -242,7 +235,7 @@ def made_up_chunks(policy: Policy, example: Example, states_from: str) -> Iterat
             bump = bump * ((np.arange(height)[:, None] % 4 == 0) & (np.arange(width) % 4 == 0))
         effect = bump[..., None] * rng.normal(0, 0.15 if flips else 1e-3, (height, width, len(ACTIONS)))
         noise = rng.normal(0, 2e-3 if flips else 1e-4, (height, width, len(ACTIONS)))
-        yield MadeUpQValues(state, clean + torch.from_numpy(effect + noise)[None], clean)
+        yield AblatedChunk(state, clean + torch.from_numpy(effect + noise)[None], clean)
 
 
 def made_up_maps(policy: Policy, example: Example, states_from: str) -> EpisodeMaps:

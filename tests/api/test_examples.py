@@ -11,37 +11,24 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Run an example in `folder`, where the policies of the repository are found."""
-    (folder / "outputs").symlink_to(EXAMPLES.parent / "outputs")
-    monkeypatch.chdir(folder)
+@pytest.mark.parametrize(
+    ("name", "arguments", "file", "printed"),
+    [
+        ("map_your_own_network.py", (), "maps.png", "S(K) = "),
+        ("map_a_reference_policy.py", ("2", "1"), "reference_maps.npz", "needs at least 16 episodes, found 1"),
+        ("compare_two_policies.py", ("2", "1"), "sa_ddqn_maps.png", "flipped by PGD-10"),
+    ],
+)
+def test_an_example_runs_where_the_policies_of_the_repository_are_found(
+    name, arguments, file, printed, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "outputs").symlink_to(EXAMPLES.parent / "outputs")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.syspath_prepend(EXAMPLES)
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
-
-
-def test_map_your_own_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run("map_your_own_network.py", monkeypatch=monkeypatch, folder=tmp_path)
-    assert (tmp_path / "maps.png").stat().st_size > 10_000
-    assert capsys.readouterr().out.startswith("S(K) = ")
-
-
-def test_map_a_reference_policy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run("map_a_reference_policy.py", "2", "1", monkeypatch=monkeypatch, folder=tmp_path)
-    assert (tmp_path / "reference_maps.npz").is_file()
-    assert "needs at least 16 episodes, found 1" in capsys.readouterr().out
-
-
-def test_compare_two_policies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run("compare_two_policies.py", "2", "1", monkeypatch=monkeypatch, folder=tmp_path)
-    assert (tmp_path / "sa_ddqn_maps.png").is_file()
-    assert capsys.readouterr().out.count("flipped by PGD-10") == 2
+    assert (tmp_path / file).stat().st_size > 10_000
+    assert printed in capsys.readouterr().out
 
 
 def test_the_notebook_runs_and_holds_its_output(monkeypatch: pytest.MonkeyPatch) -> None:

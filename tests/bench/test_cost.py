@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cost import Speeds, StudyPlan, cost, cpu_speeds, gpu_speeds, main, paper_study, training_hours
+from bench.cost import Speeds, StudyPlan, cost, cpu_speeds, gpu_speeds, paper_study, training_hours
 from bench.host import collecting_trainer
 from nrmap.learning.settings import TrainSettings
 from nrmap.policies.network import NetworkSpec, QNetwork
@@ -74,35 +74,11 @@ def test_the_scale_is_the_papers() -> None:
     assert study.ablated_states == 4_096 + 45_056
 
 
-def run_main(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["bench.cost", "--folder", str(folder), *arguments])
-    main()
-
-
-def write(folder: Path, **files: object) -> None:
-    for name, content in files.items():
-        (folder / f"{name.replace('_', '-')}.json").write_text(json.dumps(content))
-
-
-def test_a_gpu_has_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    on_gpu = {
-        **HOST,
-        "device": "cuda",
-        "collecting_seconds_per_step": 0.0005,
-        "update_milliseconds": {"ddqn": 2.0, "sa_ddqn": 8.0},
-        "ablating_seconds_per_state": 0.01,
-    }
-    assert gpu_speeds(on_gpu) == Speeds(collecting=0.0005, updates={"ddqn": 0.002, "sa_ddqn": 0.008}, ablating=0.01)
-    write(tmp_path, train=TRAIN, host=HOST, host_cuda=on_gpu)
-    run_main(monkeypatch, tmp_path)
-    both = capsys.readouterr().out
-    assert "| GPU | 0.50 ms | 2.00 ms | 8.00 ms | 10.00 ms |" in both
-    assert "| CPU job | 1.00 ms | 20.00 ms | 100.00 ms | 250.00 ms |" in both
-    run_main(monkeypatch, tmp_path, "--gpu-update-ms", "3", "9")
-    assert "| GPU | 1.00 ms | 3.00 ms | 9.00 ms | 250.00 ms |" in capsys.readouterr().out
-    (tmp_path / "host-cuda.json").unlink()
-    run_main(monkeypatch, tmp_path)
-    assert "| GPU | not measured |" in capsys.readouterr().out
+def test_a_gpu_has_a_file_of_its_own() -> None:
+    updates = {"ddqn": 2.0, "sa_ddqn": 8.0}
+    on_gpu = {**HOST, "collecting_seconds_per_step": 0.0005, "update_milliseconds": updates}
+    expected = Speeds(collecting=0.0005, updates={"ddqn": 0.002, "sa_ddqn": 0.008}, ablating=0.25)
+    assert gpu_speeds(on_gpu) == expected
 
 
 def test_the_timed_steps_ask_the_network(tiny_settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,20 +62,6 @@ def test_the_worst_case_is_played_as_by_hand(policy):
     assert 0 < rate.value < 1
 
 
-def test_a_policy_certified_everywhere_plays_its_worst_case_as_clean():
-    policy = toy_policy(FREEWAY)
-    lead_of(policy.network, 1, 50.0)
-    run = EvaluationSettings(
-        episodes=1, run_seed=1, certify_epsilons=(RADIUS,), attack_runs=(AttackRun(WORST_CASE, RADIUS, 1),)
-    )
-    records = evaluate(policy, run, num_envs=1, certify=IntervalCertifier(policy.network))
-    (rate,) = select(records, metric="certified_rate")
-    (flips,) = select(records, metric="flip_rate")
-    assert (rate.value, flips.value) == (1.0, 0.0)
-    clean, worst = (select(records, metric="action_share", attack=attack) for attack in ("clean", WORST_CASE))
-    assert [record.value for record in clean] == [record.value for record in worst]
-
-
 def test_proofs_save_attacks_and_change_no_record():
     """Some states are certified and others flip: equal records with fewer attacked states."""
     policy = toy_policy(FREEWAY)

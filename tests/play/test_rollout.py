@@ -79,19 +79,6 @@ def test_episodes_do_not_depend_on_how_many_are_played_at_a_time(breakout_policy
     assert sum(episode.total_reward for episode in episodes) > 0
 
 
-def test_the_player_sees_each_step_of_each_episode_once_and_nothing_else(breakout_policy):
-    act, seen = greedy(breakout_policy), []
-
-    def watched(states, episodes, steps):
-        assert len(states) == len(episodes) == len(steps) <= 2
-        seen.extend(zip(episodes.tolist(), steps.tolist(), strict=True))
-        return act(states, episodes, steps)
-
-    episodes = play(watched, breakout_policy.env, episode_seeds(breakout_policy.env, 6, 3), num_envs=2)
-    expected = [(number, step) for number, episode in enumerate(episodes) for step in range(episode.length)]
-    assert sorted(seen) == expected
-
-
 def test_the_first_of_equal_actions_is_taken():
     class Indifferent:
         device = torch.device("cpu")

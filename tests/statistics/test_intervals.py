@@ -16,26 +16,10 @@ from nrmap.support.errors import NrmapError
 PIXELS = 400
 
 
-# --- simulated maps [E, pixels] of E episodes -----------------------------------------------------------
-
-
-def flips_everywhere(rng, episodes):
-    """Every pixel flips many times in every episode."""
-    return rng.poisson(_busy(rng, episodes) * 2 * _rates(0.0, 1.0), (episodes, PIXELS)) * _heights(rng, episodes)
-
-
-def four_orders_of_magnitude(rng, episodes):
-    return rng.poisson(_busy(rng, episodes) * _rates(-4.0, 1.5), (episodes, PIXELS)) * _heights(rng, episodes)
-
-
-def common_and_rare(rng, episodes):
-    rates = np.where(np.arange(PIXELS) < PIXELS // 10, 1.0, 0.02)
-    return rng.poisson(_busy(rng, episodes) * rates, (episodes, PIXELS)) * _heights(rng, episodes)
-
-
-def all_rare(rng, episodes):
-    """Hardly any pixel flips in two episodes, so S grows as the root of the number of flips."""
-    return rng.poisson(_busy(rng, episodes) * 0.01, (episodes, PIXELS)) * _heights(rng, episodes)
+def flips(rng, episodes, rates, heights=lambda rng, shape: rng.gamma(4.0, 0.25, shape)):
+    """Maps [E, pixels] of random flips at the mean `rates`, in episodes of unequal weight."""
+    busy = rng.lognormal(-0.125, 0.5, (episodes, 1))
+    return rng.poisson(busy * rates, (episodes, PIXELS)) * heights(rng, (episodes, PIXELS))
 
 
 def blocks(rng, episodes):
@@ -48,28 +32,28 @@ def blocks(rng, episodes):
     return maps
 
 
-def heavy_tails(rng, episodes):
-    counts = rng.poisson(_busy(rng, episodes) * 0.05, (episodes, PIXELS))
-    return counts * rng.lognormal(0.0, 1.5, (episodes, PIXELS))
-
-
-def _busy(rng, episodes):
-    return rng.lognormal(-0.125, 0.5, (episodes, 1))
-
-
 def _rates(mean, sigma):
     return np.random.default_rng(1).lognormal(mean, sigma, PIXELS)
 
 
-def _heights(rng, episodes):
-    return rng.gamma(4.0, 0.25, (episodes, PIXELS))
+def all_rare(rng, episodes):
+    """Hardly any pixel flips in two episodes, so S grows as the root of the number of flips."""
+    return flips(rng, episodes, 0.01)
+
+
+def heavy_tails(rng, episodes):
+    return flips(rng, episodes, 0.05, heights=lambda rng, shape: rng.lognormal(0.0, 1.5, shape))
 
 
 # In the order of the table in the module's docstring.
-POPULATIONS = (flips_everywhere, four_orders_of_magnitude, common_and_rare, all_rare, blocks, heavy_tails)
-
-
-# --- the rivals ---------------------------------------------------------------------------------------
+POPULATIONS = (
+    lambda rng, episodes: flips(rng, episodes, 2 * _rates(0.0, 1.0)),
+    lambda rng, episodes: flips(rng, episodes, _rates(-4.0, 1.5)),
+    lambda rng, episodes: flips(rng, episodes, np.where(np.arange(PIXELS) < PIXELS // 10, 1.0, 0.02)),
+    all_rare,
+    blocks,
+    heavy_tails,
+)
 
 
 def percentile(value, resampled, left_out):
@@ -134,8 +118,8 @@ def test_the_coverage_that_the_docstring_states():
     for population, stated in zip(POPULATIONS, table, strict=True):
         found = coverage(population, episodes=16, data_sets=600)
         # Three standard errors of 600 data sets, where stated are those of 2,000.
-        np.testing.assert_allclose(found, np.array(stated, dtype=float), atol=0.06, err_msg=population.__name__)
-        assert found[2] > (0.8 if population in (blocks, heavy_tails) else 0.9), population.__name__
+        np.testing.assert_allclose(found, np.array(stated, dtype=float), atol=0.06, err_msg=str(stated))
+        assert found[2] > (0.8 if population in (blocks, heavy_tails) else 0.9), stated
 
 
 @pytest.mark.slow
@@ -160,9 +144,6 @@ def test_means_are_covered_as_often_as_by_bca(episodes):
             hits += (low <= truth <= high, ours.low <= truth <= ours.high)
         of_bca, of_ours = hits / 600
         assert of_ours > max(0.87, of_bca - 0.02), name
-
-
-# --- the intervals themselves ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("players", [np.zeros(17, dtype=int), np.array([0] * 10 + [3] * 7)])
