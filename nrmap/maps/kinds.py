@@ -163,67 +163,38 @@ KINDS: dict[str, MapKind] = {
     kind.name: kind
     for kind in (
         MapKind(
-            name="kmap",
-            symbol="K",
-            title="KMAP",
+            name="kmap", symbol="K", title="KMAP", summand=kmap, paper_figure=1,
             meaning="Sum over states of the drop in Q from the greedy action to that without the pixel (eq. 4).",
             why_zero="no pixel flips an action to one of lower Q",
-            unit="drop in Q, sum over states",
-            colours="inferno",
-            digits=2,
-            summand=kmap,
-            paper_figure=1,
+            unit="drop in Q, sum over states", colours="inferno", digits=2,
         ),
         MapKind(
-            name="hmap",
-            symbol="H",
-            title="HMAP",
+            name="hmap", symbol="H", title="HMAP", summand=hmap, paper_figure=2,
             meaning="Sum over states of the cross-entropy of the policies with and without the pixel (eq. 5).",
             why_zero="the policy is deterministic at this temperature and no pixel changes it",
-            unit="nats, sum over states",
-            colours="viridis",
+            unit="nats, sum over states", colours="viridis", by_temperature=True,
             digits=6,  # the map is almost flat
-            summand=hmap,
-            by_temperature=True,
-            paper_figure=2,
         ),
         MapKind(
-            name="kl",
-            symbol="KL",
-            title="KL map",
+            name="kl", symbol="KL", title="KL map", summand=kl,
             meaning="Sum over states of the KL divergence between the policies with and without the pixel: HMAP minus "
             "the policy's own entropy, so the same picture from 0 on.",
             why_zero="no pixel changes the policy",
-            unit="nats, sum over states",
-            colours="viridis",
-            digits=2,
-            summand=kl,
-            by_temperature=True,
+            unit="nats, sum over states", colours="viridis", digits=2, by_temperature=True,
         ),
         MapKind(
-            name="margin_drop",
-            symbol="Δm",
-            title="margin-drop map",
+            name="margin_drop", symbol="Δm", title="margin-drop map", summand=margin_drop,
             meaning="Sum over states of the drop in the lead of the greedy action over the best other one; negative "
             "where the lead grows.",
             why_zero="no pixel changes the margin",
-            unit="drop in margin, sum over states",
-            colours="RdBu_r",
-            digits=2,
-            summand=margin_drop,
-            signed=True,
+            unit="drop in margin, sum over states", colours="RdBu_r", digits=2, signed=True,
         ),
         MapKind(
-            name="flip_map",
-            symbol="F",
-            title="flip map",
+            name="flip_map", symbol="F", title="flip map", summand=flip_map,
             meaning="Number of states whose greedy action changes without the pixel: how often it decides, where K "
             "says how dearly.",
             why_zero="no pixel flips an action",
-            unit="flips, sum over states",
-            colours="magma",
-            digits=2,
-            summand=flip_map,
+            unit="flips, sum over states", colours="magma", digits=2,
         ),
     )
-}
+}  # fmt: skip
