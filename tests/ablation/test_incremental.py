@@ -60,6 +60,9 @@ def test_every_q_value_is_exact(example, engine):
     made = make_engine(example.agent, spec=example.spec, engine=engine)
     change, exact_change = q_values - beside(clean, q_values).double(), exact - beside(exact_clean, exact)
     assert (change - exact_change).abs().max() <= made.rounding_floor
+    # Inference tensors would refuse in-place changes and gradients.
+    (q_values * torch.ones(1, requires_grad=True)).sum().backward()
+    clean += 1
 
 
 @settings(max_examples=30)
@@ -97,51 +100,22 @@ def test_a_small_memory_budget_means_few_states_at_a_time():
         make_engine(agent, spec=spec, memory_budget=1000)
 
 
-def test_chunks_are_ordinary_tensors():
-    """Inference tensors would refuse in-place changes and gradients."""
-    torch.manual_seed(3)
-    network = plain_network(nn.Conv2d(1, 2, 3), nn.ReLU(), size=(1, 6, 6))
-    example = Example(ScaledPolicy(network, 1 / 255, 0.0).eval(), random_states(2, 1, 6, 6), AblationSpec())
-    for engine in ("incremental", "dense"):
-        q_values, clean = ablated(example, engine)
-        assert not torch.is_inference_mode_enabled()
-        (q_values * torch.ones(1, requires_grad=True)).sum().backward()
-        clean += 1
+def small_agent() -> Agent:
+    torch.manual_seed(4)
+    return Agent(plain_network(nn.Conv2d(1, 2, 3), nn.ReLU(), size=(1, 6, 6)), (1, 6, 6))
 
 
 @pytest.mark.parametrize("engine", ["incremental", "dense"])
-class TestRefusals:
-    def agent(self) -> Agent:
-        torch.manual_seed(4)
-        return Agent(plain_network(nn.Conv2d(1, 2, 3), nn.ReLU(), size=(1, 6, 6)), (1, 6, 6))
-
-    @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-    def test_weights_that_are_not_finite(self, engine, bad):
-        agent = self.agent()
-        agent.function.features[0].weight[0, 0, 0, 0] = bad
-        with pytest.raises(NrmapError, match=r"weight function\.features\.0\.weight .* NaN or infinite"):
-            make_engine(agent, spec=AblationSpec(), engine=engine)
-
-    def test_outputs_that_are_not_finite(self, engine):
-        agent = self.agent()
-        for parameter in agent.parameters():
-            parameter *= 1e15
-        with pytest.raises(NrmapError, match="outputs are NaN or infinite"):
-            make_engine(agent, spec=AblationSpec(), engine=engine)
-
-    @pytest.mark.parametrize(
-        "states",
-        [
-            torch.full((1, 1, 6, 6), float("nan")),
-            torch.zeros(1, 1, 6, 7, dtype=torch.uint8),
-            torch.zeros(0, 1, 6, 6, dtype=torch.uint8),
-            torch.zeros(1, 6, 6, dtype=torch.uint8),
-        ],
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e15])
+def test_weights_and_outputs_that_are_not_finite(engine, bad):
+    agent = small_agent()
+    for parameter in agent.parameters():
+        parameter *= bad
+    message = (
+        "outputs are NaN or infinite" if bad == 1e15 else r"weight function\.features\.0\.weight .* NaN or infinite"
     )
-    def test_states_of_another_kind(self, engine, states):
-        made = make_engine(self.agent(), spec=AblationSpec(), engine=engine)
-        with pytest.raises(NrmapError, match=r"states are .* expected torch.uint8 \[N, 1, 6, 6\]"):
-            list(made.ablate(states))
+    with pytest.raises(NrmapError, match=message):
+        make_engine(agent, spec=AblationSpec(), engine=engine)
 
 
 def test_ablated_outputs_that_are_not_finite():
@@ -152,7 +126,7 @@ def test_ablated_outputs_that_are_not_finite():
 
 
 def test_an_agent_that_has_changed_is_noticed():
-    agent = TestRefusals().agent()
+    agent = small_agent()
     engine = make_engine(agent, spec=AblationSpec())
     agent.function.features[0].weight += 1
     with pytest.raises(NrmapError, match="make a new engine"):
@@ -178,23 +152,11 @@ def test_auto_falls_back_with_one_warning_and_is_exact(caplog):
 
 def test_no_warning_without_need(caplog):
     agent = agent_of(squared, (1, 5, 6))
-    assert make_engine(TestRefusals().agent(), spec=AblationSpec()).name == "incremental"
+    assert make_engine(small_agent(), spec=AblationSpec()).name == "incremental"
     assert make_engine(agent, spec=AblationSpec(), engine="dense").name == "dense"
     assert not caplog.messages
     with pytest.raises(NrmapError, match=r"engine=incremental cannot ablate agent: .*; use engine=dense"):
         make_engine(agent, spec=AblationSpec(), engine="incremental")
-
-
-def test_any_function_of_states_can_be_ablated_densely():
-    def brightness(states: Tensor) -> Tensor:
-        sums = states.float().sum(dim=(1, 2, 3))
-        return torch.stack([sums, -sums], dim=1)
-
-    engine = make_engine(agent_of(brightness, (2, 3, 4)), spec=AblationSpec(channels="each"), engine="dense")
-    states = random_states(2, 2, 3, 4)
-    q_values = torch.cat([chunk.q_values for chunk in engine.ablate(states)])
-    assert torch.equal(q_values, ablated_one_by_one(brightness, states, AblationSpec(channels="each")))
-    assert engine.rounding_floor > 0
 
 
 @pytest.mark.cuda
