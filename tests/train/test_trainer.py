@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from nrmap.atari.envs import TRAINING_STREAM, SeededVectorEnv, episode_seed
 from nrmap.policies.network import NetworkSpec, QNetwork
@@ -173,6 +174,19 @@ def test_without_exploration_the_network_acts(tiny_settings):
         states = env.step(expected[-1]).states
     logged = [episode["actions"] for episode in trainer.get_state()["collector"]["episodes"]]
     np.testing.assert_array_equal(np.stack(logged, axis=1), np.stack(expected))
+
+
+def test_exploring_actions_are_mixed_with_greedy_ones(tiny_settings):
+    exploration = {"epsilon_initial": 0.6, "epsilon_final": 0.6, "env_spread": 0.0, "max_repeat": 1}
+    settings = tiny_settings(env={"max_agent_steps": 1_000}, steps=400, warm_up_steps=1_000, exploration=exploration)
+    network = initial_network(settings)
+    with torch.no_grad():
+        network.advantage[-1].bias[1] += 100.0  # action 1 is greedy in every state
+    trainer = Trainer(settings, device=CPU, initial=network)
+    train(trainer)
+    played = [episode["actions"] for episode in trainer.get_state()["collector"]["episodes"]]
+    counts = np.bincount(np.concatenate(played), minlength=3)
+    assert stats.chisquare(counts, counts.sum() * np.array([0.2, 0.6, 0.2])).pvalue > 0.01
 
 
 def test_metrics_are_means_and_schedules(run_of):
