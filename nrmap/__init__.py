@@ -29,22 +29,9 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
-    "Agent",
-    "Attacked",
-    "EnvSpec",
-    "Estimate",
-    "Maps",
-    "NrmapError",
-    "Record",
-    "RolloutStates",
-    "attack",
-    "certify",
-    "collect_states",
-    "compute_maps",
-    "evaluate",
-    "import_policy",
-    "load_policy",
-]
+    "Agent", "Attacked", "EnvSpec", "Estimate", "Maps", "NrmapError", "Record", "RolloutStates", "attack", "certify",
+    "collect_states", "compute_maps", "evaluate", "import_policy", "load_policy",
+]  # fmt: skip
 
 _MODULES = {
     "Agent": "policies.agent",

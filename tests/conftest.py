@@ -31,43 +31,23 @@ TINY_SIDE = 36
 
 # To begin an episode costs the emulator as much as 100 steps of it, so tests have few of them.
 TINY = TrainSettings(
-    env=EnvSpec("Freeway", TINY_SIDE, TINY_SIDE, max_agent_steps=33),
-    method="ddqn",
-    seed=3,
-    steps=120,
-    num_envs=2,
-    steps_per_update=2,
-    warm_up_steps=30,
-    dueling=True,
-    clip_rewards=True,
-    life_loss_ends_return=True,
+    env=EnvSpec("Freeway", TINY_SIDE, TINY_SIDE, max_agent_steps=33), method="ddqn", seed=3, steps=120, num_envs=2,
+    steps_per_update=2, warm_up_steps=30, dueling=True, clip_rewards=True, life_loss_ends_return=True,
     exploration=ExplorationSpec(epsilon_initial=1.0, epsilon_final=0.1, decay_steps=80, env_spread=1.0, max_repeat=8),
     # 25 slots an environment: the ring goes round more than twice.
     replay=ReplaySpec(capacity=50, n_step=3, discount=0.95, priority_exponent=0.5),
     learner=LearnerSpec(
-        batch_size=8,
-        learning_rate=1e-3,
-        learning_rate_final=1e-4,
-        decay_from=0.5,
-        adam_epsilon=1e-6,
-        gradient_clip=0.0,
-        target_update_period=7,
-        double_q=True,
+        batch_size=8, learning_rate=1e-3, learning_rate_final=1e-4, decay_from=0.5, adam_epsilon=1e-6,
+        gradient_clip=0.0, target_update_period=7, double_q=True,
     ),
     regulariser=None,
     parent=None,
-)
+)  # fmt: skip
 
 TINY_REGULARISER = RegulariserSpec(
-    kappa=0.1,
-    hinge=1.0,
-    hinge_reduction="batch_sum",
-    attack_epsilon=0.05,
-    ramp_begin=0,
-    ramp_steps=60,
-    pgd_steps=2,
+    kappa=0.1, hinge=1.0, hinge_reduction="batch_sum", attack_epsilon=0.05, ramp_begin=0, ramp_steps=60, pgd_steps=2,
     pgd_step_fraction=0.5,
-)
+)  # fmt: skip
 
 
 def changed(settings: TrainSettings, **changes: Any) -> TrainSettings:

@@ -119,16 +119,10 @@ def made_up_curves(settings: TrainSettings) -> dict:
     rows = []
     for index, step in enumerate(steps[::8]):
         row = {
-            "agent_step": int(step),
-            "seconds": float(step) / 100,
-            "steps_per_second": 100.0,
-            "episodes": 8 * index,
-            "loss": float(np.exp(-index / 8) + 0.05 * rng.random()),
-            "q_mean": float(index / 10),
-            "epsilon": 0.02,
-            "learning_rate": 1e-4,
-            "attack_epsilon": min(index / 8, 1.0) / 255,
-        }
+            "agent_step": int(step), "seconds": float(step) / 100, "steps_per_second": 100.0, "episodes": 8 * index,
+            "loss": float(np.exp(-index / 8) + 0.05 * rng.random()), "q_mean": float(index / 10), "epsilon": 0.02,
+            "learning_rate": 1e-4, "attack_epsilon": min(index / 8, 1.0) / 255,
+        }  # fmt: skip
         if settings.method.startswith("sa_"):
             row |= {"robust_loss": float(rng.normal(-1, 0.2)), "adversarial_flips": float(np.exp(-index / 4))}
         rows.append(row)

@@ -110,13 +110,9 @@ class Collector:
         rewards = np.clip(step.rewards, -1, 1) if self._clip_rewards else step.rewards
         self.replay.append(
             envs,
-            actions=actions[envs],
-            rewards=rewards[envs],
-            terminal=terminal[envs],
-            ended=step.ended[envs],
-            next_states=step.states[envs],
-            restarted=step.restarted[envs],
-        )
+            actions=actions[envs], rewards=rewards[envs], terminal=terminal[envs], ended=step.ended[envs],
+            next_states=step.states[envs], restarted=step.restarted[envs],
+        )  # fmt: skip
         self.states[envs], self._lives[envs] = step.states[envs], step.lives[envs]
         finished = []
         for env in envs:

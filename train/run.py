@@ -192,13 +192,8 @@ def _policy(settings: TrainSettings, trainer: Trainer, parent: Policy | None, cu
         **({"rollbacks": curves.rollbacks} if settings.regulariser and settings.regulariser.rollback_every else {}),
     }
     card = PolicyCard(
-        method=settings.method,
-        seed=settings.seed,
-        agent_steps=trainer.agent_step,
-        identity=settings.identity(parent_sha256),
-        settings=_recorded(settings, parent),
-        parent_sha256=parent_sha256,
-        results=results,
-        provenance=provenance(),
-    )
+        method=settings.method, seed=settings.seed, agent_steps=trainer.agent_step,
+        identity=settings.identity(parent_sha256), settings=_recorded(settings, parent), parent_sha256=parent_sha256,
+        results=results, provenance=provenance(),
+    )  # fmt: skip
     return Policy(trainer.learner.policy_network(), settings.env, card)

@@ -65,13 +65,10 @@ def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int
     shifted = [_centred(values[y : y + side, x : x + side]) for y, x in offsets]
     across = _excess(np.stack([crop, *(other for other in shifted if other.any())]), period)[:, 2]
     return GridExcess(
-        value=float(value),
-        vertical=float(vertical),
-        horizontal=float(horizontal),
-        p_value=float((1 + (null >= value).sum()) / (1 + draws)),
-        null_quantiles=_quantiles(null),
+        value=float(value), vertical=float(vertical), horizontal=float(horizontal),
+        p_value=float((1 + (null >= value).sum()) / (1 + draws)), null_quantiles=_quantiles(null),
         crop_quantiles=_quantiles(across),
-    )
+    )  # fmt: skip
 
 
 def grid_excess_of_rows(maps: ArrayLike, *, period: int = 8) -> FloatArray:

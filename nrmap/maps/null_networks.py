@@ -62,13 +62,9 @@ def _null_network(policy: Policy, kind: NullNetworkKind, draw: int, seed: int) -
     what = {"stage": "control", "network": policy.network.spec.as_metadata(), **settings, "parent_sha256": parent}
     source = {} if parent is None else {"source_method": policy.card.method, "source_seed": policy.card.seed}
     card = PolicyCard(
-        method=kind,
-        seed=draw,
-        agent_steps=0,
-        identity=identity_of(what),
-        settings={**settings, **source},
+        method=kind, seed=draw, agent_steps=0, identity=identity_of(what), settings={**settings, **source},
         parent_sha256=parent,
-    )
+    )  # fmt: skip
     sha256 = hashlib.sha256(safetensors.torch.save(weights)).hexdigest()
     return Policy(network, policy.env, card, sha256, policy.outputs).eval()
 

@@ -148,13 +148,9 @@ class _Sums:
         return EpisodeMaps(
             temperatures=self.temperatures,
             arrays={name: array.reshape(*array.shape[:-1], *self.pixels) for name, array in self.arrays.items()},
-            episode_ids=self.ids,
-            states_per_episode=self.states,
-            entropy=self.entropy,
-            ties=self.ties,
-            q_gaps=np.concatenate(self.q_gaps),
-            prefixes=prefixes,
-        )
+            episode_ids=self.ids, states_per_episode=self.states, entropy=self.entropy, ties=self.ties,
+            q_gaps=np.concatenate(self.q_gaps), prefixes=prefixes,
+        )  # fmt: skip
 
 
 def _check_chunk(chunk: AblatedChunk, state: int, num_states: int) -> None:

@@ -25,15 +25,10 @@ TRAIN = {
     "machine": MACHINE,
 }
 HOST = {
-    "device": "cpu",
-    "collecting_seconds_per_step": 0.001,
-    "ablating_seconds_per_state": 0.25,
-    "training_rss_mb": 2048.0,
-    "checkpoint_mb": 53.0,
-    "checkpoint_seconds": 0.125,
-    "replaying_seconds_per_step": 0.0004,
+    "device": "cpu", "collecting_seconds_per_step": 0.001, "ablating_seconds_per_state": 0.25,
+    "training_rss_mb": 2048.0, "checkpoint_mb": 53.0, "checkpoint_seconds": 0.125, "replaying_seconds_per_step": 0.0004,
     "machine": MACHINE,
-}
+}  # fmt: skip
 FILES = {"train.json": TRAIN, "host.json": HOST}
 
 
