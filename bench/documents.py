@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from analyze.documents import with_blocks, write_documents
-from bench import cost, maps, train
+from bench import cost, gpu_tables, maps, train
 from nrmap.support.errors import errors_in_one_line
 from nrmap.support.files import read_json
 
@@ -22,8 +22,20 @@ def documents() -> dict[Path, str]:
         "speed.md": {"training-speed": _section(train.tables(of_training), of_training["machine"])},
         "ablation.md": {"engine": _section([*maps.tables(of_maps), _counts(of_maps)], of_maps["machine"])},
         "clusters.md": {"cost": cost.study_page(MEASUREMENTS)},
+        "scale.md": {"gpu": of_gpu(MEASUREMENTS)},
     }
     return {ROOT / "docs" / name: with_blocks(ROOT / "docs" / name, content) for name, content in blocks.items()}
+
+
+def of_gpu(folder: Path) -> str:
+    """The tables of bench.gpu's files in `folder`, or one sentence without them."""
+    found = [
+        read_json(path) if path.is_file() else {} for path in (folder / "train-cuda.json", folder / "maps-cuda.json")
+    ]
+    machine = next((each["machine"] for each in found if each.get("machine")), None)
+    if machine is None:
+        return "Not measured."
+    return _section(gpu_tables.tables(*found), {**machine, "processor": f"{machine['gpu']}, {machine['processor']}"})
 
 
 def _section(tables: Sequence[Table], machine: dict[str, Any]) -> str:

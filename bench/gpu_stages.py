@@ -8,7 +8,7 @@ import copy
 import math
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from bench import host, map_contenders
 from bench.cost import paper_study
 from bench.gpu_trainings import Job, side_by_side, training
 from bench.map_cases import make_cases
+from bench.train import machine
 from bench.train_contenders import GAME, our_learner, random_batch
 from nrmap.ablation import make_engine
 from nrmap.ablation.dense import DenseEngine
@@ -243,7 +244,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     device = choose_device(options.device)
-    STAGES[options.stage](Job(device, options.seconds, lambda found: write_json(options.output, dict(found))))
+    described = {**machine(), "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None}
+
+    def report(found: Mapping[str, Any]) -> None:
+        write_json(options.output, {**found, "machine": described})
+
+    STAGES[options.stage](Job(device, options.seconds, report))
 
 
 if __name__ == "__main__":

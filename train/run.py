@@ -187,6 +187,7 @@ def _policy(settings: TrainSettings, trainer: Trainer, parent: Policy | None, cu
     results = {
         "updates": trainer.learner.updates,
         "precision": name_of(trainer.learner.precision),
+        **({"gpu": torch.cuda.get_device_name()} if trainer.learner.device.type == "cuda" else {}),
         "recent_mean_return": curves.recent_mean_return(),
         "seconds": curves.seconds,
         **({"rollbacks": curves.rollbacks} if settings.regulariser and settings.regulariser.rollback_every else {}),

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from bench import gpu, gpu_stages
+from bench.documents import of_gpu
 
 SCRIPTS = {
     "updates": "report({'rate': 2.5}); report({'rate': 3.5})",
@@ -44,6 +45,25 @@ def test_a_stage_that_fails_or_hangs_loses_only_itself(tmp_path, monkeypatch, ca
 def test_every_stage_has_its_measurement():
     assert set(gpu.STAGES) == {*gpu_stages.STAGES, "tests"}
     assert sum(fraction for _, fraction in gpu.STAGES.values()) < 1.2
+
+
+def test_the_document_says_what_is_not_measured(tmp_path):
+    assert of_gpu(tmp_path) == "Not measured."
+    machine = {"gpu": "NVIDIA H100", "processor": "a processor", "cores": 16, "commit": "abc"}
+    pgd = {"milliseconds_graphs": 0.8, "equal_bit_for_bit": False, "largest_difference": 2e-7}
+    updates = {"status": "out of time", "ddqn": {"milliseconds_graphs": 0.35, "kernels": 150}, "sa_ddqn": pgd}
+    beside = {"ddqn 8": {"agent_steps_per_second": 12_345.0, "updates_per_second": 12_000.0}}
+    train = {"updates": updates, "side_by_side": beside, "machine": machine}
+    (tmp_path / "train-cuda.json").write_text(json.dumps(train))
+    dense = {"milliseconds_dense_float32_512": 9.0, "milliseconds_dense_float32_2048": 2.04}
+    (tmp_path / "maps-cuda.json").write_text(json.dumps({"maps": dense, "machine": machine}))
+    text = of_gpu(tmp_path)
+    assert "Measured on NVIDIA H100, a processor, 16 cores, commit abc." in text
+    assert "| ddqn | 0.35 | not measured | not measured | 150 | not measured | not measured |" in text
+    assert "| sa_ddqn | 0.80 | not measured | not measured | not measured | not measured | to 2e-07 |" in text
+    assert "| ddqn 8 | 12,345 | 12,000 |" in text
+    assert "| dense batches, float32 | 2.04 |" in text
+    assert "| dense batches, tf32 | not measured |" in text
 
 
 @pytest.mark.slow

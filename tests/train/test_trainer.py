@@ -15,6 +15,7 @@ from train.curves import Curves
 from train.trainer import Trainer
 
 CPU = torch.device("cpu")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 def train(trainer: Trainer, *, stop_at: int | None = None) -> list:
@@ -59,11 +60,12 @@ def run_of(tiny_settings, tiny_regulariser):
         ("robust", {}),
         ("robust", {"precision": torch.bfloat16}),
         ("robust", {"replay_on_device": True}),
+        pytest.param("robust", {"device": torch.device("cuda")}, marks=[pytest.mark.cuda, needs_cuda]),
     ],
 )
 def test_a_killed_run_goes_on_as_if_it_had_not_been(name, options, run_of, tmp_path, assert_same):
     settings = run_of(name)
-    trainer, curves = Trainer(settings, device=CPU, **options), Curves()
+    trainer, curves = Trainer(settings, **{"device": CPU, **options}), Curves()
     # While warming up, and late; and right after each environment's first episode has ended.
     points, ended = [8, 100], set()
     for iteration in trainer.run():
@@ -81,7 +83,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, options, run_of, tmp_p
 
     final, metrics = trainer.get_state(), trainer.metrics()
     for file in files:
-        resumed = Trainer(settings, device=CPU, **options)
+        resumed = Trainer(settings, **{"device": CPU, **options})
         state = load_checkpoint(file)
         resumed.set_state(state["trainer"])
         curves_again = Curves.from_state(state["curves"])
