@@ -10,52 +10,45 @@ from analyze.report.names import condition_of, name_of, states_of
 from analyze.report.results import Found, Result, Training, flattened
 from nrmap.support.records import Record
 
-# A heading, and under it titles with their tables of two columns.
+# A title, and under it a table of two columns.
 Entry = tuple[str, Mapping[str, str]]
-Group = tuple[str, Sequence[Entry]]
 
 
-def settings_groups(found: Found) -> list[Group]:
-    """The settings and inputs of every training, evaluation and set of maps."""
+def appendix(found: Found) -> list[tuple[str, Sequence[Entry]]]:
+    """The settings of every training, evaluation and set of maps, and every value measured, under a heading each.
+
+    A result has a line for each list of values.
+    """
+
+    def key(result: Result) -> tuple[Any, ...]:
+        first = result.first
+        return first.game, name_of(first), result.reference, states_of(first), result.folder
+
     trainings = [(_training_title(training), _training_values(training)) for training in found.trainings]
-    results = [
-        (_title(r), {**flattened(r.settings), **flattened(r.inputs, "inputs."), "folder": r.folder})
-        for r in _ordered(found)
-    ]
-    return _groups(found, trainings, results)
-
-
-def value_groups(found: Found) -> list[Group]:
-    """Every record of every file, one line for each list of values."""
-    entries = []
-    for result in _ordered(found):
-        lines: dict[str, list[str]] = {}
-        for record in result.records:
-            lines.setdefault(_line_name(record), []).append(_value_text(record))
-        title = f"{_title(result)}, {counted(len(result.records), 'value')}"
-        entries.append((title, {name: "; ".join(values) for name, values in lines.items()}))
-    return _groups(found, [], entries)
-
-
-def _groups(found: Found, trainings: Sequence[Entry], results: Sequence[Entry]) -> list[Group]:
-    """Entries of trainings, and those of `_ordered` results, evaluations apart from maps."""
-    played = sum(not result.is_of_maps for result in found.results)
+    results = sorted(found.results, key=key)
+    played, mapped = ([_entry(r) for r in results if r.is_of_maps is wanted] for wanted in (False, True))
     groups = (
         (counted(len(trainings), "training"), trainings),
-        (counted(played, "evaluation"), results[:played]),
-        (counted(len(results) - played, "set of maps", "sets of maps"), results[played:]),
+        (counted(len(played), "evaluation"), played),
+        (counted(len(mapped), "set of maps", "sets of maps"), mapped),
     )
     return [group for group in groups if group[1]]
 
 
-def _ordered(found: Found) -> list[Result]:
-    """Evaluations before maps, in the order of games, methods, seeds and states."""
-
-    def key(result: Result) -> tuple[Any, ...]:
-        first = result.first
-        return result.is_of_maps, first.game, name_of(first), result.reference, states_of(first), result.folder
-
-    return sorted(found.results, key=key)
+def _entry(result: Result) -> Entry:
+    first = result.first
+    name = "baselines" if first.is_baseline else name_of(first).group.title
+    number = f", draw {first.draw}" if first.is_null_network else "" if first.seed is None else f", seed {first.seed}"
+    measured = f"maps on {states_of(first).label}" if result.is_of_maps else "evaluation"
+    title = f"{first.game}, {name}{number}: {measured}{' (reference)' if result.reference else ''}"
+    values: dict[str, list[str]] = {}
+    for record in result.records:
+        values.setdefault(_line_name(record), []).append(_value_text(record))
+    settings = {**flattened(result.settings), **flattened(result.inputs, "inputs."), "folder": result.folder}
+    return f"{title}, {counted(len(result.records), 'value')}", {
+        **settings,
+        **{name: "; ".join(texts) for name, texts in values.items()},
+    }
 
 
 def _training_title(training: Training) -> str:
@@ -77,14 +70,6 @@ def _training_values(training: Training) -> dict[str, str]:
     elif training.curves and training.curves["rows"]:
         values["agent steps so far"] = f"{training.curves['rows'][-1]['agent_step']:,}"
     return {**values, "folder": training.folder, **flattened(training.settings)}
-
-
-def _title(result: Result) -> str:
-    first = result.first
-    name = "baselines" if first.is_baseline else name_of(first).group.title
-    number = f", draw {first.draw}" if first.is_null_network else "" if first.seed is None else f", seed {first.seed}"
-    measured = f"maps on {states_of(first).label}" if result.is_of_maps else "evaluation"
-    return f"{first.game}, {name}{number}: {measured}{' (reference)' if result.reference else ''}"
 
 
 def _line_name(record: Record) -> str:

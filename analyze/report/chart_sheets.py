@@ -70,11 +70,8 @@ def chart_sheets(part: Part) -> list[Sheet]:
     for name, chart in _CHARTS.items():
         panels = tuple(chart.panels(part))
         if panels:
-            file, title, columns = (
-                f"{name}-{part.name}",
-                f"{chart.title}: {part.game}",
-                4 if len(panels) % 4 == 0 else 3,
-            )
+            file, title = f"{name}-{part.name}", f"{chart.title}: {part.game}"
+            columns = 4 if len(panels) % 4 == 0 else 3
             sheets.append(Sheet(file, title, chart.caption, panels, columns, _CHART_SIZE, columns_fixed=False))
     return sheets
 
@@ -154,12 +151,14 @@ def _sparsity(part: Part) -> Iterator[Panel]:
     "controls",
     "Agents beside null networks",
     "Sparsity of every map beside that of null networks on the same states: random weights, and the weights of "
-    "each policy shuffled layer by layer. Dots are draws, strokes their means.",
+    "each policy shuffled layer by layer. Dots are draws, strokes their means; dots far outside stand at the edge.",
 )
 def _null_networks(part: Part) -> Iterator[Panel]:
     for mine in _whole_maps(part.records, "sparsity"):
         if {record.is_null_network for record in mine} == {False, True}:
-            yield _intervals(_title(mine[0]), _rows(mine), x_label=_SPARSER)
+            rows = _rows(mine)
+            limits = _limits((end for row in rows for end in (row.value, row.low, row.high)), margin=0.1)
+            yield _intervals(_title(mine[0]), rows, x_label=_SPARSER, limits=limits)
 
 
 @_chart(
@@ -227,11 +226,16 @@ def _returns(part: Part) -> Iterator[Panel]:
     best = best_constant_action(means)
     marks = [ReferenceLine(f"best constant action ({name_of(best).title})", best.value or 0.0)] if best else []
     shown = [value for record in means for value in (record.value, record.low, record.high, *points(record))]
-    low, high = (end((value for value in shown if value is not None), default=0.0) for end in (min, max))
-    margin = 0.04 * (high - low) + 0.1
-    arguments = {"x_label": "return of an episode", "marks": marks, "limits": (low - margin, high + margin)}
+    arguments = {"x_label": "return of an episode", "marks": marks, "limits": _limits(shown, margin=0.05)}
     for condition, mine in grouped(means, condition_of).items():
         yield _intervals(f"Returns: {condition.label}", _rows(mine, points), **arguments)
+
+
+def _limits(values: Iterable[float | None], *, margin: float) -> tuple[float, float] | None:
+    """Limits of an axis around all values, with a margin in parts of their range; None where they are equal."""
+    numbers = [value for value in values if value is not None]
+    low, high = min(numbers, default=0.0), max(numbers, default=0.0)
+    return (low - margin * (high - low), high + margin * (high - low)) if high > low else None
 
 
 @_chart(

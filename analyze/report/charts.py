@@ -111,13 +111,14 @@ def draw_intervals(
     """One line for each row, the first at the top, and a vertical line for each mark.
 
     A row has a marker at its value, a thick bar over its interval, a thin bar over its wide range, and a dot for each
-    point. `limits` of the x axis are taken from the values by default.
+    point, at the edge if it lies beyond `limits` of the x axis. These are taken from the values by default.
     """
     for index, row in enumerate(rows):
         if row.points:
             # Spread vertically by rank, because several episodes may have equal returns.
             spots = index + np.linspace(-0.28, 0.28, len(row.points))
-            ax.scatter(row.points, spots, s=9, color=row.colour, alpha=0.45, linewidths=0, zorder=2)
+            points = row.points if limits is None else np.clip(row.points, *limits)
+            ax.scatter(points, spots, s=9, color=row.colour, alpha=0.45, linewidths=0, zorder=2)
         if row.value is None:
             ax.text(0.02, index, "undefined", transform=ax.get_yaxis_transform(), va="center", color=row.colour)
             continue

@@ -70,8 +70,5 @@ def curve_panels(trainings: Sequence[Training], records: Sequence[Record]) -> li
 
 def _recent_means(returns: ArrayLike) -> NDArray[np.float64]:
     """For each episode the mean of the last `RECENT` returns."""
-    sums = np.concatenate([[0.0], np.cumsum(returns)])
-    ends = np.arange(1, len(sums))
-    begins = np.maximum(ends - RECENT, 0)
-    means: NDArray[np.float64] = (sums[ends] - sums[begins]) / (ends - begins)
-    return means
+    values = np.asarray(returns)
+    return np.array([values[max(end - RECENT, 0) : end].mean() for end in range(1, len(values) + 1)])

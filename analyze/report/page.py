@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from analyze.report.appendix import provenance_table, settings_groups, value_groups
+from analyze.report.appendix import appendix, provenance_table
 from analyze.report.formats import WRITERS, Table, counted, templates
 from analyze.report.inventory import missing
 from analyze.report.results import Found, Part
@@ -54,8 +54,7 @@ def build_page(found: Found, tables: Sequence[Table], drawings: Sequence[Drawing
         Section("maps", "Maps", "sheets.html", [(drawn.part, drawn.maps) for drawn in drawings]),
         Section("results", "Tables", "tables.html", [open_tables, folded_tables] if tables else []),
         Section("charts", "Charts", "sheets.html", [(drawn.part, drawn.charts) for drawn in drawings]),
-        Section("settings", "Settings", "groups.html", settings_groups(found)),
-        Section("values", "All values", "groups.html", value_groups(found)),
+        Section("values", "Settings and values", "groups.html", appendix(found)),
         Section("glossary", "Glossary", "text.html", _document(GLOSSARY)),
         Section("origin", "Provenance", "table.html", provenance if provenance.rows else None),
     ]

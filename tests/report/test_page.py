@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from html_page import Page
 
-from analyze.report.appendix import value_groups
+from analyze.report.appendix import appendix
 from analyze.report.chart_sheets import chart_sheets
 from analyze.report.load import find
 from analyze.report.map_sheets import map_sets, map_sheets
@@ -63,9 +63,12 @@ def test_every_picture_is_told_in_words(html):
 
 def test_every_value_of_every_record_stands_in_the_line_of_its_metric(outputs):
     found = find(outputs)
-    entries = [entry for _, group in value_groups(found) for entry in group]
-    assert len(entries) == len(found.results) == 5
-    shown = [(name.partition(", ")[0], text.split("; ")) for _, lines in entries for name, text in lines.items()]
+    trainings, *results = appendix(found)
+    entries = [entry for _, group in results for entry in group]
+    assert (len(trainings[1]), len(entries)) == (len(found.trainings), len(found.results)) == (2, 5)
+    keys = {record.metric_key for record in found.records}
+    lines = [(name.partition(", ")[0], text) for _, lines in entries for name, text in lines.items()]
+    shown = [(metric, text.split("; ")) for metric, text in lines if metric in keys]
     values = Counter((metric, VALUE.fullmatch(text)["value"]) for metric, texts in shown for text in texts)
     assert values == Counter(
         (record.metric_key, "undefined" if record.value is None else f"{record.value:.9g}") for record in found.records
