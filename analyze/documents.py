@@ -22,6 +22,7 @@ from analyze.report.names import PolicyName, condition_of, name_of
 from analyze.report.pairing import BASE, with_differences
 from analyze.report.results import best_constant_action
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
+from analyze.report.summary import glance
 from analyze.report.tables import map_table
 from nrmap.maps.differences import DIFFERENCE
 from nrmap.robustness.attacks import epsilon_text
@@ -116,7 +117,8 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
     blocks = {"program": f"```python\n{program.strip()}\n```", "results": _readme_table(play, maps, policies)}
     of_game = select(maps, game=GAME)
     if of_game:
-        blocks["finding"] = finding(of_game)
+        sentences = glance(of_game, select(of_game, metric=DIFFERENCE))
+        blocks["finding"] = "\n".join(f"* {text}".replace(". ", ".\n  ") for text in sentences)
     page = root / "docs" / "results.md"
     return {
         root / "README.md": with_blocks(root / "README.md", blocks),
@@ -156,49 +158,6 @@ def _as_section(tables: Sequence[Table]) -> str:
     shown = [table for table in tables if table.rows]
     notes = dict.fromkeys(note for table in shown for note in table.notes)
     return "\n".join([*(to_markdown(replace(table, notes=())) for table in shown), *(f"* {note}" for note in notes)])
-
-
-def finding(maps: Sequence[Record]) -> str:
-    """The paper's finding and its counter-evidence in one game, as Markdown bullets computed from records of maps."""
-    sparsities = {method: _values(maps, method, "sparsity", "kmap") for method in (BASE, ADVERSARIAL, "ddqn_continued")}
-    differences = select(maps, metric=DIFFERENCE, map_kind="kmap", method=ADVERSARIAL, compared_with=BASE)
-    paired = [record for record in differences if record.seed is not None]
-    below = [record for record in paired if record.high is not None and record.high < 0]
-    between = "The interval between seeds is not defined."
-    for record in select(differences, seed=None):
-        if record.value is not None and record.low is not None and record.high is not None:
-            relation = "contains" if record.low <= 0 <= record.high else "excludes"
-            interval = f"{record.value:.2f} [{record.low:.2f}, {record.high:.2f}]"
-            between = f"The interval between seeds, {interval}, {relation} 0."
-    grid_k, grid_m = (
-        [_range(_values(maps, method, "grid_excess", kind)) for method in (BASE, ADVERSARIAL)]
-        for kind in ("kmap", "margin_drop")
-    )
-    return "\n".join(
-        [
-            f"* **Sparser.** S(K) is {_mean(sparsities[BASE])} for DDQN ({len(sparsities[BASE])} seeds) and "
-            f"{_mean(sparsities[ADVERSARIAL])} for SA-DDQN ({len(sparsities[ADVERSARIAL])} seeds), on the same states.",
-            f"  The difference and its interval over episodes lie below 0 in {len(below)} of {len(paired)} seeds.",
-            f"  {between}",
-            f"* **Longer training alone:** with κ = 0, S(K) is {_mean(sparsities['ddqn_continued'])}.",
-            "* **Grid** (about 1 without one). The paper sees it in the adversarial agent's KMAP.",
-            f"  Here KMAP has DDQN {grid_k[0]}, SA-DDQN {grid_k[1]}; the margin-drop map has DDQN {grid_m[0]}, "
-            f"SA-DDQN {grid_m[1]}.",
-        ]
-    )
-
-
-def _values(maps: Sequence[Record], method: str, metric: str, kind: str) -> list[float]:
-    found = select(maps, method=method, metric=metric, map_kind=kind)
-    return [record.value for record in found if record.value is not None]
-
-
-def _mean(values: Sequence[float]) -> str:
-    return f"{math.fsum(values) / len(values):.1f}" if values else "undefined"
-
-
-def _range(values: Sequence[float]) -> str:
-    return f"{_mean(values)} ({min(values):.1f} – {max(values):.1f})" if values else "undefined"
 
 
 def _readme_table(play: Sequence[Record], maps: Sequence[Record], policies: Iterable[tuple[str, PolicyName]]) -> str:

@@ -57,7 +57,8 @@ def _grid(records: Sequence[Record]) -> Iterator[str]:
         grids = [r for r in select(records, metric="grid_excess", map_kind=kind) if r.is_trained and not r.is_part]
         for states, here in grouped((r for r in grids if r.value is not None), states_of).items():
             means = [f"{n.title} {_mean(r.value for r in mine)}" for n, mine in grouped(here, group_of).items()]
-            yield f"Grid of {name} on {states.title}, about 1 without one: {', '.join(means)}."
+            paper = " The paper sees it in the adversarial agent." if kind == "kmap" else ""
+            yield f"Grid of {name} on {states.title}, about 1 without one: {', '.join(means)}.{paper}"
 
 
 def _returns(records: Sequence[Record]) -> Iterator[str]:

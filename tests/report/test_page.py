@@ -158,7 +158,8 @@ def test_the_glance_counts_seeds_and_does_not_count_what_is_undefined():
     ]
     grids = [replace(record, metric="grid_excess", value=record.seed + 1.5) for record in records]
     assert glance([*records, *grids])[1:] == [
-        "Grid of KMAP on own states, N = 8, about 1 without one: DDQN (vanilla) 3, SA-DDQN (adversarial) 3."
+        "Grid of KMAP on own states, N = 8, about 1 without one: DDQN (vanilla) 3, SA-DDQN (adversarial) 3. "
+        "The paper sees it in the adversarial agent."
     ]
 
 
