@@ -51,10 +51,10 @@ def test_numbers_of_maps_are_those_of_reference_policies_and_their_null_networks
         assert row.split(" | ")[5] == f"{value:.1f}"
         assert f"{value:.2f}" in results
     means = [sum(of_seeds[method, seed] for seed in (0, 1, 2)) / 3 for method in ("ddqn", "sa_ddqn")]
-    assert f"S(K) is {means[0]:.1f} for DDQN (3 seeds) and {means[1]:.1f} for SA-DDQN (3 seeds)" in readme
+    assert f"S(K) {means[1]:.3g} against {means[0]:.3g}." in readme
     (between,) = select(records, metric="sparsity_difference", map_kind="kmap", seed=None, method="sa_ddqn")
     assert between.value == pytest.approx(means[1] - means[0])
-    assert f"{between.value:.2f} [{between.low:.2f}, {between.high:.2f}]" in readme
+    assert f"That between seeds, {between.low:.3g} to {between.high:.3g}, " in readme
 
 
 def test_a_block_is_replaced_and_the_rest_stays(tmp_path):
