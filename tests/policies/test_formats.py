@@ -59,6 +59,8 @@ def test_outputs_and_k_are_those_of_the_original(name: str, tmp_path: Path) -> N
     assert ((k > 0) & sure).sum() > 10 or "one bias" in name
     np.testing.assert_allclose(maps["kmap"][sure], k[sure], rtol=0, atol=allowed)
 
+    missing = policy.for_attacks()(states / 255) - policy(states)  # [N, A], one number for each state
+    torch.testing.assert_close(missing, missing[:, :1].expand_as(missing), rtol=0, atol=allowed / 10)
     attacked = nrmap.attack(policy, states, "pgd-10", epsilon=1 / 255)
     if policy.network.spec.atoms is not None:
         with pytest.raises(nrmap.NrmapError, match="categorical"):

@@ -60,7 +60,7 @@ def convert(
 
     `game`, `seed` and `input_scale` (the factor from states in [0, 255] to the original's input) are needed
     where the file does not state them; `seed` is 0 by default and only names the policy. `env_settings` are
-    fields of EnvSpec that differ from the format's usual preprocessing.
+    fields of EnvSpec that differ from the format's usual preprocessing, or its name as `eyes`.
 
     Raises NrmapError for a file that is not of its format, for a network that nrmap cannot describe, for facts
     that are missing or contradict the file, and for a network that does not fit the game.
@@ -102,7 +102,8 @@ def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpe
         if settings.get(name, value) != value:
             raise NrmapError(f"env.{name}={settings[name]}: the file says {value}")
     # The weights are made for upright screens, see `build_network`.
-    env = env_with_eyes(game, read.eyes, **{"transposed": False, **stated, **settings})
+    eyes = settings.pop("eyes", read.eyes)
+    env = env_with_eyes(game, eyes, **{"transposed": False, **stated, **settings})
     if read.num_outputs == ALL_ACTIONS != num_actions(env) and "full_action_space" not in settings:
         env = replace(env, full_action_space=True)
     return env, num_actions(env)
