@@ -10,6 +10,7 @@ ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+DEV := .venv/.installed-dev
 comma := ,
 space := $(subst ,, )
 LIST = $(subst $(space),$(comma),$(strip $(1)))
@@ -37,7 +38,13 @@ help: ## list every target
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")'
+	@echo 'Installing pinned packages into .venv: a few minutes, most of them for torch.'
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[workspace,joblib,slurm]'
+	@touch $@
+
+$(DEV): $(INSTALLED)
+	@echo 'Installing the packages that tests and benchmarks need as well.'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
@@ -64,34 +71,34 @@ results: $(INSTALLED) ## write the tables of the documents from the committed re
 	$(BIN)/python -m analyze.documents
 	$(BIN)/python -m bench.documents
 
-test: $(INSTALLED) ## the fast tests
+test: $(DEV) ## the fast tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-test-bitwise: $(INSTALLED) ## the tests of everything that is documented as equal bit for bit
+test-bitwise: $(DEV) ## the tests of everything that is documented as equal bit for bit
 	$(BIN)/python -m pytest -m 'bitwise and not slow and not slurm and not ray' -n auto --dist loadfile
 
-test-slow: $(INSTALLED) ## the tests that take longer
+test-slow: $(DEV) ## the tests that take longer
 	$(BIN)/python -m pytest -m slow
 
-test-slurm: $(INSTALLED) ## a sweep on a real SLURM of two nodes, started here
+test-slurm: $(DEV) ## a sweep on a real SLURM of two nodes, started here
 	$(BIN)/python -m pytest -m slurm -rs tests/clusters
 
-test-ray: $(INSTALLED) ## a sweep on a real Ray cluster of two nodes, started here
+test-ray: $(DEV) ## a sweep on a real Ray cluster of two nodes, started here
 	$(BIN)/python -m pytest -m ray -rs tests/clusters
 
-lint: $(INSTALLED) ## ruff and mypy
+lint: $(DEV) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(INSTALLED) ## let ruff rewrite what it can
+format: $(DEV) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench-maps: $(INSTALLED) ## time the ablation engine against its rivals
+bench-maps: $(DEV) ## time the ablation engine against its rivals
 	$(BIN)/python -m bench.maps
 
-bench-train: $(INSTALLED) ## time training against its rivals
+bench-train: $(DEV) ## time training against its rivals
 	$(BIN)/python -m bench.train
 
 bench-wheels: $(INSTALLED) ## packages that a GPU machine without a network may lack, into bench/wheels
@@ -100,7 +107,7 @@ bench-wheels: $(INSTALLED) ## packages that a GPU machine without a network may 
 bench-gpu: ## all that needs a GPU, in under 10 minutes, with the Python that has torch: PYTHON=python3
 	$(PYTHON) -m bench.gpu $(ARGS)
 
-bench-cost: $(INSTALLED) ## what the paper's study would cost, from those timings and a minute of its own
+bench-cost: $(DEV) ## what the paper's study would cost, from those timings and a minute of its own
 	$(BIN)/python -m bench.cost --measure
 
 clean: ## remove .venv and caches, keep outputs/
