@@ -67,7 +67,7 @@ controls: $(INSTALLED) ## random and shuffled weights on the states of the refer
 report: $(INSTALLED) ## build outputs/report/index.html from what lies under outputs/
 	$(BIN)/python -m analyze.report
 
-results: $(INSTALLED) ## write the tables of the documents from the committed records and timings
+results: $(DEV) ## write the tables of the documents from the committed records and timings
 	$(BIN)/python -m analyze.documents
 	$(BIN)/python -m bench.documents
 
