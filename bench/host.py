@@ -18,7 +18,7 @@ from bench.train_contenders import random_batch
 from nrmap.ablation import make_engine
 from nrmap.learning.settings import TrainSettings
 from nrmap.support.layout import CHECKPOINT_FILE
-from nrmap.support.runtime import keep_freed_memory, peak_memory_mb, seconds_of
+from nrmap.support.runtime import choose_device, keep_freed_memory, peak_memory_mb, seconds_of
 from train.checkpoint import load_checkpoint
 from train.trainer import Trainer
 from train.training import Training
@@ -82,7 +82,7 @@ def collecting_trainer(settings: TrainSettings, device: str, capacity: int) -> T
         replay=replace(settings.replay, capacity=capacity),
         exploration=replace(settings.exploration, epsilon_initial=settings.exploration.epsilon_final),
     )
-    return Trainer(changed, device=torch.device(device))
+    return Trainer(changed, device=choose_device(device))
 
 
 def _checkpoint(trainer: Trainer) -> dict[str, float]:

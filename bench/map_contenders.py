@@ -155,7 +155,8 @@ def feature_ablation(policy: Policy, perturbations_per_eval: int) -> Ablates:
     from captum.attr import FeatureAblation
 
     channels, height, width = policy.env.state_shape
-    pixels = torch.arange(height * width).view(1, 1, height, width).expand(1, channels, height, width)
+    pixels = torch.arange(height * width, device=policy.device).view(1, 1, height, width)
+    pixels = pixels.expand(1, channels, height, width)
     method = FeatureAblation(policy.network)
 
     def attribute(state: Tensor) -> Tensor:

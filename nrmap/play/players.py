@@ -85,10 +85,9 @@ class AttackedPlayer:
         self._policy, self._q_values = policy, policy.for_attacks()
         self._attack, self._attack_epsilon, self._seed = attack, attack_epsilon, seed
         # A graph attacks all states in less time than a proof takes.
-        graphs = policy.device.type == "cuda" and isinstance(attack, GradientAttack)
-        self._certify = None if graphs else certify
-        self._most = 0  # states in the graph
-        self._graphed = Graphed(self._attacked_in_one_batch, policy.device, enabled=True) if graphs else None
+        self._graphs = policy.device.type == "cuda" and isinstance(attack, GradientAttack)
+        self._certify = None if self._graphs else certify
+        self._graphed, self._most = Graphed(self._attacked_in_one_batch, policy.device, enabled=True), 0  # states in it
         self.flips: EpisodeCounts = Counter()
 
     def __call__(self, states: Bytes, episodes: Ints, steps: Ints, /) -> Actions:
@@ -106,13 +105,15 @@ class AttackedPlayer:
 
     def _attacked(self, seen: Tensor, episodes: Ints, steps: Ints) -> Actions:
         noise, states = StateNoise(self._seed, episodes, steps), unit_states(seen)
-        if self._graphed is None:
+        if not self._graphs:
             attacked = self._attack(self._q_values, states, attack_epsilon=self._attack_epsilon, noise=noise)
             found = torch.stack([attacked.actions, attacked.clean_actions])
         else:
             assert isinstance(self._attack, GradientAttack)
             starts = self._attack.starts(states, attack_epsilon=self._attack_epsilon, noise=noise)
-            self._most = max(self._most, len(states))  # later there are fewer: episodes end
+            if len(states) > self._most:  # only at first: episodes end one after the other
+                self._graphed = Graphed(self._attacked_in_one_batch, seen.device, enabled=True)
+                self._most = len(states)
             fill = torch.arange(self._most, device=seen.device) % len(states)
             found = self._graphed(states[fill], starts[:, fill])[:, : len(states)]
         actions, clean_actions = found.cpu().numpy()
