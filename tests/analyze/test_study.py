@@ -187,7 +187,7 @@ def test_the_evaluation_and_baselines_of_a_reference_policy_come_with_it(tmp_pat
     records = [ensure_baselines(study, reference), ensure_evaluation(study, reference)]
     layout = study.layout
     (evaluated,) = layout.evaluations(game="Freeway", method="toy", seed=0)
-    (measured,) = layout.baselines(game="Freeway", identity="").glob("*/metrics.json")
+    (measured,) = (layout.outputs / "evaluation/Freeway/baseline").glob("*/metrics.json")
     for source, folder in (
         (evaluated, layout.reference(scale="quick", game="Freeway", method="toy", seed=0)),
         (measured, layout.reference_baselines(scale="quick", game="Freeway", identity=measured.parent.name)),
