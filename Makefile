@@ -30,8 +30,8 @@ define MAPS_OF
 
 endef
 
-.PHONY: help install reproduce maps controls report results test test-bitwise test-slow test-slurm test-ray \
-	lint format bench-maps bench-train bench-wheels bench-gpu bench-cost clean
+.PHONY: help install reproduce maps controls report results test test-bitwise test-slow test-kills test-fuzz \
+	test-slurm test-ray lint format bench-maps bench-train bench-wheels bench-gpu bench-cost clean
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,12 @@ test-bitwise: $(DEV) ## the tests of everything that is documented as equal bit 
 
 test-slow: $(DEV) ## the tests that take longer
 	$(BIN)/python -m pytest -m slow
+
+test-kills: $(DEV) ## commands killed 200 times at random moments, their results compared byte for byte
+	NRMAP_KILLS=200 $(BIN)/python -m pytest -m slow -s tests/test_kills.py
+
+test-fuzz: $(DEV) ## ten minutes of mutated files and settings
+	$(BIN)/python -m pytest -m fuzz --hypothesis-profile=fuzz
 
 test-slurm: $(DEV) ## a sweep on a real SLURM of two nodes, started here
 	$(BIN)/python -m pytest -m slurm -rs tests/clusters

@@ -24,6 +24,7 @@ torch.set_num_threads(1)
 
 # The same examples every time, and no deadline: how long one takes depends on what else the machine does.
 hypothesis.settings.register_profile("predictable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("fuzz", max_examples=2_000, deadline=None)  # of `make test-fuzz`
 hypothesis.settings.load_profile("predictable")
 
 # The smallest screen on which the Nature convolutions fit.

@@ -38,7 +38,7 @@ from nrmap.support.records import Record, read_metrics, write_records
 from nrmap.support.schema import Name
 from train.checkpoint import load_checkpoint, save_checkpoint
 
-pytestmark = pytest.mark.timeout(3600)  # of `make test-fuzz`
+pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(3600)]
 MOST_SECONDS = 5.0  # of the processor, for one file
 MOST_MEMORY = 400 * 2**20
 SHA256 = "ab" * 32
