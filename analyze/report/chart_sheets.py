@@ -12,7 +12,6 @@ from analyze.report.charts import (
     IntervalRow,
     ReferenceLine,
     Series,
-    draw_fractions,
     draw_intervals,
     draw_lines,
     number_text,
@@ -251,23 +250,13 @@ def _certified(part: Part) -> Iterator[Panel]:
         yield _intervals(f"Certified actions at {epsilon_text(radius)}", _rows(mine), **arguments)
 
 
-@_chart("actions", "Actions", "Actions of the greedy policies in clean episodes, in percent of all steps.")
+@_chart("actions", "Actions", "Fraction of the steps of clean episodes that take each action; bars are 95% intervals.")
 def _actions(part: Part) -> Iterator[Panel]:
-    measured = of_most_episodes(select(part.trained, metric="action_share", attack="clean"))
-    mine = [record for record in measured if record.value is not None and record.is_trained]
-    policies, actions = policies_of(mine), list(dict.fromkeys(record.action or "" for record in mine))
-    if not policies:
-        return
-    fractions = np.full((len(policies), len(actions)), np.nan)
-    for record in mine:
-        fractions[policies.index(name_of(record)), actions.index(record.action or "")] = record.value
-    labels = [policy.label for policy in policies]
-    text = "; ".join(
-        f"{label}: " + ", ".join(f"{action} {100 * part:.1f}%" for action, part in zip(actions, row, strict=True))
-        for label, row in zip(labels, fractions, strict=True)
-    )
-    arguments = {"fractions": fractions, "row_labels": labels, "column_labels": actions}
-    yield panel_of(draw_fractions, "Greedy actions, clean episodes", f". {text}", **arguments)
+    shares = of_most_episodes(select(part.trained, metric="action_share", attack="clean"))
+    shares = [record for record in shares if record.is_trained]
+    for action in dict.fromkeys(record.action for record in shares):
+        rows = _rows(select(shares, action=action))
+        yield _intervals(f"Action {action}", rows, x_label="fraction of steps", limits=(-0.03, 1.03))
 
 
 @_chart(

@@ -1,4 +1,4 @@
-"""Charts, each drawn on one Axes: lines, intervals, fractions."""
+"""Charts, each drawn on one Axes: lines, and values with their intervals."""
 
 import textwrap
 from collections.abc import Callable, Sequence
@@ -159,24 +159,6 @@ def _finish(ax: Axes, values: Literal["x", "y"], title: str, x_label: str, *, la
     ax.grid(axis="x" if values == "x" else "both", alpha=0.3)
     if labelled:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
-
-
-def draw_fractions(
-    ax: Axes, fractions: ArrayLike, *, title: str, row_labels: Sequence[str], column_labels: Sequence[str]
-) -> None:
-    """Fractions [R, C] in [0, 1] as shaded cells with their percentages; NaN stays empty."""
-    values = np.asarray(fractions, dtype=np.float64)
-    ax.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), fraction in np.ndenumerate(values):
-        if np.isfinite(fraction):
-            colour = "white" if fraction > 0.6 else "black"
-            text = "0" if fraction == 0 else f"{100 * fraction:.1f}" if fraction >= 0.001 else "<0.1"
-            ax.text(column, row, text, ha="center", va="center", color=colour)
-    ax.set_xticks(range(len(column_labels)), column_labels, rotation=45 if len(column_labels) > 6 else 0)
-    ax.set_yticks(range(len(row_labels)), row_labels)
-    ax.tick_params(length=0)
-    ax.set_title(title)
-    ax.set_xlabel("% of steps")
 
 
 def panel_of(draw: Callable[..., None], title: str, text: str, **arguments: Any) -> Panel:

@@ -3,11 +3,12 @@
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from analyze.report.names import PolicyName, grouped
 from analyze.report.pairing import BASE
 from analyze.report.results import Found, Training
-from nrmap.support.layout import POLICY_FILE
+from nrmap.support.layout import POLICY_FILE, REFERENCE_FOLDER
 
 COMPARED = (BASE, "sa_ddqn")
 # Commands with the labels of the policies that they are for.
@@ -51,27 +52,38 @@ def _unfinished(found: Found, trainings: Sequence[Training]) -> _Lacking:
 
 
 def _measured(found: Found, trainings: Sequence[Training], *more: str) -> _Lacking:
-    """One command for all trainings that were analysed alike: published ones, or those of one scale."""
+    """One command for all trainings that are analysed alike: seeds of a reference policy, or policies of one scale."""
 
-    def analysis(training: Training) -> list[str]:
-        scale = [option for option in training.options if option.startswith("scale=")]
-        return ["evaluation=paper"] if training.reference else scale
+    def analysis(training: Training) -> tuple[str, ...]:
+        if not training.reference:
+            return tuple(option for option in training.options if option.startswith("scale="))
+        scale = Path(training.folder).relative_to(REFERENCE_FOLDER).parts[0]
+        return "policies_from=reference", f"scale={scale}", "evaluation=paper", f"method={training.method}"
 
-    for options, alike in grouped(trainings, lambda training: tuple(analysis(training))).items():
+    for options, alike in grouped(trainings, analysis).items():
+        seeds = ",".join(str(training.seed) for training in alike)
         policies = ",".join(f"{found.outputs}/{training.folder}/{POLICY_FILE}" for training in alike)
+        which = f"seed={seeds}" if alike[0].reference else f"policy={policies}"
         sweep = ["-m"] if len(alike) > 1 else []
-        command = _command(found, "analyze", *sweep, f"env={alike[0].game}", f"policy={policies}", *options, *more)
+        command = _command(found, "analyze", *sweep, f"env={alike[0].game}", *options, which, *more)
         yield command, ", ".join(training.name.label for training in alike)
 
 
 def _pooled(found: Found, trainings: Sequence[Training], lacking: Sequence[Training]) -> _Lacking:
-    """A pool has the states of the compared methods' policies of one seed; none where one of them is missing."""
+    """A pool has the states of the compared methods' policies of one seed; none where one of them is missing.
+
+    That of reference policies is found by its methods, another is given by its files.
+    """
+    published = []
     for same in grouped(trainings, lambda training: (not training.reference, training.seed)).values():
         folders = {training.method: training.folder for training in reversed(same)}
-        if folders.keys() >= set(COMPARED):
+        those = [training for training in same if training in lacking] if folders.keys() >= set(COMPARED) else []
+        if same[0].reference:
+            published += those
+        elif those:
             files = ",".join(f"{found.outputs}/{folders[method]}/{POLICY_FILE}" for method in COMPARED)
-            those = [training for training in same if training in lacking]
             yield from _measured(found, those, "states_from=pool", f"pool=[{files}]")
+    yield from _measured(found, published, "states_from=pool")
 
 
 def _untrained(found: Found, trainings: Sequence[Training]) -> _Lacking:

@@ -108,14 +108,10 @@ class Found:
         """The hashes of the reference policies."""
         return frozenset(training.sha256 for training in self.trainings if training.reference and training.sha256)
 
-    @property
-    def games(self) -> list[str]:
-        """All games, by name."""
-        return sorted({training.game for training in self.trainings} | {record.game for record in self.records})
-
     def parts(self) -> list["Part"]:
         """Every game that has policies, in each the reference policies before those trained here."""
-        parts = [self._part(game, reference) for game in self.games for reference in (True, False)]
+        games = sorted({training.game for training in self.trainings} | {record.game for record in self.records})
+        parts = [self._part(game, reference) for game in games for reference in (True, False)]
         return [part for part in parts if part.trainings or any(result.first.is_trained for result in part.results)]
 
     def _part(self, game: str, reference: bool) -> "Part":

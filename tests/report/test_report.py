@@ -19,7 +19,6 @@ from analyze.report.chart_sheets import chart_sheets
 from analyze.report.load import find
 from analyze.report.map_sheets import MapSet, map_sets, map_sheets, one_of_each_kind
 from analyze.report.names import PolicyName, StatesName
-from analyze.report.page import Drawings, build_page
 from analyze.report.pairing import with_differences
 from analyze.report.sheets import Sheet
 from analyze.report.summary import glance
@@ -136,16 +135,6 @@ def test_controls_belong_to_no_training_and_stand_beside_the_agents(tmp_path, ou
     assert len(sheets["figure1-Freeway-own-states-16"].panels) == 2
     kinds = sheets["kinds-Freeway"]
     assert (kinds.columns, len(kinds.panels)) == (4, 4 * len(KINDS))
-    drawings = [Drawings(part, map_sheets(part, sets), [])]
-    page = build_page(found, all_tables(found.records, found.differences), drawings, [])
-    assert Page(page).mistakes == []
-    for text in (
-        "All kinds of maps of trained agents and of null networks",
-        'id="controls"',
-        'id="grid"',
-        "on states of SA-DDQN seed 0",
-    ):
-        assert text in page
 
 
 def test_one_of_each_kind_is_on_the_same_states_with_as_many_kinds_as_there_are(tmp_path):
