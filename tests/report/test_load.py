@@ -78,7 +78,7 @@ def test_commands_for_missing_results_analyse_the_files_that_are_there(tmp_path,
     assert shared.startswith("Freeway, no maps on shared states: DDQN seed 1, SA-DDQN seed 1. ")
     assert trained.startswith("Freeway, not trained: DDQN seed 0. ")
     assert "no returns of constant actions" in baselines
-    (here, *published), pooled = (list(commands_of(line)) for line in (own, shared))
+    (*published, here), pooled = (list(commands_of(line)) for line in (own, shared))
     assert [(keys.policies_from, keys.method["name"], keys.seed) for keys in published] == [
         ("reference", "ddqn", 1), ("reference", "sa_ddqn", 1),
     ]  # fmt: skip

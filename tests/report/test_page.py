@@ -78,9 +78,8 @@ def places_of(record: Record) -> list[tuple[str, str]]:
     """The tables that show a headline number, and its column in each."""
     key, words = record.metric_key, [ATTACKS.get(record.attack_name)]
     if record.states_from is None:
-        words += [f"{'proofs at ' * (record.attack == 'clean')}{RADII[record.attack_epsilon]}"] * bool(
-            record.attack_epsilon
-        )
+        if record.attack_epsilon:
+            words.append(f"{'proofs at ' * (record.attack == 'clean')}{RADII[record.attack_epsilon]}")
         return [("returns", f"{key} {', '.join(words)}, {record.episodes} episodes")]
     if record.metric in PAPERS and record.map_kind in ("kmap", "hmap"):
         table, paper = PAPERS[record.metric]
