@@ -85,7 +85,7 @@ def command_of(stage: str, device: str, limit: float, output: Path) -> list[str]
     """The command that runs a stage and writes its results to `output`; pytest prints its own."""
     if stage == "tests":
         paths = sorted(str(path) for path in Path().glob("tests/**/test_*.py") if "mark.cuda" in path.read_text())
-        return [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", *paths]
+        return [sys.executable, "-m", "pytest", "-m", "cuda", "-p", "no:cacheprovider", *paths]
     seconds = f"{max(0.6 * limit, 1):.1f}"  # imports and warming up take the rest
     command = [sys.executable, "-m", "bench.gpu_stages", stage, "--device", device]
     return [*command, "--seconds", seconds, "--output", str(output)]

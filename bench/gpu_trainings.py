@@ -68,7 +68,7 @@ def _train_on_demand(connection: Connection, device: str) -> None:
         changed = replace(settings, steps=host.FOREVER, warm_up_steps=512, replay=replay)
         trainer = Trainer(changed, device=choose_device(device))
         iterators[method] = trainer, trainer.run()
-        while trainer.learner.updates < 32:
+        while trainer.learner.updates < 8:
             next(iterators[method][1])
     connection.send("ready")
     while True:

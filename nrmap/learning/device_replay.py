@@ -45,8 +45,9 @@ class Weights:
         """For each share [B] of the total, in [0, 1), the index in whose part of the running sum it falls."""
         cumulated = self.scaled.cumsum(0)  # [size]
         masses = (shares * cumulated[-1]).long()
-        # Rounding may reach the total, where no weight is.
-        return torch.searchsorted(cumulated, torch.minimum(masses, cumulated[-1] - 1), right=True)
+        # Rounding may reach the total, where no weight is. After a divergence weights are arbitrary.
+        found = torch.searchsorted(cumulated, torch.minimum(masses, cumulated[-1] - 1), right=True)
+        return found.clamp(max=len(cumulated) - 1)
 
 
 class DeviceReplay(Replay):

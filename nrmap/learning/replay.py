@@ -100,6 +100,7 @@ class Replay:
         self.frame_stack, height, width = state_shape
         back = np.arange(self.frame_stack)
         self._back: Any = back if newest_first else back[::-1].copy()  # [C], the age of each frame of a state
+        self._newest_frame = 0 if newest_first else -1  # its place in a state
         self._fills_with_zeros = stack_fill == "zeros"
         self.slots = spec.capacity // num_envs
         if self.slots < spec.smallest_ring(self.frame_stack):
@@ -156,7 +157,7 @@ class Replay:
         self.newest[envs] += 1
         newest = self.newest[envs]
         slot = newest % self.slots
-        self._store(envs, slot, states[:, self._back.argmin()])
+        self._store(envs, slot, states[:, self._newest_frame])
         self._age[envs, slot] = age
         self._terminal[envs, slot] = False
         self._final[envs, slot] = False

@@ -92,6 +92,17 @@ def test_updates_from_a_replay_on_the_device_are_those_from_the_host(method, lea
     np.testing.assert_allclose(device.priorities.weights, host.priorities.weights, rtol=1e-4)
 
 
+def test_a_replay_and_its_batches_are_on_one_device():
+    meta = torch.device("meta")  # no values, and no operations with tensors of another device
+    replay = filled(DeviceReplay, device=meta)
+    numbers = torch.empty(3 + 6, dtype=torch.float64, device=meta)
+    importance, n_step, discount = numbers[:3].unbind()
+    batch = replay.draw(numbers[3:], importance=importance, n_step=n_step, discount=discount)
+    assert all(tensor.is_meta for tensor in vars(batch).values())
+    replay.update_priorities(batch.indices, torch.empty(6, device=meta))
+    assert replay.latest_states(2, 3).is_meta
+
+
 @methods
 def test_an_update_reads_no_value_on_the_host(method, learner_for):
     learner = learner_for(method, gradient_clip=1.0, parent=undecided_network(3), anchor=0.5)
