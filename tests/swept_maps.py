@@ -4,8 +4,9 @@ from dataclasses import fields
 
 import numpy as np
 import torch
+from random_networks import ablated_one_by_one
 
-from nrmap.ablation import AblatedChunk
+from nrmap.ablation import AblatedChunk, AblationSpec
 from nrmap.maps.episode_maps import EpisodeMaps
 from nrmap.maps.sweep import sweep_maps
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
@@ -25,15 +26,9 @@ def chunked(q_values, clean, size=3):
 
 def ablated(network, states, by_channel=False):
     """Q-values [N, (C,) H, W, A] of every ablated state and [N, A] of the clean ones, pixel by pixel."""
-    _, channels, height, width = states.shape
     with torch.no_grad():
-        clean = network(states)
-        q_values = torch.empty(len(states), channels if by_channel else 1, height, width, clean.shape[1]).to(clean)
-        for c, i, j in np.ndindex(*q_values.shape[1:4]):
-            zeroed = states.clone()
-            zeroed[:, c if by_channel else slice(None), i, j] = 0
-            q_values[:, c, i, j] = network(zeroed)
-    return (q_values if by_channel else q_values[:, 0]), clean
+        spec = AblationSpec(channels="each" if by_channel else "all")
+        return ablated_one_by_one(network, states, spec), network(states)
 
 
 def random_network(seed, spec=SPEC):

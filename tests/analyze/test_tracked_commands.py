@@ -2,8 +2,8 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, fields
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,18 +34,9 @@ EVALUATION = (
 )
 
 
-@dataclass(frozen=True)
-class Tracked:
-    """The folders of trainings and of analyses (by game and temperature)."""
-
-    outputs: Path
-    trainings: dict[str, Path]  # the vanilla training of each game
-    policies: dict[Path, bytes]  # their policy files as they were trained
-    analyses: dict[tuple[str, float], Path]
-
-
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
+    """Folders: `outputs`, `trainings` by game, `analyses` by game and temperature; `policies` as they were trained."""
     place = tmp_path_factory.mktemp("tracked")
     (place / "home").mkdir()
     outputs = place / "outputs"
@@ -71,7 +62,7 @@ def tracked(tmp_path_factory):
     for path in outputs.glob("maps/*/ddqn/seed0/*/metrics.json"):
         analyses[path.parts[-5], *read_json(path)["settings"]["temperatures"]] = path.parent
     trainings = {path.parts[-4]: path for path in outputs.glob("train/*/ddqn/seed0/*")}
-    return Tracked(outputs, trainings, policies, analyses)
+    return SimpleNamespace(outputs=outputs, trainings=trainings, policies=policies, analyses=analyses)
 
 
 def only_part(folder):

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from random_networks import ablated_one_by_one
 from toy_policies import FREEWAY, toy_policy
 
 from bench import map_contenders as contenders
 from bench.map_cases import ACTIONS, Case, random_policy
 from bench.second_temperature import second_temperature
+from nrmap.ablation import AblationSpec
 from nrmap.atari.envs import EnvSpec
 from nrmap.policies.policy import save_policy
 
@@ -37,10 +39,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 def q_values(case: Case) -> torch.Tensor:
     """Q-values [N, H, W, A] of all ablated states by definition."""
     policy, states = case.load()
-    ablated = states.repeat_interleave(SIDE**2, dim=0)  # [N · H · W, C, H, W]
-    for number, copy in enumerate(ablated):
-        copy.view(-1, SIDE**2)[:, number % SIDE**2] = 0
-    return policy(ablated).unflatten(0, (STATES, SIDE, SIDE)).double()
+    return ablated_one_by_one(policy, states, AblationSpec()).double()
 
 
 @pytest.mark.parametrize("skip_unchanged", [False, True])
