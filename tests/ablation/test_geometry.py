@@ -78,9 +78,3 @@ def test_strips_are_blocks_of_inputs_that_reach_the_same_outputs(axis, inputs):
     assert covered == [source for source in range(inputs) if reached[source]]
     for block in blocks:
         assert {reached[source] for source in block} == {axis.readers(block, outputs)}
-
-
-def test_the_first_nature_convolution_has_blocks_of_its_stride():
-    assert strips(Axis(kernel=8, stride=4, before=0, after=0, dilation=1), 84) == [
-        range(k, k + 4) for k in range(0, 84, 4)
-    ]

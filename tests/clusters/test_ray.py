@@ -16,8 +16,8 @@ STORE = 100 * 2**20  # bytes of each node's object store; nothing but configurat
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    if not _is_installed():
-        pytest.skip("the Ray launcher is not installed: python -m pip install -c constraints.txt -e '.[ray]'")
+    for name in ("ray", "hydra_plugins.hydra_ray_launcher"):
+        pytest.importorskip(name, reason="python -m pip install -c constraints.txt -e '.[ray]'")
     import ray
     from ray.cluster_utils import Cluster
 
@@ -31,12 +31,6 @@ def cluster() -> Iterator[Any]:
     finally:
         ray.shutdown()
         cluster.shutdown()
-
-
-def _is_installed() -> bool:
-    from importlib.util import find_spec
-
-    return all(find_spec(name) is not None for name in ("ray", "hydra_plugins", "hydra_plugins.hydra_ray_launcher"))
 
 
 def test_a_sweep_over_two_nodes(cluster: Any, tmp_path: Path) -> None:

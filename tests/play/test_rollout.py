@@ -22,7 +22,7 @@ from nrmap.play.rollout import (
     replay_rgb,
     replay_states,
     screen_size,
-)  # fmt: skip
+)
 from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.policies.policy import Policy, PolicyCard
 from nrmap.support.errors import NrmapError

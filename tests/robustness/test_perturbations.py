@@ -1,7 +1,6 @@
 """Perturbations in the ℓ∞ ball against brute force and closed forms of linear networks."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,17 +75,3 @@ def test_ascent_on_a_linear_objective_reaches_the_best_corner(weights, states, a
     moved = weights != 0
     np.testing.assert_allclose(best[moved], corner[moved], atol=1e-6)
     np.testing.assert_array_equal(best[~moved], start.numpy()[~moved])
-
-
-@pytest.mark.parametrize("rows", [1, 3])
-def test_states_of_a_batch_do_not_touch_each_other(rows):
-    weights = torch.randn(5, 1, 4, 4)
-    states = torch.rand(5, 1, 4, 4)
-
-    def ascend(part):
-        objective = lambda x: (torch.sin(x * weights[part])).sum(dim=(1, 2, 3))  # noqa: E731
-        return projected_gradient_ascent(
-            objective, states[part], attack_epsilon=0.2, steps=3, step_size=0.1, start=states[part]
-        ).end
-
-    assert torch.equal(ascend(slice(0, 5))[:rows], ascend(slice(0, rows)))

@@ -273,17 +273,3 @@ def test_without_a_connection_the_run_is_kept_offline(server, monkeypatch, tmp_p
     assert re.fullmatch(r"W&B cannot be reached \(.*Freeway-ddqn-seed0 is kept offline", the_warning(caplog))
     (part,) = [part for part in parts(tmp_path) if part.name.startswith("offline-run-")]
     assert losses(rows_of(part)) == [(1, 1, 0.5)]
-
-
-def test_a_server_that_goes_away_does_not_block_the_work(server, monkeypatch, tmp_path):
-    monkeypatch.setattr(nrmap.support.tracking, "FINISH_TIMEOUT", 2)
-    with tracked(tmp_path, TrackingSpec()) as tracker:
-        tracker.log({"loss": 1.0}, step=1)
-        server.shutdown()
-        server.server_close()
-        began = time.monotonic()
-        for step in range(2, 100):
-            tracker.log({"loss": 1.0}, step=step)
-    assert time.monotonic() - began < 30
-    (part,) = parts(tmp_path)
-    assert losses(rows_of(part)) == [(step, step, 1.0) for step in range(1, 100)]

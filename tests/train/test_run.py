@@ -63,12 +63,6 @@ def run(tmp_path, caplog):
     return run
 
 
-@pytest.fixture
-def checkpoint(tmp_path):
-    """`checkpoint()`: the only one under the outputs."""
-    return lambda: next((tmp_path / "outputs").rglob(CHECKPOINT_FILE))
-
-
 def same_weights(one: Path, other: Path) -> bool:
     weights, others = (load_policy(path).network.state_dict() for path in (one, other))
     return all(torch.equal(weights[name], others[name]) for name in weights)
@@ -84,10 +78,11 @@ def test_a_run_goes_on_in_the_precision_it_was_begun_in(run, tiny_settings, capl
     assert not same_weights(path, run(settings, precision="float32", folder="other"))
 
 
-def test_another_precision_or_device_is_refused_and_nothing_is_lost(run, checkpoint, tiny_settings):
+def test_another_precision_or_device_is_refused_and_nothing_is_lost(run, tmp_path, tiny_settings):
     settings = tiny_settings(steps=60)
     run(settings, precision="bfloat16", interrupted=True)
-    path, before = checkpoint(), checkpoint().read_bytes()
+    (path,) = (tmp_path / "outputs").rglob(CHECKPOINT_FILE)
+    before = path.read_bytes()
     with pytest.raises(NrmapError, match=rf"{path} was started in bfloat16, not in float32: .*precision=bfloat16"):
         run(settings, precision="float32")
     assert path.read_bytes() == before
