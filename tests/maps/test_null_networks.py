@@ -87,11 +87,7 @@ def test_identities_and_fields_name_the_shape_and_the_source(policy):
     assert first(other, "shuffled_weights").card.identity != shuffled.card.identity
     assert (random.card.parent_sha256, shuffled.card.parent_sha256) == (None, policy.sha256)
     fields = {"game": "Freeway", "seed": None, "draw": 0}
-    assert policy_fields(random) == {
-        **fields, "method": "random_weights", "source_method": None, "source_seed": None,
-        "policy_sha256": random.sha256,
-    }  # fmt: skip
-    assert policy_fields(shuffled) == {
-        **fields, "method": "shuffled_weights", "source_method": "toy", "source_seed": 3,
-        "policy_sha256": shuffled.sha256,
-    }  # fmt: skip
+    for network, method, source_seed in ((random, None, None), (shuffled, "toy", 3)):
+        source = {"source_method": method, "source_seed": source_seed}
+        named = {"method": network.card.method, "policy_sha256": network.sha256}
+        assert policy_fields(network) == {**fields, **source, **named}

@@ -1,12 +1,12 @@
 """The collector's transitions in the replay, against emulators played by hand one after the other."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from nrmap.atari.envs import TRAINING_STREAM, EnvSpec, SeededVectorEnv, episode_seed
-from nrmap.learning.replay import Batch, Replay, ReplaySpec
+from nrmap.learning.replay import Replay, ReplaySpec
 from nrmap.support.errors import NrmapError
 from train.collector import Collector
 
@@ -114,48 +114,6 @@ def test_the_replay_holds_the_episodes_and_nothing_else(spec, ticks, clip_reward
         assert int(batch.a_tm1[b]) == action
         assert float(batch.r_t[b]) == pytest.approx(reward)
         assert float(batch.discount_t[b]) == pytest.approx(discount)
-
-
-def draw(replay: Replay) -> Batch | None:
-    if replay.priorities.total == 0:
-        return None
-    return replay.sample(200, importance=1.0, rng=np.random.default_rng(1))
-
-
-# Checkpoints at the beginning, in an episode and after the ring has gone round, besides one where an episode has ended.
-@pytest.mark.parametrize(
-    ("spec", "points"),
-    [(SPEC, [0, 25, 390]), (replace(SPEC, sticky_actions=0.25, frame_stack=2), [390])],
-    ids=["plain", "sticky"],
-)
-def test_a_collector_that_plays_its_log_again_goes_on_as_before(spec, points):
-    def fresh() -> Collector:
-        return make_collector(spec, capacity=150 * NUM_ENVS, n_step=3)
-
-    collector, more = fresh(), 12
-    collector.begin()
-    snapshots, states, finished = {}, [collector.states.copy()], []
-    for tick in range(max(points) + more):
-        if tick in points or (finished and finished[-1] and tick < 170):
-            snapshots[tick] = (collector.get_state(), draw(collector.replay))
-        finished.append(collect(collector, 1, first=tick))
-        states.append(collector.states.copy())
-    assert sum(len(ended) for ended in finished) > NUM_ENVS
-
-    for tick, (state, batch) in snapshots.items():
-        again = fresh()
-        again.set_state(state)
-        np.testing.assert_array_equal(again.states, states[tick])
-        np.testing.assert_array_equal(again.replay.newest, state["replay"]["newest"])
-        batch_again = draw(again.replay)
-        if batch is None:
-            assert batch_again is None
-        else:
-            for field in fields(Batch):
-                assert (getattr(batch, field.name) == getattr(batch_again, field.name)).all(), field.name
-        for later in range(tick, tick + more):
-            assert collect(again, 1, first=later) == finished[later]
-            np.testing.assert_array_equal(again.states, states[later + 1])
 
 
 def test_the_log_forgets_an_episode_once_the_replay_has_overwritten_it():
