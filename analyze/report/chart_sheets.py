@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -42,22 +42,16 @@ _CHART_SIZE = (4.2, 3.1)
 _SPARSER = "S, smaller is sparser"
 
 
-class _Chart(NamedTuple):
-    title: str
-    caption: str
-    panels: Callable[[Part], Iterable[Panel]]
-
-
-# Every kind of chart, by the name of its sheet's files.
-_CHARTS: dict[str, _Chart] = {}
 _Panels = Callable[[Part], Iterable[Panel]]
+# Every kind of chart: the name of its sheet's files, its title, its caption, and a function from a part to its panels.
+_CHARTS: list[tuple[str, str, str, _Panels]] = []
 
 
 def _chart(name: str, title: str, caption: str) -> Callable[[_Panels], _Panels]:
-    """Registers a kind of chart: a function from a part to its panels, none without data."""
+    """Registers a kind of chart; its function gives no panel without data."""
 
     def register(panels: _Panels) -> _Panels:
-        _CHARTS[name] = _Chart(title, caption, panels)
+        _CHARTS.append((name, title, caption, panels))
         return panels
 
     return register
@@ -66,12 +60,11 @@ def _chart(name: str, title: str, caption: str) -> Callable[[_Panels], _Panels]:
 def chart_sheets(part: Part) -> list[Sheet]:
     """A sheet for every kind of chart that has data. Every seed has its own row or line."""
     sheets = []
-    for name, chart in _CHARTS.items():
-        panels = tuple(chart.panels(part))
-        if panels:
-            file, title = f"{name}-{part.name}", f"{chart.title}: {part.game}"
-            columns = 4 if len(panels) % 4 == 0 else 3
-            sheets.append(Sheet(file, title, chart.caption, panels, columns, _CHART_SIZE, columns_fixed=False))
+    for name, title, caption, panels_of in _CHARTS:
+        panels = tuple(panels_of(part))
+        file, columns = f"{name}-{part.name}", 4 if len(panels) % 4 == 0 else 3
+        sheet = Sheet(file, f"{title}: {part.game}", caption, panels, columns, _CHART_SIZE, columns_fixed=False)
+        sheets += [sheet] if panels else []
     return sheets
 
 

@@ -49,17 +49,17 @@ def _read() -> list[Published]:
         ]  # fmt: skip
 
 
-PUBLISHED_MAPS = [one for one in _read() if one.map_kind]
-PUBLISHED_RETURNS = [one for one in _read() if not one.map_kind]
+PUBLISHED_MAPS = [number for number in _read() if number.map_kind]
+PUBLISHED_RETURNS = [number for number in _read() if not number.map_kind]
 
 
 def paper_number(game: str, method: str, metric: str, map_kind: str | None) -> Published | None:
     """The paper's number for the agent that `method` reproduces; None where it printed none."""
     wanted = (game, PAPER_AGENTS.get(method), metric, map_kind)
-    return next((one for one in PUBLISHED_MAPS if (one.game, one.agent, one.metric, one.map_kind) == wanted), None)
+    return next((n for n in PUBLISHED_MAPS if (n.game, n.agent, n.metric, n.map_kind) == wanted), None)
 
 
 def paper_difference(game: str, method: str, base: str, metric: str, map_kind: str | None) -> str | None:
     """The paper's number for `method` minus that for `base`, exactly; None unless it printed both."""
-    first, second = (paper_number(game, one, metric, map_kind) for one in (method, base))
+    first, second = (paper_number(game, name, metric, map_kind) for name in (method, base))
     return str(Decimal(first.printed) - Decimal(second.printed)) if first and second else None

@@ -140,9 +140,9 @@ def one_of_each_kind(sets: Iterable[MapSet]) -> list[MapSet]:
     groups: dict[StatesName, dict[str, MapSet]] = {}
     for found in sorted(sets, key=lambda found: (found.name.seed or 0, found.name.draw or 0, found.name.rank)):
         groups.setdefault(found.states, {}).setdefault(found.name.method, found)
-    best = max(groups.items(), key=lambda one: (len(one[1]), one[0].states_from != "own", one[0].rank), default=None)
-    kinds = sorted(best[1].values(), key=lambda found: found.name) if best else []
-    return kinds if len(kinds) > 1 else []
+    ranks = {(len(chosen), states.states_from != "own", states.rank): chosen for states, chosen in groups.items()}
+    best = ranks[max(ranks)] if ranks else {}
+    return sorted(best.values(), key=lambda found: found.name) if len(best) > 1 else []
 
 
 def maps_sheet(

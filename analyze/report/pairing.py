@@ -66,7 +66,7 @@ def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
         )
         if not (bases and others):
             continue
-        maps_of = {one.folder: readable(read_maps, one.maps, found.outputs, problems) for one in group if one.maps}
+        maps_of = {r.folder: readable(read_maps, r.maps, found.outputs, problems) for r in group if r.maps}
         states = readable(load_states, bases[0].states_path(found.outputs), found.outputs, problems)
         for other, base in product(others, bases):
             maps, base_maps = maps_of[other.folder], maps_of[base.folder]

@@ -31,25 +31,31 @@ def _sparsity(records: Sequence[Record], differences: Sequence[Record]) -> Itera
             pairs = [(ours[seed], value) for seed, value in methods[base].items() if seed in ours]
             defined = [(mine, other) for mine, other in pairs if mine is not None and other is not None]
             sparser = sum(mine < other for mine, other in defined)
-            text = f"KMAP of {name.title} is sparser than that of {base.title} in {sparser} of "
-            text += counted(len(defined), "seed") + (f", undefined in {len(pairs) - len(defined)}" * (defined != pairs))
-            means = " against ".join(_mean(values) for values in zip(*defined, strict=True))
-            text += f" on {states.title}" + (f": S(K) {means}." if means else ".")
-            mine = [r for r in of_kmap if (group_of(r), states_of(r)) == (name, states) and r.low is not None]
-            single = [record for record in mine if record.seed is not None]
-            if single:
-                below = sum((record.high or 0.0) < 0 for record in single)
-                text += (
-                    f" The difference's interval over episodes is below 0 in {below} of {counted(len(single), 'seed')}."
-                )
-            for record in mine:
-                if record.seed is None and record.low is not None and record.high is not None:
-                    relation = "contains" if record.low <= 0 <= record.high else "excludes"
-                    text += f" That between seeds, {_short(record.low)} to {_short(record.high)}, {relation} 0."
+            undefined = f", undefined in {len(pairs) - len(defined)}" if len(pairs) > len(defined) else ""
+            means = " against ".join(_mean(values) for values in zip(*defined, strict=True)) or "undefined"
+            compared = [r for r in of_kmap if (group_of(r), states_of(r)) == (name, states)]
             printed = [paper_number(here[0].game, method.method, "sparsity", "kmap") for method in (name, base)]
-            if all(printed):
-                text += f" In the paper: {' against '.join(_short(one.value) for one in printed if one)}."
-            yield text
+            numbers = [_short(number.value) for number in printed if number]
+            yield " ".join(
+                [
+                    f"KMAP of {name.title} is sparser than that of {base.title} in {sparser} of "
+                    f"{counted(len(defined), 'seed')}{undefined} on {states.title}: S(K) {means}.",
+                    *_intervals(compared),
+                    *([f"In the paper: {' against '.join(numbers)}."] if len(numbers) == 2 else []),
+                ]
+            )
+
+
+def _intervals(differences: Sequence[Record]) -> Iterator[str]:
+    """Whether the intervals of the differences between two methods contain 0: seed by seed, and between seeds."""
+    defined = [record for record in differences if record.low is not None and record.high is not None]
+    single = [record for record in defined if record.seed is not None]
+    if single:
+        below = sum((record.high or 0.0) < 0 for record in single)
+        yield f"The difference's interval over episodes is below 0 in {below} of {counted(len(single), 'seed')}."
+    for low, high in ((record.low or 0.0, record.high or 0.0) for record in defined if record.seed is None):
+        relation = "contains" if low <= 0 <= high else "excludes"
+        yield f"That between seeds, {_short(low)} to {_short(high)}, {relation} 0."
 
 
 def _grid(records: Sequence[Record]) -> Iterator[str]:
@@ -79,7 +85,7 @@ def _returns(records: Sequence[Record]) -> Iterator[str]:
         attacked = [record for record in mine if record.attack in ("fgsm", "pgd")]
         lowest = []
         for size, at in grouped(attacked, lambda record: record.attack_epsilon or 0.0).items():
-            of_each = [min(record.value or 0.0 for record in one) for one in grouped(at, name_of).values()]
+            of_each = [min(r.value or 0.0 for r in records) for records in grouped(at, name_of).values()]
             lowest.append(f"{_range(of_each)} ({epsilon_text(size)})")
         yield text + (f" Its lowest returns under the FGSM and PGD attacks played: {', '.join(lowest)}." * bool(lowest))
 
