@@ -6,6 +6,7 @@ the players it is compared with are copied to outputs/reference/, and a card say
 
 import argparse
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from analyze.report.names import PolicyName
 from analyze.report.results import flattened
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.study import baselines_settings, evaluation_inputs
+from conf.command_line import results_folder, with_flag_outputs
 from nrmap.policies.policy import Policy, load_policy
 from nrmap.support.errors import check, errors_in_one_line
 from nrmap.support.files import atomic_path, sha256_of_file, write_text
@@ -103,8 +105,8 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+", help="folders of finished trainings")
     parser.add_argument("--scale", default="quick", help="scale of the trainings (default: quick)")
     parser.add_argument("--replace", action="store_true", help="overwrite other reference policies")
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
-    arguments = parser.parse_args()
+    parser.add_argument("--outputs", type=results_folder, default=Path("outputs"), help="also outputs=FOLDER")
+    arguments = parser.parse_args(with_flag_outputs(sys.argv[1:]))
     for folder in arguments.folders:
         print(publish(folder, Layout(arguments.outputs), scale=arguments.scale, replace=arguments.replace))
 

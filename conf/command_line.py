@@ -5,6 +5,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_module
@@ -55,14 +56,14 @@ class CommandLine:
         self.overrides = [self._rewritten(override) for override in self.overrides]
         if not any(override.startswith("outputs=") for override in self.overrides):
             self.overrides.append(f"outputs={_quoted_folder('outputs')}")
-        self.arguments = [*before, *self.overrides]
+        self.arguments = [*before, *self.overrides] if self.is_run else [*arguments]
 
     def _rewritten(self, override: str) -> str:
         key, equals, value = override.partition("=")
         if equals and key == "env" and not _SYNTAX.search(value):
             return f"env={','.join(game_named(game) for game in value.split(','))}"
         if equals and key == "outputs" and "${" not in value and not (self.is_multirun and "," in value):
-            return f"outputs={_quoted_folder(_folder(value))}"
+            return f"outputs={_quoted_folder(value)}"
         return override
 
     def configurations(self, config_name: str) -> Iterator[dict[str, Any]]:
@@ -110,14 +111,25 @@ def _folder(text: str) -> str:
         value = OverridesParser.create().parse_override(f"outputs={text}").value()
     except (HydraException, ValueError):  # characters of Hydra's syntax in the name of a folder
         return text
-    check(isinstance(value, str) and value != "", f"outputs={as_typed(text)}: expected a folder")
+    check(isinstance(value, str) and value.strip() != "", f"outputs={as_typed(text)}: expected a folder")
     return str(value) if text[0] in "'\"" else text
 
 
-def _quoted_folder(folder: str) -> str:
-    """The absolute path of `folder` in Hydra's quotes: a launcher may run jobs elsewhere."""
-    path = os.path.abspath(os.path.expanduser(folder))
-    check(path.isprintable(), f"outputs={path!r}: expected a folder without control characters")
+def results_folder(text: str) -> Path:
+    """The absolute path of the folder of results that `outputs=text` names; NrmapError for what is no folder."""
+    path = os.path.abspath(os.path.expanduser(_folder(text)))
+    check(path.isprintable(), f"outputs={as_typed(text)}: expected a folder without control characters")
+    return Path(path)
+
+
+def with_flag_outputs(arguments: Sequence[str]) -> list[str]:
+    """For commands without Hydra: `outputs=FOLDER` as the flag `--outputs=FOLDER`."""
+    return [f"--{argument}" if argument.startswith("outputs=") else argument for argument in arguments]
+
+
+def _quoted_folder(text: str) -> str:
+    """The absolute path in Hydra's quotes: a launcher may run jobs elsewhere."""
+    path = str(results_folder(text))
     # Hydra assigns paths below it to settings of its own, which would look for a setting `x`.
     check("${" not in path, f"outputs={path}: expected a path without ${{; name another folder as outputs=FOLDER")
     path = re.sub(r"(\\*)'", r"\1\1\\'", path)

@@ -1,9 +1,12 @@
 """Where the logs of a command go if the folder of results cannot be written: finished results are found there too."""
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from omegaconf import OmegaConf
 
 
 def with_writable_logs(arguments: Sequence[str]) -> list[str]:
@@ -15,3 +18,14 @@ def with_writable_logs(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     logs = tempfile.mkdtemp(prefix="nrmap-logs-")
     return [*arguments, f"hydra.run.dir='{logs}'", f"hydra.sweep.dir='{logs}'"]
+
+
+def _name_of_logs(policy: str | None, trained: str) -> str:
+    """The folder of an analysis' logs: `trained`, or a name made of the path of a `policy` file."""
+    if policy is None:
+        return trained
+    path = re.sub(r"[^\w.=+-]+", "-", "/".join(Path(str(policy)).with_suffix("").parts[-5:]))
+    return f"policies/{path.strip('-.')[-100:]}"
+
+
+OmegaConf.register_new_resolver("name_of_logs", _name_of_logs, replace=True)

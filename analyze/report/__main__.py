@@ -1,14 +1,16 @@
-"""`python -m analyze.report [--outputs outputs]`: build the page of all results and print its main tables.
+"""`python -m analyze.report [outputs=outputs]`: build the page of all results and print its main tables.
 
 Table 1 of the paper is printed last, where it stays in sight.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from analyze.report.build import ensure_report
 from analyze.report.formats import print_table
 from analyze.report.page import IN_SIGHT
+from conf.command_line import results_folder, with_flag_outputs
 from nrmap.support.errors import errors_in_one_line
 
 
@@ -16,8 +18,8 @@ from nrmap.support.errors import errors_in_one_line
 def main() -> None:
     """Build the report; an error in the input is one line, with exit status 2."""
     parser = argparse.ArgumentParser(prog="python -m analyze.report", description=__doc__)
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
-    arguments = parser.parse_args()
+    parser.add_argument("--outputs", type=results_folder, default=Path("outputs"), help="also outputs=FOLDER")
+    arguments = parser.parse_args(with_flag_outputs(sys.argv[1:]))
     page, tables, made = ensure_report(arguments.outputs)
     for table in reversed(tables):
         if table.name in IN_SIGHT:

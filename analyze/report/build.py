@@ -45,7 +45,7 @@ def ensure_report(outputs: Path) -> tuple[Path, list[Table], bool]:
     Nothing is built while the inputs, the code and the report's own files are unchanged. Raises
     NrmapError when the folder is missing or cannot be written.
     """
-    check(outputs.is_dir(), f"no outputs folder {outputs}: run make reproduce, or name another with --outputs")
+    check(outputs.is_dir(), f"no outputs folder {outputs}: run make reproduce, or name another with outputs=FOLDER")
     folder = Layout(outputs).report
     identity = identity_of({"inputs": digest_of_inputs(outputs), "code": _digest_of_code()})
     found = find(outputs)

@@ -26,7 +26,7 @@ def unknown_choice(kind: str, value: object, choices: Iterable[str]) -> NrmapErr
     `kind` is a noun ("game", "method"). The message lists at most five choices: the nearest ones,
     or the first five if none is near.
     """
-    options = list(choices)
+    options = list(filter(None, choices))
     folded = {option.lower(): option for option in options}
     near = [folded[key] for key in difflib.get_close_matches(str(value).lower(), folded, n=5)]
     if not options:
