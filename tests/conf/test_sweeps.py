@@ -23,6 +23,7 @@ JOBS = """
 import os
 from pathlib import Path
 from conf.entry import entry_point
+from nrmap.support.errors import NrmapError
 
 def read(config, here):
     return config
