@@ -26,10 +26,11 @@ PYTHON = "py"
 def named_agent(keys: AnalyzeKeys, given: Sequence[str], device: torch.device) -> Agent:
     """The agent that the key `policy` of conf/analyze.yaml names, imported first if it is of another program."""
     reference = str(keys.policy)
-    kind = reference.partition(":")[0]
+    kind, colon, _ = reference.partition(":")
     if kind == PYTHON:
         return python_agent(reference, keys.states_from, keys.seed, device)
-    return load_policy(import_file(keys, given) if kind in FORMATS else Path(reference), device)
+    is_foreign = kind in FORMATS or (colon and kind.isidentifier() and not Path(reference).exists())
+    return load_policy(import_file(keys, given) if is_foreign else Path(reference), device)
 
 
 def import_file(keys: AnalyzeKeys, given: Sequence[str]) -> Path:

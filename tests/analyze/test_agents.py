@@ -118,9 +118,9 @@ def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factor
         ("py:my_agent", "states.npy", "expected py:MODULE:FACTORY"),
         ("py:my_agent:network", "own", "add states_from=FILE.npy"),
         ("py:my_agent:logits", "own", "plays no game: add states_from=FILE.npy"),
-        ("py:my_agent:network", "broken.npy", "broken.npy is not a readable file of states"),
-        ("py:my_agent:logits", "float.npz", r"states are float64 \[6, 3, 32, 40\]: expected uint8"),
-        ("py:my_agent:logits", "names.npz", "has the arrays other: expected one named states"),
+        ("py:my_agent:network", "broken.npy", "broken.npy is not a readable states file"),
+        ("py:my_agent:logits", "float.npz", "states is float64 with 4 dimensions: expected uint8"),
+        ("py:my_agent:logits", "names.npz", "has the arrays other, none named states"),
     ],
 )
 def test_what_is_missing_is_one_line(policy, states_from, why, commands, tmp_path, my_agent):

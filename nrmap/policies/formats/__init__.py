@@ -1,13 +1,13 @@
 """Other people's policy files, one module a format, converted into nrmap's own policies. See docs/agents.md."""
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nrmap.atari.envs import EnvSpec, env_with_eyes
+from nrmap.atari.games import game_named
 from nrmap.policies.formats import cleanrl, pfrl, sa_dqn, sb3, tianshou
 from nrmap.policies.formats.layers import ReadNetwork, build_network
 from nrmap.policies.formats.reading import read_bytes
@@ -87,10 +87,10 @@ def convert(
 
 def _game(read: ReadNetwork, given: str | None) -> str:
     """The game as given or as the file names it, which must not differ."""
-    stated = None if read.game is None else re.sub(r"^ALE/|(NoFrameskip|Deterministic)?-v\d+$", "", read.game)
-    check(given is not None or stated is not None, "the file does not name its game: add env=GAME, as in env=Pong")
-    check(stated in (None, given) or given is None, f"env={given}: the file says {read.game}")
-    return given or str(stated)
+    games = {game_named(name) for name in (given, read.game) if name}
+    check(bool(games), "the file does not name its game: add env=GAME, as in env=Pong")
+    check(len(games) == 1, f"env={given}: the file says {read.game}")
+    return games.pop()
 
 
 def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpec, int]:
