@@ -126,10 +126,10 @@ def spread(cells: Mapping[str, Cell], column: Column) -> Cell:
 
 
 def cell_of(record: Record) -> Cell:
-    """A record's value and interval, with a note where one of them is missing."""
+    """A record's value and interval, with its note, e.g. why one of them is missing."""
     note = record.note
-    if record.value is not None:
-        note = f"no interval: {note}" if note and record.low is None else None
+    if note and record.value is not None and record.low is None:
+        note = f"no interval: {note}"
     return Cell(record.value, record.low, record.high, note)
 
 

@@ -180,12 +180,16 @@ def _named(progress: EvaluationProgress | None, roll_out: str) -> ProgressFn | N
 def episode_records(make: RecordFactory, episodes: Sequence[Episode], action_names: Sequence[str]) -> list[Record]:
     """The returns of a roll-out, undiscounted and unclipped, and the actions taken, each record by `make`.
 
-    "return" of each episode, "return_mean" with its interval, "return_std" (n − 1) and the
-    "action_share" of each action.
+    "return" of each episode, "return_mean" with its interval and a note on episodes that a step limit
+    ended, "return_std" (n − 1) and the "action_share" of each action.
     """
     returns = [episode.total_reward for episode in episodes]
     records = [make(metric="return", value=value, episode=number) for number, value in enumerate(returns)]
-    records.append(make(metric="return_mean", **asdict(estimate_mean(returns))))
+    mean = asdict(estimate_mean(returns))
+    if cut := [episode.length for episode in episodes if episode.truncated]:
+        at_limit = f"{len(cut)} of {len(episodes)} episodes end at the limit of {max(cut):,} agent steps"
+        mean["note"] = "; ".join(filter(None, [mean["note"], at_limit]))
+    records.append(make(metric="return_mean", **mean))
     if len(returns) > 1:
         records.append(make(metric="return_std", value=float(np.std(returns, ddof=1))))
     else:

@@ -73,6 +73,8 @@ def clean_episodes(policy, episodes=EPISODES, run_seed=2):
 def test_clean_records_are_those_of_the_greedy_roll_out(policy, records):
     states, played = clean_episodes(policy)
     clean = select(records, attack="clean")
+    (mean,) = select(clean, metric="return_mean")
+    assert str(mean.note).endswith(f"{EPISODES} of {EPISODES} episodes end at the limit of 40 agent steps")
     returns = [episode.total_reward for episode in played]
     assert [record.value for record in select(clean, metric="return")] == returns
     assert [record.episode for record in select(clean, metric="return")] == [0, 1, 2]
