@@ -16,6 +16,7 @@ import torch
 from analyze.agents import named_agent
 from analyze.maps import MapsResult, Shard, ensure_figures, ensure_maps, ensure_shard
 from analyze.null_networks import ensure_null_networks, null_network_summary
+from analyze.plan import planned_parts
 from analyze.report.tables import print_records
 from analyze.settings import AnalysisSettings, Resources, analysis_settings
 from analyze.study import Study, ensure_attacks, ensure_baselines, ensure_evaluation, ensure_states
@@ -26,6 +27,7 @@ from conf.training import check_machine, env_spec, train_settings
 from nrmap.learning.lookup import reference_policy, trained_policy
 from nrmap.policies.agent import NO_GAME, Agent
 from nrmap.policies.policy import load_policy
+from nrmap.support.clock import Clock
 from nrmap.support.errors import check
 from nrmap.support.files import identity_of, write_text
 from nrmap.support.layout import MAPS_FILE, METRICS_FILE, Layout
@@ -51,7 +53,8 @@ def analyze(command: tuple[AnalyzeKeys, AnalysisSettings], given: Sequence[str])
     """Run the stages of the analysis `command`, or one shard of it; `given` are the options on the command line."""
     keys, settings = command
     layout, device = Layout(Path(keys.outputs)), choose_device(keys.device)
-    study = Study(settings, layout, device, Resources(keys.engine, keys.disk_budget_gb, keys.threads))
+    resources = Resources(keys.engine, keys.disk_budget_gb, keys.threads)
+    study = Study(settings, layout, device, resources, Clock(layout.durations))
     decide_mode(keys.wandb, os.environ)  # a mistake in it should not wait for the maps
     keep_freed_memory()
     if keys.threads:
@@ -64,7 +67,10 @@ def analyze(command: tuple[AnalyzeKeys, AnalysisSettings], given: Sequence[str])
         f"env={game}: the policy {keys.policy} is of {found}; leave env out or say env={found}",
     )
     pooled = study.settings.states.states_from == "pool"
-    states = ensure_states(study, _pool(keys, policy, layout, device) if pooled else [policy])
+    sources = _pool(keys, policy, layout, device) if pooled else [policy]
+    if keys.shard is None:
+        study.clock.plan(policy.label, planned_parts(study, policy, sources))
+    states = ensure_states(study, sources)
     if keys.shard is not None:
         print(ensure_shard(study, policy, states, Shard(keys.shard, keys.shards)))
         return

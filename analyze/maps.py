@@ -78,7 +78,7 @@ def ensure_maps(study: Study, policy: Agent, states: StatesFile) -> MapsResult:
     Finished shards are merged and then removed; only missing episodes are ablated. The ablated
     Q-values are kept, so another temperature costs little.
     """
-    settings, folder = study.settings.maps, _folder(study, policy, states)
+    settings, folder = study.settings.maps, maps_folder(study, policy, states)
     inputs = _inputs(policy, states)
 
     def make() -> None:
@@ -100,7 +100,7 @@ def ensure_maps(study: Study, policy: Agent, states: StatesFile) -> MapsResult:
 
 def ensure_shard(study: Study, policy: Agent, states: StatesFile, shard: Shard) -> Path:
     """The maps of one shard's episodes, for `ensure_maps` to merge; or the file of all maps, if it exists."""
-    folder = _folder(study, policy, states)
+    folder = maps_folder(study, policy, states)
     episodes = shard.episodes(states.states.episode_ids)
     if (folder / METRICS_FILE).exists():
         load_maps(folder / MAPS_FILE)
@@ -119,7 +119,12 @@ def _inputs(policy: Agent, states: StatesFile) -> dict[str, str | None]:
     return {"policy_sha256": policy.sha256, "states_sha256": states.sha256}
 
 
-def _folder(study: Study, policy: Agent, states: StatesFile) -> Path:
+def maps_label(study: Study, policy: Agent) -> str:
+    """The work of mapping `policy`, for progress."""
+    return f"{policy.label}: maps on {study.settings.states.label} states"
+
+
+def maps_folder(study: Study, policy: Agent, states: StatesFile) -> Path:
     """The folder of the maps of `policy` on `states`; NrmapError for states of another game."""
     check_fits(states.states, policy)
     settings, label = study.settings.maps, study.settings.states.label
@@ -163,7 +168,7 @@ def episode_maps(study: Study, policy: Agent, states: StatesFile, episodes: Sequ
         key["episodes"] = list(episodes)
     identity = stage_identity("ablation", **key)
     engine = make_engine(policy, spec=settings.ablation, engine=resources.engine, differences_only=True)
-    with Progress(f"{policy.label}: maps on {study.settings.states.label} states", unit="states") as progress:
+    with Progress(maps_label(study, policy), unit="states", clock=study.clock) as progress:
         chunks = ablated_q_values(
             study.layout.ablated(game=policy.game, identity=identity),
             EpisodewiseEngine(engine, ids[rows]),

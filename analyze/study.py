@@ -7,7 +7,7 @@ so a finished stage is not repeated, and other settings or inputs lead to anothe
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ from nrmap.policies.agent import Agent, check_states
 from nrmap.robustness.bounds import bounded_network
 from nrmap.robustness.certify import IntervalCertifier
 from nrmap.statistics.intervals import estimate_rate
+from nrmap.support.clock import Clock
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import identity_of, sha256_of_file
 from nrmap.support.identity import VERSIONS, recorded, stage_identity
@@ -58,6 +59,7 @@ class Study:
     layout: Layout
     device: torch.device
     resources: Resources
+    clock: Clock = field(default_factory=Clock)
 
 
 @dataclass(frozen=True)
@@ -84,20 +86,28 @@ def ensure_states(study: Study, policies: Sequence[Agent]) -> StatesFile:
 
 
 def _ensure_own_states(study: Study, policy: Agent) -> StatesFile:
-    settings = study.settings.states
     check(policy.env is not None, f"{policy.label} plays no game: add states_from=FILE.npy, a file of its states")
-    sample = {"num_states": settings.num_states, "episodes": settings.episodes, "run_seed": settings.run_seed}
-    identity = stage_identity("states", policy_sha256=policy.sha256, **sample)
-    path = study.layout.states(game=policy.game, identity=identity)
+    path = own_states_path(study, policy)
 
     def make() -> None:
-        with Progress(f"{policy.label}: roll-out", unit="steps") as progress:
+        with Progress(f"{policy.label}: roll-out", unit="steps", clock=study.clock) as progress:
             states = collect_states(
-                policy, **sample, num_envs=PARALLEL_EPISODES, progress=progress.update
+                policy, **_sample(study), num_envs=PARALLEL_EPISODES, progress=progress.update
             )  # fmt: skip
         save_states(path, states)
 
     return once(path, make, partial(_states_file, policy=policy))
+
+
+def _sample(study: Study) -> dict[str, int]:
+    settings = study.settings.states
+    return {"num_states": settings.num_states, "episodes": settings.episodes, "run_seed": settings.run_seed}
+
+
+def own_states_path(study: Study, policy: Agent) -> Path:
+    """The file of the states of the greedy episodes of `policy`."""
+    identity = stage_identity("states", policy_sha256=policy.sha256, **_sample(study))
+    return study.layout.states(game=policy.game, identity=identity)
 
 
 def _states_file(path: Path, policy: Agent) -> StatesFile:
@@ -123,24 +133,29 @@ def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
     published = _published_evaluation(study, policy)
     if published is not None:
         return read_records(published)
-    identity = stage_identity("evaluation", policy_sha256=policy.sha256, settings=asdict(settings))
-    folder = study.layout.evaluation(game=policy.game, method=policy.method, seed=policy.seed or 0, identity=identity)
-    roll_outs = folder / ROLL_OUTS_FOLDER
+    path = _evaluation_path(study, policy, settings)
+    roll_outs = path.with_name(ROLL_OUTS_FOLDER)
 
     def keep(roll_out: str, play_it: Callable[[], list[Record]]) -> list[Record]:
-        path = roll_outs / f"{roll_out}.json"
-        return once(path, lambda: write_records(path, play_it()), read_records)
+        part = roll_outs / f"{roll_out}.json"
+        return once(part, lambda: write_records(part, play_it()), read_records)
 
     def make() -> None:
-        with Progress(f"{policy.label}: evaluation", unit="steps") as progress:
+        with Progress(f"{policy.label}: evaluation", unit="steps", clock=study.clock) as progress:
             records = evaluate(
                 policy, settings, num_envs=settings.episodes,
                 certify=certifier, keep=keep, progress=_show_part(progress),
             )  # fmt: skip
-        write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=inputs)
+        write_metrics(path, records, settings=asdict(settings), inputs=inputs)
         shutil.rmtree(roll_outs, ignore_errors=True)
 
-    return once(folder / METRICS_FILE, make, read_records)
+    return once(path, make, read_records)
+
+
+def _evaluation_path(study: Study, policy: Agent, settings: EvaluationSettings) -> Path:
+    identity = stage_identity("evaluation", policy_sha256=policy.sha256, settings=asdict(settings))
+    folder = study.layout.evaluation(game=policy.game, method=policy.method, seed=policy.seed or 0, identity=identity)
+    return folder / METRICS_FILE
 
 
 def _certifier(policy: Agent) -> IntervalCertifier | None:
@@ -214,22 +229,32 @@ def _published_evaluation(study: Study, policy: Agent) -> Path | None:
 def ensure_baselines(study: Study, policy: Agent) -> list[Record]:
     """Records of the constant actions and the random policy on the evaluation's episodes; published ones as there."""
     env, settings = env_of(policy), study.settings.evaluation
-    own = baselines_settings(env, asdict(settings))
-    identity = stage_identity("baselines", **own)
-    published = study.layout.published(env.game, "baseline", identity)
-    if published and _published_evaluation(study, policy) is not None:
-        return read_records(published[0])
-    path = study.layout.baselines(game=env.game, identity=identity) / METRICS_FILE
+    path = _baselines_path(study, policy)
 
     def make() -> None:
-        with Progress(f"{env.game}: baselines", unit="steps") as progress:
+        with Progress(f"{env.game}: baselines", unit="steps", clock=study.clock) as progress:
             records = evaluate_baselines(
                 env, episodes=settings.episodes, run_seed=settings.run_seed, stream=settings.stream,
                 num_envs=settings.episodes, progress=_show_part(progress),
             )  # fmt: skip
-        write_metrics(path, records, settings=own, inputs={})
+        write_metrics(path, records, settings=baselines_settings(env, asdict(settings)), inputs={})
 
     return once(path, make, read_records)
+
+
+def _baselines_path(study: Study, policy: Agent) -> Path:
+    env = env_of(policy)
+    identity = stage_identity("baselines", **baselines_settings(env, asdict(study.settings.evaluation)))
+    published = study.layout.published(env.game, "baseline", identity)
+    if published and _published_evaluation(study, policy) is not None:
+        return published[0]
+    return study.layout.baselines(game=env.game, identity=identity) / METRICS_FILE
+
+
+def missing_play(study: Study, policy: Agent) -> tuple[bool, bool]:
+    """Whether the baselines of the game and the evaluation of `policy` are still to be played."""
+    found = _published_evaluation(study, policy) or _evaluation_path(study, policy, study.settings.evaluation)
+    return not _baselines_path(study, policy).exists(), not found.exists()
 
 
 def baselines_settings(env: EnvSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,7 +263,7 @@ def baselines_settings(env: EnvSpec, settings: Mapping[str, Any]) -> dict[str, A
 
 
 def _show_part(progress: Progress) -> EvaluationProgress:
-    return lambda part, done, total: progress.update(done, total, part)
+    return lambda part, done, total: progress.update(done, total, part=part)
 
 
 def write_metrics(path: Path, records: list[Record], *, settings: dict[str, Any], inputs: dict[str, Any]) -> None:

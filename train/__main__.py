@@ -15,12 +15,13 @@ from conf.entry import entry_point
 from conf.schema import TrainKeys
 from conf.training import check_machine, check_memory, train_settings
 from nrmap.learning.settings import TrainSettings
+from nrmap.support.clock import Clock
 from nrmap.support.identity import recorded
 from nrmap.support.layout import Layout
 from nrmap.support.runtime import choose_device, choose_precision, keep_freed_memory
 from nrmap.support.schema import validated
 from nrmap.support.tracking import Tracker, track
-from train.run import RunOptions, ensure_trained
+from train.run import RunOptions, ensure_trained, missing_trainings, training_part
 
 
 def read(values: Mapping[str, Any], here: bool) -> tuple[TrainKeys, TrainSettings]:
@@ -52,9 +53,9 @@ def train(command: tuple[TrainKeys, TrainSettings], given: Sequence[str]) -> Non
             folder=folder,
         )
 
-    device = choose_device(keys.device)
+    device, layout = choose_device(keys.device), Layout(Path(keys.outputs))
     options = RunOptions(
-        layout=Layout(Path(keys.outputs)),
+        layout=layout,
         device=device,
         precision=choose_precision(keys.precision, device),
         any_precision=keys.precision == "auto",
@@ -64,7 +65,9 @@ def train(command: tuple[TrainKeys, TrainSettings], given: Sequence[str]) -> Non
         greedy_episodes=keys.greedy_episodes,
         open_tracker=open_tracker,
         given=given,
+        clock=Clock(layout.durations),
     )
+    options.clock.plan(settings.label, map(training_part, missing_trainings(settings, layout)))
     print(ensure_trained(settings, options))
 
 

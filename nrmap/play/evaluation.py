@@ -56,6 +56,11 @@ class AttackRun:
         _ = self.record_fields
 
     @property
+    def label(self) -> str:
+        """The roll-out in progress."""
+        return f"{self.attack} at {epsilon_text(self.attack_epsilon)}"
+
+    @property
     def record_fields(self) -> dict[str, Any]:
         """The fields of a Record that describe the attack."""
         kind, steps = (WORST_CASE, None) if self.attack == WORST_CASE else attack_parts(self.attack)
@@ -123,7 +128,7 @@ def evaluate(
     def play_under(run: AttackRun) -> list[Record]:
         player = _player_under(run, policy, settings.run_seed, certify)
         seeds = episode_seeds(env, settings.run_seed, run.episodes, settings.stream)
-        report = _named(progress, f"{run.attack} at {epsilon_text(run.attack_epsilon)}")
+        report = _named(progress, run.label)
         played = play(player, env, seeds, num_envs=num_envs, progress=report)
         make = partial(record, episodes=len(played), **run.record_fields)
         return [*episode_records(make, played, names), rate_record(make, "flip_rate", player.flips, played)]

@@ -40,6 +40,7 @@ class Clock:
             found = read_json(path) if path is not None and path.is_file() else {}
             self._costs = {str(kind): [float(units), float(seconds)] for kind, (units, seconds) in found.items()}
         self._parts: dict[str, Part] = {}
+        self._sums: dict[str, list[float]] = {}  # of this command, by kind: pieces, units, units timed, seconds
         self._now: str | None = None
         self._since, self._from, self._done = time.monotonic(), 0, 0
 
@@ -63,7 +64,10 @@ class Clock:
         now, part = time.monotonic(), self._parts.get(self._now or "")
         worked = self._done - self._from
         if part is not None and worked > 0:
-            self._costs[part.kind] = [self._done / part.count, (now - self._since) / worked]
+            so_far = self._sums.get(part.kind, [0.0] * 4)
+            took = (part.count, self._done, worked, now - self._since)
+            sums = self._sums[part.kind] = [one + more for one, more in zip(so_far, took, strict=True)]
+            self._costs[part.kind] = [sums[1] / sums[0], sums[3] / sums[2]]
             with contextlib.suppress(NrmapError, OSError):
                 if self._path is not None:
                     write_json(self._path, self._costs)

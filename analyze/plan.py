@@ -1,0 +1,58 @@
+"""The parts of an analysis that play or map and are still to be done, for its clock."""
+
+from collections.abc import Iterator, Sequence
+
+from analyze.maps import maps_folder, maps_label
+from analyze.study import Study, ensure_states, missing_play, own_states_path
+from nrmap.atari.envs import SeededVectorEnv
+from nrmap.maps.null_networks import NULL_NETWORKS, null_networks
+from nrmap.policies.agent import Agent
+from nrmap.policies.policy import Policy
+from nrmap.support.clock import Part
+from nrmap.support.layout import METRICS_FILE
+from nrmap.support.records import CONSTANT_ACTION, RANDOM_POLICY
+
+
+def planned_parts(study: Study, policy: Agent, sources: Sequence[Agent]) -> list[Part]:
+    """The missing parts of the analysis of `policy` on states of `sources`, in the order of the work."""
+    return [*_roll_outs(study, sources), *_play(study, policy), *_maps(study, policy, sources)]
+
+
+def _kind(policy: Agent, what: str) -> str:
+    return f"{policy.game}/{'x'.join(map(str, policy.state_shape))}/{what}"
+
+
+def _roll_outs(study: Study, sources: Sequence[Agent]) -> Iterator[Part]:
+    if study.settings.states.from_file is None:
+        for policy in sources:
+            if not own_states_path(study, policy).exists():
+                yield Part(f"{policy.label}: roll-out", _kind(policy, "roll-out"), study.settings.states.episodes)
+
+
+def _play(study: Study, policy: Agent) -> Iterator[Part]:
+    if policy.env is None:
+        return
+    settings, (baselines, evaluation) = study.settings.evaluation, missing_play(study, policy)
+    if baselines:
+        actions = SeededVectorEnv(policy.env, 1).action_names
+        for player in (RANDOM_POLICY, *(f"{CONSTANT_ACTION} {action}" for action in actions)):
+            yield Part(f"{policy.game}: baselines, {player}", _kind(policy, "baselines"), settings.episodes)
+    if evaluation:
+        for attack, label, episodes in (
+            ("clean", "clean", settings.episodes),
+            *((run.attack, run.label, run.episodes) for run in settings.attack_runs),
+        ):
+            yield Part(f"{policy.label}: evaluation, {label}", _kind(policy, attack), episodes)
+
+
+def _maps(study: Study, policy: Agent, sources: Sequence[Agent]) -> Iterator[Part]:
+    settings = study.settings
+    states = None if list(_roll_outs(study, sources)) else ensure_states(study, sources)
+    num_states = settings.states.num_states * len(sources) if states is None else len(states.states.states)
+    networks: list[Agent] = [policy]
+    if isinstance(policy, Policy) and settings.controls:
+        draws, seed = settings.controls, settings.evaluation.run_seed
+        networks += [network for kind in NULL_NETWORKS for network in null_networks(policy, kind, draws, seed)]
+    for network in networks:
+        if states is None or not (maps_folder(study, network, states) / METRICS_FILE).exists():
+            yield Part(maps_label(study, network), _kind(policy, "maps"), units=num_states)
