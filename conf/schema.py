@@ -1,11 +1,12 @@
 """Every key of conf/, with its type and range: what a command line becomes before anything is done with it."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BeforeValidator, Field
 
 from nrmap.atari.envs import PIXEL_FIELDS, EnvSpec
+from nrmap.atari.eyes import EYES
 from nrmap.learning.settings import TrainSettings
 from nrmap.learning.state_adversarial import RegulariserSpec
 from nrmap.play.evaluation import EvaluationSettings
@@ -30,9 +31,14 @@ Temperature = Annotated[float, Field(ge=1e-30, le=1e30)]
 _LITERATURE = Keys(
     kappa=NotNegative, vanilla_exploration_steps=SomeSteps, optional=["kappa", "vanilla_exploration_steps"]
 )
-# Keys that base.yaml leaves to the defaults of EnvSpec.
-_EYES = (*PIXEL_FIELDS, "noop_min", "fire_reset", "first_actions", "life_loss")
-_ENV = Keys(EnvSpec, literature=_LITERATURE, optional=["literature", *_EYES])
+# Keys that may be null: `eyes` have a value for them.
+_EYES = (
+    *PIXEL_FIELDS, "frame_stack", "sticky_actions", "noop_min", "noop_max", "fire_reset", "first_actions", "life_loss",
+)  # fmt: skip
+_BY_EYES = {name: get_type_hints(EnvSpec, include_extras=True)[name] | None for name in _EYES}
+_ENV = Keys(
+    EnvSpec, without=_EYES, eyes=Literal[tuple(EYES)], literature=_LITERATURE, optional=["literature"], **_BY_EYES
+)
 _NOT_OF_SCALE = ("env", "method", "seed", "regulariser", "parent")
 _RAMP_KEYS: dict[str, Any] = {"ramp_begin": Steps, "ramp_steps": SomeSteps}
 _CHANGES: dict[str, Any] = {
@@ -43,7 +49,9 @@ _OF_PGD = ("pgd_steps", "pgd_step_fraction", "inner_attack", "rollback_every", "
 _SCALE = Keys(
     TrainSettings,
     without=_NOT_OF_SCALE,
+    optional=["max_agent_steps"],
     name=Word,
+    max_agent_steps=SomeSteps,
     robust_ramp=Keys(**_RAMP_KEYS),
     robust_loss=Keys(
         pgd=Keys(RegulariserSpec, without=[*_RAMP_KEYS, "solver"]),

@@ -7,6 +7,7 @@ from typing import Any
 
 from conf.schema import CommandKeys, TrainingKeys
 from nrmap.atari.envs import EnvSpec
+from nrmap.atari.eyes import preset
 from nrmap.learning.exploration import ExplorationSpec
 from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
@@ -54,8 +55,9 @@ def train_settings(keys: TrainingKeys) -> TrainSettings:
 
 
 def env_spec(keys: TrainingKeys) -> EnvSpec:
-    """The environment; only other nodes refer to its `literature`."""
-    return validated(EnvSpec, {key: value for key, value in keys.env.items() if key != "literature"}, "env")
+    """The environment, with the preset of `eyes` for what is null; only other nodes refer to its `literature`."""
+    given = {key: value for key, value in keys.env.items() if key not in ("literature", "eyes") and value is not None}
+    return validated(EnvSpec, {**preset(keys.env["eyes"], keys.env["game"]), **given}, "env")
 
 
 def _check_method(method: Mapping[str, Any]) -> None:
