@@ -99,15 +99,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert absent.stderr.startswith(f"error: no file {tmp_path}/train.json")
     assert len(absent.stderr.splitlines()) == 1
     (tmp_path / "train.json").write_text(json.dumps(TRAIN))
-    done = subprocess.run(
-        [*command, "--measure", "--agent-steps", "64"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # where other work runs, threads wait for one another
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    command += ["--measure", "--agent-steps", "64"]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # where other work runs, threads wait for one another
+    done = subprocess.run(command, cwd=ROOT, env=one_thread, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     host = json.loads((tmp_path / "host.json").read_text())
     assert host["collecting_seconds_per_step"] > 0

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 from scipy import stats
+from swept_maps import sweep
 
 from nrmap.maps.differences import paired_differences, seed_difference
 from nrmap.maps.episode_maps import EpisodeMaps
@@ -18,27 +19,11 @@ ONE_PLAYER = np.zeros(EPISODES, dtype=np.int64)
 
 
 def random_maps(seed: int, temperatures=(0.5, 1.0), side: int = SIDE) -> EpisodeMaps:
-    """Sparse maps of 17 episodes, each pixel hit in some of them."""
-    rng = np.random.default_rng(seed)
-
-    def draw(*shape: int):
-        return rng.exponential(1.0, (*shape, side, side)) * (rng.random((*shape, side, side)) < 0.4)
-
-    each = len(temperatures)
-    return EpisodeMaps(
-        temperatures=temperatures,
-        arrays={
-            "kmap": draw(EPISODES),
-            "margin_drop": draw(EPISODES) - draw(EPISODES),
-            "hmap": draw(each, EPISODES) + 1,
-            "kl": draw(each, EPISODES),
-        },
-        episode_ids=np.arange(EPISODES),
-        states_per_episode=np.full(EPISODES, 2),
-        entropy=np.zeros((each, EPISODES)),
-        ties=np.zeros(EPISODES, dtype=np.int64),
-        q_gaps=np.zeros(2 * EPISODES),
-    )
+    """Maps of 17 episodes of two states, whose pixels matter in some of them."""
+    rng, states = np.random.default_rng(seed), 2 * EPISODES
+    clean, matters = rng.normal(size=(states, 3)), rng.random((states, side, side, 1)) < 0.4
+    ablated = clean[:, None, None] + rng.normal(size=(states, side, side, 3)) * matters
+    return sweep(ablated, clean, np.repeat(np.arange(EPISODES), 2), temperatures)
 
 
 def with_kmap(maps: EpisodeMaps, kmap) -> EpisodeMaps:
@@ -72,7 +57,7 @@ def test_every_difference_is_jackknifed_over_episodes_of_both_maps(players):
     ours, theirs = random_maps(1), random_maps(2, temperatures=(1.0, 2.0))
     ours = with_kmap(ours, ours["kmap"] * np.where(np.arange(EPISODES) % 2, 20.0, 1.0)[:, None, None])
     records = paired_differences(MAKE, ours, theirs, players)
-    both = (("kmap", None), ("hmap", 1.0), ("kl", 1.0), ("margin_drop", None))
+    both = (("kmap", None), ("hmap", 1.0), ("kl", 1.0), ("margin_drop", None), ("flip_map", None))
     assert [(record.map_kind, record.temperature) for record in records] == list(both)
     for record, key in zip(records, both, strict=True):
         expected = brute_force(ours[key], theirs[key], players)

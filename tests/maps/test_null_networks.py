@@ -87,7 +87,9 @@ def test_identities_and_fields_name_the_shape_and_the_source(policy):
     assert first(other, "shuffled_weights").card.identity != shuffled.card.identity
     assert (random.card.parent_sha256, shuffled.card.parent_sha256) == (None, policy.sha256)
     fields = {"game": "Freeway", "seed": None, "draw": 0}
-    for network, method, source_seed in ((random, None, None), (shuffled, "toy", 3)):
-        source = {"source_method": method, "source_seed": source_seed}
-        named = {"method": network.card.method, "policy_sha256": network.sha256}
-        assert policy_fields(network) == {**fields, **source, **named}
+    for network, kind, method, seed in (
+        (random, "random_weights", None, None),
+        (shuffled, "shuffled_weights", "toy", 3),
+    ):
+        source = {"source_method": method, "source_seed": seed, "policy_sha256": network.sha256}
+        assert policy_fields(network) == {**fields, **source, "method": kind}
