@@ -1,7 +1,7 @@
 """Estimate the cost of the paper's study from measured speeds: `python -m bench.cost` prints Markdown tables.
 
 Reads outputs/bench/train.json (python -m bench.train) and outputs/bench/host.json, which `--measure`
-writes in a minute; `--measure --device cuda` writes host-cuda.json on a machine with a GPU.
+writes in a minute; `make bench-gpu` writes host-cuda.json on a machine with a GPU.
 docs/clusters.md explains the model and its limits.
 """
 
@@ -9,8 +9,8 @@ import argparse
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from conf.training import train_settings
 from nrmap.learning.settings import TrainSettings
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import read_json, write_json
-from nrmap.support.runtime import choose_device
 from nrmap.support.schema import validated
 
 METHODS = ("ddqn", "sa_ddqn")
@@ -31,7 +30,7 @@ MADE_BY = {
     "train.json": "python -m bench.train",
     "host.json": "python -m bench.cost --measure",
 }
-HOSTS = {"cpu": "host.json", "cuda": "host-cuda.json"}  # by the device that was measured
+GPU_FILE = "host-cuda.json"
 
 
 @dataclass(frozen=True)
@@ -121,17 +120,16 @@ def gpu_speeds(host: Mapping[str, Any]) -> Speeds:
     )
 
 
-def read_measurements(folder: Path, *, with_gpu: bool) -> dict[str, Any]:
-    """Read the measurements in `folder`, by file name; the GPU's only `with_gpu` and if it exists.
+def read_measurements(folder: Path) -> dict[str, Any]:
+    """Read the measurements in `folder`, by file name; the GPU's if it exists and was finished.
 
     Raises NrmapError with the command that makes a missing file.
     """
-    names = list(MADE_BY)
     for name, command in MADE_BY.items():
         check((folder / name).is_file(), f"no file {folder / name}; make it with {command}")
-    if with_gpu and (folder / HOSTS["cuda"]).is_file():
-        names.append(HOSTS["cuda"])
-    return {name: read_json(folder / name) for name in names}
+    found = {name: read_json(folder / name) for name in MADE_BY}
+    of_gpu = read_json(folder / GPU_FILE) if (folder / GPU_FILE).is_file() else {}
+    return {**found, GPU_FILE: of_gpu} if of_gpu.get("status", "ok") == "ok" and of_gpu else found
 
 
 def measured_on(files: Mapping[str, Any]) -> str:
@@ -193,16 +191,11 @@ def study_page(
     seeds: int = 5,
     gpus: int = 20,
     cpu_jobs: int = 20,
-    gpu_update_ms: Sequence[float] | None = None,
 ) -> str:
-    """The tables for the measurements in `folder`; `gpu_update_ms` are known update times of `METHODS` on a GPU."""
-    files = read_measurements(folder, with_gpu=gpu_update_ms is None)
-    cpu, gpu = cpu_speeds(files["train.json"], files["host.json"]), None
-    if gpu_update_ms is not None:
-        updates = {method: each / 1000 for method, each in zip(METHODS, gpu_update_ms, strict=True)}
-        gpu = replace(cpu, updates=updates)  # all else as on the CPU
-    elif HOSTS["cuda"] in files:
-        gpu = gpu_speeds(files[HOSTS["cuda"]])
+    """The tables for the measurements in `folder`."""
+    files = read_measurements(folder)
+    cpu = cpu_speeds(files["train.json"], files["host.json"])
+    gpu = gpu_speeds(files[GPU_FILE]) if GPU_FILE in files else None
     workers = {"GPU": 1, "GPUs": gpus, "CPU jobs": cpu_jobs}
     return page(paper_study(games, seeds), {"GPU": gpu, "CPU job": cpu}, workers, files)
 
@@ -219,26 +212,16 @@ def main() -> None:
     add("--seeds", default=5, help="seeds for each game")
     add("--gpus", default=20, help="number of GPUs in the row with several")
     add("--cpu-jobs", default=20, help="jobs at a time on the CPU cluster")
-    parser.add_argument(
-        "--gpu-update-ms", type=float, nargs=2, metavar=("DDQN", "SA_DDQN"),
-        help="milliseconds of an update on a GPU; without it, those that --measure --device cuda wrote",
-    )  # fmt: skip
-    parser.add_argument(
-        "--measure", action="store_true", help="measure this machine first; writes host.json, or host-cuda.json"
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device to measure")
+    parser.add_argument("--measure", action="store_true", help="measure this machine first; writes host.json")
     add("--agent-steps", default=4096, help="agent steps of the measurement")
     parser.add_argument("--folder", type=Path, default=Path("outputs/bench"), help="folder of the measurements")
     options = parser.parse_args()
     try:
         if options.measure:
-            choose_device(options.device)
             trainings = paper_study(options.games, options.seeds).trainings
-            measured = measure(trainings, options.device, options.agent_steps)
-            write_json(options.folder / HOSTS[options.device], measured)
+            write_json(options.folder / "host.json", measure(trainings, "cpu", options.agent_steps))
         print(study_page(
-            options.folder, games=options.games, seeds=options.seeds, gpus=options.gpus,
-            cpu_jobs=options.cpu_jobs, gpu_update_ms=options.gpu_update_ms,
+            options.folder, games=options.games, seeds=options.seeds, gpus=options.gpus, cpu_jobs=options.cpu_jobs
         ))  # fmt: skip
     except NrmapError as error:
         sys.exit(f"error: {error}")
