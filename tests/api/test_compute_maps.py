@@ -124,6 +124,8 @@ def test_maps_equal_a_double_loop_over_pixels(make: Callable[[], Case], incremen
         found = maps[kind, 1.0 if kind in ("hmap", "kl") else None]
         np.testing.assert_allclose(found, map_, rtol=1e-4, atol=2e-5 * max(1.0, np.abs(map_).max()))
     assert np.count_nonzero(maps["kmap"]) > 10
+    # Where a pixel has the ablated value in every state, nothing changes: exactly 0.
+    assert not maps["kl", 1.0][(states.numpy() == value).all(axis=(0, 1))].any()
     assert maps.metadata["outputs"] == agent.outputs
 
 

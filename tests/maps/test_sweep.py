@@ -11,10 +11,8 @@ from paper_algorithms import algorithms_1_and_2
 from swept_maps import SPEC, ablated, chunked, identical, random_network, random_states, sweep
 from torch import nn
 
-from nrmap.ablation import AblationSpec, make_engine
 from nrmap.maps.kinds import KINDS, Ablated
 from nrmap.maps.sweep import sweep_maps
-from nrmap.policies.agent import Agent
 from nrmap.support.errors import NrmapError
 
 
@@ -33,43 +31,6 @@ def test_the_algorithms_of_the_paper(channels):
         np.testing.assert_allclose(maps["kl", temperature], expected["kl"], rtol=1e-9, atol=1e-13)
     assert (maps["kmap"] > 0).sum() > 5
     assert maps.num_states == 7
-
-
-class Scaled(nn.Module):
-    """A policy: `network` in precision `dtype` with the scaling of uint8 states inside."""
-
-    def __init__(self, network, dtype):
-        super().__init__()
-        self.network, self.dtype = network.to(dtype), dtype
-
-    def forward(self, states):
-        return self.network(states.to(self.dtype) * (1 / 255))
-
-
-@pytest.mark.parametrize(
-    ("engine", "differences_only"), [("dense", False), ("incremental", False), ("incremental", True)]
-)
-def test_the_algorithms_of_the_paper_through_the_engines(engine, differences_only):
-    network = random_network(2)
-    states = (random_states(3, 12) * 255).byte()
-    source = make_engine(
-        Agent(Scaled(network, torch.float32), (1, 9, 8), input_scale=None),
-        spec=AblationSpec(),
-        engine=engine,
-        differences_only=differences_only,
-    )
-    swept = sweep_maps(
-        source.ablate(states), episode_ids=[0] * 12, temperatures=(0.5,), rounding_floor=source.rounding_floor
-    )
-    maps = swept.total()
-    expected = algorithms_1_and_2(Scaled(network, torch.float64), states, 0.5)
-    for kind, _, map_ in maps.each():
-        np.testing.assert_allclose(map_, expected[kind.name], atol=1e-5)
-    assert (expected["kmap"] > 0.01).sum() > 5
-    # Where a pixel is dark in every state, nothing is ablated: exactly 0.
-    dark = (states == 0).all(dim=0)[0].numpy()
-    assert dark.any()
-    assert not maps["kl", 0.5][dark].any()
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
