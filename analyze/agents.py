@@ -36,7 +36,8 @@ def named_agent(keys: AnalyzeKeys, given: Sequence[str], device: torch.device) -
 def import_file(keys: AnalyzeKeys, given: Sequence[str]) -> Path:
     """The converted file of the policy that the keys of conf/analyze.yaml name, see `ensure_imported`.
 
-    What the options `given` on the command line say of the game, its settings and the seed counts, defaults do not.
+    What the options `given` on the command line say of the game, its settings and the seed counts, defaults do not,
+    but for the length of episodes, which scale=smoke limits.
     """
     names = {option.lstrip("+~").partition("=")[0] for option in given}
     policy = convert(
@@ -44,7 +45,11 @@ def import_file(keys: AnalyzeKeys, given: Sequence[str]) -> Path:
         game=keys.env["game"] if "env" in names else None,
         seed=keys.seed if "seed" in names else None,
         input_scale=keys.input_scale,
-        env_settings={name: value for name, value in keys.env.items() if f"env.{name}" in names},
+        env_settings={
+            name: value
+            for name, value in keys.env.items()
+            if value is not None and (f"env.{name}" in names or name in keys.scale)
+        },
     )
     return ensure_imported(policy, Path(keys.outputs), keys.expect)
 

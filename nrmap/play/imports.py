@@ -1,7 +1,7 @@
 """Import other people's policies: convert the file once, and play to see whether the agent plays."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from nrmap.atari.envs import EVALUATION_STREAM
 from nrmap.atari.episode_seeds import episode_seeds
-from nrmap.play.rollout import env_of, greedy, play
+from nrmap.play.rollout import Episode, env_of, greedy, play
 from nrmap.policies.formats import ForeignFile, convert
 from nrmap.policies.policy import Policy, load_policy, save_policy
 from nrmap.support.layout import POLICY_FILE, Layout
@@ -41,7 +41,8 @@ def import_policy(
     factor from states in [0, 255] to the network's own input: both are needed where the file does not state
     them. `seed` only names the policy. `env_settings` are fields of EnvSpec that differ from the usual
     preprocessing of the format. On its first import the agent plays 3 clean episodes, kept on its card as
-    `clean_returns`. If their mean is far below `expect`, a return of the original, a warning is logged.
+    `clean_returns`. If they ended by themselves and their mean is far below `expect`, a return of the original,
+    a warning is logged.
 
     Raises NrmapError for a file that is not of its format, for missing or contradicting facts, and for a
     network that nrmap cannot describe or that does not fit the game.
@@ -59,11 +60,14 @@ def ensure_imported(policy: Policy, outputs: Path, expect: float | None = None) 
     if not path.exists():
         with locked(folder / f".{POLICY_FILE}.lock", f"waiting for another process to write {path}"):
             if not path.exists():
-                card.results["clean_returns"] = _clean_returns(policy)
+                episodes = _clean_episodes(policy)
+                card.results["clean_returns"] = [episode.total_reward for episode in episodes]
+                card.results["cut_off"] = sum(episode.truncated for episode in episodes)
                 save_policy(path, policy)
-    returns = load_policy(path).card.results["clean_returns"]
+    results = load_policy(path).card.results
+    returns = results["clean_returns"]
     played = f"{policy.label} returned {np.mean(returns):.4g} on average over {len(returns)} clean episodes"
-    if expect is None or np.mean(returns) >= expect - LARGE_FALL * abs(expect):
+    if expect is None or results["cut_off"] or np.mean(returns) >= expect - LARGE_FALL * abs(expect):
         log.info("%s", played)
     else:
         log.warning(
@@ -73,9 +77,8 @@ def ensure_imported(policy: Policy, outputs: Path, expect: float | None = None) 
     return path
 
 
-def _clean_returns(policy: Policy) -> list[float]:
+def _clean_episodes(policy: Policy) -> Sequence[Episode]:
     env = env_of(policy)
     with Progress(f"{policy.label}: {EPISODES} clean episodes", unit="steps") as progress:
         seeds = episode_seeds(env, 0, EPISODES, EVALUATION_STREAM)
-        played = play(greedy(policy), env, seeds, num_envs=EPISODES, progress=progress.update)
-    return [episode.total_reward for episode in played]
+        return play(greedy(policy), env, seeds, num_envs=EPISODES, progress=progress.update)

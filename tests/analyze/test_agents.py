@@ -54,7 +54,9 @@ def my_agent(tmp_path, monkeypatch):
 def test_a_file_is_converted_once_and_played(commands, tmp_path):
     path, outputs = tmp_path / "agent.cleanrl_model", f"outputs={tmp_path}/outputs"
     FOREIGN["cleanrl_c51"]().save(path)
-    options = (f"policy=cleanrl:{path}", outputs, "env.max_agent_steps=30", *QUICK)
+    short = result_of(commands.start("analyze.import_policy", f"policy=cleanrl:{path}", outputs, *QUICK))
+    assert load_policy(short).env.max_agent_steps == 300  # as scale=smoke has it
+    options = (f"policy=cleanrl:{path}", outputs, "env.max_agent_steps=3000", *QUICK)
     first = commands.start("analyze.import_policy", *options)
     converted = result_of(first)
     made = converted.stat().st_mtime_ns
@@ -69,9 +71,10 @@ def test_a_file_is_converted_once_and_played(commands, tmp_path):
     assert "not 15: check the scaling of its states" in again.err
     assert "check the scaling" not in first.err
 
-    states = result_of(commands.start("analyze", *options, "evaluation.attack_runs=[]", "scale.analysis.num_states=2"))
-    _, metadata = load_maps(states / "maps.npz")
-    assert metadata["policy_sha256"] == policy.sha256
+    few = ("evaluation.attack_runs=[]", "scale.analysis.num_states=2")
+    folder = result_of(commands.start("analyze", f"policy=cleanrl:{path}", outputs, *few, *QUICK))
+    _, metadata = load_maps(folder / "maps.npz")
+    assert metadata["policy_sha256"] == load_policy(short).sha256
     (evaluation,) = (tmp_path / "outputs/evaluation/Pong/cleanrl_c51/seed3").glob("*/metrics.json")
     records = read_records(evaluation)
     assert select(records, metric="return_mean")
