@@ -17,6 +17,7 @@ from analyze import maps as mapping
 from analyze import study as playing
 from analyze.maps import MapsResult, ensure_maps
 from analyze.null_networks import ensure_null_networks
+from analyze.plan import planned_parts
 from analyze.settings import AnalysisSettings, MapSettings, Resources, StatesSettings
 from analyze.study import Study, ensure_baselines, ensure_evaluation, ensure_states
 from nrmap.ablation import AblationSpec
@@ -26,6 +27,7 @@ from nrmap.maps.sweep import sweep_maps
 from nrmap.play import evaluation
 from nrmap.play.evaluation import WORST_CASE, AttackRun, EvaluationSettings
 from nrmap.policies.policy import Policy, load_policy, save_policy
+from nrmap.support.clock import Clock
 from nrmap.support.errors import NrmapError
 from nrmap.support.identity import VERSIONS
 from nrmap.support.layout import Layout
@@ -308,3 +310,19 @@ class AblatedByHand:
                 ablated[:, column, :, row, column] = 0
             rows.append(policy(ablated.flatten(0, 1)).unflatten(0, (len(states), width)))
         self.q_values = torch.stack(rows, dim=1)  # [N, H, W, A]
+
+
+def test_a_plan_has_the_parts_of_the_work_in_order_and_only_missing_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, study, seen = saved(tmp_path), study_in(tmp_path), []
+    planned = [part.name for part in planned_parts(study, policy, [policy])]
+    monkeypatch.setattr(Clock, "at", lambda self, name, done, **initial: seen.append(name))
+    states = ensure_states(study, [policy])
+    assert [part.name for part in planned_parts(study, policy, [policy])] == planned[1:]
+    ensure_baselines(study, policy)
+    run_all(policy, study)
+    assert [part.kind.rpartition("/")[2] for part in planned_parts(study, policy, [policy])] == 4 * ["maps"]
+    ensure_null_networks(study, policy, states)
+    assert list(dict.fromkeys(seen)) == planned
+    assert planned_parts(study, policy, [policy]) == []
