@@ -59,6 +59,7 @@ def test_a_second_report_of_the_same_files_does_nothing_and_one_of_others_is_mad
     assert made
     assert not (changed / "report" / "figures" / "figure1-Freeway-own-states-16.png").exists()
     assert (changed / "report" / "figures" / "returns-Freeway.png").exists()
+    assert "No maps yet: <code>make maps</code>" in (changed / "report" / "index.html").read_text()
 
 
 def test_a_report_that_lost_a_file_is_made_anew(outputs, monkeypatch, tmp_path):
@@ -113,6 +114,7 @@ def test_a_sheet_has_a_row_for_every_seed_and_is_left_out_without_a_map(tmp_path
     )
     assert "figure1-Freeway-pooled-states-16" in sheets
     assert "figure2-Freeway-pooled-states-16" not in sheets, "no HMAP of the pool is at the headline's T = 1"
+    assert sheets["figure2-Freeway-pooled-states-16-T0.1"].folded
 
 
 def test_controls_belong_to_no_training_and_stand_beside_the_agents(tmp_path, outputs, tiny_settings):
