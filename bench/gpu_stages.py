@@ -20,7 +20,7 @@ from torch import Tensor
 from bench import host, map_contenders
 from bench.cost import paper_study
 from bench.gpu_trainings import Job, side_by_side, training
-from bench.map_cases import make_cases
+from bench.map_cases import make_cases, random_policy
 from bench.train import machine
 from bench.train_contenders import GAME, our_learner, random_batch
 from nrmap.ablation import make_engine
@@ -144,9 +144,12 @@ def _kernels(step: Callable[[], Any]) -> int:
 
 def _played(job: Job, num_states: int) -> tuple[Policy, Tensor, str]:
     """A trained policy on the device, or random weights without its file; states of its episodes; which of the two."""
+    if not job.on_gpu:
+        small = random_policy(replace(GAME, height=36, width=36))
+        return small, torch.randint(256, (num_states, *small.state_shape), dtype=torch.uint8), "random"
     trained = [host.MAPPED_POLICY] if host.MAPPED_POLICY.is_file() else []
     with tempfile.TemporaryDirectory() as folder:
-        (case,) = make_cases(Path(folder), trained, num_states, ["1 frame, dueling"], steps=512 if job.on_gpu else 16)
+        (case,) = make_cases(Path(folder), trained, num_states, ["1 frame, dueling"])
         policy, states = case.load()
     return policy.to(job.device), states, case.weights
 

@@ -39,19 +39,14 @@ class Case:
         return load_policy(self.policy), torch.load(self.states)
 
 
-def make_cases(
-    folder: Path, trained: Sequence[Path], num_states: int, names: Sequence[str], steps: int = STEPS
-) -> list[Case]:
-    """The cases `names`, with trained policies where available, otherwise with random weights.
-
-    The states are from the first `steps` agent steps of their episodes.
-    """
+def make_cases(folder: Path, trained: Sequence[Path], num_states: int, names: Sequence[str]) -> list[Case]:
+    """The cases `names`, with trained policies where available, otherwise with random weights."""
     given = {}
     for path in trained:
         spec = load_policy(path).network.spec
         given[spec.in_channels, spec.dueling] = path
     player = load_policy(given[1, True]) if (1, True) in given else random_policy(GAME)
-    stacked = play(player, num_states, steps)  # [N, 4, H, W]
+    stacked = play(player, num_states)  # [N, 4, H, W]
     cases = []
     for name in names:
         frames, dueling = CASES[name]
@@ -84,14 +79,14 @@ def random_policy(env: EnvSpec, *, dueling: bool = True) -> Policy:
 
 
 @torch.inference_mode()
-def play(player: Policy, num_states: int, steps: int) -> Tensor:
+def play(player: Policy, num_states: int) -> Tensor:
     """States of four frames [N, 4, H, W], evenly spaced over greedy episodes of a policy for one frame."""
     game = SeededVectorEnv(replace(player.env, frame_stack=max(STACKS)), EPISODES)
     everywhere = np.ones(EPISODES, dtype=bool)
     states, _ = game.begin(everywhere, range(EPISODES))
-    kept = np.linspace(0, steps - 1, -(-num_states // EPISODES)).astype(int)
+    kept = np.linspace(0, STEPS - 1, -(-num_states // EPISODES)).astype(int)
     samples = []
-    for step in range(steps):
+    for step in range(STEPS):
         if step in kept:
             samples.append(torch.from_numpy(states.copy()))
         transition = game.step(player(torch.from_numpy(states[:, -1:])).argmax(dim=1).numpy())
