@@ -51,11 +51,15 @@ class Graphed:
             return self._on_another_stream()
         if self._graph is None:
             try:
-                self._capture()
+                self._graph, self._result = self._captured(lambda: self._function(*self._arguments))
             except RuntimeError as error:
                 self.enabled = False
-                reason = str(error).splitlines()[0]
-                log.warning("no CUDA graph of %s, it runs eagerly: %s", self._name, reason)
+                reason: BaseException = error
+                while reason.__context__ is not None:  # the end of a failed capture fails too
+                    reason = reason.__context__
+                log.warning("no CUDA graph of %s, it runs eagerly: %s", self._name, str(reason).splitlines()[0])
+                # Generators stay in the capture that failed until another one ends.
+                self._captured(lambda: torch.zeros(1, device=self._device))
                 return self._function(*self._arguments)
         assert self._graph is not None
         assert self._result is not None
@@ -72,10 +76,10 @@ class Graphed:
         result.record_stream(torch.cuda.current_stream(self._device))
         return result
 
-    def _capture(self) -> None:
+    def _captured(self, function: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._result = self._function(*self._arguments)
-        self._graph = graph
+            result = function()
+        return graph, result

@@ -22,10 +22,17 @@ def test_without_a_gpu_it_is_the_function():
 
 
 def test_where_a_capture_fails_calls_go_on_eagerly_and_one_line_says_why(monkeypatch, caplog):
-    def fail(self):
-        raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
+    captured = []
 
-    monkeypatch.setattr(Graphed, "_capture", fail)
+    def fail_once(self, function):
+        captured.append(function())
+        if len(captured) == 1:
+            try:
+                raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
+            finally:
+                raise RuntimeError("the capture was invalidated")
+
+    monkeypatch.setattr(Graphed, "_captured", fail_once)
     monkeypatch.setattr(Graphed, "_on_another_stream", lambda self: self._function(*self._arguments))
     graphed = Graphed(doubled, CPU, enabled=True)
     graphed.enabled = True  # as on a GPU
@@ -61,7 +68,13 @@ def test_a_graph_gives_the_results_of_its_function_and_the_same_random_numbers()
 @pytest.mark.cuda
 @needs_cuda
 def test_what_a_graph_cannot_hold_runs_eagerly(caplog):
-    graphed = Graphed(lambda values: values * float(values.sum()), torch.device("cuda"), enabled=True)
+    device, generators = torch.device("cuda"), [torch.Generator("cuda").manual_seed(3) for _ in range(2)]
+
+    def function(values):
+        return torch.rand(2, generator=generators[0], device=device) * float(values.sum())
+
+    graphed = Graphed(function, device, enabled=True, generators=generators[:1])
     for call in range(WARM_UP_CALLS + 3):
-        assert graphed(torch.full((2,), float(call))).tolist() == [2.0 * call**2] * 2
+        expected = torch.rand(2, generator=generators[1], device=device) * (2.0 * call)
+        assert torch.equal(graphed(torch.full((2,), float(call))), expected)
     assert len(caplog.records) == 1
