@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nrmap.robustness.perturbations import other_action_margin, project
+from nrmap.robustness.perturbations import ends, other_action_margin, project, within
 from nrmap.support.errors import NrmapError, check, unknown_choice
 
 # Maps states in [0, 1], float [N, C, H, W], to Q-values [N, A]; see `nrmap.policies.network.frozen`.
@@ -209,6 +209,7 @@ class GradientAttack:
         start = _Reached.at(states, clean, clean.argmax(dim=1))
         worst_actions = clean.argmin(dim=1)  # [N]
         centres = states.repeat(repeats, 1, 1, 1)  # [O·N, C, H, W]
+        box = ends(centres, attack_epsilon)
         actions = start.clean_actions.repeat(repeats)  # [O·N]
         best = _Reached(centres, actions, start.actions.repeat(repeats), start.margins.repeat(repeats))
         points = starts.flatten(0, 1)
@@ -223,7 +224,7 @@ class GradientAttack:
                 ]
                 gradient = _gradient(torch.stack(values).sum(), points)
                 moved = points.detach() + self.step_fraction * attack_epsilon * gradient.sign()
-                points = project(moved, centres, attack_epsilon)
+                points = within(moved, *box)
         result = start
         for part in best.chunks(repeats):
             result = result.or_better(part)

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from nrmap.policies.agent import Agent
 from nrmap.policies.network import QNetwork
+from nrmap.robustness.perturbations import ends
 from nrmap.support.errors import NrmapError, check
 
 FLOAT32_UNIT_ROUNDOFF = 2.0**-24
@@ -58,7 +59,7 @@ def box_between(lower: Tensor, upper: Tensor) -> Box:
 
 def state_box(states: Tensor, attack_epsilon: float | Tensor) -> Box:
     """D(s) of eq. 7 for `states`, float [N, C, H, W] in [0, 1]: the ℓ∞ ball of radius ε clipped to [0, 1]."""
-    return box_between((states - attack_epsilon).clamp(min=0), (states + attack_epsilon).clamp(max=1))
+    return box_between(*ends(states, attack_epsilon))
 
 
 class Scaling(nn.Module):

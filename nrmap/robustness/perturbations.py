@@ -20,10 +20,19 @@ def other_action_margin(q_values: Tensor, actions: Tensor) -> Tensor:
     return others.amax(dim=1) - chosen.squeeze(1)
 
 
+def ends(states: Tensor, attack_epsilon: float | Tensor) -> tuple[Tensor, Tensor]:
+    """The lower and the upper ends of D(s) for `states`, float [N, C, H, W] in [0, 1]."""
+    return (states - attack_epsilon).clamp(min=0), (states + attack_epsilon).clamp(max=1)
+
+
+def within(perturbed: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Project `perturbed` onto the boxes between these ends, all [N, C, H, W]."""
+    return torch.minimum(torch.maximum(perturbed, lower), upper)
+
+
 def project(perturbed: Tensor, states: Tensor, attack_epsilon: float | Tensor) -> Tensor:
     """Project `perturbed` onto the ε-ball around `states` and onto [0, 1]; both float [N, C, H, W]."""
-    within_ball = torch.minimum(torch.maximum(perturbed, states - attack_epsilon), states + attack_epsilon)
-    return within_ball.clamp(0, 1)
+    return within(perturbed, *ends(states, attack_epsilon))
 
 
 def random_start(states: Tensor, attack_epsilon: float | Tensor, generator: torch.Generator) -> Tensor:
@@ -61,7 +70,7 @@ def projected_gradient_ascent(
     shape [], or a function of the gradient that gives a size per pixel. An infinite `attack_epsilon` projects to [0, 1]
     only. Only input gradients are computed, so the objective's parameters should be frozen.
     """
-    path = AscentPath([start], [], [])
+    path, box = AscentPath([start], [], []), ends(states, attack_epsilon)
     for _ in range(steps):
         point = path.end.detach().requires_grad_()
         values = objective(point)  # [N]
@@ -69,5 +78,5 @@ def projected_gradient_ascent(
         size = step_size(gradient) if callable(step_size) else step_size
         path.values.append(values.detach())
         path.gradients.append(gradient)
-        path.points.append(project(path.end + size * gradient.sign(), states, attack_epsilon))
+        path.points.append(within(path.end + size * gradient.sign(), *box))
     return path
