@@ -19,6 +19,7 @@ from torch import nn
 
 import nrmap
 from nrmap.policies.formats import FORMATS, ForeignFile, convert, reading
+from nrmap.policies.network import AtomSpec
 from nrmap.policies.policy import load_policy, save_policy
 from nrmap.support.errors import NrmapError
 
@@ -147,6 +148,10 @@ def test_facts_that_are_missing_or_contradict_the_file_are_named(tmp_path: Path)
     path = tmp_path / "agent.pt"
     FOREIGN["cleanrl_c51"]().save(path)
     assert convert(ForeignFile(path, "cleanrl")).label == "Pong/cleanrl_c51/seed3"
+    content = torch.load(path)
+    del content["model_weights"]["atoms"]  # its args say them too
+    torch.save(content, path)
+    assert convert(ForeignFile(path, "cleanrl")).network.spec.atoms == AtomSpec(51, -10.0, 10.0)
     for options, why in (
         ({"game": "Freeway"}, "env=Freeway: the file says PongNoFrameskip-v4"),
         ({"input_scale": 1.0}, "which is not done twice"),

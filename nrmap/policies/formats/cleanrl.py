@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import torch
+
 from nrmap.policies.formats.layers import Keys, ReadNetwork, matching
 from nrmap.policies.formats.reading import load_torch, tensors_of
-from nrmap.support.errors import check
+from nrmap.support.errors import NrmapError, check
 
 _CNN = tuple(f"network.{number}" for number in (0, 2, 4))
 KEYS = {
@@ -25,7 +27,13 @@ def read(data: bytes) -> ReadNetwork:
     weights = content.get("model_weights", content)
     check(isinstance(weights, dict), f"its model_weights are a {type(weights).__name__}: expected a state dict")
     tensors = tensors_of(weights)
-    keys = matching([KEYS["c51"]] if "atoms" in tensors else [KEYS["ppo"], KEYS["dqn"]], tensors)
+    atoms = tensors.get("atoms")
+    if atoms is None and "n_atoms" in args:
+        try:
+            atoms = torch.linspace(float(args["v_min"]), float(args["v_max"]), min(int(args["n_atoms"]), 10_000))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise NrmapError("its args have no numbers v_min, v_max and n_atoms") from error
+    keys = matching([KEYS["ppo"], KEYS["dqn"]] if atoms is None else [KEYS["c51"]], tensors)
     return ReadNetwork(
         next(name for name, table in KEYS.items() if table is keys),
         tensors,
@@ -34,5 +42,5 @@ def read(data: bytes) -> ReadNetwork:
         game=args.get("env_id"),
         seed=args.get("seed"),
         agent_steps=args.get("total_timesteps", 0),
-        atom_values=tensors.get("atoms"),
+        atom_values=atoms,
     )

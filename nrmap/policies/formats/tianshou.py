@@ -6,10 +6,11 @@ Its Atari wrappers scale states to [0, 1] only on request, and the weights do no
 from nrmap.policies.formats.layers import Keys, ReadNetwork, matching
 from nrmap.policies.formats.reading import load_torch, tensors_of
 
-_CNN = tuple(f"net.0.{number}" for number in (0, 2, 4))
+_CNN = tuple(f"net.0.{number}" for number in (0, 2, 4)), "net.1", "net.3"
+_FLAT = tuple(f"net.{number}" for number in (0, 2, 4)), "net.7", "net.9"  # the same layers without nesting
 # A DQN is a QR-DQN of one quantile.
-QUANTILES = Keys(_CNN, "net.1", "net.3", head="quantiles_by_action")
-CATEGORICAL = Keys(_CNN, "net.1", "net.3", head="categorical")
+QUANTILES = [Keys(*names, head="quantiles_by_action") for names in (_CNN, _FLAT)]
+CATEGORICAL = [Keys(*names, head="categorical") for names in (_CNN, _FLAT)]
 MOST_ACTIONS = 18
 # Where versions 0.4 to 2 keep the acting network.
 _PREFIXES = ("model.", "policy.model.", "_policy.model.", "module.")
@@ -25,9 +26,9 @@ def read(data: bytes) -> ReadNetwork:
     inner = content.get("model")
     tensors = tensors_of(inner if isinstance(inner, dict) else content)
     support = next((tensor for name, tensor in tensors.items() if name.rpartition(".")[2] == "support"), None)
-    acting = next((prefix for prefix in _PREFIXES if f"{prefix}net.1.weight" in tensors), "")
+    acting = next((prefix for prefix in _PREFIXES if any(name.startswith(f"{prefix}net.") for name in tensors)), "")
     acting_tensors = {name.removeprefix(acting): tensor for name, tensor in tensors.items() if name.startswith(acting)}
-    keys = matching([QUANTILES if support is None else CATEGORICAL], acting_tensors)
-    several = len(acting_tensors["net.3.weight"]) > MOST_ACTIONS
+    keys = matching(QUANTILES if support is None else CATEGORICAL, acting_tensors)
+    several = len(acting_tensors[f"{keys.output}.weight"]) > MOST_ACTIONS
     algorithm = "c51" if support is not None else "qrdqn" if several else "dqn"
     return ReadNetwork(algorithm, acting_tensors, keys, eyes="tianshou", input_scale=None, atom_values=support)
