@@ -6,6 +6,7 @@ repeated command does only what is missing.
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from analyze.study import Study, ensure_attacks, ensure_baselines, ensure_evalua
 from conf.choices import read_option
 from conf.entry import entry_point
 from conf.schema import AnalyzeKeys
-from conf.training import check_machine, env_spec, train_settings
+from conf.training import check_file, check_machine, env_spec, train_settings
 from nrmap.learning.lookup import reference_policy, trained_policy
 from nrmap.policies.agent import NO_GAME, Agent
 from nrmap.policies.policy import load_policy
@@ -46,6 +47,10 @@ def read(values: Mapping[str, Any], here: bool) -> tuple[AnalyzeKeys, AnalysisSe
     train_settings(keys)
     if here:
         check_machine(keys)
+        if keys.policy is not None and not re.match(r"\w+:", keys.policy):
+            check_file("policy", keys.policy)
+        if settings.states.from_file is not None:
+            check_file("states_from", str(settings.states.from_file))
     return keys, settings
 
 

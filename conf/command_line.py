@@ -27,7 +27,7 @@ from nrmap.support.schema import as_typed
 _NOUNS = {"env": "game", "wandb": "wandb mode", "hydra/launcher": "launcher"}
 _LAUNCHERS = {"joblib": "joblib", "slurm": "submitit", "ray": "ray"}  # the plugin of each
 # Flags with which Hydra does not run the command.
-_SHOWS = ("cfg", "info", "hydra_help", "shell_completion", "help", "experimental_rerun")
+_SHOWS = ("cfg", "info", "hydra_help", "shell_completion", "help", "experimental_rerun", "resolve")
 # Flags that add other files to conf/.
 _OTHER_FILES = ("config_path", "config_name", "config_dir")
 _SYNTAX = re.compile(r"[()\[\]{}*$'\"]")  # of values that are no plain choice
@@ -84,18 +84,19 @@ class CommandLine:
 
     def _parsed(self, parser: OverridesParser, text: str) -> Override:
         key, equals, value = text.partition("=")
-        if not equals and not text.startswith("~"):
+        if not key.strip("+~") or (not equals and not text.startswith("~")):
             option = next((f"{group}={text}" for group in ("method", "scale") if text in group_options(group)), None)
             with contextlib.suppress(NrmapError):
                 option = option or f"env={game_named(text)}"
-            raise NrmapError(f"{text}: expected KEY=VALUE" + (f", as in {option}" if option else ""))
+            raise NrmapError(f"{as_typed(text)}: expected KEY=VALUE" + (f", as in {option}" if option else ""))
         if key == "hydra/launcher":
             _check_launcher(value)
         try:
             (override,) = parser.parse_overrides([text])
         except (HydraException, ValueError) as error:
+            reason = [line for line in str(error).splitlines() if "https://" not in line][-1]
             quoted = f"special characters need quotes, as in \"{key}='a (b)'\""
-            raise NrmapError(f"{as_typed(text)}: {str(error).splitlines()[-1]}; {quoted}") from error
+            raise NrmapError(f"{as_typed(text)}: {reason}; {quoted}") from error
         several = override.is_sweep_override() and not self.is_multirun
         check(not several, f"{text}: several values need -m, which runs a job for each")
         return override
@@ -175,7 +176,9 @@ def hydra_errors_in_one_line() -> Iterator[None]:
 def _as_one_line(error: Exception) -> NrmapError:
     """Hydra's complaint about the command line or the YAML."""
     if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        missing = str(error.missing_cfg_file)
+        group = next((name for name in _NOUNS if missing.startswith(f"{name}/")), missing.partition("/")[0])
+        choice = missing.removeprefix(f"{group}/")
         options = [option for option in error.options if option != "base"]
         return unknown_choice(_NOUNS.get(group, group), choice, options)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error

@@ -101,6 +101,10 @@ def entry_point(
         sys.exit(1)
     except NrmapError as error:
         sys.exit(_complain(error))
+    except ValueError as error:
+        if command.is_run:
+            raise
+        sys.exit(_complain(NrmapError(first_line(error))))  # flags that do not go together
     except OSError as error:
         if handed_over or not error.filename:
             raise

@@ -142,6 +142,13 @@ def check_machine(keys: CommandKeys) -> None:
         raise SettingError("threads", f"={keys.threads}: expected at most {most} on this machine")
 
 
+def check_file(key: str, path: str) -> None:
+    """Raise NrmapError if there is no file `path`."""
+    if not os.path.isfile(path):
+        there = "this is none" if os.path.exists(path) else "there is none of this name"
+        raise SettingError(key, f"={as_typed(path)}: expected a file, {there}")
+
+
 def check_memory(settings: TrainSettings) -> None:
     """Raise NrmapError if the replay or a batch takes more than the memory of this machine."""
     memory, (channels, height, width) = memory_bytes(), settings.env.state_shape

@@ -13,8 +13,8 @@ import torch
 
 from conf.entry import entry_point
 from conf.schema import TrainKeys
-from conf.training import check_machine, check_memory, train_settings
-from nrmap.learning.settings import TrainSettings
+from conf.training import check_file, check_machine, check_memory, train_settings
+from nrmap.learning.settings import PolicyFile, TrainSettings
 from nrmap.support.clock import Clock
 from nrmap.support.identity import recorded
 from nrmap.support.layout import Layout
@@ -30,6 +30,8 @@ def read(values: Mapping[str, Any], here: bool) -> tuple[TrainKeys, TrainSetting
     settings = train_settings(keys)
     if here:
         check_machine(keys)
+        if isinstance(settings.parent, PolicyFile):
+            check_file("method.start_from", settings.parent.path)
         check_memory(settings)
     return keys, settings
 

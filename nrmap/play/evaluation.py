@@ -26,7 +26,7 @@ from nrmap.robustness.certify import RememberingCertifier
 from nrmap.statistics.intervals import estimate_mean, estimate_rate
 from nrmap.support.errors import check
 from nrmap.support.records import CONSTANT_ACTION, GAP_QUANTILES, RANDOM_POLICY, Record, RecordFactory
-from nrmap.support.schema import Radius, Seed, schema
+from nrmap.support.schema import Radius, Seed, expect, schema
 
 # The roll-out ("clean", "pgd-10 at ε = 1/255", …), then as `ProgressFn`.
 EvaluationProgress = Callable[[str, int, int | None], None]
@@ -53,7 +53,8 @@ class AttackRun:
     episodes: Episodes
 
     def __post_init__(self) -> None:
-        _ = self.record_fields
+        steps = self.record_fields["attack_steps"]
+        expect(steps is None or 1 <= steps <= 10_000, self, "attack", "pgd-1 to pgd-10000")
 
     @property
     def label(self) -> str:

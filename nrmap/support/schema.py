@@ -200,7 +200,7 @@ def _one_line(error: ValidationError, kind: Any, values: Any, where: str) -> Nrm
     if isinstance(reason, MisfitError):
         return SettingError(_joined(key, reason.name), f"={as_typed(reason.value)}: expected {reason.expected}")
     near = get_close_matches(str(mistake["input"]), [str(choice) for choice in _choices(annotation)], n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"; did you mean {near[0]}?" if near and near[0] != mistake["input"] else ""
     equals = "=" if key and key[-1] != " " else ""
     return SettingError(key, f"{equals}{as_typed(mistake['input'])}: expected {reason or describe(annotation)}{hint}")
 
