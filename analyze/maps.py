@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from analyze.report.map_sheets import map_figures
+from analyze.report.map_sheets import save_map_figures
 from analyze.study import StatesFile, Study, check_fits, once, write_metrics
 from nrmap.ablation import AblatedChunk, make_engine
 from nrmap.ablation.episodewise import EpisodewiseEngine
@@ -198,7 +198,7 @@ def ensure_figures(policy: Agent, states: StatesFile, maps: MapsResult) -> dict[
     index = maps.folder / FIGURES_FILE
 
     def make() -> None:
-        made = map_figures(maps.maps, policy=policy, states=states.states, folder=maps.folder)
+        made = save_map_figures(maps.maps, policy=policy, states=states.states, folder=maps.folder)
         write_json(index, {name: path.name for name, path in made.items()})
 
     files = once(index, make, partial(read_json, form=dict[str, Name]))

@@ -16,13 +16,14 @@ from analyze.report.results import Part
 from analyze.report.sheets import Panel, Sheet, save_figure, save_sheet
 from analyze.report.tables import headline_temperature
 from nrmap.maps.episode_maps import EpisodeMaps, TotalMaps
-from nrmap.maps.heatmaps import draw_map, draw_overlay, map_figure
+from nrmap.maps.heatmaps import draw_map, draw_overlay, map_figures
 from nrmap.maps.kinds import KINDS
 from nrmap.maps.sparsity import sparsity
 from nrmap.play.given_states import GivenStates
 from nrmap.play.rollout import replay_rgb
 from nrmap.play.states import RolloutStates, load_states
 from nrmap.policies.agent import Agent
+from nrmap.support.schema import LONGEST_NAME
 
 FloatArray = NDArray[np.float64]
 OVERLAID = ("kmap", "kl")
@@ -39,20 +40,23 @@ class MapSet:
     states_path: Path
 
 
-def map_figures(
+def save_map_figures(
     maps: EpisodeMaps, *, policy: Agent, states: RolloutStates | GivenStates, folder: Path
 ) -> dict[str, Path]:
     """Draw the maps of one policy into `folder`, as PDF and PNG; returns the PNG files by name.
 
-    "heatmaps" has every kind of map, temperature and channel. "overlay" has KMAP and the KL map,
+    "heatmaps" has every kind of map, temperature and channel; those beyond 12 are in "heatmaps-2" and so
+    on, drawn one after another. "overlay" has KMAP and the KL map,
     at the temperature nearest to 1, over the game's screen at one of their states;
     states from a file without a game have no screen.
     """
     name = f"{policy.game}, {PolicyName(policy.method, seed=policy.seed).label}"
     total = maps.total()
-    heatmaps = map_figure(total)
-    heatmaps.suptitle(name)
-    figures = {"heatmaps": save_figure(heatmaps, folder / "heatmaps.png")}
+    figures = {}
+    for number, heatmaps in enumerate(map_figures(total), start=1):
+        heatmaps.suptitle(name)
+        file = "heatmaps" if number == 1 else f"heatmaps-{number}"
+        figures[file] = save_figure(heatmaps, folder / f"{file}.png")
     if isinstance(states, RolloutStates):
         nearest_to_1 = min(total.temperatures, key=lambda temperature: abs(math.log(temperature)))
         overlay = overlay_sheet("overlay", name, {name: (screen_of(states), total)}, nearest_to_1)
@@ -91,7 +95,7 @@ def map_sheets(part: Part, sets: Sequence[MapSet]) -> list[Sheet]:
         there = {found.name: found.total for found in here}
         methods = sorted({name.group for name in there})
         names = [replace(method, seed=seed) for seed in _seeds(here) for method in methods]
-        slug = re.sub(r"[^\w.-]+", "-", states.title.replace("N = ", ""))
+        slug = re.sub(r"[^\w.-]+", "-", states.title.replace("N = ", ""))[:LONGEST_NAME]
         others = sorted({t for total in there.values() for t in total.temperatures} - {headline})
         for kind in KINDS.values():
             figure = f"figure{kind.paper_figure}" if kind.paper_figure else kind.name.replace("_", "-")

@@ -59,6 +59,14 @@ class TotalMaps(_MapsByKind):
 
     num_states: int
 
+    def at(self, temperature: float) -> "TotalMaps":
+        """These maps without those of other temperatures; NrmapError for an unknown temperature."""
+        there = {
+            name: self[name, temperature][None] if KINDS[name].by_temperature else array
+            for name, array in self.arrays.items()
+        }
+        return TotalMaps((temperature,), there, self.num_states)
+
 
 @dataclass(frozen=True, eq=False)
 class EpisodeMaps(_MapsByKind):

@@ -5,6 +5,8 @@ networks have no common unit. Colour maps are ordered by lightness, so that they
 and colour-blind eyes; those of signed maps are white at 0.
 """
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,8 +14,10 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from nrmap.maps.episode_maps import TotalMaps
-from nrmap.maps.kinds import KINDS
+from nrmap.maps.kinds import KINDS, FloatArray, MapKind
 from nrmap.maps.sparsity import sparsity
+
+MOST_COLUMNS = 12  # of one figure, so that its size is bounded
 
 
 def map_limits(map_: ArrayLike, kind: str) -> tuple[float, float]:
@@ -44,16 +48,24 @@ def draw_map(ax: Axes, map_: ArrayLike, *, kind: str, title: str) -> None:
     formatter.set_powerlimits((-3, 5))
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03, format=formatter)
     bar.set_label(style.unit)
+    # As a picture in a PDF each bar would take the memory of the whole figure; edges hide the seams of its parts.
+    assert bar.solids is not None
+    bar.solids.set(rasterized=False, edgecolor="face")
     bar.locator = FixedLocator([0]) if nothing else MaxNLocator(5)
     bar.update_ticks()
 
 
-def map_figure(maps: TotalMaps) -> Figure:
-    """A figure with a column for each map, and a row for each channel where channels were ablated apart.
+def map_figures(maps: TotalMaps) -> Iterator[Figure]:
+    """Figures of `MOST_COLUMNS` maps each, with a row for each channel where channels were ablated apart.
 
     Titled with S of the drawn map, undefined for a map of zeros.
     """
     columns = [(kind, temperature, map_.reshape(-1, *map_.shape[-2:])) for kind, temperature, map_ in maps.each()]
+    for start in range(0, len(columns), MOST_COLUMNS):
+        yield _figure(columns[start : start + MOST_COLUMNS])
+
+
+def _figure(columns: Sequence[tuple[MapKind, float | None, FloatArray]]) -> Figure:
     rows = len(columns[0][2])
     figure = Figure(figsize=(3.6 * len(columns), 3.2 * rows), layout="constrained")
     axes = figure.subplots(rows, len(columns), squeeze=False)

@@ -68,11 +68,20 @@ class Maps:
         """
         return paired_difference(self.by_episode, other.by_episode, kind, temperature)
 
-    def plot(self) -> "Figure":
-        """A figure with a heat map of each map, and of each channel where channels were ablated apart."""
-        from nrmap.maps.heatmaps import map_figure
+    def plot(self, temperature: float | None = None) -> "Figure":
+        """A figure with a heat map of each map, and of each channel where channels were ablated apart.
 
-        return map_figure(self.by_episode.total())
+        With a `temperature` those of other temperatures are left out. Raises NrmapError for an unknown
+        temperature and for more maps than fit into a figure, 12.
+        """
+        from nrmap.maps.heatmaps import MOST_COLUMNS, map_figures
+
+        total = self.by_episode.total()
+        if temperature is not None:
+            total = total.at(temperature)
+        count = sum(1 for _ in total.each())
+        check(count <= MOST_COLUMNS, f"{count} maps: give plot one of the temperatures {self.temperatures}")
+        return next(map_figures(total))
 
     def save(self, path: str | Path) -> None:
         """Write an npz file, atomically. Raises NrmapError where the folder is missing or cannot be written."""

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nrmap.maps.heatmaps import draw_map, draw_overlay
+from nrmap.maps.episode_maps import TotalMaps
+from nrmap.maps.heatmaps import MOST_COLUMNS, draw_map, draw_overlay, map_figures
 from nrmap.maps.kinds import KINDS
 
 RNG = np.random.default_rng(0)
@@ -44,3 +45,14 @@ def test_an_overlay_covers_the_screen_and_hides_more_where_the_map_is_larger(ax,
     assert alpha[0, 0] == 0
     assert 0 < alpha[10, 20] < alpha[50, 60] <= 1
     np.testing.assert_array_equal(above.get_array(), map_)
+
+
+def test_many_temperatures_are_several_figures_of_a_bounded_size():
+    temperatures = tuple(np.geomspace(0.001, 10, 20))
+    arrays = {name: RNG.random((20, 6, 8) if kind.by_temperature else (6, 8)) for name, kind in KINDS.items()}
+    maps = TotalMaps(temperatures, arrays, 16)
+    figures = list(map_figures(maps))
+    drawn = [ax.get_title().split("\n")[0] for figure in figures for ax in figure.axes if ax.get_images()]
+    assert len(drawn) == len(set(drawn)) == 3 + 2 * 20
+    assert all(len(figure.axes) <= 2 * MOST_COLUMNS and max(figure.get_size_inches()) < 50 for figure in figures)
+    assert len(list(maps.at(temperatures[3]).each())) == len(KINDS)

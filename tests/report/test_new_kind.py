@@ -13,7 +13,7 @@ from analyze.report.pairing import with_differences
 from analyze.report.tables import all_tables
 from analyze.workspace import study_workspace
 from nrmap.maps.episode_maps import load_maps, save_maps
-from nrmap.maps.heatmaps import map_figure
+from nrmap.maps.heatmaps import map_figures
 from nrmap.maps.kinds import KINDS, Ablated, MapKind
 
 
@@ -38,7 +38,7 @@ def test_it_is_swept_saved_and_drawn(tmp_path):
     save_maps(tmp_path / "maps.npz", maps, {})
     loaded, _ = load_maps(tmp_path / "maps.npz")
     assert np.array_equal(loaded["change"], maps["change"])
-    titles = [ax.get_title().split("\n")[0] for ax in map_figure(loaded.total()).axes]
+    titles = [ax.get_title().split("\n")[0] for ax in next(map_figures(loaded.total())).axes]
     assert "Change map  C(i, j)" in titles
 
 

@@ -8,7 +8,7 @@ from axes_drawn import drawn
 from example_outputs import Example, made_up_maps, synthetic_states
 from PIL import Image
 
-from analyze.report.map_sheets import map_figures, map_panel, maps_sheet, overlay_sheet, screen_of
+from analyze.report.map_sheets import map_panel, maps_sheet, overlay_sheet, save_map_figures, screen_of
 from analyze.report.sheets import PNG_DPI, Panel, Sheet, picture, save_sheet
 from nrmap.maps.heatmaps import draw_map
 from nrmap.play.rollout import replay_rgb
@@ -29,7 +29,7 @@ def test_a_sheet_is_saved_for_print_and_screen_with_equal_bytes_each_time(tmp_pa
 
 def test_the_figures_of_one_policy(tmp_path, policy):
     example = Example(num_states=16)
-    paths = map_figures(
+    paths = save_map_figures(
         made_up_maps(policy, example, "own"), policy=policy, states=synthetic_states(policy, example), folder=tmp_path
     )
     assert set(paths) == {"heatmaps", "overlay"}
