@@ -82,8 +82,8 @@ def same_states(one: Any, two: Any) -> None:
     assert type(one) is type(two)
     if isinstance(one, np.ndarray | torch.Tensor):
         assert (one.dtype, one.shape) == (two.dtype, two.shape)
-        if isinstance(one, torch.Tensor) and one.dtype == torch.bfloat16:  # which numpy does not have
-            one, two = one.float(), two.float()
+        if isinstance(one, torch.Tensor):
+            one, two = (each.cpu().float() if each.dtype == torch.bfloat16 else each.cpu() for each in (one, two))
         assert np.asarray(one).tobytes() == np.asarray(two).tobytes()
     else:
         assert one == two

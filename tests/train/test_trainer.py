@@ -10,6 +10,7 @@ from scipy import stats
 from nrmap.atari.envs import TRAINING_STREAM, SeededVectorEnv, episode_seed
 from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.support.errors import NrmapError
+from nrmap.support.runtime import choose_device
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.curves import Curves
 from train.trainer import Trainer
@@ -60,12 +61,12 @@ def run_of(tiny_settings, tiny_regulariser):
         ("robust", {}),
         ("robust", {"precision": torch.bfloat16}),
         ("robust", {"replay_on_device": True}),
-        pytest.param("robust", {"device": torch.device("cuda")}, marks=[pytest.mark.cuda, needs_cuda]),
+        pytest.param("robust", {"device": "cuda"}, marks=[pytest.mark.cuda, needs_cuda]),
     ],
 )
 def test_a_killed_run_goes_on_as_if_it_had_not_been(name, options, run_of, tmp_path, assert_same):
-    settings = run_of(name)
-    trainer, curves = Trainer(settings, **{"device": CPU, **options}), Curves()
+    settings, options = run_of(name), {**options, "device": choose_device(options.get("device", "cpu"))}
+    trainer, curves = Trainer(settings, **options), Curves()
     # While warming up, and late; and right after each environment's first episode has ended.
     points, ended = [8, 100], set()
     for iteration in trainer.run():
@@ -83,7 +84,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, options, run_of, tmp_p
 
     final, metrics = trainer.get_state(), trainer.metrics()
     for file in files:
-        resumed = Trainer(settings, **{"device": CPU, **options})
+        resumed = Trainer(settings, **options)
         state = load_checkpoint(file)
         resumed.set_state(state["trainer"])
         curves_again = Curves.from_state(state["curves"])
