@@ -49,7 +49,7 @@ class Clock:
         added = {part.name: part for part in parts}
         self._parts |= added
         if added:
-            log.info("%s: %s", label, self._in_words(0.0, list(added.values()), "expected"))
+            log.info("%s: %s", label, self._left_of(0.0, list(added.values()), "expected"))
 
     def at(self, name: str, done: int, *, initial: int = 0) -> None:
         """The command has `done` units of the part `name`, `initial` of them by an earlier process."""
@@ -89,15 +89,15 @@ class Clock:
         """The place of the part `name` in the command and the time left, given the `seconds` left of the part."""
         names = list(self._parts)
         if name not in names:
-            return "" if seconds is None else f"{minutes(seconds)} left"
+            return "" if seconds is None else f"{in_words(seconds)} left"
         place = names.index(name)
         of = f"part {place + 1} of {len(names)}, " if len(names) > 1 else ""
         later = [self._parts[each] for each in names[place + 1 :]]
         if seconds is None:
             later.insert(0, self._parts[name])
-        return of + self._in_words(seconds or 0.0, later, "left")
+        return of + self._left_of(seconds or 0.0, later, "left")
 
-    def _in_words(self, seconds: float, parts: Iterable[Part], what: str) -> str:
+    def _left_of(self, seconds: float, parts: Iterable[Part], what: str) -> str:
         unknown: dict[str, None] = {}
         for part in parts:
             units, cost = self.expected_units(part.name), self.seconds_per_unit(part.name)
@@ -106,11 +106,13 @@ class Clock:
             else:
                 seconds += units * cost
         if not unknown:
-            return f"{minutes(seconds)} {what}"
-        at_least = f"at least {minutes(seconds)} {what}, " if seconds else ""
+            return f"{in_words(seconds)} {what}"
+        at_least = f"at least {in_words(seconds)} {what}, " if seconds else ""
         return f"{at_least}time of {', '.join(unknown)} not known yet"
 
 
-def minutes(seconds: float) -> str:
-    """`0.4 min`, `12 min`."""
+def in_words(seconds: float) -> str:
+    """`24 s`, `3.4 min`, `12 min`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
