@@ -56,15 +56,17 @@ def _measure_training(trainings: Mapping[str, TrainSettings], device: str, agent
     updates = {method: _milliseconds_of_an_update(each, device) for method, each in trainers.items()}
     of_checkpoint = _checkpoint(trainer)  # after the updates, so that it includes Adam's state
     settings = trainings["ddqn"]
-    frames_left_out = settings.replay.capacity - trainer.settings.replay.capacity
+    frames = settings.replay.capacity - trainer.settings.replay.capacity  # left out here
+    frames_mb = frames * settings.env.height * settings.env.width / MEGABYTE
+    on_gpu = torch.cuda.max_memory_allocated() / MEGABYTE + frames_mb if device == "cuda" else None
     return {
         "device": device,
         "num_envs": settings.num_envs,
         "collecting_seconds_per_step": seconds,
         "update_milliseconds": updates,
         **of_checkpoint,
-        "training_rss_mb": peak_memory_mb() + frames_left_out * settings.env.height * settings.env.width / MEGABYTE,
-        "training_gpu_mb": torch.cuda.max_memory_allocated() / MEGABYTE if device == "cuda" else None,
+        "training_rss_mb": peak_memory_mb() + (frames_mb if on_gpu is None else 0),
+        "training_gpu_mb": on_gpu,
         "machine": {**described, "gpu": torch.cuda.get_device_name() if device == "cuda" else None},
     }
 
