@@ -81,13 +81,16 @@ def _returns(records: Sequence[Record]) -> Iterator[str]:
         judged = [record for record in clean if record.low is not None]
         above = sum((r.low or 0.0) > floor and (r.value or 0.0) >= floor + lead for r in judged)
         text = f"{group.title} returns {_range(record.value for record in clean)} clean"
-        text += f", above the best constant action{by_lead} in {above} of {counted(len(judged), 'seed')}" * bool(judged)
+        text += (
+            f", above the best constant action{by_lead} in {above} of {counted(len(judged), 'seed')}" * bool(judged)
+            + "."
+        )
         attacked = [record for record in mine if record.attack in ("fgsm", "pgd")]
         lowest = []
         for size, at in grouped(attacked, lambda record: record.attack_epsilon or 0.0).items():
             of_each = [min(r.value or 0.0 for r in records) for records in grouped(at, name_of).values()]
             lowest.append(f"{_range(of_each)} ({epsilon_text(size)})")
-        yield text + "." + (f" Its lowest returns under the FGSM and PGD attacks played: {', '.join(lowest)}." * bool(lowest))
+        yield text + (f" Its lowest returns under the FGSM and PGD attacks played: {', '.join(lowest)}." * bool(lowest))
 
 
 def _mean(values: Iterable[float | None]) -> str:
