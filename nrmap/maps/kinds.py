@@ -164,7 +164,7 @@ KINDS: dict[str, MapKind] = {
     for kind in (
         MapKind(
             name="kmap", symbol="K", title="KMAP", summand=kmap, paper_figure=1,
-            meaning="Sum over states of the drop in Q (or logit) from the greedy action to that without the pixel (eq. 4).",
+            meaning="Sum over states of the drop in Q from the greedy action to that without the pixel (eq. 4).",
             why_zero="no pixel flips an action to one of lower Q",
             unit="drop in Q or logit, sum over states", colours="inferno", digits=2,
         ),
