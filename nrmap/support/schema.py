@@ -17,7 +17,7 @@ from typing import (
     Annotated,
     Any,
     Literal,
-    NotRequired,  # pydantic takes no others before Python 3.12
+    NotRequired,
     TypeVar,
     Union,
     dataclass_transform,
@@ -29,7 +29,7 @@ from typing import (
 import pydantic
 from pydantic import AfterValidator, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, core_schema
-from typing_extensions import is_typeddict
+from typing_extensions import is_typeddict  # pydantic takes no others before Python 3.12
 
 from nrmap.support.errors import NrmapError, unknown_choice
 

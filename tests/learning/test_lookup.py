@@ -17,13 +17,15 @@ def test_a_reference_policy_is_found_by_game_method_and_seed_whatever_its_settin
     layout = Layout(tmp_path)
     settings = replace(tiny_settings(), method="sa_ddqn", seed=2)
     game = settings.env.game
-    path = tmp_path / "reference" / game / "sa_ddqn" / "seed2" / POLICY_FILE
+    path = tmp_path / "reference" / "quick" / game / "sa_ddqn" / "seed2" / POLICY_FILE
     path.parent.mkdir(parents=True)
     path.touch()
-    assert reference_policy(settings, layout) == path
-    assert reference_policy(replace(settings, steps=settings.steps + 1), layout) == path
-    with pytest.raises(NrmapError, match=f"unknown reference policy '{game}/sa_ddqn/seed3': did you mean .*seed2"):
-        reference_policy(replace(settings, seed=3), layout)
+    assert reference_policy(settings, layout, scale="quick") == path
+    assert reference_policy(replace(settings, steps=settings.steps + 1), layout, scale="quick") == path
+    with pytest.raises(
+        NrmapError, match=f"unknown reference policy 'quick/{game}/sa_ddqn/seed3': did you mean .*seed2"
+    ):
+        reference_policy(replace(settings, seed=3), layout, scale="quick")
 
 
 def test_a_policy_that_was_not_trained_is_asked_for(tmp_path, tiny_settings):

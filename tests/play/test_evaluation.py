@@ -23,7 +23,6 @@ from nrmap.play.rollout import Episode, greedy, play
 from nrmap.policies.network import frozen
 from nrmap.robustness.attacks import StateNoise, attack_named, attack_parts
 from nrmap.statistics.intervals import estimate_mean
-from nrmap.support.errors import NrmapError
 from nrmap.support.records import Record, read_records, select, write_records
 
 EPISODES = 3
@@ -190,22 +189,6 @@ def test_episode_records_by_hand():
     (single,) = select(episode_records(make, episodes[:1], ("NOOP", "UP", "DOWN")), metric="return_std")
     assert single.value is None
     assert "one episode" in single.note
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: AttackRun("pdg-10", 0.1, 1), "pgd-10"),
-        (lambda: AttackRun("pgd-10", 0.0, 1), "attack_epsilon=0.0"),
-        (lambda: AttackRun("pgd-10", 3.0, 1), "attack_epsilon=3.0"),
-        (lambda: AttackRun("pgd-10", 0.1, 0), "episodes=0"),
-        (lambda: EvaluationSettings(episodes=0, run_seed=0), "episodes=0"),
-        (lambda: EvaluationSettings(episodes=1, run_seed=0, certify_epsilons=(-1.0,)), "attack_epsilon=-1.0"),
-    ],
-)
-def test_wrong_settings_are_named(make, message):
-    with pytest.raises(NrmapError, match=message):
-        make()
 
 
 @pytest.mark.cuda

@@ -46,18 +46,11 @@ def test_cuda_without_a_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_device("cuda")
 
 
-def test_an_unknown_device() -> None:
-    with pytest.raises(NrmapError, match="unknown device 'gpu'"):
-        choose_device("gpu")
-
-
 def test_precision_is_the_one_asked_for() -> None:
     cpu = torch.device("cpu")
     assert choose_precision("float32", cpu) == torch.float32
     assert choose_precision("bfloat16", cpu) == torch.bfloat16
     assert choose_precision("auto", torch.device("cuda")) == torch.float32
-    with pytest.raises(NrmapError, match="unknown precision 'float16'"):
-        choose_precision("float16", cpu)
 
 
 @pytest.mark.parametrize("names", [(), ("avx512_bf16",), ("amx_bf16",)])
