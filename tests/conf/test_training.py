@@ -10,6 +10,7 @@ from composed import composed, training
 from conf.choices import group_options
 from conf.schema import TrainKeys
 from conf.training import train_settings
+from nrmap.atari.envs import EnvSpec, env_with_eyes
 from nrmap.learning.settings import PolicyFile
 from nrmap.support.errors import NrmapError
 from nrmap.support.schema import validated
@@ -133,3 +134,11 @@ def test_a_method_that_cannot_start_there_names_the_one_that_can(method, start_f
     with pytest.raises(NrmapError) as caught:
         training(f"method={method}", f"method.start_from={start_from}")
     assert str(caught.value) == f"method.start_from={start_from} with method.name={method}: {use}"
+
+
+def test_single_settings_of_a_preset_of_eyes_may_change():
+    assert training("env=Pong", "env.eyes=sa_dqn").env == env_with_eyes("Pong", "sa_dqn")
+    changed = training("env=Pong", "env.eyes=sb3", "env.life_loss=plays_on", "env.noop_max=5").env
+    assert changed == env_with_eyes("Pong", "sb3", life_loss="plays_on", noop_max=5)
+    assert training("env=Pong").env == EnvSpec("Pong", 84, 84)
+    assert training("env=Pong", "scale=smoke").env == EnvSpec("Pong", 84, 84, max_agent_steps=300)

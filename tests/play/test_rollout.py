@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_policies import BREAKOUT, FREEWAY, SMALL_CONVS, toy_policy
 
-from nrmap.atari.envs import SeededVectorEnv
+from nrmap.atari.envs import SeededVectorEnv, env_with_eyes
 from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.atari.eyes import frame_of
 from nrmap.play.rollout import (
     env_of,
     even_positions,
@@ -229,3 +230,15 @@ def test_once_an_episode_has_ended_the_time_left_is_right_within_a_factor_of_one
     for left, true in known:
         assert left <= 1.5 * true + 0.05 * truth
         assert true <= 1.5 * left + 0.05 * truth
+
+
+def test_colour_screens_of_other_eyes_are_what_their_states_were_made_of():
+    spec = env_with_eyes("Breakout", "sb3", max_agent_steps=40)
+    env = SeededVectorEnv(spec, 1)
+    states = [env.begin(np.ones(1, dtype=bool), [3])[0][0]]
+    actions = np.random.default_rng(0).integers(4, size=30)
+    for action in actions:
+        states.append(env.step(np.array([action])).states[0])
+    screens = replay_rgb(spec, 3, actions, [0, 7, 29])
+    for screen, position in zip(screens, (0, 7, 29), strict=True):
+        np.testing.assert_array_equal(frame_of(screen, spec), states[position][-1])
