@@ -22,9 +22,7 @@ def test_a_reference_policy_is_found_by_game_method_and_seed_whatever_its_settin
     path.touch()
     assert reference_policy(settings, layout, scale="quick") == path
     assert reference_policy(replace(settings, steps=settings.steps + 1), layout, scale="quick") == path
-    with pytest.raises(
-        NrmapError, match=f"policy 'quick/{game}/sa_ddqn/seed3': did you mean .*seed2"
-    ):
+    with pytest.raises(NrmapError, match=f"policy 'quick/{game}/sa_ddqn/seed3': did you mean .*seed2"):
         reference_policy(replace(settings, seed=3), layout, scale="quick")
 
 
