@@ -196,6 +196,7 @@ def test_maps_come_back_from_their_file(tmp_path: Path) -> None:
         assert np.array_equal(loaded[key], maps[key])
     assert loaded.metadata == maps.metadata
     assert loaded.by_episode.episode_ids.tolist() == [0, 7]
+    assert maps.difference(loaded, "kmap").value == 0
     (tmp_path / "maps.npz").write_bytes(b"")
     with pytest.raises(nrmap.NrmapError, match=r"maps\.npz"):
         nrmap.Maps.load(tmp_path / "maps.npz")
@@ -210,6 +211,8 @@ def test_maps_come_back_from_their_file(tmp_path: Path) -> None:
         (lambda a, s: compute_maps(a, s[:0]), "N ≥ 1"),
         (lambda a, s: compute_maps(a.function, s), r"agent is a QNetwork: expected nrmap.Agent"),
         (lambda a, s: compute_maps(a, s, 1.0), r"temperatures=1.0: expected a list"),
+        (lambda a, s: compute_maps(a, s, "1"), r"temperatures='1': expected a list"),
+        (lambda a, s: compute_maps(a, [[1], [2, 3]]), "states cannot be made an array"),
         (lambda a, s: compute_maps(a, s, []), "no temperature"),
         (lambda a, s: compute_maps(a, s, [0.0]), "temperature 0.0"),
         (lambda a, s: compute_maps(a, s, [1.0], [0, 1]), "expected 3 whole numbers"),
@@ -222,6 +225,8 @@ def test_maps_come_back_from_their_file(tmp_path: Path) -> None:
         (lambda a, s: compute_maps(a, s, [0.1, 1.0])["kl", 0.9], r"use maps\['kl', 1.0\]"),
         (lambda a, s: compute_maps(a, s)["kmap", 1.0], r"use maps\['kmap'\]"),
         (lambda a, s: compute_maps(a, s).sparsity("K"), "unknown map 'K'"),
+        (lambda a, s: compute_maps(a, s).save("nowhere/maps.npz"), "no folder nowhere"),
+        (lambda a, s: compute_maps(a, s).difference(compute_maps(a, s[:2]), "kmap"), "not of the same episodes"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_clear_line(call: Callable[[nrmap.Agent, Tensor], object], message: str) -> None:

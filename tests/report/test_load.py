@@ -88,21 +88,6 @@ def test_commands_for_missing_results_analyse_the_files_that_are_there(tmp_path,
     assert (here.scale["name"], load_policy(Path(here.policy)).card.method) == ("smoke", "sa_ddqn")
 
 
-def test_files_that_cannot_be_read_are_named_and_the_rest_is_shown(copied, tmp_path):
-    policy, *_ = sorted(copied.rglob("policy.safetensors"))
-    policy.write_bytes(policy.read_bytes()[:100])
-    metrics, *_ = sorted((copied / "evaluation").rglob("metrics.json"))
-    content = read_json(metrics)
-    write_json(metrics, content | {"schema": 99})
-    (copied / "evaluation" / "metrics.json").mkdir()
-    found = find(copied)
-    assert len(found.problems) == 3
-    assert any("cannot read evaluation/metrics.json: expected a regular file" in each for each in found.problems)
-    assert "policy.safetensors is not a readable policy file" in found.problems[1] + found.problems[0]
-    assert any("metrics schema 99" in problem for problem in found.problems)
-    assert not any(str(tmp_path) in problem for problem in found.problems)
-
-
 def test_a_damaged_file_of_maps_or_states_is_left_out_and_the_page_says_which(copied, monkeypatch):
     damaged = [
         *(copied / "maps" / "Freeway" / "ddqn").rglob("maps.npz"),
