@@ -139,10 +139,12 @@ def _run_as_job(run: Callable[[], None], hydra_config: HydraConf) -> None:
     try:
         run()
     except Exception as error:
-        logging.getLogger(__name__).exception("this job failed: %s", job)
-        kind = "" if isinstance(error, NrmapError) else f"{type(error).__name__}: "
+        expected = isinstance(error, NrmapError)
+        logging.getLogger(__name__).error("this job failed: %s: %s", job, error, exc_info=not expected)
         log_file = f"{folder / str(hydra_config.job.name)}.log"
-        line = f"{job} failed: {kind}{first_line(error)}; the traceback is in {log_file}"
+        line = f"{job} failed: {first_line(error)}"
+        if not expected:
+            line = f"{job} failed: {type(error).__name__}: {first_line(error)}; the traceback is in {log_file}"
         note_failure(folder, job, line)
         raise JobFailedError(line, str(hydra_config.sweep.dir)) from None
 
