@@ -70,6 +70,7 @@ def python_agent(reference: str, states_from: str, seed: int, device: torch.devi
         source = inspect.getsource(module)
     except Exception as error:  # whatever that code raises
         raise NrmapError(f"policy={reference}: {type(error).__name__}: {first_line(error)}") from error
+    check(callable(made), f"policy={reference}: it returned a {type(made).__name__}, expected an agent or a function")
     if not isinstance(made, Agent):
         check(states_from not in ("own", "pool"), f"{reference} returns no nrmap.Agent: add states_from=FILE.npy")
         made = Agent(made, read_states(Path(states_from)).states.shape[1:])

@@ -20,11 +20,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m analyze.report", description=__doc__)
     parser.add_argument("--outputs", type=results_folder, default=Path("outputs"), help="also outputs=FOLDER")
     arguments = parser.parse_args(with_flag_outputs(sys.argv[1:]))
-    page, tables, made = ensure_report(arguments.outputs)
-    for table in reversed(tables):
+    report = ensure_report(arguments.outputs)
+    for table in reversed(report.tables):
         if table.name in IN_SIGHT:
             print_table(table)
-    print(f"{page}{'' if made else ' is up to date'}")
+    for problem in report.problems:
+        print(f"not used: {problem}", file=sys.stderr)
+    print(f"{report.page}{'' if report.made else ' is up to date'}")
 
 
 if __name__ == "__main__":

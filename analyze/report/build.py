@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import analyze
 import nrmap
@@ -39,8 +40,17 @@ class Manifest:
     files: tuple[Word, ...]
 
 
-def ensure_report(outputs: Path) -> tuple[Path, list[Table], bool]:
-    """Build the report of `outputs`; returns its page, its tables, and whether anything was built.
+class Report(NamedTuple):
+    """The page and the tables of a report, whether it was built now, and the files it could not use, with reasons."""
+
+    page: Path
+    tables: list[Table]
+    made: bool
+    problems: list[str]
+
+
+def ensure_report(outputs: Path) -> Report:
+    """Build the report of `outputs`.
 
     Nothing is built while the inputs, the code and the report's own files are unchanged. Raises
     NrmapError when the folder is missing or cannot be written.
@@ -51,7 +61,8 @@ def ensure_report(outputs: Path) -> tuple[Path, list[Table], bool]:
     found = find(outputs)
     differences = _differences_of(folder, identity)
     if differences is not None:
-        return folder / PAGE, all_tables(found.records, differences, found.reference), False
+        tables = all_tables(found.records, differences, found.reference)
+        return Report(folder / PAGE, tables, made=False, problems=list(found.problems))
     found = with_differences(found)
     tables = all_tables(found.records, found.differences, found.reference)
     write_records(folder / DIFFERENCES, found.differences)
@@ -74,10 +85,11 @@ def ensure_report(outputs: Path) -> tuple[Path, list[Table], bool]:
         for path in (folder / place).glob("*"):
             if path.is_file() and path.name not in names:  # of an earlier report
                 path.unlink()
-    write_text(folder / PAGE, build_page(found, tables, drawings, list(dict.fromkeys(problems))))
+    problems = list(dict.fromkeys(problems))
+    write_text(folder / PAGE, build_page(found, tables, drawings, problems))
     files = [PAGE, DIFFERENCES, *(f"{TABLES}/{name}" for name in texts), *(f"{FIGURES}/{name}" for name in figures)]
     write_json(folder / MANIFEST, {"identity": identity, "files": sorted(files)})
-    return folder / PAGE, tables, True
+    return Report(folder / PAGE, tables, made=True, problems=problems)
 
 
 def records_csv(records: Iterable[Record]) -> str:

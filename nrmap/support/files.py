@@ -37,9 +37,12 @@ MOST_DEFLATED = 1032  # bytes that one byte of zip's compression can hold
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends without an error.
 
-    On any error the temporary file is removed and `path` stays as it was. Permissions follow the
-    umask. Raises NrmapError if the folder cannot be written or the disk is full.
+    A link keeps its place, and its target is written. On any error the temporary file is removed and
+    `path` stays as it was. Permissions follow the umask. Raises NrmapError if the folder cannot be
+    written, the disk is full, or something that is no regular file lies at `path`.
     """
+    path = Path(os.path.realpath(path))
+    check(path.is_file() or not path.exists(), f"cannot write {path}: it is there and no regular file")
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{secrets.token_hex(8)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -96,11 +96,17 @@ def test_a_damaged_file_of_maps_or_states_is_left_out_and_the_page_says_which(co
     for path in damaged:
         path.write_bytes(path.read_bytes()[:-100])
     monkeypatch.setattr(build, "save_sheet", lambda sheet, folder: folder / f"{sheet.name}.png")
-    page, _, _ = build.ensure_report(copied)
+    report = build.ensure_report(copied)
+    page = report.page
     text = page.read_text()
     assert Page(text).mistakes == []
     told = [line for line in text.splitlines() if line.startswith("<li>") and "is not a readable" in line]
-    assert [str(path.relative_to(copied)) in line for path, line in zip(damaged, told, strict=True)] == [True, True]
+    names = [str(path.relative_to(copied)) for path in damaged]
+    for lines in (told, report.problems):  # on the page and in the terminal
+        assert [str(path.relative_to(copied)) in line for path, line in zip(damaged, lines, strict=True)] == [
+            True,
+            True,
+        ]
 
 
 def test_reference_policies_have_rows_and_a_section_of_their_own(copied, tiny_settings):

@@ -46,7 +46,7 @@ def test_tables_and_figures_lie_beside_the_page(outputs):
 
 
 def test_a_second_report_of_the_same_files_does_nothing_and_one_of_others_is_made_anew(outputs, monkeypatch, tmp_path):
-    _, tables, made = ensure_report(outputs)
+    _, tables, made, _ = ensure_report(outputs)
     assert not made
     found = with_differences(find(outputs))
     assert tables == all_tables(found.records, found.differences, found.reference)
@@ -55,7 +55,7 @@ def test_a_second_report_of_the_same_files_does_nothing_and_one_of_others_is_mad
     for folder in (changed / "maps", changed / "train"):
         shutil.rmtree(folder)
     monkeypatch.setattr(build, "save_sheet", lambda sheet, folder: folder / f"{sheet.name}.png")
-    _, _, made = ensure_report(changed)
+    made = ensure_report(changed).made
     assert made
     assert not (changed / "report" / "figures" / "figure1-Freeway-own-states-16.png").exists()
     assert (changed / "report" / "figures" / "returns-Freeway.png").exists()
@@ -72,7 +72,7 @@ def test_a_report_that_lost_a_file_is_made_anew(outputs, monkeypatch, tmp_path):
     monkeypatch.setattr(build, "build_page", lambda *_: "a page")
     tree = tmp_path / "outputs"
     shutil.copytree(outputs / "evaluation", tree / "evaluation")
-    assert [ensure_report(tree)[2] for _ in range(2)] == [True, False]
+    assert [ensure_report(tree).made for _ in range(2)] == [True, False]
     for lost in (
         "tables/returns.csv",
         "figures/returns-Freeway.pdf",
@@ -81,14 +81,14 @@ def test_a_report_that_lost_a_file_is_made_anew(outputs, monkeypatch, tmp_path):
         "manifest.json",
     ):
         (tree / "report" / lost).unlink()
-        assert ensure_report(tree)[2] is True
+        assert ensure_report(tree).made is True
         assert (tree / "report" / lost).is_file()
     (tree / "report" / "manifest.json").write_text("[]")
-    assert [ensure_report(tree)[2] for _ in range(2)] == [True, False]
+    assert [ensure_report(tree).made for _ in range(2)] == [True, False]
 
 
 def test_an_empty_folder_has_a_page_that_says_what_to_do(tmp_path):
-    page, tables, _ = ensure_report(tmp_path)
+    page, tables, *_ = ensure_report(tmp_path)
     text = page.read_text()
     assert tables == []
     assert "There are no results under this outputs folder yet" in text

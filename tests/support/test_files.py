@@ -132,3 +132,16 @@ def test_identity_changes_with_any_value(settings: dict[str, int], other: int) -
     key = next(iter(settings))
     changed = {**settings, key: other}
     assert (identity_of(settings) == identity_of(changed)) == (settings == changed)
+
+
+def test_a_link_keeps_its_place_and_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    target, link, pipe = tmp_path / "target.json", tmp_path / "link.json", tmp_path / "pipe.json"
+    link.symlink_to(target)
+    write_json(link, {"here": 1})
+    assert link.is_symlink()
+    assert read_json(target) == {"here": 1}
+    os.mkfifo(pipe)
+    for place in (pipe, tmp_path):
+        with pytest.raises(NrmapError, match="no regular file"):
+            write_json(place, {})
+    assert pipe.is_fifo()
