@@ -190,10 +190,11 @@ def map_panel(label: str, total: TotalMaps, kind: str, temperature: float | None
         return None
     what, size, shown = kind_title(kind, temperature), sparsity(map_).value, _summed(map_)
     value = "S undefined" if size is None else f"S = {size:.{metric_name('sparsity', kind).digits}f}"
+    short = what.replace(KINDS[kind].heading, KINDS[kind].title)  # the panel is narrow
     row, column = np.unravel_index(int(np.abs(shown).argmax()), shown.shape)
     alt = f"{what} of {label}, {value}: from {shown.min():.4g} to {shown.max():.4g}, largest at "
     alt += f"row {row}, column {column}." if size is not None else "no pixel."
-    return Panel(partial(draw_map, map_=shown, kind=kind, title=f"{label}\n{what}, {value}"), alt)
+    return Panel(partial(draw_map, map_=shown, kind=kind, title=f"{label}\n{short}, {value}"), alt)
 
 
 def kind_title(kind: str, temperature: float | None) -> str:
