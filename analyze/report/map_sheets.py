@@ -190,7 +190,7 @@ def map_panel(label: str, total: TotalMaps, kind: str, temperature: float | None
         return None
     what, size, shown = kind_title(kind, temperature), sparsity(map_).value, _summed(map_)
     value = "S undefined" if size is None else f"S = {size:.{metric_name('sparsity', kind).digits}f}"
-    short = what.replace(KINDS[kind].heading, KINDS[kind].title)  # the panel is narrow
+    short = what.replace(f"  {KINDS[kind].symbol}(i, j)", "")  # the panel is narrow
     row, column = np.unravel_index(int(np.abs(shown).argmax()), shown.shape)
     alt = f"{what} of {label}, {value}: from {shown.min():.4g} to {shown.max():.4g}, largest at "
     alt += f"row {row}, column {column}." if size is not None else "no pixel."

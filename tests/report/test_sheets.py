@@ -66,5 +66,5 @@ def test_the_screen_under_an_overlay_is_one_of_the_states(policy):
 def test_what_is_undefined_is_said(policy):
     total = made_up_maps(policy, Example(without_flips=(("ddqn", 0),)), "own").total()
     panel = map_panel("A", total, "kmap", None)
-    assert drawn(panel).get_title() == "A\nKMAP  K(i, j), S undefined"
+    assert drawn(panel).get_title() == "A\nKMAP, S undefined"
     assert "S undefined" in panel.alt
