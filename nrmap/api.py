@@ -62,7 +62,7 @@ def compute_maps(
     ids = _episode_ids(episode_ids if rollout is None else rollout.episode_ids, len(seen))
     try:
         check(not isinstance(temperatures, str), "one word")
-        numbers = tuple(float(temperature) for temperature in temperatures)
+        numbers = tuple(dict.fromkeys(float(temperature) for temperature in temperatures))
     except (NrmapError, TypeError, ValueError) as error:
         raise NrmapError(f"temperatures={temperatures!r}: expected a list of numbers") from error
     with _float32(agent), _shown(f"{agent.label}: maps", "states", progress) as report:

@@ -47,6 +47,8 @@ def make_engine(
     """
     if engine not in ENGINES:
         raise unknown_choice("engine", engine, ENGINES)
+    fits = memory_budget is None or memory_budget > 0
+    check(fits, f"memory_budget={memory_budget}: expected a number of bytes above 0")
     for name, parameter in agent.named_parameters():
         check(bool(parameter.isfinite().all()), f"weight {name} of {agent.label} holds NaN or infinite values")
     parts, reason = _parts(agent)

@@ -54,7 +54,8 @@ class Agent(nn.Module):
         """
         super().__init__()
         check(not isinstance(function, Agent), "the function is an Agent already: its input would be scaled twice")
-        check(callable(function), f"function={function!r}: expected a torch.nn.Module or another callable")
+        fits = callable(function) and not isinstance(function, type)  # a class is no module yet
+        check(fits, f"function={function!r}: expected a torch.nn.Module or another callable")
         try:
             channels, height, width = (operator.index(side) for side in state_shape)
         except (TypeError, ValueError) as error:
