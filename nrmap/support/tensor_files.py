@@ -26,6 +26,18 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     header = {**metadata, _DIGEST: _digest(contiguous, metadata)}
     with atomic_path(path) as temporary:
         safetensors.torch.save_file(contiguous, temporary, metadata=header)
+        _sort_header(temporary)
+
+
+def _sort_header(path: Path) -> None:
+    """Sort the keys of the JSON header, whose metadata safetensors writes in random order."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= length, "sorting adds no letter"
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:

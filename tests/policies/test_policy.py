@@ -51,9 +51,11 @@ def test_a_policy_comes_back_with_its_card_and_its_q_values(tmp_path: Path) -> N
 
 
 def test_equal_policies_give_equal_bytes(tmp_path: Path) -> None:
-    save_policy(tmp_path / "a", make_policy())
-    save_policy(tmp_path / "b", make_policy())
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    written = set()
+    for _ in range(10):
+        save_policy(tmp_path / "p", make_policy())
+        written.add((tmp_path / "p").read_bytes())
+    assert len(written) == 1
 
 
 def test_the_hash_is_of_what_the_policy_is_not_of_how_it_came_about(tmp_path: Path) -> None:
