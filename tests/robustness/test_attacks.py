@@ -11,15 +11,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork, frozen
-from nrmap.robustness.attacks import (
+from nrmap.robustness.attack_objectives import (
     OBJECTIVES,
+    cross_entropy_objective,
+    margin_objective,
+    worst_action_objective,
+)
+from nrmap.robustness.attacks import (
     GradientAttack,
     StateNoise,
     attack_named,
-    cross_entropy_objective,
-    margin_objective,
     pgd,
-    worst_action_objective,
 )
 from nrmap.robustness.perturbations import other_action_margin, project
 
