@@ -25,7 +25,7 @@ from analyze.report.return_tables import action_table, q_gap_table, returns_tabl
 from analyze.report.summary import glance
 from analyze.report.tables import map_table
 from nrmap.maps.differences import DIFFERENCE
-from nrmap.robustness.attacks import epsilon_text
+from nrmap.robustness.perturbations import epsilon_text
 from nrmap.support.errors import NrmapError, check, errors_in_one_line
 from nrmap.support.files import atomic_path, write_text
 from nrmap.support.layout import METRICS_FILE, POLICY_FILE, Layout

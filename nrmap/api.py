@@ -24,9 +24,10 @@ from nrmap.play import states as play_states
 from nrmap.play.states import RolloutStates
 from nrmap.policies.agent import PROBE_STATES, Agent, check_states
 from nrmap.policies.network import unit_states
-from nrmap.robustness.attacks import Attacked, StateNoise, attack_named, check_attack_epsilon
+from nrmap.robustness.attacks import Attacked, StateNoise, attack_named
 from nrmap.robustness.bounds import bounded_network
 from nrmap.robustness.certify import IntervalCertifier
+from nrmap.robustness.perturbations import check_attack_epsilon
 from nrmap.support.errors import NrmapError, check, first_line
 from nrmap.support.progress import Progress
 from nrmap.support.records import Record

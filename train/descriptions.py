@@ -2,7 +2,7 @@
 
 from nrmap.learning.settings import PolicyFile, TrainSettings
 from nrmap.policies.policy import Policy
-from nrmap.robustness.attacks import epsilon_text
+from nrmap.robustness.perturbations import epsilon_text
 
 
 def main_settings(settings: TrainSettings, parent: Policy | None) -> str:

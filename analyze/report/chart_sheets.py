@@ -35,7 +35,7 @@ from analyze.report.results import Part, best_constant_action, of_most_episodes
 from analyze.report.sheets import Panel, Sheet
 from analyze.report.tables import headline_temperature
 from nrmap.maps.kinds import KINDS
-from nrmap.robustness.attacks import epsilon_text
+from nrmap.robustness.perturbations import epsilon_text
 from nrmap.support.records import Record, select
 
 _CHART_SIZE = (4.2, 3.1)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from nrmap.maps.kinds import KINDS
 from nrmap.maps.null_networks import NULL_NETWORKS
 from nrmap.play.evaluation import WORST_CASE
-from nrmap.robustness.attacks import epsilon_text
+from nrmap.robustness.perturbations import epsilon_text
 from nrmap.support.records import BASELINES, CONSTANT_ACTION, Record
 
 Item = TypeVar("Item")

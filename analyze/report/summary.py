@@ -7,7 +7,7 @@ from analyze.report.literature import paper_number
 from analyze.report.names import group_of, grouped, name_of, states_of
 from analyze.report.pairing import BASE
 from analyze.report.results import best_constant_action, of_most_episodes
-from nrmap.robustness.attacks import epsilon_text
+from nrmap.robustness.perturbations import epsilon_text
 from nrmap.support.records import Record, select
 
 # The lead over the best constant action that was set as a target before training.

@@ -21,8 +21,9 @@ from nrmap.play.players import (
 )
 from nrmap.play.rollout import ActionFn, Episode, ProgressFn, env_of, play
 from nrmap.policies.agent import Agent
-from nrmap.robustness.attacks import UniformNoise, attack_named, attack_parts, epsilon_text
+from nrmap.robustness.attacks import UniformNoise, attack_named, attack_parts
 from nrmap.robustness.certify import RememberingCertifier
+from nrmap.robustness.perturbations import epsilon_text
 from nrmap.statistics.intervals import estimate_mean, estimate_rate
 from nrmap.support.errors import check
 from nrmap.support.records import CONSTANT_ACTION, GAP_QUANTILES, RANDOM_POLICY, Record, RecordFactory

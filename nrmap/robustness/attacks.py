@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nrmap.robustness.attack_objectives import OBJECTIVES, AttackObjective
-from nrmap.robustness.perturbations import ends, other_action_margin, project, within
+from nrmap.robustness.perturbations import check_attack_epsilon, ends, other_action_margin, project, within
 from nrmap.support.errors import NrmapError, check, unknown_choice
 
 # Maps states in [0, 1], float [N, C, H, W], to Q-values [N, A]; see `nrmap.policies.network.frozen`.
@@ -297,15 +297,3 @@ def attack_named(name: str) -> Attack:
     if kind == "noise":
         return UniformNoise()
     return GradientAttack("fgsm", steps=1, step_fraction=1.0, random_start=False)
-
-
-def epsilon_text(attack_epsilon: float) -> str:
-    """The size of an attack for readers: "ε = 1/255", or a decimal where it is no half of 1/255."""
-    levels = attack_epsilon * 255
-    is_fraction = levels > 0.25 and abs(2 * levels - round(2 * levels)) < 1e-6
-    return f"ε = {levels:g}/255" if is_fraction else f"ε = {attack_epsilon:.4g}"
-
-
-def check_attack_epsilon(attack_epsilon: float) -> None:
-    """Raise NrmapError unless 0 < ε ≤ 1."""
-    check(0 < attack_epsilon <= 1, f"attack_epsilon={attack_epsilon}: expected 0 < ε ≤ 1, in units where white is 1")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nrmap.support.errors import check
+
 # Maps states [N, C, H, W] to the attacker's objective [N].
 Objective = Callable[[Tensor], Tensor]
 
@@ -80,3 +82,15 @@ def projected_gradient_ascent(
         path.gradients.append(gradient)
         path.points.append(within(path.end + size * gradient.sign(), *box))
     return path
+
+
+def epsilon_text(attack_epsilon: float) -> str:
+    """The size of an attack for readers: "ε = 1/255", or a decimal where it is no half of 1/255."""
+    levels = attack_epsilon * 255
+    is_fraction = levels > 0.25 and abs(2 * levels - round(2 * levels)) < 1e-6
+    return f"ε = {levels:g}/255" if is_fraction else f"ε = {attack_epsilon:.4g}"
+
+
+def check_attack_epsilon(attack_epsilon: float) -> None:
+    """Raise NrmapError unless 0 < ε ≤ 1."""
+    check(0 < attack_epsilon <= 1, f"attack_epsilon={attack_epsilon}: expected 0 < ε ≤ 1, in units where white is 1")
