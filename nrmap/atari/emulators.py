@@ -144,7 +144,7 @@ class Emulators:
 
     def _states(self) -> NDArray[np.uint8]:
         states = np.stack([emulator.state for emulator in self._emulators])
-        return states[:, ::-1] if self._newest_first else states
+        return np.ascontiguousarray(states[:, ::-1]) if self._newest_first else states
 
     def _lives(self) -> NDArray[np.int32]:
         return np.array([emulator.ale.lives() for emulator in self._emulators], dtype=np.int32)

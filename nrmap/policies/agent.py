@@ -66,8 +66,12 @@ class Agent(nn.Module):
         scaled = input_scale is None or (isinstance(input_scale, float | int) and 0 < input_scale < math.inf)
         check(scaled, f"input_scale={input_scale!r}: expected a finite number > 0, or None for uint8 input")
         # stable-baselines3's networks divide by 255 before their first layer.
-        scales_itself = getattr(function, "normalize_images", False) and input_scale not in (None, 1)
-        check(not scales_itself, "the function divides by 255 itself (normalize_images): give input_scale=1")
+        modules = function.modules() if isinstance(function, nn.Module) else [function]
+        scales_itself = any(getattr(module, "normalize_images", False) for module in modules)
+        check(
+            not scales_itself or input_scale in (None, 1),
+            "the function divides by 255 itself (normalize_images): give input_scale=1",
+        )
         self.function = function
         self.state_shape = (channels, height, width)
         self.outputs = outputs

@@ -13,6 +13,7 @@ import cv2
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from stable_baselines3.common import atari_wrappers as sb3
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecTransposeImage
 
@@ -233,6 +234,7 @@ def test_transposed_and_newest_first_only_move_what_is_seen():
     states, changed = plain.begin(ONE, [3])[0], other.begin(ONE, [3])[0]
     for step in range(20):
         np.testing.assert_array_equal(states, changed[:, ::-1].swapaxes(2, 3))
+        torch.from_numpy(changed)  # which refuses views with negative strides
         states, changed = (env.step(np.array([step % 6])).states for env in (plain, other))
 
 

@@ -1,12 +1,14 @@
 """Policies of other programs: the same outputs and maps as the original's, on the same uint8 states."""
 
+import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from foreign_files import ACTIONS, FOREIGN, Foreign
-from torch import Tensor
+from foreign_files import ACTIONS, FOREIGN, Foreign, cnn, head
+from torch import Tensor, nn
 
 import nrmap
 from nrmap.policies.formats import ForeignFile, convert
@@ -70,3 +72,41 @@ def test_outputs_and_k_are_those_of_the_original(name: str, tmp_path: Path) -> N
         assert not (proven & nrmap.attack(policy, states, "pgd-10", epsilon=1e-4).flipped).any()
     actions = foreign.outputs((255 * attacked.perturbed).round().to(torch.uint8))
     assert actions.shape == (8, ACTIONS)
+
+
+def test_swapped_axes_are_folded_once_whoever_names_them(tmp_path: Path) -> None:
+    foreign = FOREIGN["sa_dqn"]().frozen()
+    foreign.save(tmp_path / "f")
+    states = some_states(foreign.frames, 2)
+    for settings in ({}, {"transposed": True}, {"eyes": "sa_dqn"}):
+        policy = convert(ForeignFile(tmp_path / "f", "sa_dqn"), game=foreign.game, env_settings=settings)
+        assert not policy.env.transposed
+        torch.testing.assert_close(policy(states), foreign.outputs(states), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0, -1, True, float("nan"), float("inf"), "1/255"])
+def test_scales_that_are_none_are_refused(scale: object, tmp_path: Path) -> None:
+    foreign = FOREIGN["tianshou_dqn"]()
+    foreign.save(tmp_path / "f")
+    with pytest.raises(nrmap.NrmapError, match=r"input_scale=.*: expected a finite number above 0"):
+        convert(ForeignFile(tmp_path / "f", "tianshou"), game=foreign.game, input_scale=scale)  # type: ignore[arg-type]
+
+
+def test_other_extractors_and_colours_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "agent.zip"
+    FOREIGN["sb3_dqn"]().save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    data = json.loads(members["data"])
+    data["policy_kwargs"] = {"features_extractor_class": "<class '__main__.Tanh'>"}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (members | {"data": json.dumps(data).encode()}).items():
+            archive.writestr(name, content)
+    with pytest.raises(nrmap.NrmapError, match=r"Tanh.*expected NatureCNN"):
+        convert(ForeignFile(path, "sb3"), game="Pong")
+    rgb = nn.ModuleDict({"network": nn.Sequential(*cnn(3), nn.Flatten(), *head(ACTIONS))})
+    torch.save(rgb.state_dict(), tmp_path / "rgb")
+    with pytest.raises(nrmap.NrmapError, match="3 channels: colours are not supported"):
+        convert(ForeignFile(tmp_path / "rgb", "cleanrl"), game="Pong")
+    greys = convert(ForeignFile(tmp_path / "rgb", "cleanrl"), game="Pong", env_settings={"frame_stack": 3})
+    assert greys.state_shape == (3, 84, 84)

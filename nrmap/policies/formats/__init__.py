@@ -1,12 +1,14 @@
 """Other people's policy files, one module a format, converted into nrmap's own policies. See docs/agents.md."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nrmap.atari.envs import EnvSpec, env_with_eyes
+from nrmap.atari.eyes import preset
 from nrmap.atari.games import game_named
 from nrmap.policies.formats import cleanrl, pfrl, sa_dqn, sb3, tianshou
 from nrmap.policies.formats.layers import ReadNetwork, build_network
@@ -68,7 +70,11 @@ def convert(
     data = read_bytes(file.path)
     try:
         read = FORMATS[file.format](data)
-        env, actions = _env(read, _game(read, game), dict(env_settings or {}))
+        name, settings = _game(read, game), dict(env_settings or {})
+        # The weights are made for upright screens, see `build_network`.
+        seen = {"transposed": False, **preset(settings.get("eyes", read.eyes), name), **settings}
+        read = replace(read, transposed=bool(seen["transposed"]))
+        env, actions = _env(read, name, {**settings, "transposed": False})
         scale = _input_scale(read, input_scale)
         network = build_network(read, actions=actions, sides=(env.height, env.width), input_scale=scale)
     except NrmapError as error:
@@ -101,9 +107,11 @@ def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpe
     for name, value in stated.items():
         if settings.get(name, value) != value:
             raise NrmapError(f"env.{name}={settings[name]}: the file says {value}")
-    # The weights are made for upright screens, see `build_network`.
+    channels = read.in_channels
+    greys = bool(channels % 3) or "frame_stack" in settings
+    check(greys, f"states of {channels} channels: colours are not supported, for greys add env.frame_stack={channels}")
     eyes = settings.pop("eyes", read.eyes)
-    env = env_with_eyes(game, eyes, **{"transposed": False, **stated, **settings})
+    env = env_with_eyes(game, eyes, **{**stated, **settings})
     if read.num_outputs == ALL_ACTIONS != num_actions(env) and "full_action_space" not in settings:
         env = replace(env, full_action_space=True)
     return env, num_actions(env)
@@ -111,6 +119,8 @@ def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpe
 
 def _input_scale(read: ReadNetwork, given: float | None) -> float:
     """The factor from states in [0, 255] to the original's input, as the file states it or as given."""
+    number = isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < math.inf
+    check(given is None or number, f"input_scale={given!r}: expected a finite number above 0")
     if read.input_scale is None:
         if given is None:
             raise NrmapError(

@@ -43,12 +43,15 @@ def read(data: bytes) -> ReadNetwork:
     algorithm = next(name for name, table in KEYS.items() if table is keys)
     if keys.outputs == "logits":
         algorithm = "ppo" if "clip_range" in settings else "a2c"
+    kwargs = _part(settings, "policy_kwargs")
+    extractor = str(kwargs.get("features_extractor_class", "NatureCNN"))
+    check("NatureCNN" in extractor, f"its features_extractor_class is {extractor}: expected NatureCNN, the default")
     return ReadNetwork(
         algorithm,
         tensors,
         keys,
         eyes="sb3",
-        input_scale=None if _part(settings, "policy_kwargs").get("normalize_images") is False else STATE_SCALE,
+        input_scale=None if kwargs.get("normalize_images") is False else STATE_SCALE,
         seed=settings.get("seed"),
         agent_steps=settings.get("num_timesteps", 0),
         sides=tuple(_part(settings, "observation_space").get("_shape", ())[1:]),
