@@ -41,9 +41,9 @@ def commands(tmp_path):
 
 
 @pytest.fixture
-def given_agent(tmp_path, monkeypatch):
+def an_agent(tmp_path, monkeypatch):
     """A module with functions, states for them with 2 episodes, and the environment of a process that finds it."""
-    (tmp_path / "given_agent.py").write_text(MODULE)
+    (tmp_path / "an_agent.py").write_text(MODULE)
     states = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 40), dtype=np.uint8)
     np.savez(tmp_path / "states.npz", states=states, episode_ids=[7, 7, 7, 9, 9, 9])
     np.save(tmp_path / "states.npy", states)
@@ -88,11 +88,11 @@ def test_a_file_is_converted_once_and_played(commands, tmp_path):
 
 
 @pytest.mark.parametrize(("factory", "file"), [("network", "states.npz"), ("logits", "states.npy")])
-def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factory, file, commands, tmp_path, given_agent):
-    seen, environment = given_agent
-    options = (f"policy=py:given_agent:{factory}", f"states_from={tmp_path / file}", f"outputs={tmp_path}/outputs", *QUICK)
+def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factory, file, commands, tmp_path, an_agent):
+    seen, environment = an_agent
+    options = (f"policy=py:an_agent:{factory}", f"states_from={tmp_path / file}", f"outputs={tmp_path}/outputs", *QUICK)
     folder = result_of(commands.start("analyze", *options, environment=environment))
-    import given_agent as module
+    import an_agent as module
 
     made = getattr(module, factory)()
     agent = made if isinstance(made, nrmap.Agent) else nrmap.Agent(made, (3, 32, 40))
@@ -115,19 +115,19 @@ def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factor
 @pytest.mark.parametrize(
     ("policy", "states_from", "why"),
     [
-        ("py:given_agent:broken", "states.npy", "ValueError: no weights here"),
-        ("py:given_agent:missing", "states.npy", "AttributeError"),
+        ("py:an_agent:broken", "states.npy", "ValueError: no weights here"),
+        ("py:an_agent:missing", "states.npy", "AttributeError"),
         ("py:no_such_module:make", "states.npy", "No module named 'no_such_module'"),
-        ("py:given_agent", "states.npy", "expected py:MODULE:FACTORY"),
-        ("py:given_agent:network", "own", "add states_from=FILE.npy"),
-        ("py:given_agent:logits", "own", "plays no game: add states_from=FILE.npy"),
-        ("py:given_agent:network", "broken.npy", "broken.npy is not a readable states file"),
-        ("py:given_agent:logits", "float.npz", "states is float64 with 4 dimensions: expected uint8"),
-        ("py:given_agent:logits", "names.npz", "has the arrays other, none named states"),
+        ("py:an_agent", "states.npy", "expected py:MODULE:FACTORY"),
+        ("py:an_agent:network", "own", "add states_from=FILE.npy"),
+        ("py:an_agent:logits", "own", "plays no game: add states_from=FILE.npy"),
+        ("py:an_agent:network", "broken.npy", "broken.npy is not a readable states file"),
+        ("py:an_agent:logits", "float.npz", "states is float64 with 4 dimensions: expected uint8"),
+        ("py:an_agent:logits", "names.npz", "has the arrays other, none named states"),
     ],
 )
-def test_what_is_missing_is_one_line(policy, states_from, why, commands, tmp_path, given_agent):
-    seen, environment = given_agent
+def test_what_is_missing_is_one_line(policy, states_from, why, commands, tmp_path, an_agent):
+    seen, environment = an_agent
     (tmp_path / "broken.npy").write_bytes((tmp_path / "states.npy").read_bytes()[:-1000])
     np.savez(tmp_path / "float.npz", states=seen / 255)
     np.savez(tmp_path / "names.npz", other=seen)
