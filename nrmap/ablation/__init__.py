@@ -8,7 +8,7 @@ import torch
 from nrmap.ablation.dense import DenseEngine
 from nrmap.ablation.incremental import IncrementalEngine
 from nrmap.ablation.parts import NetworkParts
-from nrmap.ablation.recording import NotTraceable
+from nrmap.ablation.recording import DrawsRandomNumbers, NotTraceable
 from nrmap.ablation.rounding import agrees, synthetic_states
 from nrmap.ablation.spec import AblatedChunk, AblationSpec, Engine
 from nrmap.ablation.trace import trace
@@ -41,7 +41,7 @@ def make_engine(
     With `differences_only` all Q-values of an ablated state may be off by the same number, which
     changes no arg max, softmax, margin or map. A dueling network then skips V(s), half of the work.
 
-    Raises NrmapError for an unknown engine, for an agent that fails `Agent.check`, for weights that
+    Raises NrmapError for an unknown engine, for an agent that draws random numbers, for weights that
     are NaN or infinite, for an agent that `engine="incremental"` cannot handle, and for a memory
     budget below one state's need.
     """
@@ -78,11 +78,13 @@ def faster(incremental: IncrementalEngine, dense: DenseEngine) -> Engine:
 
 @torch.no_grad()
 def _parts(agent: Agent) -> tuple[NetworkParts | None, str]:
-    """The parts of the agent's network, or None and the reason why it has none."""
+    """The parts of the agent's network, or None and the reason why it has none; NrmapError for a random network."""
     states = synthetic_states(agent.state_shape, agent.device)
     outputs = agent(states)
     try:
         parts = trace(agent.forward, states[1:])  # another number of states than in the comparison below
+    except DrawsRandomNumbers as error:
+        raise NrmapError(f"{agent.label} is no fixed function of the state: {error}") from error
     except NotTraceable as error:
         return None, str(error)
     if not agrees(parts.q_values(states), outputs.float()):

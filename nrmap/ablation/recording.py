@@ -19,6 +19,10 @@ class NotTraceable(Exception):  # noqa: N818 (not an error: the dense engine tak
     """The incremental engine does not support this policy; the message gives the reason."""
 
 
+class DrawsRandomNumbers(NotTraceable):
+    """No engine supports this policy: its outputs are no fixed function of the state."""
+
+
 @dataclass(frozen=True)
 class Value:
     """A tensor that depends on the states."""
@@ -131,7 +135,7 @@ class _Recorder(TorchDispatchMode):
     ) -> Any:
         arguments, options = tree_map(self.seen, (args, kwargs or {}))
         if torch.Tag.nondeterministic_seeded in function.tags:
-            raise NotTraceable(f"its operation {function._schema.name} draws random numbers")
+            raise DrawsRandomNumbers(f"its operation {function._schema.name} draws random numbers")
         results = function(*args, **kwargs or {})
         if any(isinstance(leaf, Value) for leaf in tree_leaves((arguments, options))):
             tensors = results if isinstance(results, list | tuple) else [results]

@@ -16,6 +16,7 @@ from nrmap.ablation.recording import NotTraceable
 from nrmap.ablation.trace import trace
 from nrmap.policies.agent import Agent
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
+from nrmap.support.errors import NrmapError
 
 SHAPE = (2, 10, 9)
 ACTIONS, ATOMS = 3, 4
@@ -310,3 +311,12 @@ def test_more_reasons_for_refusal():
         parts_of(lambda states: torch.relu(network.first(states)))
     with pytest.raises(NotTraceable, match="several convolutions read the states"):
         parts_of(lambda states: network(states) + network.first(states).flatten(1)[:, :3])
+
+
+def test_rare_random_numbers_are_refused_too():
+    """Two calls of such a network agree nearly always, so that comparing outputs would miss it."""
+    network = Network().eval()
+    agent = Agent(lambda states: functional.dropout(network(states), 1e-7, training=True), SHAPE)
+    for engine in ("auto", "dense"):
+        with pytest.raises(NrmapError, match=r"no fixed function of the state: .* draws random numbers"):
+            make_engine(agent, spec=AblationSpec(), engine=engine)
