@@ -65,8 +65,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove unfinished files of killed processes. No process may be writing to `folder`."""
-    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        leftover.unlink(missing_ok=True)
+    for pattern in (f"{TEMPORARY_PREFIX}*", ".tmp??????"):  # ours, and those of safetensors
+        for leftover in folder.glob(pattern):
+            leftover.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

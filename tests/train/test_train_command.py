@@ -158,7 +158,8 @@ def test_a_killed_command_goes_on_to_the_same_policy(start, tmp_path):
         command.process.join(timeout=60)
         assert command.process.exitcode == -signal.SIGKILL
     folder = next(here.glob(f"train/*/sa_ddqn/*/*/{CHECKPOINT_FILE}")).parent
-    (folder / f"{TEMPORARY_PREFIX}{CHECKPOINT_FILE}.half").write_bytes(b"what a kill can leave")
+    for left_by_a_kill in (f"{TEMPORARY_PREFIX}{CHECKPOINT_FILE}.half", ".tmpAb3dEf"):
+        (folder / left_by_a_kill).write_bytes(b"")
     resumed = start(*options)
     path = finished(resumed)
     assert "going on from agent step" in resumed.err
