@@ -12,7 +12,7 @@ from nrmap.ablation.recording import Call, NotTraceable, Value, to_double
 
 COPIES = frozenset({"clone", "alias", "detach", "to_copy"})
 RESHAPES = frozenset({"view", "unsafe_view", "reshape", "reshape_alias"})
-# With a dimension that may not be that of the states. These move numbers and compute none.
+# They take a dimension, not the first one (states), and move numbers without computing any.
 _MOVES = frozenset({"unsqueeze", "squeeze", "select", "slice", "split", "split_with_sizes", "unbind", "cat", "stack"})
 _SUMS = frozenset({"mean", "sum"})
 _REDUCTIONS = frozenset({"amax", "amin", "logsumexp", "softmax", "log_softmax", "max", "min", "var", "std"})

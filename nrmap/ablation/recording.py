@@ -14,6 +14,8 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from nrmap.support.errors import first_line
+
 
 class NotTraceable(Exception):  # noqa: N818 (not an error: the dense engine takes over)
     """The incremental engine does not support this policy; the message gives the reason."""
@@ -104,8 +106,7 @@ def record(function: Callable[[Tensor], Tensor], states: Tensor) -> Recording:
     except NotTraceable:
         raise
     except Exception as error:  # the function's code may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise NotTraceable(f"it cannot be recorded: {reason}") from error
+        raise NotTraceable(f"it cannot be recorded: {first_line(error)}") from error
     if not isinstance(result, Tensor):
         raise NotTraceable("it does not return a single tensor")
     last = recorder.seen(result)

@@ -66,7 +66,7 @@ def ablated_q_values(
 
 @schema
 class _Key:
-    """What stored Q-values are of, and the shape of a state's ablations."""
+    """The inputs of stored Q-values, and the shape [H, W] or [C, H, W] of a state's ablations."""
 
     key: dict[str, Any]
     ablations: Annotated[tuple[Annotated[int, Field(ge=1, le=2**20)], ...], Field(max_length=3)]

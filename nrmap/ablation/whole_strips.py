@@ -1,6 +1,6 @@
 """Ablate a strip by a fixed sequence of operations, for devices where launches and host synchronisation are dear.
 
-The layout is that of `carry`, but nothing is dropped: every ablation of the strip and every unit of
+It has the layout of `carry`, but drops nothing: every ablation of the strip and every unit of
 its windows is computed. So all shapes follow from the network and the number of states, no value is
 read on the host, and the number of operations does not depend on the number of states. Row
 ((j·I + i)·M + m)·S + s belongs to pixel column j, image row i of the strip, ablation m and state s.

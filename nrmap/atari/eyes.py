@@ -1,4 +1,4 @@
-"""What agents see: presets of other libraries, and the function from a screen to a frame."""
+"""Preprocessing: presets of other libraries, and the function from a screen to a frame."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

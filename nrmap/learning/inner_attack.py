@@ -31,8 +31,8 @@ class InnerAttack:
     def strengthened(self, level: int) -> "InnerAttack":
         """The attack after `level` roll-backs: PGD with one step more each time, every step 2 ε / steps.
 
-        Such a walk of 2 ε leads from any random start to any corner of the ball. The steps end at
-        those of the probe, PGD-10. Level 0 is the attack itself.
+        Such a walk of 2 ε leads from any random start to any corner of the ball. The most steps are
+        10, as many as the probe takes. Level 0 is the attack itself.
         """
         if level == 0:
             return self

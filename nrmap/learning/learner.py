@@ -79,7 +79,7 @@ class Learner:
 
         An update's large matrix products have `precision`, see `nrmap.policies.network.rounded`; interval
         bounds are always computed in float32. With a `parent` the loss has `anchor` times `anchor_loss`.
-        With `graphs` greedy actions are a CUDA graph; for that of an update see `DeviceUpdates`.
+        With `graphs` greedy actions are a CUDA graph; `DeviceUpdates` makes one of an update.
         """
         self.spec = spec
         self.regulariser = regulariser

@@ -1,13 +1,9 @@
 """Files beside a policy, as a training writes them: its settings, its learning curve and its options."""
 
-from typing import (
-    Annotated,
-    Any,
-    NotRequired,  # pydantic takes that of typing from Python 3.12
-)
+from typing import Annotated, Any, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, Field, with_config
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
 from nrmap.support.schema import Name, Word
 
@@ -26,7 +22,7 @@ class RecordedEnv(TypedDict):
 
 @with_config(_OPEN)
 class RecordedSettings(TypedDict):
-    """Settings of a training, those that every version recorded; `parent` are those of the policy it started from."""
+    """The settings of a training that every version recorded; `parent`: of the policy it started from."""
 
     env: RecordedEnv
     method: Name

@@ -85,7 +85,7 @@ def hold_advantages(margins: Tensor, q_values: Tensor, actions: Tensor, *, fract
     A worst margin is the clean margin plus a slack that the ball adds. Eq. 7 also falls when the lead
     of one action grows in all states, which drives a policy towards always that action. The slack also
     falls when all advantages shrink together, which makes the policy arbitrary. So the clean margin
-    gets no gradient, and the slack gets that of its ratio to the spread of the advantages.
+    gets no gradient, and the slack gets the gradient of its ratio to the spread of the advantages.
 
     At fraction 1 the gradient is 0 along a factor on all Q-values and along a constant added to a*. One
     pull on the gaps remains: where the runner-up of the worst state is another action than that of the

@@ -60,7 +60,7 @@ class TotalMaps(_MapsByKind):
     num_states: int
 
     def at(self, temperature: float) -> "TotalMaps":
-        """These maps without those of other temperatures; NrmapError for an unknown temperature."""
+        """The maps at `temperature` and the kinds without one; NrmapError for an unknown temperature."""
         there = {
             name: self[name, temperature][None] if KINDS[name].by_temperature else array
             for name, array in self.arrays.items()
@@ -129,7 +129,7 @@ _OTHER_ARRAYS = (*_INTEGERS, "entropy", "q_gaps")
 
 
 def merge_maps(shards: Sequence[EpisodeMaps]) -> EpisodeMaps:
-    """The maps of all the shards' episodes, bit for bit those of one sweep over all the states.
+    """The maps of all the shards' episodes, bit for bit equal to one sweep over all the states.
 
     Raises NrmapError when an episode is in two shards, or when the shards differ in their kinds of
     maps, temperatures, pixels or prefix sizes.
@@ -209,7 +209,7 @@ def load_maps(path: Path) -> tuple[EpisodeMaps, dict[str, Any]]:
 
 @schema
 class _Header:
-    """What a file of maps says of its arrays."""
+    """The JSON header of a file of maps."""
 
     format: Literal[3]
     kinds: tuple[str, ...]

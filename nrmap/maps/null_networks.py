@@ -26,7 +26,7 @@ NULL_NETWORKS: Sequence[NullNetworkKind] = get_args(NullNetworkKind)
 def null_networks(policy: Policy, kind: NullNetworkKind, draws: int, seed: int) -> list[Policy]:
     """`draws` networks of the shape of `policy`; the number of a draw is the seed on its card.
 
-    "random_weights" are those of an untrained network and depend on the network's shape alone.
+    "random_weights" come from an untrained network and depend on the network's shape alone.
     "shuffled_weights" permutes the entries of each weight tensor and each bias of `policy`. A draw
     depends on (seed, kind, number) only; `sha256` is the hash of its weights. Raises NrmapError for
     an unknown kind, fewer than one draw and a negative seed.

@@ -72,7 +72,7 @@ class Maps:
     def plot(self, temperature: float | None = None) -> "Figure":
         """A figure with a heat map of each map, and of each channel where channels were ablated apart.
 
-        With a `temperature` those of other temperatures are left out. Raises NrmapError for an unknown
+        With a `temperature` maps at other temperatures are left out. Raises NrmapError for an unknown
         temperature and for more maps than fit into a figure, 12.
         """
         from nrmap.maps.heatmaps import MOST_COLUMNS, map_figures

@@ -236,7 +236,7 @@ def load_states(path: Path) -> RolloutStates:
 
 @schema
 class _Header:
-    """What a states file says of its arrays."""
+    """The JSON header of a states file."""
 
     format: Literal[1]
     env: EnvSpec

@@ -110,7 +110,7 @@ def save_policy(path: Path, policy: Policy, dtype: torch.dtype = torch.float32) 
 
 @schema
 class _Metadata:
-    """What a policy file says of its weights."""
+    """The JSON metadata of a policy file."""
 
     format: Literal[1]
     outputs: Outputs

@@ -48,7 +48,7 @@ class IntervalCertifier:
     """
 
     def __init__(self, network: QNetwork | BoundedNetwork) -> None:
-        """`network` is copied; later changes have no effect. See `bounded_network` for that of an agent."""
+        """`network` is copied; later changes have no effect. For an agent see `bounded_network`."""
         self._network = copy.deepcopy(network).requires_grad_(False)
         self._exact = copy.deepcopy(self._network).double()
 

@@ -30,7 +30,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from nrmap.support.errors import check
 
@@ -62,7 +61,6 @@ def estimate_of_sum(
     statistic: Callable[[FloatArray], FloatArray],
     *,
     bounds: tuple[float, float] = (-np.inf, np.inf),
-    min_episodes: int = MIN_EPISODES_OF_MAPS,
     players: ArrayLike | None = None,
     subject: str = "this policy",
     why_undefined: str = "the value is undefined",
@@ -73,7 +71,7 @@ def estimate_of_sum(
     undefined. Maps may be stacked along a later axis, for example those of two policies on the same
     episodes. The interval is cut to `bounds`, the range of the statistic. `players` [E] numbers the
     policies that played the episodes; one by default. `subject` ends the name of the method. There
-    is no interval for fewer than `min_episodes` episodes, for a policy with only one, nor where the
+    is no interval for fewer than 16 episodes, for a policy with only one, nor where the
     statistic is undefined without one of the episodes. Where it is NaN, the value is None for the
     reason `why_undefined`.
     """
@@ -88,28 +86,28 @@ def estimate_of_sum(
     check(strata.shape == (episodes,), f"players of shape {strata.shape}: expected ({episodes},), one of each episode")
     if np.isnan(value):
         return Estimate(None, note=why_undefined)
-    return _jackknife(value, statistic(left_out), strata, bounds, min_episodes, subject)
+    return _jackknife(value, statistic(left_out), strata, bounds, MIN_EPISODES_OF_MAPS, subject)
 
 
-def estimate_mean(values: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Estimate:
+def estimate_mean(values: ArrayLike) -> Estimate:
     """The mean of one value per episode [E], such as its return, with Student's t interval.
 
-    There is no interval for fewer than `min_episodes` values, nor where all are equal.
+    There is no interval for fewer than 8 values, nor where all are equal.
     """
     each = np.asarray(values, dtype=np.float64)
     check(each.ndim == 1 and len(each) > 0, f"values of shape {each.shape}: expected [episodes]")
     left_out = (each.sum() - each) / max(len(each) - 1, 1)
     one_policy = np.zeros(len(each), dtype=np.int64)
-    return _jackknife(float(each.mean()), left_out, one_policy, (-np.inf, np.inf), min_episodes)
+    return _jackknife(float(each.mean()), left_out, one_policy, (-np.inf, np.inf), MIN_EPISODES)
 
 
-def estimate_rate(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int = MIN_EPISODES) -> Estimate:
+def estimate_rate(successes: ArrayLike, trials: ArrayLike) -> Estimate:
     """A fraction of states with Wilson's interval for clustered trials, from counts in each episode [E].
 
     States of one episode are correlated, so the number of trials is replaced by the number of
     independent trials with the same variance (Korn and Graubard 1998), and the normal quantile by
     Student's. Where all trials or none succeed, the variance is 0 and each episode counts as one
-    trial. There is no interval for fewer than `min_episodes` episodes, nor where all have the same
+    trial. There is no interval for fewer than 8 episodes, nor where all have the same
     rate between 0 and 1. Raises NrmapError unless 0 ≤ successes ≤ trials and trials > 0.
     """
     wins, tries = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
@@ -118,8 +116,8 @@ def estimate_rate(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int 
     check(bool(valid), "a rate needs at least one episode and 0 ≤ successes ≤ trials, trials > 0, in each")
     episodes, total = len(wins), tries.sum()
     rate = float(wins.sum() / total)
-    if episodes < max(min_episodes, 2):
-        return _too_few(rate, episodes, min_episodes)
+    if episodes < MIN_EPISODES:
+        return _too_few(rate, episodes, MIN_EPISODES)
     if 0 < rate < 1:
         variance = episodes / (episodes - 1) * np.square(wins - rate * tries).sum() / total**2
         if variance <= (1e-12 * rate) ** 2:
@@ -127,7 +125,7 @@ def estimate_rate(successes: ArrayLike, trials: ArrayLike, *, min_episodes: int 
         size = min(total, rate * (1 - rate) / variance)
     else:
         size = float(episodes)
-    t2 = special.stdtrit(episodes - 1, (1 + LEVEL) / 2) ** 2
+    t2 = _student_quantile(episodes - 1) ** 2
     centre = (rate + t2 / (2 * size)) / (1 + t2 / size)
     half = np.sqrt(t2 * (rate * (1 - rate) / size + t2 / (4 * size**2))) / (1 + t2 / size)
     low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
@@ -147,7 +145,7 @@ def _jackknife(
     The variance is the sum of the variances within the `strata` [E] (Shao and Tu 1995, section 6.2).
     """
     episodes = len(left_out)
-    if episodes < max(min_episodes, 2):
+    if episodes < min_episodes:
         return _too_few(value, episodes, min_episodes)
     if np.isnan(left_out).any():
         return Estimate(value, note=f"undefined without the episode at place {int(np.isnan(left_out).argmax())}")
@@ -160,10 +158,17 @@ def _jackknife(
     error = variance**0.5
     if error <= 1e-12 * abs(value):
         return _no_difference(value, episodes)
-    half = float(special.stdtrit(episodes - len(each_stratum), (1 + LEVEL) / 2)) * error
+    half = _student_quantile(episodes - len(each_stratum)) * error
     low, high = max(value - half, bounds[0]), min(value + half, bounds[1])
     of_policies = f" of {len(each_stratum)} policies" if len(each_stratum) > 1 else ""
     return Estimate(value, low, high, f"jackknife over {episodes} episodes{of_policies}, for {subject}")
+
+
+def _student_quantile(degrees: int) -> float:
+    """The end of the central 95% of Student's t with `degrees` of freedom."""
+    from scipy import special  # `import nrmap` need not wait for it
+
+    return float(special.stdtrit(degrees, (1 + LEVEL) / 2))
 
 
 def _no_difference(value: float, episodes: int) -> Estimate:
@@ -171,4 +176,4 @@ def _no_difference(value: float, episodes: int) -> Estimate:
 
 
 def _too_few(value: float, episodes: int, min_episodes: int) -> Estimate:
-    return Estimate(value, note=f"an interval needs at least {max(min_episodes, 2)} episodes, found {episodes}")
+    return Estimate(value, note=f"an interval needs at least {min_episodes} episodes, found {episodes}")

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nrmap.atari.envs import EnvSpec, env_with_eyes
-from nrmap.atari.eyes import preset
 from nrmap.atari.games import game_named
 from nrmap.policies.formats import cleanrl, pfrl, sa_dqn, sb3, tianshou
-from nrmap.policies.formats.layers import ReadNetwork, build_network
+from nrmap.policies.formats.layers import ALL_ACTIONS, ReadNetwork, build_network
 from nrmap.policies.formats.reading import read_bytes
 from nrmap.policies.policy import Policy, PolicyCard, PolicySource, num_actions
 from nrmap.support.errors import NrmapError, check, unknown_choice
@@ -28,7 +27,6 @@ FORMATS: Mapping[str, Callable[[bytes], ReadNetwork]] = {
     "pfrl": pfrl.read,
     "tianshou": tianshou.read,
 }
-ALL_ACTIONS = 18  # of ALE; most games use fewer
 
 
 @dataclass(frozen=True)
@@ -70,16 +68,14 @@ def convert(
     data = read_bytes(file.path)
     try:
         read = FORMATS[file.format](data)
-        name, settings = _game(read, game), dict(env_settings or {})
-        # The weights are made for upright screens, see `build_network`.
-        seen = {"transposed": False, **preset(settings.get("eyes", read.eyes), name), **settings}
-        read = replace(read, transposed=bool(seen["transposed"]))
-        env, actions = _env(read, name, {**settings, "transposed": False})
-        scale = _input_scale(read, input_scale)
-        network = build_network(read, actions=actions, sides=(env.height, env.width), input_scale=scale)
+        seen, actions = _env(read, _game(read, game), dict(env_settings or {}))
+        scale, env = _input_scale(read, input_scale), replace(seen, transposed=False)  # the weights are transposed
+        network = build_network(
+            read, actions=actions, sides=(env.height, env.width), input_scale=scale, transposed=seen.transposed
+        )
     except NrmapError as error:
         raise NrmapError(f"{file.path} as {file.format}: {error}") from error
-    details = {"input_scale": scale, "transposed": read.transposed}
+    details = {"input_scale": scale, "transposed": seen.transposed}
     source = PolicySource(file.format, hashlib.sha256(data).hexdigest(), details)
     card = PolicyCard(
         method="_".join(filter(None, (file.format, read.algorithm))),

@@ -6,7 +6,7 @@ import torch
 
 from nrmap.policies.formats.layers import Keys, ReadNetwork, matching
 from nrmap.policies.formats.reading import load_torch, tensors_of
-from nrmap.support.errors import NrmapError, check
+from nrmap.support.errors import NrmapError
 
 _CNN = tuple(f"network.{number}" for number in (0, 2, 4))
 KEYS = {
@@ -17,16 +17,14 @@ KEYS = {
 
 
 def read(data: bytes) -> ReadNetwork:
-    """The policy in `data`: a state dict, or that of C51 under `model_weights` with the script's `args`.
+    """The policy in `data`: a state dict, for C51 under `model_weights`, beside the script's `args`.
 
     PPO gives logits. C51 gives the expectation of its categorical returns. Raises NrmapError for other
     networks and files.
     """
     content = load_torch(data)
     args: dict[Any, Any] = content.get("args", {}) if isinstance(content.get("args"), dict) else {}
-    weights = content.get("model_weights", content)
-    check(isinstance(weights, dict), f"its model_weights are a {type(weights).__name__}: expected a state dict")
-    tensors = tensors_of(weights)
+    tensors = tensors_of(content, "model_weights")
     atoms = tensors.get("atoms")
     if atoms is None and "n_atoms" in args:
         try:

@@ -16,6 +16,7 @@ _STRIDES = {
     tuple(conv.kernel for conv in NATURE_CONVS): tuple(conv.stride for conv in NATURE_CONVS),
     (8, 4): (4, 2),  # Mnih et al. 2013
 }
+ALL_ACTIONS = 18  # of ALE; most games use fewer
 # Parts of names of layers that draw random numbers or normalise.
 _REFUSED = {
     "sigma": "noisy layers (NoisyNet), which draw random numbers",
@@ -58,8 +59,8 @@ class ReadNetwork:
     """The tensors of a policy as its file has them, and the facts that the file states about it.
 
     `eyes` is the preset of its usual preprocessing. `input_scale` is the factor from states in [0, 255] to the
-    network's own input, None if the file does not state it. `transposed` means states with swapped axes.
-    `sides` are height and width of a state. Raises NrmapError for facts of another type.
+    network's own input, None if the file does not state it. `sides` are height and width of a state.
+    Raises NrmapError for facts of another type.
     """
 
     algorithm: str
@@ -67,7 +68,6 @@ class ReadNetwork:
     keys: Keys
     eyes: str
     input_scale: float | None = STATE_SCALE
-    transposed: bool = False
     game: str | None = None
     seed: int | None = None
     agent_steps: int = 0
@@ -123,19 +123,22 @@ def without_prefix(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, T
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
-def build_network(read: ReadNetwork, *, actions: int, sides: tuple[int, int], input_scale: float) -> QNetwork:
+def build_network(
+    read: ReadNetwork, *, actions: int, sides: tuple[int, int], input_scale: float, transposed: bool
+) -> QNetwork:
     """The network from float states [N, C, H, W] in [0, 1] to the outputs of `read`, [N, A].
 
     `sides` are height and width of a state, `actions` is A, `input_scale` the factor from states in [0, 255] to
-    the original's input. Axes, scaling and quantiles are folded into the weights; all others keep every bit.
-    Raises NrmapError for weights that fit no known stack of convolutions, these sides or these actions.
+    the original's input, whose axes are swapped if `transposed`. Axes, scaling and quantiles are folded into the
+    weights; all others keep every bit. Raises NrmapError for weights that fit no known stack of convolutions,
+    these sides or these actions.
     """
     weights = _by_layer(read)
     if read.keys.head.startswith("quantiles"):
         for name in ("advantage.2.weight", "advantage.2.bias"):
             weights[name] = _mean_over_quantiles(weights[name], actions, read.keys.head)
-    spec = _spec(read, weights, actions, sides[::-1] if read.transposed else sides)
-    if read.transposed:
+    spec = _spec(read, weights, actions, sides[::-1] if transposed else sides)
+    if transposed:
         height, width = spec.feature_sides
         for name in (name for name in weights if name.startswith("features.") and name.endswith("weight")):
             weights[name] = weights[name].mT
@@ -166,7 +169,7 @@ def _by_layer(read: ReadNetwork) -> dict[str, Tensor]:
 
 
 def _spec(read: ReadNetwork, weights: Mapping[str, Tensor], actions: int, sides: tuple[int, int]) -> NetworkSpec:
-    """The network that these weights are of; `sides` are those that its convolutions see."""
+    """The shape of the network that has these `weights`; `sides` are height and width as its convolutions see them."""
     kernels = [weights[f"features.{2 * number}.weight"] for number in range(len(read.keys.convs))]
     sizes = tuple(kernel.shape[3] for kernel in kernels)
     known = sizes in _STRIDES and all(kernel.shape[2] == kernel.shape[3] for kernel in kernels)

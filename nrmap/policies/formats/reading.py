@@ -78,10 +78,13 @@ def load_torch(data: bytes) -> dict[Any, Any]:
     return dict(content)
 
 
-def tensors_of(content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The tensors of a state dict by name; NrmapError for other values, other names and sizes without content."""
-    found = {}
-    for name, tensor in content.items():
+def tensors_of(content: dict[Any, Any], inside: str = "") -> dict[str, Tensor]:
+    """The tensors by name of a state dict, or of the one at its key `inside`.
+
+    Raises NrmapError for other values, other names and sizes without content.
+    """
+    found, inner = {}, content.get(inside)
+    for name, tensor in (inner if isinstance(inner, dict) else content).items():
         fits = isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
         check(fits, f"its {str(name)[:80]!r} is a {type(tensor).__name__}: expected a state dict of dense tensors")
         stored = tensor.untyped_storage().nbytes()

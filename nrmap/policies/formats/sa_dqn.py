@@ -19,10 +19,5 @@ def read(data: bytes) -> ReadNetwork:
     Raises NrmapError for other networks and files.
     """
     content = load_torch(data)
-    inner = content.get("model_state_dict", content)
-    tensors = without_prefix(
-        tensors_of(inner if isinstance(inner, dict) else content), "features.", "model.", "module."
-    )
-    keys = matching(KEYS, tensors)
-    steps = content.get("step", 0)
-    return ReadNetwork("", tensors, keys, eyes="sa_dqn", transposed=True, agent_steps=steps)
+    tensors = without_prefix(tensors_of(content, "model_state_dict"), "features.", "model.", "module.")
+    return ReadNetwork("", tensors, matching(KEYS, tensors), eyes="sa_dqn", agent_steps=content.get("step", 0))

@@ -3,7 +3,7 @@
 Its Atari wrappers scale states to [0, 1] only on request, and the weights do not say: the scale must be given.
 """
 
-from nrmap.policies.formats.layers import Keys, ReadNetwork, matching
+from nrmap.policies.formats.layers import ALL_ACTIONS, Keys, ReadNetwork, matching
 from nrmap.policies.formats.reading import load_torch, tensors_of
 
 _CNN = tuple(f"net.0.{number}" for number in (0, 2, 4)), "net.1", "net.3"
@@ -11,7 +11,6 @@ _FLAT = tuple(f"net.{number}" for number in (0, 2, 4)), "net.7", "net.9"  # the 
 # A DQN is a QR-DQN of one quantile.
 QUANTILES = [Keys(*names, head="quantiles_by_action") for names in (_CNN, _FLAT)]
 CATEGORICAL = [Keys(*names, head="categorical") for names in (_CNN, _FLAT)]
-MOST_ACTIONS = 18
 # Where versions 0.4 to 2 keep the acting network.
 _PREFIXES = ("model.", "policy.model.", "_policy.model.", "module.")
 
@@ -22,13 +21,11 @@ def read(data: bytes) -> ReadNetwork:
     C51 gives the expectation of its categorical returns. Raises NrmapError for other networks and files, such
     as Rainbow's, whose layers are noisy.
     """
-    content = load_torch(data)
-    inner = content.get("model")
-    tensors = tensors_of(inner if isinstance(inner, dict) else content)
+    tensors = tensors_of(load_torch(data), "model")
     support = next((tensor for name, tensor in tensors.items() if name.rpartition(".")[2] == "support"), None)
     acting = next((prefix for prefix in _PREFIXES if any(name.startswith(f"{prefix}net.") for name in tensors)), "")
     acting_tensors = {name.removeprefix(acting): tensor for name, tensor in tensors.items() if name.startswith(acting)}
     keys = matching(QUANTILES if support is None else CATEGORICAL, acting_tensors)
-    several = len(acting_tensors[f"{keys.output}.weight"]) > MOST_ACTIONS
+    several = len(acting_tensors[f"{keys.output}.weight"]) > ALL_ACTIONS
     algorithm = "c51" if support is not None else "qrdqn" if several else "dqn"
     return ReadNetwork(algorithm, acting_tensors, keys, eyes="tianshou", input_scale=None, atom_values=support)
