@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from nrmap.support.errors import unknown_choice
 
@@ -23,8 +23,11 @@ def read_option(group: str, name: str, config: Mapping[str, Any]) -> dict[str, A
     if name not in group_options(group):
         raise unknown_choice(group, name, group_options(group))
     content = OmegaConf.load(str(resources.files("conf") / group / f"{name}.yaml"))
-    resolved = OmegaConf.to_container(OmegaConf.create({**config, group: content}), resolve=True)
-    assert isinstance(resolved, dict)
-    option = resolved[group]
-    assert isinstance(option, dict)
-    return {str(key): value for key, value in option.items()}
+    return as_mapping(OmegaConf.create({**config, group: content})[group])
+
+
+def as_mapping(config: DictConfig) -> dict[str, Any]:
+    """The resolved content of `config`."""
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}

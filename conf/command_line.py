@@ -1,4 +1,4 @@
-"""The command line of a command: what Hydra would misread is rewritten, what it would refuse is one line."""
+"""Command lines on their way to Hydra: values that it would misread are rewritten, its errors become one line."""
 
 import contextlib
 import importlib.util
@@ -16,10 +16,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.choices import group_options
+from conf.choices import as_mapping, group_options
 from nrmap.atari.games import game_named, game_names
 from nrmap.support.errors import NrmapError, check, first_line, unknown_choice
 from nrmap.support.schema import as_typed
@@ -52,10 +52,11 @@ class CommandLine:
         self.overrides: list[str] = self.flags.overrides
         self.is_multirun = bool(self.flags.multirun)
         self.is_run = not any(getattr(self.flags, name, None) for name in _SHOWS)
+        self.outputs: Path | None = None  # None if each job has its own
         before = [argument for argument in arguments if argument not in self.overrides]
-        self.overrides = [self._rewritten(override) for override in self.overrides]
         if not any(override.startswith("outputs=") for override in self.overrides):
-            self.overrides.append(f"outputs={_quoted_folder('outputs')}")
+            self.overrides.append("outputs=outputs")
+        self.overrides = [self._rewritten(override) for override in self.overrides]
         self.arguments = [*before, *self.overrides] if self.is_run else [*arguments]
 
     def _rewritten(self, override: str) -> str:
@@ -63,7 +64,8 @@ class CommandLine:
         if equals and key == "env" and not _SYNTAX.search(value):
             return f"env={','.join(game_named(game) for game in value.split(','))}"
         if equals and key == "outputs" and "${" not in value and not (self.is_multirun and "," in value):
-            return f"outputs={_quoted_folder(value)}"
+            self.outputs = results_folder(value)
+            return f"outputs={_quoted(self.outputs)}"
         return override
 
     def configurations(self, config_name: str) -> Iterator[dict[str, Any]]:
@@ -128,9 +130,9 @@ def with_flag_outputs(arguments: Sequence[str]) -> list[str]:
     return [f"--{argument}" if argument.startswith("outputs=") else argument for argument in arguments]
 
 
-def _quoted_folder(text: str) -> str:
+def _quoted(folder: Path) -> str:
     """The absolute path in Hydra's quotes: a launcher may run jobs elsewhere."""
-    path = str(results_folder(text))
+    path = str(folder)
     # Hydra assigns paths below it to settings of its own, which would look for a setting `x`.
     check("${" not in path, f"outputs={path}: expected a path without ${{; name another folder as outputs=FOLDER")
     path = re.sub(r"(\\*)'", r"\1\1\\'", path)
@@ -141,13 +143,11 @@ def _check_launcher(name: str) -> None:
     plugin = _LAUNCHERS.get(name)
     if plugin is None:
         return  # Hydra checks other launchers
-    if importlib.util.find_spec("hydra_plugins") is None or not importlib.util.find_spec(
+    found = importlib.util.find_spec("hydra_plugins") and importlib.util.find_spec(
         f"hydra_plugins.hydra_{plugin}_launcher"
-    ):
-        raise NrmapError(
-            f"hydra/launcher={name} needs hydra-{plugin}-launcher: "
-            f"python -m pip install -c constraints.txt -e '.[{name}]'"
-        )
+    )
+    install = f"python -m pip install -c constraints.txt -e '.[{name}]'"
+    check(found is not None, f"hydra/launcher={name} needs hydra-{plugin}-launcher: {install}")
 
 
 def composed(config_name: str, *overrides: str) -> dict[str, Any]:
@@ -155,13 +155,6 @@ def composed(config_name: str, *overrides: str) -> dict[str, Any]:
     register_games()
     with initialize_config_module("conf", version_base="1.3"):
         return as_mapping(compose(config_name, overrides=[*overrides]))
-
-
-def as_mapping(config: DictConfig) -> dict[str, Any]:
-    """The resolved content of `config`."""
-    values = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
 
 
 @contextlib.contextmanager

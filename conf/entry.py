@@ -20,17 +20,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from conf.command_line import CommandLine, as_mapping, hydra_errors_in_one_line, register_games
+from conf.choices import as_mapping
+from conf.command_line import CommandLine, hydra_errors_in_one_line, register_games
 from conf.failures import JobFailedError, failures_since, forget_failure, note_failure
 from conf.help import command_help
 from conf.logs import with_writable_logs
-from nrmap.support.errors import NrmapError, first_line
+from nrmap.support.errors import NrmapError, errors_in_one_line, first_line
 
 S = TypeVar("S")
 F = TypeVar("F", bound=Callable[..., Any])
 _HELP_WIDTHS = (60, 120)
 
 
+@errors_in_one_line()
 def entry_point(
     config_name: str, read: Callable[[Mapping[str, Any], bool], S], run: Callable[[S, Sequence[str]], None]
 ) -> None:
@@ -54,13 +56,10 @@ def entry_point(
         return
     _let_children_import_the_clone()
     register_games()
-    try:
-        command = CommandLine(arguments)
-        for values in command.configurations(config_name) if command.is_run else ():
-            read(values, not command.is_multirun)
-    except NrmapError as error:
-        sys.exit(_complain(error))
-    sys.argv[1:] = with_writable_logs(command.arguments)
+    command = CommandLine(arguments)
+    for values in command.configurations(config_name) if command.is_run else ():
+        read(values, not command.is_multirun)
+    sys.argv[1:] = with_writable_logs(command.arguments, command.outputs)
 
     @functools.wraps(run)
     def task(config: DictConfig) -> None:
@@ -71,10 +70,8 @@ def entry_point(
             _run_as_job(lambda: run(read(values, True), given), hydra_config)
             return
         handed_over = True
-        try:
+        with errors_in_one_line():  # Hydra would add a line of its own
             run(read(values, True), given)
-        except NrmapError as error:
-            sys.exit(_complain(error))
 
     # Makes Hydra raise its errors instead of printing several lines.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -93,22 +90,17 @@ def entry_point(
         print("\ninterrupted: repeat the command to resume from the last checkpoint", file=sys.stderr)
         sys.exit(130)
     except BrokenProcessPool:
-        print(
-            "error: the process of a job was killed, perhaps for lack of memory, which ended the sweep: "
-            "repeat the command to finish it",
-            file=sys.stderr,
-        )
+        killed = "the process of a job was killed, perhaps for lack of memory, which ended the sweep"
+        print(f"error: {killed}: repeat the command to finish it", file=sys.stderr)
         sys.exit(1)
-    except NrmapError as error:
-        sys.exit(_complain(error))
     except ValueError as error:
         if command.is_run:
             raise
-        sys.exit(_complain(NrmapError(first_line(error))))  # flags that do not go together
+        raise NrmapError(first_line(error)) from error  # flags that do not go together
     except OSError as error:
         if handed_over or not error.filename:
             raise
-        sys.exit(_complain(NrmapError(f"cannot write {os.fsdecode(error.filename)}: {error.strerror}")))
+        raise NrmapError(f"cannot write {os.fsdecode(error.filename)}: {error.strerror}") from error
 
 
 def _importable(run: F) -> F:
@@ -147,8 +139,3 @@ def _run_as_job(run: Callable[[], None], hydra_config: HydraConf) -> None:
             line = f"{job} failed: {type(error).__name__}: {first_line(error)}; the traceback is in {log_file}"
         note_failure(folder, job, line)
         raise JobFailedError(line, str(hydra_config.sweep.dir)) from None
-
-
-def _complain(error: NrmapError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return 2

@@ -1,4 +1,4 @@
-"""Where the logs of a command go if the folder of results cannot be written: finished results are found there too."""
+"""Log folders: of analyses of policy files, and for commands on finished results in a folder that is read-only."""
 
 import os
 import re
@@ -9,12 +9,10 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 
-def with_writable_logs(arguments: Sequence[str]) -> list[str]:
-    """`arguments` with a log folder of their own if the last `outputs='FOLDER'` among them cannot be written."""
-    given = [argument.partition("=")[2] for argument in arguments if argument.startswith("outputs=")]
-    folder = Path(given[-1].strip("'").replace("\\'", "'")) if given else Path("outputs")
+def with_writable_logs(arguments: Sequence[str], outputs: Path | None) -> list[str]:
+    """`arguments`, with a temporary log folder if the folder `outputs` of results exists and cannot be written."""
     own = any(argument.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for argument in arguments)
-    if own or not folder.is_dir() or os.access(folder, os.W_OK):
+    if own or outputs is None or not outputs.is_dir() or os.access(outputs, os.W_OK):
         return list(arguments)
     logs = tempfile.mkdtemp(prefix="nrmap-logs-")
     return [*arguments, f"hydra.run.dir='{logs}'", f"hydra.sweep.dir='{logs}'"]

@@ -1,4 +1,4 @@
-"""Every key of conf/, with its type and range: what a command line becomes before anything is done with it."""
+"""Every key of conf/, with its type and range."""
 
 import re
 from typing import Annotated, Any, Literal, get_type_hints

@@ -12,11 +12,12 @@ def test_only_a_folder_that_cannot_be_written_gets_logs_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = ["seed=1", f"outputs='{tmp_path}'"]
-    assert with_writable_logs(given) == given
+    assert with_writable_logs(given, tmp_path) == given
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    *same, run, sweep = with_writable_logs(given)
+    *same, run, sweep = with_writable_logs(given, tmp_path)
     assert same == given
     assert run.partition("=")[2] == sweep.partition("=")[2]
     assert Path(run.partition("=")[2].strip("'")).is_dir()
-    assert with_writable_logs([*given, "hydra.run.dir=x"]) == [*given, "hydra.run.dir=x"]
-    assert with_writable_logs(["outputs='/nowhere/at all'"]) == ["outputs='/nowhere/at all'"]
+    assert with_writable_logs([*given, "hydra.run.dir=x"], tmp_path) == [*given, "hydra.run.dir=x"]
+    for folder in (None, Path("/nowhere/at all")):
+        assert with_writable_logs(given, folder) == given
