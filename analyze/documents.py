@@ -20,7 +20,7 @@ from analyze.report.literature import PUBLISHED_RETURNS, paper_number
 from analyze.report.load import find
 from analyze.report.names import PolicyName, condition_of, name_of
 from analyze.report.pairing import BASE, with_differences
-from analyze.report.results import best_constant_action
+from analyze.report.results import best_constant_actions
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.report.summary import glance
 from analyze.report.tables import map_table
@@ -178,10 +178,9 @@ def _readme_table(play: Sequence[Record], maps: Sequence[Record], policies: Iter
             ),
         ]
         lines.append([game, name.label, *shown])
-    best = best_constant_action(play)
-    if best is not None:
-        lines.append([best.game, name_of(best).title, _shown([best], 2), *[""] * 5])
-        lines += _published(best.game)
+    best = best_constant_actions(play)
+    lines += [[record.game, name_of(record).title, _shown([record], 2), *[""] * 5] for record in best]
+    lines += _published(best[0].game) if best else []
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

@@ -1,6 +1,6 @@
 """An outputs folder as training and analysis write it, from made-up Q-values, episodes and curves.
 
-Files, records and maps are made by the library itself; only what networks and games would say is
+The library itself writes the files, records and maps. Only the outputs of networks and games are
 drawn at random, so that a whole tree takes a second.
 """
 

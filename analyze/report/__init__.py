@@ -1,1 +1,1 @@
-"""One page over everything under the outputs folder. It reads what was measured and adds differences only."""
+"""One page over everything under the outputs folder. It shows the measured records and adds only differences."""

@@ -31,7 +31,7 @@ from analyze.report.names import (
     policies_of,
     states_of,
 )
-from analyze.report.results import Part, best_constant_action, of_most_episodes
+from analyze.report.results import Part, best_constant_actions, of_most_episodes
 from analyze.report.sheets import Panel, Sheet
 from analyze.report.tables import headline_temperature
 from nrmap.maps.kinds import KINDS
@@ -175,7 +175,7 @@ def _against_size(part: Part) -> Iterator[Panel]:
     at = (None, headline_temperature(part.trained))
     sizes = [record for record in select(part.trained, metric="sparsity") if record.temperature in at]
     for mine in _by_maps(sizes, by_n=False):
-        if len({record.num_states for record in mine}) > 1:
+        if len({record.num_states for record in mine if record.value is not None}) > 1:
             yield _lines(mine, "num_states", "N, number of states", _title(mine[0], num_states=False))
 
 
@@ -186,7 +186,7 @@ def _against_size(part: Part) -> Iterator[Panel]:
 )
 def _against_temperature(part: Part) -> Iterator[Panel]:
     for mine in _by_maps(select(part.trained, metric="sparsity", prefix=False)):
-        if len({record.temperature for record in mine}) > 1:
+        if len({record.temperature for record in mine if record.value is not None}) > 1:
             yield _lines(mine, "temperature", "temperature T", _title(mine[0], temperature=False))
 
 
@@ -215,8 +215,9 @@ def _returns(part: Part) -> Iterator[Panel]:
     def points(record: Record) -> Sequence[float]:
         return returns[name_of(record), condition_of(record), record.episodes]
 
-    best = best_constant_action(means)
-    marks = [ReferenceLine(f"best constant action ({name_of(best).title})", best.value or 0.0)] if best else []
+    best = best_constant_actions(means)
+    names = ", ".join(name_of(record).title for record in best)
+    marks = [ReferenceLine(f"best constant action ({names})", record.value or 0.0) for record in best[:1]]
     shown = [value for record in means for value in (record.value, record.low, record.high, *points(record))]
     arguments = {"x_label": "return of an episode", "marks": marks, "limits": _limits(shown, margin=0.05)}
     for condition, mine in grouped(means, condition_of).items():

@@ -26,8 +26,8 @@ class Cell:
     """One value. None with a `note` is undefined, None without a note was not measured.
 
     `low` and `high` bound an interval. With `spread` they are the smallest and the largest value over
-    seeds, and `value` is the mean. A `note` beside a value says what it lacks. A string, such as a
-    published number, is shown digit for digit.
+    seeds, and `value` is the mean. A `note` beside a value names a reservation, such as a missing
+    interval. A string, such as a published number, is shown digit for digit.
     """
 
     value: float | int | str | None = None
@@ -95,7 +95,7 @@ class Table:
         return next((i for i, column in enumerate(self.columns) if column.measured), len(self.columns))
 
     def part(self, indices: Sequence[int]) -> "Table":
-        """The columns at `indices`, and the rows that have anything in one that does not name rows."""
+        """The columns at `indices`, without the rows that are empty in all columns but the heads."""
         kept = [
             number
             for number, row in enumerate(self.rows)
@@ -139,7 +139,7 @@ def to_csv(table: Table) -> str:
 
 
 def templates() -> Environment:
-    """The templates of the page and of tables; those in HTML escape what they show."""
+    """The templates of the page and of tables; HTML templates escape their values."""
     environment = Environment(
         loader=PackageLoader("analyze.report"),
         autoescape=select_autoescape(["html"]),

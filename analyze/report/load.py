@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from analyze.report.results import Found, Result, Training
 from analyze.report.variants import told_apart, with_variants
 from nrmap.learning.recorded import GivenOptions, RecordedCurves, RecordedSettings
-from nrmap.maps.episode_maps import EpisodeMaps, load_maps
 from nrmap.maps.kinds import KINDS
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError, check
@@ -41,7 +40,7 @@ def find(outputs: Path) -> Found:
     results = told_apart(_without_superseded(list(_results(outputs, problems)), problems), trainings)
     records, disagreements = _merged(results)
     problems += [
-        f"{other}: {count} of its values are not those of {shown}, which are shown in their place"
+        f"{other}: {count} of its values differ from those of {shown}, and the latter are shown"
         for (shown, other), count in disagreements.items()
     ]
     return Found(outputs, tuple(trainings), tuple(results), tuple(problems), tuple(records))
@@ -140,28 +139,19 @@ def _without_superseded(results: Sequence[Result], problems: list[str]) -> list[
     return [result for result in results if result not in superseded]
 
 
-def read_maps(path: Path) -> EpisodeMaps:
-    """The maps in a file."""
-    return load_maps(path)[0]
-
-
 def readable(read: Callable[[Path], Content], path: Path, outputs: Path, problems: list[str]) -> Content | None:
     """The content of a file; None for a missing or damaged one, which `problems` then names."""
     try:
         return read(path)
     except NrmapError as error:
-        problems.append(_reason(error, outputs))
+        problems.append(str(error).replace(f"{outputs}/", ""))
         return None
 
 
-def _reason(error: NrmapError, outputs: Path) -> str:
-    return str(error).replace(f"{outputs}/", "")
-
-
 def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str]]]:
-    """All records once, and by pairs of folders the number of values that disagree.
+    """All records once, and the number of values in which two folders disagree, by both folders.
 
-    The values of the first folder count; reference folders come last.
+    The first folder's value is kept; reference folders come last.
     """
     names = [field.name for field in fields(Record) if field.name not in _RESULT_FIELDS]
     merged: dict[tuple[Any, ...], tuple[Record, str]] = {}

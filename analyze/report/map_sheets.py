@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.report.load import read_maps, readable
+from analyze.report.load import readable
 from analyze.report.names import PolicyName, StatesName, grouped, metric_name, name_of, states_of
 from analyze.report.results import Part
 from analyze.report.sheets import Panel, Sheet, save_figure, save_sheet
 from analyze.report.tables import headline_temperature
-from nrmap.maps.episode_maps import EpisodeMaps, TotalMaps
+from nrmap.maps.episode_maps import EpisodeMaps, TotalMaps, load_maps
 from nrmap.maps.heatmaps import draw_map, draw_overlay, map_figures
 from nrmap.maps.kinds import KINDS
 from nrmap.maps.sparsity import sparsity
@@ -72,10 +72,10 @@ def map_sets(part: Part, outputs: Path) -> tuple[list[MapSet], list[str]]:
     sets: dict[tuple[PolicyName, StatesName], MapSet] = {}
     problems: list[str] = []
     for result in part.results:
-        maps = readable(read_maps, result.maps, outputs, problems) if result.maps and result.is_of_maps else None
-        if maps is None:
+        read = readable(load_maps, result.maps, outputs, problems) if result.maps and result.is_of_maps else None
+        if read is None:
             continue
-        found = MapSet(name_of(result.first), states_of(result.first), maps.total(), result.states_path(outputs))
+        found = MapSet(name_of(result.first), states_of(result.first), read[0].total(), result.states_path(outputs))
         key = (found.name, replace(found.states, num_states=found.total.num_states))
         if key not in sets or len(found.total.temperatures) > len(sets[key].total.temperatures):
             sets[key] = replace(found, states=key[1])
@@ -172,14 +172,14 @@ def overlay_sheet(
     """KMAP and the KL map at `temperature` over a screen of the game; `shown` has a screen and maps for every label."""
     panels: list[Panel | None] = []
     for kind in OVERLAID:
-        what = kind_title(kind, temperature)
+        heading = kind_title(kind, temperature)
         for label, (screen, total) in shown.items():
             map_ = map_at(total, kind, temperature)
             if map_ is None:
                 panels.append(None)
                 continue
-            draw = partial(draw_overlay, screen=screen, map_=_summed(map_), kind=kind, title=f"{what}\n{label}")
-            panels.append(Panel(draw, f"{what} of {label} laid over a screen of the game."))
+            draw = partial(draw_overlay, screen=screen, map_=_summed(map_), kind=kind, title=f"{heading}\n{label}")
+            panels.append(Panel(draw, f"{heading} of {label} laid over a screen of the game."))
     return Sheet(name, title, "", tuple(panels), len(shown), _OVERLAY_SIZE, format="png")
 
 
@@ -188,11 +188,11 @@ def map_panel(label: str, total: TotalMaps, kind: str, temperature: float | None
     map_ = map_at(total, kind, temperature)
     if map_ is None:
         return None
-    what, size, shown = kind_title(kind, temperature), sparsity(map_).value, _summed(map_)
+    name, size, shown = kind_title(kind, temperature), sparsity(map_).value, _summed(map_)
     value = "S undefined" if size is None else f"S = {size:.{metric_name('sparsity', kind).digits}f}"
-    short = what.replace(f"  {KINDS[kind].symbol}(i, j)", "")  # the panel is narrow
+    short = name.replace(f"  {KINDS[kind].symbol}(i, j)", "")  # the panel is narrow
     row, column = np.unravel_index(int(np.abs(shown).argmax()), shown.shape)
-    alt = f"{what} of {label}, {value}: from {shown.min():.4g} to {shown.max():.4g}, largest at "
+    alt = f"{name} of {label}, {value}: from {shown.min():.4g} to {shown.max():.4g}, largest at "
     alt += f"row {row}, column {column}." if size is not None else "no pixel."
     return Panel(partial(draw_map, map_=shown, kind=kind, title=f"{label}\n{short}, {value}"), alt)
 

@@ -1,5 +1,6 @@
 """Labels of policies, attacks, states and metrics: the only place that makes them from the fields of records."""
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -41,13 +42,12 @@ _METHODS = {
 _MORE_STYLES = (("#56B4E9", "v"), ("#E69F00", "P"), ("#000000", "X"), ("#7F7F7F", "*"))
 
 
-@dataclass(frozen=True)
-class _Ranked:
+class _Ranked(ABC):
     """Sorted by `rank`."""
 
     @property
-    def rank(self) -> tuple[Any, ...]:
-        raise NotImplementedError
+    @abstractmethod
+    def rank(self) -> tuple[Any, ...]: ...
 
     def __lt__(self, other: "_Ranked") -> bool:
         return self.rank < other.rank

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.report.load import read_maps, readable
+from analyze.report.load import readable
 from analyze.report.names import PolicyName, group_of, grouped, name_of, states_of
 from analyze.report.results import Found, Result
 from nrmap.maps.differences import paired_differences, seed_difference
-from nrmap.maps.episode_maps import EpisodeMaps
+from nrmap.maps.episode_maps import EpisodeMaps, load_maps
 from nrmap.play.states import RolloutStates, load_states
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.records import Record, RecordFactory
@@ -66,12 +66,12 @@ def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
         )
         if not (bases and others):
             continue
-        maps_of = {r.folder: readable(read_maps, r.maps, found.outputs, problems) for r in group if r.maps}
+        files = {r.folder: readable(load_maps, r.maps, found.outputs, problems) for r in group if r.maps}
         states = readable(load_states, bases[0].states_path(found.outputs), found.outputs, problems)
         for other, base in product(others, bases):
-            maps, base_maps = maps_of[other.folder], maps_of[base.folder]
-            if maps is None or base_maps is None or states is None:
+            if (ours := files[other.folder]) is None or (theirs := files[base.folder]) is None or states is None:
                 continue
+            (maps, _), (base_maps, _) = ours, theirs
             names = name_of(other.first), name_of(base.first)
             make = _difference_factory(
                 other.first, names[1], num_states=maps.num_states, episodes=len(maps.episode_ids)

@@ -178,10 +178,11 @@ def of_most_episodes(records: Iterable[Record]) -> list[Record]:
     return list(best.values())
 
 
-def best_constant_action(records: Sequence[Record]) -> Record | None:
-    """The mean return of the constant action that returns most; None without any."""
+def best_constant_actions(records: Sequence[Record]) -> list[Record]:
+    """The mean returns of the constant actions that return most: several where they tie, none without any."""
     constants = select(records, metric="return_mean", method=CONSTANT_ACTION)
-    return max(constants, key=lambda record: record.value or 0.0, default=None)
+    most = max((record.value or 0.0 for record in constants), default=0.0)
+    return [record for record in constants if (record.value or 0.0) == most]
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

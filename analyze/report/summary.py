@@ -6,7 +6,7 @@ from analyze.report.formats import counted
 from analyze.report.literature import paper_number
 from analyze.report.names import group_of, grouped, name_of, states_of
 from analyze.report.pairing import BASE
-from analyze.report.results import best_constant_action, of_most_episodes
+from analyze.report.results import best_constant_actions, of_most_episodes
 from nrmap.robustness.perturbations import epsilon_text
 from nrmap.support.records import Record, select
 
@@ -70,27 +70,33 @@ def _grid(records: Sequence[Record]) -> Iterator[str]:
 def _returns(records: Sequence[Record]) -> Iterator[str]:
     """A policy is above the best constant action if its whole interval is, and its mean by `LEADS` or more."""
     means = [r for r in of_most_episodes(select(records, metric="return_mean")) if r.value is not None]
-    best = best_constant_action(means)
-    if best is None or best.value is None:
+    best = best_constant_actions(means)
+    if not best:
         return
-    floor, lead = best.value, LEADS.get(best.game, 0.0)
+    floor, lead = best[0].value or 0.0, LEADS.get(best[0].game, 0.0)
     by_lead = f" by {lead:g} points or more" if lead else ""
-    yield f"The best constant action, {name_of(best).title}, returns {_short(floor)}."
+    names = " and ".join(name_of(record).title for record in best)
+    subject, verb = ("action", "returns") if len(best) == 1 else ("actions", "return")
+    yield f"The best constant {subject}, {names}, {verb} {_short(floor)}{_notes(best)}."
     for group, mine in grouped((record for record in means if record.is_trained), group_of).items():
         clean = select(mine, attack="clean")
         judged = [record for record in clean if record.low is not None]
         above = sum((r.low or 0.0) > floor and (r.value or 0.0) >= floor + lead for r in judged)
-        text = f"{group.title} returns {_range(record.value for record in clean)} clean"
-        text += (
-            f", above the best constant action{by_lead} in {above} of {counted(len(judged), 'seed')}" * bool(judged)
-            + "."
-        )
+        text = f"{group.title} returns {_range(record.value for record in clean)} clean{_notes(clean)}"
+        text += f", above the best constant action{by_lead} in {above} of {counted(len(judged), 'seed')}" * bool(judged)
         attacked = [record for record in mine if record.attack in ("fgsm", "pgd")]
         lowest = []
         for size, at in grouped(attacked, lambda record: record.attack_epsilon or 0.0).items():
             of_each = [min(r.value or 0.0 for r in records) for records in grouped(at, name_of).values()]
             lowest.append(f"{_range(of_each)} ({epsilon_text(size)})")
-        yield text + (f" Its lowest returns under the FGSM and PGD attacks played: {', '.join(lowest)}." * bool(lowest))
+        played = f" Its lowest returns under the FGSM and PGD attacks played: {', '.join(lowest)}."
+        yield f"{text}.{played * bool(lowest)}"
+
+
+def _notes(records: Iterable[Record]) -> str:
+    """The notes of the records in brackets, such as that a step limit ended the episodes."""
+    notes = dict.fromkeys(record.note for record in records if record.note)
+    return f" ({'; '.join(notes)})" if notes else ""
 
 
 def _mean(values: Iterable[float | None]) -> str:

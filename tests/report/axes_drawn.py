@@ -1,4 +1,4 @@
-"""What a panel draws, on an Axes of its own."""
+"""A panel drawn on an Axes of its own, and the lines there."""
 
 from matplotlib.figure import Figure
 

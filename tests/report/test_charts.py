@@ -56,6 +56,8 @@ def test_sparsity_against_n_and_t_is_that_of_the_records():
     np.testing.assert_array_equal(lines_of(drawn(against_n))[0], [[16, 64, 256], [10, 20, 40]])
     np.testing.assert_array_equal(lines_of(drawn(against_t))[0], [[0.1, 1.0], [60, 83]])
     assert "from 10 to 40" in against_n.alt
+    undefined = [replace(record, value=None, note="the map is 0 everywhere") for record in map_records()]
+    assert panels_of("size", undefined) == panels_of("temperature", undefined) == (), "no empty axes"
 
 
 def test_the_sparsity_chart_marks_the_papers_numbers():

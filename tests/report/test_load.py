@@ -1,4 +1,4 @@
-"""What the report finds under the outputs folder, and what it says is missing."""
+"""Results found under an outputs folder, and the commands for missing ones."""
 
 import shlex
 import shutil
@@ -100,9 +100,9 @@ def test_a_damaged_file_of_maps_or_states_is_left_out_and_the_page_says_which(co
     page = report.page
     text = page.read_text()
     assert Page(text).mistakes == []
-    told = [line for line in text.splitlines() if line.startswith("<li>") and "is not a readable" in line]
+    listed = [line for line in text.splitlines() if line.startswith("<li>") and "is not a readable" in line]
     names = [str(path.relative_to(copied)) for path in damaged]
-    for lines in (told, report.problems):  # on the page and in the terminal
+    for lines in (listed, report.problems):  # on the page and in the terminal
         assert all(name in line for name, line in zip(names, lines, strict=True))
 
 
@@ -128,7 +128,7 @@ def test_reference_policies_have_rows_and_a_section_of_their_own(copied, tiny_se
     assert [row[1].value for row in table.rows] == ["reference", "trained here"]
 
 
-def test_values_from_reference_are_not_shown_twice_and_disagreement_is_told(copied, outputs):
+def test_values_from_reference_are_not_shown_twice_and_disagreement_is_named(copied, outputs):
     source, *_ = sorted((copied / "evaluation" / "Freeway" / "ddqn").rglob("metrics.json"))
     target = copied / "reference" / "Freeway" / "ddqn" / "metrics.json"
     target.parent.mkdir(parents=True)
@@ -142,8 +142,8 @@ def test_values_from_reference_are_not_shown_twice_and_disagreement_is_told(copi
     found = find(copied)
     assert len(found.records) == before
     assert found.problems == (
-        f"reference/Freeway/ddqn: 1 of its values are not those of {source.parent.relative_to(copied)}, "
-        "which are shown in their place",
+        f"reference/Freeway/ddqn: 1 of its values differ from those of {source.parent.relative_to(copied)}, "
+        "and the latter are shown",
     )
 
 

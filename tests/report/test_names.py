@@ -1,4 +1,4 @@
-"""What things are called in tables and figures, and the published numbers."""
+"""Labels in tables and figures, and the published numbers."""
 
 from analyze.report.literature import PUBLISHED_MAPS, PUBLISHED_RETURNS, paper_number
 from analyze.report.names import Condition, PolicyName, StatesName, method_styles, metric_name

@@ -1,4 +1,4 @@
-"""Which methods the report compares, on what, and how it tells the differences."""
+"""The differences in S between methods: the pairs that are compared, and their values and intervals."""
 
 import shutil
 from dataclasses import replace
@@ -103,7 +103,7 @@ def test_differences_stand_in_tables_beside_those_of_the_paper(found):
     assert any("jackknife over 16 episodes, for these two policies" in note for note in table.notes)
 
 
-def test_a_damaged_file_of_maps_is_told_once_and_the_other_seeds_are_compared(other):
+def test_a_damaged_file_of_maps_is_named_once_and_the_other_seeds_are_compared(other):
     for path in (other / "maps" / "Freeway" / "ddqn" / "seed0").rglob("maps.npz"):
         path.write_bytes(path.read_bytes()[:-100])
     found = with_differences(find(other))

@@ -1,4 +1,4 @@
-"""Sheets of several panels: which panel stands where, and the files that they become."""
+"""Sheets of several panels: the places of the panels, and the files."""
 
 import base64
 from functools import partial

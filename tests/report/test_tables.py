@@ -1,4 +1,4 @@
-"""The tables of maps: which record stands where, and what is said of it."""
+"""The tables of maps: the row and column of each record, and the notes."""
 
 from dataclasses import replace
 from functools import partial
@@ -79,7 +79,7 @@ def test_different_n_states_and_origins_stand_in_rows_of_their_own():
     assert [both.columns[1].key, table.columns[1].key] == ["policies", "states"]
 
 
-def test_two_values_for_one_cell_are_told():
+def test_a_second_value_for_one_cell_is_a_note():
     again = replace(SPARSITIES[0], value=1.5)
     (row,) = table1([SPARSITIES[0], again]).rows
     assert row[5].value == 41.98125
