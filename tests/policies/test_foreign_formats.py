@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import nrmap
 from nrmap.policies.formats import ForeignFile, convert
-from nrmap.policies.policy import Policy, load_policy, save_policy
+from nrmap.policies.policy import Policy, load_policy, num_actions, save_policy
 from nrmap.robustness.bounds import bounded_network
 
 
@@ -110,3 +110,13 @@ def test_other_extractors_and_colours_are_refused(tmp_path: Path) -> None:
         convert(ForeignFile(tmp_path / "rgb", "cleanrl"), game="Pong")
     greys = convert(ForeignFile(tmp_path / "rgb", "cleanrl"), game="Pong", env_settings={"frame_stack": 3})
     assert greys.state_shape == (3, 84, 84)
+
+
+def test_the_last_layer_tells_the_set_of_actions(tmp_path: Path) -> None:
+    for actions, names in ((4, "first 4 of Pong"), (6, "all of Pong"), (18, "all of ALE")):
+        net = nn.Sequential(*cnn(1), nn.Flatten(), *head(actions))
+        torch.save(net.state_dict(), tmp_path / "f")
+        policy = convert(ForeignFile(tmp_path / "f", "sa_dqn"), game="Pong")
+        assert num_actions(policy.env) == actions, names
+    with pytest.raises(nrmap.NrmapError, match="18 outputs, 4 actions need 4"):
+        convert(ForeignFile(tmp_path / "f", "sa_dqn"), game="Pong", env_settings={"first_actions": 4})

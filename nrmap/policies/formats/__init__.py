@@ -108,8 +108,11 @@ def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpe
     check(greys, f"states of {channels} channels: colours are not supported, for greys add env.frame_stack={channels}")
     eyes = settings.pop("eyes", read.eyes)
     env = env_with_eyes(game, eyes, **{**stated, **settings})
-    if read.num_outputs == ALL_ACTIONS != num_actions(env) and "full_action_space" not in settings:
-        env = replace(env, full_action_space=True)
+    # Some trained with other actions than the library's own experiments: the last layer tells.
+    for changes in ({"first_actions": 0}, {"first_actions": 0, "full_action_space": True}):
+        other = replace(env, **changes)
+        if num_actions(other) == read.num_outputs != num_actions(env) and not changes.keys() & settings.keys():
+            env = other
     return env, num_actions(env)
 
 
