@@ -78,10 +78,10 @@ class Result:
 
     @property
     def protocol(self) -> dict[str, str]:
-        """The settings that its records do not hold: of maps the ablation, of an evaluation its episodes."""
+        """The settings that its records do not hold: of maps the ablation, of players the episodes and environment."""
         flat = flattened(self.settings)
         if not self.is_of_maps:
-            return {key: flat[key] for key in ("run_seed", "stream") if key in flat}
+            return {key: flat[key] for key in flat if key in ("run_seed", "stream") or key.startswith("env.")}
         return {key: value for key, value in flat.items() if not key.startswith(("temperatures", "prefix_sizes"))}
 
     def states_path(self, outputs: Path) -> Path:

@@ -14,6 +14,7 @@ from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
 from nrmap.learning.settings import ExplorationSpec, TrainSettings
 from nrmap.learning.state_adversarial import RegulariserSpec
+from nrmap.support.files import identity_of
 from nrmap.support.records import Record
 
 
@@ -82,7 +83,7 @@ def told_apart(results: Sequence[Result], trainings: Sequence[Training]) -> list
         if sha256 is not None:
             policies[first.game, name_of(first), variants.get(sha256), sha256 in reference].add(sha256)
         if not result.is_of_maps:
-            alike[first.game].append(result)
+            alike[first.game, first.is_baseline].append(result)
             continue
         alike[sha256, where, states].append(result)
         if first.is_null_network:
@@ -94,8 +95,10 @@ def told_apart(results: Sequence[Result], trainings: Sequence[Training]) -> list
     ambiguous = {sha256 for group in (*policies.values(), *sets.values()) if len(group) > 1 for sha256 in group}
     protocols: dict[str, str] = {}
     for group in alike.values():
-        texts = differences([result.protocol for result in group])
-        protocols |= {result.folder: text for result, text in zip(group, texts, strict=True) if text}
+        settings = [result.protocol for result in group]
+        if any(protocol != settings[0] for protocol in settings):
+            for result, protocol, text in zip(group, settings, differences(settings), strict=True):
+                protocols[result.folder] = text or f"settings {identity_of(protocol)[:6]}"
     changed = []
     for result in results:
         first, sha256, states = result.first, result.policy_sha256, result.states_sha256

@@ -43,6 +43,21 @@ def test_evaluations_on_other_episodes_are_told_apart(copied):
     assert {record.protocol for record in found.records if record.states_from} == {None}
 
 
+def test_players_in_other_environments_are_told_apart(copied):
+    (source,) = (path for path in (copied / "evaluation").rglob("metrics.json") if "baseline" in path.parts)
+    for changes in ({"noop_max": 0, "pooling": "rgb"}, {"noop_max": 5, "sticky_actions": 0.25}):
+        content = read_json(source)
+        content["settings"]["env"] |= changes
+        for record in content["records"]:
+            record["value"] += 1
+        name = stage_identity("baselines", **content["settings"])
+        write_json(source.parent.with_name(name) / "metrics.json", content)
+    found = find(copied)
+    assert found.problems == ()
+    players = [record for record in found.records if record.method == "random_policy" and record.attack == "clean"]
+    assert len({record.protocol for record in select(players, metric="return_mean")}) == 3
+
+
 def test_variants_of_a_method_have_labels_that_tell_them_apart(tmp_path, tiny_settings, tiny_regulariser):
     layout = Layout(tmp_path)
     for kappa in (0.1, 0.5):

@@ -109,10 +109,9 @@ def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpe
     eyes = settings.pop("eyes", read.eyes)
     env = env_with_eyes(game, eyes, **{**stated, **settings})
     # Some trained with other actions than the library's own experiments: the last layer tells.
-    for changes in ({"first_actions": 0}, {"first_actions": 0, "full_action_space": True}):
-        other = replace(env, **changes)
-        if num_actions(other) == read.num_outputs != num_actions(env) and not changes.keys() & settings.keys():
-            env = other
+    if not {"first_actions", "full_action_space"} & settings.keys():
+        sets = (env, *(replace(env, first_actions=0, full_action_space=full) for full in (False, True)))
+        env = next((actions for actions in sets if num_actions(actions) == read.num_outputs), env)
     return env, num_actions(env)
 
 
