@@ -10,7 +10,7 @@ from typing import Any
 from nrmap.atari.envs import EnvSpec, env_with_eyes
 from nrmap.atari.games import game_named
 from nrmap.policies.formats import cleanrl, pfrl, sa_dqn, sb3, tianshou
-from nrmap.policies.formats.layers import ALL_ACTIONS, ReadNetwork, build_network
+from nrmap.policies.formats.layers import ReadNetwork, build_network
 from nrmap.policies.formats.reading import read_bytes
 from nrmap.policies.policy import Policy, PolicyCard, PolicySource, num_actions
 from nrmap.support.errors import NrmapError, check, unknown_choice
