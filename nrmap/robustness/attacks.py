@@ -6,7 +6,7 @@ robust. The search stops at the first flip of a state. It maximises the fraction
 and does not look for the flips that cost the most return.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,6 +24,7 @@ ScoresStates = Callable[[Tensor], Tensor]
 
 # Total length of all steps in radii: enough to reach any corner from any start (Madry et al. 2018).
 PGD_WALK = 2.5
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,7 @@ class GradientAttack:
             return self.in_one_batch(q_values, states, starts, attack_epsilon=attack_epsilon)
         with torch.no_grad():
             clean = q_values(states)  # [N, A]
-        search = _Search(states, clean)
-        worst_actions = clean.argmin(dim=1)  # [N]
+        search, worst_actions = _Search(states, clean), clean.argmin(dim=1)  # [N]
         for draw, objective in enumerate(self.objectives):
             rows = search.open_rows()  # [n]
             if len(rows) == 0:
@@ -145,7 +145,7 @@ class GradientAttack:
             for step in range(self.steps + 1):
                 points = points.detach().requires_grad_(step < self.steps)
                 scores = q_values(points)  # [n, A]
-                still_open = search.see(rows, points.detach(), scores.detach())  # [n]
+                still_open = search.see(points.detach(), scores.detach(), rows)  # [n]
                 if step == self.steps or not still_open.any():
                     break
                 gradient = _gradient(objective(scores, search.clean_actions[rows], worst_actions[rows]).sum(), points)
@@ -170,64 +170,30 @@ class GradientAttack:
     ) -> Attacked:
         """The attack without a value read on the host: every step of every state, all objectives at once.
 
-        The result is that of one objective after the other: the first flip in their order, else the
-        largest margin.
+        The result equals one objective after the other: the first flip in their order, else the largest margin.
         """
         objectives, repeats = self.objectives, len(self.objectives)
         with torch.no_grad():
             clean = q_values(states)  # [N, A]
-        start = _Reached.at(states, clean, clean.argmax(dim=1))
-        worst_actions = clean.argmin(dim=1)  # [N]
+        search, worst_actions = _Search(states, clean), clean.argmin(dim=1)  # [N]
         centres = states.repeat(repeats, 1, 1, 1)  # [O·N, C, H, W]
-        box = ends(centres, attack_epsilon)
-        actions = start.clean_actions.repeat(repeats)  # [O·N]
-        best = _Reached(centres, actions, start.actions.repeat(repeats), start.margins.repeat(repeats))
+        box, each = ends(centres, attack_epsilon), _Search(centres, clean.repeat(repeats, 1))
         points = starts.flatten(0, 1)
         for step in range(self.steps + 1):
             points = points.detach().requires_grad_(step < self.steps)
             scores = q_values(points)  # [O·N, A]
-            best = best.or_better(_Reached.at(points.detach(), scores.detach(), actions))
+            each.see(points.detach(), scores.detach())
             if step < self.steps:
                 values = [
-                    objective(part, start.clean_actions, worst_actions).sum()
+                    objective(part, search.clean_actions, worst_actions).sum()
                     for objective, part in zip(objectives, scores.chunk(repeats), strict=True)
                 ]
                 gradient = _gradient(torch.stack(values).sum(), points)
                 moved = points.detach() + self.step_fraction * attack_epsilon * gradient.sign()
                 points = within(moved, *box)
-        result = start
-        for part in best.chunks(repeats):
-            result = result.or_better(part)
-        return Attacked(result.points, result.clean_actions, result.actions, start.margins, result.margins)
-
-
-@dataclass(frozen=True)
-class _Reached:
-    """Points of the balls of n states."""
-
-    points: Tensor  # [n, C, H, W]
-    clean_actions: Tensor  # [n], a*
-    actions: Tensor  # [n], greedy at the points
-    margins: Tensor  # [n], against a*
-
-    @classmethod
-    def at(cls, points: Tensor, scores: Tensor, clean_actions: Tensor) -> "_Reached":
-        return cls(points, clean_actions, scores.argmax(dim=1), other_action_margin(scores, clean_actions))
-
-    def or_better(self, found: "_Reached") -> "_Reached":
-        """Where no point has flipped the action yet: `found` if it does, or if its margin is larger."""
-        is_open = self.actions == self.clean_actions
-        better = is_open & ((found.margins > self.margins) | (found.actions != self.clean_actions))  # [n]
-        return _Reached(
-            torch.where(better[:, None, None, None], found.points, self.points),
-            self.clean_actions,
-            torch.where(better, found.actions, self.actions),
-            torch.where(better, found.margins, self.margins),
-        )
-
-    def chunks(self, number: int) -> Iterator["_Reached"]:
-        fields = (part.chunk(number) for part in (self.points, self.clean_actions, self.actions, self.margins))
-        return (_Reached(*parts) for parts in zip(*fields, strict=True))
+        for found in zip(*(part.chunk(repeats) for part in (each.best, each.actions, each.margins)), strict=True):
+            search.take(*found)
+        return search.result()
 
 
 def _gradient(value: Tensor, points: Tensor) -> Tensor:
@@ -238,32 +204,36 @@ def _gradient(value: Tensor, points: Tensor) -> Tensor:
 
 
 class _Search:
-    """The best point seen so far for each of the N states."""
+    """The best point seen so far for each of N states: its first flip, else the one of the largest margin."""
 
     def __init__(self, states: Tensor, clean: Tensor) -> None:
+        """Begin at the clean `states` [N, C, H, W] with Q-values `clean` [N, A]."""
         self.clean_actions = clean.argmax(dim=1)
         self.clean_margins = other_action_margin(clean, self.clean_actions)
-        self.best = states.clone()
-        self.actions = self.clean_actions.clone()
-        self.margins = self.clean_margins.clone()
+        self.best, self.actions, self.margins = states.clone(), self.clean_actions.clone(), self.clean_margins.clone()
 
     def open_rows(self) -> Tensor:
         """Indices [n] of the states without a flip."""
         return (self.actions == self.clean_actions).nonzero().squeeze(1)
 
-    def see(self, rows: Tensor, points: Tensor, scores: Tensor) -> Tensor:
+    def see(self, points: Tensor, scores: Tensor, rows: Tensor | slice = ALL) -> Tensor:
         """Record `points` [n, C, H, W] with Q-values `scores` [n, A] for the states `rows` [n].
 
         Returns bool [n]: True if the point does not flip the action.
         """
-        actions = scores.argmax(dim=1)
-        margins = other_action_margin(scores, self.clean_actions[rows])
-        flipped = actions != self.clean_actions[rows]
+        actions, clean_actions = scores.argmax(dim=1), self.clean_actions[rows]
+        self.take(points, actions, other_action_margin(scores, clean_actions), rows)
+        return actions == clean_actions
+
+    def take(self, points: Tensor, actions: Tensor, margins: Tensor, rows: Tensor | slice = ALL) -> None:
+        """Keep the points that are better; no value is read on the host."""
+        clean_actions = self.clean_actions[rows]
         # A flip may have margin 0: two actions tie and the new one has the lower index.
-        better = (margins > self.margins[rows]) | flipped
-        kept = rows[better]
-        self.best[kept], self.margins[kept], self.actions[kept] = points[better], margins[better], actions[better]
-        return ~flipped
+        better = (margins > self.margins[rows]) | (actions != clean_actions)  # [n]
+        better &= self.actions[rows] == clean_actions
+        self.best[rows] = torch.where(better[:, None, None, None], points, self.best[rows])
+        self.actions[rows] = torch.where(better, actions, self.actions[rows])
+        self.margins[rows] = torch.where(better, margins, self.margins[rows])
 
     def result(self) -> Attacked:
         return Attacked(self.best, self.clean_actions, self.actions, self.clean_margins, self.margins)
