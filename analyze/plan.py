@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from analyze.maps import maps_folder, maps_label
 from analyze.study import Study, ensure_states, missing_play, own_states_path
-from nrmap.atari.envs import SeededVectorEnv
+from nrmap.atari.envs import action_names
 from nrmap.maps.null_networks import NULL_NETWORKS, null_networks
 from nrmap.policies.agent import Agent
 from nrmap.policies.policy import Policy
@@ -34,7 +34,7 @@ def _play(study: Study, policy: Agent) -> Iterator[Part]:
         return
     settings, (baselines, evaluation) = study.settings.evaluation, missing_play(study, policy)
     if baselines:
-        actions = SeededVectorEnv(policy.env, 1).action_names
+        actions = action_names(policy.env)
         for player in (RANDOM_POLICY, *(f"{CONSTANT_ACTION} {action}" for action in actions)):
             yield Part(f"{policy.game}: baselines, {player}", _kind(policy, "baselines"), settings.episodes)
     if evaluation:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from nrmap.atari.envs import VALIDATION_STREAM, EnvSpec, SeededVectorEnv
+from nrmap.atari.envs import VALIDATION_STREAM, EnvSpec, action_names
 from nrmap.learning.inner_attack import InnerAttack
 from nrmap.play.evaluation import AttackRun, EvaluationSettings, evaluate
 from nrmap.play.states import collect_states
@@ -38,7 +38,7 @@ def read(path: Path) -> Policy:
     state, settings = load_checkpoint(path)["trainer"], read_json(path.with_name(SETTINGS_FILE))
     env = validated(EnvSpec, settings["env"], "env")
     channels, height, width = env.state_shape
-    actions = SeededVectorEnv(env, 1).num_actions
+    actions = len(action_names(env))
     network = QNetwork(NetworkSpec(channels, height, width, actions, dueling=settings["dueling"]))
     network.load_state_dict({name: tensor.half().float() for name, tensor in state["learner"]["online"].items()})
     card = PolicyCard(settings["method"], settings["seed"], state["agent_step"], "unfinished", settings)
@@ -84,7 +84,7 @@ def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: i
     attacked = attack_named("pgd-10")(policy.for_attacks(), states, attack_epsilon=attack_epsilon, noise=noise)
     with torch.no_grad():
         bounds = margin_bounds(policy.network, states, attacked.clean_actions, attack_epsilon)  # [N]
-    names = SeededVectorEnv(policy.env, 1).action_names
+    names = action_names(policy.env)
     shares = " ".join(f"{name} {value('action_share', action=name):.0%}" for name in names)
     gaps = " ".join(f"{value('q_gap_quantile', quantile=quantile):.3f}" for quantile in (0.05, 0.5, 0.95))
     under = f"{value('return_mean', 'pgd'):.1f}" if attacked_episodes else "—"

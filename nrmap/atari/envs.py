@@ -5,6 +5,7 @@ each episode starts from a seed computed from (run seed, stream, environment, ep
 finished episode can be replayed and a running one restored from its seed and actions.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -219,3 +220,9 @@ class SeededVectorEnv:
         """`send`, then `recv`."""
         self.send(actions)
         return self.recv()
+
+
+@functools.cache
+def action_names(spec: EnvSpec) -> tuple[str, ...]:
+    """The names of the A actions, in order."""
+    return SeededVectorEnv(spec, 1).action_names

@@ -24,19 +24,21 @@ class Linear:
         return self.initial + (self.final - self.initial) * (step - self.begin) / self.duration
 
 
+QUARTIC_FRACTION = 0.25
+
+
 @dataclass(frozen=True)
 class Ramp:
     """From 0 at `begin` to 1 at `begin + duration`.
 
     With `initial` it starts there and grows by equal factors: every order of magnitude takes the same
-    time. Without, a quartic covers the first `quartic_fraction` of the duration and meets a straight
+    time. Without, a quartic covers the first quarter of the duration and meets a straight
     line with equal value and slope (the smoothed ramp of SA-DQN's auto-LiRPA schedule).
     """
 
     begin: int
     duration: int
     initial: float = 0.0
-    quartic_fraction: float = 0.25
 
     def __call__(self, step: int) -> float:
         """The value at agent step `step`, in [0, 1]."""
@@ -44,11 +46,11 @@ class Ramp:
             return 0.0
         if step >= self.begin + self.duration:
             return 1.0
-        fraction, progress = self.quartic_fraction, (step - self.begin) / self.duration
+        fraction, progress = QUARTIC_FRACTION, (step - self.begin) / self.duration
         if self.initial:
             return float(self.initial ** (1 - progress))
         # Value and slope agree where the quartic c·u⁴ meets the line through (1, 1): its slope
-        # there is 4c·m³ = (1 − c·m⁴) / (1 − m), at u = m = quartic_fraction.
+        # there is 4c·m³ = (1 − c·m⁴) / (1 − m), at u = m = 1/4.
         coefficient = 1 / (fraction**4 + 4 * fraction**3 * (1 - fraction))
         if progress < fraction:
             return coefficient * progress**4

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from nrmap.ablation import AblatedChunk
+from nrmap.ablation.spec import AblatedChunk, check_finite
 from nrmap.maps.episode_maps import EpisodeMaps, IntArray
 from nrmap.maps.kinds import KINDS, Ablated, FloatArray
 from nrmap.statistics.nested_subsets import prefix_ranks
@@ -159,6 +159,4 @@ def _check_chunk(chunk: AblatedChunk, state: int, num_states: int) -> None:
     check(state + len(q_values) <= num_states, f"ablated Q-values beyond the {num_states} states with an episode id")
     fits = q_values.ndim in (4, 5) and clean.shape == (len(q_values), q_values.shape[-1]) and clean.shape[1] > 1
     check(fits, f"ablated {list(q_values.shape)}, clean {list(clean.shape)}: expected [n, (C,) H, W, A], [n, A], A ≥ 2")
-    finite = q_values.flatten(1).isfinite().all(dim=1) & clean.isfinite().all(dim=1)  # [n]
-    if not finite.all():
-        raise NrmapError(f"state {state + int(finite.int().argmin())}: its Q-values or ablated Q-values are not finite")
+    check_finite(chunk)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from nrmap.atari.envs import EVALUATION_STREAM, EnvSpec, SeededVectorEnv
+from nrmap.atari.envs import EVALUATION_STREAM, EnvSpec, action_names
 from nrmap.atari.episode_seeds import episode_seeds
 from nrmap.play.players import (
     AttackedPlayer,
@@ -108,7 +108,7 @@ def evaluate(
     check(certify is not None or not bounds_worst_case, f"{WORST_CASE} is to be played, but nothing certifies")
     if certify is not None:
         certify = RememberingCertifier(certify)
-    names = SeededVectorEnv(env, 1).action_names
+    names = action_names(env)
     kind = None if policy.outputs == "q_values" else policy.outputs
     record = partial(Record, env.game, policy.method, policy.seed, policy_sha256=policy.sha256, outputs=kind)
 
@@ -166,7 +166,7 @@ def evaluate_baselines(
     They are baselines of the game: their records have no seed and no policy, and a constant action as their variant.
     """
     seeds = episode_seeds(spec, run_seed, episodes, stream)
-    names = SeededVectorEnv(spec, 1).action_names
+    names = action_names(spec)
     players: dict[tuple[str, str | None], ActionFn] = {
         (RANDOM_POLICY, None): random_player(len(names), run_seed, spec.max_agent_steps),
         **{(CONSTANT_ACTION, name): constant_player(action) for action, name in enumerate(names)},

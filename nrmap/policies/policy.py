@@ -1,6 +1,5 @@
 """Policy files: weights and JSON metadata in one safetensors file, without pickles."""
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.atari.envs import EnvSpec, action_names
 from nrmap.policies.agent import Agent, Outputs
 from nrmap.policies.network import NetworkSpec, QNetwork, frozen
 from nrmap.support.errors import NrmapError, check, first_line
@@ -148,14 +147,8 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
 def _check_network(spec: NetworkSpec, env: EnvSpec) -> None:
     shape = (spec.in_channels, spec.height, spec.width)
     check(shape == env.state_shape, f"its network takes states {shape}, its environment gives {env.state_shape}")
-    actions = num_actions(env)
+    actions = len(action_names(env))
     check(spec.actions == actions, f"its network has {spec.actions} actions, {env.game} has {actions}")
-
-
-@functools.cache
-def num_actions(env: EnvSpec) -> int:
-    """A, the number of actions in the environment."""
-    return SeededVectorEnv(env, 1).num_actions
 
 
 def _check_weights(tensors: Mapping[str, Tensor], spec: NetworkSpec) -> None:

@@ -153,7 +153,8 @@ class Stream:
             keys.append((int(env), newest - (newest - int(slot)) % ring))
         return keys
 
-    def check(self, batch: Batch) -> None:
+    def assert_drawn_right(self, batch: Batch) -> None:
+        """Every transition of `batch` is drawable and equals the oracle's."""
         drawable = self.drawable()
         for b, key in enumerate(self.absolute(batch.indices)):
             episode, step = drawable[key]

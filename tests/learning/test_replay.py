@@ -49,7 +49,7 @@ def test_every_transition_of_any_stream_of_episodes(kind, num_envs, frame_stack,
     # Two equal shares fall on each of K equal weights, so 2 K draws meet all of them.
     batch = stream.replay.sample(2 * len(drawable), importance=1.0, rng=np.random.default_rng(0))
     assert set(stream.absolute(batch.indices)) == set(drawable)
-    stream.check(batch)
+    stream.assert_drawn_right(batch)
     assert (batch.weights == 1).all()
 
 
@@ -61,7 +61,7 @@ def test_the_smallest_ring_can_always_be_drawn_from():
                 # Episodes of one and of two steps, one after the other.
                 stream.step(["truncated" if tick % 3 else "plain"])
                 if stream.replay.newest[0] >= n_step:
-                    stream.check(stream.replay.sample(3, importance=0.5, rng=np.random.default_rng(tick)))
+                    stream.assert_drawn_right(stream.replay.sample(3, importance=0.5, rng=np.random.default_rng(tick)))
     with pytest.raises(ValueError, match="capacity 9 over 2 environments"):
         Replay(ReplaySpec(9, 2, 0.9, 0.5), num_envs=2, state_shape=(2, 1, 3))
 
@@ -258,7 +258,7 @@ def test_annealed_returns_are_those_of_the_smaller_n(kind):
     drawable = stream.drawable()  # with the first n: a slot is complete from then on
     stream.spec = replace(annealing, n_step=1)
     stream.drawable = lambda: drawable
-    stream.check(stream.replay.sample(64, importance=1.0, rng=rng, agent_step=10))
+    stream.assert_drawn_right(stream.replay.sample(64, importance=1.0, rng=rng, agent_step=10))
 
 
 def test_both_replays_draw_the_same_batches_from_the_same_numbers():

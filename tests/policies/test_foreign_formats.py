@@ -11,8 +11,9 @@ from foreign_files import ACTIONS, FOREIGN, Foreign, cnn, head
 from torch import Tensor, nn
 
 import nrmap
+from nrmap.atari.envs import action_names
 from nrmap.policies.formats import ForeignFile, convert
-from nrmap.policies.policy import Policy, load_policy, num_actions, save_policy
+from nrmap.policies.policy import Policy, load_policy, save_policy
 from nrmap.robustness.bounds import bounded_network
 
 
@@ -117,6 +118,6 @@ def test_the_last_layer_tells_the_set_of_actions(tmp_path: Path) -> None:
         net = nn.Sequential(*cnn(1), nn.Flatten(), *head(actions))
         torch.save(net.state_dict(), tmp_path / "f")
         policy = convert(ForeignFile(tmp_path / "f", "sa_dqn"), game="Pong")
-        assert num_actions(policy.env) == actions, names
+        assert len(action_names(policy.env)) == actions, names
     with pytest.raises(nrmap.NrmapError, match="18 outputs, 4 actions need 4"):
         convert(ForeignFile(tmp_path / "f", "sa_dqn"), game="Pong", env_settings={"first_actions": 4})

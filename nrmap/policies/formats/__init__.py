@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nrmap.atari.envs import EnvSpec, env_with_eyes
+from nrmap.atari.envs import EnvSpec, action_names, env_with_eyes
 from nrmap.atari.games import game_named
 from nrmap.policies.formats import cleanrl, pfrl, sa_dqn, sb3, tianshou
 from nrmap.policies.formats.layers import ReadNetwork, build_network
 from nrmap.policies.formats.reading import read_bytes
-from nrmap.policies.policy import Policy, PolicyCard, PolicySource, num_actions
+from nrmap.policies.policy import Policy, PolicyCard, PolicySource
 from nrmap.support.errors import NrmapError, check, unknown_choice
 from nrmap.support.files import identity_of
 from nrmap.support.identity import recorded
@@ -111,8 +111,8 @@ def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpe
     # Some trained with other actions than the library's own experiments: the last layer tells.
     if not {"first_actions", "full_action_space"} & settings.keys():
         sets = (env, *(replace(env, first_actions=0, full_action_space=full) for full in (False, True)))
-        env = next((actions for actions in sets if num_actions(actions) == read.num_outputs), env)
-    return env, num_actions(env)
+        env = next((actions for actions in sets if len(action_names(actions)) == read.num_outputs), env)
+    return env, len(action_names(env))
 
 
 def _input_scale(read: ReadNetwork, given: float | None) -> float:
