@@ -39,7 +39,7 @@ def test_q_values_that_are_not_finite_are_refused(bad):
     q_values, clean = Q_VALUES.clone(), CLEAN.clone()
     q_values[2, 1, 1, 3], clean[3, 0] = bad, bad
     for number, arrays in ((2, (q_values, CLEAN)), (3, (Q_VALUES, clean))):
-        with pytest.raises(NrmapError, match=f"state {number}: "):
+        with pytest.raises(NrmapError, match=f"for state {number} or its ablations"):
             sweep(*arrays, size=2)
 
 

@@ -16,7 +16,6 @@ _STRIDES = {
     tuple(conv.kernel for conv in NATURE_CONVS): tuple(conv.stride for conv in NATURE_CONVS),
     (8, 4): (4, 2),  # Mnih et al. 2013
 }
-ALL_ACTIONS = 18  # of ALE; most games use fewer
 # Parts of names of layers that draw random numbers or normalise.
 _REFUSED = {
     "sigma": "noisy layers (NoisyNet), which draw random numbers",

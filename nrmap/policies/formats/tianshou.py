@@ -3,7 +3,7 @@
 Its Atari wrappers scale states to [0, 1] only on request, and the weights do not say: the scale must be given.
 """
 
-from nrmap.policies.formats.layers import ALL_ACTIONS, Keys, ReadNetwork, matching
+from nrmap.policies.formats.layers import Keys, ReadNetwork, matching
 from nrmap.policies.formats.reading import load_torch, tensors_of
 
 _CNN = tuple(f"net.0.{number}" for number in (0, 2, 4)), "net.1", "net.3"
@@ -11,6 +11,7 @@ _FLAT = tuple(f"net.{number}" for number in (0, 2, 4)), "net.7", "net.9"  # the 
 # A DQN is a QR-DQN of one quantile.
 QUANTILES = [Keys(*names, head="quantiles_by_action") for names in (_CNN, _FLAT)]
 CATEGORICAL = [Keys(*names, head="categorical") for names in (_CNN, _FLAT)]
+ALL_ACTIONS = 18  # of ALE
 # Where versions 0.4 to 2 keep the acting network.
 _PREFIXES = ("model.", "policy.model.", "_policy.model.", "module.")
 
