@@ -17,7 +17,7 @@ import torch
 from analyze.agents import named_agent
 from analyze.maps import MapsResult, Shard, ensure_figures, ensure_maps, ensure_shard
 from analyze.null_networks import ensure_null_networks, null_network_summary
-from analyze.plan import planned_parts
+from analyze.plan import planned_parts, roll_outs
 from analyze.report.tables import print_records
 from analyze.settings import AnalysisSettings, Resources, analysis_settings
 from analyze.study import Study, ensure_attacks, ensure_baselines, ensure_evaluation, ensure_states
@@ -73,9 +73,10 @@ def analyze(command: tuple[AnalyzeKeys, AnalysisSettings], given: Sequence[str])
     )
     pooled = study.settings.states.states_from == "pool"
     sources = _pool(keys, policy, layout, device) if pooled else [policy]
+    states = None if [*roll_outs(study, sources)] else ensure_states(study, sources)
     if keys.shard is None:
-        study.clock.plan(policy.label, planned_parts(study, policy, sources))
-    states = ensure_states(study, sources)
+        study.clock.plan(policy.label, planned_parts(study, policy, sources, states))
+    states = states or ensure_states(study, sources)
     if keys.shard is not None:
         print(ensure_shard(study, policy, states, Shard(keys.shard, keys.shards)))
         return

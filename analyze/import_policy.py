@@ -15,10 +15,9 @@ from nrmap.support.schema import validated
 
 
 def read(values: Mapping[str, Any], here: bool) -> AnalyzeKeys:
-    """The keys of conf/analyze.yaml, of which only those of an import count."""
+    """The keys of conf/analyze.yaml; an import uses `policy`, `env`, `seed`, `input_scale` and `expect`."""
     keys = validated(AnalyzeKeys, values)
-    named = "no policy named: expected policy=FORMAT:FILE, as in policy=sb3:FILE.zip"
-    check(keys.policy is not None, named)
+    check(keys.policy is not None, "no policy named: expected policy=FORMAT:FILE, as in policy=sb3:FILE.zip")
     return keys
 
 

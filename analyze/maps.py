@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from analyze.report.map_sheets import save_map_figures
 from analyze.study import StatesFile, Study, check_fits, once, write_metrics
 from nrmap.ablation import AblatedChunk, make_engine
 from nrmap.ablation.episodewise import EpisodewiseEngine
@@ -51,10 +50,6 @@ class Shard:
 
     index: int
     count: int
-
-    def __post_init__(self) -> None:
-        fits = 0 <= self.index < self.count
-        check(fits, f"shard={self.index}: expected 0 to {self.count - 1} with {self.count} shards")
 
     def path(self, folder: Path) -> Path:
         """The file of this shard's maps, until they are merged into the maps in `folder`."""
@@ -198,6 +193,8 @@ def ensure_figures(policy: Agent, states: StatesFile, maps: MapsResult) -> dict[
     index = maps.folder / FIGURES_FILE
 
     def make() -> None:
+        from analyze.report.map_sheets import save_map_figures  # loads matplotlib
+
         made = save_map_figures(maps.maps, policy=policy, states=states.states, folder=maps.folder)
         write_json(index, {name: path.name for name, path in made.items()})
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from analyze.maps import maps_folder, maps_label
-from analyze.study import Study, ensure_states, missing_play, own_states_path
+from analyze.study import StatesFile, Study, missing_play, own_states_path
 from nrmap.atari.envs import action_names
 from nrmap.maps.null_networks import NULL_NETWORKS, null_networks
 from nrmap.policies.agent import Agent
@@ -13,16 +13,17 @@ from nrmap.support.layout import METRICS_FILE
 from nrmap.support.records import CONSTANT_ACTION, RANDOM_POLICY
 
 
-def planned_parts(study: Study, policy: Agent, sources: Sequence[Agent]) -> list[Part]:
-    """The missing parts of the analysis of `policy` on states of `sources`, in the order of the work."""
-    return [*_roll_outs(study, sources), *_play(study, policy), *_maps(study, policy, sources)]
+def planned_parts(study: Study, policy: Agent, sources: Sequence[Agent], states: StatesFile | None) -> list[Part]:
+    """The missing parts of the analysis of `policy` on `states`, None if `sources` are still to play some of them."""
+    return [*roll_outs(study, sources), *_play(study, policy), *_maps(study, policy, sources, states)]
 
 
 def _kind(policy: Agent, what: str) -> str:
     return f"{policy.game}/{'x'.join(map(str, policy.state_shape))}/{what}"
 
 
-def _roll_outs(study: Study, sources: Sequence[Agent]) -> Iterator[Part]:
+def roll_outs(study: Study, sources: Sequence[Agent]) -> Iterator[Part]:
+    """The missing roll-outs of `sources`, whose states the analysis needs."""
     if study.settings.states.from_file is None:
         for policy in sources:
             if not own_states_path(study, policy).exists():
@@ -32,7 +33,8 @@ def _roll_outs(study: Study, sources: Sequence[Agent]) -> Iterator[Part]:
 def _play(study: Study, policy: Agent) -> Iterator[Part]:
     if policy.env is None:
         return
-    settings, (baselines, evaluation) = study.settings.evaluation, missing_play(study, policy)
+    baselines, evaluation = missing_play(study, policy)
+    settings = evaluation or study.settings.evaluation
     if baselines:
         actions = action_names(policy.env)
         for player in (RANDOM_POLICY, *(f"{CONSTANT_ACTION} {action}" for action in actions)):
@@ -45,9 +47,8 @@ def _play(study: Study, policy: Agent) -> Iterator[Part]:
             yield Part(f"{policy.label}: evaluation, {label}", _kind(policy, attack), episodes)
 
 
-def _maps(study: Study, policy: Agent, sources: Sequence[Agent]) -> Iterator[Part]:
+def _maps(study: Study, policy: Agent, sources: Sequence[Agent], states: StatesFile | None) -> Iterator[Part]:
     settings = study.settings
-    states = None if list(_roll_outs(study, sources)) else ensure_states(study, sources)
     num_states = settings.states.num_states * len(sources) if states is None else len(states.states.states)
     networks: list[Agent] = [policy]
     if isinstance(policy, Policy) and settings.controls:

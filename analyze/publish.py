@@ -1,6 +1,6 @@
 """`python -m analyze.publish FOLDER …`: trained policies, measured, become reference policies to be shared.
 
-Each FOLDER is that of a finished training. The policy, its curves, its settings, its evaluation and
+Each FOLDER holds a finished training. The policy, its curves, its settings, its evaluation and
 the players it is compared with are copied to outputs/reference/, and a card says what they are.
 """
 

@@ -1,4 +1,4 @@
-"""The stages of a study that play: states, evaluation, baselines. `analyze.maps` has those that map.
+"""The stages of a study that play: states, evaluation, baselines. `analyze.maps` has the other ones.
 
 A stage makes a file once. Its folder is named by the hash of its settings and of its input files,
 so a finished stage is not repeated, and other settings or inputs lead to another folder.
@@ -91,9 +91,7 @@ def _ensure_own_states(study: Study, policy: Agent) -> StatesFile:
 
     def make() -> None:
         with Progress(f"{policy.label}: roll-out", unit="steps", clock=study.clock) as progress:
-            states = collect_states(
-                policy, **_sample(study), num_envs=PARALLEL_EPISODES, progress=progress.update
-            )  # fmt: skip
+            states = collect_states(policy, **_sample(study), num_envs=PARALLEL_EPISODES, progress=progress.update)
         save_states(path, states)
 
     return once(path, make, partial(_states_file, policy=policy))
@@ -128,11 +126,10 @@ def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
 
     An interrupted evaluation continues after its last whole roll-out.
     """
-    certifier = _certifier(policy)
-    settings, inputs = _possible(study.settings.evaluation, policy, certifier), evaluation_inputs(policy)
     published = _published_evaluation(study, policy)
     if published is not None:
         return read_records(published)
+    settings = _possible(study, policy)
     path = _evaluation_path(study, policy, settings)
     roll_outs = path.with_name(ROLL_OUTS_FOLDER)
 
@@ -144,9 +141,9 @@ def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
         with Progress(f"{policy.label}: evaluation", unit="steps", clock=study.clock) as progress:
             records = evaluate(
                 policy, settings, num_envs=settings.episodes,
-                certify=certifier, keep=keep, progress=_show_part(progress),
+                certify=_certifier(policy), keep=keep, progress=_show_part(progress),
             )  # fmt: skip
-        write_metrics(path, records, settings=asdict(settings), inputs=inputs)
+        write_metrics(path, records, settings=asdict(settings), inputs=evaluation_inputs(policy))
         shutil.rmtree(roll_outs, ignore_errors=True)
 
     return once(path, make, read_records)
@@ -154,40 +151,41 @@ def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
 
 def _evaluation_path(study: Study, policy: Agent, settings: EvaluationSettings) -> Path:
     identity = stage_identity("evaluation", policy_sha256=policy.sha256, settings=asdict(settings))
+    return _metrics_of(study, policy, identity)
+
+
+def _metrics_of(study: Study, policy: Agent, identity: str) -> Path:
     folder = study.layout.evaluation(game=policy.game, method=policy.method, seed=policy.seed or 0, identity=identity)
     return folder / METRICS_FILE
 
 
-def _certifier(policy: Agent) -> IntervalCertifier | None:
+def _certifier(policy: Agent, level: int = logging.DEBUG) -> IntervalCertifier | None:
+    """None, with the reason logged at `level`, if `policy` has no bounds."""
     try:
         return IntervalCertifier(bounded_network(policy))
     except NrmapError as error:
-        log.info("%s is not certified: %s", policy.label, error)
+        log.log(level, "%s is not certified: %s", policy.label, error)
         return None
 
 
-def _possible(settings: EvaluationSettings, policy: Agent, certifier: IntervalCertifier | None) -> EvaluationSettings:
-    """`settings` without what `policy` has no bounds or no gradients for, which is logged."""
-    left_out = {run for run in settings.attack_runs if run.attack == WORST_CASE and certifier is None}
-    if policy.input_scale is None:
-        left_out |= {run for run in settings.attack_runs if run.attack != WORST_CASE}
+def _possible(study: Study, policy: Agent, level: int = logging.INFO) -> EvaluationSettings:
+    """The settings of the evaluation but for runs without bounds or gradients, which are logged at `level`."""
+    settings, has_bounds = study.settings.evaluation, _certifier(policy, level) is not None
+    kept = []
     for run in settings.attack_runs:
-        if run in left_out:
-            log.info("%s is not attacked by %s: it has no bounds or no gradient", policy.label, run.attack)
-    kept = tuple(run for run in settings.attack_runs if run not in left_out)
-    return replace(settings, attack_runs=kept, certify_epsilons=() if certifier is None else settings.certify_epsilons)
+        if has_bounds if run.attack == WORST_CASE else policy.input_scale is not None:
+            kept.append(run)
+        else:
+            log.log(level, "%s is not attacked by %s: it has no bounds or no gradient", policy.label, run.attack)
+    return replace(settings, attack_runs=tuple(kept), certify_epsilons=settings.certify_epsilons if has_bounds else ())
 
 
 def ensure_attacks(study: Study, policy: Agent, states: StatesFile) -> list[Record]:
     """Records of the attacks on `states`, for an agent that plays no game: flip rates and certified rates."""
-    certifier = _certifier(policy)
-    settings, seen = _possible(study.settings.evaluation, policy, certifier), states.states.states
+    settings, seen = _possible(study, policy), states.states.states
     inputs = {**evaluation_inputs(policy), "states_sha256": states.sha256}
     identity = stage_identity("attacks", settings=asdict(settings), **inputs)
-    path = (
-        study.layout.evaluation(game=policy.game, method=policy.method, seed=policy.seed or 0, identity=identity)
-        / METRICS_FILE
-    )
+    path = _metrics_of(study, policy, identity)
     lengths = np.bincount(states.states.episode_ids).tolist()
 
     def rate(found: Tensor, **fields: Any) -> Record:
@@ -251,10 +249,11 @@ def _baselines_path(study: Study, policy: Agent) -> Path:
     return study.layout.baselines(game=env.game, identity=identity) / METRICS_FILE
 
 
-def missing_play(study: Study, policy: Agent) -> tuple[bool, bool]:
-    """Whether the baselines of the game and the evaluation of `policy` are still to be played."""
-    found = _published_evaluation(study, policy) or _evaluation_path(study, policy, study.settings.evaluation)
-    return not _baselines_path(study, policy).exists(), not found.exists()
+def missing_play(study: Study, policy: Agent) -> tuple[bool, EvaluationSettings | None]:
+    """Whether the baselines of the game are still to be played, and the evaluation of `policy` if it is, else None."""
+    settings = _possible(study, policy, logging.DEBUG)
+    found = _published_evaluation(study, policy) or _evaluation_path(study, policy, settings)
+    return not _baselines_path(study, policy).exists(), None if found.exists() else settings
 
 
 def baselines_settings(env: EnvSpec, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ TINY_ANALYSIS = (
 
 # A server that has imported everything starts the processes: the import would take longer than the run.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["train.__main__", "analyze.__main__", "torch._dynamo"])
+processes.set_forkserver_preload(["train.__main__", "analyze.__main__", "analyze.report.map_sheets", "torch._dynamo"])
 
 
 @dataclass

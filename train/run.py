@@ -76,11 +76,7 @@ def training_part(settings: TrainSettings) -> Part:
     """The training as a part of a command."""
     channels, height, width = settings.env.state_shape
     what = f"{channels}x{height}x{width}, batch {settings.learner.batch_size}, every {settings.steps_per_update}"
-    return Part(_work(settings), f"{what}/training by {settings.method}", units=settings.steps)
-
-
-def _work(settings: TrainSettings) -> str:
-    return f"{settings.label}: training"
+    return Part(f"{settings.label}: training", f"{what}/training by {settings.method}", units=settings.steps)
 
 
 def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
@@ -105,7 +101,7 @@ def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
         with locked(folder / "lock", f"{label}: being trained by another process, waiting for it"):
             if not policy_path.exists():
                 with options.open_tracker(settings, identity, folder) as tracker:
-                    _train(settings, options, folder=folder, parent=parent, tracker=tracker, label=label)
+                    _train(settings, options, folder=folder, parent=parent, tracker=tracker)
                 return policy_path
     _check_finished(policy_path, identity, options, label)
     log.info("%s: already trained, %s", label, policy_path)
@@ -117,8 +113,9 @@ def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
 
 
 def _train(
-    settings: TrainSettings, options: RunOptions, *, folder: Path, parent: Policy | None, tracker: Tracker, label: str
+    settings: TrainSettings, options: RunOptions, *, folder: Path, parent: Policy | None, tracker: Tracker
 ) -> None:
+    label, policy_path = settings.label, folder / POLICY_FILE
     remove_leftovers(folder)
     write_json(folder / SETTINGS_FILE, _recorded(settings, parent))
     choice = [f"env={settings.env.game}", f"method={settings.method}", f"seed={settings.seed}"]
@@ -136,16 +133,15 @@ def _train(
     )
 
     greedy_returns = GreedyReturns(settings.env, settings.seed, options.greedy_every, options.greedy_episodes)
-    last_checkpoint = time.monotonic()
-    begun_at = training.trainer.agent_step
-    with Progress(_work(settings), unit="steps", initial=begun_at, clock=options.clock) as progress:
+    last_checkpoint, begun_at = time.monotonic(), training.trainer.agent_step
+    with Progress(training_part(settings).name, unit="steps", initial=begun_at, clock=options.clock) as progress:
         for iteration in training.iterations():
             trainer, curves = training.trainer, training.curves
             curves.record(iteration)
-            if curves.row_is_due(iteration.agent_step) or iteration.agent_step >= settings.steps:
+            is_last = iteration.agent_step >= settings.steps
+            if curves.row_is_due(iteration.agent_step) or is_last:
                 row = curves.add_row(iteration.agent_step, trainer.metrics())
                 greedy_returns.start_if_due(row, trainer.learner.policy_network)
-                is_last = iteration.agent_step >= settings.steps
                 tracker.log({**row, **greedy_returns.finished(wait=is_last)}, step=iteration.agent_step)
             updating = iteration.agent_step > settings.warm_up_steps
             progress.update(iteration.agent_step, settings.steps, curves.describe(), steady=updating)
@@ -155,7 +151,6 @@ def _train(
                 last_checkpoint = time.monotonic()
     curves = training.curves
     write_json(folder / CURVES_FILE, curves.get_state())
-    policy_path = folder / POLICY_FILE
     save_policy(policy_path, _policy(settings, training.trainer, parent, curves), dtype=torch.float16)
     training.remove_checkpoints()
     tracker.artifact(label, "policy", [policy_path, folder / CURVES_FILE])
@@ -171,7 +166,7 @@ def _check_finished(policy_path: Path, identity: str, options: RunOptions, label
         raise NrmapError(f"{error}; remove it to train it anew") from error
     made_in, asked = card.results.get("precision"), name_of(options.precision)
     if made_in != asked and not options.any_precision:
-        log.info("%s: made in %s, not in %s as asked for; precision enters no identity", label, made_in, asked)
+        log.info("%s: made in %s, not in %s; precision enters no identity", label, made_in, asked)
 
 
 def _recorded(settings: TrainSettings, parent: Policy | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,19 +54,18 @@ class Training:
         state = {"machine": machine, "last_probe": last_probe, "curves": self.curves.get_state()}
         save_checkpoint(self._folder / name, {**state, "trainer": self.trainer.get_state()})
 
-    def load(self, name: str = CHECKPOINT_FILE) -> None:
-        """Continue from a saved state. Raises NrmapError where the emulator plays its episodes differently."""
-        state = load_checkpoint(self._folder / name)
+    def restore(self, state: Mapping[str, Any], path: Path) -> None:
+        """Continue from the `state` saved in `path`; NrmapError where the emulator plays its episodes differently."""
         try:
             self.trainer.set_state(state["trainer"])
             self.curves = Curves.from_state(state["curves"])
             if "last_probe" in state:  # files from before roll-backs lack it
                 self._probed_at, self._was_behind = (state["last_probe"][key] for key in ("agent_step", "was_behind"))
         except NrmapError as error:
-            raise NrmapError(f"{error}; remove {self._folder / name} to start anew") from error
+            raise NrmapError(f"{error}; remove {path} to start anew") from error
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {first_line(error)}"
-            raise NrmapError(f"{self._folder / name} is damaged ({reason}): remove it to start anew") from error
+            raise NrmapError(f"{path} is damaged ({reason}): remove it to start anew") from error
 
     def remove_checkpoints(self) -> None:
         """Remove both checkpoints."""
@@ -96,8 +96,9 @@ class Training:
         before = self.curves
         self.trainer, self.curves = self._make_trainer(), Curves()
         self._probed_at, self._was_behind = 0, False
-        if (self._folder / GOOD_CHECKPOINT_FILE).is_file():
-            self.load(GOOD_CHECKPOINT_FILE)
+        good = self._folder / GOOD_CHECKPOINT_FILE
+        if good.is_file():
+            self.restore(load_checkpoint(good), good)
         self.trainer.learner.attack_level = level
         attack = self.trainer.learner.inner_attack
         assert attack is not None
@@ -130,47 +131,40 @@ def start_or_resume(
     """The training in `folder`: from its checkpoint, else a new one in `precision` from the weights `initial`.
 
     With `any_precision` a checkpoint of another precision resumes in its own. Raises NrmapError
-    for one that cannot resume on `device`, in `precision` or with the emulator installed.
+    if it cannot resume on `device`, in `precision` or with the emulator installed.
     """
-    path, machine = folder / CHECKPOINT_FILE, None
-    if path.is_file():
-        machine = _machine(path)
-        precision = _precision_to_resume_in(path, machine, device, None if any_precision else precision)
+    path = folder / CHECKPOINT_FILE
+    state = load_checkpoint(path) if path.is_file() else None
+    if state is not None:
+        precision = _precision_to_resume_in(path, state, device, None if any_precision else precision)
 
     def make_trainer() -> Trainer:
         return Trainer(settings, device=device, initial=initial, precision=precision, graphs=graphs)
 
     training = Training(folder, make_trainer)
-    if machine is None:
+    if state is None:
         training.remove_checkpoints()  # a good one may be left from a run whose checkpoint was removed
         return training
-    training.load()
+    training.restore(state, path)
     agent_step = f"{training.trainer.agent_step:,}"
     log.info("%s: going on from agent step %s, in %s", settings.label, agent_step, name_of(precision))
     return training
 
 
-def _machine(path: Path) -> Mapping[str, str]:
-    """The device and the precision of the training in a checkpoint."""
-    machine: Mapping[str, str] = load_checkpoint(path).get("machine", {})
+def _precision_to_resume_in(
+    path: Path, state: Mapping[str, Any], device: torch.device, asked: torch.dtype | None
+) -> torch.dtype:
+    machine: Any = state.get("machine")
     fits = isinstance(machine, dict) and machine.get("precision") in ("float32", "bfloat16") and "device" in machine
     check(fits, f"{path} is damaged: remove it to start anew")
-    return machine
-
-
-def _precision_to_resume_in(
-    path: Path, machine: Mapping[str, str], device: torch.device, asked: torch.dtype | None
-) -> torch.dtype:
     begun_on, begun_in = machine["device"], machine["precision"]
     check(
         begun_on == device.type,
         f"the training in {path} was started on {begun_on}: continue with device={begun_on}, or remove the file",
     )
     if asked is not None and name_of(asked) != begun_in:
-        raise NrmapError(
-            f"the training in {path} was started in {begun_in}, not in {name_of(asked)}: "
-            f"continue with precision={begun_in} or precision=auto, or remove the file"
-        )
+        instead = f"continue with precision={begun_in} or precision=auto, or remove the file"
+        raise NrmapError(f"the training in {path} was started in {begun_in}, not in {name_of(asked)}: {instead}")
     precision: torch.dtype = getattr(torch, begun_in)
     return precision
 

@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from nrmap.maps.episode_maps import EpisodeMaps
 from nrmap.maps.kinds import KINDS
@@ -103,5 +102,7 @@ def seed_difference(
 def _welch(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
     if np.ptp(ours) == np.ptp(theirs) == 0:
         return None, None
+    from scipy import stats  # takes a second to load
+
     interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(LEVEL)
     return float(interval.low), float(interval.high)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nrmap.maps.differences import paired_difference
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps, save_maps
 from nrmap.maps.kinds import KINDS, FloatArray
 from nrmap.maps.sparsity import sparsity_of_sum
@@ -65,8 +66,6 @@ class Maps:
         The 95% interval is a jackknife that leaves an episode out of both maps, so effects on both cancel. It
         needs 16 episodes. Raises NrmapError for an unknown map and for maps of other episodes or pixels.
         """
-        from nrmap.maps.differences import paired_difference  # scipy.stats takes a second to load
-
         return paired_difference(self.by_episode, other.by_episode, kind, temperature)
 
     def plot(self, temperature: float | None = None) -> "Figure":

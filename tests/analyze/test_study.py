@@ -316,13 +316,13 @@ def test_a_plan_has_the_parts_of_the_work_in_order_and_only_missing_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy, study, seen = saved(tmp_path), study_in(tmp_path), []
-    planned = [part.name for part in planned_parts(study, policy, [policy])]
+    planned = [part.name for part in planned_parts(study, policy, [policy], None)]
     monkeypatch.setattr(Clock, "at", lambda self, name, done, **initial: seen.append(name))
     states = ensure_states(study, [policy])
-    assert [part.name for part in planned_parts(study, policy, [policy])] == planned[1:]
+    assert [part.name for part in planned_parts(study, policy, [policy], states)] == planned[1:]
     ensure_baselines(study, policy)
     run_all(policy, study)
-    assert [part.kind.rpartition("/")[2] for part in planned_parts(study, policy, [policy])] == 4 * ["maps"]
+    assert [part.kind.rpartition("/")[2] for part in planned_parts(study, policy, [policy], states)] == 4 * ["maps"]
     ensure_null_networks(study, policy, states)
     assert list(dict.fromkeys(seen)) == planned
-    assert planned_parts(study, policy, [policy]) == []
+    assert planned_parts(study, policy, [policy], states) == []
