@@ -1,8 +1,8 @@
 """Everything that needs a GPU, in one command: `python -m bench.gpu`, or `make bench-gpu`.
 
-Each stage runs in its own process under its own time limit; one that fails or runs out of time loses
-only the rest of itself. The results are outputs/bench/train-cuda.json, maps-cuda.json and host-cuda.json,
-rewritten after every stage. `--device cpu` rehearses the command on a machine without a GPU.
+Each stage runs in its own process under its own time limit. A stage that fails or runs out of time keeps the
+results it has, and the next one starts. The results are outputs/bench/train-cuda.json, maps-cuda.json and
+host-cuda.json, rewritten after every stage. `--device cpu` rehearses the command on a machine without a GPU.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def stages_of(content: Mapping[str, Any]) -> dict[str, str]:
-    """How each stage in a file ended."""
+    """The status of each stage in a file: "ok", "failed" or "out of time"."""
     parts = {name: part for name, part in content.items() if isinstance(part, dict) and "status" in part}
     of_file = {"host": content} if "status" in content else {}
     return {name: part["status"] for name, part in {**parts, **of_file}.items()}

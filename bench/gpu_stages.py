@@ -227,7 +227,7 @@ def attack(job: Job) -> None:
 
 
 def of_host(job: Job) -> None:
-    """What bench.cost needs: collecting, updates, an ablated state, a checkpoint, memory."""
+    """The measurements for bench.cost: collecting, updates, an ablated state, a checkpoint, memory."""
     job.report(host.measure(paper_study(1, 1).trainings, job.device.type, 2048 if job.on_gpu else 128))
 
 

@@ -164,7 +164,7 @@ class Trainer:
     def metrics(self) -> dict[str, float]:
         """Means of the update's diagnostics since the last call, schedules, and probes of the network.
 
-        `epsilon` is that of the first environment, which explores most. Raises NrmapError where a
+        `epsilon` is the exploration rate of the first environment, which explores most. Raises NrmapError where a
         mean is not finite: the training has diverged.
         """
         means = {name: float(torch.stack(values).mean()) for name, values in self._collected.items()}

@@ -244,7 +244,7 @@ class _Header:
 
 
 def _header(value: Any) -> _Header:
-    header: _Header = validated(_Header, value, "")
+    header: _Header = validated(_Header, value)
     return header
 
 

@@ -133,7 +133,7 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     try:
         check(METADATA_KEY in of_file, f"a safetensors file but not a policy: it has no {METADATA_KEY!r} metadata")
         metadata = parse_json(of_file[METADATA_KEY].encode())
-        described: _Metadata = validated(_Metadata, metadata, "")
+        described: _Metadata = validated(_Metadata, metadata)
         _check_weights(tensors, described.network)
         _check_network(described.network, described.env)
     except (NrmapError, ValueError) as error:  # of parse_json

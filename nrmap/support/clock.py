@@ -1,4 +1,4 @@
-"""The time that a command takes in all: its parts in order, each timed by earlier ones of its kind."""
+"""Estimates of the time left of a command, from its parts and from earlier commands."""
 
 import contextlib
 import logging
@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a command: `count` pieces, e.g. episodes, of as many units as earlier ones of its `kind` had.
+    """A part of a command: `count` pieces, e.g. episodes, each of as many units as the mean of its `kind`.
 
-    Maps have no kind with pieces of their own size: their `units` are known beforehand.
+    `units` is the number of all units where it is known beforehand, as for maps.
     """
 
     name: str
@@ -27,10 +27,10 @@ class Part:
 
 
 class Clock:
-    """Knows which part a command is in, and estimates the time of the parts that follow.
+    """The parts of a command, the current one, and estimates of the time of the rest.
 
-    `path` keeps the mean units of a piece and seconds of a unit by kind, for later commands; they are
-    estimates for display and enter no result.
+    `path` keeps the mean units of a piece and the seconds of a unit of each kind, for later commands. A file
+    that cannot be read counts as empty. Estimates enter no result.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -52,7 +52,7 @@ class Clock:
             log.info("%s: %s", label, self._left_of(0.0, list(added.values()), "expected"))
 
     def at(self, name: str, done: int, *, initial: int = 0) -> None:
-        """The command has `done` units of the part `name`, `initial` of them by an earlier process."""
+        """Note that `done` units of the part `name` are done, `initial` of them by an earlier process."""
         if name != self._now:
             if self._now is not None:
                 self.end()
@@ -60,7 +60,7 @@ class Clock:
         self._done = done
 
     def end(self) -> None:
-        """The current part is done: keep what it took."""
+        """End the current part, and keep its number of units and its time."""
         now, part = time.monotonic(), self._parts.get(self._now or "")
         worked = self._done - self._from
         if part is not None and worked > 0:
@@ -74,14 +74,14 @@ class Clock:
         self._since, self._now, self._done = now, None, 0
 
     def expected_units(self, name: str) -> float | None:
-        """The units of the part, None if neither it nor earlier ones of its kind say so."""
+        """The number of units of the part, estimated if need be; None if nothing is known of it or its kind."""
         part = self._parts.get(name)
         if part is None or part.units is not None:
             return None if part is None else part.units
         return self._costs[part.kind][0] * part.count if part.kind in self._costs else None
 
     def seconds_per_unit(self, name: str) -> float | None:
-        """What a unit of earlier parts of the same kind took."""
+        """The mean seconds of a unit in earlier parts of the same kind, None without any."""
         part = self._parts.get(name)
         return self._costs[part.kind][1] if part is not None and part.kind in self._costs else None
 

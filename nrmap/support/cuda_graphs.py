@@ -29,7 +29,7 @@ class Graphed:
         enabled: bool,
         generators: Sequence[torch.Generator] = (),
     ) -> None:
-        """Arguments are copied to `device`. `generators` are those that `function` draws from."""
+        """Arguments are copied to `device`. `generators` are all generators from which `function` draws."""
         self._function, self._device, self._generators = function, device, generators
         self._name = getattr(function, "func", function).__qualname__  # of a partial: of its function
         self.enabled = enabled and device.type == "cuda"

@@ -1,4 +1,4 @@
-"""Atomic writes, reads of files that may hold anything, and identities that decide whether a result can be reused."""
+"""Atomic writes, reads of untrusted files, and identities of results."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import os
 import secrets
 import stat
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -20,7 +20,7 @@ from nrmap.support.errors import NrmapError, check, first_line
 from nrmap.support.schema import validated
 
 T = TypeVar("T")
-# Of each array of an npz file its type and possible numbers of dimensions.
+# The type and the possible numbers of dimensions of each array in an npz file.
 ArrayForms = Mapping[str, tuple[type, Collection[int]]]
 
 IDENTITY_LENGTH = 12
@@ -118,7 +118,7 @@ def read_json(path: Path, form: Any = Any) -> Any:
     except ValueError as error:
         raise NrmapError(f"{path} is not a JSON file ({first_line(error)})") from error
     try:
-        return value if form is Any else validated(form, value, "")
+        return value if form is Any else validated(form, value)
     except NrmapError as error:
         raise NrmapError(f"{path}: {error}") from None
 
@@ -143,14 +143,11 @@ def parse_json(data: bytes, *, finite: bool = True) -> Any:
         json.dumps(value, ensure_ascii=False).encode()  # an error for half of a surrogate pair
     level = [value]
     for _ in range(DEEPEST_JSON):
-        level = [one for each in level if isinstance(each, list | dict) for one in _inside(each)]
+        containers = [each for each in level if isinstance(each, list | dict)]
+        level = [inner for each in containers for inner in (each.values() if isinstance(each, dict) else each)]
         if not level:
             return value
     raise ValueError(f"nested more than {DEEPEST_JSON} levels deep")
-
-
-def _inside(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

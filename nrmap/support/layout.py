@@ -82,7 +82,7 @@ class Layout:
 
     @property
     def durations(self) -> Path:
-        """What parts of commands took, for the estimates of later ones."""
+        """The mean size and speed of each kind of work, for estimates of the time left, see `Clock`."""
         return self.outputs / "durations.json"
 
     @property

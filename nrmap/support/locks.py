@@ -1,4 +1,4 @@
-"""Locks between processes and hosts: one makes a result, the others wait for it, and none waits for ever."""
+"""Locks between processes and hosts: one makes a result, the others wait for it, but not for ever."""
 
 import errno
 import fcntl
@@ -88,7 +88,7 @@ def _give_signs_of_life(handle: int, ended: threading.Event) -> None:
 
 def _acquired(lock: Path, waiting: str) -> tuple[int, Path]:
     """The open lock file and its path, as soon as no other process holds it."""
-    touched, seen, told = 0, time.monotonic(), False
+    touched, seen, logged = 0, time.monotonic(), False
     while True:
         found = _try(lock)
         if isinstance(found, tuple):
@@ -102,12 +102,11 @@ def _acquired(lock: Path, waiting: str) -> tuple[int, Path]:
         if elsewhere and silent > MOST_SILENT_SECONDS:
             quiet = f"no sign of life for {MOST_SILENT_SECONDS / 60:.0f} minutes"
             raise NrmapError(f"{found} is held by {by}, {quiet}: if that process is gone, remove the file")
-        if not told and (holder is not None or silent > 5):
-            limit = (
-                f" (waiting until {MOST_SILENT_SECONDS / 60:.0f} minutes without a sign of life)" if elsewhere else ""
-            )
+        if not logged and (holder is not None or silent > 5):
+            minutes = f"{MOST_SILENT_SECONDS / 60:.0f} minutes"
+            limit = f" (waiting until {minutes} without a sign of life)" if elsewhere else ""
             log.info("%s: held by %s%s; to take the lock remove %s", waiting, by, limit, found)
-            told = True
+            logged = True
         time.sleep(POLL_SECONDS)
 
 

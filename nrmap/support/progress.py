@@ -19,12 +19,12 @@ BAR_EVERY_SECONDS = 0.5
 
 
 class Progress:
-    """A context manager that shows the progress and speed of some work, and the time left of it and the command."""
+    """A context manager that shows the progress and speed of some work, and the time left."""
 
     def __init__(self, label: str, *, unit: str, initial: int = 0, clock: Clock | None = None) -> None:
         """`initial` units were done by an earlier process and do not count for the speed.
 
-        `clock` knows the command's parts by the label, with the note of `update` after a comma.
+        The parts in `clock` are named `label`, or "`label`, part" with the `part` that `update` gets.
         """
         self._label = label
         self._unit = unit
@@ -47,8 +47,8 @@ class Progress:
     def update(self, done: int, total: int | None, note: str = "", *, part: str = "", steady: bool = True) -> None:
         """Show `done` of `total` units, and `note` beside it.
 
-        `total` may be an estimate; None is unknown. `part` names a part of the work with its own units. The speed
-        so far says nothing of the rest unless `steady`.
+        `total` may be an estimate; None is unknown. `part` names a part of the work with its own units. Without
+        `steady` the time left does not follow from the speed so far, as while warming up.
         """
         name = f"{self._label}, {part}" if part else self._label
         self._clock.at(name, done, initial=self._initial)

@@ -129,14 +129,14 @@ def read_records(path: Path) -> list[Record]:
 
 
 def read_metrics(path: Path) -> Metrics:
-    """The content of `path`, that of schema 1 upgraded; NrmapError for any other schema."""
+    """The content of `path`, upgraded from schema 1 if need be; NrmapError for a damaged file and any other schema."""
     content = read_json(path)
     version = content.get("schema") if isinstance(content, dict) else None
     check(version in (1, SCHEMA_VERSION), f"{path} has metrics schema {version!r}: expected {SCHEMA_VERSION}, or 1")
     try:
         if version == 1:
             content |= {"schema": SCHEMA_VERSION, "records": [_upgraded(values) for values in content["records"]]}
-        metrics: Metrics = validated(Metrics, content, "")
+        metrics: Metrics = validated(Metrics, content)
         return metrics
     except (NrmapError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise NrmapError(f"{path} is damaged: {error}") from error

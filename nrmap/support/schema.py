@@ -1,8 +1,8 @@
-"""Typed settings and headers: frozen, strict, with ranges; whatever does not fit is one line.
+"""Typed settings and headers: frozen, strict, with ranges; a value that does not fit is one line.
 
 A field's annotation is the only place that states its type and range. `Annotated[int, Field(ge=1)]`
-accepts whole numbers from 1 and nothing else: no true, no "3", no 3.0. What two fields must have in
-common is checked by `__post_init__`, with `expect`.
+accepts whole numbers from 1 and nothing else: no true, no "3", no 3.0. `__post_init__` checks several
+fields together, with `expect`.
 """
 
 import dataclasses
@@ -92,9 +92,9 @@ def schema(kind: type[T]) -> type[T]:
 def validated(kind: type[T], values: Any, where: str = "") -> T:
     """The `schema` class `kind` from nested mappings and lists of JSON values.
 
-    A whole number becomes a float in a float field, so that 1 and 1.0 are the same setting. `where` goes
-    before the key in errors: "scale", or "FILE: ". Raises NrmapError for the first unknown key, missing
-    key or value that does not fit.
+    A whole number becomes a float in a float field, so that 1 and 1.0 are the same setting. `where`, as in
+    "scale", goes before the key in errors. Raises NrmapError for the first unknown key, missing key or value
+    that does not fit.
     """
     try:
         adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ def validated(kind: type[T], values: Any, where: str = "") -> T:
     except ValidationError as error:
         raise _one_line(error, kind, values, where) from None
     except (ValueError, RecursionError) as error:  # of json
-        raise NrmapError(f"{where.removesuffix(': ')}: {error}") from error
+        raise NrmapError(f"{where}: {error}") from error
 
 
 @functools.cache
@@ -178,7 +178,7 @@ def _one_line(error: ValidationError, kind: Any, values: Any, where: str) -> Nrm
     mistakes = error.errors(include_url=False)
     mistake = next((each for each in mistakes if each["type"] in _UNKNOWN_KEY), mistakes[0])
     if mistake["type"] == "json_invalid":
-        return NrmapError(f"{where.removesuffix(': ') or 'the settings'}: text that is not UTF-8")
+        return NrmapError(f"{where or 'the settings'}: text that is not UTF-8")
     owner = key = where
     annotation, value = kind, values
     siblings: Iterable[str] = ()
@@ -192,7 +192,6 @@ def _one_line(error: ValidationError, kind: Any, values: Any, where: str) -> Nrm
         value = value[part] if isinstance(part, int) else value.get(part)
         annotation, siblings = (inner.get(part), inner) if isinstance(inner, Mapping) else (inner, ())
     if mistake["type"] in _UNKNOWN_KEY:
-        owner = owner.rstrip(": ")
         return unknown_choice(f"key of {owner}" if owner else "key", mistake["loc"][-1], siblings)
     if mistake["type"] == "missing":
         return SettingError(key, f" is missing: expected {describe(annotation)}")
@@ -201,12 +200,12 @@ def _one_line(error: ValidationError, kind: Any, values: Any, where: str) -> Nrm
         return SettingError(_joined(key, reason.name), f"={as_typed(reason.value)}: expected {reason.expected}")
     near = get_close_matches(str(mistake["input"]), [str(choice) for choice in _choices(annotation)], n=1)
     hint = f"; did you mean {near[0]}?" if near and near[0] != mistake["input"] else ""
-    equals = "=" if key and key[-1] != " " else ""
+    equals = "=" if key else ""
     return SettingError(key, f"{equals}{as_typed(mistake['input'])}: expected {reason or describe(annotation)}{hint}")
 
 
 def _joined(path: str, part: str | int) -> str:
-    return f"{path}[{part}]" if isinstance(part, int) else f"{path}{'.' if path.rstrip() == path != '' else ''}{part}"
+    return f"{path}[{part}]" if isinstance(part, int) else f"{path}.{part}" if path else part
 
 
 class _EveryKey(dict[str, Any]):

@@ -53,7 +53,7 @@ class Study:
         return set((self.outputs / "ablated").rglob("*.npy"))
 
     def q_values(self) -> Path:
-        """Those that the maps of the given policy on its own states were made of."""
+        """The file of ablated Q-values behind the maps in `folder`."""
         inputs = metrics_of(self.folder)["inputs"]
         keys = {path: json.loads(path.with_name("key.json").read_text())["key"] for path in self.ablated()}
         hashes = ("policy_sha256", "states_sha256")
@@ -88,7 +88,7 @@ def test_a_policy_file_is_mapped_on_its_own_states(study: Study) -> None:
     assert (maps["kmap"].sum(axis=0) > 0).sum() > 10
     records = read_records(study.folder / "metrics.json")
     assert {record.states_from for record in records} == {"own"}
-    # No controls beside a policy's own states, unless asked for.
+    # By default a policy's own states have no null networks.
     controls = [path for kind in NULL_NETWORKS for path in (study.outputs / "maps").rglob(f"{kind}*/**/metrics.json")]
     assert all(record.states_from != "own" for path in controls for record in read_records(path))
 
@@ -119,7 +119,7 @@ def test_a_pool_of_a_method_and_a_file(study: Study) -> None:
     parts = [load_states(path) for path in (study.outputs / "states/Freeway").glob("*.npz")]
     (of_trained,) = [part for part in parts if [origin.policy_sha256 for origin in part.origins] == hashes[:1]]
     assert np.array_equal(pool.states[:STATES], of_trained.states)
-    # The maps of an episode do not know what else is in the pool.
+    # The maps of an episode are independent of the rest of the pool.
     maps, own_maps = maps_of(folder), maps_of(study.folder)
     for kind, temperature, map_ in own_maps.each():
         assert np.array_equal(maps[kind.name, temperature][EPISODES:], map_)
@@ -133,10 +133,10 @@ def test_a_states_file_is_what_its_states_are(study: Study, tmp_path: Path) -> N
     assert identical(maps_of(folder), maps_of(study.folder))
     found, own = metrics_of(folder), metrics_of(study.folder)
     assert found["inputs"] == {**own["inputs"], "states_path": str(file)}
-    assert found["records"] == [{**one, "states_from": "file", "states_set": "shared.npz"} for one in own["records"]]
+    assert found["records"] == [{**each, "states_from": "file", "states_set": "shared.npz"} for each in own["records"]]
     # States that policies share have controls beside them.
     contents = [metrics_of(path.parent) for path in (study.outputs / "maps").rglob("metrics.json")]
-    beside = [one["records"][0]["method"] for one in contents if one["inputs"]["states_path"] == str(file)]
+    beside = [each["records"][0]["method"] for each in contents if each["inputs"]["states_path"] == str(file)]
     assert sorted(beside) == ["random_weights", "shuffled_weights", "toy"]
 
 

@@ -1,4 +1,4 @@
-"""Maps that several jobs made are, bit for bit, those that one job makes."""
+"""Several jobs make the same maps as one job, bit for bit."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -51,24 +51,24 @@ PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 
 
 def missing_programs() -> list[str]:
-    """Which of SLURM's and munge's programs are not installed here."""
+    """The programs of SLURM and munge that are not installed here."""
     return [program for program in PROGRAMS if shutil.which(program, path=SEARCH) is None]
 
 
 @dataclass(frozen=True)
 class SlurmCluster:
-    """A running cluster. `environment` makes SLURM's commands talk to it."""
+    """A running cluster; SLURM's commands find it by `environment`."""
 
     folder: Path
     environment: dict[str, str]
 
     def run(self, *command: str) -> str:
-        """What one of SLURM's commands prints."""
+        """Run a SLURM command; returns its output."""
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=True)
         return done.stdout
 
     def tasks(self) -> dict[str, dict[str, str]]:
-        """Every task of an array job that the controller remembers: by a name for commands, what `show job` says."""
+        """The fields of `scontrol show job` for every task of an array job, by the name that commands accept."""
         lines = self.run("scontrol", "--oneliner", "show", "job").splitlines()
         jobs = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in lines if line.startswith("JobId=")]
         # The JobId alone, of one of the tasks, would mean the whole array.
@@ -145,6 +145,6 @@ def _wait_for(condition, what: str, folder: Path, seconds: float = 120) -> None:
 def _free_ports(number: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

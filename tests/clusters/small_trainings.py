@@ -1,4 +1,4 @@
-"""What the cluster tests run: trainings of some seconds, saved after every step, and a look at what came out."""
+"""Trainings of some seconds for the cluster tests, with a checkpoint after every step."""
 
 import contextlib
 import os
@@ -52,7 +52,7 @@ def policies(outputs: Path) -> dict[tuple[str, str], Path]:
 
 
 def assert_as_undisturbed(outputs: Path, alone: Path) -> None:
-    """Every policy of the sweep is, bit for bit, that of the same sweep in one process, written to `alone`."""
+    """Compare every policy of the sweep, bit for bit, with the same sweep in one process, written to `alone`."""
     undisturbed = start_sweep(alone, "threads=1", environment={**os.environ, "OMP_NUM_THREADS": "1"})
     assert undisturbed.wait(timeout=1800) == 0, alone.with_suffix(".log").read_text()
     found, expected = policies(outputs), policies(alone)

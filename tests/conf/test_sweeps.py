@@ -1,4 +1,4 @@
-"""Sweeps on one machine: what fails is named, the others finish, and a re-run does only what is missing."""
+"""Sweeps on one machine: failed jobs are named, the others finish, and a second sweep does only missing work."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""One process at a time; the others wait and say for whom; a lock of the dead is taken or named."""
+"""One process holds a lock at a time; the others name the holder and wait, but not for ever."""
 
 import errno
 import fcntl
@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,17 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "folder" / "lock"
 
 
+def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
 @pytest.fixture(params=["flock", "none"])
 def _with_and_without_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    def flock(handle: int, operation: int) -> None:
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
     if request.param == "none":
-        monkeypatch.setattr(fcntl, "flock", flock)
+        without_locks(monkeypatch)
 
 
 @pytest.mark.usefixtures("_with_and_without_locks")
@@ -46,8 +51,9 @@ def test_a_second_holder_waits_for_the_first_and_says_who_that_is(lock: Path, ca
     with locked(lock, "never said"):
         thread = threading.Thread(target=second)
         thread.start()
-        while not any("waiting for it" in line for line in caplog.messages):
-            pass
+        deadline = time.monotonic() + 60
+        while not any("waiting for it" in line for line in caplog.messages) and time.monotonic() < deadline:
+            time.sleep(0.01)
         order.append("first")
     thread.join(timeout=60)
     assert order == ["first", "second"]
@@ -86,10 +92,7 @@ def test_a_lock_of_another_host_is_waited_for_until_it_is_silent_too_long(lock: 
 
 
 def test_a_file_system_without_locks_is_said_once_and_nothing_stays(lock: Path, monkeypatch: Any, caplog: Any) -> None:
-    def flock(handle: int, operation: int) -> None:
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(fcntl, "flock", flock)
+    without_locks(monkeypatch)
     for _ in range(2):
         with locked(lock, "waiting"):
             assert lock.with_name("lock.held").exists()
@@ -101,8 +104,10 @@ def test_a_holder_gives_signs_of_life(lock: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(locks, "SIGN_OF_LIFE_SECONDS", 0.01)
     with locked(lock, "waiting"):
         os.utime(lock, (0, 0))
-        while lock.stat().st_mtime == 0:
-            pass
+        deadline = time.monotonic() + 60
+        while lock.stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert lock.stat().st_mtime > 0
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -92,5 +92,5 @@ def test_facts_that_schema_1_spelled_into_words_become_fields(
 @pytest.mark.parametrize("path", sorted(REFERENCE.rglob("metrics.json")), ids=lambda path: "-".join(path.parts[-4:-1]))
 def test_published_metrics_keep_their_values(path: Path) -> None:
     before, records = read_json(path)["records"], read_records(path)
-    assert [record.value for record in records] == [one["value"] for one in before]
+    assert [record.value for record in records] == [each["value"] for each in before]
     assert len(set(records)) == len(records)

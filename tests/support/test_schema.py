@@ -1,4 +1,4 @@
-"""Dataclasses from mappings: what fits is taken, what does not is one line with the path of its key."""
+"""Dataclasses from mappings, and one line with the path of the key for a value that does not fit."""
 
 from typing import Annotated, Any, Literal
 
@@ -73,17 +73,6 @@ def test_what_does_not_fit_is_named_by_its_path(values: Any, line: str) -> None:
     with pytest.raises(NrmapError) as caught:
         validated(Whole, values, "whole")
     assert str(caught.value).partition(", digits")[0] == line
-
-
-def test_a_file_stands_before_its_keys() -> None:
-    for values, line in (
-        ({"name": "a", "part": {"count": 10}}, "FILE: part.count=10: expected a whole number from 0 to 9"),
-        ({"nam": "a"}, "unknown key of FILE 'nam': did you mean name?"),
-        ([], "FILE: []: expected keys and values"),
-    ):
-        with pytest.raises(NrmapError) as caught:
-            validated(Whole, values, "FILE: ")
-        assert str(caught.value) == line
 
 
 def test_the_constructor_says_the_same() -> None:
