@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="default: all")
     parser.add_argument("--output", type=Path, default=Path("outputs/bench"), help="folder of the results")
     options = parser.parse_args()
-    end, files = time.monotonic() + 60 * options.minutes, {}
+    end, failed = time.monotonic() + 60 * options.minutes, False
     with tempfile.TemporaryDirectory() as folder:
         environment = with_wheels(Path(folder))
         content: dict[str, dict[str, Any]] = {}
@@ -51,6 +51,7 @@ def main() -> None:
             limit = left if last else min(60 * options.minutes * fraction, left)
             print(f"{stage}: at most {limit:.0f} s", flush=True)
             found = run_stage(stage, options.device, limit, environment, Path(folder))
+            failed |= found["status"] != "ok"
             name = f"{file}-{options.device}.json"
             of_file = content.setdefault(name, {})
             if stage == "host":  # bench.cost reads its keys from the top of the file
@@ -58,10 +59,9 @@ def main() -> None:
             else:
                 of_file[stage] = found
             of_file["machine"] = found.pop("machine", of_file.get("machine"))
-            files[name] = write(options.output / name, of_file)
+            write(options.output / name, of_file)
     print_table(content)
-    print(*files.values(), sep="\n")
-    failed = [stage for part in content.values() for stage in stages_of(part) if stages_of(part)[stage] != "ok"]
+    print(*(options.output / name for name in content), sep="\n")
     sys.exit(1 if failed else 0)
 
 
@@ -92,7 +92,7 @@ def command_of(stage: str, device: str, limit: float, output: Path) -> list[str]
 
 
 def run_stage(stage: str, device: str, limit: float, environment: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    """The results of a stage, how it ended (`status`) and its seconds; never raises for what the stage does."""
+    """The results of a stage, its `status` ("ok", "failed" or "out of time") and its seconds."""
     output, log = folder / f"{stage}.json", folder / f"{stage}.log"
     command = command_of(stage, device, limit, output)
     begun = time.monotonic()
@@ -126,20 +126,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def stages_of(content: Mapping[str, Any]) -> dict[str, str]:
-    """The status of each stage in a file: "ok", "failed" or "out of time"."""
-    parts = {name: part for name, part in content.items() if isinstance(part, dict) and "status" in part}
-    of_file = {"host": content} if "status" in content else {}
-    return {name: part["status"] for name, part in {**parts, **of_file}.items()}
-
-
-def write(path: Path, content: Mapping[str, Any]) -> Path:
-    """Write `content` as JSON, whole or not at all."""
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` as JSON, whole or not at all. This process may lack the packages that `nrmap` imports."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     temporary.replace(path)
-    return path
 
 
 def print_table(content: Mapping[str, Mapping[str, Any]]) -> None:

@@ -4,7 +4,6 @@ A stage reports what it has so far, so that a stage that runs out of time loses 
 """
 
 import argparse
-import copy
 import math
 import statistics
 import tempfile
@@ -25,8 +24,6 @@ from bench.train import machine
 from bench.train_contenders import GAME, our_learner, random_batch
 from nrmap.ablation import make_engine
 from nrmap.ablation.dense import DenseEngine
-from nrmap.ablation.exactness import compare
-from nrmap.ablation.rounding import ablate_pixels
 from nrmap.learning.device_replay import DeviceReplay
 from nrmap.learning.device_updates import DeviceUpdates
 from nrmap.learning.replay import ReplaySpec
@@ -143,7 +140,7 @@ def _kernels(step: Callable[[], Any]) -> int:
 
 
 def _played(job: Job, num_states: int) -> tuple[Policy, Tensor, str]:
-    """A trained policy on the device, or random weights without its file; states of its episodes; which of the two."""
+    """A policy on the device, states of its episodes uint8 [N, C, H, W], and its file, or "random" without one."""
     if not job.on_gpu:
         small = random_policy(replace(GAME, height=36, width=36))
         return small, torch.randint(256, (num_states, *small.state_shape), dtype=torch.uint8), "random"
@@ -166,7 +163,7 @@ def maps(job: Job) -> None:
         engine = make_engine(policy, **options, differences_only=differences_only)
         _note_state(job, found, name, lambda engine=engine: list(engine.ablate(states)), len(states))  # type: ignore[misc]
     found["engine_auto"] = make_engine(policy, spec=spec, differences_only=True).name
-    exact, rounding_floor = _exactness(policy, states[: 8 if job.on_gpu else 1], job.device)
+    exact, rounding_floor = map_contenders.exactness_of(policy, states[: 8 if job.on_gpu else 1], 512)
     found |= {"argmax_mismatches": exact.argmax_mismatches, "argmax_ties": exact.argmax_ties}
     found |= {"ablations_checked": exact.ablations, "rounding_floor": rounding_floor}
     ids = np.arange(len(states)) // 8
@@ -194,18 +191,6 @@ def _note_state(job: Job, found: dict[str, Any], name: str, work: Callable[[], A
     if job.on_gpu:
         found[f"peak_memory_mb_{name}"] = torch.cuda.max_memory_allocated() / 2**20
     job.report(found)
-
-
-@torch.inference_mode()
-def _exactness(policy: Policy, states: Tensor, device: torch.device) -> Any:
-    engine = make_engine(policy, spec=map_contenders.SPEC, engine="incremental")
-    network, exact = copy.deepcopy(policy.network).double(), []
-    found = torch.cat([chunk.q_values.flatten(0, 2) for chunk in engine.ablate(states)])
-    for state in states.to(device):
-        for numbers in torch.arange(state[0].numel(), device=device).split(512):
-            scaled = unit_states(ablate_pixels(state, numbers, map_contenders.SPEC))
-            exact.append(network(scaled.double()).cpu())
-    return compare(found, torch.cat(exact)), engine.rounding_floor
 
 
 def attack(job: Job) -> None:

@@ -4,8 +4,9 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,14 +107,8 @@ def _checkpoint(trainer: Trainer) -> dict[str, float]:
 
 def _milliseconds_of_an_update(trainer: Trainer, device: str, updates: int = 20) -> float:
     """On a GPU with the draw from the replay, which is part of the graph."""
-    batch = random_batch()
-
-    def update() -> None:
-        if device == "cuda":
-            trainer.learn()
-        else:
-            trainer.learner.update(batch, agent_step=FOREVER)
-
+    of_batch = partial(trainer.learner.update, random_batch(), agent_step=FOREVER)
+    update: Callable[[], Any] = trainer.learn if device == "cuda" else of_batch
     while device == "cuda" and trainer.agent_step < 1024:
         trainer.step()
 
@@ -130,10 +125,10 @@ def _seconds_of_a_state(device: str, rounds: int = 5) -> float:
         (case,) = make_cases(Path(folder), [MAPPED_POLICY], MAPPED_STATES, ["1 frame, dueling"])
         policy, states = case.load()
     engine = make_engine(policy.to(device), spec=SPEC, differences_only=True)
-    seconds = []
-    for _ in range(1 + rounds):
-        begun = time.perf_counter()
-        for _ in engine.ablate(states):  # copies the Q-values to the CPU, so no synchronisation is needed
+
+    def ablate() -> None:
+        for _ in engine.ablate(states):
             pass
-        seconds.append((time.perf_counter() - begun) / len(states))
-    return statistics.median(seconds[1:])  # the first also allocates
+
+    times = [seconds_of(ablate, torch.device(device), warm_ups=number == 0) for number in range(rounds)]
+    return statistics.median(times) / len(states)

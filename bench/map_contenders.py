@@ -232,17 +232,23 @@ def _resident_mb() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-@torch.inference_mode()
 def exactness(case: Case, num_states: int) -> tuple[Exactness, float]:
-    """Compare the incremental engine with the network in float64 on all pixels; also its rounding floor."""
+    """`exactness_of` the first states of a case."""
     policy, states = case.load()
+    return exactness_of(policy, states[:num_states], EXACT_BATCH)
+
+
+@torch.inference_mode()
+def exactness_of(policy: Policy, states: Tensor, batch_size: int) -> tuple[Exactness, float]:
+    """Compare the incremental engine with the network in float64 on all pixels; also its rounding floor.
+
+    `states` are uint8 [N, C, H, W].
+    """
     engine = make_engine(policy, spec=SPEC, engine="incremental")
-    exact_network = copy.deepcopy(policy.network).double()
-    found, exact = [], []
-    for chunk in engine.ablate(states[:num_states]):
-        for state, q_values in zip(states[chunk.start :], chunk.q_values, strict=False):
-            found.append(q_values.flatten(0, 1))
-            for numbers in torch.arange(len(found[-1])).split(EXACT_BATCH):
-                scaled = unit_states(ablate_pixels(state, numbers, SPEC))
-                exact.append(exact_network(scaled.double().contiguous(memory_format=torch.channels_last)))
-    return compare(torch.cat(found), torch.cat(exact)), engine.rounding_floor
+    network, exact = copy.deepcopy(policy.network).double(), []
+    found = torch.cat([chunk.q_values.flatten(0, 2) for chunk in engine.ablate(states)])
+    for state in states.to(policy.device):
+        for numbers in torch.arange(state[0].numel(), device=policy.device).split(batch_size):
+            scaled = unit_states(ablate_pixels(state, numbers, SPEC))
+            exact.append(network(scaled.double().contiguous(memory_format=torch.channels_last)).cpu())
+    return compare(found, torch.cat(exact)), engine.rounding_floor
