@@ -129,25 +129,21 @@ class Learner:
         """
         s_tm1, s_t = self._scaled(batch.s_tm1), self._scaled(batch.s_t)  # [B, C, H, W] in [0, 1]
         targets = self._targets(s_t, batch.r_t, batch.discount_t)  # [B]
+        q_tm1 = self._q_values(s_tm1)  # [B, A]
 
-        regulariser = self.regulariser
+        regulariser, margins = self.regulariser, None
         warnings: dict[str, Tensor] = {}
-        if regulariser is None or not rates.robust:  # DDQN
-            q_tm1, margins = self._q_values(s_tm1), None  # [B, A]
-        elif self.inner_attack is not None:  # SA-DDQN, eq. 7: margins at the worst states that the inner attack finds
-            with torch.no_grad():
-                a_star = self._q_values(s_tm1).argmax(dim=1)  # [B]
-            s_adversarial, warnings = self.inner_attack(
-                self.online, s_tm1, a_star, attack_epsilon=rates.attack_epsilon, generator=self.generator,
-                precision=self.precision,
-            )  # fmt: skip
-            q_tm1, q_adversarial = self._q_values(torch.cat([s_tm1, s_adversarial])).chunk(2)  # [B, A] each
-            margins = other_action_margin(q_adversarial, a_star)  # [B]
-            warnings["margin_fell"] = (margins < other_action_margin(q_tm1.detach(), a_star)).float().mean()
-        else:  # SA-DDQN, eq. 7: margins that no state of the ball exceeds
-            q_tm1 = self._q_values(s_tm1)  # [B, A]
+        if regulariser is not None and rates.robust:  # SA-DDQN, eq. 7
             a_star = q_tm1.argmax(dim=1)  # [B]
-            margins = margin_bounds(self.online, s_tm1, a_star, rates.attack_epsilon)  # [B]
+            if self.inner_attack is None:  # margins that no state of the ball exceeds
+                margins = margin_bounds(self.online, s_tm1, a_star, rates.attack_epsilon)  # [B]
+            else:  # margins at the worst states that the inner attack finds
+                s_adversarial, warnings = self.inner_attack(
+                    self.online, s_tm1, a_star, attack_epsilon=rates.attack_epsilon, generator=self.generator,
+                    precision=self.precision,
+                )  # fmt: skip
+                margins = other_action_margin(self._q_values(s_adversarial), a_star)  # [B]
+                warnings["margin_fell"] = (margins < other_action_margin(q_tm1.detach(), a_star)).float().mean()
 
         loss, td_errors = td_loss(q_tm1=q_tm1, a_tm1=batch.a_tm1, targets=targets, weights=batch.weights)
         metrics = {"td_loss": loss}
