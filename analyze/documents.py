@@ -6,8 +6,8 @@ from a figure of the report.
 """
 
 import argparse
-import math
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +18,14 @@ from analyze.report.build import FIGURES
 from analyze.report.formats import Table, to_markdown
 from analyze.report.literature import PUBLISHED_RETURNS, paper_number
 from analyze.report.load import find
-from analyze.report.names import PolicyName, condition_of, name_of
+from analyze.report.names import PolicyName, grouped, name_of
 from analyze.report.pairing import BASE, with_differences
 from analyze.report.results import best_constant_actions
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.report.summary import glance
 from analyze.report.tables import map_table
 from nrmap.maps.differences import DIFFERENCE
+from nrmap.policies.policy import load_policy
 from nrmap.robustness.perturbations import epsilon_text
 from nrmap.support.errors import NrmapError, check, errors_in_one_line
 from nrmap.support.files import atomic_path, write_text
@@ -34,7 +35,7 @@ from nrmap.support.records import Record, read_records, select, write_records
 ROOT = Path(__file__).parents[1]
 PROGRAM = Path("examples/map_your_own_network.py")
 MAPS_RECORDS_FILE = "maps.json"
-SCALE, GAME = "quick", "Freeway"  # of the tables, and of the README's finding
+SCALE, GAME = "quick", "Freeway"  # of the README's finding and picture
 RADIUS = 1 / 255  # of the README's table
 ADVERSARIAL = "sa_ddqn"
 _PICTURE_WIDTH = 1500
@@ -74,20 +75,22 @@ def collect(layout: Layout) -> list[Path]:
     """
     found = with_differences(find(layout.outputs))
     maps = [result for result in found.results if result.is_of_maps and result.first.states_from == "pool"]
-    pools = {result.states_sha256 for result in maps if result.policy_sha256 in found.reference}
-    records = [
-        record
-        for result in maps
-        if result.states_sha256 in pools and (result.policy_sha256 in found.reference or result.first.is_null_network)
-        for record in result.records
-        if record.metric in _MAP_METRICS
-    ]
-    records += [r for r in found.differences if r.policy_sha256 in found.reference and r.states_from == "pool"]
-    chosen = [record for record in records if record.temperature in (None, 1.0) and not record.is_part]
     files = []
-    for game in sorted({record.game for record in chosen}):
-        files.append(layout.references / SCALE / game / MAPS_RECORDS_FILE)
-        write_records(files[-1], select(chosen, game=game))
+    for folder in sorted(layout.references.glob("*/*")):
+        policies = {load_policy(path).sha256 for path in folder.glob(f"*/*/{POLICY_FILE}")}
+        pools = {result.states_sha256 for result in maps if result.policy_sha256 in policies}
+        records = [
+            record
+            for result in maps
+            if result.states_sha256 in pools and (result.policy_sha256 in policies or result.first.is_null_network)
+            for record in result.records
+            if record.metric in _MAP_METRICS
+        ]
+        records += [r for r in found.differences if r.policy_sha256 in policies and r.states_from == "pool"]
+        chosen = [record for record in records if record.temperature in (None, 1.0) and not record.is_part]
+        if chosen:
+            files.append(folder / MAPS_RECORDS_FILE)
+            write_records(files[-1], chosen)
     return files
 
 
@@ -106,23 +109,32 @@ def write_picture(report: Path, picture: Path) -> None:
 
 def documents(root: Path = ROOT) -> dict[Path, str]:
     """The texts of README.md and docs/results.md for the committed records."""
-    references = Layout(root / "outputs").references / SCALE
-    play = [record for path in sorted(references.rglob(METRICS_FILE)) for record in read_records(path)]
-    maps = [record for path in sorted(references.glob(f"*/{MAPS_RECORDS_FILE}")) for record in read_records(path)]
-    policies = [  # evaluated or not
-        (game, PolicyName(method, seed=int(seed.removeprefix("seed"))))
-        for game, method, seed in (path.parts[-4:-1] for path in references.glob(f"*/*/*/{POLICY_FILE}"))
-    ]
+    references = Layout(root / "outputs").references
     program = (root / PROGRAM).read_text(encoding="utf-8")
-    blocks = {"program": f"```python\n{program.strip()}\n```", "results": _readme_table(play, maps, policies)}
-    of_game = select(maps, game=GAME)
-    if of_game:
-        sentences = glance(of_game, select(of_game, metric=DIFFERENCE))
-        blocks["finding"] = "\n".join(f"* {text}".replace(". ", ".\n  ") for text in sentences)
+    blocks = {"program": f"```python\n{program.strip()}\n```"}
+    rows, play_sections, map_sections = list(_README_TITLES), [], []
+    for folder in sorted(references.iterdir()):
+        play = [record for path in sorted(folder.rglob(METRICS_FILE)) for record in read_records(path)]
+        maps = [record for path in sorted(folder.glob(f"*/{MAPS_RECORDS_FILE}")) for record in read_records(path)]
+        policies = [  # evaluated or not
+            (game, PolicyName(method, seed=int(seed.removeprefix("seed"))))
+            for game, method, seed in (path.parts[-4:-1] for path in folder.glob(f"*/*/*/{POLICY_FILE}"))
+        ]
+        title = f"### scale={folder.name}"
+        rows += [[folder.name, *row] for row in _readme_rows(play, maps, policies)]
+        play_sections.append(f"{title}\n\n{_play_section(play)}")
+        map_sections.append(f"{title}\n\n{_maps_section(maps) if maps else _NO_MAPS}")
+        of_game = select(maps, game=GAME)
+        if of_game and folder.name == SCALE:
+            sentences = glance(of_game, select(of_game, metric=DIFFERENCE))
+            blocks["finding"] = "\n".join(f"* {text}".replace(". ", ".\n  ") for text in sentences)
+    blocks["results"] = "\n".join(
+        f"| {' | '.join(cells)} |" for cells in [*rows, *(["", *row] for row in _published())]
+    )
     page = root / "docs" / "results.md"
     return {
         root / "README.md": with_blocks(root / "README.md", blocks),
-        page: with_blocks(page, {"play": _play_section(play), "maps": _maps_section(maps) if maps else _NO_MAPS}),
+        page: with_blocks(page, {"play": "\n\n".join(play_sections), "maps": "\n\n".join(map_sections)}),
     }
 
 
@@ -160,60 +172,84 @@ def _as_section(tables: Sequence[Table]) -> str:
     return "\n".join([*(to_markdown(replace(table, notes=())) for table in shown), *(f"* {note}" for note in notes)])
 
 
-def _readme_table(play: Sequence[Record], maps: Sequence[Record], policies: Iterable[tuple[str, PolicyName]]) -> str:
-    """A row for each of `policies`: returns, clean and under the strongest attack, certified rate, S(K) and grid."""
-    attacked = "lowest return under FGSM or PGD, 1/255"
-    titles = "game", "policy", "clean return", attacked, "certified", "S(K)", "grid(K)", "grid(Δm)"
-    lines: list[Sequence[str]] = [titles, ["---"] * len(titles)]
-    for game, name in sorted(policies, key=lambda policy: (policy[0], policy[1].rank)):
-        mine = [record for record in play if (record.game, name_of(record)) == (game, name)]
-        own = [record for record in maps if (record.game, name_of(record)) == (game, name)]
-        shown = [
-            _shown(select(mine, metric="return_mean", attack="clean"), 2),
-            _strongest(mine),
-            _shown(select(mine, metric="certified_rate", attack_epsilon=RADIUS), 3),
-            *(
-                _shown(select(own, metric=metric, map_kind=kind), 1)
-                for metric, kind in (("sparsity", "kmap"), ("grid_excess", "kmap"), ("grid_excess", "margin_drop"))
-            ),
-        ]
-        lines.append([game, name.label, *shown])
-    best = best_constant_actions(play)
-    lines += [[record.game, name_of(record).title, _shown([record], 2), *[""] * 5] for record in best]
-    lines += _published(best[0].game) if best else []
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+_README_TITLES: Sequence[Sequence[str]] = [
+    [
+        "scale",
+        "game",
+        "policies",
+        "clean return",
+        "under FGSM and PGD, 1/255",
+        "certified",
+        "S(K)",
+        "grid(K)",
+        "grid(Δm)",
+    ],
+    ["---"] * 9,
+]
 
 
-def _shown(records: Sequence[Record], digits: int) -> str:
-    if not records:
-        return "not measured"
-    record = records[0]
-    if record.value is None:
-        return "undefined"
-    interval = "" if record.low is None or record.high is None else f" [{record.low:.1f}, {record.high:.1f}]"
-    return f"{record.value:.{digits}f}" + (interval if record.metric == "return_mean" else "")
+def _readme_rows(
+    play: Sequence[Record], maps: Sequence[Record], policies: Iterable[tuple[str, PolicyName]]
+) -> Iterable[list[str]]:
+    """For each method with evaluated `policies`: the means and ranges over its seeds of what the README shows."""
+    for (game, method), names in grouped(policies, lambda policy: (policy[0], replace(policy[1], seed=None))).items():
+        of_seeds = [[record for record in (*play, *maps) if _is_of(record, game, name)] for _, name in names]
+        if any(of_seeds):
+            shown = [
+                _over_seeds([_value(select(own, metric="return_mean", attack="clean")) for own in of_seeds], 2),
+                _over_seeds([_lowest_return(own) for own in of_seeds], 2),
+                _over_seeds(
+                    [_value(select(own, metric="certified_rate", attack_epsilon=RADIUS)) for own in of_seeds], 3
+                ),
+                *(
+                    _over_seeds([_value(select(own, metric=metric, map_kind=kind)) for own in of_seeds], 1)
+                    for metric, kind in (("sparsity", "kmap"), ("grid_excess", "kmap"), ("grid_excess", "margin_drop"))
+                ),
+            ]
+            yield [game, f"{method.short}, {_seeds(names)}", *shown]
+    for record in best_constant_actions(play):
+        yield [record.game, name_of(record).title, _over_seeds([record.value], 2), *[""] * 5]
 
 
-def _strongest(records: Sequence[Record]) -> str:
-    """The lowest mean return under FGSM or PGD inside the README's ball, and the attack."""
+def _is_of(record: Record, game: str, name: PolicyName) -> bool:
+    return (record.game, name_of(record)) == (game, name)
+
+
+def _value(records: Sequence[Record]) -> float | None:
+    return records[0].value if records else None
+
+
+def _lowest_return(records: Sequence[Record]) -> float | None:
+    """The lowest mean return under an attack of FGSM or PGD inside the README's ball."""
     attacked = [record for attack in ("fgsm", "pgd") for record in select(records, attack=attack)]
     returns = select(attacked, metric="return_mean", attack_epsilon=RADIUS)
-    if not returns:
+    return min((record.value for record in returns if record.value is not None), default=None)
+
+
+def _over_seeds(values: Sequence[float | None], digits: int) -> str:
+    """Mean, lowest and highest of the measured `values`, and how many of the seeds have one where not all do."""
+    measured = [value for value in values if value is not None]
+    if not measured:
         return "not measured"
-    lowest = min(returns, key=lambda record: record.value if record.value is not None else math.inf)
-    attack = replace(condition_of(lowest), attack_epsilon=None).label
-    return f"{_shown([lowest], 2)} ({attack}, {lowest.episodes} episodes)"
+    text = f"{statistics.fmean(measured):.{digits}f}"
+    if len(measured) > 1:
+        text += f" ({min(measured):.{digits}f} to {max(measured):.{digits}f})"
+    return text if len(measured) == len(values) else f"{text}, {_seeds(measured)}"
 
 
-def _published(game: str) -> Iterable[list[str]]:
+def _seeds(items: Sequence[object]) -> str:
+    return f"{len(items)} seed{'s' if len(items) > 1 else ''}"
+
+
+def _published() -> Iterable[list[str]]:
     for agent, method in (("vanilla DQN", BASE), ("SA-DQN (PGD)", ADVERSARIAL)):
         clean, attacked = (
-            next(one.printed for one in PUBLISHED_RETURNS if (one.game, one.agent, one.attack) == (game, agent, attack))
+            next(one.printed for one in PUBLISHED_RETURNS if (one.game, one.agent, one.attack) == (GAME, agent, attack))
             for attack in ("clean", "pgd")
         )
-        printed = paper_number(game, method, "sparsity", "kmap")
+        printed = paper_number(GAME, method, "sparsity", "kmap")
         assert printed is not None
-        yield [game, f"published: {agent}", clean, f"{attacked} (PGD-10)", "", printed.printed, "", ""]
+        yield [GAME, f"published: {agent}", clean, f"{attacked} (PGD-10)", "", printed.printed, "", ""]
 
 
 @errors_in_one_line()
