@@ -47,12 +47,9 @@ def test_a_file_of_format_1_has_four_kinds_of_maps(tmp_path, maps):
     path = tmp_path / "maps.npz"
     save_maps(path, maps, {"policy": "p"})
     with np.load(path) as file:
-        arrays = {name: array for name, array in file.items() if "flip_map" not in name}
-    arrays["flips"], arrays["nrmap_maps"] = (
-        np.zeros(2, np.int64),
-        ('{"format": 1, "prefixes": [2, 4], "metadata": {"policy": "p"}}'),
-    )
-    np.savez(path, **arrays)
+        arrays = {name: array for name, array in file.items() if "flip_map" not in name and name != "nrmap_maps"}
+    header = json.dumps({"format": 1, "prefixes": [2, 4], "metadata": {"policy": "p"}})
+    np.savez(path, **arrays, flips=np.zeros(2, np.int64), nrmap_maps=header)
     loaded, metadata = load_maps(path)
     assert metadata == {"policy": "p"}
     assert list(loaded.arrays) == ["kmap", "hmap", "kl", "margin_drop"]
@@ -78,15 +75,18 @@ def test_arrays_that_contradict_each_other_are_named(tmp_path, maps):
             load_maps(path)
 
 
-def test_shards_that_do_not_fit_are_refused():
-    maps = sweep(Q_VALUES, CLEAN, [0, 0, 1, 1])
-    with pytest.raises(NrmapError, match="more than one shard: \\[0, 1\\]"):
-        merge_maps([maps, maps])
-    with pytest.raises(NrmapError, match="different temperatures"):
-        merge_maps([maps, sweep(Q_VALUES, CLEAN, [2, 2, 3, 3], temperatures=(2.0,))])
-    with pytest.raises(NrmapError, match="different pixels"):
-        merge_maps([maps, sweep(Q_VALUES[:, :1], CLEAN, [2, 2, 3, 3])])
-    with pytest.raises(NrmapError, match="different prefix sizes"):
-        merge_maps([maps, sweep(Q_VALUES, CLEAN, [2, 2, 3, 3], prefix_sizes=(2,))])
+@pytest.mark.parametrize(
+    ("shard", "message"),
+    [
+        ({"episode_ids": [0, 0, 1, 1]}, r"more than one shard: \[0, 1\]"),
+        ({"temperatures": (2.0,)}, "different temperatures"),
+        ({"q_values": Q_VALUES[:, :1]}, "different pixels"),
+        ({"prefix_sizes": (2,)}, "different prefix sizes"),
+    ],
+)
+def test_shards_that_do_not_fit_are_refused(shard, message):
+    other = sweep(**{"q_values": Q_VALUES, "clean": CLEAN, "episode_ids": [2, 2, 3, 3]} | shard)
+    with pytest.raises(NrmapError, match=message):
+        merge_maps([sweep(Q_VALUES, CLEAN, [0, 0, 1, 1]), other])
     with pytest.raises(NrmapError, match="no shards"):
         merge_maps([])

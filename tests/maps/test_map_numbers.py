@@ -1,7 +1,6 @@
-"""The arithmetic of maps: exact decimals, limits, invariants, sums, shards and prefixes."""
+"""The arithmetic of maps: exact decimals, limits, invariants, sums, shards, prefixes and equal bits."""
 
 import math
-from dataclasses import replace
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from swept_maps import ablated, identical, random_network, random_states, sweep
+from swept_maps import identical, sweep
 
 from nrmap.maps.episode_maps import merge_maps
 from nrmap.statistics.nested_subsets import prefix_ranks
@@ -101,7 +100,9 @@ def test_invariants(arrays, temperature):
                                rtol=1e-9, atol=1e-9 * (1 + np.abs(clean).max() / temperature))  # fmt: skip
     assert (maps.entropy <= maps.states_per_episode * math.log(clean.shape[1]) + 1e-12).all()
     assert maps.episode_ids.tolist() == sorted(set(ids.tolist()))
-    assert maps.num_states == len(clean) == len(maps.q_gaps)
+    assert maps.num_states == len(clean)
+    gaps = np.diff(np.sort(clean)[:, -2:]).ravel()[np.argsort(ids, kind="stable")]  # episode by episode
+    np.testing.assert_allclose(maps.q_gaps, gaps, rtol=1e-12)
     # The unit of Q is arbitrary: with Q and T doubled, K doubles and the policy is the same.
     doubled = sweep(2 * q_values, 2 * clean, ids, temperatures=(2 * temperature,))
     assert np.array_equal(doubled["kmap"], 2 * maps["kmap"])
@@ -118,10 +119,20 @@ def test_invariants(arrays, temperature):
 @settings(max_examples=30, deadline=None)
 def test_maps_add_and_merge(arrays, size, seed):
     q_values, clean, ids = arrays
-    prefixes = tuple({1, len(clean)})
+    prefixes = tuple({1, (1 + len(clean)) // 2, len(clean)})
     ranks = prefix_ranks(ids)
     maps = sweep(q_values, clean, ids, prefix_sizes=prefixes)
     assert identical(maps, sweep(q_values, clean, ids, size=size, prefix_sizes=prefixes))
+    for length, prefix in maps.prefixes.items():
+        members = ranks < length
+        of_members = sweep(q_values[members], clean[members], ids[members])
+        present = np.isin(maps.episode_ids, of_members.episode_ids)
+        for kind, temperature, map_ in prefix.each():
+            assert np.array_equal(map_[present], of_members[kind.name, temperature])
+            assert not map_[~present].any()
+        for name in ("states_per_episode", "entropy", "ties"):
+            assert np.array_equal(getattr(prefix, name)[..., present], getattr(of_members, name))
+        assert np.array_equal(prefix.q_gaps, of_members.q_gaps)
     alone = [sweep(q_values[n : n + 1], clean[n : n + 1]).total() for n in range(len(clean))]
     for kind, temperature, map_ in maps.total().each():
         np.testing.assert_allclose(map_, sum(one[kind.name, temperature] for one in alone), atol=1e-9)
@@ -141,17 +152,39 @@ def test_maps_add_and_merge(arrays, size, seed):
         assert np.array_equal(renamed[kind.name, temperature][::-1], map_)
 
 
+STATES, PIXELS = 11, (17, 3)  # rows of 51 pixels leave a remainder in every vector width
+EPISODES = np.repeat([0, 1, 2], [5, 4, 2])
+TEMPERATURES = (0.01, 1.0)
+
+
+def q_values(seed: int, actions: int, count: int = STATES) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ablated [N, H, W, A] and clean [N, A] Q-values in float32, as the engines give them."""
+    generator = torch.Generator().manual_seed(seed)
+    clean = torch.randn(count, actions, generator=generator)
+    return clean[:, None, None] + 0.3 * torch.randn(count, *PIXELS, actions, generator=generator), clean
+
+
 @pytest.mark.bitwise
-def test_a_prefix_is_the_map_of_its_states():
-    network, states = random_network(8), random_states(9, 12)
-    ids = np.repeat([4, 2, 9], 4)
-    q_values, clean = ablated(network, states)
-    maps = sweep(q_values, clean, ids, prefix_sizes=(3, 6, 12), temperatures=(1.0, 0.1))
-    ranks = prefix_ranks(ids)
-    for size in (3, 6):
-        members = ranks < size
-        assert identical(
-            maps.prefixes[size], sweep(q_values[members], clean[members], ids[members], temperatures=(1.0, 0.1))
-        )
-    assert identical(maps.prefixes[12], replace(maps, prefixes={}))
-    assert maps.prefixes[3].num_states == 3
+@pytest.mark.parametrize("actions", [2, 3, 6, 18])
+def test_chunks_do_not_matter(actions):
+    ablated, clean = q_values(0, actions)
+    whole = sweep(ablated, clean, EPISODES, temperatures=TEMPERATURES, size=STATES, prefix_sizes=(4,))
+    for size in range(1, 10):
+        chunked = sweep(ablated, clean, EPISODES, temperatures=TEMPERATURES, size=size, prefix_sizes=(4,))
+        assert identical(chunked, whole)
+
+
+@pytest.mark.bitwise
+@pytest.mark.parametrize("actions", [3, 18])
+@pytest.mark.parametrize("size", range(1, 10))
+def test_neighbours_do_not_matter(size, actions):
+    """A state alone, and behind up to eight others in one chunk."""
+    ablated, clean = q_values(1, actions, count=1)
+    alone = sweep(ablated, clean, [99], temperatures=TEMPERATURES)
+    for seed in range(3):
+        others = q_values(seed + 2, actions, count=size - 1)
+        together = (torch.cat(both) for both in zip(others, (ablated, clean), strict=True))
+        maps = sweep(*together, [*range(size - 1), 99], temperatures=TEMPERATURES, size=size)
+        assert np.array_equal(maps.entropy[:, -1:], alone.entropy)
+        for kind, temperature, map_ in alone.each():
+            assert np.array_equal(maps[kind.name, temperature][-1:], map_)

@@ -22,17 +22,6 @@ MAPS = arrays(np.float64, array_shapes(min_dims=1, max_dims=3, max_side=6), elem
 SCALES = st.sampled_from([1e-300, 1e-160, 1e-9, 1.0, 1e9, 1e160, 1e300])
 
 
-def test_known_maps():
-    one = np.zeros((84, 84))
-    one[3, 5] = -0.2
-    assert sparsity(one) == Estimate(1.0)
-    assert sparsity(np.full((84, 84), 0.3)).value == pytest.approx(84)
-    assert sparsity([[3.0, -4.0]]).value == pytest.approx(7 / 5)
-    four = np.zeros(100)
-    four[:4] = 2.0
-    assert sparsity(four).value == pytest.approx(2)
-
-
 def test_a_map_of_zeros_is_undefined_and_says_why():
     why = KINDS["kmap"].zero_reason(256)
     assert why == "the map is 0 everywhere: no pixel flips an action to one of lower Q on these 256 states"

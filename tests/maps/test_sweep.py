@@ -8,9 +8,10 @@ import pytest
 import torch
 from captum.attr import FeatureAblation
 from paper_algorithms import algorithms_1_and_2
-from swept_maps import SPEC, ablated, chunked, identical, random_network, random_states, sweep
+from swept_maps import CLEAN, Q_VALUES, SPEC, ablated, chunked, identical, random_network, random_states, sweep
 from torch import nn
 
+from nrmap.ablation import AblatedChunk
 from nrmap.maps.kinds import KINDS, Ablated
 from nrmap.maps.sweep import sweep_maps
 from nrmap.support.errors import NrmapError
@@ -45,27 +46,6 @@ def test_no_kind_reads_a_number_that_all_actions_of_an_ablation_share(kind):
     assert np.ptp(plain) > 0.1
 
 
-def test_by_hand():
-    # Q = (3x₀₀ + x₀₁, 2x₁₀, x₁₁) at x = 1 everywhere: (4, 2, 1). Without x₀₀ it is (1, 2, 1).
-    weight = torch.tensor([[3.0, 1.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
-    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False))
-    network[1].weight.data = weight
-    maps = sweep(*ablated(network, torch.ones(1, 1, 2, 2)), temperatures=(1.0,))
-    assert maps["kmap"][0].tolist() == [[2, 0], [0, 0]]
-    assert maps["flip_map"][0].tolist() == [[1, 0], [0, 0]]
-    # The margin is 2; it becomes 1 − 2, 3 − 2, 4 − 1 and 4 − 2.
-    assert maps["margin_drop"][0].tolist() == [[3, 1], [-1, 0]]
-    assert (maps.ties.tolist(), maps.q_gaps.tolist()) == ([0], [2])
-    e = math.e
-    z = e**4 + e**2 + e
-    kl_without_x00 = (e**4 * 3 / z) + math.log((e + e**2 + e) / z)
-    np.testing.assert_allclose(maps["kl", 1.0][0], [[kl_without_x00, (e**4 / z) + math.log((e**3 + e**2 + e) / z)],
-                                              [(e**2 * 2 / z) + math.log((e**4 + 1 + e) / z),
-                                               (e / z) + math.log((e**4 + e**2 + 1) / z)]], rtol=1e-12)  # fmt: skip
-    entropy = math.log(z) - (4 * e**4 + 2 * e**2 + e) / z
-    np.testing.assert_allclose(maps.entropy, [[entropy]], rtol=1e-14)
-
-
 def test_captum_feature_ablation():
     network, states = random_network(5), random_states(6, 5)
     maps = sweep(*ablated(network, states), temperatures=(0.3,)).total()
@@ -96,20 +76,60 @@ def test_channels_ablated_apart():
 
 @pytest.mark.bitwise
 def test_threads_change_no_bit():
-    q_values, clean = ablated(random_network(12), random_states(13, 7))
-    ids = [0, 0, 1, 1, 1, 2, 2]
-    alone, beside = (sweep(q_values, clean, ids, (0.1, 1.0), prefix_sizes=[4], workers=n) for n in (1, 3))
+    alone, beside = (
+        sweep(Q_VALUES, CLEAN, [0, 0, 1, 2], (0.1, 1.0), size=1, prefix_sizes=[3], workers=workers)
+        for workers in (1, 3)
+    )
     assert identical(alone, beside)
-    backwards = reversed(chunked(q_values, clean)[:2])
-    with pytest.raises(NrmapError, match="chunk starts at state 3"):
-        sweep_maps(backwards, episode_ids=ids, temperatures=[1.0], rounding_floor=0.0, workers=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(({"temperatures": (1.0, bad)}, f"temperature {bad}") for bad in (0.0, -2.0, math.nan, math.inf, 1e-320)),
+        ({"temperatures": ()}, "no temperature"),
+        *(({"floor": bad}, f"rounding floor {bad}") for bad in (-1.0, math.nan)),
+        ({"episode_ids": [0, 0, 1]}, "beyond the 3 states"),
+        ({"episode_ids": [0, 0, 1, 1, 1]}, "of 4 states: expected 5"),
+        ({"episode_ids": []}, r"expected \[N\]"),
+        ({"prefix_sizes": (0,)}, "prefix of 0 states"),
+        ({"prefix_sizes": (5,)}, "there are only 4"),
+        ({"ranks": [0, 1]}, "ranks of shape"),
+    ],
+)
+def test_mistakes_are_named(options, message):
+    with pytest.raises(NrmapError, match=message):
+        sweep(Q_VALUES, CLEAN, **options)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_q_values_that_are_not_finite_are_refused(bad):
+    q_values, clean = Q_VALUES.clone(), CLEAN.clone()
+    q_values[2, 1, 1, 3], clean[3, 0] = bad, bad
+    for number, arrays in ((2, (q_values, CLEAN)), (3, (Q_VALUES, clean))):
+        with pytest.raises(NrmapError, match=f"for state {number} or its ablations"):
+            sweep(*arrays, size=2)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(
+    ("chunks", "message"),
+    [
+        (chunked(Q_VALUES, CLEAN, 2)[::-1], "starts at state 2: expected 0"),
+        ([AblatedChunk(0, Q_VALUES, CLEAN[:, :3])], r"expected \[n, \(C,\) H, W, A\]"),
+        ([AblatedChunk(0, Q_VALUES[..., :1], CLEAN[:, :1])], "A ≥ 2"),
+        ([], "of 0 states: expected 4"),
+    ],
+)
+def test_chunks_out_of_order_or_of_wrong_shape_are_refused(chunks, message, workers):
+    with pytest.raises(NrmapError, match=message):
+        sweep_maps(chunks, episode_ids=[0] * 4, temperatures=(1.0,), rounding_floor=0.0, workers=workers)
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_maps_from_a_cuda_device():
-    q_values, clean = ablated(random_network(12), random_states(13, 6))
-    here, there = sweep(q_values, clean).total(), sweep(q_values.cuda(), clean.cuda()).total()
+    here, there = sweep(Q_VALUES, CLEAN).total(), sweep(Q_VALUES.cuda(), CLEAN.cuda()).total()
     assert np.array_equal(here["kmap"], there["kmap"])
     np.testing.assert_allclose(there["hmap", 1.0], here["hmap", 1.0], rtol=1e-12)
     np.testing.assert_allclose(there["kl", 1.0], here["kl", 1.0], rtol=1e-9)
