@@ -1,14 +1,18 @@
-"""Small random networks and states for tests of what float32 computes, and the same function summed in other orders."""
+"""Small random networks and states, points near them, and the same networks summed in other orders."""
 
 import copy
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork, frozen
+from nrmap.robustness.perturbations import project
 
 SPECS = (
     NetworkSpec(1, 12, 12, 3, convs=(ConvSpec(4, 4, 2), ConvSpec(5, 3, 1)), hidden=32),
     NetworkSpec(2, 11, 14, 4, dueling=False, convs=(ConvSpec(6, 5, 3),), hidden=24),
+    NetworkSpec(1, 9, 9, 2, convs=(ConvSpec(3, 3, 2), ConvSpec(4, 2, 1), ConvSpec(3, 2, 1)), hidden=8),
 )
 
 
@@ -30,6 +34,20 @@ def random_states(spec: NetworkSpec, seed: int, count: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     levels = torch.randint(-80, 336, (count, spec.in_channels, spec.height, spec.width), generator=generator)
     return levels.clamp(0, 255).float() * (1 / 255)
+
+
+def points_of_the_ball(states: Tensor, attack_epsilon: float, seed: int, count: int) -> Iterator[Tensor]:
+    """Yield uniform points, corners, points on few axes, and corners with equal signs within a column."""
+    generator = torch.Generator().manual_seed(seed)
+    for index in range(count):
+        noise = torch.rand(states.shape, generator=generator, dtype=states.dtype) * 2 - 1
+        if index % 4 == 1:
+            noise = noise.sign()
+        elif index % 4 == 2:
+            noise = noise.sign() * (torch.rand(states.shape, generator=generator) < 0.05)
+        elif index % 4 == 3:
+            noise = noise[:, :, :1, :].sign().expand_as(states)
+        yield project(states + attack_epsilon * noise, states, attack_epsilon)
 
 
 def random_case(seed: int, count: int = 12) -> tuple[QNetwork, torch.Tensor, torch.Tensor]:

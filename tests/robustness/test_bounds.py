@@ -1,18 +1,30 @@
-"""Interval bounds against points in the ball, closed forms and a second implementation."""
+"""Interval bounds against points in the ball, closed forms, a second implementation, and what float32 computes."""
 
 import copy
+import itertools
+import math
 
+import numpy as np
 import pytest
 import torch
-from ball_points import points_of_the_ball
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from summed_networks import (
+    SPECS,
+    in_another_order,
+    lead_of,
+    points_of_the_ball,
+    random_network,
+    random_states,
+    ways_to_evaluate,
+)
 from torch import nn
 from torch.func import functional_call
 
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
 from nrmap.robustness.bounds import (
     Box,
+    float32_error,
     margin_bounds,
     margins_of,
     output_differences,
@@ -20,28 +32,16 @@ from nrmap.robustness.bounds import (
     q_difference_bounds,
     state_box,
 )
+from nrmap.robustness.certify import IntervalCertifier
 from nrmap.robustness.perturbations import other_action_margin
 
-SHAPES = (
-    NetworkSpec(1, 12, 12, 3, convs=(ConvSpec(4, 4, 2), ConvSpec(5, 3, 1)), hidden=16),
-    NetworkSpec(2, 11, 14, 4, dueling=False, convs=(ConvSpec(6, 5, 3),), hidden=9),
-    NetworkSpec(1, 9, 9, 2, convs=(ConvSpec(3, 3, 2), ConvSpec(4, 2, 1), ConvSpec(3, 2, 1)), hidden=8),
-)
 
-
-def random_network(spec: NetworkSpec, seed: int, scale: float = 1.0) -> QNetwork:
-    torch.manual_seed(seed)
-    network = QNetwork(spec).requires_grad_(False).double()
+def random_case(spec: NetworkSpec, seed: int, scale: float = 1.0) -> tuple[QNetwork, torch.Tensor]:
+    """A network and four states with many black and white pixels, where the ball is clipped, in float64."""
+    network = random_network(spec, seed).double()
     for parameter in network.parameters():
         parameter.mul_(scale)
-    return network
-
-
-def random_states(spec: NetworkSpec, seed: int, count: int = 4) -> torch.Tensor:
-    """States in [0, 1] with many black and white pixels, where the ball is clipped."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (count, spec.in_channels, spec.height, spec.width)
-    return torch.rand(shape, generator=generator, dtype=torch.float64).mul(1.6).sub(0.3).clamp(0, 1)
+    return network, random_states(spec, seed, count=4).double()
 
 
 def differences_at(network: QNetwork, points: torch.Tensor) -> torch.Tensor:
@@ -52,13 +52,13 @@ def differences_at(network: QNetwork, points: torch.Tensor) -> torch.Tensor:
 
 @settings(max_examples=40)
 @given(
-    shape=st.sampled_from(SHAPES),
+    shape=st.sampled_from(SPECS),
     seed=st.integers(0, 10**6),
     attack_epsilon=st.sampled_from([1 / 255, 3 / 255, 0.1, 0.4, 1.0]),
     scale=st.sampled_from([0.3, 1.0, 4.0]),
 )
 def test_no_point_of_the_ball_exceeds_the_bounds(shape, seed, attack_epsilon, scale):
-    network, states = random_network(shape, seed, scale), random_states(shape, seed)
+    network, states = random_case(shape, seed, scale)
     bounds = q_difference_bounds(network, states, attack_epsilon)
     slack = 1e-12 * (1 + bounds.abs())
     for points in points_of_the_ball(states, attack_epsilon, seed, count=40):
@@ -81,9 +81,9 @@ def ends_layer_by_layer(network: QNetwork, states: torch.Tensor, attack_epsilon:
 
 
 @settings(max_examples=20)
-@given(shape=st.sampled_from(SHAPES), seed=st.integers(0, 10**6), attack_epsilon=st.floats(0, 1))
+@given(shape=st.sampled_from(SPECS), seed=st.integers(0, 10**6), attack_epsilon=st.floats(0, 1))
 def test_the_boxes_equal_those_with_two_ends(shape, seed, attack_epsilon):
-    network, states = random_network(shape, seed), random_states(shape, seed)
+    network, states = random_case(shape, seed)
     box = propagate((*network.features, *network.advantage), state_box(states, attack_epsilon))
     low, high = ends_layer_by_layer(network, states, attack_epsilon)
     torch.testing.assert_close(box.lower, low, rtol=1e-10, atol=1e-10)
@@ -91,20 +91,15 @@ def test_the_boxes_equal_those_with_two_ends(shape, seed, attack_epsilon):
 
 
 @settings(max_examples=20)
-@given(shape=st.sampled_from(SHAPES), seed=st.integers(0, 10**6))
+@given(shape=st.sampled_from(SPECS), seed=st.integers(0, 10**6))
 def test_without_a_radius_the_bounds_are_the_network(shape, seed):
-    network, states = random_network(shape, seed), random_states(shape, seed)
+    network, states = random_case(shape, seed)
     bounds = q_difference_bounds(network, states, 0.0)
     torch.testing.assert_close(bounds, differences_at(network, states), rtol=1e-10, atol=1e-10)
     actions = torch.arange(len(states)) % shape.actions
     torch.testing.assert_close(
         margin_bounds(network, states, actions, 0.0), other_action_margin(network(states), actions)
     )
-
-
-def test_margins_of_by_hand():
-    differences = torch.tensor([[[0.0, 1.0, -2.0], [3.0, 0.0, 5.0], [-4.0, 0.5, 0.0]]]).expand(3, 3, 3)
-    assert margins_of(differences, torch.tensor([0, 1, 2])).tolist() == [3.0, 1.0, 5.0]
 
 
 def test_a_layer_without_an_interval_rule_is_refused():
@@ -118,8 +113,8 @@ def test_a_layer_without_an_interval_rule_is_refused():
 @pytest.mark.parametrize("attack_epsilon", [0.0, 0.05])
 def test_the_gradient_is_that_of_finite_differences(attack_epsilon):
     spec = NetworkSpec(1, 6, 6, 3, convs=(ConvSpec(2, 3, 2),), hidden=4)
-    network = random_network(spec, seed=1)
-    states, actions = random_states(spec, seed=1, count=2), torch.tensor([0, 2])
+    network, states = random_case(spec, seed=1)
+    states, actions = states[:2], torch.tensor([0, 2])
     names = [name for name, _ in network.named_parameters() if not name.startswith("value")]
 
     class Margins(nn.Module):
@@ -138,13 +133,12 @@ def test_the_gradient_is_that_of_finite_differences(attack_epsilon):
 
 
 def test_gradients_are_finite_where_weights_and_radii_are_zero():
-    spec = SHAPES[0]
-    network = random_network(spec, seed=0).float().requires_grad_(True)
+    network, states = random_network(SPECS[0], seed=0).requires_grad_(True), random_states(SPECS[0], 0, count=4)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.flatten()[::2] = 0
         network.features[0].bias.fill_(-100.0)  # every ReLU is at rest
-    margin_bounds(network, random_states(spec, 0).float(), torch.tensor([0, 1, 2, 0]), 0.0).sum().backward()
+    margin_bounds(network, states, torch.tensor([0, 1, 2, 0]), 0.0).sum().backward()
     for name, parameter in network.named_parameters():
         if name.startswith("value"):
             assert parameter.grad is None, "the value stream does not count"
@@ -161,3 +155,118 @@ def test_output_differences_are_exact_over_a_box():
     outputs = last(box.centre[:, None] + signs * box.radius[:, None])  # [2, 64, 3]
     expected = (outputs[..., :, None] - outputs[..., None, :]).amax(dim=1)  # [2, 3, 3]
     torch.testing.assert_close(output_differences(last, box), expected)
+
+
+# The bounds hold for float32 networks in any order of summation, in particular near ties.
+
+
+def barely_certified(network: QNetwork, states: torch.Tensor, action: int, attack_epsilon: float) -> QNetwork:
+    """The network with the smallest bias of `action` that certifies it in the given state."""
+    chosen, changed = torch.tensor([action]), copy.deepcopy(network)
+    bias = changed.advantage[2].bias
+
+    def bound() -> float:
+        return float(margins_of(IntervalCertifier(changed).difference_bounds(states, attack_epsilon), chosen))
+
+    for _ in range(4):
+        bias[action] += bound()
+    step = torch.finfo(torch.float32).eps * (bias[action].abs() + 1e-3)
+    while bound() >= 0:
+        bias[action] += step
+        step *= 2
+    assert -1e-5 * (1 + bias[action].abs()) < bound() < 0
+    assert IntervalCertifier(changed)(states, chosen, attack_epsilon).all()
+    return changed
+
+
+@settings(max_examples=16)
+@given(
+    spec=st.sampled_from(SPECS),
+    seed=st.integers(0, 10**6),
+    attack_epsilon=st.sampled_from([0.0, 1e-6, 1 / 255, 0.05]),
+    cancelling=st.sampled_from([0.0, 30.0, 1e4, 3e6]),
+)
+def test_what_is_only_just_certified_is_greedy_however_float32_is_summed(spec, seed, attack_epsilon, cancelling):
+    network, states = random_network(spec, seed, cancelling), random_states(spec, seed, count=1)
+    action = seed % spec.actions
+    certified = barely_certified(network, states, action, attack_epsilon)
+    points = torch.cat([states, *points_of_the_ball(states, attack_epsilon, seed, count=16)])
+    for evaluate_in_float32 in ways_to_evaluate(certified):
+        q_values = evaluate_in_float32(points)
+        others = torch.cat([q_values[:, :action], q_values[:, action + 1 :]], dim=1)
+        assert (q_values[:, action] > others.amax(dim=1)).all()
+
+
+def test_rounding_alone_can_change_the_action_and_is_not_certified():
+    """Exact arithmetic has a clear winner, float32 does not. The flips depend on the machine's summation."""
+    flips = 0
+    for seed, cancelling in itertools.product(range(40), (1e6, 3e6)):  # at 1e7 all weights would round to the same
+        network, states = random_network(SPECS[0], seed, cancelling), random_states(SPECS[0], seed, count=1)
+        exact = copy.deepcopy(network).double()
+        actions = exact(states.double()).argmax(dim=1)
+        assert (margin_bounds(exact, states.double(), actions, 0.0) < 0).all()
+        found = {int(evaluate_in_float32(states).argmax()) for evaluate_in_float32 in ways_to_evaluate(network)}
+        if found != {int(actions)}:
+            flips += 1
+            assert not IntervalCertifier(network)(states, actions, 0.0).any()
+    assert flips >= 5, "this network rounds too well to show anything"
+
+
+@pytest.mark.parametrize(("value", "proven"), [(2.0**8, True), (2.0**26, False)])
+def test_a_value_that_swallows_the_advantages_is_seen(value, proven):
+    network, states = random_network(SPECS[0], seed=1), random_states(SPECS[0], seed=1, count=4)
+    network.value[2].bias.fill_(value)
+    lead_of(network, 2, 1.0)
+    actions = torch.full((4,), 2)
+    assert (margin_bounds(copy.deepcopy(network).double(), states.double(), actions, 0.0) < -0.1).all()
+    q_values = network(states)
+    assert (q_values[:, 2] > q_values[:, :2].amax(dim=1)).all() == proven
+    assert IntervalCertifier(network)(states, actions, 0.0).all() == proven
+    assert IntervalCertifier(network)(states, actions, 0.0).any() == proven
+
+
+@settings(max_examples=25)
+@given(spec=st.sampled_from(SPECS), seed=st.integers(0, 10**6), cancelling=st.sampled_from([0.0, 1e4]))
+def test_rounded_boxes_hold_what_float32_computes(spec, seed, cancelling):
+    network, states = random_network(spec, seed, cancelling), random_states(spec, seed, count=5)
+    exact = copy.deepcopy(network).double()
+    ball = state_box(states.double(), 0.0)
+    box = propagate((*exact.features, *exact.advantage), ball, rounded=True)
+    plain = propagate((*exact.features, *exact.advantage), ball)
+    assert (plain.radius < 1e-9 * (1 + cancelling)).all()
+    for other in (network, *(in_another_order(network, order) for order in range(3))):
+        computed = other.advantage(other.features(states)).double()
+        assert (computed >= box.lower).all()
+        assert (computed <= box.upper).all()
+    # No wider than all layers' shares of all magnitudes: 2,000 units of roundoff at most here.
+    sums = plain_sums(exact, states.double())
+    assert (box.radius <= 2_000 * 2.0**-24 * sums).all()
+
+
+def plain_sums(network: QNetwork, states: torch.Tensor) -> torch.Tensor:
+    """The outputs of the network with every weight and bias replaced by its magnitude, [N, A]."""
+    positive = copy.deepcopy(network)
+    for parameter in positive.parameters():
+        parameter.abs_()
+    return positive.advantage(positive.features(states))
+
+
+@given(seed=st.integers(0, 10**6), terms=st.integers(1, 400))
+def test_float32_sums_stay_within_the_error_whatever_their_order(seed, terms):
+    rng = np.random.default_rng(seed)
+    weights = (rng.normal(size=terms) * 10.0 ** rng.integers(-3, 4, size=terms)).astype(np.float32)
+    inputs, bias = rng.random(terms).astype(np.float32), np.float32(rng.normal())
+    products = weights * inputs  # rounded to float32
+    exact = math.fsum([*(float(w) * float(x) for w, x in zip(weights, inputs, strict=True)), float(bias)])
+    allowed = float32_error(terms) * (math.fsum(abs(float(p)) for p in products) + abs(float(bias)))
+    summands = np.append(products, bias)
+    for order in (
+        np.arange(terms + 1),
+        np.argsort(summands),
+        np.argsort(-np.abs(summands)),
+        rng.permutation(terms + 1),
+    ):
+        total = np.float32(0)
+        for summand in summands[order]:
+            total = np.float32(total + summand)
+        assert abs(float(total) - exact) <= allowed

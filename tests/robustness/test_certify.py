@@ -4,10 +4,9 @@ import copy
 import itertools
 
 import torch
-from ball_points import points_of_the_ball
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from summed_networks import lead_of, random_case
+from summed_networks import lead_of, points_of_the_ball, random_case
 
 from nrmap.policies.network import frozen
 from nrmap.robustness.bounds import margins_of, q_difference_bounds
