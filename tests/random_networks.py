@@ -69,12 +69,12 @@ def _hidden(inputs: int, units: int, outputs: int) -> nn.Sequential:
 def examples(draw: st.DrawFn) -> Example:
     """A policy, states with many pixels of the ablated value, and an ablation."""
     channels = draw(st.integers(1, 4))
-    height, width = draw(st.integers(5, 12)), draw(st.integers(5, 12))
+    height, width = draw(st.integers(3, 12)), draw(st.integers(3, 12))
     features, size, depth = nn.Sequential(), (height, width), channels
     for _ in range(draw(st.integers(1, 3))):
         pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
         kernel, stride, dilation = draw(st.tuples(st.integers(1, 4), st.integers(1, 4))), draw(pair), draw(pair)
-        padding = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
+        padding = draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
         groups = draw(st.sampled_from([divisor for divisor in (1, 2) if depth % divisor == 0]))
         outputs = groups * draw(st.integers(1, 3))
         bias = draw(st.booleans())

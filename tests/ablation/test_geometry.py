@@ -25,27 +25,6 @@ def hull(values: list[int]) -> range:
     return range(min(values), max(values) + 1) if values else range(0)
 
 
-@given(axis=axes, inputs=st.integers(1, 20))
-def test_outputs_taps_and_sources(axis, inputs):
-    outputs = axis.outputs(inputs)
-    assume(outputs > 0)
-    last_tap = (outputs - 1) * axis.stride - axis.before + (axis.kernel - 1) * axis.dilation
-    assert last_tap < inputs + axis.after <= last_tap + axis.stride
-    for output in range(outputs):
-        read = reads(axis, output, inputs)
-        for source in range(inputs):
-            assert axis.tap(source, output) == {position: tap for tap, position in read.items()}.get(source)
-        sources = axis.sources(output, inputs)
-        assert set(read.values()) <= set(sources)
-        if axis.dilation == 1:
-            assert list(sources) == sorted(read.values())
-    table = axis.taps(range(inputs), range(outputs))
-    assert table.shape == (inputs, outputs)
-    for output in range(outputs):
-        read = {position: tap for tap, position in reads(axis, output, inputs).items()}
-        assert table[:, output].tolist() == [read.get(source, axis.kernel) for source in range(inputs)]
-
-
 @given(axis=axes, inputs=st.integers(1, 20), data=st.data())
 def test_readers_and_runs(axis, inputs, data):
     outputs = axis.outputs(inputs)

@@ -1,12 +1,10 @@
-"""Both engines against a loop over the pixels in float64."""
+"""All engines against a loop over the pixels in float64."""
 
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from random_networks import (
     Example,
-    ScaledPolicy,
     ablated_one_by_one,
     agent_of,
     examples,
@@ -17,23 +15,37 @@ from random_networks import (
 )
 from torch import Tensor, nn
 
-from nrmap.ablation import AblationSpec, make_engine
+from nrmap.ablation import AblationSpec, Engine, make_engine
 from nrmap.ablation.exactness import compare
+from nrmap.ablation.incremental import IncrementalEngine
+from nrmap.ablation.trace import trace
 from nrmap.policies.agent import Agent
 from nrmap.support.errors import NrmapError
 
+FORMS = ("incremental", "whole strips", "dense")
 
-def ablated(example: Example, engine: str, **options: int) -> tuple[Tensor, Tensor]:
+
+def engine_of(example: Example, form: str, **options: bool) -> Engine:
+    """The engine of a form; whole strips are the form of the incremental engine for GPUs."""
+    if form != "whole strips":
+        return make_engine(example.agent, spec=example.spec, engine=form, **options)
+    parts = trace(example.agent.forward, torch.zeros(3, *example.agent.state_shape, dtype=torch.uint8))
+    return IncrementalEngine(example.agent, parts, spec=example.spec, whole_strips=True, **options)
+
+
+def ablated(engine: Engine, states: Tensor) -> tuple[Tensor, Tensor]:
     """All ablated and clean Q-values; checks that the chunks are consecutive."""
-    made = make_engine(example.agent, spec=example.spec, engine=engine, **options)
-    assert made.name == engine
     q_values, clean = [], []
-    for chunk in made.ablate(example.states):
+    for chunk in engine.ablate(states):
         assert chunk.start == sum(map(len, clean))
         assert len(chunk.q_values) == len(chunk.clean_q_values)
         q_values.append(chunk.q_values)
         clean.append(chunk.clean_q_values)
     return torch.cat(q_values), torch.cat(clean)
+
+
+def by_loop(example: Example) -> Tensor:
+    return ablated_one_by_one(in_double(example.policy), example.states, example.spec)
 
 
 def beside(clean: Tensor, q_values: Tensor) -> Tensor:
@@ -42,13 +54,13 @@ def beside(clean: Tensor, q_values: Tensor) -> Tensor:
 
 
 @pytest.mark.bitwise
-@settings(max_examples=60)
-@given(example=examples(), engine=st.sampled_from(["incremental", "incremental", "dense"]))
-def test_every_q_value_is_exact(example, engine):
-    q_values, clean = ablated(example, engine)
-    exact_policy = in_double(example.policy)
-    exact = ablated_one_by_one(exact_policy, example.states, example.spec)
-    exact_clean = exact_policy(example.states)
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=40)
+@given(example=examples())
+def test_every_q_value_is_exact(form, example):
+    engine = engine_of(example, form)
+    q_values, clean = ablated(engine, example.states)
+    exact, exact_clean = by_loop(example), in_double(example.policy)(example.states)
     assert q_values.dtype == clean.dtype == torch.float32
     result = compare(q_values, exact)
     assert result.exact, result
@@ -57,20 +69,19 @@ def test_every_q_value_is_exact(example, engine):
     same = unchanged(example.states, example.spec)
     assert torch.equal(q_values[same], beside(clean, q_values)[same])
     # What the engine calls rounding is at least what it gets wrong.
-    made = make_engine(example.agent, spec=example.spec, engine=engine)
     change, exact_change = q_values - beside(clean, q_values).double(), exact - beside(exact_clean, exact)
-    assert (change - exact_change).abs().max() <= made.rounding_floor
+    assert (change - exact_change).abs().max() <= engine.rounding_floor
     # Inference tensors would refuse in-place changes and gradients.
     (q_values * torch.ones(1, requires_grad=True)).sum().backward()
     clean += 1
 
 
-@settings(max_examples=30)
+@pytest.mark.parametrize("form", FORMS[:2])
+@settings(max_examples=20)
 @given(example=examples())
-def test_differences_of_actions_alone_are_exact_too(example):
-    made = make_engine(example.agent, spec=example.spec, engine="incremental", differences_only=True)
-    q_values = torch.cat([chunk.q_values for chunk in made.ablate(example.states)])
-    exact = ablated_one_by_one(in_double(example.policy), example.states, example.spec)
+def test_differences_of_actions_alone_are_exact_too(form, example):
+    q_values, _ = ablated(engine_of(example, form, differences_only=True), example.states)
+    exact = by_loop(example)
     scale = exact.abs().amax(dim=-1, keepdim=True).clamp(min=1)
     error = (q_values - q_values[..., :1]).double() - (exact - exact[..., :1])
     assert (error.abs() / scale).max() <= 2e-5
@@ -78,24 +89,14 @@ def test_differences_of_actions_alone_are_exact_too(example):
     assert compare((q_values - q_values[..., :1] + exact[..., :1]).float(), exact).argmax_mismatches == 0
 
 
-def test_padded_borders():
-    """A screen so small that every pixel is at the border."""
-    torch.manual_seed(0)
-    network = plain_network(nn.Conv2d(2, 4, 5, 1, 4), nn.ReLU(), nn.Conv2d(4, 5, 3, 2, 2), nn.ReLU(), size=(2, 3, 4))
-    example = Example(ScaledPolicy(network, 1 / 255, 0.0).eval(), random_states(3, 2, 3, 4), AblationSpec(200, "each"))
-    q_values, _ = ablated(example, "incremental")
-    assert compare(q_values, ablated_one_by_one(in_double(example.policy), example.states, example.spec)).exact
-
-
 def test_a_small_memory_budget_means_few_states_at_a_time():
     torch.manual_seed(2)
     network = plain_network(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), size=(1, 20, 20))
-    example = Example(ScaledPolicy(network, 1 / 255, 0.0).eval(), random_states(7, 1, 20, 20), AblationSpec())
-    agent, spec = example.agent, example.spec
-    (whole,) = make_engine(agent, spec=spec).ablate(example.states)
-    chunks = list(make_engine(agent, spec=spec, memory_budget=600_000).ablate(example.states))
-    assert 1 < len(chunks) <= 7
-    assert compare(torch.cat([chunk.q_values for chunk in chunks]), whole.q_values.double()).exact
+    agent, spec, states = Agent(network, (1, 20, 20)), AblationSpec(), random_states(7, 1, 20, 20)
+    (whole,) = make_engine(agent, spec=spec).ablate(states)
+    engine = make_engine(agent, spec=spec, memory_budget=600_000)
+    assert 1 <= engine.states_at_once < 7
+    assert compare(ablated(engine, states)[0], whole.q_values.double()).exact
     with pytest.raises(NrmapError, match=r"memory budget of 1,000 bytes: one state takes [\d,]+"):
         make_engine(agent, spec=spec, memory_budget=1000)
 
@@ -111,9 +112,7 @@ def test_weights_and_outputs_that_are_not_finite(engine, bad):
     agent = small_agent()
     for parameter in agent.parameters():
         parameter *= bad
-    message = (
-        "outputs are NaN or infinite" if bad == 1e15 else r"weight function\.features\.0\.weight .* NaN or infinite"
-    )
+    message = "outputs are NaN or infinite" if bad == 1e15 else r"weight .*features\.0\.weight .* NaN or infinite"
     with pytest.raises(NrmapError, match=message):
         make_engine(agent, spec=AblationSpec(), engine=engine)
 
@@ -139,34 +138,27 @@ def squared(states: Tensor) -> Tensor:
 
 
 def test_auto_falls_back_with_one_warning_and_is_exact(caplog):
-    states = random_states(2, 1, 5, 6)
-    engine = make_engine(agent_of(squared, (1, 5, 6)), spec=AblationSpec())
-    assert engine.name == "dense"
-    chunks = list(engine.ablate(states))
-    (warned,) = caplog.messages
-    assert "ten times slower" in warned
-    assert "its view reads the states" in warned
-    exact = ablated_one_by_one(squared, states, AblationSpec())
-    assert torch.equal(torch.cat([chunk.q_values for chunk in chunks]), exact)
-
-
-def test_no_warning_without_need(caplog):
-    agent = agent_of(squared, (1, 5, 6))
-    assert make_engine(small_agent(), spec=AblationSpec()).name == "incremental"
-    assert make_engine(agent, spec=AblationSpec(), engine="dense").name == "dense"
-    assert not caplog.messages
+    agent, states, spec = agent_of(squared, (1, 5, 6)), random_states(2, 1, 5, 6), AblationSpec()
+    assert make_engine(small_agent(), spec=spec).name == "incremental"
+    assert make_engine(agent, spec=spec, engine="dense").name == "dense"
     with pytest.raises(NrmapError, match=r"engine=incremental cannot ablate agent: .*; use engine=dense"):
-        make_engine(agent, spec=AblationSpec(), engine="incremental")
+        make_engine(agent, spec=spec, engine="incremental")
+    assert not caplog.messages
+    engine = make_engine(agent, spec=spec)
+    assert engine.name == "dense"
+    (warned,) = caplog.messages
+    assert "its view reads the states" in warned
+    assert torch.equal(ablated(engine, states)[0], ablated_one_by_one(squared, states, spec))
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("form", ["incremental", "dense"])
 @settings(max_examples=20)
 @given(example=examples())
-def test_cuda_agrees(example):
-    exact = ablated_one_by_one(in_double(example.policy), example.states, example.spec)
+def test_cuda_agrees(form, example):
+    exact = by_loop(example)
     example.policy.cuda()
-    for engine in ("incremental", "dense"):
-        q_values, clean = ablated(example, engine)
-        assert q_values.device == clean.device == torch.device("cpu")
-        assert compare(q_values, exact).argmax_mismatches == 0
+    q_values, clean = ablated(engine_of(example, form), example.states)
+    assert q_values.device == clean.device == torch.device("cpu")
+    assert compare(q_values, exact).argmax_mismatches == 0
