@@ -73,8 +73,8 @@ def tiny_regulariser():
 
 
 def same_states(one: Any, two: Any) -> None:
-    if isinstance(one, dict | list):
-        assert isinstance(two, dict | list)
+    if isinstance(one, dict | list | tuple):
+        assert isinstance(two, dict | list | tuple)
         assert len(one) == len(two)
         for key in one if isinstance(one, dict) else range(len(one)):
             same_states(one[key], two[key])

@@ -35,6 +35,9 @@ def test_every_episode_has_a_start_of_its_own():
     assert 9 <= len(expected) < 16, "some seed should repeat another's start, or this shows nothing"
     for episodes in (1, 9):
         assert list(episode_seeds(FREEWAY, RUN_SEED, episodes)) == expected[:episodes]
+    others = set(episode_seeds(FREEWAY, RUN_SEED, 4, VALIDATION_STREAM))
+    assert others <= set(in_a_row(RUN_SEED, 20, VALIDATION_STREAM))
+    assert others.isdisjoint(candidates)
 
 
 def test_an_episode_that_is_passed_over_repeats_an_earlier_one():
@@ -46,11 +49,6 @@ def test_an_episode_that_is_passed_over_repeats_an_earlier_one():
     assert one.actions.tolist() == other.actions.tolist()
     assert one.rewards.tolist() == other.rewards.tolist()
     assert len(set(one.actions.tolist())) > 1
-
-
-def test_streams_are_apart():
-    assert set(episode_seeds(FREEWAY, RUN_SEED, 4)).isdisjoint(episode_seeds(FREEWAY, RUN_SEED, 4, VALIDATION_STREAM))
-    assert set(episode_seeds(FREEWAY, RUN_SEED, 4, VALIDATION_STREAM)) <= set(in_a_row(RUN_SEED, 20, VALIDATION_STREAM))
 
 
 def test_where_there_are_too_few_starts_a_warning_says_that_episodes_repeat(caplog):

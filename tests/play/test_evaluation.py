@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from summed_networks import lead_of
 from toy_policies import BREAKOUT, FREEWAY, toy_policy
 
 from nrmap.atari.envs import VALIDATION_STREAM
 from nrmap.atari.episode_seeds import episode_seeds
 from nrmap.play.evaluation import (
     GAP_QUANTILES,
+    WORST_CASE,
     AttackRun,
     EvaluationSettings,
     episode_records,
@@ -22,11 +24,15 @@ from nrmap.play.players import AttackedPlayer, CleanPlayer, EpisodeCounts, const
 from nrmap.play.rollout import Episode, greedy, play
 from nrmap.policies.network import frozen
 from nrmap.robustness.attacks import StateNoise, attack_named, attack_parts
+from nrmap.robustness.certify import IntervalCertifier
 from nrmap.statistics.intervals import estimate_mean
-from nrmap.support.records import Record, read_records, select, write_records
+from nrmap.support.errors import NrmapError
+from nrmap.support.records import Record, select
 
 EPISODES = 3
 EPSILON = 8 / 255
+# A toy policy's weights are those of an untrained network, whose bounds grow a hundredfold at every layer.
+RADIUS = 0.003 / 255
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +45,7 @@ def records(policy):
     settings = EvaluationSettings(
         episodes=EPISODES,
         run_seed=2,
+        stream=VALIDATION_STREAM,
         attack_runs=(AttackRun("noise", EPSILON, 2), AttackRun("pgd-3", EPSILON, EPISODES)),
         certify_epsilons=(0.1, 0.2),
     )
@@ -57,20 +64,19 @@ def value(records, **fields):
     return record.value
 
 
-def clean_episodes(policy, episodes=EPISODES, run_seed=2):
-    """The states, Q-values and episodes of the clean roll-out."""
-    states, act = [], greedy(policy)
-
-    def watched(seen, numbers, steps):
-        states.append(seen)
-        return act(seen, numbers, steps)
-
-    played = play(watched, policy.env, episode_seeds(policy.env, run_seed, episodes), num_envs=1)
-    return torch.from_numpy(np.concatenate(states)), played
+def seeds(episodes):
+    return episode_seeds(FREEWAY, 2, episodes, VALIDATION_STREAM)
 
 
 def test_clean_records_are_those_of_the_greedy_roll_out(policy, records):
-    states, played = clean_episodes(policy)
+    states, act = [], greedy(policy)
+
+    def watched(seen, numbers, steps):
+        states.append(torch.from_numpy(seen))
+        return act(seen, numbers, steps)
+
+    played = play(watched, FREEWAY, seeds(EPISODES), num_envs=1)
+    states = torch.cat(states)
     clean = select(records, attack="clean")
     (mean,) = select(clean, metric="return_mean")
     assert str(mean.note).endswith(f"{EPISODES} of {EPISODES} episodes end at the limit of 40 agent steps")
@@ -92,6 +98,9 @@ def test_clean_records_are_those_of_the_greedy_roll_out(policy, records):
     assert 0 < share_of_up < 1
     assert value(clean, metric="certified_rate", attack_epsilon=0.1) == share_of_up
     assert value(clean, metric="certified_rate", attack_epsilon=0.2) == 0
+    of_policy = {(record.game, record.method, record.seed, record.policy_sha256) for record in records}
+    assert of_policy == {("Freeway", "toy", 0, policy.sha256)}
+    assert len({replace(record, value=0.0, low=None, high=None) for record in records}) == len(records)
 
 
 @pytest.mark.parametrize(("name", "episodes"), [("noise", 2), ("pgd-3", EPISODES)])
@@ -106,7 +115,7 @@ def test_attacked_records_are_those_of_a_roll_out_attacked_by_hand(policy, recor
         flips.append(policy(torch.from_numpy(states)).argmax(dim=1) != policy.network(attacked.perturbed).argmax(dim=1))
         return attacked.actions.numpy()
 
-    played = play(act, policy.env, episode_seeds(policy.env, 2, episodes), num_envs=1)
+    played = play(act, FREEWAY, seeds(episodes), num_envs=1)
     kind, steps = attack_parts(name)
     ours = select(records, attack=kind, attack_steps=steps, attack_epsilon=EPSILON)
     assert [record.value for record in select(ours, metric="return")] == [episode.total_reward for episode in played]
@@ -117,24 +126,6 @@ def test_attacked_records_are_those_of_a_roll_out_attacked_by_hand(policy, recor
     assert value(ours, metric="action_share", action="UP") == pytest.approx((taken == 1).mean())
     if name == "pgd-3":
         assert share > value(records, metric="flip_rate", attack="noise")
-
-
-def test_every_record_names_its_policy_and_survives_its_file(policy, records, tmp_path):
-    for record in records:
-        assert (record.game, record.method, record.seed) == ("Freeway", "toy", 0)
-        assert record.policy_sha256 == policy.sha256
-    write_records(tmp_path / "metrics.json", records)
-    assert read_records(tmp_path / "metrics.json") == records
-    assert len({replace(record, value=0.0, low=None, high=None) for record in records}) == len(records)
-
-
-def test_roll_outs_of_other_seeds_and_streams_are_other_episodes(policy):
-    settings = EvaluationSettings(episodes=2, run_seed=2)
-    base = evaluate(policy, settings, num_envs=2)
-    for changed in (replace(settings, run_seed=3), replace(settings, stream=VALIDATION_STREAM)):
-        other = evaluate(policy, changed, num_envs=2)
-        gaps = [value(result, metric="q_gap_quantile", quantile=0.5) for result in (base, other)]
-        assert gaps[0] != gaps[1]
 
 
 def test_baselines_are_constants_and_uniform_choices():
@@ -185,10 +176,79 @@ def test_episode_records_by_hand():
     (mean,) = select(episode_records(make, many, ("NOOP",)), metric="return_mean")
     expected = estimate_mean(list(range(10)))
     assert (mean.low, mean.high, mean.interval) == (expected.low, expected.high, expected.interval)
-    assert mean.low < 4.5 < mean.high
-    (single,) = select(episode_records(make, episodes[:1], ("NOOP", "UP", "DOWN")), metric="return_std")
-    assert single.value is None
-    assert "one episode" in single.note
+    assert value(episode_records(make, many[:1], ("NOOP",)), metric="return_std") is None
+
+
+def test_the_worst_case_is_played_as_by_hand(policy):
+    """Against a roll-out written by hand with one environment."""
+    certifier = IntervalCertifier(policy.network)
+    run = EvaluationSettings(
+        episodes=2, run_seed=1, certify_epsilons=(RADIUS,), attack_runs=(AttackRun(WORST_CASE, RADIUS, 2),)
+    )
+    records = evaluate(policy, run, num_envs=2, certify=certifier)
+    others, certified = [], []
+
+    def worst(states, numbers, steps):
+        (state,) = torch.from_numpy(states).float() / 255
+        (q_values,) = policy(torch.from_numpy(states)).tolist()
+        bounds = certifier.difference_bounds(state[None], RADIUS)[0]
+        actions = range(len(q_values))
+        left = [a for a in actions if all(bounds[a, b] >= 0 for b in actions if b != a)]
+        chosen = min(left, key=lambda action: q_values[action])
+        others.append(chosen != q_values.index(max(q_values)))
+        return np.array([chosen])
+
+    def clean(states, numbers, steps):
+        seen = torch.from_numpy(states)
+        actions = policy(seen).argmax(dim=1)
+        certified.extend(certifier(seen.float() / 255, actions, RADIUS).tolist())
+        return actions.numpy()
+
+    by_hand = play(worst, policy.env, episode_seeds(policy.env, 1, 2), num_envs=1)
+    ours = select(records, attack=WORST_CASE, attack_epsilon=RADIUS)
+    assert [r.value for r in select(ours, metric="return")] == [episode.total_reward for episode in by_hand]
+    (flips,) = select(ours, metric="flip_rate")
+    assert flips.value == pytest.approx(np.mean(others))
+    assert 0 < flips.value < 1, "the bound should decide something in some states and nothing in others"
+    play(clean, policy.env, episode_seeds(policy.env, 1, 2), num_envs=1)
+    (rate,) = select(records, metric="certified_rate", attack_epsilon=RADIUS)
+    assert rate.value == pytest.approx(np.mean(certified))
+    assert 0 < rate.value < 1
+
+
+def test_proofs_save_attacks_and_change_no_record():
+    """Some states are certified and others flip: equal records with fewer attacked states."""
+    policy = toy_policy(FREEWAY)
+    lead_of(policy.network, 1, 1.0)
+    run = EvaluationSettings(episodes=2, run_seed=1, attack_runs=(AttackRun("pgd-3", RADIUS, 2),))
+    plain = evaluate(policy, run, num_envs=2)
+    assert evaluate(policy, run, num_envs=2, certify=IntervalCertifier(policy.network)) == plain
+    (flips,) = select(plain, metric="flip_rate")
+    assert flips.value > 0
+
+    attacked, seen = [], []
+
+    def watched(q_values, states, *, attack_epsilon, noise):
+        attacked.append(len(states))
+        return attack_named("pgd-3")(q_values, states, attack_epsilon=attack_epsilon, noise=noise)
+
+    def certify(states, actions, attack_epsilon):
+        proven = IntervalCertifier(policy.network)(states, actions, attack_epsilon)
+        seen.extend(proven.tolist())
+        return proven
+
+    play(AttackedPlayer(policy, watched, RADIUS, 1, certify=certify), FREEWAY, episode_seeds(FREEWAY, 1, 2), num_envs=2)
+    assert 0 < sum(attacked) == seen.count(False) < len(seen)
+
+
+def test_a_worst_case_needs_something_that_certifies(policy):
+    run = EvaluationSettings(episodes=1, run_seed=1, attack_runs=(AttackRun(WORST_CASE, RADIUS, 1),))
+    with pytest.raises(NrmapError, match="greedy_worst_case is to be played, but nothing certifies"):
+        evaluate(policy, run, num_envs=1)
+    with pytest.raises(NrmapError, match="certify_epsilons are set, but nothing certifies"):
+        evaluate(policy, EvaluationSettings(1, 1, certify_epsilons=(RADIUS,)), num_envs=1)
+    with pytest.raises(NrmapError, match="unknown attack 'worst_case'"):
+        AttackRun("worst_case", RADIUS, 1)
 
 
 @pytest.mark.cuda
