@@ -235,7 +235,7 @@ def sb3(name: str) -> Foreign:
     settings = {"n_steps": 16, "batch_size": 16} if name == "PPO" else {"n_steps": 16} if name == "A2C" else {}
     settings = settings or {"buffer_size": 100, "learning_starts": 8, "batch_size": 8}
     kind = getattr(stable_baselines3, name, None) or getattr(sb3_contrib, name)
-    model = kind("CnnPolicy", Noise(), seed=3, device="cpu", **settings).learn(24)
+    model = kind("CnnPolicy", Noise(), seed=3, device="cpu", **settings).learn(12)
     policy = model.policy.eval()
     policy.requires_grad_(False)
 

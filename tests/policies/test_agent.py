@@ -15,19 +15,6 @@ from nrmap.support.errors import NrmapError
 SHAPE = (2, 10, 12)
 
 
-class Residual(nn.Module):
-    """A network with a skip connection, which only the dense engine takes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
-        self.head = nn.Linear(4 * 10 * 12, 3)
-
-    def forward(self, states: Tensor) -> Tensor:
-        planes = self.first(states).relu()
-        return self.head((planes + self.second(planes)).relu().flatten(1))
-
-
 class NoisyLinear(nn.Linear):
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(features) + 1e-3 * torch.randn(self.out_features)
@@ -71,10 +58,7 @@ def test_the_function_sees_float_states_times_the_scale(scale: float, expected: 
 
 
 def test_without_a_scale_the_function_sees_uint8_states_and_cannot_be_attacked() -> None:
-    agent, states = (
-        Agent(uint8_only, SHAPE, input_scale=None),
-        some_states(),
-    )
+    agent, states = Agent(uint8_only, SHAPE, input_scale=None), some_states()
     assert torch.equal(agent(states), sums(states))
     with pytest.raises(NrmapError, match="input_scale=None hands the function uint8 states, which have no gradient"):
         agent.for_attacks()
@@ -100,7 +84,6 @@ def test_attacks_see_the_same_function_whatever_its_scale(scale: float) -> None:
         layers(nn.BatchNorm2d(4)).eval(),
         layers(nn.Dropout(0.5)).eval(),
         layers(nn.InstanceNorm2d(4)).train(),
-        Residual().train(),
         QNetwork(NetworkSpec(*SHAPE, actions=3, convs=(ConvSpec(4, 3, 2),), hidden=8)).train(),
         lambda states: torch.full((len(states), 4), 3e9),
         lambda states: 1e6 * sums(states),
@@ -116,16 +99,10 @@ def counter() -> Callable[[Tensor], Tensor]:
     return lambda states: sums(states) + 0.01 * next(calls)
 
 
-def in_place(states: Tensor) -> Tensor:
-    return sums(states.fill_(3))
-
-
 @pytest.mark.parametrize(
     ("function", "why"),
     [
-        (lambda states: torch.rand(len(states), 3), "called twice on the same states"),
         (lambda states: 1e-7 * torch.rand(len(states), 3), "called twice on the same states"),
-        (layers(last=NoisyLinear), "NoisyLinear at .* in training mode"),
         (layers(last=NoisyLinear).eval(), "called twice on the same states"),
         (layers().double(), r"weights are torch.float64, its states float32: call float\(\) on it"),
         (counter(), "called twice on the same states"),
@@ -136,7 +113,6 @@ def in_place(states: Tensor) -> Tensor:
         (lambda states: (sums(states), sums(states)), "returns a tuple: expected one tensor"),
         (lambda states: sums(states).numpy(), "returns a ndarray: expected one tensor"),
         (lambda states: sums(states)[:, :1], r"shape \[., 1\]: expected \[., A\] with A ≥ 2"),
-        (lambda states: sums(states)[:, 0], r"shape \[.\]: expected"),
         (lambda states: states, r"shape \[., 2, 10, 12\]: expected"),
         (lambda states: sums(states)[:1], r"shape \[1, 2\]: expected"),
         (lambda states: sums(states).long(), "outputs are torch.int64"),
@@ -152,20 +128,6 @@ def test_other_functions_are_refused_by_one_line(function: Callable[[Tensor], Te
     assert "\n" not in str(caught.value)
 
 
-def test_a_function_that_changes_its_states_is_refused() -> None:
-    with pytest.raises(NrmapError, match="it changes the states"):
-        Agent(in_place, SHAPE, input_scale=None)(some_states())
-
-
-def test_a_network_put_into_training_mode_later_is_found_by_the_next_check() -> None:
-    network = layers(nn.Dropout(0.5)).eval()
-    agent, states = Agent(network, SHAPE), some_states()
-    agent.check(states)
-    network.train()
-    with pytest.raises(NrmapError, match="training mode"):
-        agent.check(states)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -179,6 +141,7 @@ def test_a_network_put_into_training_mode_later_is_found_by_the_next_check() -> 
         (lambda: Agent(sums, input_scale=0), "input_scale=0: expected a finite number > 0"),
         (lambda: Agent(sums, input_scale="1/255"), "input_scale='1/255'"),  # type: ignore[arg-type]
         (lambda: Agent(sums, SHAPE)(some_states() / 255), r"states are torch.float32 .*: expected torch.uint8"),
+        (lambda: Agent(lambda x: sums(x.fill_(3)), SHAPE, input_scale=None)(some_states()), "it changes the states"),
         (lambda: Agent(sums)(some_states()), r"expected torch.uint8 \[N, 4, 84, 84\]"),
     ],
 )

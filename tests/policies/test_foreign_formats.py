@@ -36,7 +36,7 @@ def imported(foreign: Foreign, folder: Path) -> Policy:
 def test_outputs_and_k_are_those_of_the_original(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     foreign = FOREIGN[name]().frozen()
-    states = some_states(foreign.frames, 8)
+    states = some_states(foreign.frames, 4)
     policy = imported(foreign.level(states[0]), tmp_path)
     assert policy.method == name.partition(" ")[0].rstrip(",")
     logits = policy.method.endswith(("ppo", "a2c"))
@@ -53,7 +53,7 @@ def test_outputs_and_k_are_those_of_the_original(name: str, tmp_path: Path) -> N
     assert maps.metadata["engine"].startswith("incremental")
     clean = expected[0].double().numpy()
     best, k, sure = int(clean.argmax()), np.zeros((84, 84)), np.zeros((84, 84), dtype=bool)
-    for i in range(0, 84, 7):
+    for i in range(0, 84, 12):
         row = states[:1].repeat(84, 1, 1, 1)  # [W, C, H, W]
         row[torch.arange(84), :, i, torch.arange(84)] = 0
         for j, ablated in enumerate(foreign.outputs(row).double().numpy()):
@@ -64,15 +64,15 @@ def test_outputs_and_k_are_those_of_the_original(name: str, tmp_path: Path) -> N
 
     missing = policy.for_attacks()(states / 255) - policy(states)  # [N, A], one number for each state
     torch.testing.assert_close(missing, missing[:, :1].expand_as(missing), rtol=0, atol=allowed / 10)
-    attacked = nrmap.attack(policy, states, "pgd-10", epsilon=1 / 255)
+    attacked = nrmap.attack(policy, states, "pgd-10", epsilon=1e-4)
+    reached = foreign.outputs(255 * attacked.perturbed)  # [N, A]
+    reached = reached - policy.for_attacks()(attacked.perturbed)
+    torch.testing.assert_close(reached, reached[:, :1].expand_as(reached), rtol=0, atol=allowed)
     if policy.network.spec.atoms is not None:
         with pytest.raises(nrmap.NrmapError, match="categorical"):
             bounded_network(policy)
     else:
-        proven = nrmap.certify(policy, states, epsilon=1e-4)
-        assert not (proven & nrmap.attack(policy, states, "pgd-10", epsilon=1e-4).flipped).any()
-    actions = foreign.outputs((255 * attacked.perturbed).round().to(torch.uint8))
-    assert actions.shape == (8, ACTIONS)
+        assert not (nrmap.certify(policy, states, epsilon=1e-4) & attacked.flipped).any()
 
 
 def test_swapped_axes_are_folded_once_whoever_names_them(tmp_path: Path) -> None:
@@ -83,14 +83,6 @@ def test_swapped_axes_are_folded_once_whoever_names_them(tmp_path: Path) -> None
         policy = convert(ForeignFile(tmp_path / "f", "sa_dqn"), game=foreign.game, env_settings=settings)
         assert not policy.env.transposed
         torch.testing.assert_close(policy(states), foreign.outputs(states), rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("scale", [0, -1, True, float("nan"), float("inf"), "1/255"])
-def test_scales_that_are_none_are_refused(scale: object, tmp_path: Path) -> None:
-    foreign = FOREIGN["tianshou_dqn"]()
-    foreign.save(tmp_path / "f")
-    with pytest.raises(nrmap.NrmapError, match=r"input_scale=.*: expected a finite number above 0"):
-        convert(ForeignFile(tmp_path / "f", "tianshou"), game=foreign.game, input_scale=scale)  # type: ignore[arg-type]
 
 
 def test_other_extractors_and_colours_are_refused(tmp_path: Path) -> None:

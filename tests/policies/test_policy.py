@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.policies.policy import METADATA_KEY, Policy, PolicyCard, load_policy, save_policy
 from nrmap.support.errors import NrmapError
 
-ENV = EnvSpec("Freeway", 84, 84)
+SIDE = 36  # the smallest screen on which the Nature convolutions fit
+ENV = EnvSpec("Freeway", SIDE, SIDE)
 
 
 def make_policy() -> Policy:
     torch.manual_seed(0)
     card = PolicyCard("ddqn", 3, 1000, "abc", settings={"gamma": 0.99}, results={"return": 21.0})
-    return Policy(QNetwork(NetworkSpec(1, 84, 84, 3)), ENV, card)
+    return Policy(QNetwork(NetworkSpec(1, SIDE, SIDE, 3)), ENV, card)
 
 
 def content(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -43,19 +45,14 @@ def test_a_policy_comes_back_with_its_card_and_its_q_values(tmp_path: Path) -> N
     policy, path = make_policy(), tmp_path / "p.safetensors"
     save_policy(path, policy)
     loaded = load_policy(path)
-    states = torch.randint(0, 256, (4, 1, 84, 84), dtype=torch.uint8)
+    states = torch.randint(0, 256, (4, 1, SIDE, SIDE), dtype=torch.uint8)
     torch.testing.assert_close(loaded(states), policy(states), rtol=0, atol=0)
     assert loaded.card == policy.card
     assert loaded.env == ENV
     assert loaded.label == "Freeway/ddqn/seed3"
-
-
-def test_equal_policies_give_equal_bytes(tmp_path: Path) -> None:
-    written = set()
-    for _ in range(10):
-        save_policy(tmp_path / "p", make_policy())
-        written.add((tmp_path / "p").read_bytes())
-    assert len(written) == 1
+    whole = path.read_bytes()
+    save_policy(path, make_policy())
+    assert path.read_bytes() == whole, "equal policies give equal bytes"
 
 
 def test_the_hash_is_of_what_the_policy_is_not_of_how_it_came_about(tmp_path: Path) -> None:
@@ -86,7 +83,9 @@ def test_half_precision_weights_are_what_is_computed_with(tmp_path: Path) -> Non
     loaded = load_policy(tmp_path / "p")
     for name, tensor in policy.network.state_dict().items():
         torch.testing.assert_close(loaded.network.state_dict()[name], tensor.half().float(), rtol=0, atol=0)
-    assert (tmp_path / "p").stat().st_size < 7e6
+    assert (tmp_path / "p").stat().st_size < 2.2 * sum(
+        tensor.numel() for tensor in policy.network.state_dict().values()
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,7 +93,7 @@ def test_half_precision_weights_are_what_is_computed_with(tmp_path: Path) -> Non
     [
         ({"env": {"gane": "Pong"}}, "unknown key of env 'gane': did you mean game?"),
         ({"env": {"game": "Pnog"}}, "unknown game 'Pnog': did you mean Pong"),
-        ({"env": {"frame_stack": 4}}, "its network takes states (1, 84, 84), its environment gives (4, 84, 84)"),
+        ({"env": {"frame_stack": 4}}, "its network takes states (1, 36, 36), its environment gives (4, 36, 36)"),
         ({"env": {"game": "Pong"}}, "its network has 3 actions, Pong has 6"),
         ({"env": {"full_action_space": True}}, "its network has 3 actions, Freeway has 18"),
         ({"network": {"hidden": 256}}, "weight advantage.0.bias is (512,), its network needs (256,)"),
@@ -128,20 +127,18 @@ def test_the_hash_is_of_the_bytes_of_the_weights(tmp_path: Path, dtype: torch.dt
     assert load_policy(path).sha256 == digest.hexdigest()
 
 
-def test_weights_that_are_no_real_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights.long(), r"weight value\.2\.bias is torch\.int64: expected floating-point numbers"),
+        (lambda weights: weights * float("nan"), r"value\.2\.bias holds NaN or infinite"),
+        (lambda weights: weights / 0, r"value\.2\.bias holds NaN or infinite"),
+    ],
+)
+def test_weights_that_are_no_finite_numbers(tmp_path: Path, change: Callable, message: str) -> None:
     save_policy(tmp_path / "p", make_policy())
     tensors, metadata = content(tmp_path / "p")
-    tensors["value.2.bias"] = tensors["value.2.bias"].long()
+    tensors["value.2.bias"] = change(tensors["value.2.bias"])
     safetensors.torch.save_file(tensors, tmp_path / "p", metadata={METADATA_KEY: json.dumps(metadata)})
-    with pytest.raises(NrmapError, match=r"weight value\.2\.bias is torch\.int64: expected floating-point numbers"):
-        load_policy(tmp_path / "p")
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite(tmp_path: Path, bad: float) -> None:
-    policy = make_policy()
-    with torch.no_grad():
-        policy.network.features[0].weight[0, 0, 0, 0] = bad
-    save_policy(tmp_path / "p", policy)
-    with pytest.raises(NrmapError, match=r"features\.0\.weight holds NaN or infinite"):
+    with pytest.raises(NrmapError, match=message):
         load_policy(tmp_path / "p")
