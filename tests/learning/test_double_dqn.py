@@ -63,18 +63,6 @@ def test_td_loss_is_the_weighted_mean_huber_loss(batch, actions, seed):
     np.testing.assert_allclose(estimates.grad.numpy(), slopes, atol=1e-12)
 
 
-def test_the_anchor_is_half_the_squared_difference_of_advantages():
-    rng = np.random.default_rng(5)
-    ours, parents = rng.normal(size=(2, 6, 4))
-    expected = np.mean(
-        [
-            sum(((q[a] - q.mean()) - (p[a] - p.mean())) ** 2 for a in range(4)) / 2
-            for q, p in zip(ours, parents, strict=True)
-        ]
-    )
-    assert anchor_loss(torch.tensor(ours), torch.tensor(parents)).item() == pytest.approx(expected)
-
-
 def test_the_anchor_leaves_v_free():
     q_values, parents = torch.randn(2, 5, 3, dtype=torch.float64)
     moved = q_values + torch.randn(5, 1, dtype=torch.float64)

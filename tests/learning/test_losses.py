@@ -10,101 +10,62 @@ from toy_learners import (
     gradients,
     make_batch,
     make_learner,
-    plain_regulariser,
-    plain_td_loss,
+    plain_losses,
     undecided_network,
     weights_of,
     with_another_target,
 )
 
-from nrmap.learning.double_dqn import anchor_loss
 from nrmap.learning.state_adversarial import hold_advantages
 from nrmap.robustness.perturbations import other_action_margin
+
+IBP = {"solver": "ibp", "pgd_steps": 0, "pgd_step_fraction": 0.0, "ramp_steps": 100}
+HELD = {"hinge": 100.0, "hinge_reduction": "per_sample_mean"}
+REGULARISERS = (
+    *({"hinge": hinge, "hinge_reduction": kind} for kind in ("batch_sum", "per_sample_mean") for hinge in (0.02, 5.0)),
+    *({**HELD, "hold_advantages": fraction} for fraction in (1.0, 0.25)),
+    *({**IBP, "hinge": 0.5, "hinge_reduction": kind} for kind in ("batch_sum", "per_sample_mean")),
+)
+
+
+def assert_descends(
+    learner, parent=None, *, gradient_rtol: float, gradient_atol: float, loss_rtol: float = 1e-4
+) -> None:
+    """Updates at the ramp's begin, half and end have the losses and the gradients of the plain ones."""
+    with_another_target(learner)
+    for seed in range(3):
+        batch, agent_step, before = make_batch(seed), 40 * (seed + 1), copy.deepcopy(learner.online)
+        losses = plain_losses(learner, before, batch, agent_step, parent)
+        expected = gradients(losses.pop("descended"), before)
+        metrics = learner.update(batch, agent_step)
+        for name, loss in losses.items():
+            assert metrics[name].item() == pytest.approx(loss.item(), rel=loss_rtol, abs=1e-6), name
+        for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=gradient_rtol, atol=gradient_atol)
 
 
 @pytest.mark.parametrize("double_q", [True, False])
 def test_ddqn_descends_the_td_loss(double_q):
-    learner = with_another_target(make_learner(double_q=double_q, target_update_period=100))
-    for seed in range(3):
-        batch = make_batch(seed)
-        before = copy.deepcopy(learner.online)
-        loss = plain_td_loss(before, learner.target_network, batch, double_q=double_q)
-        expected = gradients(loss, before)
-        metrics = learner.update(batch, agent_step=0)
-        assert metrics["loss"].item() == metrics["td_loss"].item() == pytest.approx(loss.item(), rel=1e-5)
-        for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
-            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+    learner = make_learner(double_q=double_q)
+    assert_descends(learner, gradient_rtol=1e-4, gradient_atol=1e-6, loss_rtol=1e-5)
 
 
-@pytest.mark.parametrize("reduction", ["batch_sum", "per_sample_mean"])
-@pytest.mark.parametrize("hinge", [0.02, 5.0])
-def test_sa_ddqn_descends_td_plus_kappa_times_equation_7(reduction, hinge, tiny_regulariser):
-    regulariser = tiny_regulariser(kappa=0.7, hinge=hinge, hinge_reduction=reduction, pgd_steps=3)
-    learner = with_another_target(make_learner(regulariser))
-    for seed in range(3):
-        batch, agent_step = make_batch(seed), 40 * (seed + 1)
-        before = copy.deepcopy(learner.online)
-        generator = torch.Generator()
-        generator.set_state(learner.generator.get_state())
-        radius = learner.rates(agent_step).attack_epsilon
-        assert 0 < radius <= regulariser.attack_epsilon
-        td = plain_td_loss(before, learner.target_network, batch, double_q=True)
-        robust = plain_regulariser(before, batch, regulariser, radius=radius, generator=generator)
-        expected = gradients(td + 0.7 * robust, before)
-        metrics = learner.update(batch, agent_step)
-        assert metrics["robust_loss"].item() == pytest.approx(robust.item(), rel=1e-4, abs=1e-6)
-        assert metrics["td_loss"].item() == pytest.approx(td.item(), rel=1e-4)
-        assert metrics["loss"].item() == pytest.approx((td + 0.7 * robust).item(), rel=1e-4)
-        for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
-            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+@pytest.mark.parametrize("changes", REGULARISERS, ids=str)
+def test_sa_ddqn_descends_td_plus_kappa_times_equation_7(changes, tiny_regulariser):
+    learner = make_learner(tiny_regulariser(**{"kappa": 0.7, "pgd_steps": 3, **changes}))
+    random_numbers = learner.generator.get_state()
+    assert_descends(learner)
+    draws_none = changes.get("solver") == "ibp"
+    assert torch.equal(learner.generator.get_state(), random_numbers) == draws_none
 
 
 @pytest.mark.parametrize("robust", [False, True])
 def test_an_anchor_adds_its_loss_and_never_moves(robust, tiny_regulariser):
-    regulariser = tiny_regulariser(kappa=0.0) if robust else None
     parent = undecided_network(3)
     unmoved = copy.deepcopy(parent.state_dict())
-    free, held = make_learner(regulariser), make_learner(regulariser, parent=parent, anchor=0.3)
-    batch = make_batch(0)
-    before = copy.deepcopy(held.online)
-    states = batch.s_tm1.float() / 255
-    term = gradients(0.3 * anchor_loss(before(states), parent(states)), before)
-    metrics = held.update(batch, agent_step=80)
-    free.update(batch, agent_step=80)
-    assert metrics["anchor_loss"] > 0
-    assert metrics["loss"].item() == pytest.approx((metrics["td_loss"] + 0.3 * metrics["anchor_loss"]).item(), rel=1e-5)
-    for ours, plain, anchor in zip(held.online.parameters(), free.online.parameters(), term, strict=True):
-        torch.testing.assert_close(ours.grad, plain.grad + anchor, rtol=1e-3, atol=1e-5)
+    learner = make_learner(tiny_regulariser(kappa=0.7) if robust else None, parent=parent, anchor=0.3)
+    assert_descends(learner, parent)
     assert all(torch.equal(parent.state_dict()[name], unmoved[name]) for name in unmoved)
-
-
-def held_regulariser(tiny_regulariser, fraction):
-    return tiny_regulariser(
-        kappa=0.7, hinge=100.0, hinge_reduction="per_sample_mean", pgd_steps=3, hold_advantages=fraction
-    )
-
-
-@pytest.mark.parametrize("fraction", [1.0, 0.25])
-def test_held_advantages_leave_r_its_value_and_give_it_the_gradient_of_the_relative_slack(fraction, tiny_regulariser):
-    regulariser = held_regulariser(tiny_regulariser, fraction)
-    learner, batch, agent_step = with_another_target(make_learner(regulariser)), make_batch(0), 80
-    before = copy.deepcopy(learner.online)
-    generator = torch.Generator()
-    generator.set_state(learner.generator.get_state())
-    radius = learner.rates(agent_step).attack_epsilon
-    td = plain_td_loss(before, learner.target_network, batch, double_q=True)
-    robust = plain_regulariser(before, batch, regulariser, radius=radius, generator=generator)
-    q_values = before(batch.s_tm1.float() / 255)
-    best = q_values.topk(2, dim=1).values  # [B, 2]
-    slack = robust - (best[:, 1] - best[:, 0]).mean()
-    advantages = q_values - q_values.mean(dim=1, keepdim=True)
-    spread = ((advantages - advantages.mean(dim=0)) ** 2).mean().sqrt()
-    held = slack / spread * spread.item()
-    expected = gradients(td + 0.7 * (fraction * held + (1 - fraction) * robust), before)
-    metrics = learner.update(batch, agent_step)
-    assert metrics["robust_loss"].item() == pytest.approx(robust.item(), rel=1e-4, abs=1e-6)
-    for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
 
 
 def test_with_held_advantages_neither_a_larger_lead_nor_a_smaller_scale_lowers_r():

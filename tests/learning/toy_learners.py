@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
 from nrmap.learning.learner import Learner, LearnerSpec
@@ -99,30 +100,83 @@ def plain_td_loss(online: QNetwork, target: QNetwork, batch: Batch, *, double_q:
     return torch.stack(losses).mean()
 
 
-def plain_regulariser(online: QNetwork, batch: Batch, spec, *, radius: float, generator) -> torch.Tensor:
-    """R of eq. 7 with PGD as Madry et al. write it, all gradients by the network itself."""
-    states = batch.s_tm1.float() / 255
+def margins_at(online: QNetwork, points: torch.Tensor, a_star: torch.Tensor) -> torch.Tensor:
+    """The best other action's lead over a* at each point, [B]."""
+    rows = zip(online(points), a_star, strict=True)
+    return torch.stack([max(q[a] for a in range(ACTIONS) if a != best) - q[best] for q, best in rows])
+
+
+def attacked_margins(online: QNetwork, states: torch.Tensor, spec, radius: float, generator) -> torch.Tensor:
+    """PGD as Madry et al. write it, all gradients by the network itself."""
     a_star = online(states).argmax(1)
-
-    def margins(points: torch.Tensor) -> torch.Tensor:
-        q_values = online(points)
-        return torch.stack(
-            [
-                max(q_values[b, a] for a in range(ACTIONS) if a != a_star[b]) - q_values[b, a_star[b]]
-                for b in range(len(points))
-            ]
-        )
-
     delta = (2 * torch.rand(states.shape, generator=generator) - 1) * radius
     for _ in range(spec.pgd_steps):
         point = (states + delta).clamp(0, 1).detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(margins(point).sum(), point)
+        (gradient,) = torch.autograd.grad(margins_at(online, point, a_star).sum(), point)
         moved = point.detach() + radius * spec.pgd_step_fraction * gradient.sign()
         delta = (moved - states).clamp(-radius, radius)
-    reached = margins((states + delta).clamp(0, 1).detach())
-    if spec.hinge_reduction == "batch_sum":
-        return torch.clamp(reached.sum(), min=-spec.hinge)
-    return torch.clamp(reached, min=-spec.hinge).mean()
+    return margins_at(online, (states + delta).clamp(0, 1).detach(), a_star)
+
+
+def bounded_margins(network: QNetwork, states: torch.Tensor, radius: float) -> torch.Tensor:
+    """Interval bounds for one state, one layer, one pair of actions after the other, with two ends, not a centre."""
+    margins = []
+    for state in states:
+        a_star = int(network(state[None]).argmax())
+        low, high = (state[None] - radius).clamp(min=0), (state[None] + radius).clamp(max=1)
+        for layer in (*network.features, *network.advantage[:2]):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                apply = layer._conv_forward if isinstance(layer, nn.Conv2d) else functional.linear
+                rising, falling, none = layer.weight.clamp(min=0), layer.weight.clamp(max=0), None
+                low, high = (
+                    apply(low, rising, layer.bias) + apply(high, falling, none),
+                    apply(high, rising, layer.bias) + apply(low, falling, none),
+                )
+            else:
+                low, high = layer(low), layer(high)
+        last = network.advantage[2]
+        leads = []
+        for action in set(range(ACTIONS)) - {a_star}:
+            row = last.weight[action] - last.weight[a_star]
+            lead = (row.clamp(min=0) * high[0]).sum() + (row.clamp(max=0) * low[0]).sum()
+            leads.append(lead + last.bias[action] - last.bias[a_star])
+        margins.append(torch.stack(leads).max())
+    return torch.stack(margins)
+
+
+def plain_losses(
+    learner: Learner, online: QNetwork, batch: Batch, agent_step: int, parent: QNetwork | None = None
+) -> dict[str, torch.Tensor]:
+    """The losses of one update by name, and `descended`: its gradient is the update's, its value need not be."""
+    states, q_tm1 = batch.s_tm1.float() / 255, online(batch.s_tm1.float() / 255)
+    losses = {"td_loss": plain_td_loss(online, learner.target_network, batch, double_q=learner.spec.double_q)}
+    loss = descended = losses["td_loss"]
+    if (spec := learner.regulariser) is not None:
+        radius, generator = learner.rates(agent_step).attack_epsilon, torch.Generator()
+        assert 0 < radius <= spec.attack_epsilon
+        generator.set_state(learner.generator.get_state())
+        by_attack = spec.solver == "pgd"
+        margins = (
+            attacked_margins(online, states, spec, radius, generator)
+            if by_attack
+            else bounded_margins(online, states, radius)
+        )
+        losses["adversarial_flips" if by_attack else "uncertified"] = (margins > 0).float().mean()
+        of_sum = spec.hinge_reduction == "batch_sum"
+        robust = margins.sum().clamp(min=-spec.hinge) if of_sum else margins.clamp(min=-spec.hinge).mean()
+        losses["robust_loss"] = robust
+        loss, held = loss + spec.kappa * robust, robust
+        if spec.hold_advantages:  # the gradient of the slack relative to the spread, where no margin meets the hinge
+            slack = robust - margins_at(online, states, q_tm1.argmax(1)).mean()
+            advantages = q_tm1 - q_tm1.mean(dim=1, keepdim=True)
+            spread = ((advantages - advantages.mean(dim=0)) ** 2).mean().sqrt()
+            held = slack / spread * spread.item()
+        descended = descended + spec.kappa * (spec.hold_advantages * held + (1 - spec.hold_advantages) * robust)
+    if parent is not None:
+        apart = q_tm1 - parent(states).detach()  # [B, A]
+        losses["anchor_loss"] = ((apart - apart.mean(dim=1, keepdim=True)) ** 2).sum(dim=1).mean() / 2
+        loss, descended = (each + learner.anchor * losses["anchor_loss"] for each in (loss, descended))
+    return {**losses, "loss": loss, "descended": descended}
 
 
 def gradients(loss: torch.Tensor, network: QNetwork) -> list[torch.Tensor]:
