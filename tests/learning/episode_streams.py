@@ -1,4 +1,4 @@
-"""Episodes fed to a replay and to a list that never forgets and is read one step at a time."""
+"""Episodes fed to a replay and to lists that never forget and are read one step at a time."""
 
 from dataclasses import dataclass, field
 
@@ -28,95 +28,46 @@ class Episode:
 
     def transition(self, step: int, n_step: int, frame_stack: int) -> tuple[np.ndarray, int, float, float, np.ndarray]:
         """(s, a, return, bootstrap discount, s') of the action at `step`, written as the textbook has it."""
-        total, power = 0.0, 0
-        discount = None
+        total, power, over = 0.0, 0, False
         for k in range(step, step + n_step):
             total += DISCOUNT**power * self.rewards[k]
             power += 1
-            if self.terminal[k]:
-                discount = 0.0
+            over = self.terminal[k]
+            if over or (self.ended and k == len(self.actions) - 1):
                 break
-            if self.ended and k == len(self.actions) - 1:
-                break
-        if discount is None:
-            discount = DISCOUNT**power
-        return (
-            self.stack(step, frame_stack),
-            self.actions[step],
-            total,
-            discount,
-            self.stack(step + power, frame_stack),
-        )
-
-
-class EpisodeLists:
-    """The oracle: every environment's episodes, each frame a number of its own."""
-
-    def __init__(self, num_envs: int) -> None:
-        self.episodes: list[list[Episode]] = [[] for _ in range(num_envs)]
-        self.slots = [0] * num_envs
-        self.frames = 0
-
-    def new_frame(self) -> np.ndarray:
-        """[1, 3], different from all others and never 0."""
-        self.frames += 1
-        return np.frombuffer(self.frames.to_bytes(3, "big"), dtype=np.uint8).reshape(1, 3).copy()
-
-    def begin(self, env: int) -> np.ndarray:
-        frame = self.new_frame()
-        self.episodes[env].append(Episode(self.slots[env], [frame]))
-        self.slots[env] += 1
-        return frame
-
-    def step(self, env: int, action: int, reward: float, *, terminal: bool, ended: bool) -> np.ndarray:
-        episode, frame = self.episodes[env][-1], self.new_frame()
-        episode.actions.append(action)
-        episode.rewards.append(reward)
-        episode.terminal.append(terminal)
-        episode.frames.append(frame)
-        episode.ended = ended
-        self.slots[env] += 1
-        return frame
-
-    def sampleable(self, ring: int, n_step: int, frame_stack: int) -> dict[tuple[int, int], tuple[Episode, int]]:
-        """(environment, absolute slot) → (episode, step) of every action that may be drawn.
-
-        The n slots after it are written, and no slot that a stack at it could reach is overwritten
-        (in a ring that is just full, the slots before the first count as the first overwritten).
-        """
-        drawable = {}
-        for env, episodes in enumerate(self.episodes):
-            newest = self.slots[env] - 1
-            for episode in episodes:
-                for step in range(len(episode.actions)):
-                    slot = episode.first_slot + step
-                    if slot + n_step <= newest and slot - (frame_stack - 1) > newest - ring:
-                        drawable[env, slot] = (episode, step)
-        return drawable
+        states = (self.stack(at, frame_stack) for at in (step, step + power))
+        return next(states), self.actions[step], total, 0.0 if over else DISCOUNT**power, next(states)
 
 
 class Stream:
-    """Feeds the same episodes to a replay and to the oracle."""
+    """Feeds the same episodes to a replay and to the oracle `episodes`, one list for each environment."""
 
     def __init__(
         self, *, num_envs: int, frame_stack: int, n_step: int, ring: int, exponent: float = 0.0, kind=Replay
     ) -> None:
         self.spec = ReplaySpec(ring * num_envs, n_step, DISCOUNT, priority_exponent=exponent)
         self.replay = kind(self.spec, num_envs=num_envs, state_shape=(frame_stack, 1, 3))
-        self.oracle = EpisodeLists(num_envs)
-        self.frame_stack, self.num_envs = frame_stack, num_envs
-        self.rng = np.random.default_rng(0)
+        self.episodes: list[list[Episode]] = [[] for _ in range(num_envs)]
+        self.slots = [0] * num_envs  # that each environment has written
+        self.frame_stack, self.frames, self.rng = frame_stack, 0, np.random.default_rng(0)
         self._begin(list(range(num_envs)))
 
-    def _begin(self, envs: list[int]) -> None:
-        if envs:
-            frames = [self.oracle.begin(env) for env in envs]
-            self.replay.begin_episodes(np.array(envs), self._states(frames))
+    def _new_frame(self) -> np.ndarray:
+        """[1, 3], different from all others and never 0."""
+        self.frames += 1
+        return np.frombuffer(self.frames.to_bytes(3, "big"), dtype=np.uint8).reshape(1, 3).copy()
 
-    def _states(self, frames: list[np.ndarray]) -> np.ndarray:
+    def _begin(self, envs: list[int]) -> None:
+        for env in envs:
+            self.episodes[env].append(Episode(self.slots[env], [self._new_frame()]))
+            self.slots[env] += 1
+        if envs:
+            self.replay.begin_episodes(np.array(envs), self._newest_states(envs))
+
+    def _newest_states(self, envs: list[int]) -> np.ndarray:
         # Only the newest frame of a stack may be used: the others are set to something absurd.
-        states = np.full((len(frames), self.frame_stack, 1, 3), 255, dtype=np.uint8)
-        states[:, -1] = frames
+        states = np.full((len(envs), self.frame_stack, 1, 3), 255, dtype=np.uint8)
+        states[:, -1] = [self.episodes[env][-1].frames[-1] for env in envs]
         return states
 
     def step(self, events: list[str]) -> None:
@@ -127,22 +78,36 @@ class Stream:
         rewards = self.rng.normal(size=len(envs)).astype(np.float32)
         terminal = np.array([events[env] in ("life_loss", "terminated", "both") for env in envs])
         ended = np.array([events[env] in ("terminated", "truncated", "both") for env in envs])
-        frames = [
-            self.oracle.step(env, int(actions[k]), float(rewards[k]), terminal=terminal[k], ended=ended[k])
-            for k, env in enumerate(envs)
-        ]
+        for k, env in enumerate(envs):
+            episode = self.episodes[env][-1]
+            episode.frames.append(self._new_frame())
+            episode.actions.append(int(actions[k]))
+            episode.rewards.append(float(rewards[k]))
+            episode.terminal.append(bool(terminal[k]))
+            episode.ended = bool(ended[k])
+            self.slots[env] += 1
         self.replay.append(
-            np.array(envs),
-            actions=actions,
-            rewards=rewards,
-            terminal=terminal,
-            ended=ended,
-            next_states=self._states(frames),
-        )
+            np.array(envs), actions=actions, rewards=rewards, terminal=terminal, ended=ended,
+            next_states=self._newest_states(envs),
+        )  # fmt: skip
         self._begin([env for k, env in enumerate(envs) if ended[k]])
 
     def drawable(self) -> dict[tuple[int, int], tuple[Episode, int]]:
-        return self.oracle.sampleable(self.replay.slots, self.spec.n_step, self.frame_stack)
+        """(environment, absolute slot) → (episode, step) of every action that may be drawn.
+
+        The n slots after it are written, and no slot that a stack at it could reach is overwritten
+        (in a ring that is just full, the slots before the first count as the first overwritten).
+        """
+        found = {}
+        for env, episodes in enumerate(self.episodes):
+            newest = self.slots[env] - 1
+            for episode in episodes:
+                for step in range(len(episode.actions)):
+                    slot = episode.first_slot + step
+                    whole_stack = slot - (self.frame_stack - 1) > newest - self.replay.slots
+                    if slot + self.spec.n_step <= newest and whole_stack:
+                        found[env, slot] = (episode, step)
+        return found
 
     def absolute(self, indices: np.ndarray) -> list[tuple[int, int]]:
         """(environment, absolute slot) of each of the batch's indices."""

@@ -66,13 +66,6 @@ def flat(network: torch.nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
-def test_greedy_actions_are_the_argmax():
-    learner, states = make_learner(), make_batch(0).s_tm1
-    with torch.no_grad():
-        expected = learner.online(states.float() / 255).argmax(1)
-    assert torch.equal(learner.greedy_actions(states), expected)
-
-
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 CUDA = pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])
 
@@ -138,19 +131,14 @@ def test_learner_and_replay_find_the_values_of_a_chain(precision):
     replay = Replay(ReplaySpec(300, 1, GAMMA, priority_exponent=0.6), num_envs=1, state_shape=(2, SIDE, SIDE))
     rng, one, position = np.random.default_rng(0), np.zeros(1, dtype=np.int64), 0
     replay.begin_episodes(one, chain_state(0)[None])
-    for _ in range(250):
-        action = int(rng.integers(ACTIONS))
-        ended = action == 1 and position == CHAIN - 1
-        position += action == 1 and not ended
+    for action in rng.integers(ACTIONS, size=250):
+        ended = np.array([action == 1 and position == CHAIN - 1])
+        position += action == 1 and not ended[0]
         replay.append(
-            one,
-            actions=np.array([action]),
-            rewards=np.array([float(ended)], dtype=np.float32),
-            terminal=np.array([ended]),
-            ended=np.array([ended]),
+            one, actions=np.array([action]), rewards=ended.astype(np.float32), terminal=ended, ended=ended,
             next_states=chain_state(position)[None],
-        )
-        if ended:
+        )  # fmt: skip
+        if ended[0]:
             position = 0
             replay.begin_episodes(one, chain_state(0)[None])
     for update in range(300):

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from toy_learners import (
-    ACTIONS,
     PRECISIONS,
     gradients,
     make_batch,
@@ -16,22 +15,20 @@ from toy_learners import (
     with_another_target,
 )
 
-from nrmap.learning.state_adversarial import hold_advantages
-from nrmap.robustness.perturbations import other_action_margin
-
 IBP = {"solver": "ibp", "pgd_steps": 0, "pgd_step_fraction": 0.0, "ramp_steps": 100}
-HELD = {"hinge": 100.0, "hinge_reduction": "per_sample_mean"}
+NO_HINGE = {"hinge": 100.0, "hinge_reduction": "per_sample_mean"}
 REGULARISERS = (
     *({"hinge": hinge, "hinge_reduction": kind} for kind in ("batch_sum", "per_sample_mean") for hinge in (0.02, 5.0)),
-    *({**HELD, "hold_advantages": fraction} for fraction in (1.0, 0.25)),
+    {**NO_HINGE, "inner_attack": "worst_of_path", "pgd_step_fraction": 1.5},
+    {**NO_HINGE, "inner_attack": "n_fgsm", "pgd_steps": 1, "pgd_step_fraction": 1.0},
+    {**NO_HINGE, "inner_attack": "random_steps"},
+    *({**NO_HINGE, "hold_advantages": fraction} for fraction in (1.0, 0.25)),
     *({**IBP, "hinge": 0.5, "hinge_reduction": kind} for kind in ("batch_sum", "per_sample_mean")),
 )
 
 
-def assert_descends(
-    learner, parent=None, *, gradient_rtol: float, gradient_atol: float, loss_rtol: float = 1e-4
-) -> None:
-    """Updates at the ramp's begin, half and end have the losses and the gradients of the plain ones."""
+def assert_descends(learner, parent=None, *, gradient_rtol=1e-3, gradient_atol=1e-5, loss_rtol=1e-4) -> None:
+    """Updates during and after the ramp have the losses and the gradients of the plain ones."""
     with_another_target(learner)
     for seed in range(3):
         batch, agent_step, before = make_batch(seed), 40 * (seed + 1), copy.deepcopy(learner.online)
@@ -68,42 +65,6 @@ def test_an_anchor_adds_its_loss_and_never_moves(robust, tiny_regulariser):
     assert all(torch.equal(parent.state_dict()[name], unmoved[name]) for name in unmoved)
 
 
-def test_with_held_advantages_neither_a_larger_lead_nor_a_smaller_scale_lowers_r():
-    torch.manual_seed(0)
-    q_values, moved = torch.randn(6, ACTIONS), 0.3 * torch.randn(6, ACTIONS)
-    lead, scale = (torch.tensor(value, requires_grad=True) for value in (0.0, 1.0))
-    a_star = q_values.argmax(dim=1)
-    lead_of_one = torch.zeros(ACTIONS).index_fill(0, a_star[:1], 1.0)
-    clean = scale * (q_values + lead * lead_of_one)
-    worst = scale * (q_values + moved + lead * lead_of_one)
-    rows = [0] * 6  # the same a* everywhere, as in a policy on its way to always one action
-    margins = other_action_margin(worst[rows], a_star[rows])
-    plain = torch.autograd.grad(margins.mean(), (lead, scale), retain_graph=True)
-    assert all(gradient.abs() > 0.01 for gradient in plain)
-    held = hold_advantages(other_action_margin(worst, a_star), clean, a_star, fraction=1.0)
-    scale_gradient = torch.autograd.grad(held.mean(), scale, retain_graph=True)[0]
-    assert scale_gradient.abs() < 1e-5
-    of_one_action = a_star == a_star[0]
-    lead_gradient = torch.autograd.grad(held[of_one_action].mean(), lead)[0]
-    assert lead_gradient.abs() < 1e-5
-
-
-@pytest.mark.parametrize("fraction", [1.0, 0.25])
-def test_held_advantages_still_raise_the_clean_runner_up_where_the_worst_state_has_another(fraction):
-    # a* is action 0. The runner-up is action 1 and stays it in the first state; in the second it becomes action 2.
-    constants = torch.zeros(3, requires_grad=True)
-    clean = torch.tensor([[1.0, 0.5, 0.1], [1.0, 0.5, 0.1]]) + constants
-    worst = torch.tensor([[0.8, 0.7, 0.2], [0.8, 0.4, 0.6]]) + constants
-    a_star = torch.tensor([0, 0])
-    held = hold_advantages(other_action_margin(worst, a_star), clean, a_star, fraction=fraction)
-    of_first, of_second = (torch.autograd.grad(one, constants, retain_graph=True)[0] for one in held)
-    # Of eq. 7 itself the first would be (−1, 1, 0), the second (−1, 0, 1).
-    torch.testing.assert_close(of_first, (1 - fraction) * torch.tensor([-1.0, 1.0, 0.0]))
-    torch.testing.assert_close(
-        of_second, fraction * torch.tensor([0.0, -1.0, 1.0]) + (1 - fraction) * torch.tensor([-1.0, 0.0, 1.0])
-    )
-
-
 @pytest.mark.parametrize("robust", [False, True])
 def test_an_update_in_bfloat16_is_that_in_float32_but_for_rounding(robust, tiny_regulariser):
     regulariser = tiny_regulariser(kappa=0.7) if robust else None
@@ -133,7 +94,7 @@ def test_kappa_zero_is_ddqn(tiny_regulariser):
     "changes",
     [
         *({"inner_attack": kind} for kind in ("pgd", "worst_of_path", "random_steps")),
-        {"inner_attack": "n_fgsm", "pgd_steps": 1},
+        {**NO_HINGE, "inner_attack": "n_fgsm", "pgd_steps": 1},
         {"solver": "ibp", "pgd_steps": 0, "pgd_step_fraction": 0.0},
     ],
     ids=str,

@@ -1,6 +1,7 @@
 """Small learners and batches, and their losses written out as the papers print them."""
 
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional
 
 from nrmap.learning.learner import Learner, LearnerSpec
 from nrmap.learning.replay import Batch
+from nrmap.learning.state_adversarial import RegulariserSpec
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
 
 SPEC = LearnerSpec(
@@ -106,16 +108,37 @@ def margins_at(online: QNetwork, points: torch.Tensor, a_star: torch.Tensor) -> 
     return torch.stack([max(q[a] for a in range(ACTIONS) if a != best) - q[best] for q, best in rows])
 
 
-def attacked_margins(online: QNetwork, states: torch.Tensor, spec, radius: float, generator) -> torch.Tensor:
-    """PGD as Madry et al. write it, all gradients by the network itself."""
-    a_star = online(states).argmax(1)
-    delta = (2 * torch.rand(states.shape, generator=generator) - 1) * radius
+def attacked_margins(
+    online: QNetwork, states: torch.Tensor, spec: RegulariserSpec, radius: float, generator: torch.Generator
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The inner attack as its papers write it, all gradients by the network itself; and its early warnings."""
+    kind, a_star = spec.inner_attack, online(states).argmax(1)
+
+    def drawn() -> torch.Tensor:
+        return torch.rand(states.shape, generator=generator)
+
+    ball = inf if kind in ("n_fgsm", "random_steps") else radius
+    points = [(states + (2 * drawn() - 1) * radius * (2 if kind == "n_fgsm" else 1)).clamp(0, 1)]
+    gradients = []
     for _ in range(spec.pgd_steps):
-        point = (states + delta).clamp(0, 1).detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(margins_at(online, point, a_star).sum(), point)
-        moved = point.detach() + radius * spec.pgd_step_fraction * gradient.sign()
-        delta = (moved - states).clamp(-radius, radius)
-    return margins_at(online, (states + delta).clamp(0, 1).detach(), a_star)
+        point = points[-1].detach().requires_grad_()
+        gradients += torch.autograd.grad(margins_at(online, point, a_star).sum(), point)
+        size = radius * spec.pgd_step_fraction * (2 * drawn() if kind == "random_steps" else 1)
+        delta = (point.detach() + size * gradients[-1].sign() - states).clamp(-ball, ball)
+        points.append((states + delta).clamp(0, 1))
+    values = torch.stack([margins_at(online, point, a_star).detach() for point in points])  # [K + 1, B]
+    worst = values.argmax(dim=0) if kind == "worst_of_path" else torch.full((len(states),), spec.pgd_steps)
+    margins = margins_at(online, torch.stack(points)[worst, torch.arange(len(states))], a_star)
+    flat = [gradient.flatten(1) for gradient in gradients]
+    metrics = {
+        "adversarial_flips": (margins > 0).float().mean(),
+        "margin_fell": (margins < margins_at(online, states, a_star)).float().mean(),
+        "gradient_sparsity": torch.stack([g.abs().sum() / g.square().sum().sqrt() for g in flat[0]]).mean(),
+    }
+    if len(flat) > 1:
+        cosines = [g @ h / (g.norm() * h.norm()) for g, h in zip(flat[0], flat[1], strict=True)]
+        metrics["gradient_cosine"] = torch.stack(cosines).mean()
+    return margins, metrics
 
 
 def bounded_margins(network: QNetwork, states: torch.Tensor, radius: float) -> torch.Tensor:
@@ -147,7 +170,7 @@ def bounded_margins(network: QNetwork, states: torch.Tensor, radius: float) -> t
 def plain_losses(
     learner: Learner, online: QNetwork, batch: Batch, agent_step: int, parent: QNetwork | None = None
 ) -> dict[str, torch.Tensor]:
-    """The losses of one update by name, and `descended`: its gradient is the update's, its value need not be."""
+    """The scalars of an update by name, and `descended`: its gradient is the update's, its value need not be."""
     states, q_tm1 = batch.s_tm1.float() / 255, online(batch.s_tm1.float() / 255)
     losses = {"td_loss": plain_td_loss(online, learner.target_network, batch, double_q=learner.spec.double_q)}
     loss = descended = losses["td_loss"]
@@ -155,13 +178,12 @@ def plain_losses(
         radius, generator = learner.rates(agent_step).attack_epsilon, torch.Generator()
         assert 0 < radius <= spec.attack_epsilon
         generator.set_state(learner.generator.get_state())
-        by_attack = spec.solver == "pgd"
-        margins = (
-            attacked_margins(online, states, spec, radius, generator)
-            if by_attack
-            else bounded_margins(online, states, radius)
-        )
-        losses["adversarial_flips" if by_attack else "uncertified"] = (margins > 0).float().mean()
+        if spec.solver == "pgd":
+            margins, metrics = attacked_margins(online, states, spec, radius, generator)
+        else:
+            margins = bounded_margins(online, states, radius)
+            metrics = {"uncertified": (margins > 0).float().mean()}
+        losses |= metrics
         of_sum = spec.hinge_reduction == "batch_sum"
         robust = margins.sum().clamp(min=-spec.hinge) if of_sum else margins.clamp(min=-spec.hinge).mean()
         losses["robust_loss"] = robust

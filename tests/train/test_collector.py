@@ -1,11 +1,14 @@
 """The collector's transitions in the replay, against emulators played by hand one after the other."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from nrmap.atari.envs import TRAINING_STREAM, EnvSpec, SeededVectorEnv, episode_seed
+from nrmap.learning.device_replay import DeviceReplay
 from nrmap.learning.replay import Replay, ReplaySpec
 from nrmap.support.errors import NrmapError
 from train.collector import Collector
@@ -18,9 +21,10 @@ NUM_ENVS, SEED = 2, 5
 
 
 def make_collector(
-    spec: EnvSpec = SPEC, *, capacity: int = 900, n_step: int = 1, clip_rewards: bool = True, life_loss: bool = True
+    spec: EnvSpec = SPEC, *, kind=Replay, capacity: int = 900, clip_rewards: bool = True, life_loss: bool = True
 ) -> Collector:
-    replay = Replay(ReplaySpec(capacity, n_step, 0.9, 0.0), num_envs=NUM_ENVS, state_shape=spec.state_shape)
+    of_stack = {name: getattr(spec, name) for name in ("state_shape", "newest_first", "stack_fill")}
+    replay = kind(ReplaySpec(capacity, 1, 0.9, 0.0), num_envs=NUM_ENVS, **of_stack)
     return Collector(
         env_spec=spec,
         num_envs=NUM_ENVS,
@@ -52,7 +56,7 @@ def played_by_hand(spec: EnvSpec, env: int, ticks: int) -> list[dict]:
         seed = episode_seed(SEED, TRAINING_STREAM, env, len(episodes))
         states, lives = emulator.begin(np.ones(1, dtype=bool), [seed])
         episode = {"states": [states[0].copy()], "lives": [int(lives[0])], "actions": [], "rewards": []}
-        episode.update(terminated=False, truncated=False)
+        episode.update(terminated=False, truncated=False, restarted=[])
         episodes.append(episode)
         while tick < ticks and not (episode["terminated"] or episode["truncated"]):
             action = actions_at(tick, emulator.num_actions)[env]
@@ -61,51 +65,61 @@ def played_by_hand(spec: EnvSpec, env: int, ticks: int) -> list[dict]:
             episode["rewards"].append(float(step.rewards[0]))
             episode["states"].append(step.states[0].copy())
             episode["lives"].append(int(step.lives[0]))
+            episode["restarted"].append(bool(step.restarted[0]))
             episode.update(terminated=bool(step.terminated[0]), truncated=bool(step.truncated[0]))
             tick += 1
     return episodes
 
 
-@pytest.mark.parametrize(
-    ("spec", "ticks", "clip_rewards", "life_loss", "meets"),
-    [
-        (SPEC, 420, False, False, {"game over", "truncation"}),
-        (replace(PHOENIX, frame_stack=3), 220, True, True, {"lost life", "truncation", "large reward"}),
-        (PHOENIX, 60, False, False, {"large reward"}),
-    ],
-)
-def test_the_replay_holds_the_episodes_and_nothing_else(spec, ticks, clip_rewards, life_loss, meets):
-    collector = make_collector(spec, clip_rewards=clip_rewards, life_loss=life_loss)
+UNCLIPPED = {"clip_rewards": False, "life_loss": False}
+OTHER_EYES = {"stack_fill": "first_frame", "newest_first": True, "fire_reset": "step", "life_loss": "restarts"}
+STACKED = replace(SPEC, frame_stack=4, max_agent_steps=60)
+CASES = [
+    (SPEC, 420, UNCLIPPED, {"game over", "truncation"}),
+    (replace(PHOENIX, frame_stack=3), 220, {}, {"lost life", "truncation", "large reward"}),
+    (PHOENIX, 60, UNCLIPPED, {"large reward"}),
+    # Here the rings have gone round.
+    *(
+        (replace(STACKED, **eyes), 90, {**UNCLIPPED, "kind": kind, "capacity": 2 * 50}, met)
+        for kind in (Replay, partial(DeviceReplay, device=torch.device("cpu")))
+        for eyes, met in (({"noop_max": 0}, set()), ({"noop_max": 30}, set()), (OTHER_EYES, {"restart"}))
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "ticks", "options", "meets"), CASES)
+def test_the_replay_holds_the_latest_of_the_episodes_and_nothing_else(spec, ticks, options, meets):
+    collector = make_collector(spec, **options)
     collector.begin()
-    finished = collect(collector, ticks)
+    finished, replay = collect(collector, ticks), collector.replay
 
     expected: dict[tuple[int, int], tuple] = {}
     ended, met = [], set()
     for env in range(NUM_ENVS):
         slot = 0
-        episodes = played_by_hand(spec, env, ticks)
-        for episode in episodes:
+        for episode in played_by_hand(spec, env, ticks):
             for k, action in enumerate(episode["actions"]):
                 last = k == len(episode["actions"]) - 1
                 lost = episode["lives"][k + 1] < episode["lives"][k]
-                met |= {"lost life"} if lost else set()
-                met |= {"large reward"} if abs(episode["rewards"][k]) > 1 else set()
+                reward, life_loss = episode["rewards"][k], options.get("life_loss", True)
+                met |= {name for name, there in (("lost life", lost), ("large reward", abs(reward) > 1)) if there}
                 over = (episode["terminated"] and last) or (life_loss and lost)
-                reward = np.sign(episode["rewards"][k]) if clip_rewards else episode["rewards"][k]
+                reward = np.sign(reward) if options.get("clip_rewards", True) else reward
                 transition = (episode["states"][k], action, reward, 0.0 if over else 0.9, episode["states"][k + 1])
-                expected[env, slot] = transition
+                if slot - (spec.frame_stack - 1) > replay.newest[env] - replay.slots:
+                    expected[env, slot] = transition
                 slot += 1
             slot += 1  # the last frame has a slot and no action
             met |= {name for name, key in (("game over", "terminated"), ("truncation", "truncated")) if episode[key]}
+            met |= {"restart"} if any(episode["restarted"]) else set()
             if episode["terminated"] or episode["truncated"]:
                 ended.append((env, sum(episode["rewards"]), len(episode["actions"])))
     assert meets <= met
     assert sorted((end.env, end.undiscounted_return, end.length) for end in finished) == sorted(ended)
 
-    replay = collector.replay
-    assert replay.newest.max() < replay.slots  # nothing is overwritten here, so slots are absolute
     batch = replay.sample(2 * len(expected), importance=1.0, rng=np.random.default_rng(0))
-    drawn = [(int(i) // replay.slots, int(i) % replay.slots) for i in batch.indices]
+    drawn = [divmod(int(index), replay.slots) for index in batch.indices]
+    drawn = [(env, int(replay.newest[env] - (replay.newest[env] - slot) % replay.slots)) for env, slot in drawn]
     assert set(drawn) == set(expected)
     for b, key in enumerate(drawn):
         state, action, reward, discount, next_state = expected[key]
