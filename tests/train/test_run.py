@@ -17,6 +17,7 @@ from nrmap.support.files import read_json
 from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, Layout
 from nrmap.support.tracking import Tracker
 from train.checkpoint import load_checkpoint, save_checkpoint
+from train.descriptions import main_settings
 from train.run import RunOptions, ensure_trained
 
 
@@ -103,17 +104,13 @@ def test_a_checkpoint_beside_a_finished_policy_is_removed(run, tiny_settings):
     assert {file.name for file in path.parent.iterdir()} >= {POLICY_FILE, CURVES_FILE}
 
 
-def test_a_run_begins_with_its_main_settings(run, tiny_settings, tiny_regulariser, caplog):
-    vanilla = tiny_settings(steps=60)
-    file = run(vanilla)
+def test_the_summary_of_a_run_has_its_main_settings(tiny_settings, tiny_regulariser, policy):
     tuned = tiny_settings(
-        method="sa_ddqn", seed=5, steps=40, warm_up_steps=38, regulariser=tiny_regulariser(ramp_steps=30), anchor=2.5,
-        parent=PolicyFile(str(file)), exploration={"epsilon_initial": 0.05, "epsilon_final": 0.05},
+        method="sa_ddqn", regulariser=tiny_regulariser(), anchor=2.5, parent=PolicyFile("some/file"),
     )  # fmt: skip
-    run(tuned)
-    plain, robust = [line for line in caplog.messages if " agent steps, " in line]
-    assert plain.startswith("Freeway/ddqn/seed3: 60 agent steps, 15 updates, learning rate 0.001 to 0.0001")
-    for setting in ("κ 0.1", "attack ε = 0.05", "anchor 2.5", f"from Freeway/ddqn/seed3 ({file})"):
+    plain, robust = main_settings(tiny_settings(), None), main_settings(tuned, policy)
+    assert plain.startswith("120 agent steps, 45 updates, learning rate 0.001 to 0.0001, exploration 1 to 0.1 over 80")
+    for setting in ("κ 0.1", "attack ε = 0.05", "anchor 2.5", "from Freeway/ddqn/seed0 (some/file)"):
         assert setting in robust
 
 

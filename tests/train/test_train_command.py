@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,23 @@ def start(tmp_path):
             return commands.start("train", *TINY, f"outputs={folder}", *arguments, **options)
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def outputs_of_parent(tmp_path_factory):
+    """Outputs that hold the vanilla policy of Breakout and seed 0."""
+    outputs = tmp_path_factory.mktemp("parent") / "outputs"
+    with commands_in(outputs.parent) as commands:
+        finished(commands.start("train", *TINY, f"outputs={outputs}", "env=Breakout"))
+    return outputs
+
+
+@pytest.fixture
+def parent(outputs_of_parent, tmp_path):
+    """That policy under tmp_path/outputs, where methods that start from it find it."""
+    shutil.copytree(outputs_of_parent, tmp_path / "outputs")
+    (path,) = (tmp_path / "outputs").rglob(POLICY_FILE)
+    return path
 
 
 def finished(command: Command) -> Path:
@@ -77,75 +95,50 @@ def test_python_m_train_makes_a_policy_once(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_second_call_finds_the_policy_and_leaves_it(start):
-    path = finished(start("seed=2"))
-    before = path.read_bytes(), path.stat().st_mtime_ns
-    again = start("seed=2", "checkpoint_seconds=7")
-    assert finished(again) == path
-    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
-    assert "already trained" in again.err
-    curves = json.loads((path.parent / CURVES_FILE).read_text())
-    assert curves["rows"][-1]["agent_step"] == 160
-    assert len(curves["episodes"]) >= 2
-    other = finished(start("seed=3"))
-    assert other != path
-    weights, others = weights_and_card(path)[0], weights_and_card(other)[0]
-    assert not all(torch.equal(weights[name], others[name]) for name in weights)
-    assert path.read_bytes() == before[0]
-
-
-def test_every_method_starts_from_one_parent(start, tmp_path):
+def test_every_method_starts_from_one_parent(start, tmp_path, parent):
     methods = [name for name in group_options("method") if name != "ddqn"]
     runs = [(f"method={name}",) for name in methods] + [("method=sa_ddqn", "method.regulariser.kappa=3")]
+    before = parent.read_bytes(), parent.stat().st_mtime_ns
     paths = [finished(start(*run, "env=Breakout")) for run in runs]
-    (parent_path,) = (tmp_path / "outputs/train/Breakout/ddqn/seed0").glob(f"*/{POLICY_FILE}")
-    parent = load_policy(parent_path)
-    assert parent.card.agent_steps == 160
-    cards = [load_policy(path).card for path in paths]
-    for card in cards:
-        assert card.parent_sha256 == parent.sha256
-        assert card.agent_steps == 80
-        assert card.settings["parent"]["method"] == "ddqn"
+    assert (parent.read_bytes(), parent.stat().st_mtime_ns) == before
+    assert load_policy(parent).card.agent_steps == 160
+    sha256, cards = load_policy(parent).sha256, [load_policy(path).card for path in paths]
     assert [card.method for card in cards] == [*methods, "sa_ddqn"]
+    for path, card in zip(paths, cards, strict=True):
+        assert (card.parent_sha256, card.agent_steps) == (sha256, 80)
+        assert card.settings["parent"]["method"] == "ddqn"
+        assert json.loads(path.with_name(CURVES_FILE).read_text())["rows"][-1]["agent_step"] == 80
     # They start alike and differ in the loss, so all end differently.
     assert len({json.dumps(weights_and_card(path)[0]["value.2.weight"].tolist()) for path in paths}) == len(paths)
     assert len({path.parent.name for path in paths}) == len(paths)
     # The options beside a policy lead to its folder again.
-    for path in (*paths, parent_path):
+    for path in (*paths, parent):
         settings = training(*json.loads(path.with_name(OPTIONS_FILE).read_text()))
-        parent_sha256 = None if path == parent_path else parent.sha256
+        parent_sha256 = None if path == parent else sha256
         assert training_folder(settings, Layout(tmp_path / "outputs"), parent_sha256) == path.parent
 
 
-def test_a_training_starts_from_any_file_that_fits(start, tmp_path):
-    parent_path = finished(start("env=Breakout", "seed=4"))
-    file = tmp_path / "somewhere.safetensors"
-    file.write_bytes(parent_path.read_bytes())
-    command = start("method=sa_ddqn", "env=Breakout", "seed=1", f"method.start_from={file}")
-    path = finished(command)
-    card, parent = load_policy(path).card, load_policy(file)
-    assert card.parent_sha256 == parent.sha256
-    assert card.agent_steps == 80
-    assert card.settings["parent"] == parent.card.settings
+def test_a_training_starts_from_any_file_that_fits(start, tmp_path, parent):
+    file = parent.rename(tmp_path / "somewhere.safetensors")
+    path = finished(start("method=sa_ddqn", "env=Breakout", "seed=1", f"method.start_from={file}"))
+    card, loaded = load_policy(path).card, load_policy(file)
+    assert (card.parent_sha256, card.agent_steps) == (loaded.sha256, 80)
+    assert card.settings["parent"] == loaded.card.settings
     assert json.loads((path.parent / "settings.json").read_text()) == card.settings
     assert str(tmp_path) not in json.dumps(card.settings)
-    line = complaint_of(start("method=sa_ddqn", f"method.start_from={file}"))
-    assert line == f"error: cannot start from {file}: Breakout/ddqn/seed4 has game=Breakout instead of Freeway"
 
 
-@pytest.mark.parametrize("game", [game for game in group_options("env") if game != "Freeway"])
+@pytest.mark.parametrize("game", [game for game in group_options("env") if game not in ("Freeway", "Pong")])
 def test_every_game_with_a_file_of_its_own_trains(game, start):
     path = finished(start(f"env={game}", "scale.steps=60"))
     assert load_policy(path).env.game == game
 
 
 @pytest.mark.bitwise
+@pytest.mark.usefixtures("parent")
 def test_a_killed_command_goes_on_to_the_same_policy(start, tmp_path):
     here, whole = tmp_path / "outputs", tmp_path / "whole"
-    parent = finished(start("env=Breakout"))
-    # Both robust runs need the same file to start from: it tells how long it took, so another has another hash.
-    (whole / parent.parent.relative_to(here)).mkdir(parents=True)
-    (whole / parent.relative_to(here)).write_bytes(parent.read_bytes())
+    shutil.copytree(here, whole)
     options = ("method=sa_ddqn", "env=Breakout", "checkpoint_seconds=0", "scale.fine_tune.by_solver.pgd.steps=120")
     uninterrupted = finished(start(*options, outputs=whole))
 
@@ -200,28 +193,10 @@ def test_two_commands_that_want_the_same_parent_train_it_once(start, tmp_path):
     assert {load_policy(path).card.parent_sha256 for path in paths} == {load_policy(parent).sha256}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["env=Freway"], "unknown game 'Freway': did you mean Freeway"),
-        (
-            ["method=sa_ddqn", "method.regulariser.kappa=-1"],
-            "method.regulariser.kappa=-1: expected a finite number from 0",
-        ),
-    ],
-)
-def test_a_mistake_ends_in_one_line_and_nothing_is_written(arguments, expected, start, tmp_path):
-    line = complaint_of(start(*arguments))
-    assert line.startswith(f"error: {expected}")
+def test_a_mistake_ends_in_one_line_and_nothing_is_written(start, tmp_path):
+    line = complaint_of(start("env=Freway"))
+    assert line.startswith("error: unknown game 'Freway': did you mean Freeway")
     assert not (tmp_path / "outputs").exists()
-
-
-def test_an_outputs_folder_that_cannot_be_written(start, tmp_path):
-    # Hydra's log folder can be written here, that of the runs cannot.
-    (tmp_path / "outputs").mkdir()
-    (tmp_path / "outputs/train").write_text("in the way")
-    line = complaint_of(start())
-    assert line.startswith(f"error: cannot write {tmp_path}/outputs/train/Freeway/ddqn/seed0/")
 
 
 def test_a_full_disk_leaves_nothing_half_written(start, tmp_path):

@@ -100,7 +100,8 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, options, run_of, tmp_p
 def test_runs_repeat_and_seeds_differ(run_of, assert_same):
     settings = replace(run_of("robust"), steps=60)
     states = []
-    for seed in (8, 8, 9):
+    for torch_seed, seed in enumerate((8, 8, 9)):
+        torch.manual_seed(torch_seed)  # of no influence
         trainer = Trainer(replace(settings, seed=seed), device=CPU)
         train(trainer)
         states.append(trainer.get_state())
@@ -112,14 +113,6 @@ def test_runs_repeat_and_seeds_differ(run_of, assert_same):
         assert states[0][part] != states[2][part]
     one, other = (state["collector"]["episodes"] for state in (states[0], states[2]))
     assert any(not np.array_equal(a["actions"], b["actions"]) for a, b in zip(one, other, strict=False))
-
-
-def test_what_torch_was_seeded_with_does_not_matter(tiny_settings, assert_same):
-    states = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        states.append(Trainer(tiny_settings(), device=CPU).learner.get_state())
-    assert_same(*states)
 
 
 def test_methods_from_one_start_share_all_but_the_loss(tiny_settings, tiny_regulariser, assert_same):
