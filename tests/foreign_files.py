@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ class Foreign:
         return self
 
 
+def stored(kind: str, content: Any, outputs: Callable[[Tensor], Tensor], bias: Tensor, **facts: Any) -> Foreign:
+    """An agent in a file of `torch.save`."""
+    return Foreign(kind, partial(torch.save, content), outputs, bias, **facts)
+
+
 def cnn(frames: int, *, small: bool = False) -> list[nn.Module]:
     sizes = [(frames, 16, 8, 4), (16, 32, 4, 2)] if small else [(frames, 32, 8, 4), (32, 64, 4, 2), (64, 64, 3, 1)]
     return [layer for size in sizes for layer in (nn.Conv2d(*size), nn.ReLU())]
@@ -54,6 +60,9 @@ def head(outputs: int, hidden: int = 512, features: int = 3136) -> list[nn.Modul
 
 def unit(states: Tensor) -> Tensor:
     return states.float() / 255
+
+
+SA_DQN = {"frames": 1, "game": SIX_ACTIONS}  # the screens of SA_DQN and of what builds on it lie on their side
 
 
 class Dueling(nn.Module):
@@ -71,18 +80,12 @@ class Dueling(nn.Module):
 
 def sa_dqn() -> Foreign:
     net = Dueling()
-    return Foreign(
-        "sa_dqn", lambda path: torch.save(net.state_dict(), path), lambda states: sum(net(unit(states).mT)),
-        net.advantage[2].bias, 1, SIX_ACTIONS,
-    )  # fmt: skip
+    return stored("sa_dqn", net.state_dict(), lambda states: sum(net(unit(states).mT)), net.advantage[2].bias, **SA_DQN)
 
 
 def sa_dqn_plain() -> Foreign:
     net = nn.Sequential(*cnn(1), nn.Flatten(), *head(ACTIONS))
-    return Foreign(
-        "car", lambda path: torch.save(net.state_dict(), path), lambda states: net(unit(states).mT), net[9].bias,
-        1, SIX_ACTIONS,
-    )  # fmt: skip
+    return stored("car", net.state_dict(), lambda states: net(unit(states).mT), net[9].bias, **SA_DQN)
 
 
 def radial() -> Foreign:
@@ -91,27 +94,20 @@ def radial() -> Foreign:
     sum(net(torch.rand(1, 1, 84, 84)))[0, 0].backward()
     optimizer.step()
     content = {"model_state_dict": net.state_dict(), "optimizer_state_dict": optimizer.state_dict(), "step": 7}
-    return Foreign(
-        "radial", lambda path: torch.save(content, path), lambda states: sum(net(unit(states).mT)),
-        net.advantage[2].bias, 1, SIX_ACTIONS,
-    )  # fmt: skip
+    return stored("radial", content, lambda states: sum(net(unit(states).mT)), net.advantage[2].bias, **SA_DQN)
 
 
 def cleanrl_dqn() -> Foreign:
     net = nn.ModuleDict({"network": nn.Sequential(*cnn(4), nn.Flatten(), *head(ACTIONS))})
-    return Foreign(
-        "cleanrl", lambda path: torch.save(net.state_dict(), path), lambda states: net["network"](unit(states)),
-        net["network"][9].bias,
-    )  # fmt: skip
+    network = net["network"]
+    return stored("cleanrl", net.state_dict(), lambda states: network(unit(states)), network[9].bias)
 
 
 def cleanrl_ppo() -> Foreign:
     trunk = nn.Sequential(*cnn(4), nn.Flatten(), nn.Linear(3136, 512), nn.ReLU())
     net = nn.ModuleDict({"network": trunk, "actor": nn.Linear(512, ACTIONS), "critic": nn.Linear(512, 1)})
-    return Foreign(
-        "cleanrl", lambda path: torch.save(net.state_dict(), path),
-        lambda states: net["actor"](trunk(unit(states))), net["actor"].bias,
-    )  # fmt: skip
+    actor = net["actor"]
+    return stored("cleanrl", net.state_dict(), lambda states: actor(trunk(unit(states))), actor.bias)
 
 
 def expectation(logits: Tensor, values: Tensor) -> Tensor:
@@ -122,8 +118,8 @@ def cleanrl_c51() -> Foreign:
     net = nn.ModuleDict({"network": nn.Sequential(*cnn(4), nn.Flatten(), *head(ACTIONS * 51))})
     net.register_buffer("atoms", torch.linspace(-10, 10, 51))
     args = {"env_id": "PongNoFrameskip-v4", "seed": 3, "n_atoms": 51, "v_min": -10, "v_max": 10, "track": False}
-    return Foreign(
-        "cleanrl", lambda path: torch.save({"model_weights": net.state_dict(), "args": args}, path),
+    return stored(
+        "cleanrl", {"model_weights": net.state_dict(), "args": args},
         lambda states: expectation(net["network"](unit(states)), net.atoms),
         net["network"][9].bias.view(ACTIONS, 51), tilt=net.atoms / 40,
     )  # fmt: skip
@@ -154,7 +150,7 @@ def pfrl(*, small: bool = False, shared: bool = False) -> Foreign:
     last = nn.Linear(256 if small else 512, ACTIONS, bias=not shared)
     net = nn.Sequential(PfrlCnn(small=small), last, *[SingleSharedBias()] * shared)
     bias = torch.zeros(ACTIONS) if shared else last.bias  # a shared one levels nothing
-    return Foreign("pfrl", lambda path: torch.save(net.state_dict(), path), lambda states: net(unit(states)), bias)
+    return stored("pfrl", net.state_dict(), lambda states: net(unit(states)), bias)
 
 
 class PfrlMlp(nn.Module):
@@ -179,7 +175,7 @@ def pfrl_dueling() -> Foreign:
         advantage = net["a_stream"](x.flatten(1))
         return advantage - advantage.mean(dim=1, keepdim=True) + net["v_stream"](x.flatten(1))
 
-    return Foreign("pfrl", lambda path: torch.save(net.state_dict(), path), outputs, net["a_stream"].output.bias)
+    return stored("pfrl", net.state_dict(), outputs, net["a_stream"].output.bias)
 
 
 def pfrl_ppo() -> Foreign:
@@ -188,9 +184,7 @@ def pfrl_ppo() -> Foreign:
     )
     net = nn.Sequential(*cnn(4), nn.Flatten(), nn.Linear(3136, 512), nn.ReLU(), branched)
     actor = branched["child_modules"][0][0]
-    return Foreign(
-        "pfrl", lambda path: torch.save(net.state_dict(), path), lambda states: actor(net[:9](unit(states))), actor.bias
-    )
+    return stored("pfrl", net.state_dict(), lambda states: actor(net[:9](unit(states))), actor.bias)
 
 
 def tianshou(per_action: int = 1, *, scaled: bool = True, categorical: bool = False) -> Foreign:
@@ -207,8 +201,8 @@ def tianshou(per_action: int = 1, *, scaled: bool = True, categorical: bool = Fa
         rows = net(unit(raw) if scaled else raw.float())
         return expectation(rows, values) if categorical else rows.view(len(rows), ACTIONS, -1).mean(dim=2)
 
-    return Foreign(
-        "tianshou", lambda path: torch.save(states, path), outputs, net[3].bias.view(ACTIONS, per_action),
+    return stored(
+        "tianshou", states, outputs, net[3].bias.view(ACTIONS, per_action),
         options={"input_scale": 1 / 255 if scaled else 1.0}, tilt=values / 10 if categorical else 1.0,
     )  # fmt: skip
 

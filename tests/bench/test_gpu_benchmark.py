@@ -7,6 +7,7 @@ import pytest
 
 from bench import gpu, gpu_stages
 from bench.documents import of_gpu
+from nrmap.support.files import write_json
 
 SCRIPTS = {
     "updates": "report({'rate': 2.5}); report({'rate': 3.5})",
@@ -50,18 +51,13 @@ def test_every_stage_has_its_measurement():
 def test_the_document_says_what_is_not_measured(tmp_path):
     assert of_gpu(tmp_path) == "Not measured."
     machine = {"gpu": "NVIDIA H100", "processor": "a processor", "cores": 16, "commit": "abc"}
-    pgd = {"milliseconds_graphs": 0.8, "equal_bit_for_bit": False, "largest_difference": 2e-7}
-    updates = {"status": "out of time", "ddqn": {"milliseconds_graphs": 0.35, "kernels": 150}, "sa_ddqn": pgd}
-    beside = {"ddqn 8": {"agent_steps_per_second": 12_345.0, "updates_per_second": 12_000.0}}
-    train = {"updates": updates, "side_by_side": beside, "machine": machine}
-    (tmp_path / "train-cuda.json").write_text(json.dumps(train))
+    updates = {"status": "out of time", "ddqn": {"milliseconds_graphs": 0.35, "kernels": 150}}
     dense = {"milliseconds_dense_float32_512": 9.0, "milliseconds_dense_float32_2048": 2.04}
-    (tmp_path / "maps-cuda.json").write_text(json.dumps({"maps": dense, "machine": machine}))
+    write_json(tmp_path / "train-cuda.json", {"updates": updates, "machine": machine})
+    write_json(tmp_path / "maps-cuda.json", {"maps": dense, "machine": machine})
     text = of_gpu(tmp_path)
     assert "Measured on NVIDIA H100, a processor, 16 cores, commit abc." in text
     assert "| ddqn | 0.35 | not measured | not measured | 150 | not measured | not measured |" in text
-    assert "| sa_ddqn | 0.80 | not measured | not measured | not measured | not measured | to 2e-07 |" in text
-    assert "| ddqn 8 | 12,345 | 12,000 |" in text
     assert "| dense batches, float32 | 2.04 |" in text
     assert "| dense batches, tf32 | not measured |" in text
 
