@@ -18,6 +18,7 @@ from nrmap.policies.network import QNetwork, seeded_network
 from nrmap.policies.policy import Policy, PolicyCard
 from nrmap.support.errors import check, unknown_choice
 from nrmap.support.files import identity_of
+from nrmap.support.identity import recorded
 
 NullNetworkKind = Literal["random_weights", "shuffled_weights"]
 NULL_NETWORKS: Sequence[NullNetworkKind] = get_args(NullNetworkKind)
@@ -59,7 +60,7 @@ def _null_network(policy: Policy, kind: NullNetworkKind, draw: int, seed: int) -
     parent = policy.sha256 if kind == "shuffled_weights" else None
     # Identities hash the word "control", as null networks were called before.
     settings = {"control": kind, "draw": draw, "seed": seed}
-    what = {"stage": "control", "network": policy.network.spec.as_metadata(), **settings, "parent_sha256": parent}
+    what = {"stage": "control", "network": recorded(policy.network.spec), **settings, "parent_sha256": parent}
     source = {} if parent is None else {"source_method": policy.card.method, "source_seed": policy.card.seed}
     card = PolicyCard(
         method=kind, seed=draw, agent_steps=0, identity=identity_of(what), settings={**settings, **source},

@@ -1,9 +1,8 @@
 """The network of a policy: convolutions, then a plain, dueling (Wang et al. 2016) or categorical head."""
 
 import copy
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -79,10 +78,6 @@ class NetworkSpec:
             width = (width - conv.kernel) // conv.stride + 1
         return height, width
 
-    def as_metadata(self) -> dict[str, Any]:
-        """The fields for files and hashes, `atoms` only where there are some: older files have no such key."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("atoms", None)}
-
 
 class QNetwork(nn.Module):
     """A network from float states [N, C, H, W] in [0, 1] to Q-values or logits [N, A].
@@ -144,6 +139,10 @@ def _head(features: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
+_FIRST = {"features.0.weight", "features.0.bias"}
+_LAST = {f"{head}.2.{kind}" for head in ("advantage", "value") for kind in ("weight", "bias")}
+
+
 def rounded(network: QNetwork, precision: torch.dtype, *, exact_input: bool = False) -> Callable[[Tensor], Tensor]:
     """`network` as a function of its input, computed in `precision` except for its last linear layers.
 
@@ -154,20 +153,12 @@ def rounded(network: QNetwork, precision: torch.dtype, *, exact_input: bool = Fa
     """
     if precision == torch.float32:
         return network
-    exact = 2 if exact_input else 0
-    first_convolution, later_layers = network.features[:exact], network.features[exact:]
-
-    def q_values(states: Tensor) -> Tensor:
-        planes = first_convolution(states)  # [N, C', H, W], or the states themselves
-        with torch.autocast(states.device.type, dtype=precision):
-            features = later_layers(planes)  # [N, F]
-            hidden = [head[:-1](features) for head in (network.advantage, network.value) if head is not None]
-        advantage = network.advantage[-1](hidden[0].float())  # [N, A]
-        if network.value is None:
-            return advantage
-        return _dueling(network.value[-1](hidden[1].float()), advantage)
-
-    return q_values
+    exact = _LAST | (_FIRST if exact_input else set())
+    return lambda states: _outputs(
+        network,
+        {name: tensor if name in exact else tensor.to(precision) for name, tensor in network.named_parameters()},
+        states,
+    )
 
 
 def with_rounded_weights(network: QNetwork, precision: torch.dtype) -> QNetwork:
@@ -177,9 +168,9 @@ def with_rounded_weights(network: QNetwork, precision: torch.dtype) -> QNetwork:
     good part of the time. The copy cannot be trained.
     """
     kept = copy.deepcopy(network).requires_grad_(False)
-    for layers in (kept.features, kept.advantage[:-1], kept.value[:-1] if kept.value is not None else None):
-        if layers is not None:
-            layers.to(precision)
+    for name, tensor in kept.named_parameters():
+        if name not in _LAST:
+            tensor.data = tensor.data.to(precision)
     return kept
 
 
@@ -198,42 +189,45 @@ def frozen(
     seen: make a new function after each update.
     """
     parameters = {
-        name: tensor.detach() if name in _NEVER_ROUNDED else tensor.detach().to(precision or tensor.dtype)
+        name: tensor.detach() if name in _FIRST | _LAST else tensor.detach().to(precision or tensor.dtype)
         for name, tensor in network.named_parameters()
     }
-    first = network.spec.convs[0]
-    unshuffles = first.stride > 1 and not any(
-        side % first.stride for side in (network.spec.height, network.spec.width, first.kernel)
-    )
-    if unshuffles:
-        weight = parameters["features.0.weight"]
-        parameters["features.0.weight"] = functional.pixel_unshuffle(weight, first.stride)
+    spec, first = network.spec, network.spec.convs[0]
+    if first.stride == 1 or any(side % first.stride for side in (spec.height, spec.width, first.kernel)):
+        return lambda states: _outputs(network, parameters, states, value=value)
+    weight = parameters["features.0.weight"]
+    parameters["features.0.weight"] = functional.pixel_unshuffle(weight, first.stride)
 
     def q_values(states: Tensor) -> Tensor:
-        x = states
-        for index, conv in enumerate(network.spec.convs):
-            step = conv.stride
-            if index == 0 and unshuffles:
-                x, step = functional.pixel_unshuffle(x, first.stride), 1
-                x = x.contiguous(memory_format=torch.channels_last)
-            weight, bias = parameters[f"features.{2 * index}.weight"], parameters[f"features.{2 * index}.bias"]
-            x = functional.relu(functional.conv2d(x.to(weight.dtype), weight, bias, stride=step))
-        x = x.flatten(1)  # [N, F]
-        advantage = _frozen_head(x, parameters, "advantage")
-        if not network.spec.dueling or not value:
-            return network.expectation(advantage)
-        return _dueling(_frozen_head(x, parameters, "value"), advantage)
+        blocks = functional.pixel_unshuffle(states, first.stride).contiguous(memory_format=torch.channels_last)
+        return _outputs(network, parameters, blocks, first_stride=1, value=value)
 
     return q_values
 
 
-_NEVER_ROUNDED = {
-    f"{layer}.{kind}" for layer in ("features.0", "advantage.2", "value.2") for kind in ("weight", "bias")
-}
+def _outputs(
+    network: QNetwork,
+    parameters: Mapping[str, Tensor],
+    states: Tensor,
+    *,
+    first_stride: int | None = None,
+    value: bool = True,
+) -> Tensor:
+    """The outputs [N, A] of `network` with these `parameters`, each layer in the precision of its weights."""
 
+    def layer(apply: Callable[..., Tensor], inputs: Tensor, name: str, **options: int) -> Tensor:
+        weight = parameters[f"{name}.weight"]
+        return apply(inputs.to(weight.dtype), weight, parameters[f"{name}.bias"], **options)
 
-def _frozen_head(features: Tensor, parameters: dict[str, Tensor], name: str) -> Tensor:
-    weight, bias = parameters[f"{name}.0.weight"], parameters[f"{name}.0.bias"]
-    hidden = functional.linear(features.to(weight.dtype), weight, bias)
-    last, bias = parameters[f"{name}.2.weight"], parameters[f"{name}.2.bias"]
-    return functional.linear(functional.relu(hidden).to(last.dtype), last, bias)
+    def head(name: str) -> Tensor:
+        return layer(functional.linear, layer(functional.linear, features, f"{name}.0").relu(), f"{name}.2")
+
+    features = states
+    for index, conv in enumerate(network.spec.convs):
+        stride = conv.stride if index or first_stride is None else first_stride
+        features = layer(functional.conv2d, features, f"features.{2 * index}", stride=stride).relu()
+    features = features.flatten(1)  # [N, F]
+    advantage = head("advantage")
+    if not network.spec.dueling or not value:
+        return network.expectation(advantage)
+    return _dueling(head("value"), advantage)

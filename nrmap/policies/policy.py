@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,10 +53,6 @@ class PolicyCard:
     provenance: dict[str, Any] = field(default_factory=dict)
     source: PolicySource | None = None
 
-    def as_metadata(self) -> dict[str, Any]:
-        """The fields for files and hashes, `source` only of imported policies: other files have no such key."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("source", None)}
-
 
 class Policy(Agent):
     """An agent made of a network, with the environment and the card from its file."""
@@ -101,8 +97,8 @@ def save_policy(path: Path, policy: Policy, dtype: torch.dtype = torch.float32) 
         "format": FORMAT_VERSION,
         "outputs": policy.outputs,
         "env": recorded(policy.env),
-        "network": policy.network.spec.as_metadata(),
-        "card": policy.card.as_metadata(),
+        "network": recorded(policy.network.spec),
+        "card": recorded(policy.card),
     }
     write_tensors(path, tensors, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 

@@ -21,15 +21,23 @@ _LATER = {
     # The eyes of other libraries.
     "pooling", "grey_after_resize", "interpolation", "pad_columns", "crop_top", "crop_bottom", "transposed",
     "newest_first", "stack_fill", "noop_min", "fire_reset", "first_actions", "life_loss",
+    # Categorical heads, imported policies.
+    "atoms", "source",
 }  # fmt: skip
 _RECORDED_NAMES = {"max_repeat": "longest_repeat"}
 
 
-def recorded(settings: Any) -> dict[str, Any]:
-    """The dataclass `settings` as files and identities have it, in the names of the first published policies."""
-    values = {}
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if field.name not in _LATER or value != field.default:
-            values[_RECORDED_NAMES.get(field.name, field.name)] = recorded(value) if is_dataclass(value) else value
-    return values
+def recorded(settings: Any) -> Any:
+    """A dataclass, or a tuple of some, as files and identities have it, in the names of the first published policies.
+
+    Other values stay as they are.
+    """
+    if isinstance(settings, tuple):
+        return [recorded(each) for each in settings]
+    if not is_dataclass(settings):
+        return settings
+    return {
+        _RECORDED_NAMES.get(field.name, field.name): recorded(getattr(settings, field.name))
+        for field in fields(settings)
+        if field.name not in _LATER or getattr(settings, field.name) != field.default
+    }
