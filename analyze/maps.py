@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from analyze.study import StatesFile, Study, check_fits, once, write_metrics
-from nrmap.ablation import AblatedChunk, make_engine
-from nrmap.ablation.episodewise import EpisodewiseEngine
+from nrmap.ablation import make_engine
 from nrmap.ablation.store import ablated_q_values
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps, merge_maps, save_maps
 from nrmap.maps.measures import map_records
@@ -127,7 +126,7 @@ def maps_folder(study: Study, policy: Agent, states: StatesFile) -> Path:
     fields, method = policy_fields(policy), policy.method
     if fields.get("source_method") is not None:
         method = f"{method}-{fields['source_method']}-seed-{fields['source_seed']}"
-    return study.layout.maps(game=policy.game, method=method, seed=policy.seed or 0, identity=identity)
+    return study.layout.of_policy("maps", game=policy.game, method=method, seed=policy.seed or 0, identity=identity)
 
 
 def _merged(folder: Path, episode_ids: ArrayLike, make: Callable[[list[int]], EpisodeMaps]) -> EpisodeMaps:
@@ -166,26 +165,22 @@ def episode_maps(study: Study, policy: Agent, states: StatesFile, episodes: Sequ
     with Progress(maps_label(study, policy), unit="states", clock=study.clock) as progress:
         chunks = ablated_q_values(
             study.layout.ablated(game=policy.game, identity=identity),
-            EpisodewiseEngine(engine, ids[rows]),
+            engine,
             torch.from_numpy(states.states.states[rows]),  # [n, C, H, W]
             key=key,
             disk_budget=int(resources.disk_budget_gb * 1e9),
+            episode_ids=ids[rows],
         )
         return sweep_maps(
-            _shown(chunks, progress, total=len(rows)),
+            chunks,
             episode_ids=ids[rows],
             temperatures=settings.temperatures,
             rounding_floor=engine.rounding_floor,
             prefix_sizes=[size for size in settings.prefix_sizes if size < len(ids)],
             ranks=prefix_ranks(ids)[rows],
             workers=sweep_workers(policy.device),
+            progress=progress.update,
         )
-
-
-def _shown(chunks: Iterable[AblatedChunk], progress: Progress, *, total: int) -> Iterator[AblatedChunk]:
-    for chunk in chunks:
-        yield chunk
-        progress.update(chunk.start + len(chunk.q_values), total)
 
 
 def ensure_figures(policy: Agent, states: StatesFile, maps: MapsResult) -> dict[str, Path]:

@@ -22,7 +22,6 @@ from nrmap.atari.envs import EnvSpec
 from nrmap.maps.null_networks import policy_fields
 from nrmap.play.evaluation import (
     WORST_CASE,
-    EvaluationProgress,
     EvaluationSettings,
     evaluate,
     evaluate_baselines,
@@ -141,7 +140,7 @@ def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
         with Progress(f"{policy.label}: evaluation", unit="steps", clock=study.clock) as progress:
             records = evaluate(
                 policy, settings, num_envs=settings.episodes,
-                certify=_certifier(policy), keep=keep, progress=_show_part(progress),
+                certify=_certifier(policy), keep=keep, progress=progress.update,
             )  # fmt: skip
         write_metrics(path, records, settings=asdict(settings), inputs=evaluation_inputs(policy))
         shutil.rmtree(roll_outs, ignore_errors=True)
@@ -155,7 +154,9 @@ def _evaluation_path(study: Study, policy: Agent, settings: EvaluationSettings) 
 
 
 def _metrics_of(study: Study, policy: Agent, identity: str) -> Path:
-    folder = study.layout.evaluation(game=policy.game, method=policy.method, seed=policy.seed or 0, identity=identity)
+    folder = study.layout.of_policy(
+        "evaluation", game=policy.game, method=policy.method, seed=policy.seed or 0, identity=identity
+    )
     return folder / METRICS_FILE
 
 
@@ -233,7 +234,7 @@ def ensure_baselines(study: Study, policy: Agent) -> list[Record]:
         with Progress(f"{env.game}: baselines", unit="steps", clock=study.clock) as progress:
             records = evaluate_baselines(
                 env, episodes=settings.episodes, run_seed=settings.run_seed, stream=settings.stream,
-                num_envs=settings.episodes, progress=_show_part(progress),
+                num_envs=settings.episodes, progress=progress.update,
             )  # fmt: skip
         write_metrics(path, records, settings=baselines_settings(env, asdict(settings)), inputs={})
 
@@ -259,10 +260,6 @@ def missing_play(study: Study, policy: Agent) -> tuple[bool, EvaluationSettings 
 def baselines_settings(env: EnvSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The game and the settings of an evaluation that its baselines depend on."""
     return {"env": recorded(env), **{name: settings[name] for name in ("episodes", "run_seed", "stream")}}
-
-
-def _show_part(progress: Progress) -> EvaluationProgress:
-    return lambda part, done, total: progress.update(done, total, part=part)
 
 
 def write_metrics(path: Path, records: list[Record], *, settings: dict[str, Any], inputs: dict[str, Any]) -> None:

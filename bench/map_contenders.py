@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.exactness import Exactness, compare
 from bench.map_cases import Case
 from bench.paired import Work
 from nrmap.ablation import AblationSpec, hidden, make_engine
 from nrmap.ablation import incremental as incremental_engine
 from nrmap.ablation.carry import Ablations, Changes
 from nrmap.ablation.dense import DenseEngine
-from nrmap.ablation.exactness import Exactness, compare
 from nrmap.ablation.hidden import HiddenLayer
 from nrmap.ablation.parts import Convolution
 from nrmap.ablation.rounding import ablate_pixels

@@ -5,7 +5,7 @@ Radii are in units where white is 1. Every function raises NrmapError, with one 
 use: among others an agent that is not a fixed function of the state, and states of another type or shape.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any, Literal
@@ -15,8 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from nrmap.ablation import AblatedChunk, AblationSpec, make_engine
-from nrmap.ablation.episodewise import EpisodewiseEngine
+from nrmap.ablation import AblationSpec, make_engine
 from nrmap.maps.result import Maps
 from nrmap.maps.sweep import sweep_maps, sweep_workers
 from nrmap.play import evaluation
@@ -66,21 +65,16 @@ def compute_maps(
         numbers = tuple(dict.fromkeys(float(temperature) for temperature in temperatures))
     except (NrmapError, TypeError, ValueError) as error:
         raise NrmapError(f"temperatures={temperatures!r}: expected a list of numbers") from error
-    with _float32(agent), _shown(f"{agent.label}: maps", "states", progress) as report:
+    with _float32(), _shown(f"{agent.label}: maps", "states", progress) as report:
         spec = AblationSpec(ablated_value, channels)
-        ablates = make_engine(
-            agent,
-            spec=spec,
-            engine=engine,
-            memory_budget=memory_budget,
-            differences_only=True,
-        )
+        ablates = make_engine(agent, spec=spec, engine=engine, memory_budget=memory_budget, differences_only=True)
         maps = sweep_maps(
-            _counted(EpisodewiseEngine(ablates, ids).ablate(seen), len(seen), report),
+            ablates.ablate(seen, ids),
             episode_ids=ids,
             temperatures=numbers,
             rounding_floor=ablates.rounding_floor,
             workers=sweep_workers(agent.device),
+            progress=report,
         )
     if rollout is not None:
         maps = replace(maps, players=rollout.episode_origins[maps.episode_ids])
@@ -102,7 +96,7 @@ def collect_states(
     The result holds `states` [N, C, H, W], `episode_ids` [N] and what replays the episodes. Equal `run_seed`s
     give equal episodes.
     """
-    with _float32(agent), _shown(f"{agent.label}: roll-out", "steps", progress) as report:
+    with _float32(), _shown(f"{agent.label}: roll-out", "steps", progress) as report:
         return play_states.collect_states(
             agent, num_states=num_states, episodes=episodes, run_seed=run_seed, num_envs=num_envs, progress=report,
         )  # fmt: skip
@@ -122,7 +116,7 @@ def attack(
     check_attack_epsilon(epsilon)
     seen = _read(agent, states)
     parts = []
-    with _float32(agent), torch.enable_grad():
+    with _float32(), torch.enable_grad():
         for start in range(0, len(seen), BATCH_SIZE):
             some = unit_states(seen[start : start + BATCH_SIZE].to(agent.device))
             places = np.arange(start, start + len(some))
@@ -142,7 +136,7 @@ def certify(agent: Agent, states: States, epsilon: float = 1 / 255) -> Tensor:
     seen = _read(agent, states)
     certifier = IntervalCertifier(bounded_network(agent))
     proven = []
-    with _float32(agent), torch.no_grad():
+    with _float32(), torch.no_grad():
         for start in range(0, len(seen), BATCH_SIZE):
             some = seen[start : start + BATCH_SIZE].to(agent.device)
             proven.append(certifier(unit_states(some), agent(some).argmax(dim=1), epsilon))
@@ -177,10 +171,9 @@ def evaluate(
         if needs_proofs:
             raise
         certifier = None
-    with _float32(agent), _shown(f"{agent.label}: evaluation", "steps", progress) as report:
+    with _float32(), _shown(f"{agent.label}: evaluation", "steps", progress) as report:
         return evaluation.evaluate(
-            agent, settings, num_envs=num_envs, certify=certifier,
-            progress=lambda part, done, total: report(done, total, part=part),
+            agent, settings, num_envs=num_envs, certify=certifier, progress=report,
         )  # fmt: skip
 
 
@@ -199,7 +192,7 @@ def _read(agent: Agent, states: States) -> Tensor:
         array = np.ascontiguousarray(array)
         states = torch.from_numpy(array if array.flags.writeable else array.copy())
     check_states(states, agent.state_shape)
-    with _float32(agent):
+    with _float32():
         agent.check(states[:PROBE_STATES].to(agent.device))
     return states
 
@@ -218,12 +211,6 @@ def _array(name: str, values: ArrayLike) -> NDArray[Any]:
         raise NrmapError(f"{name} cannot be made an array: {first_line(error)}") from error
 
 
-def _counted(chunks: Iterable[AblatedChunk], total: int, report: Callable[..., None]) -> Iterator[AblatedChunk]:
-    for chunk in chunks:
-        yield chunk
-        report(chunk.start + len(chunk.q_values), total)
-
-
 @contextmanager
 def _shown(label: str, unit: str, progress: bool) -> Iterator[Callable[..., None]]:
     """The function to report progress to, `Progress.update`."""
@@ -235,10 +222,7 @@ def _shown(label: str, unit: str, progress: bool) -> Iterator[Callable[..., None
 
 
 @contextmanager
-def _float32(agent: Agent) -> Iterator[None]:
+def _float32() -> Iterator[None]:
     """No TensorFloat-32 on a GPU: by default it rounds the inputs of convolutions to 10 bits."""
-    if agent.device.type != "cuda":
-        yield
-        return
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         yield

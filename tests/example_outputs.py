@@ -89,7 +89,9 @@ def write_example(outputs: Path, base: TrainSettings, example: Example) -> None:
 def write_training(layout: Layout, settings: TrainSettings) -> Path:
     """A policy of random weights with its card, settings and curves; returns the policy's path."""
     identity = settings.identity(None)
-    folder = layout.training(game=settings.env.game, method=settings.method, seed=settings.seed, identity=identity)
+    folder = layout.of_policy(
+        "train", game=settings.env.game, method=settings.method, seed=settings.seed, identity=identity
+    )
     torch.manual_seed(_seed(settings.method, settings.seed))
     channels, height, width = settings.env.state_shape
     network = QNetwork(NetworkSpec(channels, height, width, len(ACTIONS), dueling=settings.dueling))
@@ -166,7 +168,7 @@ def write_evaluation(layout: Layout, policy: Policy, example: Example) -> None:
     of_episodes = {"episodes": 20, "run_seed": 0, "stream": EVALUATION_STREAM}
     settings = {**of_episodes, "attack_runs": [asdict(run) for run in example.attacks]}
     identity = identity_of({"policy": policy.sha256, **settings})
-    folder = layout.evaluation(game=game, method=card.method, seed=card.seed, identity=identity)
+    folder = layout.of_policy("evaluation", game=game, method=card.method, seed=card.seed, identity=identity)
     _write(folder / METRICS_FILE, records, settings, evaluation_inputs(policy))
 
 
@@ -253,7 +255,7 @@ def write_maps(layout: Layout, policy: Policy, states_path: Path, states_from: s
     identity = identity_of({**inputs, **settings, "states_from": states_from})
     card, game = policy.card, policy.env.game
     method = "-".join(filter(None, (card.method, card.settings.get("source_method"))))
-    folder = layout.maps(game=game, method=method, seed=card.seed, identity=identity)
+    folder = layout.of_policy("maps", game=game, method=method, seed=card.seed, identity=identity)
     save_maps(folder / "maps.npz", maps, {"policy": policy.label, **inputs})
     records = map_records(maps, partial(Record, **policy_fields(policy), states_from=states_from))
     inputs |= {"states_path": str(states_path.relative_to(layout.outputs)), "version": VERSIONS["maps"]}

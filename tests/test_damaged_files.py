@@ -50,7 +50,7 @@ class _Engine:
     name = "dense"
     rounding_floor = 0.0
 
-    def ablate(self, states: torch.Tensor) -> Any:
+    def ablate(self, states: torch.Tensor, episode_ids: object = None) -> Any:
         yield AblatedChunk(0, states.float().view(-1, 3, 4)[..., None] + torch.arange(2.0), torch.zeros(len(states), 2))
 
 

@@ -23,7 +23,7 @@ from analyze.report.rows import (
     table_of,
 )
 from nrmap.play.evaluation import WORST_CASE
-from nrmap.robustness.attack_objectives import OBJECTIVES
+from nrmap.robustness.attacks import OBJECTIVES
 from nrmap.support.records import Record, select
 
 _RETURN_METRICS = ("return_mean", "return_std", "flip_rate", "certified_rate")

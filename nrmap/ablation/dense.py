@@ -1,6 +1,5 @@
 """The dense engine: run the whole network on every ablated state."""
 
-from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -8,15 +7,15 @@ from torch import Tensor
 
 from nrmap.ablation.parts import NetworkParts
 from nrmap.ablation.rounding import ablate_pixels, rounding_floor, sampled_ablations, synthetic_states
-from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite
-from nrmap.policies.agent import Agent, check_states
+from nrmap.ablation.spec import AblationSpec, Engine
+from nrmap.policies.agent import Agent
 from nrmap.support.runtime import seconds_of
 
 # Larger batches fill a GPU; on a CPU they leave its caches.
 BATCH_SIZE = {"cpu": 128, "cuda": 2048}
 
 
-class DenseEngine:
+class DenseEngine(Engine):
     """Runs the agent on every ablated copy of a state, in batches."""
 
     name = "dense"
@@ -35,10 +34,7 @@ class DenseEngine:
 
         `exact` is the agent's network in float64, if available.
         """
-        self._agent = agent
-        self._spec = spec
-        self._state_shape = agent.state_shape
-        self._device = agent.device
+        super().__init__(agent, spec)
         self._batch_size = batch_size or BATCH_SIZE[agent.device.type]
         self._skip_unchanged = skip_unchanged
         self._memory_format = memory_format
@@ -60,19 +56,10 @@ class DenseEngine:
         seconds = seconds_of(lambda: self._agent(batch), self._device)
         return seconds * self._spec.ablated_shape(self._state_shape).numel() / len(batch)
 
-    def ablate(self, states: Tensor) -> Iterator[AblatedChunk]:
-        """Ablate uint8 `states` [N, C, H, W]; yields one chunk for each state."""
-        check_states(states, self._state_shape)
-        for start, state in enumerate(states):
-            q_values, clean = self._ablate(state.to(self._device))
-            chunk = AblatedChunk(start, q_values.cpu().clone(), clean.cpu().clone())
-            check_finite(chunk)
-            yield chunk
-
     @torch.inference_mode()
-    def _ablate(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        shape = self._spec.ablated_shape(self._state_shape)
-        clean = self._agent(state[None]).float()  # [1, A]
+    def _ablate(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        shape, (state,) = self._spec.ablated_shape(self._state_shape), states
+        clean = self._agent(states).float()  # [1, A]
         q_values = clean.repeat(shape.numel(), 1)  # [ablations, A]
         if self._skip_unchanged:
             differs = state != self._spec.value  # [C, H, W]

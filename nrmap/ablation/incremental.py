@@ -1,6 +1,5 @@
 """The incremental engine: propagate changes instead of recomputing every ablated state."""
 
-from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -11,9 +10,9 @@ from nrmap.ablation.geometry import strips
 from nrmap.ablation.hidden import ABLATIONS_AT_A_TIME, CleanHidden, HiddenLayer
 from nrmap.ablation.parts import NetworkParts
 from nrmap.ablation.rounding import agrees, rounding_floor, sampled_ablations, synthetic_states
-from nrmap.ablation.spec import AblatedChunk, AblationSpec, check_finite
+from nrmap.ablation.spec import AblationSpec, Engine
 from nrmap.ablation.whole_strips import WeightCache, WholeStrip
-from nrmap.policies.agent import Agent, check_states
+from nrmap.policies.agent import Agent
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.runtime import keep_freed_memory, seconds_of
 
@@ -24,7 +23,7 @@ CPU_MEMORY_BUDGET = 512 * 2**20
 FRACTION_OF_FREE_GPU_MEMORY = 0.8
 
 
-class IncrementalEngine:
+class IncrementalEngine(Engine):
     """Propagates the changes of all ablations through the parts of a traced network."""
 
     def __init__(
@@ -45,13 +44,11 @@ class IncrementalEngine:
         `nrmap.ablation.whole_strips`, the default on a GPU. Raises NrmapError if the budget is too
         small for one state.
         """
+        super().__init__(agent, spec)
         self.name = "incremental-differences" if differences_only else "incremental"
-        self._agent = agent
         self._differences_only = differences_only
         self._parts = parts = parts.differences_only() if differences_only else parts
-        self._spec = spec
-        self._state_shape = state_shape = agent.state_shape
-        self._device = parts.hidden_weight.device
+        state_shape = agent.state_shape
         if self._device.type == "cpu":
             keep_freed_memory()  # otherwise page faults take a third of the time
         self._hidden_layer = HiddenLayer(parts, *parts.feature_sides(*state_shape[1:]))
@@ -75,16 +72,6 @@ class IncrementalEngine:
         q_values, clean = self._ablate(states)
         sample = q_values.flatten(1, -2)[:, sampled_ablations(self._spec, self._state_shape).to(self._device)]
         return rounding_floor(clean, sample, self._parts.double(), self._spec, states)
-
-    def ablate(self, states: Tensor) -> Iterator[AblatedChunk]:
-        """Ablate uint8 `states` [N, C, H, W]; yields chunks of `states_at_once` states."""
-        check_states(states, self._state_shape)
-        for start in range(0, len(states), self.states_at_once):
-            q_values, clean = self._ablate(states[start : start + self.states_at_once].to(self._device))
-            # Inference tensors refuse gradients and in-place changes, so hand out ordinary copies.
-            chunk = AblatedChunk(start, q_values.cpu().clone(), clean.cpu().clone())
-            check_finite(chunk)
-            yield chunk
 
     @torch.inference_mode()
     def seconds_per_state(self) -> float:

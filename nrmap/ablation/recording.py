@@ -174,8 +174,7 @@ def _out_of_place(function: OpOverload, arguments: tuple[Any, ...]) -> OpOverloa
     overload = getattr(packet, function._overloadname, None)
     if overload is None or overload._schema.is_mutable or not isinstance(arguments[0], Value):
         raise NotTraceable(f"its operation {function._schema.name} changes a tensor in place")
-    found: OpOverload = overload
-    return found
+    return overload
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,13 +1,18 @@
-"""The types around an engine: what to ablate, results, and the engine's protocol."""
+"""What to ablate, what comes out, and what both engines share."""
 
+import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from pydantic import Field
 from torch import Tensor
 
+from nrmap.policies.agent import Agent, check_states
 from nrmap.support.errors import NrmapError
 from nrmap.support.schema import schema
 
@@ -40,22 +45,44 @@ class AblatedChunk:
     clean_q_values: Tensor  # [n, A]
 
 
-class Engine(Protocol):
-    """Ablates every pixel of every state."""
+class Engine(ABC):
+    """Ablates every pixel of every state, at most `states_at_once` states at a time."""
+
+    name: str  # `incremental`, `incremental-differences` or `dense`
+    states_at_once = 1
+
+    def __init__(self, agent: Agent, spec: AblationSpec) -> None:
+        self._agent, self._spec = agent, spec
+        self._state_shape, self._device = agent.state_shape, agent.device
 
     @property
-    def name(self) -> str:
-        """`incremental`, `incremental-differences` or `dense`."""
-
-    @property
+    @abstractmethod
     def rounding_floor(self) -> float:
         """Approximate upper limit of rounding errors in ΔQ; depends only on the policy, not on the states."""
 
-    def ablate(self, states: Tensor) -> Iterator[AblatedChunk]:
+    @abstractmethod
+    def seconds_per_state(self) -> float:
+        """An estimate, without ablating a whole state."""
+
+    @abstractmethod
+    def _ablate(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """The ablated Q-values [S, (C,) H, W, A] and the clean ones [S, A] of S ≤ `states_at_once` states."""
+
+    def ablate(self, states: Tensor, episode_ids: ArrayLike | None = None) -> Iterator[AblatedChunk]:
         """Yield the chunks of `states`, uint8 [N, C, H, W], in order.
 
+        With `episode_ids` [N] no chunk has states of two episodes: other rows of a batch change the last bits.
         Raises NrmapError for states of another type or shape and for NaN or infinite Q-values.
         """
+        check_states(states, self._state_shape)
+        ids = np.zeros(len(states)) if episode_ids is None else np.asarray(episode_ids)
+        for begin, end in itertools.pairwise([0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]):
+            for start in range(begin, end, self.states_at_once):
+                some = states[start : min(start + self.states_at_once, end)].to(self._device)
+                # Inference tensors refuse gradients and in-place changes, so hand out ordinary copies.
+                chunk = AblatedChunk(start, *(found.cpu().clone() for found in self._ablate(some)))
+                check_finite(chunk)
+                yield chunk
 
 
 def check_finite(chunk: AblatedChunk) -> None:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -35,9 +36,15 @@ READ_BYTES = 32 * 2**20
 
 
 def ablated_q_values(
-    folder: Path, engine: Engine, states: Tensor, *, key: Mapping[str, Any], disk_budget: int
+    folder: Path,
+    engine: Engine,
+    states: Tensor,
+    *,
+    key: Mapping[str, Any],
+    disk_budget: int,
+    episode_ids: ArrayLike | None = None,
 ) -> Iterator[AblatedChunk]:
-    """Yield the chunks of `engine.ablate(states)`: read from `folder` if stored, otherwise computed and stored.
+    """Yield the chunks of `engine.ablate(states, episode_ids)`: read from `folder`, or computed and stored there.
 
     `key` holds everything that determines the result, as JSON values: hashes of policy and states,
     ablated value and channel mode. If several processes need the same folder, one ablates and the
@@ -47,26 +54,27 @@ def ablated_q_values(
     While iterating, raises NrmapError if the folder belongs to other inputs, holds a damaged file
     or cannot be written.
     """
+    ids = np.zeros(len(states)) if episode_ids is None else np.asarray(episode_ids)
     entry = _Entry(folder / engine.name, {**key, "engine": engine.name, "states_shape": list(states.shape)})
     if not entry.whole:
         (sample,) = engine.ablate(states[:1])
         size = len(states) * _rows(sample).nbytes
         if size > disk_budget:
             log.info("ablated Q-values take %s bytes, disk budget %s: not stored", f"{size:,}", f"{disk_budget:,}")
-            yield from engine.ablate(states)
+            yield from engine.ablate(states, ids)
             return
         with entry.lock():
             if not entry.whole:  # another process may have finished it while this one waited
                 entry.begin(sample, len(states))
                 yield from entry.read()
-                yield from entry.extend(engine, states)
+                yield from entry.extend(engine, states, ids)
                 return
     yield from entry.read()
 
 
 @schema
 class _Key:
-    """The inputs of stored Q-values, and the shape [H, W] or [C, H, W] of a state's ablations."""
+    """What the Q-values in a folder were computed from, and the shape of their ablations, [H, W] or [C, H, W]."""
 
     key: dict[str, Any]
     ablations: Annotated[tuple[Annotated[int, Field(ge=1, le=2**20)], ...], Field(max_length=3)]
@@ -134,11 +142,11 @@ class _Entry:
             q_values = torch.from_numpy(np.array(rows[start : start + step]))  # [n, 1 + ablations, A]
             yield AblatedChunk(start, q_values[:, 1:].unflatten(1, ablations), q_values[:, 0])
 
-    def extend(self, engine: Engine, states: Tensor) -> Iterator[AblatedChunk]:
+    def extend(self, engine: Engine, states: Tensor, episode_ids: NDArray[Any]) -> Iterator[AblatedChunk]:
         """Ablate the states that are not stored yet; yield each chunk after writing it."""
         done = self._kept(self._progress, _Progress).states
         offset, shape = self._layout(self._partial)
-        for chunk in engine.ablate(states[done:]) if done < len(states) else ():
+        for chunk in engine.ablate(states[done:], episode_ids[done:]) if done < len(states) else ():
             chunk = replace(chunk, start=done + chunk.start)
             end = chunk.start + len(chunk.q_values)
             with self._errors(), open(self._partial, "r+b") as file:
@@ -160,8 +168,7 @@ class _Entry:
 
     def _kept(self, path: Path, form: type[T]) -> T:
         try:
-            kept: T = read_json(path, form)
-            return kept
+            return read_json(path, form)
         except NrmapError as error:
             raise NrmapError(f"{error}: remove {self._folder}") from error
 

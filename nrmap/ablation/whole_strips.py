@@ -38,7 +38,7 @@ class _Layer:
     columns: dict[int, _Column]
 
     def clean(self, part: Tensor, columns: slice) -> Tensor:
-        """X columns of the window in a part of a `CleanLayer`, [X, S, units]."""
+        """X `columns` of the window in `part`, a tensor [W, S, H, O] of a `CleanLayer`; [X, S, units]."""
         return part[columns, :, self.window].flatten(2)
 
 

@@ -65,7 +65,7 @@ class InnerAttack:
         def random_size(gradient: Tensor) -> Tensor:
             return 2 * step_size * torch.rand(gradient.shape, generator=generator, device=gradient.device)
 
-        path = projected_gradient_ascent(
+        points, values, all_gradients = projected_gradient_ascent(
             margins,
             states,
             attack_epsilon=inf if self.kind in ("n_fgsm", "random_steps") else attack_epsilon,
@@ -73,15 +73,14 @@ class InnerAttack:
             step_size=random_size if self.kind == "random_steps" else step_size,
             start=random_start(states, (2 if self.kind == "n_fgsm" else 1) * attack_epsilon, generator),
         )
-        gradients = [gradient.flatten(1) for gradient in path.gradients[:2]]  # [B, P] each
+        gradients = [gradient.flatten(1) for gradient in all_gradients[:2]]  # [B, P] each
         norms = gradients[0].norm(dim=1)  # [B], 0 where no pixel matters
         sparsities = torch.where(norms > 0, gradients[0].abs().sum(dim=1) / norms, 0)  # [B], eq. 9
         warnings = {"gradient_sparsity": sparsities.mean()}
         if len(gradients) > 1:
             warnings["gradient_cosine"] = torch.cosine_similarity(gradients[0], gradients[1]).mean()
         if self.kind != "worst_of_path":
-            return path.end, warnings
+            return points[-1], warnings
         with torch.no_grad():
-            values = torch.stack([*path.values, margins(path.end)])  # [K + 1, B]
-        worst = values.argmax(dim=0)  # [B]
-        return torch.stack(path.points)[worst, torch.arange(len(states), device=states.device)], warnings
+            worst = torch.stack([*values, margins(points[-1])]).argmax(dim=0)  # [B], of K + 1 points
+        return torch.stack(points)[worst, torch.arange(len(states), device=states.device)], warnings

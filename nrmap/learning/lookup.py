@@ -15,7 +15,9 @@ from nrmap.support.layout import POLICY_FILE, Layout
 def training_folder(settings: TrainSettings, layout: Layout, parent_sha256: str | None) -> Path:
     """The folder of the run with `settings`, whose parent policy has the given hash."""
     identity = settings.identity(parent_sha256)
-    return layout.training(game=settings.env.game, method=settings.method, seed=settings.seed, identity=identity)
+    return layout.of_policy(
+        "train", game=settings.env.game, method=settings.method, seed=settings.seed, identity=identity
+    )
 
 
 def trained_policy(settings: TrainSettings, layout: Layout) -> Path:

@@ -1,7 +1,7 @@
 """The maps of every episode, all kinds from one sweep over ablated Q-values."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -31,6 +31,7 @@ def sweep_maps(
     prefix_sizes: Sequence[int] = (),
     ranks: ArrayLike | None = None,
     workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> EpisodeMaps:
     """Every map of every episode, from one pass over the ablated Q-values.
 
@@ -40,7 +41,8 @@ def sweep_maps(
     two best ablated Q-values lie within twice that floor. `prefix_sizes` adds the maps of the first
     so many states by `ranks` [N], by default `prefix_ranks(episode_ids)`; a shard passes its slice
     of the ranks of all states. Summands are computed by `workers` threads while the engine makes the
-    next chunk; more than one pay off where the engine runs on a GPU.
+    next chunk; more than one pay off where the engine runs on a GPU. `progress` is called after every chunk
+    with the number of states done and N.
 
     Summands are computed and added state by state in float64, so that a map depends, to the last
     bit, neither on the chunks' sizes nor on other episodes or temperatures.
@@ -78,6 +80,7 @@ def sweep_maps(
                     if size is None or rank[index] < size:
                         part.add(index, terms)
                 index += 1
+            progress(index, len(ids))
     check(index == len(ids), f"ablated Q-values of {index} states: expected {len(ids)}, one for each episode id")
     return sums.pop(None).maps({size: part.maps({}) for size, part in sums.items() if size is not None})
 

@@ -12,32 +12,27 @@ from nrmap.atari.envs import EVALUATION_STREAM, EnvSpec, action_names
 from nrmap.atari.episode_seeds import episode_seeds
 from nrmap.play.players import (
     AttackedPlayer,
-    Certifier,
     CleanPlayer,
     EpisodeCounts,
     WorstCasePlayer,
     constant_player,
     random_player,
 )
-from nrmap.play.rollout import ActionFn, Episode, ProgressFn, env_of, play
+from nrmap.play.rollout import ActionFn, Episode, ProgressFn, env_of, no_report, play
 from nrmap.policies.agent import Agent
-from nrmap.robustness.attacks import UniformNoise, attack_named, attack_parts
-from nrmap.robustness.certify import RememberingCertifier
+from nrmap.robustness.attacks import attack_named, attack_parts, uniform_noise
+from nrmap.robustness.certify import IntervalCertifier
 from nrmap.robustness.perturbations import epsilon_text
 from nrmap.statistics.intervals import estimate_mean, estimate_rate
 from nrmap.support.errors import check
 from nrmap.support.records import CONSTANT_ACTION, GAP_QUANTILES, RANDOM_POLICY, Record, RecordFactory
 from nrmap.support.schema import Radius, Seed, expect, schema
 
-# The roll-out ("clean", "pgd-10 at ε = 1/255", …), then as `ProgressFn`.
-EvaluationProgress = Callable[[str, int, int | None], None]
 # The records of a roll-out from its name, unique in its evaluation, and the function that plays it.
 RolloutCache = Callable[[str, Callable[[], list[Record]]], list[Record]]
 
 # The greedy worst case (GWC), see `WorstCasePlayer`: listed like an attack.
 WORST_CASE = "greedy_worst_case"
-
-
 # All episodes of a roll-out are played at the same time.
 Episodes = Annotated[int, Field(ge=1, le=1000)]
 
@@ -88,34 +83,33 @@ def evaluate(
     settings: EvaluationSettings,
     *,
     num_envs: int,
-    certify: Certifier | None = None,
+    certify: IntervalCertifier | None = None,
     keep: RolloutCache = lambda roll_out, play_it: play_it(),
-    progress: EvaluationProgress | None = None,
+    progress: ProgressFn = no_report,
 ) -> list[Record]:
     """Records of the policy's roll-outs, clean and under each attack of `settings`, on its device.
 
-    Each roll-out gives the records of `episode_records`; the clean one also quantiles over states
-    of the Q-gap, max Q minus the second-largest Q ("q_gap_quantile"), and with `certify` the
-    fraction of its states that are certified at each radius ("certified_rate"); attacked ones the
-    fraction of states whose greedy action flips ("flip_rate"). States that `certify` proves are
-    not attacked, which saves time and changes no result. `keep` may return the records of a
-    roll-out that an interrupted evaluation finished. Raises NrmapError when the policy does not
-    fit its environment, and for radii to certify or a worst case without `certify`.
+    Each roll-out gives the records of `episode_records`. The clean one adds quantiles over its states of the
+    Q-gap, max Q minus the second-largest Q ("q_gap_quantile"), and with `certify` the fraction of its states
+    that are certified at each radius ("certified_rate"). Attacked ones add the fraction of states whose greedy
+    action flips ("flip_rate"). States that `certify` proves are not attacked, which saves time and changes no
+    result. `keep` may return the records of a roll-out that an interrupted evaluation finished. `progress`
+    also gets the name of the roll-out, as `part`.
+
+    Raises NrmapError when the policy does not fit its environment, and for radii to certify or a worst case
+    without `certify`.
     """
     env = env_of(policy)
     check(certify is not None or not settings.certify_epsilons, "certify_epsilons are set, but nothing certifies")
     bounds_worst_case = any(run.attack == WORST_CASE for run in settings.attack_runs)
     check(certify is not None or not bounds_worst_case, f"{WORST_CASE} is to be played, but nothing certifies")
-    if certify is not None:
-        certify = RememberingCertifier(certify)
-    names = action_names(env)
-    kind = None if policy.outputs == "q_values" else policy.outputs
+    names, kind = action_names(env), None if policy.outputs == "q_values" else policy.outputs
     record = partial(Record, env.game, policy.method, policy.seed, policy_sha256=policy.sha256, outputs=kind)
 
     def play_clean() -> list[Record]:
         player = CleanPlayer(policy, certify, settings.certify_epsilons)
         seeds = episode_seeds(env, settings.run_seed, settings.episodes, settings.stream)
-        played = play(player, env, seeds, num_envs=num_envs, progress=_named(progress, "clean"))
+        played = play(player, env, seeds, num_envs=num_envs, progress=partial(progress, part="clean"))
         make = partial(record, episodes=len(played), attack="clean")
         records = episode_records(make, played, names)
         gaps = player.q_gaps
@@ -128,10 +122,16 @@ def evaluate(
         return records
 
     def play_under(run: AttackRun) -> list[Record]:
-        player = _player_under(run, policy, settings.run_seed, certify)
+        player: AttackedPlayer | WorstCasePlayer
+        if run.attack == WORST_CASE:
+            assert certify is not None, "checked above"
+            player = WorstCasePlayer(policy, certify, run.attack_epsilon)
+        else:
+            attack = attack_named(run.attack)
+            proofs = None if attack is uniform_noise else certify  # a proof costs more than the point it may save
+            player = AttackedPlayer(policy, attack, run.attack_epsilon, settings.run_seed, proofs)
         seeds = episode_seeds(env, settings.run_seed, run.episodes, settings.stream)
-        report = _named(progress, run.label)
-        played = play(player, env, seeds, num_envs=num_envs, progress=report)
+        played = play(player, env, seeds, num_envs=num_envs, progress=partial(progress, part=run.label))
         make = partial(record, episodes=len(played), **run.record_fields)
         return [*episode_records(make, played, names), rate_record(make, "flip_rate", player.flips, played)]
 
@@ -141,17 +141,6 @@ def evaluate(
     return records
 
 
-def _player_under(
-    run: AttackRun, policy: Agent, seed: int, certify: Certifier | None
-) -> AttackedPlayer | WorstCasePlayer:
-    if run.attack == WORST_CASE:
-        assert certify is not None, "checked before anything was played"
-        return WorstCasePlayer(policy, certify, run.attack_epsilon)
-    attack = attack_named(run.attack)
-    proofs = None if isinstance(attack, UniformNoise) else certify  # a proof costs more than the one point it may save
-    return AttackedPlayer(policy, attack, run.attack_epsilon, seed, proofs)
-
-
 def evaluate_baselines(
     spec: EnvSpec,
     *,
@@ -159,7 +148,7 @@ def evaluate_baselines(
     run_seed: int,
     num_envs: int,
     stream: int = EVALUATION_STREAM,
-    progress: EvaluationProgress | None = None,
+    progress: ProgressFn = no_report,
 ) -> list[Record]:
     """Every constant action and a uniformly random policy, under `evaluate`'s protocol.
 
@@ -173,15 +162,11 @@ def evaluate_baselines(
     }
     records = []
     for (method, variant), player in players.items():
-        report = _named(progress, " ".join(filter(None, (method, variant))))
-        played = play(player, spec, seeds, num_envs=num_envs, progress=report)
+        part = " ".join(filter(None, (method, variant)))
+        played = play(player, spec, seeds, num_envs=num_envs, progress=partial(progress, part=part))
         make = partial(Record, spec.game, method, None, variant=variant, episodes=episodes, attack="clean")
         records += episode_records(make, played, names)
     return records
-
-
-def _named(progress: EvaluationProgress | None, roll_out: str) -> ProgressFn | None:
-    return None if progress is None else partial(progress, roll_out)
 
 
 def episode_records(make: RecordFactory, episodes: Sequence[Episode], action_names: Sequence[str]) -> list[Record]:

@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from nrmap.play.states import HEADER_KEY, RolloutStates, load_states
 from nrmap.policies.agent import check_states
 from nrmap.support.errors import NrmapError, check, first_line
-from nrmap.support.files import open_npz, regular_file
+from nrmap.support.files import array_of, open_npz, regular_file
 
 _NPY = b"\x93NUMPY"  # the first bytes of a .npy file
 
 
 @dataclass(frozen=True, eq=False)
 class GivenStates:
-    """N states by episode; without episodes in the file all are of one, and no measure has an interval."""
+    """N states and their episodes. A file without episodes counts as one episode: no measure has an interval."""
 
     states: NDArray[np.uint8]  # [N, C, H, W]
     episode_ids: NDArray[np.int64]  # [N], from 0
 
     @property
     def episode_origins(self) -> NDArray[np.int64]:
-        """Zeros [E]: who played the episodes is not known, so one policy stands for all."""
+        """Zeros [E]: the file does not name the players, so all episodes count as those of one policy."""
         return np.zeros(int(self.episode_ids.max()) + 1, dtype=np.int64)
 
 
@@ -47,12 +47,12 @@ def read_states(path: Path, state_shape: Sequence[int] | None = None) -> Rollout
         ids: NDArray[Any] = np.zeros(states.shape[:1], dtype=np.int64)
     else:
         with open_npz(path, "states") as npz:
-            of_nrmap = HEADER_KEY in npz.names
+            of_nrmap = HEADER_KEY in npz.files
             if not of_nrmap:
-                check("states" in npz.names, f"it has the arrays {', '.join(npz.names) or '(none)'}, none named states")
-                states = npz.array("states", np.uint8, (4,))
-                named = "episode_ids" in npz.names
-                ids = npz.array("episode_ids", np.integer, (1,)) if named else np.zeros(len(states), dtype=np.int64)
+                check("states" in npz.files, f"it has the arrays {', '.join(npz.files) or '(none)'}, none named states")
+                states = array_of(npz, "states", np.uint8, (4,))
+                named = "episode_ids" in npz.files
+                ids = array_of(npz, "episode_ids", np.integer, (1,)) if named else np.zeros(len(states), dtype=np.int64)
         if of_nrmap:
             return load_states(path)
     try:

@@ -1,7 +1,7 @@
 """Import other people's policies: convert the file once, and play to see whether the agent plays."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ import torch
 
 from nrmap.atari.envs import EVALUATION_STREAM
 from nrmap.atari.episode_seeds import episode_seeds
-from nrmap.play.rollout import Episode, env_of, greedy, play
-from nrmap.policies.formats import ForeignFile, convert
+from nrmap.play.rollout import env_of, greedy, play
+from nrmap.policies.formats import convert
 from nrmap.policies.policy import Policy, load_policy, save_policy
 from nrmap.support.layout import POLICY_FILE, Layout
 from nrmap.support.locks import locked
@@ -47,20 +47,24 @@ def import_policy(
     Raises NrmapError for a file that is not of its format, for missing or contradicting facts, and for a
     network that nrmap cannot describe or that does not fit the game.
     """
-    file = ForeignFile.named(reference)
-    policy = convert(file, game=env, seed=seed, input_scale=input_scale, env_settings=env_settings)
+    policy = convert(reference, game=env, seed=seed, input_scale=input_scale, env_settings=env_settings)
     return load_policy(ensure_imported(policy, Path(outputs), expect), device)
 
 
 def ensure_imported(policy: Policy, outputs: Path, expect: float | None = None) -> Path:
     """The file under `outputs` of a policy by `convert`, written after 3 clean episodes; see `import_policy`."""
     card, game = policy.card, policy.env.game
-    folder = Layout(outputs).imported(game=game, method=card.method, seed=card.seed, identity=card.identity)
+    folder = Layout(outputs).of_policy(
+        "imported", game=game, method=card.method, seed=card.seed, identity=card.identity
+    )
     path = folder / POLICY_FILE
     if not path.exists():
         with locked(folder / f".{POLICY_FILE}.lock", f"waiting for another process to write {path}"):
             if not path.exists():
-                episodes = _clean_episodes(policy)
+                env = env_of(policy)
+                with Progress(f"{policy.label}: {EPISODES} clean episodes", unit="steps") as progress:
+                    seeds = episode_seeds(env, 0, EPISODES, EVALUATION_STREAM)
+                    episodes = play(greedy(policy), env, seeds, num_envs=EPISODES, progress=progress.update)
                 card.results["clean_returns"] = [episode.total_reward for episode in episodes]
                 card.results["cut_off"] = sum(episode.truncated for episode in episodes)
                 save_policy(path, policy)
@@ -75,10 +79,3 @@ def ensure_imported(policy: Policy, outputs: Path, expect: float | None = None) 
             "and its set of actions (env.full_action_space=)", played, expect,
         )  # fmt: skip
     return path
-
-
-def _clean_episodes(policy: Policy) -> Sequence[Episode]:
-    env = env_of(policy)
-    with Progress(f"{policy.label}: {EPISODES} clean episodes", unit="steps") as progress:
-        seeds = episode_seeds(env, 0, EPISODES, EVALUATION_STREAM)
-        return play(greedy(policy), env, seeds, num_envs=EPISODES, progress=progress.update)

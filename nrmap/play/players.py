@@ -13,7 +13,7 @@ from nrmap.play.rollout import ActionFn, Actions, Bytes, Ints
 from nrmap.policies.agent import Agent
 from nrmap.policies.network import unit_states
 from nrmap.robustness.attacks import Attack, GradientAttack, StateNoise
-from nrmap.robustness.certify import Certifier
+from nrmap.robustness.certify import IntervalCertifier
 from nrmap.robustness.perturbations import other_action_margin
 from nrmap.support.cuda_graphs import Graphed
 
@@ -44,9 +44,10 @@ class CleanPlayer:
     `certified` maps each radius to the number of certified states per episode.
     """
 
-    def __init__(self, policy: Agent, certify: Certifier | None = None, certify_epsilons: Sequence[float] = ()) -> None:
+    def __init__(
+        self, policy: Agent, certify: IntervalCertifier | None = None, certify_epsilons: Sequence[float] = ()
+    ) -> None:
         """`certify_epsilons` need `certify`."""
-        assert certify is not None or not certify_epsilons, "certify_epsilons need certify"
         self._policy, self._certify = policy, certify
         self._gaps: list[NDArray[np.float32]] = []
         self.certified: dict[float, EpisodeCounts] = {attack_epsilon: Counter() for attack_epsilon in certify_epsilons}
@@ -67,8 +68,7 @@ class CleanPlayer:
             for attack_epsilon, counts in self.certified.items():
                 proven = self._certify(unit_states(seen), actions, attack_epsilon)  # [N]
                 counts.update(episodes[proven.cpu().numpy()].tolist())
-        chosen: Actions = actions.cpu().numpy()
-        return chosen
+        return actions.cpu().numpy()
 
 
 class AttackedPlayer:
@@ -79,7 +79,7 @@ class AttackedPlayer:
     """
 
     def __init__(
-        self, policy: Agent, attack: Attack, attack_epsilon: float, seed: int, certify: Certifier | None = None
+        self, policy: Agent, attack: Attack, attack_epsilon: float, seed: int, certify: IntervalCertifier | None = None
     ) -> None:
         """`seed` seeds the attack's random numbers."""
         self._policy, self._q_values = policy, policy.for_attacks()
@@ -118,8 +118,7 @@ class AttackedPlayer:
             found = self._graphed(states[fill], starts[:, fill])[:, : len(states)]
         actions, clean_actions = found.cpu().numpy()
         self.flips.update(episodes[actions != clean_actions].tolist())
-        chosen: Actions = actions
-        return chosen
+        return actions
 
     def _attacked_in_one_batch(self, states: Tensor, starts: Tensor) -> Tensor:
         """The actions under attack and the clean ones, [2, N]."""
@@ -137,7 +136,7 @@ class WorstCasePlayer:
     because a low Q-value does not guarantee a low return.
     """
 
-    def __init__(self, policy: Agent, certify: Certifier, attack_epsilon: float) -> None:
+    def __init__(self, policy: Agent, certify: IntervalCertifier, attack_epsilon: float) -> None:
         """`certify` is on the device of the policy."""
         self._policy, self._certify, self._attack_epsilon = policy, certify, attack_epsilon
         self.flips: EpisodeCounts = Counter()
@@ -156,5 +155,4 @@ class WorstCasePlayer:
             possible = self._certify.possible_actions(scaled[rows], self._attack_epsilon)  # [n, A]
             actions[rows] = q_values[rows].masked_fill(~possible, torch.inf).argmin(dim=1)
         self.flips.update(episodes[(actions != greedy).cpu().numpy()].tolist())
-        chosen: Actions = actions.cpu().numpy()
-        return chosen
+        return actions.cpu().numpy()

@@ -1,7 +1,7 @@
 """Play whole episodes from known seeds, and replay them, also in colour."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -14,14 +14,19 @@ from nrmap.policies.agent import Agent
 from nrmap.statistics.nested_subsets import van_der_corput
 from nrmap.support.errors import NrmapError, check
 
-# Called with the agent steps played so far and an estimate of all steps, None before the first episode ends.
-ProgressFn = Callable[[int, int | None], None]
+# Called with the agent steps played so far and an estimate of all steps, None before the first episode ends; as
+# `Progress.update`.
+ProgressFn = Callable[..., None]
 # Fraction of episodes that should not be longer than the estimate, and the least that a running one is expected to add.
 LENGTH_QUANTILE, LEAST_ADDED = 0.75, 0.15
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Ints: TypeAlias = NDArray[np.int64]
 Actions: TypeAlias = NDArray[np.integer]
+
+
+def no_report(done: int, total: int | None, **named: object) -> None:
+    """Report no progress."""
 
 
 class ActionFn(Protocol):
@@ -76,14 +81,13 @@ def greedy(policy: Agent) -> ActionFn:
 
     @torch.inference_mode()
     def act(states: Bytes, episodes: Ints, steps: Ints) -> Actions:
-        actions: Actions = policy(torch.from_numpy(states).to(policy.device)).argmax(dim=1).cpu().numpy()
-        return actions
+        return policy(torch.from_numpy(states).to(policy.device)).argmax(dim=1).cpu().numpy()
 
     return act
 
 
 def play(
-    act: ActionFn, spec: EnvSpec, seeds: Sequence[int], *, num_envs: int, progress: ProgressFn | None = None
+    act: ActionFn, spec: EnvSpec, seeds: Sequence[int], *, num_envs: int, progress: ProgressFn = no_report
 ) -> tuple[Episode, ...]:
     """Play one whole episode for each of `seeds`, in order, up to `num_envs` at a time.
 
@@ -106,49 +110,42 @@ def play(
         steps = np.array([len(recording.actions) for recording in recordings.values()])
         actions = np.zeros(env.num_envs, dtype=np.int64)
         actions[busy] = act(states[busy], numbers, steps)
-        _check_actions(actions, env)
+        for wrong in actions[(actions < 0) | (actions >= env.num_actions)]:
+            raise NrmapError(f"action {wrong}: {spec.game} has actions 0 to {env.num_actions - 1}")
         transition = env.step(actions)
         states = transition.states
         for index, recording in recordings.items():
-            recording.add(int(actions[index]), float(transition.rewards[index]))
+            recording.actions.append(int(actions[index]))
+            recording.rewards.append(float(transition.rewards[index]))
             if transition.ended[index]:
-                terminated, truncated = bool(transition.terminated[index]), bool(transition.truncated[index])
-                finished[recording.number] = recording.episode(terminated, truncated)
+                finished[recording.number] = Episode(
+                    recording.seed,
+                    np.array(recording.actions, dtype=np.uint8),
+                    np.array(recording.rewards, dtype=np.float32),
+                    terminated=bool(transition.terminated[index]),
+                    truncated=bool(transition.truncated[index]),
+                )
                 playing[index] = next(waiting, None)
         if transition.ended.any() and len(finished) < len(seeds):
             following = [playing[index] for index in np.flatnonzero(transition.ended)]
             # All emulators step together: one without an episode needs some seed too.
             states, _ = env.begin(transition.ended, [0 if one is None else one.seed for one in following])
         steps_played += len(busy)
-        if progress is not None:
-            lengths = [episode.length for episode in finished.values()]
-            running = [len(recording.actions) for recording in playing if recording is not None]
-            unfinished = [*running, *[0] * (len(seeds) - len(lengths) - len(running))]
-            progress(steps_played, expected_steps(lengths, unfinished, spec.max_agent_steps))
+        lengths = [episode.length for episode in finished.values()]
+        running = [len(recording.actions) for recording in playing if recording is not None]
+        unfinished = [*running, *[0] * (len(seeds) - len(lengths) - len(running))]
+        progress(steps_played, expected_steps(lengths, unfinished, spec.max_agent_steps))
     return tuple(finished[number] for number in range(len(seeds)))
 
 
+@dataclass
 class _Recording:
     """The part of an episode played so far."""
 
-    def __init__(self, number: int, seed: int) -> None:
-        self.number, self.seed = number, seed
-        self.actions: list[int] = []
-        self.rewards: list[float] = []
-
-    def add(self, action: int, reward: float) -> None:
-        self.actions.append(action)
-        self.rewards.append(reward)
-
-    def episode(self, terminated: bool, truncated: bool) -> Episode:
-        actions, rewards = np.array(self.actions, dtype=np.uint8), np.array(self.rewards, dtype=np.float32)
-        return Episode(self.seed, actions, rewards, terminated, truncated)
-
-
-def _check_actions(actions: NDArray[np.int64], env: SeededVectorEnv) -> None:
-    wrong = actions[(actions < 0) | (actions >= env.num_actions)]
-    if len(wrong):
-        raise NrmapError(f"action {wrong[0]}: {env.spec.game} has actions 0 to {env.num_actions - 1}")
+    number: int
+    seed: int
+    actions: list[int] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
 
 
 def expected_steps(lengths: Sequence[int], unfinished: Sequence[int], limit: int) -> int | None:

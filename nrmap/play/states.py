@@ -5,6 +5,7 @@ A states file (.npz without pickles) holds the sample, and the seeds and actions
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,17 @@ from numpy.typing import NDArray
 
 from nrmap.atari.envs import EVALUATION_STREAM, PIXEL_FIELDS, EnvSpec
 from nrmap.atari.episode_seeds import episode_seeds
-from nrmap.play.rollout import ActionFn, Episode, ProgressFn, env_of, even_positions, greedy, play, replay_states
+from nrmap.play.rollout import (
+    ActionFn,
+    Episode,
+    ProgressFn,
+    env_of,
+    even_positions,
+    greedy,
+    no_report,
+    play,
+    replay_states,
+)
 from nrmap.policies.agent import Agent, check_states
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import ArrayForms, read_npz, write_npz
@@ -97,7 +108,7 @@ def collect_states(
     num_envs: int = 8,
     stream: int = EVALUATION_STREAM,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
-    progress: ProgressFn | None = None,
+    progress: ProgressFn = no_report,
 ) -> RolloutStates:
     """Collect `num_states` states of the greedy policy, spread evenly over `episodes` whole episodes.
 
@@ -219,7 +230,9 @@ def load_states(path: Path) -> RolloutStates:
     Raises NrmapError if the file is missing, damaged or of another format, and if an array is
     missing, has another type or shape, or contradicts another.
     """
-    header, content = read_npz(path, HEADER_KEY, "states", read_header=_header, forms=lambda header: ARRAYS)
+    header, content = read_npz(
+        path, HEADER_KEY, "states", read_header=partial(validated, _Header), forms=lambda header: ARRAYS
+    )
     try:
         return RolloutStates(
             env=header.env,
@@ -241,11 +254,6 @@ class _Header:
     format: Literal[1]
     env: EnvSpec
     origins: tuple[SourcePolicy, ...]
-
-
-def _header(value: Any) -> _Header:
-    header: _Header = validated(_Header, value)
-    return header
 
 
 def _episodes_of(content: dict[str, NDArray[Any]]) -> tuple[Episode, ...]:

@@ -7,7 +7,7 @@ and does not look for the flips that cost the most return.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,16 +15,47 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nrmap.robustness.attack_objectives import OBJECTIVES, AttackObjective
 from nrmap.robustness.perturbations import check_attack_epsilon, ends, other_action_margin, project, within
 from nrmap.support.errors import NrmapError, check, unknown_choice
 
 # Maps states in [0, 1], float [N, C, H, W], to Q-values [N, A]; see `nrmap.policies.network.frozen`.
 ScoresStates = Callable[[Tensor], Tensor]
 
+# Maps Q-values [N, A], and greedy actions a* [N] and worst actions [N] at the clean states, to values [N] to
+# maximise, larger where the greedy action is closer to a flip.
+AttackObjective = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Total length of all steps in radii: enough to reach any corner from any start (Madry et al. 2018).
 PGD_WALK = 2.5
 ALL = slice(None)
+
+
+def cross_entropy_objective(q_values: Tensor, actions: Tensor, worst_actions: Tensor) -> Tensor:
+    """log((1 − π(a*)) / π(a*)) with π = softmax(Q); increases with the cross-entropy −log π(a*).
+
+    Its gradient is the gradient of the cross-entropy divided by 1 − π(a*), so sign steps are
+    equal. If Q(s, a*) leads by more than about 17, 1 − π(a*) is 0 in float32: the gradient of the
+    cross-entropy vanishes and an attack on it does not move. This objective avoids that.
+    """
+    return _log_odds_of_others(q_values, actions)
+
+
+def margin_objective(q_values: Tensor, actions: Tensor, worst_actions: Tensor) -> Tensor:
+    """max_{a≠a*} Q(s', a) − Q(s', a*), the inner term of eq. 7."""
+    return other_action_margin(q_values, actions)
+
+
+def worst_action_objective(q_values: Tensor, actions: Tensor, worst_actions: Tensor) -> Tensor:
+    """log(π(w) / (1 − π(w))) with w = argmin_a Q(s, a): the cross-entropy attack targeted at the worst action."""
+    return -_log_odds_of_others(q_values, worst_actions)
+
+
+def _log_odds_of_others(q_values: Tensor, actions: Tensor) -> Tensor:
+    chosen = q_values.gather(1, actions[:, None]).squeeze(1)  # [N]
+    return q_values.scatter(1, actions[:, None], -torch.inf).logsumexp(dim=1) - chosen
+
+
+# The first flip ends the search, so the objective with the most costly flips comes first.
+OBJECTIVES: tuple[AttackObjective, ...] = (worst_action_objective, margin_objective, cross_entropy_objective)
 
 
 @dataclass(frozen=True)
@@ -74,10 +105,6 @@ class StateNoise:
 class Attack(Protocol):
     """An attack; see `attack_named`."""
 
-    @property
-    def name(self) -> str:
-        """The name in records: "noise", "fgsm", "pgd-10", …"""
-
     def __call__(self, q_values: ScoresStates, states: Tensor, *, attack_epsilon: float, noise: StateNoise) -> Attacked:
         """Attack `states`, float [N, C, H, W] in [0, 1], within the ℓ∞ ball of radius `attack_epsilon`.
 
@@ -85,27 +112,15 @@ class Attack(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class UniformNoise:
-    """One uniformly random point of the ball: the baseline for attacks."""
-
-    name: str = "noise"
-
-    def __call__(self, q_values: ScoresStates, states: Tensor, *, attack_epsilon: float, noise: StateNoise) -> Attacked:
-        """See `Attack`."""
-        check_attack_epsilon(attack_epsilon)
-        with torch.no_grad():
-            clean = q_values(states)  # [N, A]
-            perturbed = project(states + attack_epsilon * noise.uniform(states, draw=0), states, attack_epsilon)
-            scores = q_values(perturbed)  # [N, A]
-        actions = clean.argmax(dim=1)
-        return Attacked(
-            perturbed,
-            actions,
-            scores.argmax(dim=1),
-            other_action_margin(clean, actions),
-            other_action_margin(scores, actions),
-        )
+@torch.no_grad()
+def uniform_noise(q_values: ScoresStates, states: Tensor, *, attack_epsilon: float, noise: StateNoise) -> Attacked:
+    """One uniformly random point of the ball, the baseline for attacks; see `Attack`."""
+    check_attack_epsilon(attack_epsilon)
+    perturbed = project(states + attack_epsilon * noise.uniform(states, draw=0), states, attack_epsilon)
+    clean, scores = q_values(states), q_values(perturbed)  # [N, A]
+    actions = clean.argmax(dim=1)
+    margins = [other_action_margin(each, actions) for each in (clean, scores)]
+    return Attacked(perturbed, actions, scores.argmax(dim=1), *margins)
 
 
 @dataclass(frozen=True)
@@ -114,18 +129,13 @@ class GradientAttack:
 
     Each state keeps the point with the largest margin max_{a≠a*} Q(s', a) − Q(s', a*) among all
     points seen, including the clean state. With `random_start` each objective starts from its own
-    random point of the ball. Raises NrmapError for fewer than 1 step or a fraction ≤ 0.
+    random point of the ball.
     """
 
-    name: str
     steps: int
     step_fraction: float
     random_start: bool
-    objectives: tuple[AttackObjective, ...] = field(default=OBJECTIVES, repr=False)
-
-    def __post_init__(self) -> None:
-        check(self.steps >= 1, f"attack steps={self.steps}: expected at least 1")
-        check(self.step_fraction > 0, f"attack step_fraction={self.step_fraction}: expected more than 0")
+    objectives: tuple[AttackObjective, ...] = OBJECTIVES
 
     def __call__(self, q_values: ScoresStates, states: Tensor, *, attack_epsilon: float, noise: StateNoise) -> Attacked:
         """See `Attack`. On a GPU `in_one_batch`."""
@@ -242,7 +252,7 @@ class _Search:
 def pgd(steps: int) -> GradientAttack:
     """Projected gradient ascent from a random start with `steps` steps of PGD_WALK·ε / `steps`."""
     check(steps >= 1, f"attack steps={steps}: expected at least 1")
-    return GradientAttack(f"pgd-{steps}", steps=steps, step_fraction=PGD_WALK / steps, random_start=True)
+    return GradientAttack(steps=steps, step_fraction=PGD_WALK / steps, random_start=True)
 
 
 def attack_parts(name: str) -> tuple[str, int | None]:
@@ -265,5 +275,5 @@ def attack_named(name: str) -> Attack:
     if steps is not None:
         return pgd(steps)
     if kind == "noise":
-        return UniformNoise()
-    return GradientAttack("fgsm", steps=1, step_fraction=1.0, random_start=False)
+        return uniform_noise
+    return GradientAttack(steps=1, step_fraction=1.0, random_start=False)

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,35 +25,38 @@ from nrmap.robustness.bounds import (
 _STATE_ROUNDING = 2.0**-22
 
 
-class Certifier(Protocol):
-    """Tries to prove that no point of the ball flips the greedy action."""
-
-    def __call__(self, states: Tensor, actions: Tensor, attack_epsilon: float, /) -> Tensor:
-        """Bool [N]: True if the proof succeeds that `actions` [N] are greedy in the whole ball.
-
-        `states` are float [N, C, H, W] in [0, 1].
-        """
-
-    def possible_actions(self, states: Tensor, attack_epsilon: float, /) -> Tensor:
-        """Bool [N, A]: False if the action is proven not to be greedy anywhere in the ball."""
-
-
 class IntervalCertifier:
-    """Interval bounds in float64, widened by the rounding of the acting float32 network.
+    """Tries to prove that no point of the ball flips the greedy action.
 
-    The proof covers every float32 state s' in the ball and every evaluation of the network that
-    sums float32 products in any order, with or without fused multiply-add, without overflow. It
-    does not cover TF32, Winograd or FFT convolutions, which a GPU may use.
+    The interval bounds are in float64, widened by the rounding of the acting float32 network. The proof
+    covers every float32 state s' in the ball and every evaluation of the network that sums float32
+    products in any order, with or without fused multiply-add, without overflow. It does not cover
+    TF32, Winograd or FFT convolutions, which a GPU may use.
     """
 
     def __init__(self, network: QNetwork | BoundedNetwork) -> None:
         """`network` is copied; later changes have no effect. For an agent see `bounded_network`."""
         self._network = copy.deepcopy(network).requires_grad_(False)
         self._exact = copy.deepcopy(self._network).double()
+        self._known: dict[tuple[bytes, int, float], bool] = {}  # proofs by state, action and radius
+
+    def __call__(self, states: Tensor, actions: Tensor, attack_epsilon: float, /) -> Tensor:
+        """Bool [N]: True if the proof succeeds that `actions` [N] are greedy in the whole ball.
+
+        `states` are float [N, C, H, W] in [0, 1]. Proofs are remembered: episodes with equal seeds have
+        the same states until an attack flips an action.
+        """
+        keys = [
+            (hashlib.blake2b(state.tobytes(), digest_size=16).digest(), action, attack_epsilon)
+            for state, action in zip(states.cpu().numpy(), actions.tolist(), strict=True)
+        ]
+        if new := [row for row, key in enumerate(keys) if key not in self._known]:
+            proven = self._proven(states[new], actions[new], attack_epsilon).tolist()
+            self._known |= zip((keys[row] for row in new), proven, strict=True)
+        return torch.tensor([self._known[key] for key in keys], dtype=torch.bool, device=states.device)
 
     @torch.no_grad()
-    def __call__(self, states: Tensor, actions: Tensor, attack_epsilon: float, /) -> Tensor:
-        """See `Certifier`."""
+    def _proven(self, states: Tensor, actions: Tensor, attack_epsilon: float) -> Tensor:
         # Quick bounds in float32 rule out most states; the rest need the rigorous bounds.
         certified = margins_of(q_difference_bounds(self._network, states, attack_epsilon), actions) < 0
         rows = certified.nonzero().squeeze(1)
@@ -99,34 +101,3 @@ class IntervalCertifier:
             largest = value + (summed + error).amax(dim=1, keepdim=True)  # [N, 1]
             bounds += 8 * FLOAT32_UNIT_ROUNDOFF * largest[:, :, None]
         return bounds
-
-
-class RememberingCertifier:
-    """Caches the results of another certifier by state, action and radius.
-
-    Episodes with equal seeds have the same states until an attack flips an action, so most
-    queries under attack repeat earlier ones.
-    """
-
-    def __init__(self, certify: Certifier) -> None:
-        """`certify` must be deterministic."""
-        self._certify = certify
-        self._known: dict[tuple[bytes, int, float], bool] = {}
-
-    def __call__(self, states: Tensor, actions: Tensor, attack_epsilon: float, /) -> Tensor:
-        """See `Certifier`."""
-        pixels = states.cpu().numpy()
-        keys = [
-            (hashlib.blake2b(state.tobytes(), digest_size=16).digest(), action, attack_epsilon)
-            for state, action in zip(pixels, actions.tolist(), strict=True)
-        ]
-        new = torch.tensor([row for row, key in enumerate(keys) if key not in self._known], dtype=torch.int64)
-        if len(new):
-            rows = new.to(states.device)
-            proven = self._certify(states[rows], actions[rows], attack_epsilon).tolist()
-            self._known |= {keys[row]: proof for row, proof in zip(new.tolist(), proven, strict=True)}
-        return torch.tensor([self._known[key] for key in keys], dtype=torch.bool, device=states.device)
-
-    def possible_actions(self, states: Tensor, attack_epsilon: float, /) -> Tensor:
-        """See `Certifier`; not cached."""
-        return self._certify.possible_actions(states, attack_epsilon)

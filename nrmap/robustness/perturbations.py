@@ -1,15 +1,11 @@
 """Perturbations inside the ℓ∞ ball D(s) = {s' : ‖s' − s‖∞ ≤ ε} ∩ [0, 1], eq. 2-3 of the paper."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nrmap.support.errors import check
-
-# Maps states [N, C, H, W] to the attacker's objective [N].
-Objective = Callable[[Tensor], Tensor]
 
 
 def other_action_margin(q_values: Tensor, actions: Tensor) -> Tensor:
@@ -43,45 +39,32 @@ def random_start(states: Tensor, attack_epsilon: float | Tensor, generator: torc
     return project(states + (2 * noise - 1) * attack_epsilon, states, attack_epsilon)
 
 
-@dataclass(frozen=True)
-class AscentPath:
-    """The K + 1 points of K sign steps, with the objective and its input gradient at the first K."""
-
-    points: list[Tensor]  # K + 1 tensors [N, C, H, W] in [0, 1]
-    values: list[Tensor]  # K tensors [N]
-    gradients: list[Tensor]  # K tensors [N, C, H, W]
-
-    @property
-    def end(self) -> Tensor:
-        """The last point, [N, C, H, W]."""
-        return self.points[-1]
-
-
 def projected_gradient_ascent(
-    objective: Objective,
+    objective: Callable[[Tensor], Tensor],
     states: Tensor,
     *,
     attack_epsilon: float | Tensor,
     steps: int,
     step_size: float | Tensor | Callable[[Tensor], Tensor],
     start: Tensor,
-) -> AscentPath:
-    """Take `steps` steps of eq. 3 from `start`: along the sign of the objective's gradient, then projected.
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Take K = `steps` steps of eq. 3 from `start`: along the sign of the objective's gradient, then projected.
 
-    `states` and `start` are float [N, C, H, W] in [0, 1]. `step_size` is a number, also as a tensor of
-    shape [], or a function of the gradient that gives a size per pixel. An infinite `attack_epsilon` projects to [0, 1]
-    only. Only input gradients are computed, so the objective's parameters should be frozen.
+    Returns the K + 1 points [N, C, H, W], and the objective's values [N] and input gradients at the first K.
+    `objective` maps states [N, C, H, W] to [N]; its parameters should be frozen. `states` and `start` are
+    float [N, C, H, W] in [0, 1]. `step_size` is a number, also as a tensor of shape [], or a function of the
+    gradient that gives a size per pixel. An infinite `attack_epsilon` projects to [0, 1] only.
     """
-    path, box = AscentPath([start], [], []), ends(states, attack_epsilon)
+    points, values, gradients, box = [start], [], [], ends(states, attack_epsilon)
     for _ in range(steps):
-        point = path.end.detach().requires_grad_()
-        values = objective(point)  # [N]
-        (gradient,) = torch.autograd.grad(values.sum(), point)  # [N, C, H, W]
+        point = points[-1].detach().requires_grad_()
+        value = objective(point)  # [N]
+        (gradient,) = torch.autograd.grad(value.sum(), point)  # [N, C, H, W]
         size = step_size(gradient) if callable(step_size) else step_size
-        path.values.append(values.detach())
-        path.gradients.append(gradient)
-        path.points.append(within(path.end + size * gradient.sign(), *box))
-    return path
+        points.append(within(points[-1] + size * gradient.sign(), *box))
+        values.append(value.detach())
+        gradients.append(gradient)
+    return points, values, gradients
 
 
 def epsilon_text(attack_epsilon: float) -> str:

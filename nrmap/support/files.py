@@ -6,13 +6,13 @@ import math
 import os
 import secrets
 import stat
-import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
@@ -192,60 +192,37 @@ def read_npz(
     numbers of dimensions.
     """
     with open_npz(path, kind) as npz:
-        check(header_key in npz.names, f"it has no entry {header_key!r}")
-        check(npz.claimed_bytes(header_key) <= 4 * MOST_JSON_BYTES, "its header is too long")
-        header = read_header(parse_json(str(npz.array(header_key, np.str_, (0,))).encode()))
-        return header, {name: npz.array(name, *form) for name, form in forms(header).items()}
+        header = read_header(parse_json(str(array_of(npz, header_key, np.str_, (0,))).encode()))
+        return header, {name: array_of(npz, name, *form) for name, form in forms(header).items()}
 
 
 @contextmanager
-def open_npz(path: Path, kind: str) -> Iterator["Npz"]:
-    """The arrays in an npz file, to be read one by one; `kind` is a noun for errors ("states").
+def open_npz(path: Path, kind: str) -> Iterator[NpzFile]:
+    """The arrays in an npz file, to be read one by one by `array_of`; `kind` is a noun for errors ("states").
 
     Raises NrmapError, in the block too, if the file is missing or damaged, if an array is missing or of
     another form, and if the arrays claim more than `MOST_ARRAY_BYTES` or than the file can hold.
     """
     with regular_file(path, kind) as file:
         try:
-            with zipfile.ZipFile(file) as archive:
-                npz = Npz(archive)
-                claimed, size = sum(map(npz.claimed_bytes, npz.names)), os.fstat(file.fileno()).st_size
-                check(len(npz.names) == len(archive.infolist()), "an array is there twice")
-                check(claimed <= min(MOST_ARRAY_BYTES, MOST_DEFLATED * size), f"its arrays claim {claimed:,} bytes")
+            with np.load(file, allow_pickle=False) as npz:
+                claimed = sum(member.file_size for member in npz.zip.infolist())
+                most = min(MOST_ARRAY_BYTES, MOST_DEFLATED * os.fstat(file.fileno()).st_size)
+                check(claimed <= most, f"its arrays claim {claimed:,} bytes")
+                check(len(set(npz.files)) == len(npz.files), "an array is there twice")
                 yield npz
         except Exception as error:  # zipfile, zlib, numpy and tokenize have many for damaged bytes
             raise NrmapError(f"{path} is not a readable {kind} file: {first_line(error)}") from error
 
 
-class Npz:
-    """The arrays of an open npz file."""
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self._archive = archive
-        self._members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the arrays."""
-        return list(self._members)
-
-    def claimed_bytes(self, name: str) -> int:
-        """The size of an array, as the archive has it."""
-        return self._members[name].file_size
-
-    def array(self, name: str, dtype: type, ndims: Collection[int]) -> NDArray[Any]:
-        """An array of a type with one of several numbers of dimensions, checked before there is memory for it."""
-        check(name in self._members, f"it has no array {name!r}")
-        with self._archive.open(self._members[name]) as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, found = read(file)
-            fits = issubclass(found.type, dtype) and found.isnative and len(shape) in ndims
-            expected = f"expected {dtype.__name__} with {' or '.join(map(str, ndims))}"
-            check(fits, f"{name} is {found} with {len(shape)} dimensions: {expected}")
-            check(file.tell() + math.prod(shape) * found.itemsize == self.claimed_bytes(name), f"{name} is cut off")
-        with self._archive.open(self._members[name]) as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
+def array_of(npz: NpzFile, name: str, dtype: type, ndims: Collection[int]) -> NDArray[Any]:
+    """An array of an npz file; NrmapError if it is missing, or has another type or number of dimensions."""
+    check(name in npz.files, f"it has no array {name!r}")
+    found = np.asarray(npz[name])
+    fits = issubclass(found.dtype.type, dtype) and found.dtype.isnative and found.ndim in ndims
+    expected = f"expected {dtype.__name__} with {' or '.join(map(str, ndims))}"
+    check(fits, f"{name} is {found.dtype} with {found.ndim} dimensions: {expected}")
+    return found
 
 
 def sha256_of_file(path: Path) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from nrmap.support.errors import NrmapError
 from nrmap.support.schema import safe_name
@@ -17,6 +18,7 @@ OPTIONS_FILE = "options.json"
 CARD_FILE = "README.md"
 REFERENCE_FOLDER = "reference"
 LONGEST_FILE_NAME = 255  # characters
+PolicyStage = Literal["train", "imported", "evaluation", "maps"]
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,17 @@ class Layout:
 
     outputs: Path
 
-    def training(self, *, game: str, method: str, seed: int, identity: str) -> Path:
-        """A training: checkpoint, curves and, once finished, the policy."""
-        return self._folder("train", game, method, f"seed{seed}", identity)
+    def of_policy(self, stage: PolicyStage, *, game: str, method: str, seed: int, identity: str) -> Path:
+        """The result of a stage for one policy.
 
-    def imported(self, *, game: str, method: str, seed: int, identity: str) -> Path:
-        """A policy that was imported from another program's file."""
-        return self._folder("imported", game, method, f"seed{seed}", identity)
+        "train": checkpoint, curves and, once finished, the policy. "imported": the policy from another program's
+        file. "evaluation": its metrics. "maps": the maps, their metrics and figures.
+        """
+        return self._folder(stage, game, method, f"seed{seed}", identity)
 
     def states(self, *, game: str, identity: str) -> Path:
         """The states file of a roll-out or pool."""
         return self._folder("states", game, f"{identity}.npz")
-
-    def evaluation(self, *, game: str, method: str, seed: int, identity: str) -> Path:
-        """An evaluation: its metrics."""
-        return self._folder("evaluation", game, method, f"seed{seed}", identity)
 
     def evaluations(self, *, game: str, method: str, seed: int) -> list[Path]:
         """The metrics of all evaluations of such policies."""
@@ -55,10 +53,6 @@ class Layout:
     def ablated(self, *, game: str, identity: str) -> Path:
         """The ablated Q-values of a policy on a set of states."""
         return self._folder("ablated", game, identity)
-
-    def maps(self, *, game: str, method: str, seed: int, identity: str) -> Path:
-        """Maps, their metrics and figures."""
-        return self._folder("maps", game, method, f"seed{seed}", identity)
 
     def reference(self, *, scale: str, game: str, method: str, seed: int) -> Path:
         """A reference policy of a scale with its curves, settings, evaluation and card."""
@@ -82,7 +76,7 @@ class Layout:
 
     @property
     def durations(self) -> Path:
-        """The mean size and speed of each kind of work, for estimates of the time left, see `Clock`."""
+        """The file of what earlier commands took, from which `Clock` estimates the time left."""
         return self.outputs / "durations.json"
 
     @property

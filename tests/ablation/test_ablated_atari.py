@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.exactness import compare
 from nrmap.ablation import AblationSpec, make_engine
-from nrmap.ablation.exactness import compare
 from nrmap.ablation.rounding import ablate_pixels
 from nrmap.atari.envs import EnvSpec, SeededVectorEnv
 from nrmap.policies.network import STATE_SCALE, NetworkSpec, QNetwork

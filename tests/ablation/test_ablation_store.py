@@ -30,7 +30,7 @@ class LoggingEngine:
         self.seconds = seconds
         self.pixels = pixels
 
-    def ablate(self, states: Tensor) -> Iterator[AblatedChunk]:
+    def ablate(self, states: Tensor, episode_ids: object = None) -> Iterator[AblatedChunk]:
         for start in range(0, len(states), 2):
             part = states[start : start + 2]
             with open(self.journal, "a") as file:

@@ -15,8 +15,8 @@ from random_networks import (
 )
 from torch import Tensor, nn
 
+from bench.exactness import compare
 from nrmap.ablation import AblationSpec, Engine, make_engine
-from nrmap.ablation.exactness import compare
 from nrmap.ablation.incremental import IncrementalEngine
 from nrmap.ablation.trace import trace
 from nrmap.policies.agent import Agent

@@ -9,8 +9,8 @@ from random_networks import ablated_one_by_one, random_states
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.exactness import compare
 from nrmap.ablation import AblationSpec, make_engine
-from nrmap.ablation.exactness import compare
 from nrmap.ablation.parts import NetworkParts, Readout
 from nrmap.ablation.recording import NotTraceable
 from nrmap.ablation.trace import trace

@@ -11,13 +11,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork, frozen
-from nrmap.robustness.attack_objectives import (
+from nrmap.robustness.attacks import (
     OBJECTIVES,
+    GradientAttack,
+    StateNoise,
+    attack_named,
     cross_entropy_objective,
     margin_objective,
+    pgd,
     worst_action_objective,
 )
-from nrmap.robustness.attacks import GradientAttack, StateNoise, attack_named, pgd
 from nrmap.robustness.perturbations import other_action_margin, project
 
 NAMES = ("noise", "fgsm", "pgd-3", "pgd-10")
@@ -165,7 +168,7 @@ def test_a_state_drops_out_at_its_first_flip():
     network.bias[:] = torch.tensor([-10.0, 0.0])
     states = torch.stack([torch.full(SHAPE, 10.3 / 36), torch.ones(SHAPE)])
     network.batches.clear()
-    attack = GradientAttack("toy", steps=2, step_fraction=0.5, random_start=False)
+    attack = GradientAttack(steps=2, step_fraction=0.5, random_start=False)
     attacked = attack(network, states, attack_epsilon=0.1, noise=noise_for(2))
     assert attacked.flipped.tolist() == [True, False]
     # Clean; then start and step 1 with both, step 2 with one; then two more objectives of three looks each.

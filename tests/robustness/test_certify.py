@@ -10,7 +10,7 @@ from summed_networks import lead_of, points_of_the_ball, random_case
 
 from nrmap.policies.network import frozen
 from nrmap.robustness.bounds import margins_of, q_difference_bounds
-from nrmap.robustness.certify import IntervalCertifier, RememberingCertifier
+from nrmap.robustness.certify import IntervalCertifier
 from nrmap.robustness.perturbations import other_action_margin, projected_gradient_ascent
 
 
@@ -38,15 +38,15 @@ def test_every_action_that_an_attack_reaches_was_possible(seed, attack_epsilon):
     network, states, actions = random_case(seed)
     possible = IntervalCertifier(network).possible_actions(states, attack_epsilon)
     for start in points_of_the_ball(states, attack_epsilon, seed, count=8):
-        end = projected_gradient_ascent(
+        path, _, _ = projected_gradient_ascent(
             lambda points: other_action_margin(frozen(network)(points), actions),
             states,
             attack_epsilon=attack_epsilon,
             steps=10,
             step_size=attack_epsilon / 3,
             start=start,
-        ).end
-        for points in (start, end):
+        )
+        for points in (start, path[-1]):
             assert possible.gather(1, network(points).argmax(dim=1, keepdim=True)).all()
 
 
@@ -66,14 +66,15 @@ def test_nothing_is_proven_of_states_that_are_no_numbers():
     assert certifier.possible_actions(states * torch.nan, 1e-3).all()
 
 
-def test_a_proof_is_asked_for_once():
+def test_a_proof_is_made_once(monkeypatch):
     asked = []
 
-    def certify(states, actions, attack_epsilon):
+    def proven(states, actions, attack_epsilon):
         asked.append((states[:, 0, 0, 0].tolist(), actions.tolist(), attack_epsilon))
         return (states[:, 0, 0, 0] > 0.5) & (actions == 1) & (attack_epsilon < 0.1)
 
-    remembering = RememberingCertifier(certify)
+    remembering = IntervalCertifier(random_case(0)[0])
+    monkeypatch.setattr(remembering, "_proven", proven)
     states = torch.tensor([0.0, 0.25, 0.75, 1.0]).view(4, 1, 1, 1).expand(4, 2, 3, 3)
     ones = torch.ones(4, dtype=torch.int64)
     assert remembering(states[:3], ones[:3], 0.01).tolist() == [False, False, True]

@@ -62,14 +62,15 @@ def test_ascent_on_a_linear_objective_reaches_the_best_corner(weights, states, a
     """The maximum is the corner given by the signs of the weights."""
     centre, slope = torch.from_numpy(states), torch.from_numpy(weights)
     start = random_start(centre, attack_epsilon, torch.Generator().manual_seed(0))
-    best = projected_gradient_ascent(
+    points, _, _ = projected_gradient_ascent(
         linear_objective(slope),
         centre,
         attack_epsilon=attack_epsilon,
         steps=8,
         step_size=attack_epsilon / 4,
         start=start,
-    ).end.numpy()
+    )
+    best = points[-1].numpy()
     low, high = np.maximum(states - attack_epsilon, 0), np.minimum(states + attack_epsilon, 1)
     corner = np.where(weights > 0, high, low)
     moved = weights != 0

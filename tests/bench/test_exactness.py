@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nrmap.ablation.exactness import TOLERANCE, compare
+from bench.exactness import TOLERANCE, compare
 
 
 @pytest.mark.parametrize("size", [0.1, 1.0, 1e4])
