@@ -14,7 +14,7 @@ from conf.schema import AnalyzeKeys
 from nrmap.play.given_states import read_states
 from nrmap.play.imports import ensure_imported
 from nrmap.policies.agent import Agent
-from nrmap.policies.formats import FORMATS, ForeignFile, convert
+from nrmap.policies.formats import FORMATS, convert
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError, check, first_line
 
@@ -41,7 +41,7 @@ def import_file(keys: AnalyzeKeys, given: Sequence[str]) -> Path:
     """
     names = {option.lstrip("+~").partition("=")[0] for option in given}
     policy = convert(
-        ForeignFile.named(str(keys.policy)),
+        str(keys.policy),
         game=keys.env["game"] if "env" in names else None,
         seed=keys.seed if "seed" in names else None,
         input_scale=keys.input_scale,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import nrmap
 from nrmap.atari.envs import action_names
-from nrmap.policies.formats import ForeignFile, convert
+from nrmap.policies.formats import convert
 from nrmap.policies.policy import Policy, load_policy, save_policy
 from nrmap.robustness.bounds import bounded_network
 
@@ -28,7 +28,7 @@ def imported(foreign: Foreign, folder: Path) -> Policy:
     """The policy after export, conversion, and a round trip through nrmap's file."""
     path = folder / ("agent.zip" if foreign.format == "sb3" else "agent.pt")
     foreign.save(path)
-    save_policy(folder / "p", convert(ForeignFile(path, foreign.format), game=foreign.game, **foreign.options))
+    save_policy(folder / "p", convert(f"{foreign.format}:{path}", game=foreign.game, **foreign.options))
     return load_policy(folder / "p")
 
 
@@ -80,7 +80,7 @@ def test_swapped_axes_are_folded_once_whoever_names_them(tmp_path: Path) -> None
     foreign.save(tmp_path / "f")
     states = some_states(foreign.frames, 2)
     for settings in ({}, {"transposed": True}, {"eyes": "sa_dqn"}):
-        policy = convert(ForeignFile(tmp_path / "f", "sa_dqn"), game=foreign.game, env_settings=settings)
+        policy = convert(f"sa_dqn:{tmp_path / 'f'}", game=foreign.game, env_settings=settings)
         assert not policy.env.transposed
         torch.testing.assert_close(policy(states), foreign.outputs(states), rtol=0, atol=1e-4)
 
@@ -96,12 +96,12 @@ def test_other_extractors_and_colours_are_refused(tmp_path: Path) -> None:
         for name, content in (members | {"data": json.dumps(data).encode()}).items():
             archive.writestr(name, content)
     with pytest.raises(nrmap.NrmapError, match=r"Tanh.*expected NatureCNN"):
-        convert(ForeignFile(path, "sb3"), game="Pong")
+        convert(f"sb3:{path}", game="Pong")
     rgb = nn.ModuleDict({"network": nn.Sequential(*cnn(3), nn.Flatten(), *head(ACTIONS))})
     torch.save(rgb.state_dict(), tmp_path / "rgb")
     with pytest.raises(nrmap.NrmapError, match="3 channels: colours are not supported"):
-        convert(ForeignFile(tmp_path / "rgb", "cleanrl"), game="Pong")
-    greys = convert(ForeignFile(tmp_path / "rgb", "cleanrl"), game="Pong", env_settings={"frame_stack": 3})
+        convert(f"cleanrl:{tmp_path / 'rgb'}", game="Pong")
+    greys = convert(f"cleanrl:{tmp_path / 'rgb'}", game="Pong", env_settings={"frame_stack": 3})
     assert greys.state_shape == (3, 84, 84)
 
 
@@ -109,7 +109,7 @@ def test_the_last_layer_tells_the_set_of_actions(tmp_path: Path) -> None:
     for actions, names in ((4, "first 4 of Pong"), (6, "all of Pong"), (18, "all of ALE")):
         net = nn.Sequential(*cnn(1), nn.Flatten(), *head(actions))
         torch.save(net.state_dict(), tmp_path / "f")
-        policy = convert(ForeignFile(tmp_path / "f", "sa_dqn"), game="Pong")
+        policy = convert(f"sa_dqn:{tmp_path / 'f'}", game="Pong")
         assert len(action_names(policy.env)) == actions, names
     with pytest.raises(nrmap.NrmapError, match="18 outputs, 4 actions need 4"):
-        convert(ForeignFile(tmp_path / "f", "sa_dqn"), game="Pong", env_settings={"first_actions": 4})
+        convert(f"sa_dqn:{tmp_path / 'f'}", game="Pong", env_settings={"first_actions": 4})

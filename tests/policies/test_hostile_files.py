@@ -18,7 +18,7 @@ from foreign_files import FOREIGN
 from torch import nn
 
 import nrmap
-from nrmap.policies.formats import FORMATS, ForeignFile, convert, reading
+from nrmap.policies.formats import FORMATS, convert, reading
 from nrmap.policies.network import AtomSpec
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError
@@ -103,17 +103,17 @@ def test_archives_that_lead_outside_or_explode_are_refused(tmp_path: Path, monke
     for name in ("../evil.pth", "/tmp/evil", "a/../../evil", "..\\evil"):
         path.write_bytes(zip_of(**{name: b"x"}))
         with pytest.raises(NrmapError, match="leads out of the archive"):
-            convert(ForeignFile(path, "sb3"), game="Pong")
+            convert(f"sb3:{path}", game="Pong")
     monkeypatch.setattr(reading, "MOST_BYTES", 10**6)
     bomb = zip_of(policy_pth=bytes(10**6), data=bytes(10**6))
     assert len(bomb) < 10**4
     for format_ in ("sb3", "cleanrl"):
         path.write_bytes(bomb)
         with pytest.raises(NrmapError, match="unpacks to 2,000,000 bytes"):
-            convert(ForeignFile(path, format_), game="Pong")
+            convert(f"{format_}:{path}", game="Pong")
     path.write_bytes(bytes(10**6 + 1))
     with pytest.raises(NrmapError, match="has more than 1,000,000 bytes"):
-        convert(ForeignFile(path, "sb3"), game="Pong")
+        convert(f"sb3:{path}", game="Pong")
 
 
 @pytest.mark.parametrize(
@@ -141,36 +141,36 @@ def test_networks_that_cannot_be_described_are_named(change: Callable, why: str,
     FOREIGN["cleanrl_dqn"]().save(path)
     torch.save(change(torch.load(path)), path)
     with pytest.raises(NrmapError, match=why):
-        convert(ForeignFile(path, "cleanrl"), game="Pong")
+        convert(f"cleanrl:{path}", game="Pong")
 
 
 def test_facts_that_are_missing_or_contradict_the_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / "agent.pt"
     FOREIGN["cleanrl_c51"]().save(path)
-    assert convert(ForeignFile(path, "cleanrl")).label == "Pong/cleanrl_c51/seed3"
+    assert convert(f"cleanrl:{path}").label == "Pong/cleanrl_c51/seed3"
     content = torch.load(path)
     del content["model_weights"]["atoms"]  # its args say them too
     torch.save(content, path)
-    assert convert(ForeignFile(path, "cleanrl")).network.spec.atoms == AtomSpec(51, -10.0, 10.0)
+    assert convert(f"cleanrl:{path}").network.spec.atoms == AtomSpec(51, -10.0, 10.0)
     for options, why in (
         ({"game": "Freeway"}, "env=Freeway: the file says PongNoFrameskip-v4"),
         ({"input_scale": 1.0}, "which is not done twice"),
         ({"env_settings": {"frame_stack": 1}}, "frame_stack=1: the file says 4"),
     ):
         with pytest.raises(NrmapError, match=why):
-            convert(ForeignFile(path, "cleanrl"), **options)
+            convert(f"cleanrl:{path}", **options)
     FOREIGN["tianshou_dqn"]().save(path)
     for options, why in (({}, "add env=GAME"), ({"game": "Pong"}, "does not say how its states were scaled")):
         with pytest.raises(NrmapError, match=why):
-            convert(ForeignFile(path, "tianshou"), **options)
+            convert(f"tianshou:{path}", **options)
     for scale in (0, -1, True, float("nan"), float("inf"), "1/255"):
         with pytest.raises(NrmapError, match=r"input_scale=.*: expected a finite number above 0"):
-            convert(ForeignFile(path, "tianshou"), game="Pong", input_scale=scale)
+            convert(f"tianshou:{path}", game="Pong", input_scale=scale)
     with pytest.raises(NrmapError, match="unknown policy format 'sb4': did you mean sb3"):
-        ForeignFile.named("sb4:x.zip")
+        convert("sb4:x.zip")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(NrmapError, match="expected a regular file"):
-        convert(ForeignFile(tmp_path / "pipe", "pfrl"), game="Pong")
+        convert(f"pfrl:{tmp_path / 'pipe'}", game="Pong")
 
 
 def mutated(data: bytes, generator: random.Random) -> bytes:
@@ -207,7 +207,7 @@ def test_mutated_files_are_read_or_refused_in_one_line(name: str, rounds: int, t
     for whole in (data, *(mutated(data, generator) for _ in range(rounds))):
         path.write_bytes(whole)
         try:
-            convert(ForeignFile(path, foreign.format), game=foreign.game, **foreign.options)
+            convert(f"{foreign.format}:{path}", game=foreign.game, **foreign.options)
         except NrmapError as error:
             lines = str(error).count("\n")
             assert lines == 0

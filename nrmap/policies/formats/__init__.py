@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,56 +29,41 @@ FORMATS: Mapping[str, Callable[[bytes], ReadNetwork]] = {
 }
 
 
-@dataclass(frozen=True)
-class ForeignFile:
-    """A policy file of another program: `format` is a key of `FORMATS`."""
-
-    path: Path
-    format: str
-
-    def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise unknown_choice("policy format", self.format, FORMATS)
-
-    @classmethod
-    def named(cls, reference: str) -> "ForeignFile":
-        """The file that `sb3:FILE.zip` and the like name; NrmapError without a known format in front."""
-        format_, colon, path = reference.partition(":")
-        check(bool(colon and path), f"policy={reference}: expected FORMAT:FILE, as in sb3:FILE.zip")
-        return cls(Path(path), format_)
-
-
 def convert(
-    file: ForeignFile,
+    reference: str,
     *,
     game: str | None = None,
     seed: int | None = None,
     input_scale: float | None = None,
     env_settings: Mapping[str, Any] | None = None,
 ) -> Policy:
-    """The policy in `file` as a policy of nrmap, with float32 weights for states in [0, 1].
+    """The policy that `reference` names, as in "sb3:FILE.zip", with float32 weights for states in [0, 1].
 
     `game`, `seed` and `input_scale` (the factor from states in [0, 255] to the original's input) are needed
     where the file does not state them; `seed` is 0 by default and only names the policy. `env_settings` are
     fields of EnvSpec that differ from the format's usual preprocessing, or its name as `eyes`.
 
-    Raises NrmapError for a file that is not of its format, for a network that nrmap cannot describe, for facts
-    that are missing or contradict the file, and for a network that does not fit the game.
+    Raises NrmapError for an unknown format, a file that is not of its format, a network that nrmap cannot
+    describe or that does not fit the game, and facts that are missing or contradict the file.
     """
-    data = read_bytes(file.path)
+    format_, colon, path = reference.partition(":")
+    check(bool(colon and path), f"policy={reference}: expected FORMAT:FILE, as in sb3:FILE.zip")
+    if format_ not in FORMATS:
+        raise unknown_choice("policy format", format_, FORMATS)
+    data = read_bytes(Path(path))
     try:
-        read = FORMATS[file.format](data)
+        read = FORMATS[format_](data)
         seen, actions = _env(read, _game(read, game), dict(env_settings or {}))
         scale, env = _input_scale(read, input_scale), replace(seen, transposed=False)  # the weights are transposed
         network = build_network(
             read, actions=actions, sides=(env.height, env.width), input_scale=scale, transposed=seen.transposed
         )
     except NrmapError as error:
-        raise NrmapError(f"{file.path} as {file.format}: {error}") from error
+        raise NrmapError(f"{path} as {format_}: {error}") from error
     details = {"input_scale": scale, "transposed": seen.transposed}
-    source = PolicySource(file.format, hashlib.sha256(data).hexdigest(), details)
+    source = PolicySource(format_, hashlib.sha256(data).hexdigest(), details)
     card = PolicyCard(
-        method="_".join(filter(None, (file.format, read.algorithm))),
+        method="_".join(filter(None, (format_, read.algorithm))),
         seed=next((number for number in (seed, read.seed) if number is not None), 0),
         agent_steps=read.agent_steps,
         identity=identity_of({"stage": "import", "env": recorded(env), "source": asdict(source)}),
