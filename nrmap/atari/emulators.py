@@ -94,8 +94,7 @@ class Emulator:
 
     def _grab(self) -> Screen:
         rgb = self._colour or self._spec.pooling == "rgb"
-        screen: Screen = self.ale.getScreenRGB() if rgb else self.ale.getScreenGrayscale()
-        return screen
+        return self.ale.getScreenRGB() if rgb else self.ale.getScreenGrayscale()
 
     def _frame(self) -> NDArray[np.uint8]:
         if not self._colour:

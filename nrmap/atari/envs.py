@@ -42,8 +42,8 @@ class EnvSpec:
     their greys or (`pooling="rgb"`) of their colours. It gets `pad_columns` black columns on either side, loses
     `crop_top` and `crop_bottom` rows, and is resized to height × width by `interpolation`; with `transposed` its
     axes are swapped last. `grey_after_resize` resizes the colours. A state is the stack of the last
-    `frame_stack` screens, uint8 in [0, 255], the newest last unless `newest_first`; `stack_fill` stands for
-    screens before the first.
+    `frame_stack` screens, uint8 in [0, 255], the newest last unless `newest_first`. Before the first screen the
+    stack is filled with zeros or with that screen, as `stack_fill` says.
 
     An episode starts with n no-ops, `noop_min` ≤ n < `noop_max` (none if `noop_max` is 0). In games with FIRE,
     `fire_reset` presses it: before them for one `frame`, after them for one agent `step`, or after them in

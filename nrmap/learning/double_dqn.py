@@ -11,21 +11,16 @@ QValues = Callable[[Tensor], Tensor]  # states [B, C, H, W] to Q-values [B, A]
 
 @torch.no_grad()
 def double_q_targets(
-    *, online: QValues, target_network: QValues, s_t: Tensor, r_t: Tensor, discount_t: Tensor
+    *, online: QValues | None, target_network: QValues, s_t: Tensor, r_t: Tensor, discount_t: Tensor
 ) -> Tensor:
     """r_t + discount_t · Q_target(s_t, argmax_a Q_online(s_t, a)), [B].
 
-    `s_t` float [B, C, H, W] in [0, 1], `r_t` and `discount_t` [B].
+    `s_t` float [B, C, H, W] in [0, 1], `r_t` and `discount_t` [B]. With `online` None the target network
+    also chooses the action: plain Q-learning, as in the SA-DQN code.
     """
-    greedy_actions = online(s_t).argmax(dim=1, keepdim=True)  # [B, 1]
-    bootstrap = target_network(s_t).gather(1, greedy_actions).squeeze(1)  # [B]
-    return r_t + discount_t * bootstrap
-
-
-def q_learning_targets(*, target_network: QValues, s_t: Tensor, r_t: Tensor, discount_t: Tensor) -> Tensor:
-    """r_t + discount_t · max_a Q_target(s_t, a), [B]: plain Q-learning, as in the SA-DQN code."""
-    with torch.no_grad():
-        return r_t + discount_t * target_network(s_t).amax(dim=1)
+    values = target_network(s_t)  # [B, A]
+    greedy_actions = (values if online is None else online(s_t)).argmax(dim=1, keepdim=True)  # [B, 1]
+    return r_t + discount_t * values.gather(1, greedy_actions).squeeze(1)
 
 
 def td_loss(*, q_tm1: Tensor, a_tm1: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

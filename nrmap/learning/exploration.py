@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from nrmap.learning.schedules import Linear, epsilon_per_env
+from nrmap.learning.schedules import Linear
 from nrmap.support.schema import Fraction, SomeSteps, schema
 
 
@@ -14,9 +14,10 @@ from nrmap.support.schema import Fraction, SomeSteps, schema
 class ExplorationSpec:
     """ε-greedy: ε falls linearly over `decay_steps` agent steps; every environment has its own.
 
-    Environment i of E explores with ε^(1 + env_spread · i / (E − 1)). An exploring action is kept
-    for a number of steps drawn from the zeta distribution P(n) ∝ n^−2, at most `max_repeat`
-    (Dabney et al. 2021, εz-greedy); 1 is plain ε-greedy. Plain ε-greedy hardly ever finds a reward
+    Environment i of E explores with ε^(1 + env_spread · i / (E − 1)) (Horgan et al. 2018): those that
+    explore less reach the states of a good policy. An exploring action is kept for a number of steps
+    drawn from the zeta distribution P(n) ∝ n^−2, at most `max_repeat` (Dabney et al. 2021, εz-greedy);
+    1 is plain ε-greedy. Plain ε-greedy hardly ever finds a reward
     that lies dozens of equal actions away, as in Freeway.
     """
 
@@ -29,7 +30,8 @@ class ExplorationSpec:
     def epsilons(self, agent_step: int, num_envs: int) -> NDArray[np.float64]:
         """The exploration rate of every environment, [E]."""
         epsilon = Linear(self.epsilon_initial, self.epsilon_final, 0, self.decay_steps)(agent_step)
-        return epsilon_per_env(epsilon, num_envs, self.env_spread)
+        ranks = np.arange(num_envs) / max(num_envs - 1, 1)
+        return epsilon ** (1 + self.env_spread * ranks)
 
 
 class Explorer:

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from nrmap.learning.double_dqn import anchor_loss, double_q_targets, q_learning_targets, td_loss
+from nrmap.learning.double_dqn import anchor_loss, double_q_targets, td_loss
 from nrmap.learning.inner_attack import InnerAttack
 from nrmap.learning.replay import Batch
 from nrmap.learning.schedules import Linear
@@ -75,29 +75,23 @@ class Learner:
         anchor: float = 0.0,
         graphs: bool = False,
     ) -> None:
-        """`regulariser` None is DDQN. `generator` draws the random numbers of the inner attack.
+        """Train `online` for `total_steps` agent steps: by DDQN, or by SA-DDQN with a `regulariser`.
 
-        An update's large matrix products have `precision`, see `nrmap.policies.network.rounded`; interval
-        bounds are always computed in float32. With a `parent` the loss has `anchor` times `anchor_loss`.
-        With `graphs` greedy actions are a CUDA graph; `DeviceUpdates` makes one of an update.
+        `generator` draws the random numbers of the inner attack. `precision` is that of an update's large
+        matrix products, see `nrmap.policies.network.rounded`. Interval bounds are always in float32. With a
+        `parent` the loss has `anchor` times `anchor_loss`. On a GPU `graphs` makes acting a CUDA graph;
+        `DeviceUpdates` does the same for updates.
         """
-        self.spec = spec
-        self.regulariser = regulariser
-        self.generator = generator
-        self.online = online
+        self.spec, self.regulariser, self.generator = spec, regulariser, generator
+        self.online, self.precision, self.anchor = online, precision, anchor
         self.device = next(online.parameters()).device
         self.target_network = with_rounded_weights(online, precision)
-        self.precision = precision
-        self.anchor = anchor
         self._parent_q_values = None if parent is None else rounded(with_rounded_weights(parent, precision), precision)
         self._q_values = rounded(online, precision, exact_input=regulariser is not None)
         self._target_q_values = rounded(self.target_network, precision)
+        on_gpu = self.device.type == "cuda"
         self.optimiser = torch.optim.Adam(
-            online.parameters(),
-            lr=spec.learning_rate,
-            eps=spec.adam_epsilon,
-            fused=True,
-            capturable=self.device.type == "cuda",
+            online.parameters(), lr=spec.learning_rate, eps=spec.adam_epsilon, fused=True, capturable=on_gpu
         )
         self._greedy = Graphed(self._greedy_actions, self.device, enabled=graphs)
         decay_begin = int(spec.decay_from * total_steps)
@@ -128,7 +122,13 @@ class Learner:
         `rates` in tensors no value is read on the host and each call has the same operations.
         """
         s_tm1, s_t = self._scaled(batch.s_tm1), self._scaled(batch.s_t)  # [B, C, H, W] in [0, 1]
-        targets = self._targets(s_t, batch.r_t, batch.discount_t)  # [B]
+        targets = double_q_targets(
+            online=self._q_values if self.spec.double_q else None,
+            target_network=self._target_q_values,
+            s_t=s_t,
+            r_t=batch.r_t,
+            discount_t=batch.discount_t,
+        )  # [B]
         q_tm1 = self._q_values(s_tm1)  # [B, A]
 
         regulariser, margins = self.regulariser, None
@@ -196,13 +196,6 @@ class Learner:
     def _scaled(self, states: Tensor) -> Tensor:
         return states.to(self.device).to(torch.float32, memory_format=torch.channels_last) * STATE_SCALE
 
-    def _targets(self, s_t: Tensor, r_t: Tensor, discount_t: Tensor) -> Tensor:
-        if not self.spec.double_q:
-            return q_learning_targets(target_network=self._target_q_values, s_t=s_t, r_t=r_t, discount_t=discount_t)
-        return double_q_targets(
-            online=self._q_values, target_network=self._target_q_values, s_t=s_t, r_t=r_t, discount_t=discount_t
-        )
-
     @torch.no_grad()
     def greedy_actions(self, states: Tensor) -> Tensor:
         """argmax_a Q(s, a), [E] on the CPU, of uint8 `states` [E, C, H, W]."""
@@ -243,10 +236,8 @@ class Learner:
 
     @property
     def inner_attack(self) -> InnerAttack | None:
-        """The attack of the solver "pgd", as strong as `attack_level` makes it."""
-        if self.regulariser is None or self.regulariser.solver != "pgd":
-            return None
-        return self.regulariser.attack(self.attack_level)
+        """The attack of the solver "pgd", as strong as `attack_level` makes it; None without one."""
+        return None if self.regulariser is None else self.regulariser.attack(self.attack_level)
 
     def get_state(self) -> dict[str, Any]:
         """Everything besides the batch that an update depends on."""

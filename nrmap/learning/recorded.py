@@ -22,7 +22,7 @@ class RecordedEnv(TypedDict):
 
 @with_config(_OPEN)
 class RecordedSettings(TypedDict):
-    """The settings of a training that every version recorded; `parent`: of the policy it started from."""
+    """The settings of a training that all versions record; `parent` has those of the policy it started from."""
 
     env: RecordedEnv
     method: Name

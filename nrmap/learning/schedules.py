@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 
 @dataclass(frozen=True)
 class Linear:
@@ -56,12 +53,3 @@ class Ramp:
             return coefficient * progress**4
         slope = 4 * coefficient * fraction**3
         return 1 - slope * (1 - progress)
-
-
-def epsilon_per_env(epsilon: float, num_envs: int, spread: float) -> NDArray[np.float64]:
-    """ε_i = ε^(1 + spread · i / (E − 1)), [E]: from ε down to ε^(1 + spread) (Horgan et al. 2018).
-
-    Environments that explore less reach the states of a good policy. With `spread` 0 all have ε.
-    """
-    ranks = np.arange(num_envs) / max(num_envs - 1, 1)
-    return epsilon ** (1 + spread * ranks)

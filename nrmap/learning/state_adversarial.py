@@ -63,8 +63,10 @@ class RegulariserSpec:
         for name, unset in {"pgd_steps": 0, "pgd_step_fraction": 0, "inner_attack": "pgd", "rollback_every": 0}.items():
             expect(getattr(self, name) == unset, self, name, f"{unset} with solver=ibp")
 
-    def attack(self, level: int = 0) -> InnerAttack:
-        """The inner attack of the solver "pgd" after `level` roll-backs."""
+    def attack(self, level: int = 0) -> InnerAttack | None:
+        """The inner attack of the solver "pgd" after `level` roll-backs; None for another solver."""
+        if self.solver != "pgd":
+            return None
         return InnerAttack(self.inner_attack, self.pgd_steps, self.pgd_step_fraction).strengthened(level)
 
     def left_behind(self, probe_flips: float, probe_own_flips: float) -> bool:

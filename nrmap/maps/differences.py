@@ -57,17 +57,12 @@ def paired_difference(maps: EpisodeMaps, base: EpisodeMaps, kind: str, temperatu
     why_zero = KINDS[kind].zero_reason(maps.num_states)
     return estimate_of_sum(
         both,
-        _difference_of_rows,
+        lambda pairs: sparsity_of_rows(pairs[:, 0]) - sparsity_of_rows(pairs[:, 1]),  # [R] of [R, 2, …]
         bounds=(-furthest, furthest),
         players=maps.players,
         subject="these two policies",
         why_undefined=f"{'this' if undefined[0] else 'the other'} S is undefined: {why_zero}",
     )
-
-
-def _difference_of_rows(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """S of the first map minus S of the second, [R], of `pairs` [R, 2, …]."""
-    return sparsity_of_rows(pairs[:, 0]) - sparsity_of_rows(pairs[:, 1])
 
 
 def seed_difference(

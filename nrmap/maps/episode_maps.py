@@ -228,8 +228,7 @@ def _read_header(value: Any) -> _Header:
             value |= {"format": 2, "kinds": list(KINDS_OF_FORMAT_1)}
         if value.get("format") == 2 and isinstance(value.get("metadata"), dict):
             value |= {"format": FORMAT_VERSION, "players": value["metadata"].pop("players", None)}
-    header: _Header = validated(_Header, value)
-    return header
+    return validated(_Header, value)
 
 
 def _forms(header: _Header) -> ArrayForms:

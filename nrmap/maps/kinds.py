@@ -83,8 +83,7 @@ class Ablated:
         assert self.temperature is not None, "a kind that reads policies needs by_temperature=True"
         logits = q_values / self.temperature
         logits -= logits.max(axis=0)
-        log_policy: FloatArray = logits - np.log(_over_actions(np.exp(logits)))
-        return log_policy
+        return logits - np.log(_over_actions(np.exp(logits)))
 
 
 def _over_actions(summands: FloatArray) -> FloatArray:

@@ -138,25 +138,24 @@ class Agent(nn.Module):
         check_states(states, self.state_shape)
         for name, layer in self.named_modules():
             noisy = isinstance(layer, _NOT_FIXED_IN_TRAINING) or "noisy" in type(layer).__name__.lower()
-            if layer.training and noisy:
-                raise self._refused(f"its {type(layer).__name__} at {name!r} is in training mode: call eval() on it")
+            what = f"its {type(layer).__name__} at {name!r}"
+            self._expect(not (layer.training and noisy), f"{what} is in training mode: call eval() on it")
         probe = torch.cat([states[:PROBE_STATES], states[:1].flip(-1), 255 - states[:1]])
         seen = probe.clone()
         together, again = self._probed(probe), self._probed(probe)
         apart = torch.cat([self._probed(state[None]) for state in probe])
-        if not torch.equal(probe, seen):
-            raise self._refused("it changes the states that it is given")
+        self._expect(torch.equal(probe, seen), "it changes the states that it is given")
         size = float(together.abs().max())
         for found, way, allowed in (
             (again, "called twice on the same states", ROUNDING * size),
             (apart, "given one state at a time and in a batch", ROUNDING * max(1.0, size)),
         ):
             difference = float((found - together).abs().max())
-            if difference > allowed:
-                raise self._refused(
-                    f"{way}, its outputs differ by {difference:.2g} (expected ≤ {allowed:.2g}): "
-                    "it must be a fixed function of the state, without noise or training mode"
-                )
+            self._expect(
+                difference <= allowed,
+                f"{way}, its outputs differ by {difference:.2g} (expected ≤ {allowed:.2g}): "
+                "it must be a fixed function of the state, without noise or training mode",
+            )
         self._checked = True
 
     def _probed(self, states: Tensor) -> Tensor:
@@ -168,32 +167,26 @@ class Agent(nn.Module):
         except Exception as error:  # whatever the function's own code raises
             dtypes = {weight.dtype for weight in self.parameters() if weight.is_floating_point()} - {torch.float32}
             hint = f" (its weights are {dtypes.pop()}, its states float32: call float() on it)" if dtypes else ""
-            raise self._refused(
-                f"its function fails on states of shape {list(states.shape)} with "
-                f"{type(error).__name__}: {first_line(error)}{hint}"
-            ) from error
-        if not isinstance(outputs, Tensor):
-            raise self._refused(f"its function returns a {type(outputs).__name__}: expected one tensor [N, A]")
-        expected = f"expected [{len(states)}, A] with A ≥ 2"
-        if outputs.ndim != 2 or len(outputs) != len(states) or outputs.shape[1] < 2:
-            raise self._refused(f"its outputs for {len(states)} states have shape {list(outputs.shape)}: {expected}")
-        if not outputs.is_floating_point():
-            raise self._refused(f"its outputs are {outputs.dtype}: expected floating-point numbers")
-        if outputs.device != states.device:
-            raise self._refused(f"its outputs are on {outputs.device}, the states on {states.device}")
-        if not outputs.isfinite().all():
-            raise self._refused("its outputs are NaN or infinite")
+            failure = f"{type(error).__name__}: {first_line(error)}{hint}"
+            why = f"its function fails on states of shape {list(states.shape)} with {failure}"
+            raise NrmapError(f"{self.label} cannot be used: {why}") from error
+        is_one = isinstance(outputs, Tensor)
+        self._expect(is_one, f"its function returns a {type(outputs).__name__}: expected one tensor [N, A]")
+        shape, count = list(outputs.shape), len(states)
+        fits = len(shape) == 2 and shape[0] == count and shape[1] >= 2
+        self._expect(fits, f"its outputs for {count} states have shape {shape}: expected [{count}, A] with A ≥ 2")
+        self._expect(outputs.is_floating_point(), f"its outputs are {outputs.dtype}: expected floating-point numbers")
+        there = outputs.device == states.device
+        self._expect(there, f"its outputs are on {outputs.device}, the states on {states.device}")
+        self._expect(bool(outputs.isfinite().all()), "its outputs are NaN or infinite")
         return outputs.double()
 
-    def _refused(self, why: str) -> NrmapError:
-        return NrmapError(f"{self.label} cannot be used: {why}")
+    def _expect(self, fits: bool, why_not: str) -> None:
+        check(fits, f"{self.label} cannot be used: {why_not}")
 
 
 def check_states(states: Tensor, state_shape: Sequence[int]) -> None:
     """NrmapError unless `states` is a non-empty uint8 [N, C, H, W], with `state_shape` (C, H, W)."""
-    shape = tuple(state_shape)
-    if states.dtype != torch.uint8 or states.ndim != 4 or tuple(states.shape[1:]) != shape or not len(states):
-        raise NrmapError(
-            f"states are {states.dtype} {list(states.shape)}: "
-            f"expected torch.uint8 [N, {', '.join(map(str, shape))}] with N ≥ 1"
-        )
+    fits = states.dtype == torch.uint8 and states.ndim == 4 and tuple(states.shape[1:]) == tuple(state_shape)
+    expected = f"expected torch.uint8 [N, {', '.join(map(str, state_shape))}] with N ≥ 1"
+    check(fits and len(states) > 0, f"states are {states.dtype} {list(states.shape)}: {expected}")

@@ -40,5 +40,4 @@ def _spread(count: int, shift: float) -> NDArray[np.int64]:
     # 4n points of the sequence hit each of n equal cells at least once.
     cells = ((van_der_corput(4 * count) + shift) % 1 * count).astype(np.int64)
     _, first_hits = np.unique(cells, return_index=True)
-    order: NDArray[np.int64] = cells[np.sort(first_hits)]
-    return order
+    return cells[np.sort(first_hits)]

@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a command: `count` pieces, e.g. episodes, each of as many units as the mean of its `kind`.
+    """A part of a command: `count` pieces of work, e.g. episodes, each of some units, e.g. agent steps.
 
-    `units` is the number of all units where it is known beforehand, as for maps.
+    `units` is the number of units of all pieces, None if it is not known beforehand. Parts of one `kind` cost alike.
     """
 
     name: str
@@ -29,8 +29,8 @@ class Part:
 class Clock:
     """The parts of a command, the current one, and estimates of the time of the rest.
 
-    `path` keeps the mean units of a piece and the seconds of a unit of each kind, for later commands. A file
-    that cannot be read counts as empty. Estimates enter no result.
+    The JSON file `path` keeps, for later commands, the mean units of a piece and the mean seconds of a unit of
+    each kind. A file that cannot be read counts as empty. Estimates enter no result.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -74,19 +74,19 @@ class Clock:
         self._since, self._now, self._done = now, None, 0
 
     def expected_units(self, name: str) -> float | None:
-        """The number of units of the part, estimated if need be; None if nothing is known of it or its kind."""
+        """The units of the part `name`: as given, else estimated from its kind; None for an unknown part or kind."""
         part = self._parts.get(name)
         if part is None or part.units is not None:
             return None if part is None else part.units
         return self._costs[part.kind][0] * part.count if part.kind in self._costs else None
 
     def seconds_per_unit(self, name: str) -> float | None:
-        """The mean seconds of a unit in earlier parts of the same kind, None without any."""
+        """The mean seconds of a unit in earlier parts of the kind of the part `name`; None without such parts."""
         part = self._parts.get(name)
         return self._costs[part.kind][1] if part is not None and part.kind in self._costs else None
 
     def left(self, name: str, seconds: float | None) -> str:
-        """The place of the part `name` in the command and the time left, given the `seconds` left of the part."""
+        """As in "part 2 of 5, 12 min left"; `seconds` are left of the part `name`, None if that is not known."""
         names = list(self._parts)
         if name not in names:
             return "" if seconds is None else f"{in_words(seconds)} left"

@@ -22,14 +22,13 @@ class Progress:
     """A context manager that shows the progress and speed of some work, and the time left."""
 
     def __init__(self, label: str, *, unit: str, initial: int = 0, clock: Clock | None = None) -> None:
-        """`initial` units were done by an earlier process and do not count for the speed.
+        """Show `label` and units named `unit`; an earlier process did `initial` of them, which have no speed.
 
-        The parts in `clock` are named `label`, or "`label`, part" with the `part` that `update` gets.
+        `clock` estimates the time left. In it the work is the part named `label`, or "LABEL, PART" where
+        `update` gets a PART.
         """
-        self._label = label
-        self._unit = unit
+        self._label, self._unit, self._initial = label, unit, initial
         self._clock = clock or Clock()
-        self._initial = initial
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(
             desc=label, unit=f" {unit}", unit_scale=True, initial=initial, disable=not self._terminal, leave=False,

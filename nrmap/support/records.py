@@ -136,8 +136,7 @@ def read_metrics(path: Path) -> Metrics:
     try:
         if version == 1:
             content |= {"schema": SCHEMA_VERSION, "records": [_upgraded(values) for values in content["records"]]}
-        metrics: Metrics = validated(Metrics, content)
-        return metrics
+        return validated(Metrics, content)
     except (NrmapError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise NrmapError(f"{path} is damaged: {error}") from error
 

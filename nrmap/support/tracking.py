@@ -60,10 +60,9 @@ class Tracker:
     No method raises. The first failure is logged in one line.
     """
 
-    def __init__(self, run: Any | None = None, folder: Path = Path()) -> None:
-        """`run` comes from `wandb.init`; its files and artifacts are kept under `folder`/wandb."""
+    def __init__(self, run: Any | None = None) -> None:
+        """`run` comes from `wandb.init`."""
         self._run = run
-        self._folder = folder
         self._has_failed = False
 
     @property
@@ -115,8 +114,7 @@ class Tracker:
         if self._run is None:
             return True
         try:
-            with _staging_in(self._folder):
-                action(self._run)
+            action(self._run)
         except Exception as error:
             if not self._has_failed:
                 what = f"{type(error).__name__}: {first_line(error)}"
@@ -192,7 +190,7 @@ def track(
     tags: Sequence[str],
     folder: Path,
 ) -> Iterator[Tracker]:
-    """A tracker for one run with its W&B files under `folder`/wandb; runs may be nested.
+    """A tracker for one run with its W&B files under `folder`/wandb.
 
     A repeated `run_id` continues the same run, so derive it from the result's identity. The run
     ends as failed if the block raises. Without a connection at the start the run is kept offline.
@@ -200,22 +198,23 @@ def track(
     logged and the tracker discards everything. Raises NrmapError only where `decide_mode` does.
     """
     mode = decide_mode(spec, os.environ)
-    tracker = Tracker()
-    if mode != "disabled":
-        described = {
-            "job_type": job_type, "name": name, "group": spec.group or group, "id": run_id, "config": dict(config),
-            "tags": list(dict.fromkeys([*spec.tags, *tags])), "project": spec.project, "entity": spec.entity,
-        }  # fmt: skip
+    described = {
+        "job_type": job_type, "name": name, "group": spec.group or group, "id": run_id, "config": dict(config),
+        "tags": list(dict.fromkeys([*spec.tags, *tags])), "project": spec.project, "entity": spec.entity,
+    }  # fmt: skip
+    staging = folder / "wandb"  # by default in the home directory
+    with _environment_defaults(WANDB_DATA_DIR=str(staging), WANDB_CACHE_DIR=str(staging / "cache")):
+        tracker, exit_code = Tracker(), 1
         try:
-            tracker = Tracker(_start_run(mode, folder, described), folder)
+            if mode != "disabled":
+                tracker = Tracker(_start_run(mode, folder, described))
         except NrmapError as error:
             _warn(error)
-    exit_code = 1
-    try:
-        yield tracker
-        exit_code = 0
-    finally:
-        tracker.finish(exit_code)
+        try:
+            yield tracker
+            exit_code = 0
+        finally:
+            tracker.finish(exit_code)
 
 
 def _start_run(mode: Mode, folder: Path, described: Mapping[str, Any]) -> Any:
@@ -231,15 +230,12 @@ def _start_run(mode: Mode, folder: Path, described: Mapping[str, Any]) -> Any:
     os.environ.pop("WANDB_SERVICE", None)
 
     def init(mode: Mode) -> Any:
-        with _staging_in(folder):
-            settings = wandb.Settings(
-                silent=True, console="off", x_disable_stats=True, init_timeout=INIT_TIMEOUT,
-                finish_timeout=FINISH_TIMEOUT, x_transaction_log_flush_interval=FLUSH_INTERVAL,
-            )  # fmt: skip
-            # By default a second init in one process returns the first run.
-            return wandb.init(
-                mode=mode, resume="allow", reinit="create_new", dir=folder, settings=settings, **described
-            )
+        settings = wandb.Settings(
+            silent=True, console="off", x_disable_stats=True, init_timeout=INIT_TIMEOUT,
+            finish_timeout=FINISH_TIMEOUT, x_transaction_log_flush_interval=FLUSH_INTERVAL,
+        )  # fmt: skip
+        # By default a second init in one process returns the first run.
+        return wandb.init(mode=mode, resume="allow", reinit="create_new", dir=folder, settings=settings, **described)
 
     try:
         try:
@@ -282,11 +278,6 @@ def _environment_defaults(**defaults: str) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
-
-
-def _staging_in(folder: Path) -> Any:
-    """Make W&B stage files under `folder`; by default it uses the home directory."""
-    return _environment_defaults(WANDB_DATA_DIR=str(folder / "wandb"), WANDB_CACHE_DIR=str(folder / "wandb" / "cache"))
 
 
 def _warn(error: NrmapError) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from nrmap.learning.double_dqn import anchor_loss, double_q_targets, q_learning_targets, td_loss
+from nrmap.learning.double_dqn import anchor_loss, double_q_targets, td_loss
 
 
 class Table(nn.Module):
@@ -36,7 +36,7 @@ def test_double_q_takes_the_online_argmax_and_the_target_value():
 
 
 def test_q_learning_takes_the_largest_target_value():
-    targets = q_learning_targets(target_network=TARGET, s_t=S_T, r_t=R_T, discount_t=DISCOUNT_T)
+    targets = double_q_targets(online=None, target_network=TARGET, s_t=S_T, r_t=R_T, discount_t=DISCOUNT_T)
     assert targets.tolist() == pytest.approx([1 + 0.5 * 20, 0.9 * 7, -2, 0.5 + 7])
     assert not targets.requires_grad
 
