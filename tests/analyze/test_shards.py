@@ -123,14 +123,16 @@ def test_a_job_that_was_killed_goes_on_where_it_was(
     class KilledError(Exception):
         pass
 
-    def broken_shown(chunks: Any, progress: Any, *, total: int) -> Any:
-        for number, chunk in enumerate(chunks):
+    ablated_q_values = maps.ablated_q_values
+
+    def killed(*arguments: Any, **named: Any) -> Any:
+        for number, chunk in enumerate(ablated_q_values(*arguments, **named)):
             if number == 4:  # in the middle of an episode
                 raise KilledError
             yield chunk
 
     with monkeypatch.context() as patched:
-        patched.setattr(maps, "_shown", broken_shown)
+        patched.setattr(maps, "ablated_q_values", killed)
         with pytest.raises(KilledError):
             run(policy, tmp_path / "killed", job, **options)
     run(policy, tmp_path / "killed", job, **options)
