@@ -28,16 +28,16 @@ R_T = torch.tensor([1.0, 0.0, -2.0, 0.5])
 DISCOUNT_T = torch.tensor([0.5, 0.9, 0.0, 1.0])
 
 
-def test_double_q_takes_the_online_argmax_and_the_target_value():
-    targets = double_q_targets(online=ONLINE, target_network=TARGET, s_t=S_T, r_t=R_T, discount_t=DISCOUNT_T)
-    # arg max of the online rows: action 2 in state 0 (target 15), action 0 in state 1 (target −1).
-    assert targets.tolist() == pytest.approx([1 + 0.5 * 15, 0.9 * -1, -2, 0.5 - 1])
-    assert not targets.requires_grad
-
-
-def test_q_learning_takes_the_largest_target_value():
-    targets = double_q_targets(online=None, target_network=TARGET, s_t=S_T, r_t=R_T, discount_t=DISCOUNT_T)
-    assert targets.tolist() == pytest.approx([1 + 0.5 * 20, 0.9 * 7, -2, 0.5 + 7])
+@pytest.mark.parametrize(
+    ("online", "bootstraps"),
+    [
+        (ONLINE, [15, -1, 15, -1]),  # arg max of the online rows: action 2 in state 0, action 0 in state 1
+        (None, [20, 7, 20, 7]),  # plain Q-learning: the largest value
+    ],
+)
+def test_targets_by_hand(online, bootstraps):
+    targets = double_q_targets(online=online, target_network=TARGET, s_t=S_T, r_t=R_T, discount_t=DISCOUNT_T)
+    assert targets.tolist() == pytest.approx([1 + 0.5 * bootstraps[0], 0.9 * bootstraps[1], -2, 0.5 + bootstraps[3]])
     assert not targets.requires_grad
 
 

@@ -52,18 +52,14 @@ def test_the_policy_is_the_mean_of_the_late_weights():
     learner = make_learner(average_from=0.5, target_update_period=2)
     late = []
     for update in range(10):
-        assert torch.equal(flat(learner.policy_network()), weights_of(learner)) or late
+        assert torch.equal(weights_of(learner.policy_network()), weights_of(learner)) or late
         learner.update(make_batch(update), agent_step=100 * update)
         if update >= 5 and update % 2 == 1:  # agent steps 500, 700 and 900, right after the target network's copy
             late.append(weights_of(learner).clone())
-    torch.testing.assert_close(flat(learner.policy_network()), torch.stack(late).mean(dim=0))
+    torch.testing.assert_close(weights_of(learner.policy_network()), torch.stack(late).mean(dim=0))
     resumed = make_learner(average_from=0.5, target_update_period=2)
     resumed.set_state(learner.get_state())
-    assert torch.equal(flat(resumed.policy_network()), flat(learner.policy_network()))
-
-
-def flat(network: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+    assert torch.equal(weights_of(resumed.policy_network()), weights_of(learner.policy_network()))
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")

@@ -84,8 +84,9 @@ def make_batch(seed: int, size: int = 6) -> Batch:
     )
 
 
-def weights_of(learner: Learner) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in learner.online.parameters()])
+def weights_of(learner: Learner | QNetwork) -> torch.Tensor:
+    network = learner.online if isinstance(learner, Learner) else learner
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
 def plain_td_loss(online: QNetwork, target: QNetwork, batch: Batch, *, double_q: bool) -> torch.Tensor:
