@@ -11,7 +11,6 @@ import torch
 from example_outputs import SMALL, write_example, write_training
 from matplotlib.figure import Figure
 
-from analyze.report.build import ensure_report
 from nrmap.atari.envs import EnvSpec
 from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
@@ -99,14 +98,13 @@ def assert_same():
 def outputs(tmp_path_factory, tiny_settings):
     folder = tmp_path_factory.mktemp("report") / "outputs"
     write_example(folder, tiny_settings(), SMALL)
-    ensure_report(folder)
     return folder
 
 
 @pytest.fixture
 def copied(tmp_path, outputs):
-    """A copy of `outputs`, without the report, for a test to change."""
-    return shutil.copytree(outputs, tmp_path / "outputs", ignore=shutil.ignore_patterns("report"))
+    """A copy of `outputs` for a test to change."""
+    return shutil.copytree(outputs, tmp_path / "outputs")
 
 
 @pytest.fixture(scope="session")

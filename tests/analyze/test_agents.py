@@ -1,18 +1,23 @@
 """Agents from elsewhere through the commands: another program's file, and a Python function without a game."""
 
 import json
-import os
-import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from commands import commands_in, complaint_of, result_of
+from composed import composed
 from foreign_files import FOREIGN
 
+import analyze.__main__
+import analyze.import_policy
 import nrmap
 from nrmap.maps.episode_maps import load_maps
+from nrmap.play import imports
+from nrmap.play.rollout import Episode
 from nrmap.policies.policy import load_policy
+from nrmap.support.errors import NrmapError
 from nrmap.support.records import read_records, select
 
 QUICK = ("scale=smoke", "wandb=disabled", "device=cpu", "threads=1")
@@ -35,68 +40,80 @@ def broken():
 
 
 @pytest.fixture
-def commands(tmp_path):
-    with commands_in(tmp_path) as found:
-        yield found
+def result(tmp_path, capsys):
+    """`result("policy=…")`: the path that `python -m analyze`, or the import, would print last."""
+
+    def run(*options: str, only_import: bool = False) -> Path:
+        options = (*options, f"outputs={tmp_path}/outputs", *QUICK)
+        keys = composed("analyze", *options)
+        if only_import:
+            analyze.import_policy.convert(analyze.import_policy.read(keys, True), options)
+        else:
+            analyze.__main__.analyze(analyze.__main__.read(keys, True), options)
+        return Path(capsys.readouterr().out.splitlines()[-1])
+
+    return run
 
 
 @pytest.fixture
-def an_agent(tmp_path, monkeypatch):
-    """A module with functions, states for them with 2 episodes, and the environment of a process that finds it."""
+def given(tmp_path, monkeypatch):
+    """States of 2 episodes, which lie in states.npz and .npy, for the functions of the module an_agent."""
     (tmp_path / "an_agent.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "an_agent", raising=False)
     states = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 40), dtype=np.uint8)
     np.savez(tmp_path / "states.npz", states=states, episode_ids=[7, 7, 7, 9, 9, 9])
     np.save(tmp_path / "states.npy", states)
-    monkeypatch.syspath_prepend(tmp_path)
-    return states, {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    return states
 
 
-def test_a_file_is_converted_once_and_played(commands, tmp_path):
-    path, outputs = tmp_path / "agent.cleanrl_model", f"outputs={tmp_path}/outputs"
+def test_a_file_is_converted_once_and_played(result, tmp_path, monkeypatch, caplog):
+    path = tmp_path / "agent.cleanrl_model"
     FOREIGN["cleanrl_c51"]().save(path)
-    short = result_of(commands.start("analyze.import_policy", f"policy=cleanrl:{path}", outputs, *QUICK))
-    assert load_policy(short).env.max_agent_steps == 300  # as scale=smoke has it
-    options = (f"policy=cleanrl:{path}", outputs, "env.max_agent_steps=3000", *QUICK)
-    first = commands.start("analyze.import_policy", *options)
-    converted = result_of(first)
-    made = converted.stat().st_mtime_ns
-    again = commands.start("analyze.import_policy", *options, "expect=15")
-    assert result_of(again) == converted
-    assert converted.stat().st_mtime_ns == made
+    option = f"policy=cleanrl:{path}"
+    with monkeypatch.context() as patched:
+        for longest, ended, warns in (("300", False, False), ("3000", True, True)):
+            lost = Episode(0, np.zeros(3, np.uint8), np.full(3, -7, np.float32), terminated=ended, truncated=not ended)
+            patched.setattr(imports, "play", lambda *_, lost=lost, **__: [lost] * 3)
+            length = () if longest == "300" else (f"env.max_agent_steps={longest}",)  # scale=smoke has 300
+            converted = result(option, *length, only_import=True)
+            assert load_policy(converted).env.max_agent_steps == int(longest)
+            assert "check the scaling" not in caplog.text
+            made = converted.stat().st_mtime_ns
+            assert result(option, *length, "expect=15", only_import=True) == converted
+            assert converted.stat().st_mtime_ns == made
+            assert ("not 15: check the scaling of its states" in caplog.text) == warns
     policy = load_policy(converted)
     assert policy.label == "Pong/cleanrl_c51/seed3"  # as the file says
     assert policy.env.pooling == "rgb"
     assert policy.card.source.format == "cleanrl"
-    assert len(policy.card.results["clean_returns"]) == 3
-    assert "not 15: check the scaling of its states" in again.err
-    assert "check the scaling" not in first.err
+    assert policy.card.results["clean_returns"] == [-21] * 3
 
-    few = ("evaluation.attack_runs=[]", "scale.analysis.num_states=2")
-    folder = result_of(commands.start("analyze", f"policy=cleanrl:{path}", outputs, *few, *QUICK))
+    few = ("env.max_agent_steps=20", "evaluation.attack_runs=[]", "scale.analysis.num_states=2")
+    imported, folder = result(option, *few, only_import=True), result(option, *few)
     _, metadata = load_maps(folder / "maps.npz")
-    assert metadata["policy_sha256"] == load_policy(short).sha256
+    assert metadata["policy_sha256"] == load_policy(imported).sha256
+    assert len(load_policy(imported).card.results["clean_returns"]) == 3
     (evaluation,) = (tmp_path / "outputs/evaluation/Pong/cleanrl_c51/seed3").glob("*/metrics.json")
     records = read_records(evaluation)
     assert select(records, metric="return_mean")
     assert not select(records, metric="certified_rate")  # softmax over atoms has no bounds
 
     FOREIGN["sa_dqn"]().save(path)
-    line = complaint_of(commands.start("analyze.import_policy", f"policy=sa_dqn:{path}", outputs, *QUICK))
-    assert line.endswith("the file does not name its game: add env=GAME, as in env=Pong")
-    line = complaint_of(commands.start("analyze.import_policy", outputs, *QUICK))
-    assert "expected policy=FORMAT:FILE" in line
+    with pytest.raises(NrmapError, match=r"the file does not name its game: add env=GAME, as in env=Pong$"):
+        result(f"policy=sa_dqn:{path}", only_import=True)
+    with pytest.raises(NrmapError, match="expected policy=FORMAT:FILE"):
+        result(only_import=True)
 
 
 @pytest.mark.parametrize(("factory", "file"), [("network", "states.npz"), ("logits", "states.npy")])
-def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factory, file, commands, tmp_path, an_agent):
-    seen, environment = an_agent
-    options = (f"policy=py:an_agent:{factory}", f"states_from={tmp_path / file}", f"outputs={tmp_path}/outputs", *QUICK)
-    folder = result_of(commands.start("analyze", *options, environment=environment))
+def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factory, file, result, tmp_path, given):
+    folder = result(f"policy=py:an_agent:{factory}", f"states_from={tmp_path / file}")
     import an_agent as module
 
     made = getattr(module, factory)()
     agent = made if isinstance(made, nrmap.Agent) else nrmap.Agent(made, (3, 32, 40))
-    expected = nrmap.compute_maps(agent, seen, progress=False)
+    expected = nrmap.compute_maps(agent, given, progress=False)
     np.testing.assert_allclose(load_maps(folder / "maps.npz")[0].total()["kmap"], expected["kmap"], atol=1e-4)
     assert list(json.loads((folder / "figures.json").read_text())) == ["heatmaps"]
     first = read_records(folder / "metrics.json")[0]
@@ -107,7 +124,7 @@ def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factor
         return
     (record,) = select(read_records(*attacks), metric="flip_rate", attack="pgd")
     with torch.no_grad():
-        flips = nrmap.attack(agent, seen, record.attack_name, record.attack_epsilon).flipped
+        flips = nrmap.attack(agent, given, record.attack_name, record.attack_epsilon).flipped
     assert record.value == pytest.approx(float(flips.double().mean()))
     assert record.episodes == 2
 
@@ -116,7 +133,6 @@ def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factor
     ("policy", "states_from", "why"),
     [
         ("py:an_agent:broken", "states.npy", "ValueError: no weights here"),
-        ("py:an_agent:missing", "states.npy", "AttributeError"),
         ("py:no_such_module:make", "states.npy", "No module named 'no_such_module'"),
         ("py:an_agent", "states.npy", "expected py:MODULE:FACTORY"),
         ("py:an_agent:network", "own", "add states_from=FILE.npy"),
@@ -126,12 +142,11 @@ def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factor
         ("py:an_agent:logits", "names.npz", "has the arrays other, none named states"),
     ],
 )
-def test_what_is_missing_is_one_line(policy, states_from, why, commands, tmp_path, an_agent):
-    seen, environment = an_agent
+def test_a_mistake_is_one_line(policy, states_from, why, result, tmp_path, given):
     (tmp_path / "broken.npy").write_bytes((tmp_path / "states.npy").read_bytes()[:-1000])
-    np.savez(tmp_path / "float.npz", states=seen / 255)
-    np.savez(tmp_path / "names.npz", other=seen)
+    np.savez(tmp_path / "float.npz", states=given / 255)
+    np.savez(tmp_path / "names.npz", other=given)
     file = states_from if states_from == "own" else tmp_path / states_from
-    options = (f"policy={policy}", f"states_from={file}", f"outputs={tmp_path}/outputs", *QUICK)
-    line = complaint_of(commands.start("analyze", *options, environment=environment))
-    assert re.search(why, line), line
+    with pytest.raises(NrmapError, match=why) as raised:
+        result(f"policy={policy}", f"states_from={file}")
+    assert "\n" not in str(raised.value)

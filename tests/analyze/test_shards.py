@@ -75,9 +75,7 @@ def test_merged_shards_are_the_unsharded_maps(policy: Policy, tmp_path: Path, co
 
 
 @pytest.mark.bitwise
-def test_only_the_episodes_of_missing_shards_are_ablated(
-    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_episodes_of_missing_shards_are_ablated(policy, tmp_path, monkeypatch):
     whole = run(policy, tmp_path / "whole", None)
     run(policy, tmp_path / "sharded", Shard(0, 3), Shard(2, 3))
     made: list[list[int]] = []
@@ -113,9 +111,7 @@ def test_a_damaged_shard_is_named(policy: Policy, tmp_path: Path) -> None:
 
 @pytest.mark.bitwise
 @pytest.mark.parametrize("job", [Shard(0, 2), None])
-def test_a_job_that_was_killed_goes_on_where_it_was(
-    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Shard | None
-) -> None:
+def test_a_job_that_was_killed_goes_on_where_it_was(policy, tmp_path, monkeypatch, job):
     # Seven states an episode, of which three, three and one are ablated together and then read back as one chunk.
     options = {"sample": UNEVEN, "settings": replace(MAPS, temperatures=(0.001, 0.01, 0.1))}
     run(policy, tmp_path / "whole", job, **options)

@@ -1,5 +1,6 @@
 """Each stage runs once for its settings and inputs, and again exactly when one of them changes."""
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from analyze import study as playing
 from analyze.maps import MapsResult, ensure_maps
 from analyze.null_networks import ensure_null_networks
 from analyze.plan import planned_parts
+from analyze.report.load import find
 from analyze.settings import AnalysisSettings, MapSettings, Resources, StatesSettings
 from analyze.study import Study, ensure_baselines, ensure_evaluation, ensure_states
 from nrmap.ablation import AblationSpec
@@ -25,7 +27,7 @@ from nrmap.maps.null_networks import NULL_NETWORKS, null_networks
 from nrmap.maps.sparsity import sparsity
 from nrmap.maps.sweep import sweep_maps
 from nrmap.play import evaluation
-from nrmap.play.evaluation import WORST_CASE, AttackRun, EvaluationSettings
+from nrmap.play.evaluation import AttackRun, EvaluationSettings
 from nrmap.policies.policy import Policy, load_policy, save_policy
 from nrmap.support.clock import Clock
 from nrmap.support.errors import NrmapError
@@ -73,21 +75,43 @@ def saved(folder: Path, seed: int = 0) -> Policy:
     return load_policy(path)
 
 
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    return saved(tmp_path_factory.mktemp("policy"))
+
+
 def run_all(policy: Policy, study: Study) -> MapsResult:
     ensure_evaluation(study, policy)
     return ensure_maps(study, policy, ensure_states(study, [policy]))
 
 
-def test_a_second_run_does_nothing_and_gives_the_same(tmp_path: Path, calls: Counter[str]) -> None:
-    policy, study = saved(tmp_path), study_in(tmp_path)
-    first = run_all(policy, study)
-    done = dict(calls)
-    assert done == {"collect_states": 1, "evaluate": 1, "sweep_maps": 1}
+@pytest.fixture(scope="module")
+def made(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, MapsResult]:
+    """A study with baselines whose every stage ran once, for `policy`, and its maps."""
+    study = study_in(tmp_path_factory.mktemp("made"))
+    ensure_baselines(study, policy)
+    return study, run_all(policy, study)
+
+
+@pytest.fixture
+def finished(made: tuple[Study, MapsResult], tmp_path: Path) -> Study:
+    """A copy of that study."""
+    study = study_in(tmp_path)
+    shutil.copytree(made[0].layout.outputs, study.layout.outputs)
+    return study
+
+
+def test_a_second_run_does_nothing_and_gives_the_same(policy, made, calls):
+    study, first = made
     times = {path: path.stat().st_mtime_ns for path in study.layout.outputs.rglob("*.*") if path.suffix != ".lock"}
-    second = run_all(policy, study)
-    assert dict(calls) == done
-    assert second.records == first.records
+    ensure_baselines(study, policy)
+    assert run_all(policy, study).records == first.records
+    assert not calls
     assert {path: path.stat().st_mtime_ns for path in times} == times
+    # The report leaves out what another version measured.
+    found = find(study.layout.outputs)
+    assert found.problems == ()
+    assert {record.method for record in found.records} == {"constant_action", "random_policy", "toy"}
 
 
 @pytest.mark.parametrize(
@@ -102,20 +126,22 @@ def test_a_second_run_does_nothing_and_gives_the_same(tmp_path: Path, calls: Cou
         ({"evaluation": replace(EVALUATION, attack_runs=())}, {"evaluate"}),
     ],
 )
-def test_a_changed_setting_runs_exactly_what_depends_on_it(
-    tmp_path: Path, calls: Counter[str], changes: dict[str, Any], again: set[str]
-) -> None:
-    policy = saved(tmp_path)
-    run_all(policy, study_in(tmp_path))
-    before = Counter(calls)
-    run_all(policy, study_in(tmp_path, **changes))
-    assert set(calls - before) == again
+def test_a_changed_setting_runs_exactly_what_depends_on_it(finished, policy, calls, changes, again):
+    run_all(policy, replace(finished, settings=replace(SETTINGS, **changes)))
+    assert dict(calls) == dict.fromkeys(again, 1)
 
 
-def test_another_policy_runs_everything(tmp_path: Path, calls: Counter[str]) -> None:
-    run_all(saved(tmp_path, 0), study_in(tmp_path))
-    run_all(saved(tmp_path, 1), study_in(tmp_path))
-    assert dict(calls) == {"collect_states": 2, "evaluate": 2, "sweep_maps": 2}
+def test_another_policy_runs_everything(finished: Study, tmp_path: Path, calls: Counter[str]) -> None:
+    run_all(saved(tmp_path, 1), finished)
+    assert dict(calls) == {"collect_states": 1, "evaluate": 1, "sweep_maps": 1}
+
+
+def test_a_new_version_of_a_stage_leaves_what_the_old_one_made(finished, policy, calls, monkeypatch):
+    files = set(finished.layout.outputs.rglob("metrics.json"))
+    monkeypatch.setitem(VERSIONS, "evaluation", VERSIONS["evaluation"] + 1)
+    run_all(policy, finished)
+    assert set(calls) == {"evaluate"}
+    assert files < set(finished.layout.outputs.rglob("metrics.json"))
 
 
 def test_a_pool_is_the_states_of_all_its_policies_and_is_shared(tmp_path: Path, calls: Counter[str]) -> None:
@@ -138,42 +164,22 @@ def test_a_pool_has_maps_at_the_same_n_as_a_policys_own_states(tmp_path: Path) -
     assert result.maps.prefixes[6].states_per_episode.tolist() in ([2, 1, 2, 1], [2, 2, 1, 1])
 
 
-def test_maps_are_not_made_of_another_games_states(tmp_path: Path) -> None:
-    study, policy = study_in(tmp_path), saved(tmp_path)
-    states = ensure_states(study, [policy])
+def test_states_of_another_game_are_refused(finished: Study, policy: Policy, tmp_path: Path) -> None:
+    states = ensure_states(finished, [policy])
     other = replace(states, states=replace(states.states, env=replace(FREEWAY, game="Breakout")))
     with pytest.raises(NrmapError, match="the states are of Breakout: expected Freeway"):
-        ensure_maps(study, policy, other)
-
-
-def test_a_new_version_of_a_stage_leaves_what_the_old_one_made(
-    tmp_path: Path, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    policy, study = saved(tmp_path), study_in(tmp_path)
-    run_all(policy, study)
-    before, files = Counter(calls), set(study.layout.outputs.rglob("metrics.json"))
-    monkeypatch.setitem(VERSIONS, "evaluation", VERSIONS["evaluation"] + 1)
-    run_all(policy, study)
-    assert set(calls - before) == {"evaluate"}
-    assert files < set(study.layout.outputs.rglob("metrics.json"))
-
-
-def test_states_of_another_game_are_refused(tmp_path: Path) -> None:
-    file = ensure_states(study_in(tmp_path), [saved(tmp_path)])
+        ensure_maps(finished, policy, other)
     save_policy(tmp_path / "breakout", toy_policy(BREAKOUT))
-    study = study_in(tmp_path, states=replace(STATES, states_from=str(file.path)))
+    study = study_in(tmp_path, states=replace(STATES, states_from=str(states.path)))
     with pytest.raises(NrmapError, match="states are of Freeway: expected Breakout"):
         ensure_states(study, [load_policy(tmp_path / "breakout")])
 
 
-def test_an_interrupted_stage_leaves_nothing_that_counts_as_done(
-    tmp_path: Path, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    policy, study = saved(tmp_path), study_in(tmp_path)
-
+def test_an_interrupted_stage_leaves_nothing_that_counts_as_done(finished, policy, calls, monkeypatch):
     def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
+    study = replace(finished, settings=replace(SETTINGS, maps=replace(MAPS, prefix_sizes=())))
     with monkeypatch.context() as patch:
         patch.setattr(mapping, "map_records", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -183,11 +189,9 @@ def test_an_interrupted_stage_leaves_nothing_that_counts_as_done(
     assert select(result.records, metric="sparsity", map_kind="kmap")
 
 
-def test_the_evaluation_and_baselines_of_a_reference_policy_come_with_it(tmp_path: Path, calls: Counter[str]) -> None:
-    reference, trained, study = saved(tmp_path, 0), saved(tmp_path, 1), study_in(tmp_path)
-    trained.card = reference.card
-    records = [ensure_baselines(study, reference), ensure_evaluation(study, reference)]
-    layout = study.layout
+def test_the_evaluation_and_baselines_of_a_reference_policy_come_with_it(finished, policy, tmp_path, calls):
+    records = [ensure_baselines(finished, policy), ensure_evaluation(finished, policy)]
+    layout = finished.layout
     (evaluated,) = layout.evaluations(game="Freeway", method="toy", seed=0)
     (measured,) = (layout.outputs / "evaluation/Freeway/baseline").glob("*/metrics.json")
     for source, folder in (
@@ -196,21 +200,20 @@ def test_the_evaluation_and_baselines_of_a_reference_policy_come_with_it(tmp_pat
     ):
         folder.mkdir(parents=True)
         source.rename(folder / source.name)
-    assert [ensure_baselines(study, reference), ensure_evaluation(study, reference)] == records
-    assert (calls["evaluate_baselines"], calls["evaluate"]) == (1, 1)
+    assert [ensure_baselines(finished, policy), ensure_evaluation(finished, policy)] == records
+    assert not calls
     # Another policy of that name, and other settings, are not what was published.
-    for number, (policy, other) in enumerate(
-        [(trained, study), (reference, study_in(tmp_path, evaluation=replace(EVALUATION, run_seed=5)))], start=2
-    ):
-        ensure_baselines(other, policy)
-        ensure_evaluation(other, policy)
+    trained = saved(tmp_path, 1)
+    trained.card = policy.card
+    other = replace(finished, settings=replace(SETTINGS, evaluation=replace(EVALUATION, run_seed=5)))
+    for number, (study, player) in enumerate([(finished, trained), (other, policy)], start=1):
+        ensure_baselines(study, player)
+        ensure_evaluation(study, player)
         assert (calls["evaluate_baselines"], calls["evaluate"]) == (number, number)
 
 
 @pytest.mark.parametrize("path", sorted(REFERENCE.glob("*/*/*/seed*/metrics.json")), ids=lambda path: path.parts[-3])
-def test_published_evaluations_are_those_of_evaluation_paper_and_are_not_repeated(
-    path: Path, calls: Counter[str]
-) -> None:
+def test_published_evaluations_are_those_of_evaluation_paper_and_are_not_repeated(path, calls):
     study = Study(analysis("evaluation=paper"), Layout(REFERENCE.parent), torch.device("cpu"), RESOURCES)
     policy = load_policy(path.parent / "policy.safetensors")
     assert len(select(ensure_evaluation(study, policy), metric="return_mean")) == 11
@@ -218,12 +221,10 @@ def test_published_evaluations_are_those_of_evaluation_paper_and_are_not_repeate
     assert not calls
 
 
-def test_an_evaluation_that_was_cut_off_goes_on_after_its_last_whole_roll_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_evaluation_that_was_cut_off_goes_on_after_its_last_whole_roll_out(tmp_path, policy, monkeypatch):
     runs = (AttackRun("noise", 0.1, 1), AttackRun("fgsm", 0.1, 1))
     study = study_in(tmp_path, evaluation=replace(EVALUATION, attack_runs=runs))
-    policy, layout = saved(tmp_path), study.layout
+    layout = study.layout
     whole = ensure_evaluation(replace(study, layout=Layout(tmp_path / "whole")), policy)
     play, played = evaluation.play, Counter[str]()
 
@@ -245,54 +246,37 @@ def test_an_evaluation_that_was_cut_off_goes_on_after_its_last_whole_roll_out(
     assert [path.name for path in made.parent.iterdir() if not path.name.startswith(".")] == [made.name]
 
 
-def test_the_evaluation_proves_what_it_can_and_records_it(tmp_path: Path) -> None:
-    """Radii at which some states of a toy policy are certified and some are not."""
-    radius = 0.003 / 255
-    runs = (AttackRun(WORST_CASE, radius, 1),)
-    settings = EvaluationSettings(episodes=1, run_seed=1, attack_runs=runs, certify_epsilons=(radius, 0.5))
-    records = ensure_evaluation(study_in(tmp_path, evaluation=settings), saved(tmp_path))
-    rates = {record.attack_epsilon: record.value for record in select(records, metric="certified_rate")}
-    assert rates[0.5] == 0
-    assert 0 < rates[radius] < 1
-    (worst,) = select(records, metric="return_mean", attack=WORST_CASE)
-    assert (worst.attack_epsilon, worst.episodes) == (radius, 1)
-
-
 def null_networks_of(policy: Policy, study: Study, draws: int = 2) -> list[Record]:
-    changed = replace(study, settings=replace(study.settings, controls=draws))
+    changed = replace(study, settings=replace(SETTINGS, controls=draws))
     return ensure_null_networks(changed, policy, ensure_states(changed, [policy]))
 
 
-def test_null_networks_are_mapped_once_for_their_weights_and_states(tmp_path: Path, calls: Counter[str]) -> None:
-    policy, study = saved(tmp_path), study_in(tmp_path)
-    assert null_networks_of(policy, study, draws=0) == []
-    records = null_networks_of(policy, study)
+def test_null_networks_are_mapped_once_for_their_weights_and_states(finished, policy, calls):
+    assert null_networks_of(policy, finished, draws=0) == []
+    records = null_networks_of(policy, finished)
     assert calls["sweep_maps"] == 4
     assert {(record.method, record.source_method, record.source_seed, record.draw) for record in records} == {
         *(("random_weights", None, None, draw) for draw in (0, 1)),
         *(("shuffled_weights", "toy", 0, draw) for draw in (0, 1)),
     }
     assert {record.num_states for record in select(records, prefix=False)} == {STATES.num_states}
-    assert null_networks_of(policy, study) == records
+    assert null_networks_of(policy, finished) == records
     assert calls["sweep_maps"] == 4
-    null_networks_of(policy, study, draws=3)
+    null_networks_of(policy, finished, draws=3)
     assert calls["sweep_maps"] == 6, "longer lists begin with the draws of shorter ones"
-    folders = {path.name for path in (study.layout.outputs / "maps" / "Freeway").iterdir()}
-    assert folders == {"random_weights", "shuffled_weights-toy-seed-0"}
+    folders = {path.name for path in (finished.layout.outputs / "maps" / "Freeway").iterdir()}
+    assert folders == {"random_weights", "shuffled_weights-toy-seed-0", "toy"}
 
-
-def test_the_maps_of_a_null_network_are_those_of_its_weights(tmp_path: Path) -> None:
-    policy, study = saved(tmp_path), study_in(tmp_path)
-    states = ensure_states(study, [policy]).states
-    records = null_networks_of(policy, study, draws=1)
+    states = ensure_states(finished, [policy]).states
     for kind in NULL_NETWORKS:
         (network,) = null_networks(policy, kind, 1, seed=0)
         by_hand = AblatedByHand(network, torch.from_numpy(states.states))
         maps = sweep_maps([by_hand], episode_ids=states.episode_ids, temperatures=(1.0,), rounding_floor=1e-6)
-        (ours,) = select(records, method=kind, metric="sparsity", map_kind="margin_drop", prefix=False)
-        assert ours.value == pytest.approx(sparsity(maps["margin_drop"].sum(axis=0)).value, rel=1e-3)
-        (flat,) = select(records, method=kind, metric="sparsity", map_kind="kl", prefix=False, temperature=1.0)
-        assert flat.value == pytest.approx(sparsity(maps["kl", 1.0].sum(axis=0)).value, rel=1e-3)
+        for key in ("margin_drop", ("kl", 1.0)):
+            name, temperature = (key, None) if isinstance(key, str) else key
+            fields = {"metric": "sparsity", "map_kind": name, "temperature": temperature, "prefix": False}
+            (ours,) = select(records, method=kind, draw=0, **fields)
+            assert ours.value == pytest.approx(sparsity(maps[key].sum(axis=0)).value, rel=1e-3)
 
 
 class AblatedByHand:
@@ -312,10 +296,8 @@ class AblatedByHand:
         self.q_values = torch.stack(rows, dim=1)  # [N, H, W, A]
 
 
-def test_a_plan_has_the_parts_of_the_work_in_order_and_only_missing_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    policy, study, seen = saved(tmp_path), study_in(tmp_path), []
+def test_a_plan_has_the_parts_of_the_work_in_order_and_only_missing_ones(tmp_path, policy, monkeypatch):
+    study, seen = study_in(tmp_path), []
     planned = [part.name for part in planned_parts(study, policy, [policy], None)]
     monkeypatch.setattr(Clock, "at", lambda self, name, done, **initial: seen.append(name))
     states = ensure_states(study, [policy])

@@ -20,9 +20,7 @@ from nrmap.support.records import Record, read_records
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWarning")]
 
-GAMES = ("Freeway", "Pong")
 TEMPERATURES = (0.1, 1.0)
-SWEEP = f"env={','.join(GAMES)}"
 SIZES = ("env.height=64", "env.width=64")  # the smallest screen with a number for the grid
 EVERY_CURVE = ("greedy_every=40", "greedy_episodes=1", "scale.robust_loss.pgd.rollback_every=40")
 # One episode of each roll-out that the dashboard shows.
@@ -36,33 +34,30 @@ EVALUATION = (
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
-    """Folders: `outputs`, `trainings` by game, `analyses` by game and temperature; `policies` as they were trained."""
+    """Folders: `outputs`, the `training`, `analyses` by temperature; and the `policy` file as it was trained."""
     place = tmp_path_factory.mktemp("tracked")
     (place / "home").mkdir()
     outputs = place / "outputs"
     account = [name for name in os.environ if name.startswith(("WANDB_", "XDG_")) or name == "NETRC"]
     environment = {**dict.fromkeys(account), "HOME": str(place / "home")}
     options = ("wandb.mode=offline", "wandb.tags=[mine]", "wandb.project=tried", f"outputs={outputs}")
-    policies = {}
     with commands_in(place) as commands:
 
         def run(*arguments):
             command = commands.start(*arguments, *options, environment=environment)
             assert command.wait() == 0, command.err
 
-        run("train", "-m", *TINY, *SIZES, SWEEP)
+        run("train", *TINY, *SIZES)
         run("train", "-m", *TINY, *SIZES, "method=sa_ddqn,sa_ddqn_ibp", *EVERY_CURVE)
-        # So little training leaves policies that always take one action, which no pixel changes.
-        for path in outputs.glob("train/*/ddqn/seed0/*/policy.safetensors"):
-            trained, policies[path.parent] = load_policy(path), path.read_bytes()
-            save_policy(path, Policy(toy_policy(trained.env).network, trained.env, trained.card))
+        # So little training leaves a policy that always takes one action, which no pixel changes.
+        (path,) = outputs.glob("train/Freeway/ddqn/seed0/*/policy.safetensors")
+        trained, policy = load_policy(path), path.read_bytes()
+        save_policy(path, Policy(toy_policy(trained.env).network, trained.env, trained.card))
         for _ in range(2):  # the second finds everything finished and tracked
-            run("analyze", "-m", *TINY_ANALYSIS, *SIZES, *EVALUATION, SWEEP, "controls=1", "temperature=0.1,1")
-    analyses = {}
-    for path in outputs.glob("maps/*/ddqn/seed0/*/metrics.json"):
-        analyses[path.parts[-5], *read_json(path)["settings"]["temperatures"]] = path.parent
-    trainings = {path.parts[-4]: path for path in outputs.glob("train/*/ddqn/seed0/*")}
-    return SimpleNamespace(outputs=outputs, trainings=trainings, policies=policies, analyses=analyses)
+            run("analyze", "-m", *TINY_ANALYSIS, *SIZES, *EVALUATION, "controls=1", "temperature=0.1,1")
+    found = outputs.glob("maps/Freeway/ddqn/seed0/*/metrics.json")
+    analyses = {read_json(metrics)["settings"]["temperatures"][0]: metrics.parent for metrics in found}
+    return SimpleNamespace(outputs=outputs, training=path.parent, policy=policy, analyses=analyses)
 
 
 def only_part(folder):
@@ -81,31 +76,29 @@ def numbers_of(part):
     return {name: value for name, value in summary_of(part)["summary"].items() if isinstance(value, float | int)}
 
 
-@pytest.mark.parametrize("game", GAMES)
-def test_a_training_is_one_run_with_its_curves_and_files(tracked, game):
-    folder = tracked.trainings[game]
+def test_a_training_is_one_run_with_its_curves_and_files(tracked):
+    folder = tracked.training
     part = only_part(folder)
-    assert description_of(part) == (f"{game}-smoke", "train", f"{game}-ddqn-seed0", ["mine", game, "ddqn"])
-    assert summary_of(part)["config"] == {"game": game, **read_json(folder / "settings.json")}
+    assert description_of(part) == ("Freeway-smoke", "train", "Freeway-ddqn-seed0", ["mine", "Freeway", "ddqn"])
+    assert summary_of(part)["config"] == {"game": "Freeway", **read_json(folder / "settings.json")}
     curves = read_json(folder / "curves.json")
     assert rows_of(part) == [{"_step": row["agent_step"], **row} for row in curves["rows"]]
     assert numbers_of(part).items() >= curves["rows"][-1].items()
     (files,) = artifacts_of(part).values()
     assert files == {
-        "policy.safetensors": tracked.policies[folder],
+        "policy.safetensors": tracked.policy,
         "curves.json": (folder / "curves.json").read_bytes(),
     }
 
 
-@pytest.mark.parametrize("game", GAMES)
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_an_analysis_is_one_run_with_every_kind_of_map(tracked, game, temperature):
-    folder = tracked.analyses[game, temperature]
+def test_an_analysis_is_one_run_with_every_kind_of_map(tracked, temperature):
+    folder = tracked.analyses[temperature]
     part = only_part(folder)
-    name = f"{game}-ddqn-seed0-own-T{temperature:g}"
-    assert description_of(part) == (f"{game}-smoke", "analyze", name, ["mine", game, "ddqn", "own"])
+    name = f"Freeway-ddqn-seed0-own-T{temperature:g}"
+    assert description_of(part) == ("Freeway-smoke", "analyze", name, ["mine", "Freeway", "ddqn", "own"])
     config = summary_of(part)["config"]
-    assert (config["game"], config["method"], config["seed"], config["controls"]) == (game, "ddqn", 0, 1)
+    assert (config["game"], config["method"], config["seed"], config["controls"]) == ("Freeway", "ddqn", 0, 1)
     assert config["maps"] == read_json(folder / "metrics.json")["settings"]
     numbers = numbers_of(part)
     spelled = {0.1: "_T0p1", 1.0: "_T1"}[temperature]
@@ -121,11 +114,10 @@ def test_an_analysis_is_one_run_with_every_kind_of_map(tracked, game, temperatur
     assert artifacts_of(part)[f"maps-{folder.name}", "maps"] == files
 
 
-@pytest.mark.parametrize("game", GAMES)
-def test_the_table_of_an_analysis_has_every_record(tracked, game):
-    columns, rows = table_of(only_part(tracked.analyses[game, 1.0]), "records")
+def test_the_table_of_an_analysis_has_every_record(tracked):
+    columns, rows = table_of(only_part(tracked.analyses[1.0]), "records")
     assert columns == [field.name for field in fields(Record)]
-    folders = (tracked.outputs / stage / game for stage in ("evaluation", "maps"))
+    folders = (tracked.outputs / stage for stage in ("evaluation", "maps"))
     paths = [path for folder in folders for path in folder.glob("**/metrics.json")]
     found = [record for path in paths for record in read_records(path) if record.temperature in (None, 1.0)]
     assert len({record.method for record in found}) == 5  # the policy, two baselines and two null networks

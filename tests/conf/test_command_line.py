@@ -15,15 +15,7 @@ def configurations(*arguments: str) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    ("name", "game"),
-    [
-        ("freeway", "Freeway"),
-        ("ALE/Pong-v5", "Pong"),
-        ("Pong-v5", "Pong"),
-        ("PongNoFrameskip-v4", "Pong"),
-        ("ms_pacman", "MsPacman"),
-        ("ALE/Seaquest-v5", "Seaquest"),
-    ],
+    ("name", "game"), [("freeway", "Freeway"), ("ALE/Pong-v5", "Pong"), ("PongNoFrameskip-v4", "Pong")]
 )
 def test_a_game_by_the_names_that_others_give_it(name: str, game: str) -> None:
     (config,) = configurations(f"env={name}")
@@ -43,10 +35,8 @@ def test_every_job_of_a_sweep_has_a_configuration() -> None:
     ("folder", "path"),
     [
         (None, "{here}/outputs"),
-        ("a/b", "{here}/a/b"),
         ("/x/it's", "/x/it's"),
         ("~/x", "{home}/x"),
-        ("/x\\", "/x\\"),
         ("/x\\'y\\\\", "/x\\'y\\\\"),
         ("'a b'", "{here}/a b"),
         ("it's here, really (now)", "{here}/it's here, really (now)"),
@@ -60,7 +50,7 @@ def test_folders_of_results(folder: str | None, path: str, monkeypatch: pytest.M
     assert config["outputs"] == path.format(here=tmp_path, home=Path.home())
 
 
-@pytest.mark.parametrize("folder", ["", "[a]", "{a:1}", "null", "true", "5", "a\nb", "a\x00b"])
+@pytest.mark.parametrize("folder", ["", "[a]", "null", "5", "a\nb"])
 def test_what_is_no_folder(folder: str) -> None:
     with pytest.raises(NrmapError, match=r"^outputs=.*: expected a folder"):
         configurations(f"outputs={folder}")
@@ -81,16 +71,11 @@ def test_a_working_folder_that_hydra_would_misread(monkeypatch: pytest.MonkeyPat
     [
         (["--seed", "1"], "unrecognized arguments: --seed; options are written KEY=VALUE"),
         (["freeway"], "freeway: expected KEY=VALUE, as in env=Freeway"),
-        (["sa_ddqn"], "sa_ddqn: expected KEY=VALUE, as in method=sa_ddqn"),
         (["env=Freeway,Pong"], "env=Freeway,Pong: several values need -m"),
         (["env=Freeway,Pongg"], "unknown game 'Pongg': did you mean Pong"),
-        (["env="], "unknown game ''"),
         (["env=base"], "unknown game 'base'"),
         (["method=sa_dqn"], "unknown method 'sa_dqn': did you mean sa_ddqn"),
-        (["scale=quik"], "unknown scale 'quik': did you mean quick"),
-        (["hydra/launcher=slrm"], "unknown launcher 'slrm': did you mean slurm"),
         (["-m", "seed=0,1", "scale.step=3"], "unknown key of scale 'step': did you mean steps"),
-        (["sede=1"], "unknown key 'sede': did you mean seed"),
         (["method.regulariser.kappa=1"], "method.regulariser.kappa: this method has no regulariser; use method=sa_"),
         (["seed=[1"], "seed=[1: "),
         (["outputs=${x}"], "outputs: Interpolation key 'x' not found"),
@@ -108,12 +93,7 @@ def test_flags_that_run_nothing_are_left_to_hydra() -> None:
         assert not CommandLine(flags).is_run
 
 
-@pytest.mark.parametrize(("launcher", "plugin"), [("joblib", "joblib"), ("slurm", "submitit"), ("ray", "ray")])
-def test_a_launcher_that_is_not_installed(launcher: str, plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(NrmapError) as raised:
-        configurations(f"hydra/launcher={launcher}")
-    assert str(raised.value) == (
-        f"hydra/launcher={launcher} needs hydra-{plugin}-launcher: "
-        f"python -m pip install -c constraints.txt -e '.[{launcher}]'"
-    )
+    with pytest.raises(NrmapError, match=r"^hydra/launcher=slurm needs hydra-submitit-launcher: .*'\.\[slurm\]'$"):
+        configurations("hydra/launcher=slurm")

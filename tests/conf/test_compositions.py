@@ -53,11 +53,8 @@ def test_shared_states_have_the_controls_of_the_scale_unless_told(scale: str) ->
     for states_from in ("pool", "some/states.npz"):
         assert analysis(f"scale={scale}", f"states_from={states_from}").controls == number
     assert analysis(f"scale={scale}", "controls=7").controls == 7
-
-
-def test_one_temperature_or_a_list_in_any_order() -> None:
-    assert analysis("temperature=2").maps.temperatures == (2.0,)
-    assert analysis("temperature=[1,0.1,1]").maps.temperatures == (0.1, 1.0)
+    assert analysis(f"scale={scale}", "temperature=2").maps.temperatures == (2.0,)
+    assert analysis(f"scale={scale}", "temperature=[1,0.1,1]").maps.temperatures == (0.1, 1.0)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -72,18 +69,12 @@ def test_an_analysis_looks_for_the_policy_that_the_same_options_train(method: st
 PLUGINS = {"joblib": "joblib", "slurm": "submitit", "ray": "ray"}
 
 
-def needs_plugin(launcher: str) -> None:
-    pytest.importorskip(
-        f"hydra_plugins.hydra_{PLUGINS[launcher]}_launcher",
-        reason=f"its plugin is not installed: python -m pip install -c constraints.txt -e '.[{launcher}]'",
-    )
-
-
 @pytest.mark.parametrize("launcher", PLUGINS)
 @pytest.mark.parametrize("name", ["train", "analyze"])
-def test_every_launcher_composes(name: str, launcher: str) -> None:
+def test_every_launcher_composes_and_is_one_of_its_plugin(name: str, launcher: str) -> None:
+    plugin = f"hydra_plugins.hydra_{PLUGINS[launcher]}_launcher"
     if launcher != "ray":  # whose file builds on none of the plugin's
-        needs_plugin(launcher)
+        pytest.importorskip(plugin)
     config = with_hydra(name, f"hydra/launcher={launcher}", "outputs=/somewhere")
     found = OmegaConf.to_container(config.hydra.launcher, resolve=True)
     assert isinstance(found, dict)
@@ -91,10 +82,5 @@ def test_every_launcher_composes(name: str, launcher: str) -> None:
     if launcher in group_options("hydra/launcher"):
         for key, value in in_file("hydra/launcher", launcher).items():
             assert key == "defaults" or found[key] == value
-
-
-@pytest.mark.parametrize("launcher", PLUGINS)
-def test_every_launcher_is_one_of_its_plugin(launcher: str) -> None:
-    needs_plugin(launcher)
-    config = with_hydra("train", f"hydra/launcher={launcher}")
-    assert get_class(config.hydra.launcher["_target_"]).__name__.endswith("Launcher")
+    pytest.importorskip(plugin)
+    assert get_class(found["_target_"]).__name__.endswith("Launcher")

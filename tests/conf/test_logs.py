@@ -3,14 +3,10 @@
 import os
 from pathlib import Path
 
-import pytest
-
 from conf.logs import with_writable_logs
 
 
-def test_only_a_folder_that_cannot_be_written_gets_logs_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_a_folder_that_cannot_be_written_gets_logs_elsewhere(tmp_path, monkeypatch):
     given = ["seed=1", f"outputs='{tmp_path}'"]
     assert with_writable_logs(given, tmp_path) == given
     monkeypatch.setattr(os, "access", lambda path, mode: False)

@@ -67,24 +67,18 @@ def test_from_scratch_a_robust_run_is_the_vanilla_one_plus_its_loss(scale, metho
     assert replace(scratch, method="ddqn", regulariser=None) == vanilla
 
 
-def test_an_anchor_reaches_the_run_and_not_the_parent():
-    tuned, free = (training("method=sa_ddqn", "scale=paper", *more) for more in (["scale.anchor=20"], []))
-    assert (tuned.anchor, free.anchor) == (20.0, 0.0)
-    assert tuned.parent == free.parent
-
-
 def test_the_control_differs_from_sa_ddqn_in_the_regulariser_alone():
     robust, control = training("method=sa_ddqn"), training("method=ddqn_continued")
     assert replace(robust, method="ddqn_continued", regulariser=None) == control
 
 
-def test_the_regulariser_holds_the_numbers_of_the_yaml():
-    regulariser = training("method=sa_ddqn", "scale=paper", "method.regulariser.kappa=0.3").regulariser
-    assert regulariser.kappa == 0.3
-    assert regulariser.hinge_reduction == "batch_sum"
-    assert regulariser.hold_advantages == 0
-    assert regulariser.attack_epsilon == 1 / 255
-    assert regulariser.pgd_step_fraction * regulariser.pgd_steps == pytest.approx(1)
+def test_settings_of_the_robust_loss_reach_the_run_and_not_its_parent():
+    options = ("method=sa_ddqn", "scale=paper")
+    tuned, free = training(*options, "scale.anchor=20", "method.regulariser.kappa=0.3"), training(*options)
+    assert (tuned.anchor, free.anchor, tuned.regulariser.kappa) == (20.0, 0.0, 0.3)
+    assert tuned.parent == free.parent
+    assert tuned.regulariser.attack_epsilon == 1 / 255
+    assert tuned.regulariser.pgd_step_fraction * tuned.regulariser.pgd_steps == pytest.approx(1)
 
 
 PGD = "scale.fine_tune.by_solver.pgd"
@@ -93,19 +87,13 @@ PGD = "scale.fine_tune.by_solver.pgd"
 @pytest.mark.parametrize(
     ("key", "value", "line"),
     [
-        ("method.name", "ddqn", "with method.name=ddqn: expected null, ddqn has none"),
         ("method.regulariser", None, "method.regulariser=null with method.name=sa_ddqn: expected one with solver: pgd"),
         ("method.regulariser.pgd_steps", 0, "method.regulariser.pgd_steps=0: expected at least 1 with solver=pgd"),
-        ("method.regulariser.ramp_steps", 1, "unknown key of method.regulariser 'ramp_steps'"),
         ("scale.steps_per_update", 3, "scale.steps_per_update=3: expected a divisor or a multiple of num_envs="),
-        ("scale.warm_up_steps", 320000, "scale.steps=320000: expected more than warm_up_steps=320000"),
         (f"{PGD}.steps", 8000, f"{PGD}.steps=8000: expected more than warm_up_steps=8000"),
         (f"{PGD}.robust_ramp.ramp_begin", 110001, f"{PGD}.robust_ramp.ramp_steps=50000 from ramp_begin=110001 ends"),
-        (f"{PGD}.steps", 49000, "ramp_steps=50000 from ramp_begin=0 ends after steps=49000: expected the full"),
         ("scale.replay.capacity", 100, "scale.replay.capacity=100: expected at least 192"),
-        ("scale.replay.anneal_steps", 5, "scale.replay.n_step_final=0: expected from 1 to n_step=10"),
         ("env.max_agent_steps", 2**31 - 1, "env.max_agent_steps=2147483647: expected at most 536,870,911"),
-        ("env.height", 20, "a 20×84 screen is too small"),
     ],
 )
 def test_values_that_do_not_go_together_are_one_line(key, value, line):
@@ -124,16 +112,11 @@ def test_the_last_robust_loss_may_be_the_first_full_one():
 
 @pytest.mark.parametrize(
     ("method", "start_from", "use"),
-    [
-        ("ddqn", "vanilla", "expected scratch; use method=ddqn_continued"),
-        ("ddqn", "some/file.safetensors", "expected scratch; use method=ddqn_continued"),
-        ("ddqn_continued", "scratch", "expected a policy; use method=ddqn"),
-    ],
+    [("ddqn", "vanilla", "scratch; use method=ddqn_continued"), ("ddqn_continued", "scratch", "a policy; use method=")],
 )
 def test_a_method_that_cannot_start_there_names_the_one_that_can(method, start_from, use):
-    with pytest.raises(NrmapError) as caught:
+    with pytest.raises(NrmapError, match=f"^method.start_from={start_from} with method.name={method}: expected {use}"):
         training(f"method={method}", f"method.start_from={start_from}")
-    assert str(caught.value) == f"method.start_from={start_from} with method.name={method}: {use}"
 
 
 def test_single_settings_of_a_preset_of_eyes_may_change():

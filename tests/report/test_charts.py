@@ -4,7 +4,9 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from axes_drawn import drawn, lines_of
+from axes_drawn import drawn, lines_of, y_labels
+from matplotlib.figure import Figure
+from table_records import PLAYED, play_record
 
 from analyze.report.chart_sheets import chart_sheets
 from analyze.report.charts import Series, draw_lines
@@ -24,30 +26,28 @@ def test_lines_are_the_series_and_their_bands_the_intervals(ax):
     series = [
         Series("SA-DDQN", x, y, "red", "o", low=[0.5, 1.5, 2.5], high=[1.5, 2.5, 3.5]),
         Series("SA-DDQN", x, [2.0, np.nan, 4.0], "red", "o"),
-        Series("DDQN", x, [5.0, 6.0, 7.0], "blue", "s"),
     ]
     draw_lines(ax, series, title="t", x_label="N, number of states", y_label="S", log_x=True)
-    drawn = lines_of(ax)
-    np.testing.assert_array_equal(drawn[0], [x, y])
-    np.testing.assert_array_equal(drawn[2], [x, [5, 6, 7]])
-    assert np.isnan(drawn[1][1, 1])
+    first, second = lines_of(ax)
+    np.testing.assert_array_equal(first, [x, y])
+    np.testing.assert_array_equal(second, [x, [2, np.nan, 4]])
     (band,) = ax.collections
     corners = band.get_paths()[0].vertices
     assert {(4, 0.5), (4, 1.5), (64, 2.5), (64, 3.5)} <= {tuple(corner) for corner in corners}
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["SA-DDQN, 2 seeds", "DDQN"]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["4", "16", "64"]
+    agree = Figure().subplots()
+    lines = [Series("A", [1, 2], [84 - 4e-8, 84.0], "red"), Series("B", [1, 2], [84.0, 84.0], "blue")]
+    draw_lines(agree, lines, title="t", x_label="x", y_label="S")
+    assert np.ptp(agree.get_ylim()) > 1000 * 4e-8, "values that agree to a millionth look equal"
 
 
 def map_records(method: str = "ddqn", seed: int = 0) -> list[Record]:
     make = partial(Record, "Freeway", method, seed, "sparsity", states_from="own")
-    kmap = [
+    return [
         make(10.0, map_kind="kmap", num_states=16, prefix=True),
         make(20.0, map_kind="kmap", num_states=64, prefix=True),
         make(40.0, map_kind="kmap", num_states=256, low=35.0, high=45.0),
-    ]
-    return kmap + [
-        make(value, map_kind="hmap", num_states=256, temperature=temperature)
-        for temperature, value in ((0.1, 60.0), (1.0, 83.0))
+        make(60.0, map_kind="hmap", num_states=256, temperature=0.1),
+        make(83.0, map_kind="hmap", num_states=256, temperature=1.0),
     ]
 
 
@@ -55,21 +55,17 @@ def test_sparsity_against_n_and_t_is_that_of_the_records():
     (against_n,), (against_t,) = panels_of("size", map_records()), panels_of("temperature", map_records())
     np.testing.assert_array_equal(lines_of(drawn(against_n))[0], [[16, 64, 256], [10, 20, 40]])
     np.testing.assert_array_equal(lines_of(drawn(against_t))[0], [[0.1, 1.0], [60, 83]])
-    assert "from 10 to 40" in against_n.alt
     undefined = [replace(record, value=None, note="the map is 0 everywhere") for record in map_records()]
     assert panels_of("size", undefined) == panels_of("temperature", undefined) == (), "no empty axes"
 
 
 def test_the_sparsity_chart_marks_the_papers_numbers():
     records = [*map_records(), *map_records("sa_ddqn"), *map_records("sa_ddqn", 1)]
-    panel = panels_of("sparsity", records)[0]
-    ax = drawn(panel)
+    ax = drawn(panels_of("sparsity", records)[0])
     marks = {line.get_label(): line.get_xdata()[0] for line in ax.get_lines() if line.get_label().startswith("paper")}
     assert marks == {"paper, vanilla": 53.7272, "paper, adversarial": 20.4641}
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["DDQN seed 0", "SA-DDQN seed 0", "SA-DDQN seed 1"]
+    assert y_labels(ax) == ["DDQN seed 0", "SA-DDQN seed 0", "SA-DDQN seed 1"]
     assert [line.get_xydata().tolist() for line in ax.get_lines()[:2]] == [[[35, 0], [45, 0]], [[40, 0]]]
-    top, bottom = ax.transData.transform([(0, 0), (0, 1)])[:, 1]
-    assert top > bottom
 
 
 def test_null_networks_share_a_row_for_all_seeds_with_a_dot_for_every_draw():
@@ -90,12 +86,9 @@ def test_null_networks_share_a_row_for_all_seeds_with_a_dot_for_every_draw():
     elsewhere = replace(null_networks[0], states_from="pool")
     panel, *_ = panels_of("controls", [*map_records(), *null_networks, elsewhere])
     ax = drawn(panel)
-    labels = ["DDQN seed 0", "random weights", "shuffled DDQN", "shuffled SA-DDQN"]
-    assert [label.get_text() for label in ax.get_yticklabels()] == labels
+    assert y_labels(ax) == ["DDQN seed 0", "random weights", "shuffled DDQN", "shuffled SA-DDQN"]
     assert [dots.get_offsets()[:, 0].tolist() for dots in ax.collections] == [[60, 62], [50, 51], [40]]
     assert [line.get_xdata()[0] for line in ax.get_lines() if len(line.get_xdata()) == 1] == [40, 61, 50.5, 40]
-    strokes = [line for line in ax.get_lines() if line.get_marker() == "|"]
-    assert all(stroke.get_markeredgecolor() != "white" for stroke in strokes), "a stroke has no face to be seen"
     (grid,) = panels_of("grid", [*map_records(), *grids])
     ax = drawn(grid)
     assert [text.get_text() for text in ax.texts] == ["undefined"]
@@ -103,59 +96,35 @@ def test_null_networks_share_a_row_for_all_seeds_with_a_dot_for_every_draw():
     assert panels_of("controls", map_records()) == panels_of("grid", map_records()) == ()
 
 
-def play_records() -> list[Record]:
-    clean = partial(Record, "Freeway", "ddqn", 0, attack="clean", episodes=2)
-    attacked = partial(Record, "Freeway", "ddqn", 0, attack="pgd", attack_steps=10, attack_epsilon=1 / 255, episodes=1)
-    blind = partial(Record, "Freeway", "constant_action", None, variant="UP", attack="clean", episodes=1)
-    return [
-        clean("return", 30.0, episode=0),
-        clean("return", 32.0, episode=1),
-        clean("return_mean", 31.0),
-        clean("action_share", 0.75, action="UP"),
-        clean("action_share", 0.25, action="NOOP"),
-        *(clean("q_gap_quantile", 100 * q, quantile=q) for q in (0.01, 0.25, 0.5, 0.75, 0.99)),
-        attacked("return", 4.0, episode=0),
-        attacked("return_mean", 4.0),
-        blind("return", 21.0, episode=0),
-        blind("return_mean", 21.0),
-    ]
-
-
 def test_returns_have_a_panel_for_each_attack_with_the_baselines_in_the_first():
-    shorter = replace(play_records()[2], value=9.0, episodes=1)
-    clean, attacked = panels_of("returns", [*play_records(), shorter])
+    def of(values: list[float], **fields) -> list[Record]:
+        make = partial(play_record, episodes=len(values), **fields)
+        episodes = [make("return", value, episode=number) for number, value in enumerate(values)]
+        return [*episodes, make("return_mean", float(np.mean(values)))]
+
+    attack = {"attack": "pgd", "attack_steps": 10, "attack_epsilon": 1 / 255}
+    blind = of([21.0], method="constant_action", variant="UP", seed=None)
+    shorter = play_record("return_mean", 9.0, episodes=1)
+    clean, attacked = panels_of("returns", [*of([30.0, 32.0]), *of([4.0], **attack), *blind, shorter])
     ax = drawn(clean)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["DDQN seed 0", "always UP"]
+    assert y_labels(ax) == ["SA-DDQN seed 0", "always UP"]
     np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], [30, 32])
     assert 21.0 in [line.get_xdata()[0] for line in ax.get_lines() if line.get_label().startswith("best constant")]
     ax = drawn(attacked)
-    assert ax.get_title() == "Returns: PGD-10, ε = 1/255"
     assert ax.get_xlim() == drawn(clean).get_xlim(), "panels are compared with each other"
     np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], [4])
 
 
-def test_actions_and_gaps_are_those_of_the_records():
-    assert [panel.alt for panel in panels_of("actions", play_records())] == [
-        "Action UP. DDQN seed 0 0.75.", "Action NOOP. DDQN seed 0 0.25.",
+def test_actions_gaps_and_certified_rates_are_those_of_the_records():
+    assert [panel.alt for panel in panels_of("actions", PLAYED)] == [
+        "Action UP. SA-DDQN seed 0 0.75.", "Action NOOP. SA-DDQN seed 0 0.25.",
     ]  # fmt: skip
-    (panel,) = panels_of("gaps", play_records())
-    ax = drawn(panel)
-    assert [line.get_xdata().tolist() for line in ax.get_lines()] == [[1, 99], [25, 75], [50]]
-    assert ax.get_xscale() == "log"
-    assert panel.alt == "Medians of the Q-gap: all states of clean episodes. DDQN seed 0 50."
-    rate = partial(Record, "Freeway", "ddqn", 0, "certified_rate", attack="clean", episodes=20)
-    rates = panels_of("certified", [rate(0.5, attack_epsilon=3 / 255), rate(0.97, attack_epsilon=1 / 255)])
-    assert [drawn(panel).get_lines()[0].get_xdata()[0] for panel in rates] == [0.97, 0.5]
+    quantiles = [play_record("q_gap_quantile", 100 * q, quantile=q) for q in (0.01, 0.25, 0.5, 0.75, 0.99)]
+    (panel,) = panels_of("gaps", quantiles)
+    assert [line.get_xdata().tolist() for line in drawn(panel).get_lines()] == [[1, 99], [25, 75], [50]]
+    rates = [play_record("certified_rate", value, attack_epsilon=e / 255) for value, e in ((0.5, 3), (0.97, 1))]
+    assert [drawn(panel).get_lines()[0].get_xdata()[0] for panel in panels_of("certified", rates)] == [0.97, 0.5]
     assert chart_sheets(Part("Freeway", False, [], [], [])) == []
-
-
-def test_legends_cover_no_data_and_values_that_agree_to_a_millionth_look_equal(ax):
-    lines = [Series("A", [1, 2], [84 - 4e-8, 84.0], "red"), Series("B", [1, 2], [84.0, 84.0], "blue")]
-    draw_lines(ax, lines, title="t", x_label="x", y_label="S")
-    ax.figure.draw_without_rendering()
-    assert ax.get_legend().get_window_extent().y1 < ax.get_window_extent().y0
-    low, high = ax.get_ylim()
-    assert high - low > 1000 * 4e-8
 
 
 def test_a_learning_curve_is_the_mean_of_the_last_episodes_and_goes_on_where_the_parents_ended():

@@ -4,27 +4,21 @@ import shlex
 import shutil
 from pathlib import Path
 
-import torch
 from composed import composed, training
+from edited_json import edited
 from example_outputs import SMALL, synthetic_states, write_maps, write_training
-from html_page import Page
-from toy_policies import FREEWAY, toy_policy
 
 from analyze.report import build
 from analyze.report.inventory import missing
 from analyze.report.load import find
 from analyze.report.tables import all_tables
-from analyze.settings import AnalysisSettings, MapSettings, Resources, StatesSettings
-from analyze.study import Study, ensure_baselines, ensure_evaluation
 from conf.schema import AnalyzeKeys, TrainKeys
 from conf.training import train_settings
-from nrmap.ablation import AblationSpec
 from nrmap.maps.null_networks import null_networks
-from nrmap.play.evaluation import EvaluationSettings
 from nrmap.play.states import save_states
-from nrmap.policies.policy import load_policy, save_policy
+from nrmap.policies.policy import load_policy
 from nrmap.support import schema
-from nrmap.support.files import read_json, write_json
+from nrmap.support.files import write_json
 from nrmap.support.identity import VERSIONS
 from nrmap.support.layout import Layout
 
@@ -88,7 +82,7 @@ def test_commands_for_missing_results_analyse_the_files_that_are_there(tmp_path,
     assert (here.scale["name"], load_policy(Path(here.policy)).card.method) == ("smoke", "sa_ddqn")
 
 
-def test_a_damaged_file_of_maps_or_states_is_left_out_and_the_page_says_which(copied, monkeypatch):
+def test_a_damaged_file_of_maps_or_states_is_left_out_and_named(copied, monkeypatch):
     damaged = [
         *(copied / "maps" / "Freeway" / "ddqn").rglob("maps.npz"),
         copied / "states" / "Freeway" / "sa_ddqn0.npz",
@@ -96,14 +90,11 @@ def test_a_damaged_file_of_maps_or_states_is_left_out_and_the_page_says_which(co
     for path in damaged:
         path.write_bytes(path.read_bytes()[:-100])
     monkeypatch.setattr(build, "save_sheet", lambda sheet, folder: folder / f"{sheet.name}.png")
+    monkeypatch.setattr(build, "build_page", lambda found, tables, drawings, problems: "\n".join(problems))
     report = build.ensure_report(copied)
-    page = report.page
-    text = page.read_text()
-    assert Page(text).mistakes == []
-    listed = [line for line in text.splitlines() if line.startswith("<li>") and "is not a readable" in line]
-    names = [str(path.relative_to(copied)) for path in damaged]
-    for lines in (listed, report.problems):  # on the page and in the terminal
-        assert all(name in line for name, line in zip(names, lines, strict=True))
+    for path, line in zip(damaged, report.problems, strict=True):
+        assert line.startswith(f"{path.relative_to(copied)} is not a readable ")
+    assert report.page.read_text().splitlines() == report.problems
 
 
 def test_reference_policies_have_rows_and_a_section_of_their_own(copied, tiny_settings):
@@ -134,67 +125,44 @@ def test_values_from_reference_are_not_shown_twice_and_disagreement_is_named(cop
     target.parent.mkdir(parents=True)
     shutil.copy(source, target)
     before = len(find(outputs).records)
-    assert len(find(copied).records) == before
-    assert find(copied).problems == ()
-    content = read_json(target)
-    content["records"][0]["value"] += 1
-    write_json(target, content)
+    found = find(copied)
+    assert (len(found.records), found.problems) == (before, ())
+    with edited(target) as content:
+        content["records"][0]["value"] += 1
     found = find(copied)
     assert len(found.records) == before
-    assert found.problems == (
-        f"reference/Freeway/ddqn: 1 of its values differ from those of {source.parent.relative_to(copied)}, "
-        "and the latter are shown",
-    )
+    (problem,) = found.problems
+    assert problem.startswith("reference/Freeway/ddqn: 1 of its values differ")
 
 
 def test_a_policy_that_was_published_is_one_policy(tmp_path, tiny_settings):
-    path = write_training(Layout(tmp_path), tiny_settings(seed=0))
-    write_training(Layout(tmp_path), tiny_settings(seed=1))
+    path, _ = (write_training(Layout(tmp_path), tiny_settings(seed=seed)) for seed in (0, 1))
     shutil.copytree(path.parent, tmp_path / "reference" / "Freeway" / "ddqn" / "seed0")
     found = find(tmp_path)
     assert [(training.seed, training.reference) for training in found.trainings] == [(1, False), (0, True)]
 
 
-def test_evaluations_of_another_version_are_left_out(tmp_path, outputs, monkeypatch):
+def test_evaluations_of_another_version_are_left_out(outputs, monkeypatch):
     monkeypatch.setitem(VERSIONS, "evaluation", 99)
     found = find(outputs)
-    assert {record.method for record in found.records if record.metric == "return_mean"} == {
-        "constant_action",
-        "random_policy",
-    }
-    assert len(found.problems) == 2
-    assert all("evaluation/Freeway/" in text and "another version" in text for text in found.problems)
+    players = {record.method for record in found.records if record.metric == "return_mean"}
+    assert players == {"constant_action", "random_policy"}
+    assert ["evaluation/Freeway/" in text and "another version" in text for text in found.problems] == [True, True]
     monkeypatch.setitem(VERSIONS, "baselines", 99)
     assert not any(record.attack for record in find(outputs).records)
 
 
 def test_maps_of_an_earlier_version_are_shown_until_they_are_made_anew(copied):
     new, *_ = sorted((copied / "maps").rglob("metrics.json"))
-    content = read_json(new)
-    del content["inputs"]["version"]
-    shutil.copytree(new.parent, new.parent.with_name("0123456789ab"))
     old = new.parent.with_name("0123456789ab") / "metrics.json"
-    for record in content["records"]:
-        record["value"] = record["value"] and record["value"] * (1 + 1e-15)  # rounded otherwise
-    write_json(old, content)
+    shutil.copytree(new.parent, old.parent)
+    with edited(new, old) as content:
+        del content["inputs"]["version"]
+        for record in content["records"]:
+            record["value"] = record["value"] and record["value"] * (1 + 1e-15)  # rounded otherwise
     (problem,) = find(copied).problems
     assert problem == f"{old.parent.relative_to(copied)}: left out, this version has made the same maps anew"
     shutil.rmtree(new.parent)
     found = find(copied)
     assert found.problems == ()
     assert str(old.parent.relative_to(copied)) in {result.folder for result in found.results}
-
-
-def test_what_this_version_measures_is_not_left_out(tmp_path):
-    policy_path = tmp_path / "policy.safetensors"
-    save_policy(policy_path, toy_policy(FREEWAY, 0))
-    policy, layout = load_policy(policy_path), Layout(tmp_path / "outputs")
-    settings = AnalysisSettings(
-        StatesSettings(1, 1, 0, "own"), EvaluationSettings(1, 0), MapSettings((1.0,), AblationSpec(), ()), controls=0
-    )
-    study = Study(settings, layout, torch.device("cpu"), Resources("auto", 0.0))
-    ensure_baselines(study, policy)
-    ensure_evaluation(study, policy)
-    found = find(layout.outputs)
-    assert found.problems == ()
-    assert {record.method for record in found.records} == {"constant_action", "random_policy", policy.card.method}

@@ -1,7 +1,7 @@
-"""Labels in tables and figures, and the published numbers."""
+"""The published numbers, and the colours of methods."""
 
 from analyze.report.literature import PUBLISHED_MAPS, PUBLISHED_RETURNS, paper_number
-from analyze.report.names import Condition, PolicyName, StatesName, method_styles, metric_name
+from analyze.report.names import PolicyName, method_styles
 
 
 def test_the_papers_numbers_are_those_of_its_tables():
@@ -15,26 +15,6 @@ def test_the_papers_numbers_are_those_of_its_tables():
     rates = [one.value for one in PUBLISHED_RETURNS if one.metric == "certified_rate"]
     assert len(rates) == 12
     assert all(0 <= rate <= 1 for rate in rates)
-
-
-def test_labels():
-    assert Condition("clean", None, 1 / 255).label == "clean, proofs at ε = 1/255"
-    assert PolicyName("constant_action", "UP", "run_seed=1").title == "always UP (run_seed=1)"
-    shuffled = PolicyName("shuffled_weights", draw=2, source_method="sa_ddqn", source_seed=1)
-    assert (shuffled.label, shuffled.group.title) == ("shuffled SA-DDQN seed 1 draw 2", "shuffled SA-DDQN seed 1")
-    assert PolicyName("random_weights", source_seed=1).title == "random weights on states of seed 1"
-    variant = PolicyName("sa_ddqn", "kappa=0.02", seed=1)
-    assert (variant.label, variant.title) == ("SA-DDQN (kappa=0.02) seed 1", "SA-DDQN (adversarial) (kappa=0.02)")
-    assert StatesName("file", "mine.npz").label == "states of mine.npz"
-    assert metric_name("something_new").title == "something new"
-
-
-def test_conditions_are_ordered_from_weak_to_strong():
-    ordered = [
-        Condition("clean"), Condition("noise", None, 0.1), Condition("fgsm", None, 0.1), Condition("pgd", 9, 0.1),
-        Condition("pgd", 10, 0.1), Condition("greedy_worst_case", None, 0.1), Condition("noise", None, 0.2),
-    ]  # fmt: skip
-    assert sorted(set(ordered)) == ordered
 
 
 def test_methods_keep_their_colours_whatever_others_there_are():

@@ -42,7 +42,8 @@ def test_it_is_swept_saved_and_drawn(tmp_path):
     assert "Change map  C(i, j)" in titles
 
 
-def test_it_is_measured_and_on_the_page(tmp_path, tiny_settings):
+def test_it_is_measured_and_on_the_page(tmp_path, tiny_settings, monkeypatch):
+    monkeypatch.setattr("analyze.report.page.picture", lambda sheet, panel: "data:,")
     write_example(tmp_path, tiny_settings(), SMALL)
     found = with_differences(find(tmp_path))
     keys = {record.metric_key for record in (*found.records, *found.differences)}

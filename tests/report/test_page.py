@@ -3,60 +3,80 @@
 import base64
 import csv
 import re
+import shutil
+import sys
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from html_page import Page
 
+from analyze.report.__main__ import main
 from analyze.report.appendix import appendix
-from analyze.report.chart_sheets import chart_sheets
+from analyze.report.build import ensure_report
 from analyze.report.load import find
 from analyze.report.map_sheets import map_sets, map_sheets
 from analyze.report.page import DEVIATIONS, Drawings, build_page
 from analyze.report.pairing import with_differences
 from analyze.report.summary import glance
 from analyze.report.tables import all_tables
-from nrmap.support.records import Record
+from nrmap.support.records import Record, read_records
 
 
 @pytest.fixture(scope="module")
-def html(outputs):
-    return (outputs / "report" / "index.html").read_text()
+def reported(outputs, tmp_path_factory):
+    """The folder of an outputs folder with its report."""
+    folder = shutil.copytree(outputs, tmp_path_factory.mktemp("reported") / "outputs")
+    ensure_report(folder)
+    return folder
 
 
-def sparsity_record(method: str, seed: int, value: float | None) -> Record:
-    note = None if value is not None else "zero"
-    fields = {"map_kind": "kmap", "states_from": "own", "num_states": 8, "note": note}
-    return Record("Freeway", method, seed, "sparsity", value, **fields)
+@pytest.fixture(scope="module")
+def html(reported):
+    return (reported / "report" / "index.html").read_text()
 
 
-def test_the_page_is_well_formed(html):
+def test_the_page_is_well_formed_and_needs_no_network(html):
     page = Page(html)
-    assert page.mistakes == []
-    assert page.open == []
+    assert (page.mistakes, page.open) == ([], [])
     assert len(set(page.identifiers)) == len(page.identifiers)
-    fragments = {address[1:] for address in page.addresses if address.startswith("#")}
-    assert fragments <= set(page.identifiers)
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.identifiers)
     assert len(page.pictures) > 10
     assert all(picture["alt"] and len(picture["alt"]) > 20 for picture in page.pictures)
-    assert page.headings[0] == 1
-    assert page.headings.count(1) == 1
+    assert (page.headings[0], page.headings.count(1)) == (1, 1)
     assert all(after - before <= 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
-
-
-def test_the_page_needs_no_network(outputs, html):
-    page = Page(html)
     beside = [address for address in page.addresses if not address.startswith(("#", "data:"))]
     assert beside == ["tables/records.csv"]
-    assert (outputs / "report" / beside[0]).is_file()
     assert re.search(r"https?:|@import|url\(|//[a-z]", re.sub(r";base64,[^\"]*", "", html)) is None
     for picture in page.pictures:
         kind, _, content = picture["src"].partition(";base64,")
-        if kind == "data:image/svg+xml":
-            drawing = base64.b64decode(content).decode()
-            references = re.findall(r'(?:xlink:href|href|src)="([^"]*)"', drawing)
-            assert all(one.startswith(("#", "data:")) for one in references)
+        drawing = base64.b64decode(content).decode() if kind == "data:image/svg+xml" else ""
+        references = re.findall(r'(?:xlink:href|href|src)="([^"]*)"', drawing)
+        assert all(one.startswith(("#", "data:")) for one in references)
+
+
+def test_tables_and_figures_lie_beside_the_page(reported):
+    folder = reported / "report"
+    for name in ("table1", "returns", "sparsity", "actions-Freeway"):
+        assert {path.suffix for path in (folder / "tables").glob(f"{name}.*")} == {".csv", ".md", ".tex"}
+    for name in ("figure1-Freeway-own-states-16", "figure2-Freeway-own-states-16", "overlay-Freeway", "curves-Freeway"):
+        assert {path.suffix for path in (folder / "figures").glob(f"{name}.*")} == {".png", ".pdf"}
+    found = with_differences(find(reported))
+    with (folder / "tables" / "records.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    expected = [asdict(record) for record in (*found.records, *found.differences)]
+    assert lines == [{key: "" if x is None else str(x) for key, x in record.items()} for record in expected]
+    assert read_records(folder / "differences.json") == list(found.differences)
+    assert (folder / "index.html").stat().st_size < 10_000_000
+
+
+def test_the_command_prints_table_1_and_where_the_page_is(reported, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["analyze.report", "--outputs", str(reported)])
+    main()
+    printed = capsys.readouterr().out
+    assert "Sparsity S = ‖M‖₁ / ‖M‖₂ of KMAP and HMAP (table 1 of the paper)" in printed
+    assert "53.7272" in printed
+    assert printed.endswith(f"{reported / 'report' / 'index.html'} is up to date\n")
 
 
 def test_every_value_of_every_record_stands_in_the_line_of_its_metric(outputs):
@@ -95,10 +115,10 @@ PAPERS = {"sparsity": ("sparsity", "table1"), "map_entropy": ("measures", "table
 METHODS = {"ddqn": "DDQN (vanilla)", "sa_ddqn": "SA-DDQN (adversarial)"}
 
 
-def test_every_headline_number_stands_in_the_row_and_the_column_of_its_policy_and_metric(outputs):
-    tables = {path.stem: path for path in (outputs / "report" / "tables").glob("*.csv")}
+def test_every_headline_number_stands_in_the_row_and_the_column_of_its_policy_and_metric(reported):
+    tables = {path.stem: path for path in (reported / "report" / "tables").glob("*.csv")}
     rows_of = {name: list(csv.DictReader(path.open(newline=""))) for name, path in tables.items()}
-    records = [record for record in find(outputs).records if not record.is_part and record.seed is not None]
+    records = [record for record in find(reported).records if not record.is_part and record.seed is not None]
     checked = Counter(record.method for record in records)
     assert checked["ddqn"] == checked["sa_ddqn"] > 40
     for record in records:
@@ -136,28 +156,26 @@ def test_the_page_shows_published_numbers_settings_deviations_and_provenance(htm
 def test_equal_files_give_an_equal_page(outputs):
     found = find(outputs)
     (part,) = found.parts()
-    sets, problems = map_sets(part, outputs)
-    charts = [sheet for sheet in chart_sheets(part) if sheet.name in ("size-Freeway", "returns-Freeway")]
-    drawings, tables = [Drawings(part, map_sheets(part, sets)[:2], charts)], all_tables(found.records, [])
-    problems = [*problems, "a < b & <script>"]
-    first, second = (build_page(found, tables, drawings, problems) for _ in range(2))
+    sets, _ = map_sets(part, outputs)
+    drawings, tables = [Drawings(part, map_sheets(part, sets)[:1], [])], all_tables(found.records, [])
+    first, second = (build_page(found, tables, drawings, ["a < b & <script>"]) for _ in range(2))
     assert first == second
     assert "a &lt; b &amp; &lt;script&gt;" in first
 
 
-def test_the_glance_counts_seeds_and_does_not_count_what_is_undefined():
+def sparsity_record(method: str, seed: int, value: float | None) -> Record:
+    fields = {"map_kind": "kmap", "states_from": "own", "num_states": 8, "note": "zero" if value is None else None}
+    return Record("Freeway", method, seed, "sparsity", value, **fields)
+
+
+def test_the_glance_counts_seeds_and_does_not_count_undefined_ones():
     records = [sparsity_record("ddqn", seed, 40.0) for seed in range(4)]
     records += [sparsity_record("sa_ddqn", seed, value) for seed, value in enumerate((10.0, 50.0, None, 39.0))]
-    texts = glance(records)
-    assert texts == [
-        "KMAP of SA-DDQN (adversarial) is sparser than that of DDQN (vanilla) in 2 of 3 seeds, undefined in 1 on own "
-        "states, N = 8: S(K) 33 against 40. In the paper: 20.5 against 53.7."
-    ]
     grids = [replace(record, metric="grid_excess", value=record.seed + 1.5) for record in records]
-    assert glance([*records, *grids])[1:] == [
-        "Grid of KMAP on own states, N = 8, about 1 without one: DDQN (vanilla) 3, SA-DDQN (adversarial) 3. "
-        "The paper sees it in the adversarial agent."
-    ]
+    text, grid = glance([*records, *grids])
+    assert "sparser than that of DDQN (vanilla) in 2 of 3 seeds, undefined in 1 on own states, N = 8" in text
+    assert "S(K) 33 against 40. In the paper: 20.5 against 53.7." in text
+    assert "DDQN (vanilla) 3, SA-DDQN (adversarial) 3." in grid
 
 
 @pytest.mark.parametrize(("game", "criterion", "above"), [("Freeway", " by 3 points or more", 1), ("BankHeist", "", 2)])
@@ -166,35 +184,26 @@ def test_a_policy_beats_the_best_constant_action_with_its_whole_interval(game, c
         return Record(game, "ddqn", seed, "return_mean", mean, low=low, high=low and 40.0, attack="clean")
 
     constant = Record(game, "constant_action", None, "return_mean", 21.0, variant="UP", attack="clean")
-    records = [
-        constant,
-        Record(game, "random_policy", None, "return_mean", 99.0, attack="clean"),
-        clean(0, 30.0, 20.9),
-        clean(1, 23.9, 21.1),
-        clean(2, 24.0, 21.1),
-        clean(3, 30.0, None),
-    ]
+    blind = [constant, Record(game, "random_policy", None, "return_mean", 99.0, attack="clean")]
+    records = [*blind, clean(0, 30.0, 20.9), clean(1, 23.9, 21.1), clean(2, 24.0, 21.1), clean(3, 30.0, None)]
     assert glance(records) == [
         "The best constant action, always UP, returns 21.",
         f"DDQN (vanilla) returns 23.9 – 30 clean, above the best constant action{criterion} in {above} of 3 seeds.",
     ]
-    ties, cut = replace(constant, variant="NOOP"), "20 of 20 episodes end at the limit of 300 agent steps"
-    first, second = glance([replace(record, note=cut) for record in (*records, ties)])
-    assert first == f"The best constant actions, always UP and always NOOP, return 21 ({cut})."
-    assert second.startswith(f"DDQN (vanilla) returns 23.9 – 30 clean ({cut}), above ")
+    cut = [replace(record, note="cut off") for record in (*records, replace(constant, variant="NOOP"))]
+    first, second = glance(cut)
+    assert first == "The best constant actions, always UP and always NOOP, return 21 (cut off)."
+    assert second.startswith("DDQN (vanilla) returns 23.9 – 30 clean (cut off), above ")
 
 
 def test_the_glance_has_the_returns_under_the_strongest_attack_at_each_radius():
-    def mean(seed: int, value: float, attack: str = "clean", steps: int | None = None, **fields) -> Record:
-        return Record("Freeway", "sa_ddqn", seed, "return_mean", value, attack=attack, attack_steps=steps, **fields)
+    def mean(seed: int, value: float, steps: int | None = None, radius: int | None = None, **fields) -> Record:
+        attack = {"attack": "pgd" if steps else "noise" if radius else "clean", "attack_steps": steps}
+        radii = {"attack_epsilon": radius / 255} if radius else {}
+        return Record("Freeway", "sa_ddqn", seed, "return_mean", value, **attack, **radii, **fields)
 
-    near, far = {"attack_epsilon": 1 / 255}, {"attack_epsilon": 3 / 255}
     records = [Record("Freeway", "constant_action", None, "return_mean", 21.0, variant="UP", attack="clean")]
     records += [mean(seed, 31.0, low=30.0, high=32.0, episodes=20) for seed in (0, 1)]
-    records += [mean(0, 32.0, episodes=2), mean(0, 31.0, "noise", **near), mean(1, 14.25, "pgd", 10, **near)]
-    records += [mean(0, 16.0, "pgd", 10, episodes=20, low=15.0, high=17.0, **far), mean(0, 30.5, "pgd", 10, **near)]
-    records += [mean(0, 9.0, "pgd", 50, episodes=1, **near), mean(0, 8.0, "pgd", 50, episodes=5, **near)]
-    assert glance(records)[1].endswith(
-        " in 2 of 2 seeds. Its lowest returns under the FGSM and PGD attacks played: 8 – 14.2 (ε = 1/255), "
-        "16 (ε = 3/255)."
-    )
+    records += [mean(0, 32.0, episodes=2), mean(0, 31.0, radius=1), mean(1, 14.25, 10, 1), mean(0, 30.5, 10, 1)]
+    records += [mean(0, 16.0, 10, 3), mean(0, 9.0, 50, 1, episodes=1), mean(0, 8.0, 50, 1, episodes=5)]
+    assert glance(records)[1].endswith("attacks played: 8 – 14.2 (ε = 1/255), 16 (ε = 3/255).")

@@ -8,7 +8,7 @@ from axes_drawn import drawn
 from example_outputs import Example, made_up_maps, synthetic_states
 from PIL import Image
 
-from analyze.report.map_sheets import map_panel, maps_sheet, overlay_sheet, save_map_figures, screen_of
+from analyze.report.map_sheets import map_panel, maps_sheet, overlay_sheet, screen_of
 from analyze.report.sheets import PNG_DPI, Panel, Sheet, picture, save_sheet
 from nrmap.maps.heatmaps import draw_map
 from nrmap.play.rollout import replay_rgb
@@ -16,54 +16,41 @@ from nrmap.play.rollout import replay_rgb
 
 def test_a_sheet_is_saved_for_print_and_screen_with_equal_bytes_each_time(tmp_path):
     panel = Panel(partial(draw_map, map_=np.eye(5), kind="kmap", title="a"), "alt")
-    sheet = Sheet("sheet", "title", "caption", (panel, panel, panel), 2, (2.0, 1.5))
+    sheet = Sheet("sheet", "title", "caption", (None, panel, None, panel), 2, (2.0, 1.5))
     first, second = save_sheet(sheet, tmp_path / "a"), save_sheet(sheet, tmp_path / "b")
     for ending in (".png", ".pdf"):
         assert first.with_suffix(ending).read_bytes() == second.with_suffix(ending).read_bytes()
-    assert Image.open(first).size == (4 * PNG_DPI, 3 * PNG_DPI)
     assert first.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    drawing = Image.open(first)
+    assert drawing.size == (4 * PNG_DPI, 3 * PNG_DPI)
+    left, right = np.array_split(np.asarray(drawing.convert("L"))[drawing.height // 10 :], 2, axis=1)
+    assert (left == 255).all()
+    assert (right < 255).any()
     inside = picture(sheet, panel)
     assert inside == picture(sheet, panel)
     assert base64.b64decode(inside.removeprefix("data:image/svg+xml;base64,")).startswith(b"<?xml")
 
 
-def test_the_figures_of_one_policy(tmp_path, policy):
-    example = Example(num_states=16)
-    paths = save_map_figures(
-        made_up_maps(policy, example, "own"), policy=policy, states=synthetic_states(policy, example), folder=tmp_path
-    )
-    assert set(paths) == {"heatmaps", "overlay"}
-    for path in paths.values():
-        assert path.is_file()
-        assert path.with_suffix(".pdf").is_file()
-
-
-def test_cells_without_a_map_stay_empty_and_the_others_keep_their_places(policy, tmp_path):
+def test_cells_without_a_map_stay_empty_and_the_others_keep_their_places(policy):
     at_1, at_2 = (made_up_maps(policy, Example(temperatures=(t,)), "own").total() for t in (1.0, 2.0))
     cells = [(label, total, "hmap", 1.0) for label, total in (("A", at_2), ("B", at_1), ("C", None), ("D", at_1))]
-    sheet = maps_sheet("f", "title", "caption", cells, 2)
-    assert [panel and drawn(panel).get_title().split("\n")[0] for panel in sheet.panels] == [None, "B", None, "D"]
-    np.testing.assert_array_equal(drawn(sheet.panels[1]).get_images()[0].get_array(), at_1["hmap", 1.0])
+    panels = maps_sheet("f", "title", "caption", cells, 2).panels
+    assert [panel and drawn(panel).get_title().split("\n")[0] for panel in panels] == [None, "B", None, "D"]
+    np.testing.assert_array_equal(drawn(panels[1]).get_images()[0].get_array(), at_1["hmap", 1.0])
     screen = np.zeros((210, 160, 3), dtype=np.uint8)
-    overlay = overlay_sheet("o", "caption", {"A": (screen, at_2), "B": (screen, at_1)}, 1.0)
-    assert [panel is None for panel in overlay.panels] == [False, False, True, False]
-    np.testing.assert_array_equal(drawn(overlay.panels[3]).get_images()[1].get_array(), at_1["kl", 1.0])
-    saved = np.asarray(Image.open(save_sheet(sheet, tmp_path)).convert("L"))
-    left, right = np.array_split(saved[saved.shape[0] // 10 :], 2, axis=1)
-    assert (left == 255).all()
-    assert (right < 255).any()
+    overlaid = overlay_sheet("o", "caption", {"A": (screen, at_2), "B": (screen, at_1)}, 1.0).panels
+    assert [panel is None for panel in overlaid] == [False, False, True, False]
+    np.testing.assert_array_equal(drawn(overlaid[3]).get_images()[1].get_array(), at_1["kl", 1.0])
 
 
 def test_the_screen_under_an_overlay_is_one_of_the_states(policy):
     states = synthetic_states(policy, Example(num_states=32))
-    episode = states.episodes[0]
-    positions = states.positions[states.episode_ids == 0]
-    np.testing.assert_array_equal(
-        screen_of(states), replay_rgb(policy.env, episode.seed, episode.actions, [positions[1]])[0]
-    )
+    episode, positions = states.episodes[0], states.positions[states.episode_ids == 0]
+    (screen,) = replay_rgb(policy.env, episode.seed, episode.actions, [positions[1]])
+    np.testing.assert_array_equal(screen_of(states), screen)
 
 
-def test_what_is_undefined_is_said(policy):
+def test_an_undefined_sparsity_is_called_so(policy):
     total = made_up_maps(policy, Example(without_flips=(("ddqn", 0),)), "own").total()
     panel = map_panel("A", total, "kmap", None)
     assert drawn(panel).get_title() == "A\nKMAP, S undefined"

@@ -5,10 +5,16 @@ from functools import partial
 
 from table_records import SPARSITIES, grid_records, map_record
 
-from analyze.report.formats import Cell, to_markdown
+from analyze.report.formats import Cell
 from analyze.report.tables import headline_temperature, map_table
 
 table1 = partial(map_table, "table1")
+
+
+def values_of(table, *keys):
+    """The values in some columns, row by row."""
+    at = {column.key: index for index, column in enumerate(table.columns)}
+    return [tuple(row[at[key]].value for key in keys) for row in table.rows]
 
 
 def test_table1_does_not_depend_on_the_order_of_the_records():
@@ -35,18 +41,12 @@ def test_controls_stand_in_a_table_beside_the_agents_on_the_same_states():
     assert map_table("sparsity", records) == map_table("sparsity", [*SPARSITIES, elsewhere])
     assert map_table("controls", SPARSITIES).rows == ()
     table = map_table("controls", records)
-    at = {column.key: index for index, column in enumerate(table.columns)}
-    rows = [(row[at["method"]].value, row[at["seed"]].value, row[at["kmap_sparsity"]].value) for row in table.rows]
-    shuffled = "shuffled SA-DDQN seed 0"
-    assert {row for row in rows if row[0] == shuffled} == {
-        (shuffled, 0, 5.0),
-        (shuffled, 1, 6.0),
-        (shuffled, 2, 7.0),
-        (shuffled, "3 draws", 6.0),
-    }
+    rows, shuffled = values_of(table, "method", "seed", "kmap_sparsity"), "shuffled SA-DDQN seed 0"
+    draws = {(shuffled, 0, 5.0), (shuffled, 1, 6.0), (shuffled, 2, 7.0), (shuffled, "3 draws", 6.0)}
+    assert {row for row in rows if row[0] == shuffled} == draws
     assert {row[1] for row in rows if row[0] == "DDQN (vanilla)"} == {0, 1}
-    assert {row[at["states"]].value for row in table.rows} == {"own"}
-    without_temperature = [row[0] for row, shown in zip(rows, table.rows, strict=True) if shown[at["T"]].value is None]
+    assert {*values_of(table, "states")} == {("own",)}
+    without_temperature = [method for method, t in values_of(table, "method", "T") if t is None]
     assert without_temperature == ["DDQN (vanilla)", "SA-DDQN (adversarial)", *[shuffled] * 4], "controls come last"
 
 
@@ -65,45 +65,41 @@ def test_the_grid_has_its_number_its_p_value_and_what_it_is_without_a_grid():
     measured = (Cell(3.5, 3.0, 4.0), Cell(0.005), Cell(1.0, 0.9, 1.125), Cell(3.0, 2.0, 4.0))
     assert agent[-6:] == (undefined_cell, undefined_cell, *measured)
     assert control[-6:] == (Cell(), Cell(), *measured)
-    assert [row[4].value for row in table.rows] == ["SA-DDQN (adversarial)", "random weights"]
-    assert "3.50 [3.00, 4.00]" in to_markdown(table)
+    assert values_of(table, "method") == [("SA-DDQN (adversarial)",), ("random weights",)]
+
+
+def test_a_mean_of_p_values_is_not_shown():
+    records = [record for seed in (0, 1) for record in grid_records("sa_ddqn", seed, temperature=1.0)]
+    *_, over_seeds = map_table("grid", records).rows
+    assert [cell.value for cell in over_seeds[-4:]] == [3.5, None, 1.0, 3.0]
 
 
 def test_different_n_states_and_origins_stand_in_rows_of_their_own():
     larger = replace(SPARSITIES[0], num_states=2048)
     pooled = replace(SPARSITIES[0], states_from="pool")
     table = table1([pooled, larger, SPARSITIES[0]], reference={"ddqn0"})
-    assert [(row[1].value, row[2].value) for row in table.rows] == [("own", 256), ("own", 2048), ("pool", 256)]
+    assert values_of(table, "states", "N") == [("own", 256), ("own", 2048), ("pool", 256)]
     both = table1([SPARSITIES[0], replace(SPARSITIES[1], seed=0)], reference={"ddqn0"})
-    assert [row[1].value for row in both.rows] == ["reference", "trained here"]
-    assert [both.columns[1].key, table.columns[1].key] == ["policies", "states"]
+    assert values_of(both, "policies") == [("reference",), ("trained here",)]
 
 
 def test_a_second_value_for_one_cell_is_a_note():
     again = replace(SPARSITIES[0], value=1.5)
     (row,) = table1([SPARSITIES[0], again]).rows
-    assert row[5].value == 41.98125
-    assert row[5].note == "with other settings also 1.5"
+    assert (row[5].value, row[5].note) == (41.98125, "with other settings also 1.5")
 
 
 def test_the_sparsity_table_repeats_what_does_not_depend_on_t_in_the_row_of_every_t():
-    table = map_table("sparsity", SPARSITIES)
-    keys = [column.key for column in table.columns]
-    rows = [{key: cell.value for key, cell in zip(keys, row, strict=True)} for row in table.rows]
-    robust = [row for row in rows if row["method"] == "SA-DDQN (adversarial)" and row["seed"] == 0]
-    assert [(row["T"], row["kmap_sparsity"], row["hmap_sparsity"]) for row in robust] == [
-        (0.1, 12.25, 70.0),
-        (1.0, 12.25, 83.5),
-    ]
-    alone = next(row for row in rows if row["method"] == "DDQN (vanilla)" and row["seed"] == 1)
-    assert (alone["T"], alone["kmap_sparsity"], alone["hmap_sparsity"]) == (None, 44.5, None)
+    rows = values_of(map_table("sparsity", SPARSITIES), "method", "seed", "T", "kmap_sparsity", "hmap_sparsity")
+    robust = [row[2:] for row in rows if row[:2] == ("SA-DDQN (adversarial)", 0)]
+    assert robust == [(0.1, 12.25, 70.0), (1.0, 12.25, 83.5)]
+    assert ("DDQN (vanilla)", 1, None, 44.5, None) in rows
 
 
 def test_every_game_has_its_own_headline_temperature_and_the_others_are_named():
     other = [replace(record, game="Pong", temperature=record.temperature and 5.0) for record in SPARSITIES]
     table = table1([*SPARSITIES, *other])
-    at = {column.key: index for index, column in enumerate(table.columns)}
-    shown = {(row[0].value, row[at["T"]].value, row[at["hmap_sparsity ddqn"]].value) for row in table.rows[::3]}
+    shown = {*values_of(table, "game", "T", "hmap_sparsity ddqn")[::3]}
     assert shown == {("Freeway", 1.0, 83.9998766), ("Pong", 5.0, 83.9998766)}
     assert "Maps at T = 0.1 are in other tables." in table.notes
 
@@ -112,14 +108,7 @@ def test_the_spread_names_the_seeds_that_it_lacks():
     records = [
         map_record("ddqn", seed, "kmap", "sparsity", value, note="zero") for seed, value in enumerate((4.0, None))
     ]
-    records += [map_record("sa_ddqn", 2, "kmap", "sparsity", 1.0)]
-    *_, spread = table1(records).rows
+    *_, spread = table1([*records, map_record("sa_ddqn", 2, "kmap", "sparsity", 1.0)]).rows
     assert [cell.note for cell in spread if cell.spread] == [
         "over 1 of 3: undefined (seed 1); not measured (seed 2)", "over 1 of 3: not measured (seed 0, seed 1)",
     ]  # fmt: skip
-
-
-def test_a_mean_of_p_values_is_not_shown():
-    records = [record for seed in (0, 1) for record in grid_records("sa_ddqn", seed, temperature=1.0)]
-    *_, over_seeds = map_table("grid", records).rows
-    assert [cell.value for cell in over_seeds[-4:]] == [3.5, None, 1.0, 3.0]

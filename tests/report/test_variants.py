@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import product
 
+from edited_json import edited
 from example_outputs import SMALL, synthetic_states, write_maps, write_training
 
 from analyze.report.load import find
@@ -22,14 +23,19 @@ def variants_in(folder):
     return [training.variant for training in find(folder).trainings]
 
 
+def add_evaluation(source, **changes):
+    """The evaluation in `source` with other settings, which add 1 to every value, beside it."""
+    content = read_json(source)
+    content["settings"] |= changes
+    for record in content["records"]:
+        record["value"] += 1
+    name = "other" if content["inputs"] else stage_identity("baselines", **content["settings"])
+    write_json(source.parent.with_name(name) / "metrics.json", content)
+
+
 def test_evaluations_on_other_episodes_are_told_apart(copied):
     for source in sorted((copied / "evaluation").rglob("metrics.json")):
-        content = read_json(source)
-        content["settings"]["run_seed"] = 1
-        for record in content["records"]:
-            record["value"] += 1
-        name = "other" if content["inputs"] else stage_identity("baselines", **content["settings"])
-        write_json(source.parent.with_name(name) / "metrics.json", content)
+        add_evaluation(source, run_seed=1)
     found = find(copied)
     assert found.problems == ()
     clean = select(found.records, metric="return_mean", attack="clean")
@@ -45,13 +51,9 @@ def test_evaluations_on_other_episodes_are_told_apart(copied):
 
 def test_players_in_other_environments_are_told_apart(copied):
     (source,) = (path for path in (copied / "evaluation").rglob("metrics.json") if "baseline" in path.parts)
+    env = read_json(source)["settings"]["env"]
     for changes in ({"noop_max": 0, "pooling": "rgb"}, {"noop_max": 5, "sticky_actions": 0.25}):
-        content = read_json(source)
-        content["settings"]["env"] |= changes
-        for record in content["records"]:
-            record["value"] += 1
-        name = stage_identity("baselines", **content["settings"])
-        write_json(source.parent.with_name(name) / "metrics.json", content)
+        add_evaluation(source, env=env | changes)
     found = find(copied)
     assert found.problems == ()
     players = [record for record in found.records if record.method == "random_policy" and record.attack == "clean"]
@@ -73,12 +75,11 @@ def test_a_training_from_before_a_setting_had_its_default(tmp_path, tiny_setting
     write_training(Layout(tmp_path), new)
     path = write_training(Layout(tmp_path), replace(new, seed=0))
     path.unlink()
-    settings = read_json(path.with_name("settings.json"))
-    for part in (settings, settings["parent"]):
-        del part["anchor"]
-    for name in ("hold_advantages", "ramp_of"):
-        del settings["regulariser"][name]
-    write_json(path.with_name("settings.json"), settings)
+    with edited(path.with_name("settings.json")) as settings:
+        for part in (settings, settings["parent"]):
+            del part["anchor"]
+        for name in ("hold_advantages", "ramp_of"):
+            del settings["regulariser"][name]
     assert variants_in(tmp_path) == [None, None]
     write_training(Layout(tmp_path), replace(new, seed=1, anchor=1.0))
     assert set(variants_in(tmp_path)) == {"anchor=0.0", "anchor=1.0"}
@@ -86,22 +87,18 @@ def test_a_training_from_before_a_setting_had_its_default(tmp_path, tiny_setting
 
 def test_two_analyses_of_one_policy_with_different_ablations_are_told_apart(copied):
     source, *_ = sorted((copied / "maps" / "Freeway" / "ddqn").rglob("metrics.json"))
-    target = source.parent.parent / "other" / "metrics.json"
-    target.parent.mkdir()
-    content = read_json(source)
-    content["settings"]["ablation"]["value"] = 128
-    write_json(target, content)
+    with edited(source, source.parent.with_name("other") / "metrics.json") as content:
+        content["settings"]["ablation"]["value"] = 128
     mapped = [record for record in find(copied).records if record.method == "ddqn" and record.states_from]
     assert {states_of(record).label for record in mapped} == {"own states (value=0)", "own states (value=128)"}
 
 
 def test_two_pools_of_one_name_are_told_apart(copied):
     for index, path in enumerate(sorted((copied / "maps").rglob("metrics.json"))):
-        content = read_json(path)
-        content["inputs"]["states_sha256"] = f"{index}abcdefgh"
-        for record in content["records"]:
-            record["states_from"] = "pool"
-        write_json(path, content)
+        with edited(path) as content:
+            content["inputs"]["states_sha256"] = f"{index}abcdefgh"
+            for record in content["records"]:
+                record["states_from"] = "pool"
     states = {states_of(record).label for record in find(copied).records if record.states_from}
     assert states == {"pooled states (0abcde)", "pooled states (1abcde)"}
 
@@ -125,12 +122,8 @@ def test_the_pools_of_all_seeds_have_one_name_and_random_weights_say_which_they_
 
 
 def test_differences_are_as_short_as_they_can_be():
-    assert differences([{"a": "1", "b": "2"}, {"a": "1", "b": "3"}]) == ["b=2", "b=3"]
-    assert differences([{"x.steps": "1", "regulariser.kappa": "2"}, {"x.steps": "3", "regulariser.kappa": "4"}]) == [
-        "kappa=2",
-        "kappa=4",
-    ]
-    corners = [{"a": a, "b": b} for a in "12" for b in "12"]
-    assert differences(corners)[1] == "a=1, b=2"
+    both = [{"x.steps": "1", "regulariser.kappa": "2"}, {"x.steps": "3", "regulariser.kappa": "4"}]
+    assert differences(both) == ["kappa=2", "kappa=4"]
+    assert differences([{"a": a, "b": b} for a in "12" for b in "12"])[1] == "a=1, b=2"
     assert differences([{"a": "1"}, {"a": "1"}]) == ["", ""]
     assert differences([{"a": a, "b": b, "c": c} for a in "12" for b in "12" for c in "12"])[0] == ""

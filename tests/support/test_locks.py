@@ -108,9 +108,3 @@ def test_a_holder_gives_signs_of_life(lock: Path, monkeypatch: Any) -> None:
         while lock.stat().st_mtime == 0 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert lock.stat().st_mtime > 0
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(NrmapError, match=r"cannot write .*file"), locked(tmp_path / "file" / "lock", "waiting"):
-        pass

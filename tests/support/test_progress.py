@@ -2,7 +2,6 @@
 
 import io
 import logging
-import re
 import time
 from contextlib import redirect_stderr
 
@@ -38,89 +37,47 @@ def work(clock, caplog, monkeypatch):
     return report
 
 
-def test_lines_come_now_and_then_and_do_not_count_what_was_done_before(work):
-    assert work(1, 110) == ""
-    assert work(LINE_EVERY_SECONDS - 1, 120) == ""
-    assert work(LINE_EVERY_SECONDS, 400, "return 20") == "work: 400 of 1,000 steps, 10/s, return 20, 60 s left"
-    assert work(LINE_EVERY_SECONDS + 1, 420) == ""
-
-
-def test_a_pause_is_forgotten(work):
-    assert "0/s" in work(3000, 130)
-    for line in range(1, LINES_OF_SPEED):
-        work(3000 + 30 * line, 130 + 60 * line)
-    assert work(3120, 370) == "work: 370 of 1,000 steps, 2/s, 5.2 min left"
-
-
-def test_another_part_of_the_work_has_a_speed_of_its_own(work):
-    work(30, 900)
-    assert work(40, 0) == ""
-    assert work(60, 200) == "work: 200 of 1,000 steps, 10/s, 80 s left"
-
-
-def test_an_estimate_that_was_passed_grows(work):
-    assert work(30, 1001) == "work: 1,001 of 1,001 steps, 30/s, 0 s left"
+# Each: the reports (seconds, units done) after the first 100 units, and the line of the last report.
+@pytest.mark.parametrize(
+    ("reports", "line"),
+    [
+        ([(1, 110)], ""),
+        ([(29, 120), (30, 400)], "work: 400 of 1,000 steps, 10/s, 60 s left"),
+        ([(30, 400), (31, 420)], ""),
+        # Old pauses drop out.
+        ([(3000 + 30 * n, 130 + 60 * n) for n in range(5)], "work: 370 of 1,000 steps, 2/s, 5.2 min left"),
+        # Another part of the work has a speed of its own.
+        ([(30, 900), (40, 0), (60, 200)], "work: 200 of 1,000 steps, 10/s, 80 s left"),
+        # An estimate that was passed grows.
+        ([(30, 1001)], "work: 1,001 of 1,001 steps, 30/s, 0 s left"),
+        ([(30, 100)], "work: 100 of 1,000 steps, 0/s"),
+    ],
+)
+def test_the_time_left_follows_from_the_speed_of_the_last_lines(work, reports, line):
+    assert (LINE_EVERY_SECONDS, LINES_OF_SPEED) == (30, 4)
+    assert [work(*report) for report in reports][-1] == line
 
 
 def test_the_speed_of_a_warm_up_promises_nothing(work):
-    assert work(60, 700, steady=False) == "work: 700 of 1,000 steps, 10/s"
+    assert work(60, 700, "return 20", steady=False) == "work: 700 of 1,000 steps, 10/s, return 20"
     assert work(70, 710) == ""
     assert work(100, 740) == "work: 740 of 1,000 steps, 1/s, 4.3 min left"
 
 
-def test_work_that_stands_still_has_no_end(work):
-    assert work(30, 100) == "work: 100 of 1,000 steps, 0/s"
-
-
-class Terminal(io.StringIO):
-    """An stderr that says it is a terminal; a line that is drawn over ends with a carriage return."""
-
-    def isatty(self):
-        return True
-
-    @property
-    def line(self):
-        """The text on the line now."""
-        return self.getvalue().rpartition("\r")[2].strip()
-
-
-@pytest.fixture
-def terminal(clock, monkeypatch):
-    """The stderr of a bar that goes by the same clock; a test has to redirect its own there."""
+def test_a_terminal_has_a_bar_that_goes_when_the_work_is_done(clock, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr("tqdm.std.time", lambda: clock[0])
     monkeypatch.setattr(tqdm.tqdm, "monitor_interval", 0)  # no thread that looks at the real clock
-    return Terminal()
-
-
-BAR = re.compile(
-    r"work: +(?P<percent>\d+)%\|[# \d]+\| (?P<done>\S+)/(?P<total>\S+) "
-    r"\[\d\d:\d\d, +(?P<speed>\S+) steps/s(, (?P<note>.*))?\]"
-)
-
-
-def bar_of(terminal):
-    shown = BAR.fullmatch(terminal.line)
-    assert shown, terminal.line
-    return shown.groupdict()
-
-
-def test_a_terminal_has_a_bar_which_does_not_count_what_was_done_before(terminal, clock, caplog):
-    caplog.set_level(logging.INFO)
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
     with redirect_stderr(terminal), Progress("work", unit="steps", initial=100) as shown:
-        clock[0] = 2
-        shown.update(120, 1000, "return 20")
-        first = {"percent": "12", "done": "120", "total": "1.00k", "speed": "10.0"}
-        assert bar_of(terminal) == {**first, "note": "return 20, 88 s left"}
-        clock[0] = 4
-        shown.update(140, 2140)  # the total was an estimate, and there is nothing more to note
-        second = {"percent": "7", "done": "140", "total": "2.14k", "speed": "10.0"}
-        assert bar_of(terminal) == {**second, "note": "3.3 min left"}
-        clock[0] = 4 + 2 * LINE_EVERY_SECONDS
-        shown.update(2140, 2140)
-        assert bar_of(terminal)["percent"] == "100"
-    # The bar goes when the work is done; lines are for where there is no terminal.
-    assert terminal.line == ""
-    assert caplog.messages == ["work"]
+        for clock[0], done, total, expected in ((2, 120, 1000, " 120/1.00k "), (4, 140, 2140, " 140/2.14k ")):
+            shown.update(done, total, "return 20")
+            line = terminal.getvalue().rpartition("\r")[2]
+            assert expected in line
+            assert f"10.0 steps/s, return 20, {'88 s' if total == 1000 else '3.3 min'} left]" in line
+    assert terminal.getvalue().rpartition("\r")[2].strip() == ""
+    assert caplog.messages == ["work"]  # lines are for where there is no terminal
     assert "\n" not in terminal.getvalue()
 
 

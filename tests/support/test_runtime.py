@@ -8,56 +8,51 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 import nrmap
+from nrmap.support import runtime
 from nrmap.support.errors import NrmapError
 from nrmap.support.runtime import choose_device, choose_precision, keep_freed_memory, peak_memory_mb, provenance
 
 
-def test_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_device("auto").type == "cuda"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device("auto").type == "cpu"
-
-
-def test_float32_is_float32_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def tensor_float(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`tensor_float()`: whether convolutions and matrix products of CUDA may use it, at first both."""
     parts = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [part.allow_tf32 for part in parts]
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    try:
-        for part in parts:
-            part.allow_tf32 = True
-        choose_device("cpu")
-        assert [part.allow_tf32 for part in parts] == [True, True]
-        choose_device("auto")
-        assert [part.allow_tf32 for part in parts] == [False, False]
-    finally:
-        for part, allowed in zip(parts, before, strict=True):
-            part.allow_tf32 = allowed
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    for part in parts:
+        part.allow_tf32 = True
+    yield lambda: [part.allow_tf32 for part in parts]
+    for part, allowed in zip(parts, before, strict=True):
+        part.allow_tf32 = allowed
 
 
-def test_cuda_without_a_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_what_there_is_and_float32_is_float32_on_cuda(monkeypatch, tensor_float):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto").type == "cpu"
     with pytest.raises(NrmapError, match="no CUDA device is available"):
         choose_device("cuda")
-
-
-def test_precision_is_the_one_asked_for() -> None:
-    cpu = torch.device("cpu")
-    assert choose_precision("float32", cpu) == torch.float32
-    assert choose_precision("bfloat16", cpu) == torch.bfloat16
-    assert choose_precision("auto", torch.device("cuda")) == torch.float32
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("cpu").type == "cpu"
+    assert tensor_float() == [True, True]
+    assert choose_device("auto").type == "cuda"
+    assert tensor_float() == [False, False]
+    assert torch.backends.cudnn.deterministic
 
 
 @pytest.mark.parametrize("names", [(), ("avx512_bf16",), ("amx_bf16",)])
-def test_auto_is_bfloat16_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]) -> None:
+def test_precision_is_the_one_asked_for_or_bfloat16_where_the_cpu_has_it(monkeypatch, names):
     present = {"avx512_bf16": False, "avx512_f": True} | dict.fromkeys(names, True)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: present)
-    assert choose_precision("auto", torch.device("cpu")) == (torch.bfloat16 if names else torch.float32)
+    cpu = torch.device("cpu")
+    assert choose_precision("auto", cpu) == (torch.bfloat16 if names else torch.float32)
+    assert choose_precision("float32", cpu) == choose_precision("auto", torch.device("cuda")) == torch.float32
+    assert choose_precision("bfloat16", cpu) == torch.bfloat16
 
 
 @pytest.mark.parametrize("largest_block", [1 << 30, 32 << 20, 0])
@@ -74,11 +69,7 @@ def test_memory_is_kept_as_far_as_the_c_library_allows(largest_block: int, monke
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
     assert keep_freed_memory() == (largest_block > 0)
     assert settings == {-1: (1 << 31) - 1} | ({-3: largest_block} if largest_block else {})
-
-
-@pytest.mark.parametrize("libc", ["", "musl"])
-def test_memory_settings_of_other_c_libraries_are_left_alone(libc: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "libc_ver", lambda: (libc, ""))
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("musl", ""))
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("called the C library"))
     assert not keep_freed_memory()
 
@@ -90,22 +81,17 @@ def test_peak_memory_is_in_mebibytes(system: str, peak: int, monkeypatch: pytest
     assert peak_memory_mb() == 3.0
 
 
-def test_provenance_of_a_clone_and_of_an_installed_package(tmp_path: Path) -> None:
-    package = Path(nrmap.__file__).parent
-    commit = subprocess.run(
-        ["git", "-C", str(package), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout
+def test_provenance_of_a_clone_and_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(folder: Path, *arguments: str) -> str:
+        command = ["git", "-C", str(folder), "-c", "user.name=n", "-c", "user.email=e", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
     found = provenance()
     assert found["versions"]["torch"] == torch.__version__
     assert found["versions"]["nrmap"] == nrmap.__version__
-    assert commit.startswith(found["commit"].removesuffix("+"))
+    assert git(Path(nrmap.__file__).parent, "rev-parse", "HEAD").startswith(found["commit"].removesuffix("+"))
     # Installed in a folder of somebody else's repository.
-    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
-    user = ["-c", "user.name=n", "-c", "user.email=e"]
-    subprocess.run(["git", "-C", str(tmp_path), *user, "commit", "-q", "--allow-empty", "-m", "m"], check=True)
-    shutil.copytree(package, tmp_path / "site-packages/nrmap", ignore=shutil.ignore_patterns("__pycache__"))
-    code = "from nrmap.support.runtime import provenance; print(provenance()['commit'])"
-    printed = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path / "site-packages", capture_output=True, text=True, check=True
-    ).stdout
-    assert printed == "None\n"
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "m")
+    monkeypatch.setattr(runtime, "__file__", shutil.copy(runtime.__file__, tmp_path))
+    assert provenance()["commit"] is None

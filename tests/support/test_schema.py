@@ -47,25 +47,18 @@ def test_a_whole_number_is_a_real_one_and_lists_and_mappings_become_tuples_and_d
     [
         (None, "whole=null: expected keys and values"),
         ({"name": "a", "siz": 1}, "unknown key of whole 'siz': did you mean size?"),
-        ({"nam": "a"}, "unknown key of whole 'nam': did you mean name?"),
         ({"size": 1.0}, "whole.name is missing: expected a word"),
-        ({"name": 3}, "whole.name=3: expected a word"),
         ({"name": "a", "size": float("inf")}, "whole.size=Infinity: expected a finite number"),
         ({"name": "a", "size": True}, "whole.size=true: expected a finite number"),
         ({"name": "a", "part": {"count": 10}}, "whole.part.count=10: expected a whole number from 0 to 9"),
-        ({"name": "a", "part": {"coun": 1}}, "unknown key of whole.part 'coun': did you mean count?"),
         ({"name": "a", "parts": [{}, {"count": 7}]}, "whole.parts[1].count=7: expected any number but 7"),
         ({"name": "a", "parts": 5}, "whole.parts=5: expected a list, each item keys and values"),
         (
             {"name": "a", "part": {"kind": "fanc"}},
             "whole.part.kind=fanc: expected plain, fancy or a whole number at least 1; did you mean fancy?",
         ),
-        ({"name": "a", "extra": [1]}, "whole.extra=[1]: expected keys and values"),
         ({"name": "\udcff"}, "whole: text that is not UTF-8"),
-        (
-            {"name": "a", "label": "../x"},
-            "whole.label=../x: expected 1 to 100 letters",
-        ),
+        ({"name": "a", "label": "../x"}, "whole.label=../x: expected 1 to 100 letters"),
         ({"name": "a", "sha256": "ab"}, "whole.sha256=ab: expected 64 hexadecimal digits or null"),
     ],
 )
@@ -78,8 +71,6 @@ def test_what_does_not_fit_is_named_by_its_path(values: Any, line: str) -> None:
 def test_the_constructor_says_the_same() -> None:
     with pytest.raises(NrmapError, match=r"^count=10: expected a whole number from 0 to 9$"):
         Part(10)
-    with pytest.raises(NrmapError, match=r"^count=7: expected any number but 7$"):
-        Part(count=7)
     with pytest.raises(NrmapError, match=r"^unknown key 'cuont': did you mean count\?$"):
         Part(cuont=1)  # type: ignore[call-arg]
 
@@ -99,18 +90,13 @@ def test_keys_of_a_class_and_more(node: dict[str, Any], line: str) -> None:
 
 
 def test_long_and_odd_values_stay_readable() -> None:
-    assert as_typed("a b") == "a b"
-    assert as_typed("") == '""'
-    assert as_typed("a\nb") == '"a\\nb"'
+    assert [as_typed(value) for value in ("a b", "", "a\nb")] == ["a b", '""', '"a\\nb"']
     assert len(as_typed("x" * 1000)) < 70
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".x", "a/b", "/tmp", "a\0", "\ud800", "é", "a b", "a\n", "x" * 101])
-def test_what_could_leave_a_folder_is_no_name(name: str) -> None:
+def test_names_cannot_leave_a_folder(name: str) -> None:
     with pytest.raises(ValueError, match="letters, digits"):
         safe_name(name)
-
-
-def test_names_of_methods_and_variants_are_names() -> None:
-    for name in ("sa_ddqn", "kappa=0.02", "seed0", "a1+b", "shuffled_weights-ddqn-seed-0", "x" * 100):
-        assert safe_name(name) == name
+    for good in ("sa_ddqn", "kappa=0.02", "a1+b", "shuffled_weights-ddqn-seed-0", "x" * 100):
+        assert safe_name(good) == good
