@@ -15,11 +15,18 @@ from typing import Any
 import torch
 
 from analyze.agents import named_agent
-from analyze.maps import MapsResult, Shard, ensure_figures, ensure_maps, ensure_shard
-from analyze.null_networks import ensure_null_networks, null_network_summary
+from analyze.maps import (
+    MapsResult,
+    Shard,
+    ensure_figures,
+    ensure_maps,
+    ensure_null_networks,
+    ensure_shard,
+    null_network_summary,
+)
 from analyze.plan import planned_parts, roll_outs
 from analyze.report.tables import print_records
-from analyze.settings import AnalysisSettings, Resources, analysis_settings
+from analyze.settings import AnalysisSettings, analysis_settings
 from analyze.study import Study, ensure_attacks, ensure_baselines, ensure_evaluation, ensure_states
 from conf.choices import read_option
 from conf.entry import entry_point
@@ -58,8 +65,7 @@ def analyze(command: tuple[AnalyzeKeys, AnalysisSettings], given: Sequence[str])
     """Run the stages of the analysis `command`, or one shard of it; `given` are the options on the command line."""
     keys, settings = command
     layout, device = Layout(Path(keys.outputs)), choose_device(keys.device)
-    resources = Resources(keys.engine, keys.disk_budget_gb, keys.threads)
-    study = Study(settings, layout, device, resources, Clock(layout.durations))
+    study = Study(settings, layout, keys.engine, keys.disk_budget_gb, Clock(layout.durations))
     decide_mode(keys.wandb, os.environ)  # a mistake in it should not wait for the maps
     keep_freed_memory()
     if keys.threads:

@@ -34,10 +34,10 @@ def named_agent(keys: AnalyzeKeys, given: Sequence[str], device: torch.device) -
 
 
 def import_file(keys: AnalyzeKeys, given: Sequence[str]) -> Path:
-    """The converted file of the policy that the keys of conf/analyze.yaml name, see `ensure_imported`.
+    """Convert the policy file that the key `policy` names, see `ensure_imported`; returns the new file.
 
-    What the options `given` on the command line say of the game, its settings and the seed counts, defaults do not,
-    but for the length of episodes, which scale=smoke limits.
+    The game, its settings and the seed count only if an option in `given` sets them: defaults would contradict the
+    file. The exception is the length of episodes, which scale=smoke limits.
     """
     names = {option.lstrip("+~").partition("=")[0] for option in given}
     policy = convert(

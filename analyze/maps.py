@@ -1,8 +1,10 @@
-"""The stages of a study that map: shards, maps with their records, figures."""
+"""The stages of a study that map: shards, maps with their records, null networks, figures."""
 
 import logging
+import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,9 +19,10 @@ from nrmap.ablation import make_engine
 from nrmap.ablation.store import ablated_q_values
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps, merge_maps, save_maps
 from nrmap.maps.measures import map_records
-from nrmap.maps.null_networks import policy_fields
+from nrmap.maps.null_networks import NULL_NETWORKS, null_networks, policy_fields
 from nrmap.maps.sweep import sweep_maps, sweep_workers
 from nrmap.policies.agent import Agent
+from nrmap.policies.policy import Policy
 from nrmap.statistics.nested_subsets import prefix_ranks
 from nrmap.support.errors import check
 from nrmap.support.files import read_json, write_json
@@ -28,10 +31,13 @@ from nrmap.support.layout import MAPS_FILE, METRICS_FILE
 from nrmap.support.progress import Progress
 from nrmap.support.records import Record, read_records
 from nrmap.support.schema import Name
+from nrmap.support.tracking import summary_name
 
 log = logging.getLogger(__name__)
 
 FIGURES_FILE = "figures.json"
+# The numbers of null networks that the panels of W&B compare.
+SUMMARISED_IN_WANDB = ("sparsity", "grid_excess")
 
 
 @dataclass(frozen=True)
@@ -152,23 +158,23 @@ def _merged(folder: Path, episode_ids: ArrayLike, make: Callable[[list[int]], Ep
 def episode_maps(study: Study, policy: Agent, states: StatesFile, episodes: Sequence[int]) -> EpisodeMaps:
     """The maps of `policy` on the states of `episodes`, independent of the other episodes to the last bit.
 
-    The bits are those of one machine and one number of threads.
+    Another machine or number of threads may round differently.
     """
-    settings, resources = study.settings.maps, study.resources
+    settings = study.settings.maps
     ids = states.states.episode_ids
     rows = np.flatnonzero(np.isin(ids, list(episodes)))
     key: dict[str, Any] = {**_inputs(policy, states), **asdict(settings.ablation)}
     if len(rows) < len(ids):
         key["episodes"] = list(episodes)
     identity = stage_identity("ablation", **key)
-    engine = make_engine(policy, spec=settings.ablation, engine=resources.engine, differences_only=True)
+    engine = make_engine(policy, spec=settings.ablation, engine=study.engine, differences_only=True)
     with Progress(maps_label(study, policy), unit="states", clock=study.clock) as progress:
         chunks = ablated_q_values(
             study.layout.ablated(game=policy.game, identity=identity),
             engine,
             torch.from_numpy(states.states.states[rows]),  # [n, C, H, W]
             key=key,
-            disk_budget=int(resources.disk_budget_gb * 1e9),
+            disk_budget=int(study.disk_budget_gb * 1e9),
             episode_ids=ids[rows],
         )
         return sweep_maps(
@@ -181,6 +187,43 @@ def episode_maps(study: Study, policy: Agent, states: StatesFile, episodes: Sequ
             workers=sweep_workers(policy.device),
             progress=progress.update,
         )
+
+
+def null_networks_of(study: Study, policy: Agent) -> list[Policy]:
+    """The null networks of `policy`, of each kind as many as settings.controls; none if nrmap does not know its layers.
+
+    Like any maps, theirs are named by weights and states: policies that share states share the maps of random weights.
+    """
+    draws, seed = study.settings.controls, study.settings.evaluation.run_seed
+    if not draws or not isinstance(policy, Policy):
+        return []
+    return [network for kind in NULL_NETWORKS for network in null_networks(policy, kind, draws, seed)]
+
+
+def ensure_null_networks(study: Study, policy: Agent, states: StatesFile) -> list[Record]:
+    """Records of the maps of `null_networks_of`, on the states of `policy`."""
+    networks = null_networks_of(study, policy)
+    if study.settings.controls and not networks:
+        log.info("no null networks of %s: nrmap does not know its layers", policy.label)
+    return [record for network in networks for record in ensure_maps(study, network, states).records]
+
+
+def null_network_summary(records: Iterable[Record]) -> Mapping[str, float]:
+    """The means over the draws of each kind of null network, by `random_weights_kl_sparsity_T1` and the like.
+
+    A value that is undefined for a draw has no mean.
+    """
+    values: dict[str, list[float | None]] = defaultdict(list)
+    for record in records:
+        if record.metric in SUMMARISED_IN_WANDB and not record.is_part:
+            name = summary_name(record.metric_key, temperature=record.temperature)
+            values[f"{record.method}_{name}"].append(record.value)
+    means = {}
+    for name, each in values.items():
+        defined = [value for value in each if value is not None]
+        if len(defined) == len(each):
+            means[name] = math.fsum(defined) / len(defined)
+    return means
 
 
 def ensure_figures(policy: Agent, states: StatesFile, maps: MapsResult) -> dict[str, Path]:

@@ -1,20 +1,18 @@
-"""The parts of an analysis that play or map and are still to be done, for its clock."""
+"""List the missing parts of an analysis, for its clock: roll-outs, play and maps."""
 
 from collections.abc import Iterator, Sequence
 
-from analyze.maps import maps_folder, maps_label
+from analyze.maps import maps_folder, maps_label, null_networks_of
 from analyze.study import StatesFile, Study, missing_play, own_states_path
 from nrmap.atari.envs import action_names
-from nrmap.maps.null_networks import NULL_NETWORKS, null_networks
 from nrmap.policies.agent import Agent
-from nrmap.policies.policy import Policy
 from nrmap.support.clock import Part
 from nrmap.support.layout import METRICS_FILE
 from nrmap.support.records import CONSTANT_ACTION, RANDOM_POLICY
 
 
 def planned_parts(study: Study, policy: Agent, sources: Sequence[Agent], states: StatesFile | None) -> list[Part]:
-    """The missing parts of the analysis of `policy` on `states`, None if `sources` are still to play some of them."""
+    """The missing parts of the analysis of `policy`; `states` is None if `sources` still have to play for them."""
     return [*roll_outs(study, sources), *_play(study, policy), *_maps(study, policy, sources, states)]
 
 
@@ -48,12 +46,7 @@ def _play(study: Study, policy: Agent) -> Iterator[Part]:
 
 
 def _maps(study: Study, policy: Agent, sources: Sequence[Agent], states: StatesFile | None) -> Iterator[Part]:
-    settings = study.settings
-    num_states = settings.states.num_states * len(sources) if states is None else len(states.states.states)
-    networks: list[Agent] = [policy]
-    if isinstance(policy, Policy) and settings.controls:
-        draws, seed = settings.controls, settings.evaluation.run_seed
-        networks += [network for kind in NULL_NETWORKS for network in null_networks(policy, kind, draws, seed)]
-    for network in networks:
+    num_states = study.settings.states.num_states * len(sources) if states is None else len(states.states.states)
+    for network in (policy, *null_networks_of(study, policy)):
         if states is None or not (maps_folder(study, network, states) / METRICS_FILE).exists():
             yield Part(maps_label(study, network), _kind(policy, "maps"), units=num_states)

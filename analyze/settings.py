@@ -1,7 +1,7 @@
 """The settings of an analysis, frozen, read once from the configuration."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -58,18 +58,6 @@ class AnalysisSettings:
     evaluation: EvaluationSettings
     maps: MapSettings
     controls: int  # draws of each kind of null network
-
-
-@schema
-class Resources:
-    """Engine, disk space and threads; results depend on them by rounding alone.
-
-    Ablated Q-values of one policy on one set of states are kept if they take at most `disk_budget_gb`.
-    """
-
-    engine: Literal["auto", "incremental", "dense"]
-    disk_budget_gb: float
-    threads: int = 0  # 0: OMP_NUM_THREADS, or every core that the process may use
 
 
 def analysis_settings(keys: AnalyzeKeys) -> AnalysisSettings:

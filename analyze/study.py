@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from analyze.settings import AnalysisSettings, Resources
+from analyze.settings import AnalysisSettings
 from nrmap.api import attack, certify
 from nrmap.atari.envs import EnvSpec
 from nrmap.maps.null_networks import policy_fields
@@ -52,12 +52,15 @@ ROLL_OUTS_FOLDER = "roll_outs"
 
 @dataclass(frozen=True)
 class Study:
-    """The settings of an analysis, and the folders, the device and the resources for its stages."""
+    """The settings of an analysis, and the folders, the engine and the disk space for its stages.
+
+    Ablated Q-values of one policy on one set of states are kept if they take at most `disk_budget_gb`.
+    """
 
     settings: AnalysisSettings
     layout: Layout
-    device: torch.device
-    resources: Resources
+    engine: Literal["auto", "incremental", "dense"] = "auto"
+    disk_budget_gb: float = 2.0
     clock: Clock = field(default_factory=Clock)
 
 
@@ -129,7 +132,7 @@ def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
     if published is not None:
         return read_records(published)
     settings = _possible(study, policy)
-    path = _evaluation_path(study, policy, settings)
+    path = _play_path(study, policy, "evaluation", settings)
     roll_outs = path.with_name(ROLL_OUTS_FOLDER)
 
     def keep(roll_out: str, play_it: Callable[[], list[Record]]) -> list[Record]:
@@ -148,12 +151,8 @@ def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
     return once(path, make, read_records)
 
 
-def _evaluation_path(study: Study, policy: Agent, settings: EvaluationSettings) -> Path:
-    identity = stage_identity("evaluation", policy_sha256=policy.sha256, settings=asdict(settings))
-    return _metrics_of(study, policy, identity)
-
-
-def _metrics_of(study: Study, policy: Agent, identity: str) -> Path:
+def _play_path(study: Study, policy: Agent, stage: str, settings: EvaluationSettings, **inputs: Any) -> Path:
+    identity = stage_identity(stage, policy_sha256=policy.sha256, settings=asdict(settings), **inputs)
     folder = study.layout.of_policy(
         "evaluation", game=policy.game, method=policy.method, seed=policy.seed or 0, identity=identity
     )
@@ -170,7 +169,7 @@ def _certifier(policy: Agent, level: int = logging.DEBUG) -> IntervalCertifier |
 
 
 def _possible(study: Study, policy: Agent, level: int = logging.INFO) -> EvaluationSettings:
-    """The settings of the evaluation but for runs without bounds or gradients, which are logged at `level`."""
+    """The evaluation's settings without the attacks that `policy` lacks bounds or a gradient for; logs these."""
     settings, has_bounds = study.settings.evaluation, _certifier(policy, level) is not None
     kept = []
     for run in settings.attack_runs:
@@ -184,9 +183,8 @@ def _possible(study: Study, policy: Agent, level: int = logging.INFO) -> Evaluat
 def ensure_attacks(study: Study, policy: Agent, states: StatesFile) -> list[Record]:
     """Records of the attacks on `states`, for an agent that plays no game: flip rates and certified rates."""
     settings, seen = _possible(study, policy), states.states.states
-    inputs = {**evaluation_inputs(policy), "states_sha256": states.sha256}
-    identity = stage_identity("attacks", settings=asdict(settings), **inputs)
-    path = _metrics_of(study, policy, identity)
+    of_states = {"states_sha256": states.sha256, "version": VERSIONS["evaluation"]}
+    path, inputs = _play_path(study, policy, "attacks", settings, **of_states), evaluation_inputs(policy) | of_states
     lengths = np.bincount(states.states.episode_ids).tolist()
 
     def rate(found: Tensor, **fields: Any) -> Record:
@@ -226,7 +224,7 @@ def _published_evaluation(study: Study, policy: Agent) -> Path | None:
 
 
 def ensure_baselines(study: Study, policy: Agent) -> list[Record]:
-    """Records of the constant actions and the random policy on the evaluation's episodes; published ones as there."""
+    """Records of the constant actions and the random policy on the evaluation's episodes: published, or made now."""
     env, settings = env_of(policy), study.settings.evaluation
     path = _baselines_path(study, policy)
 
@@ -251,9 +249,9 @@ def _baselines_path(study: Study, policy: Agent) -> Path:
 
 
 def missing_play(study: Study, policy: Agent) -> tuple[bool, EvaluationSettings | None]:
-    """Whether the baselines of the game are still to be played, and the evaluation of `policy` if it is, else None."""
+    """Whether the baselines are missing, and the settings of the evaluation of `policy` if that is missing."""
     settings = _possible(study, policy, logging.DEBUG)
-    found = _published_evaluation(study, policy) or _evaluation_path(study, policy, settings)
+    found = _published_evaluation(study, policy) or _play_path(study, policy, "evaluation", settings)
     return not _baselines_path(study, policy).exists(), None if found.exists() else settings
 
 
@@ -268,9 +266,9 @@ def write_metrics(path: Path, records: list[Record], *, settings: dict[str, Any]
 
 
 def once(path: Path, make: Callable[[], None], read: Callable[[Path], T]) -> T:
-    """The content of `path` by `read`. Without such a file calls `make`, which writes it; other processes wait.
+    """Read `path`. If there is no such file, `make` writes it first, under a lock for which other processes wait.
 
-    Raises NrmapError for a file that `read` refuses. No lock is needed for a file that is there.
+    Raises NrmapError for a file that `read` refuses.
     """
     if not path.exists():
         with locked(path.with_name(f".{path.name}.lock"), f"waiting for another process to write {path}"):

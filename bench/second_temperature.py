@@ -5,10 +5,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from analyze.maps import ensure_maps
-from analyze.settings import AnalysisSettings, MapSettings, Resources, StatesSettings
+from analyze.settings import AnalysisSettings, MapSettings, StatesSettings
 from analyze.study import Study, ensure_states
 from nrmap.ablation import AblationSpec
 from nrmap.play.evaluation import EvaluationSettings
@@ -31,7 +29,7 @@ def second_temperature(policy_file: Path, num_states: int, outputs: Path) -> dic
         MapSettings(temperatures=(1.0,), ablation=AblationSpec(), prefix_sizes=()),
         controls=0,
     )
-    study = Study(settings, Layout(outputs), torch.device("cpu"), Resources(engine="auto", disk_budget_gb=4.0))
+    study = Study(settings, Layout(outputs), disk_budget_gb=4.0)
     states = ensure_states(study, [policy])
     seconds = []
     for temperature in (1.0, 0.1):

@@ -1,1 +1,1 @@
-"""The YAML that says what to run, and what the entry points share in reading it."""
+"""The options of the commands as YAML, and the code that reads and checks them."""

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from nrmap.support.errors import unknown_choice
+from omegaconf import OmegaConf
 
 
 def group_options(group: str) -> list[str]:
@@ -16,18 +14,13 @@ def group_options(group: str) -> list[str]:
 
 
 def read_option(group: str, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of one YAML file, which must not have a defaults list; NrmapError for an unknown name.
-
-    Its interpolations are resolved in `config`.
-    """
-    if name not in group_options(group):
-        raise unknown_choice(group, name, group_options(group))
+    """The content of one YAML file without a defaults list; its interpolations are resolved in `config`."""
     content = OmegaConf.load(str(resources.files("conf") / group / f"{name}.yaml"))
     return as_mapping(OmegaConf.create({**config, group: content})[group])
 
 
-def as_mapping(config: DictConfig) -> dict[str, Any]:
-    """The resolved content of `config`."""
+def as_mapping(config: Any) -> dict[str, Any]:
+    """The resolved content of the DictConfig `config`."""
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

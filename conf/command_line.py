@@ -1,4 +1,4 @@
-"""Command lines on their way to Hydra: values that it would misread are rewritten, its errors become one line."""
+"""Prepare command lines for Hydra: rewrite values that it would misread, and turn its errors into one line."""
 
 import contextlib
 import importlib.util
@@ -69,9 +69,9 @@ class CommandLine:
         return override
 
     def configurations(self, config_name: str) -> Iterator[dict[str, Any]]:
-        """The configuration of each job, composed from conf/`config_name`.yaml; NrmapError where Hydra has none.
+        """Compose the configuration of each job from conf/`config_name`.yaml; NrmapError where that fails.
 
-        Nothing, if a flag makes Hydra read other files or another sweeper makes the jobs.
+        Yields nothing if a flag makes Hydra read other files, or if another sweeper makes the jobs.
         """
         if any(getattr(self.flags, name) for name in _OTHER_FILES) or "hydra/sweeper" in " ".join(self.overrides):
             return

@@ -1,4 +1,4 @@
-"""Log folders: of analyses of policy files, and for commands on finished results in a folder that is read-only."""
+"""Choose log folders: named after the policy file of an analysis, temporary where the results are read-only."""
 
 import os
 import re
@@ -19,7 +19,7 @@ def with_writable_logs(arguments: Sequence[str], outputs: Path | None) -> list[s
 
 
 def _name_of_logs(policy: str | None, trained: str) -> str:
-    """The folder of an analysis' logs: `trained`, or a name made of the path of a `policy` file."""
+    """The log folder of an analysis: `trained`, or a name made of the path of the file `policy`."""
     if policy is None:
         return trained
     path = re.sub(r"[^\w.=+-]+", "-", "/".join(Path(str(policy)).with_suffix("").parts[-5:]))

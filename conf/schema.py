@@ -31,7 +31,7 @@ Temperature = Annotated[float, Field(ge=1e-30, le=1e30)]
 _LITERATURE = Keys(
     kappa=NotNegative, vanilla_exploration_steps=SomeSteps, optional=["kappa", "vanilla_exploration_steps"]
 )
-# Keys that may be null: `eyes` have a value for them.
+# Keys that may be null: then `eyes` gives the value.
 _EYES = (
     *PIXEL_FIELDS, "frame_stack", "sticky_actions", "noop_min", "noop_max", "fire_reset", "first_actions", "life_loss",
 )  # fmt: skip
@@ -78,19 +78,13 @@ _METHOD = Keys(
 
 
 @schema
-class TrainingKeys:
-    """The keys that determine a trained policy."""
+class CommandKeys:
+    """The keys of both commands. The first four determine a trained policy."""
 
     env: Annotated[dict[str, Any], _ENV]
     scale: Annotated[dict[str, Any], _SCALE]
     method: Annotated[dict[str, Any], _METHOD]
     seed: Seed
-
-
-@schema
-class CommandKeys(TrainingKeys):
-    """The keys of both commands."""
-
     wandb: TrackingSpec
     device: Literal["auto", "cpu", "cuda"]
     threads: Annotated[int, Field(ge=0, le=4096)]

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from conf.schema import CommandKeys, TrainingKeys
+from omegaconf import OmegaConf
+
+from conf.choices import as_mapping
+from conf.schema import CommandKeys
 from nrmap.atari.envs import EnvSpec
 from nrmap.atari.eyes import preset
 from nrmap.learning.exploration import ExplorationSpec
@@ -23,13 +26,13 @@ _SOLVER_OF_CONTROLS = "pgd"
 
 # Torch survives this many threads on any machine.
 _SAFE_THREADS = 64
-# Bytes beside a slot's frame in the replay, and for each pixel of a state in a batch: activations and gradients.
+# Bytes of a replay slot besides its frame, and bytes for each pixel of a batch: activations and gradients.
 _BYTES_PER_SLOT, _BYTES_PER_PIXEL = 40, 60
 
 Layers = Mapping[str, Mapping[str, Any]]  # nodes by their paths; later ones replace values of earlier ones
 
 
-def train_settings(keys: TrainingKeys) -> TrainSettings:
+def train_settings(keys: CommandKeys) -> TrainSettings:
     """The settings of the run that `keys` describe.
 
     The node `scale` has the values of a training from scratch. Its `fine_tune` replaces some of them for
@@ -54,8 +57,8 @@ def train_settings(keys: TrainingKeys) -> TrainSettings:
     return _settings(keys, layers, method=name, regulariser=regulariser, parent=parent)
 
 
-def env_spec(keys: TrainingKeys) -> EnvSpec:
-    """The environment, with the preset of `eyes` for what is null; only other nodes refer to its `literature`."""
+def env_spec(keys: CommandKeys) -> EnvSpec:
+    """The environment; keys that are null take the preset of `eyes`. `literature` is for other nodes of the YAML."""
     given = {key: value for key, value in keys.env.items() if key not in ("literature", "eyes") and value is not None}
     return validated(EnvSpec, {**preset(keys.env["eyes"], keys.env["game"]), **given}, "env")
 
@@ -77,17 +80,15 @@ def _check_method(method: Mapping[str, Any]) -> None:
 
 
 def _settings(
-    keys: TrainingKeys,
+    keys: CommandKeys,
     layers: Layers,
     *,
     method: str,
     regulariser: Mapping[str, Any] | None,
     parent: TrainSettings | PolicyFile | None,
 ) -> TrainSettings:
-    """A mistake is reported under the key of the last of `layers` that has it."""
-    scale: dict[str, Any] = {}
-    for layer in layers.values():
-        scale = _updated(scale, layer)
+    """The settings with the values of `layers`; errors name the key in the last layer that has it."""
+    scale = as_mapping(OmegaConf.merge(*layers.values()))
     ramp = scale["robust_ramp"]
     robust = None if regulariser is None else validated(RegulariserSpec, {**regulariser, **ramp}, "method.regulariser")
     names = {field.name for field in fields(TrainSettings)}
@@ -107,15 +108,6 @@ def _settings(
         paths = [path for path, layer in layers.items() if _has(layer, key.split("."))]
         raise SettingError(f"{paths[-1]}.{key}" if paths else key, error.problem) from None
     return settings
-
-
-def _updated(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` updated recursively with `changes`."""
-    updated = dict(base)
-    for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
-        updated[key] = _updated(base[key], value) if both else value
-    return updated
 
 
 def _has(node: Any, path: list[str]) -> bool:

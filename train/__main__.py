@@ -5,7 +5,6 @@ finds the finished policy or resumes from its checkpoint.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,9 @@ from conf.schema import TrainKeys
 from conf.training import check_file, check_machine, check_memory, train_settings
 from nrmap.learning.settings import PolicyFile, TrainSettings
 from nrmap.support.clock import Clock
-from nrmap.support.identity import recorded
 from nrmap.support.layout import Layout
-from nrmap.support.runtime import choose_device, choose_precision, keep_freed_memory
+from nrmap.support.runtime import choose_device, keep_freed_memory
 from nrmap.support.schema import validated
-from nrmap.support.tracking import Tracker, track
 from train.run import RunOptions, ensure_trained, missing_trainings, training_part
 
 
@@ -43,32 +40,8 @@ def train(command: tuple[TrainKeys, TrainSettings], given: Sequence[str]) -> Non
     if keys.threads:
         torch.set_num_threads(keys.threads)
 
-    def open_tracker(settings: TrainSettings, identity: str, folder: Path) -> AbstractContextManager[Tracker]:
-        return track(
-            keys.wandb,
-            job_type="train",
-            name=f"{settings.env.game}-{settings.method}-seed{settings.seed}",
-            group=f"{settings.env.game}-{keys.scale['name']}",
-            run_id=f"train-{identity}",
-            config={"game": settings.env.game, **recorded(settings)},
-            tags=(settings.env.game, settings.method),
-            folder=folder,
-        )
-
-    device, layout = choose_device(keys.device), Layout(Path(keys.outputs))
-    options = RunOptions(
-        layout=layout,
-        device=device,
-        precision=choose_precision(keys.precision, device),
-        any_precision=keys.precision == "auto",
-        graphs=keys.cuda == "graphs",
-        checkpoint_seconds=keys.checkpoint_seconds,
-        greedy_every=keys.greedy_every,
-        greedy_episodes=keys.greedy_episodes,
-        open_tracker=open_tracker,
-        given=given,
-        clock=Clock(layout.durations),
-    )
+    layout = Layout(Path(keys.outputs))
+    options = RunOptions(keys, choose_device(keys.device), layout, Clock(layout.durations), given)
     options.clock.plan(settings.label, map(training_part, missing_trainings(settings, layout)))
     print(ensure_trained(settings, options))
 

@@ -1,4 +1,4 @@
-"""Nested state as one safetensors file: tensors and arrays in binary, the rest as JSON."""
+"""Save and load nested state as one safetensors file: tensors and arrays in binary, the rest as JSON."""
 
 import json
 from pathlib import Path

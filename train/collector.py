@@ -1,4 +1,4 @@
-"""Acting in E environments and filling the replay, exactly repeatable.
+"""Act in E environments and fill the replay, exactly repeatable.
 
 An emulator cannot be saved, but its state follows from a seed and the actions since. The collector
 logs both for every episode that still has a frame in the replay. To resume, it plays those episodes again.
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nrmap.atari.envs import TRAINING_STREAM, EnvSpec, SeededVectorEnv, Transition, episode_seed
+from nrmap.atari.envs import TRAINING_STREAM, SeededVectorEnv, Transition, episode_seed
 from nrmap.learning.replay import Replay
+from nrmap.learning.settings import TrainSettings
 from nrmap.support.errors import check
 
 
@@ -44,26 +45,16 @@ class FinishedEpisode:
 class Collector:
     """The running episodes of E environments and the replay that they fill."""
 
-    def __init__(
-        self,
-        *,
-        env_spec: EnvSpec,
-        num_envs: int,
-        seed: int,
-        replay: Replay,
-        clip_rewards: bool,
-        life_loss_ends_return: bool,
-    ) -> None:
-        self.num_envs = num_envs
+    def __init__(self, settings: TrainSettings, replay: Replay) -> None:
+        self.num_envs = settings.num_envs
         self.replay = replay
-        self._seed = seed
-        self._clip_rewards = clip_rewards
-        self._life_loss_ends_return = life_loss_ends_return
-        self._env = SeededVectorEnv(env_spec, num_envs)
+        self._settings = settings
+        self._env = SeededVectorEnv(settings.env, self.num_envs)
+        self._newest_frame = 0 if settings.env.newest_first else -1  # its place in a state
         self.num_actions = self._env.num_actions
-        self.states = np.zeros((num_envs, *env_spec.state_shape), dtype=np.uint8)
-        self._lives = np.zeros(num_envs, dtype=np.int32)
-        self._logs: list[deque[EpisodeLog]] = [deque() for _ in range(num_envs)]
+        self.states = np.zeros((self.num_envs, *settings.env.state_shape), dtype=np.uint8)
+        self._lives = np.zeros(self.num_envs, dtype=np.int32)
+        self._logs: list[deque[EpisodeLog]] = [deque() for _ in range(self.num_envs)]
         self._sent: NDArray[np.int64] | None = None
 
     def begin(self) -> None:
@@ -73,15 +64,13 @@ class Collector:
     def _begin_episodes(self, envs: NDArray[np.int64], numbers: list[int]) -> None:
         mask = np.zeros(self.num_envs, dtype=bool)
         mask[envs] = True
-        seeds = [
-            episode_seed(self._seed, TRAINING_STREAM, int(env), number)
-            for env, number in zip(envs, numbers, strict=True)
-        ]
+        begun = list(zip(envs.tolist(), numbers, strict=True))
+        seeds = [episode_seed(self._settings.seed, TRAINING_STREAM, env, number) for env, number in begun]
         states, lives = self._env.begin(mask, seeds)
         self.states[envs], self._lives[envs] = states[envs], lives[envs]
         self.replay.begin_episodes(envs, states[envs])
-        for env, number in zip(envs, numbers, strict=True):
-            checksum = _extended(0, states[env], reward=0.0, lives=lives[env])
+        for env, number in begun:
+            checksum = self._extended(0, states[env], reward=0.0, lives=lives[env])
             self._logs[env].append(EpisodeLog(number, int(self.replay.newest[env]), checksum))
             oldest_kept = self.replay.newest[env] - self.replay.slots
             while len(self._logs[env]) > 1 and self._logs[env][1].first_slot <= oldest_kept:
@@ -105,9 +94,9 @@ class Collector:
 
     def _write(self, envs: NDArray[np.int64], actions: NDArray[np.int64], step: Transition) -> list[FinishedEpisode]:
         terminal = step.terminated.copy()
-        if self._life_loss_ends_return:
+        if self._settings.life_loss_ends_return:
             terminal |= step.lives < self._lives
-        rewards = np.clip(step.rewards, -1, 1) if self._clip_rewards else step.rewards
+        rewards = np.clip(step.rewards, -1, 1) if self._settings.clip_rewards else step.rewards
         self.replay.append(
             envs,
             actions=actions[envs], rewards=rewards[envs], terminal=terminal[envs], ended=step.ended[envs],
@@ -119,24 +108,25 @@ class Collector:
             log = self._logs[env][-1]
             log.actions.append(int(actions[env]))
             log.undiscounted_return += float(step.rewards[env])
-            log.checksum = _extended(log.checksum, step.states[env], reward=step.rewards[env], lives=step.lives[env])
+            log.checksum = self._extended(
+                log.checksum, step.states[env], reward=step.rewards[env], lives=step.lives[env]
+            )
             if step.ended[env]:
                 finished.append(FinishedEpisode(int(env), log.undiscounted_return, len(log.actions)))
         return finished
 
+    def _extended(self, checksum: int, state: NDArray[np.uint8], *, reward: float, lives: int) -> int:
+        """`checksum` extended by the newest frame of `state` [C, H, W], its reward and its lives."""
+        return zlib.crc32(struct.pack("<fi", reward, lives), zlib.crc32(state[self._newest_frame], checksum))
+
     def get_state(self) -> dict[str, Any]:
         """The logged episodes and the replay's priorities."""
         episodes = [
-            {
-                "number": log.number,
-                "first_slot": log.first_slot,
-                "checksum": log.checksum,
-                "actions": np.frombuffer(bytes(log.actions), dtype=np.uint8),
-                "env": env,
-            }
+            {"env": env, "number": log.number, "first_slot": log.first_slot, "checksum": log.checksum,
+             "actions": np.frombuffer(bytes(log.actions), dtype=np.uint8)}
             for env, logs in enumerate(self._logs)
             for log in logs
-        ]
+        ]  # fmt: skip
         return {"episodes": episodes, "replay": self.replay.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -156,13 +146,10 @@ class Collector:
         idle = np.ones(self.num_envs, dtype=bool)
         self._env.begin(idle, [0] * self.num_envs)
         for tick in range(int(lengths.max()) + 1):
-            due = np.array(
-                [env for env in range(self.num_envs) if waits[env] <= tick and not remaining[env] and plans[env]],
-                dtype=np.int64,
-            )
-            if len(due):
+            due = [env for env in range(self.num_envs) if waits[env] <= tick and not remaining[env] and plans[env]]
+            if due:
                 begun = [plans[env].popleft() for env in due]
-                self._begin_episodes(due, numbers=[episode["number"] for episode in begun])
+                self._begin_episodes(np.array(due), numbers=[episode["number"] for episode in begun])
                 idle[due] = False
                 for env, episode in zip(due, begun, strict=True):
                     remaining[env].extend(episode["actions"].tolist())
@@ -183,11 +170,6 @@ class Collector:
             for log in logs:
                 check(log.checksum == checksums[env, log.number], _another_episode(env, log))
         self.replay.set_state(state["replay"])
-
-
-def _extended(checksum: int, state: NDArray[np.uint8], *, reward: float, lives: int) -> int:
-    """`checksum` extended by the newest frame of `state` [C, H, W], its reward and its lives."""
-    return zlib.crc32(struct.pack("<fi", reward, lives), zlib.crc32(state[-1], checksum))
 
 
 def _another_episode(env: int, log: EpisodeLog) -> str:

@@ -40,7 +40,7 @@ class GreedyReturns:
             self._pending.append((row, self._pool.submit(self._play, network, agent_step)))
 
     def finished(self, *, wait: bool = False) -> dict[str, float]:
-        """Write the values that are there to their rows; the latest as metrics, empty if there is none."""
+        """Write finished values to their rows; returns the latest as metrics, empty if none has finished."""
         metrics: dict[str, float] = {}
         while self._pending and (wait or self._pending[0][1].done()):
             row, future = self._pending.pop(0)

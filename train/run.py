@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from conf.schema import TrainKeys
 from nrmap.learning.lookup import load_parent, trained_policy, training_folder
 from nrmap.learning.settings import PolicyFile, TrainSettings
 from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
+from nrmap.robustness.perturbations import epsilon_text
 from nrmap.support.clock import Clock, Part
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import remove_leftovers, write_json
@@ -22,40 +24,27 @@ from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, OPTIONS_FILE, POL
 from nrmap.support.locks import locked
 from nrmap.support.progress import Progress
 from nrmap.support.runtime import provenance
-from nrmap.support.tracking import Tracker
+from nrmap.support.tracking import Tracker, track
 from train.curves import Curves
-from train.descriptions import main_settings
 from train.greedy_returns import GreedyReturns
 from train.trainer import Trainer
 from train.training import GOOD_CHECKPOINT_FILE, name_of, start_or_resume
 
 log = logging.getLogger(__name__)
 
-# Opens the tracker of one run, given its settings, identity and folder.
-OpenTracker = Callable[[TrainSettings, str, Path], AbstractContextManager[Tracker]]
-
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of a run that enter no identity.
+    """The `keys` of a command, with its device, folders and clock; a run's settings are an argument of their own.
 
-    New trainings use `precision`. With `any_precision` a checkpoint of another precision resumes in
-    its own. With `graphs` a GPU replays updates and acting as CUDA graphs. For `greedy_every` and
-    `greedy_episodes` see `GreedyReturns`. `given` are the options on the command line, kept so that the
-    report can print the command again.
+    `given` are the options on the command line, kept so that the report can print the command again.
     """
 
-    layout: Layout
+    keys: TrainKeys
     device: torch.device
-    precision: torch.dtype
-    any_precision: bool
-    checkpoint_seconds: float
-    open_tracker: OpenTracker
-    graphs: bool = True
-    greedy_every: int = 0
-    greedy_episodes: int = 4
-    given: Sequence[str] = ()
+    layout: Layout
     clock: Clock = field(default_factory=Clock)
+    given: Sequence[str] = ()
 
 
 def missing_trainings(settings: TrainSettings, layout: Layout) -> list[TrainSettings]:
@@ -100,7 +89,7 @@ def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
     if not policy_path.exists():
         with locked(folder / "lock", f"{label}: being trained by another process, waiting for it"):
             if not policy_path.exists():
-                with options.open_tracker(settings, identity, folder) as tracker:
+                with _tracked(settings, options.keys, identity, folder) as tracker:
                     _train(settings, options, folder=folder, parent=parent, tracker=tracker)
                 return policy_path
     _check_finished(policy_path, identity, options, label)
@@ -110,6 +99,15 @@ def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
         for name in (CHECKPOINT_FILE, GOOD_CHECKPOINT_FILE):
             (folder / name).unlink(missing_ok=True)
     return policy_path
+
+
+def _tracked(settings: TrainSettings, keys: TrainKeys, identity: str, folder: Path) -> AbstractContextManager[Tracker]:
+    return track(
+        keys.wandb, job_type="train", name=f"{settings.env.game}-{settings.method}-seed{settings.seed}",
+        group=f"{settings.env.game}-{keys.scale['name']}", run_id=f"train-{identity}",
+        config={"game": settings.env.game, **recorded(settings)}, tags=(settings.env.game, settings.method),
+        folder=folder,
+    )  # fmt: skip
 
 
 def _train(
@@ -122,17 +120,11 @@ def _train(
     given = [option for option in options.given if option.startswith(("env.", "scale", "method."))]
     write_json(folder / OPTIONS_FILE, [*choice, *given])
     log.info("%s: %s", label, main_settings(settings, parent))
+    keys, initial = options.keys, None if parent is None else parent.network
     training = start_or_resume(
-        settings,
-        folder,
-        device=options.device,
-        precision=options.precision,
-        any_precision=options.any_precision,
-        graphs=options.graphs,
-        initial=None if parent is None else parent.network,
+        settings, folder, device=options.device, precision=keys.precision, initial=initial, graphs=keys.cuda == "graphs"
     )
-
-    greedy_returns = GreedyReturns(settings.env, settings.seed, options.greedy_every, options.greedy_episodes)
+    greedy_returns = GreedyReturns(settings.env, settings.seed, keys.greedy_every, keys.greedy_episodes)
     last_checkpoint, begun_at = time.monotonic(), training.trainer.agent_step
     with Progress(training_part(settings).name, unit="steps", initial=begun_at, clock=options.clock) as progress:
         for iteration in training.iterations():
@@ -145,7 +137,7 @@ def _train(
                 tracker.log({**row, **greedy_returns.finished(wait=is_last)}, step=iteration.agent_step)
             updating = iteration.agent_step > settings.warm_up_steps
             progress.update(iteration.agent_step, settings.steps, curves.describe(), steady=updating)
-            if time.monotonic() - last_checkpoint > options.checkpoint_seconds:
+            if time.monotonic() - last_checkpoint > keys.checkpoint_seconds:
                 training.save()
                 write_json(folder / CURVES_FILE, curves.get_state())
                 last_checkpoint = time.monotonic()
@@ -164,8 +156,8 @@ def _check_finished(policy_path: Path, identity: str, options: RunOptions, label
         check(card.identity == identity, f"{policy_path} is the policy of other settings")
     except NrmapError as error:
         raise NrmapError(f"{error}; remove it to train it anew") from error
-    made_in, asked = card.results.get("precision"), name_of(options.precision)
-    if made_in != asked and not options.any_precision:
+    made_in, asked = card.results.get("precision"), options.keys.precision
+    if asked not in ("auto", made_in):
         log.info("%s: made in %s, not in %s; precision enters no identity", label, made_in, asked)
 
 
@@ -193,3 +185,34 @@ def _policy(settings: TrainSettings, trainer: Trainer, parent: Policy | None, cu
         results=results, provenance=provenance(),
     )  # fmt: skip
     return Policy(trainer.learner.policy_network(), settings.env, card)
+
+
+def main_settings(settings: TrainSettings, parent: Policy | None) -> str:
+    """One-line summary of a run; shows misplaced overrides at start-up.
+
+    `160,000 agent steps, 38,000 updates, learning rate 0.0003 to 1e-05, exploration 0.05, …`
+    """
+    learner, exploration, regulariser = settings.learner, settings.exploration, settings.regulariser
+    parts = [
+        f"{settings.steps:,} agent steps",
+        f"{settings.updates:,} updates",
+        f"learning rate {_change(learner.learning_rate, learner.learning_rate_final)}",
+        f"exploration {_change(exploration.epsilon_initial, exploration.epsilon_final)}",
+    ]
+    if exploration.epsilon_initial != exploration.epsilon_final:
+        parts[-1] += f" over {exploration.decay_steps:,} steps"
+    if regulariser is not None:
+        first, last = regulariser.ramp_begin, regulariser.ramp_begin + regulariser.ramp_steps
+        grows = {"kappa": "κ", "radius": "attack"}[regulariser.ramp_of]
+        parts.append(f"κ {regulariser.kappa:g}, attack {epsilon_text(regulariser.attack_epsilon)}")
+        parts.append(f"{grows} growing from step {first:,} to {last:,}")
+    if parent is None:
+        parts.append("from random weights")
+    else:
+        file = f" ({settings.parent.path})" if isinstance(settings.parent, PolicyFile) else ""
+        parts += [f"anchor {settings.anchor:g}", f"from {parent.label}{file}"]
+    return ", ".join(parts)
+
+
+def _change(initial: float, final: float) -> str:
+    return f"{initial:g}" if initial == final else f"{initial:g} to {final:g}"

@@ -51,8 +51,8 @@ class Trainer:
     ) -> None:
         """Train a copy of `initial`, or weights drawn from the seed; `precision` is the learner's.
 
-        With `settings.anchor` the advantages are held to those of `initial`. On a GPU the replay is on
-        the device too, and with `graphs` updates and acting are CUDA graphs.
+        `settings.anchor` holds the advantages to those of `initial`. On a GPU the replay is on the device too,
+        and with `graphs` updates and acting are CUDA graphs.
         """
         self.settings = settings
         exploration_seed, sampling_seed, network_seed, attack_seed = np.random.SeedSequence(settings.seed).spawn(4)
@@ -62,31 +62,17 @@ class Trainer:
         make_replay: Callable[..., Replay] = partial(DeviceReplay, device=device) if on_device else Replay
         env = settings.env
         replay = make_replay(
-            settings.replay,
-            num_envs=settings.num_envs,
-            state_shape=env.state_shape,
-            newest_first=env.newest_first,
-            stack_fill=env.stack_fill,
-        )
-        self.collector = Collector(
-            env_spec=settings.env,
-            num_envs=settings.num_envs,
-            seed=settings.seed,
-            replay=replay,
-            clip_rewards=settings.clip_rewards,
-            life_loss_ends_return=settings.life_loss_ends_return,
-        )
+            settings.replay, num_envs=settings.num_envs, state_shape=env.state_shape,
+            newest_first=env.newest_first, stack_fill=env.stack_fill,
+        )  # fmt: skip
+        self.collector = Collector(settings, replay)
+        num_actions = self.collector.num_actions
         self._explorer = Explorer(
-            num_envs=settings.num_envs,
-            num_actions=self.collector.num_actions,
-            max_repeat=settings.exploration.max_repeat,
+            num_envs=settings.num_envs, num_actions=num_actions, max_repeat=settings.exploration.max_repeat
         )
-        channels, height, width = settings.env.state_shape
-        spec = NetworkSpec(channels, height, width, self.collector.num_actions, dueling=settings.dueling)
-        if initial is None:
-            network = seeded_network(spec, seed=int(network_seed.generate_state(1)[0]))
-        else:
-            network = copy.deepcopy(initial)
+        spec = NetworkSpec(*env.state_shape, actions=num_actions, dueling=settings.dueling)
+        first_weights = int(network_seed.generate_state(1)[0])
+        network = seeded_network(spec, seed=first_weights) if initial is None else copy.deepcopy(initial)
         if network.spec != spec:
             raise ValueError(f"the initial network is {network.spec}: expected {spec}")
         self.learner = Learner(

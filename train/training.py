@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from nrmap.learning.settings import TrainSettings
 from nrmap.policies.network import QNetwork
 from nrmap.support.errors import NrmapError, check, first_line
 from nrmap.support.layout import CHECKPOINT_FILE
+from nrmap.support.runtime import choose_precision
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.curves import Curves
 from train.trainer import Iteration, Trainer
@@ -123,50 +125,42 @@ def start_or_resume(
     folder: Path,
     *,
     device: torch.device,
-    precision: torch.dtype,
-    any_precision: bool,
-    initial: QNetwork | None,
+    precision: str = "auto",
+    initial: QNetwork | None = None,
     graphs: bool = True,
 ) -> Training:
     """The training in `folder`: from its checkpoint, else a new one in `precision` from the weights `initial`.
 
-    With `any_precision` a checkpoint of another precision resumes in its own. Raises NrmapError
-    if it cannot resume on `device`, in `precision` or with the emulator installed.
+    With `auto` a checkpoint resumes in its own precision. Raises NrmapError if it cannot resume on `device`,
+    in `precision` or with the emulator installed.
     """
     path = folder / CHECKPOINT_FILE
     state = load_checkpoint(path) if path.is_file() else None
     if state is not None:
-        precision = _precision_to_resume_in(path, state, device, None if any_precision else precision)
-
-    def make_trainer() -> Trainer:
-        return Trainer(settings, device=device, initial=initial, precision=precision, graphs=graphs)
-
-    training = Training(folder, make_trainer)
+        precision = _precision_to_resume_in(path, state, device, precision)
+    dtype = choose_precision(precision, device)
+    training = Training(
+        folder, partial(Trainer, settings, device=device, initial=initial, precision=dtype, graphs=graphs)
+    )
     if state is None:
         training.remove_checkpoints()  # a good one may be left from a run whose checkpoint was removed
         return training
     training.restore(state, path)
     agent_step = f"{training.trainer.agent_step:,}"
-    log.info("%s: going on from agent step %s, in %s", settings.label, agent_step, name_of(precision))
+    log.info("%s: going on from agent step %s, in %s", settings.label, agent_step, precision)
     return training
 
 
-def _precision_to_resume_in(
-    path: Path, state: Mapping[str, Any], device: torch.device, asked: torch.dtype | None
-) -> torch.dtype:
+def _precision_to_resume_in(path: Path, state: Mapping[str, Any], device: torch.device, asked: str) -> str:
     machine: Any = state.get("machine")
     fits = isinstance(machine, dict) and machine.get("precision") in ("float32", "bfloat16") and "device" in machine
     check(fits, f"{path} is damaged: remove it to start anew")
-    begun_on, begun_in = machine["device"], machine["precision"]
-    check(
-        begun_on == device.type,
-        f"the training in {path} was started on {begun_on}: continue with device={begun_on}, or remove the file",
-    )
-    if asked is not None and name_of(asked) != begun_in:
-        instead = f"continue with precision={begun_in} or precision=auto, or remove the file"
-        raise NrmapError(f"the training in {path} was started in {begun_in}, not in {name_of(asked)}: {instead}")
-    precision: torch.dtype = getattr(torch, begun_in)
-    return precision
+    begun_on, begun_in = machine["device"], str(machine["precision"])
+    what = f"the training in {path} was started"
+    check(begun_on == device.type, f"{what} on {begun_on}: continue with device={begun_on}, or remove the file")
+    instead = f"continue with precision={begun_in} or precision=auto, or remove the file"
+    check(asked in ("auto", begun_in), f"{what} in {begun_in}, not in {asked}: {instead}")
+    return begun_in
 
 
 def name_of(precision: torch.dtype) -> str:

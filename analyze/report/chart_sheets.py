@@ -42,25 +42,10 @@ _CHART_SIZE = (4.2, 3.1)
 _SPARSER = "S, smaller is sparser"
 
 
-_Panels = Callable[[Part], Iterable[Panel]]
-# Every kind of chart: the name of its sheet's files, its title, its caption, and a function from a part to its panels.
-_CHARTS: list[tuple[str, str, str, _Panels]] = []
-
-
-def _chart(name: str, title: str, caption: str) -> Callable[[_Panels], _Panels]:
-    """Registers a kind of chart; its function gives no panel without data."""
-
-    def register(panels: _Panels) -> _Panels:
-        _CHARTS.append((name, title, caption, panels))
-        return panels
-
-    return register
-
-
 def chart_sheets(part: Part) -> list[Sheet]:
     """A sheet for every kind of chart that has data. Every seed has its own row or line."""
     sheets = []
-    for name, title, caption, panels_of in _CHARTS:
+    for name, (title, panels_of, caption) in _CHARTS.items():
         panels = tuple(panels_of(part))
         file, columns = f"{name}-{part.name}", 4 if len(panels) % 4 == 0 else 3
         sheet = Sheet(file, f"{title}: {part.game}", caption, panels, columns, _CHART_SIZE, columns_fixed=False)
@@ -122,11 +107,6 @@ def _title(record: Record, *, temperature: bool = True, num_states: bool = True)
     return f"{name}{at}: {states.title if num_states else states.label}"
 
 
-@_chart(
-    "sparsity",
-    "Sparsity",
-    "Sparsity of every map; smaller is sparser. Bars are 95% intervals, dashed lines the paper's numbers.",
-)
 def _sparsity(part: Part) -> Iterator[Panel]:
     for mine in _whole_maps(part.trained, "sparsity"):
         styles = method_styles(policies_of(mine))
@@ -139,12 +119,6 @@ def _sparsity(part: Part) -> Iterator[Panel]:
         yield _intervals(_title(mine[0]), _rows(mine), x_label=_SPARSER, marks=[*marks.values()])
 
 
-@_chart(
-    "controls",
-    "Agents beside null networks",
-    "Sparsity of every map beside that of null networks on the same states: random weights, and the weights of "
-    "each policy shuffled layer by layer. Dots are draws, strokes their means; dots far outside stand at the edge.",
-)
 def _null_networks(part: Part) -> Iterator[Panel]:
     for mine in _whole_maps(part.records, "sparsity"):
         if {record.is_null_network for record in mine} == {False, True}:
@@ -153,12 +127,6 @@ def _null_networks(part: Part) -> Iterator[Panel]:
             yield _intervals(_title(mine[0]), rows, x_label=_SPARSER, limits=limits)
 
 
-@_chart(
-    "grid",
-    "The grid",
-    "Does a map show a grid of 8 pixels, the stride of the network? Energy at multiples of 1/8 cycle per pixel, "
-    "divided by the energy at neighbouring frequencies. Bars are 95% intervals, dots draws of null networks.",
-)
 def _grid(part: Part) -> Iterator[Panel]:
     arguments = {"x_label": "energy on the grid / energy beside it", "marks": [ReferenceLine("no grid", 1.0)]}
     for mine in _whole_maps(part.records, "grid_excess"):
@@ -166,11 +134,6 @@ def _grid(part: Part) -> Iterator[Panel]:
             yield _intervals(_title(mine[0]), _rows(mine), **arguments)
 
 
-@_chart(
-    "size",
-    "Sparsity against N",
-    "Sparsity against the number of states N. Every seed is a line; bands are 95% intervals.",
-)
 def _against_size(part: Part) -> Iterator[Panel]:
     at = (None, headline_temperature(part.trained))
     sizes = [record for record in select(part.trained, metric="sparsity") if record.temperature in at]
@@ -179,11 +142,6 @@ def _against_size(part: Part) -> Iterator[Panel]:
             yield _lines(mine, "num_states", "N, number of states", _title(mine[0], num_states=False))
 
 
-@_chart(
-    "temperature",
-    "Sparsity against T",
-    "Sparsity against the temperature T. Every seed is a line; bands are 95% intervals.",
-)
 def _against_temperature(part: Part) -> Iterator[Panel]:
     for mine in _by_maps(select(part.trained, metric="sparsity", prefix=False)):
         if len({record.temperature for record in mine if record.value is not None}) > 1:
@@ -203,7 +161,6 @@ def _lines(records: Sequence[Record], x: str, x_label: str, title: str) -> Panel
     return panel_of(draw_lines, title, f", against {x_label}. {'; '.join(ends)}", series=series, **labels)
 
 
-@_chart("returns", "Returns", "Dots are episodes, markers their means, bars 95% intervals. All panels have one scale.")
 def _returns(part: Part) -> Iterator[Panel]:
     """A panel for each attack, the clean one with the baselines, of the evaluation over most episodes."""
     means = of_most_episodes(select(part.trained, metric="return_mean"))
@@ -231,12 +188,6 @@ def _limits(values: Iterable[float | None], *, margin: float) -> tuple[float, fl
     return (low - margin * (high - low), high + margin * (high - low)) if high > low else None
 
 
-@_chart(
-    "certified",
-    "Certified actions",
-    "Fraction of the states of clean episodes for which interval bounds prove that no state of the ball has "
-    "another greedy action.",
-)
 def _certified(part: Part) -> Iterator[Panel]:
     rates = of_most_episodes(select(part.trained, metric="certified_rate"))
     arguments = {"x_label": "fraction of the states of clean episodes", "limits": (-0.03, 1.03)}
@@ -244,7 +195,6 @@ def _certified(part: Part) -> Iterator[Panel]:
         yield _intervals(f"Certified actions at {epsilon_text(radius)}", _rows(mine), **arguments)
 
 
-@_chart("actions", "Actions", "Fraction of the steps of clean episodes that take each action; bars are 95% intervals.")
 def _actions(part: Part) -> Iterator[Panel]:
     shares = of_most_episodes(select(part.trained, metric="action_share", attack="clean"))
     shares = [record for record in shares if record.is_trained]
@@ -253,9 +203,6 @@ def _actions(part: Part) -> Iterator[Panel]:
         yield _intervals(f"Action {action}", rows, x_label="fraction of steps", limits=(-0.03, 1.03))
 
 
-@_chart(
-    "gaps", "Q-gaps", "Thin lines go from the 1% to the 99% quantile, thick lines from 25% to 75%, markers are medians."
-)
 def _gaps(part: Part) -> Iterator[Panel]:
     gaps = select(part.trained, metric="q_gap_quantile")
     gaps = of_most_episodes(record for record in gaps if record.value is not None)
@@ -273,6 +220,30 @@ def _gaps(part: Part) -> Iterator[Panel]:
         yield _intervals(f"Medians of the Q-gap: {states.label}", rows, x_label=x_label, log_x=log_x)
 
 
-@_chart("curves", "Learning curves", "Every run is a line, every episode a dot.")
-def _curves(part: Part) -> Iterable[Panel]:
-    return curve_panels(part.trainings, part.trained)
+# Every kind of chart, by the name of its sheet's files: title, panels of a part (none without data), caption.
+_CHARTS: dict[str, tuple[str, Callable[[Part], Iterable[Panel]], str]] = {
+    "sparsity": ("Sparsity", _sparsity,
+        "Sparsity of every map; smaller is sparser. Bars are 95% intervals, dashed lines the paper's numbers."),
+    "controls": ("Agents beside null networks", _null_networks,
+        "Sparsity of every map beside that of null networks on the same states: random weights, and the weights of "
+        "each policy shuffled layer by layer. Dots are draws, strokes their means; dots far outside stand at the edge."
+    ),
+    "grid": ("The grid", _grid,
+        "Does a map show a grid of 8 pixels, the stride of the network? Energy at multiples of 1/8 cycle per pixel, "
+        "divided by the energy at neighbouring frequencies. Bars are 95% intervals, dots draws of null networks."),
+    "size": ("Sparsity against N", _against_size,
+        "Sparsity against the number of states N. Every seed is a line; bands are 95% intervals."),
+    "temperature": ("Sparsity against T", _against_temperature,
+        "Sparsity against the temperature T. Every seed is a line; bands are 95% intervals."),
+    "returns": ("Returns", _returns,
+        "Dots are episodes, markers their means, bars 95% intervals. All panels have one scale."),
+    "certified": ("Certified actions", _certified,
+        "Fraction of the states of clean episodes for which interval bounds prove that no state of the ball has "
+        "another greedy action."),
+    "actions": ("Actions", _actions,
+        "Fraction of the steps of clean episodes that take each action; bars are 95% intervals."),
+    "gaps": ("Q-gaps", _gaps,
+        "Thin lines go from the 1% to the 99% quantile, thick lines from 25% to 75%, markers are medians."),
+    "curves": ("Learning curves", lambda part: curve_panels(part.trainings, part.trained),
+        "Every run is a line, every episode a dot."),
+}  # fmt: skip

@@ -91,14 +91,9 @@ def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
                 continue
             maps = path.with_name(MAPS_FILE)
             result = Result(
-                folder=str(path.parent.relative_to(outputs)),
-                reference=name == REFERENCE_FOLDER,
-                records=metrics.records,
-                settings=metrics.settings,
-                inputs=metrics.inputs,
-                provenance=metrics.provenance,
-                maps=maps if os.path.lexists(maps) else None,
-            )
+                str(path.parent.relative_to(outputs)), name == REFERENCE_FOLDER, metrics.records, metrics.settings,
+                metrics.inputs, metrics.provenance, maps if os.path.lexists(maps) else None,
+            )  # fmt: skip
             if _is_outdated(result):
                 problems.append(f"{result.folder}: left out, another version of this project measured it")
                 continue

@@ -123,7 +123,7 @@ class PolicyName(_Ranked):
 def name_of(record: Record) -> PolicyName:
     """The name of the policy that was measured, with "logits" if it has no Q-values.
 
-    The protocol of an evaluation is part of it, that of maps is not.
+    The protocol of an evaluation is part of it. The protocol of maps is part of `states_of`.
     """
     variant = ", ".join(filter(None, (record.variant, record.outputs))) or None
     return PolicyName(
@@ -188,7 +188,7 @@ def condition_of(record: Record) -> Condition:
 
 @dataclass(frozen=True)
 class StatesName(_Ranked):
-    """The fields of `Record` that name a set of states; none of whole episodes."""
+    """The fields of `Record` that name a set of states. All are None for whole episodes."""
 
     states_from: str | None = None
     states_set: str | None = None
@@ -238,7 +238,7 @@ class MetricName(NamedTuple):
     digits: int
 
 
-# M stands for any kind of map; digits None are those of the kind. docs/glossary.md has the meanings.
+# M stands for a kind of map; its digits replace None. docs/glossary.md has the meanings.
 _METRICS: dict[str, tuple[str, int | None]] = {
     "sparsity": ("S(M)", None),
     "sparsity_difference": ("ΔS(M)", None),

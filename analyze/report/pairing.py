@@ -26,8 +26,8 @@ BASE = "ddqn"
 def with_differences(found: Found) -> Found:
     """`found` with the differences in S between every method and the vanilla one, and the problems on the way.
 
-    Two policies are compared on the same states, N, ablation and training seed. Over the seeds the
-    record has no seed, and the policy's hash is that of the first one: it says where the policies are from.
+    Two policies are compared on the same states, N, ablation and training seed. A difference over the seeds
+    has no seed and the hash of the first policy, which tells whether the policies are reference policies.
     """
     problems: list[str] = []
     # A policy that was analysed twice is compared twice, with equal values.

@@ -170,7 +170,7 @@ class Part:
 
 
 def of_most_episodes(records: Iterable[Record]) -> list[Record]:
-    """Of records that differ in their episodes only, the one over most episodes."""
+    """Keep the record over most episodes where records differ in their episodes only."""
     best: dict[Record, Record] = {}
     for record in sorted(records, key=lambda record: record.episodes or 0):
         same = replace(record, value=0.0, low=None, high=None, interval=None, note=None, episodes=None, num_states=None)

@@ -44,8 +44,8 @@ class Panel:
 class Sheet:
     """Panels in rows of `columns`, each of `panel_size` inches; None leaves a cell empty.
 
-    `name` is the name of its files, without an ending. On the page `title` stands above it and `folded` hides it until
-    a click; there charts fill each row instead (`columns_fixed` false), and `format` is that of the pictures.
+    `name` is that of its files, without an ending. On the page `title` stands above it, `folded` hides it until a
+    click, and without `columns_fixed` as many panels stand in a row as fit. `format` is that of the page's pictures.
     """
 
     name: str

@@ -139,7 +139,7 @@ def _at_headline(chosen: Iterable[Record], records: Sequence[Record]) -> _Rows:
 
 
 def _at_every_temperature(chosen: Iterable[Record]) -> _Rows:
-    """Each record in the row of its temperature, one without in those of all temperatures of the same maps."""
+    """Each record in the row of its temperature; one without T in the rows of all temperatures of the same maps."""
     temperatures: dict[Any, set[float | None]] = defaultdict(set)
     for record in chosen:
         temperatures[_maps_of(record)].add(record.temperature)

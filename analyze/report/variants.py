@@ -1,4 +1,4 @@
-"""Tell apart the policies of one method, the settings of one analysis and the sets of states of one name."""
+"""Tell apart policies of one method, analyses with different settings, and sets of states of one name."""
 
 import json
 from collections import defaultdict
@@ -19,9 +19,9 @@ from nrmap.support.records import Record
 
 
 def differences(variants: Sequence[Mapping[str, str]]) -> list[str]:
-    """For each of several flat settings the shortest words that tell it from the others.
+    """The shortest words that tell each of several flat settings from the others: "kappa=0.02".
 
-    One setting if it alone tells them apart, else two if no more differ, else "".
+    They name one setting if that suffices, both if two differ, and are "" if more differ.
     """
     keys = list(dict.fromkeys(key for settings in variants for key in settings))
     differing = [key for key in keys if len({settings.get(key) for settings in variants}) > 1]
@@ -65,7 +65,7 @@ def with_variants(trainings: list[Training]) -> list[Training]:
 
 
 def told_apart(results: Sequence[Result], trainings: Sequence[Training]) -> list[Result]:
-    """Results whose records differ in some field wherever their policies, states or settings do.
+    """Fill in fields of records so that other policies, states or settings give other records.
 
     The rows of a table are compared with each other, so two sets of states must not have one name,
     nor returns of different episodes.

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from toy_policies import FREEWAY, toy_policy
 
 from analyze import maps
 from analyze.maps import Shard, ensure_maps, ensure_shard
-from analyze.settings import AnalysisSettings, MapSettings, Resources, StatesSettings
+from analyze.settings import AnalysisSettings, MapSettings, StatesSettings
 from analyze.study import Study, ensure_states
 from nrmap.ablation import AblationSpec
 from nrmap.play.evaluation import EvaluationSettings
@@ -24,7 +23,8 @@ EPISODES = 5
 STATES = StatesSettings(num_states=23, episodes=EPISODES, run_seed=0, states_from="own")
 UNEVEN = StatesSettings(num_states=21, episodes=3, run_seed=0, states_from="own")
 MAPS = MapSettings(temperatures=(0.5, 2.0), ablation=AblationSpec(), prefix_sizes=(2, 11))
-RESOURCES = {"kept": Resources("auto", 1.0), "streamed": Resources("auto", 0.0), "dense": Resources("dense", 1.0)}
+# The engine and the disk space in GB.
+RESOURCES: dict[str, tuple[Any, float]] = {"kept": ("auto", 1.0), "streamed": ("auto", 0.0), "dense": ("dense", 1.0)}
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +43,13 @@ def run(
     policy: Policy,
     outputs: Path,
     *jobs: Shard | None,
-    resources: Resources = RESOURCES["kept"],
+    resources: tuple[Any, float] = RESOURCES["kept"],
     sample: StatesSettings = STATES,
     settings: MapSettings = MAPS,
 ) -> Any:
     """The result of the last of `jobs`; None is the job that merges."""
     everything = AnalysisSettings(sample, EvaluationSettings(episodes=1, run_seed=0), settings, controls=0)
-    study = Study(everything, Layout(outputs), torch.device("cpu"), resources)
+    study = Study(everything, Layout(outputs), *resources)
     states = ensure_states(study, [policy])
     results = [
         ensure_maps(study, policy, states) if shard is None else ensure_shard(study, policy, states, shard)

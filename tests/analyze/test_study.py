@@ -16,11 +16,10 @@ from toy_policies import BREAKOUT, FREEWAY, toy_policy
 
 from analyze import maps as mapping
 from analyze import study as playing
-from analyze.maps import MapsResult, ensure_maps
-from analyze.null_networks import ensure_null_networks
+from analyze.maps import MapsResult, ensure_maps, ensure_null_networks
 from analyze.plan import planned_parts
 from analyze.report.load import find
-from analyze.settings import AnalysisSettings, MapSettings, Resources, StatesSettings
+from analyze.settings import AnalysisSettings, MapSettings, StatesSettings
 from analyze.study import Study, ensure_baselines, ensure_evaluation, ensure_states
 from nrmap.ablation import AblationSpec
 from nrmap.maps.null_networks import NULL_NETWORKS, null_networks
@@ -40,13 +39,12 @@ MAPS = MapSettings(temperatures=(0.5, 1.0), ablation=AblationSpec(), prefix_size
 EVALUATION = EvaluationSettings(episodes=2, run_seed=0, attack_runs=(AttackRun("fgsm", 1 / 255, 1),))
 REFERENCE = Path(__file__).parents[2] / "outputs" / "reference"
 SETTINGS = AnalysisSettings(STATES, EVALUATION, MAPS, controls=2)
-RESOURCES = Resources(engine="auto", disk_budget_gb=0.1)
 
 
 def study_in(folder: Path, **settings: Any) -> Study:
     """A study under `folder`/outputs with some settings changed."""
     changed = replace(SETTINGS, **settings)
-    return Study(changed, Layout(folder / "outputs"), torch.device("cpu"), RESOURCES)
+    return Study(changed, Layout(folder / "outputs"), disk_budget_gb=0.1)
 
 
 @pytest.fixture
@@ -214,7 +212,7 @@ def test_the_evaluation_and_baselines_of_a_reference_policy_come_with_it(finishe
 
 @pytest.mark.parametrize("path", sorted(REFERENCE.glob("*/*/*/seed*/metrics.json")), ids=lambda path: path.parts[-3])
 def test_published_evaluations_are_those_of_evaluation_paper_and_are_not_repeated(path, calls):
-    study = Study(analysis("evaluation=paper"), Layout(REFERENCE.parent), torch.device("cpu"), RESOURCES)
+    study = Study(analysis("evaluation=paper"), Layout(REFERENCE.parent), disk_budget_gb=0.1)
     policy = load_policy(path.parent / "policy.safetensors")
     assert len(select(ensure_evaluation(study, policy), metric="return_mean")) == 11
     assert select(ensure_baselines(study, policy), method="random_policy")

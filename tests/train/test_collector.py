@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 
 from nrmap.atari.envs import TRAINING_STREAM, EnvSpec, SeededVectorEnv, episode_seed
 from nrmap.learning.device_replay import DeviceReplay
@@ -25,14 +26,10 @@ def make_collector(
 ) -> Collector:
     of_stack = {name: getattr(spec, name) for name in ("state_shape", "newest_first", "stack_fill")}
     replay = kind(ReplaySpec(capacity, 1, 0.9, 0.0), num_envs=NUM_ENVS, **of_stack)
-    return Collector(
-        env_spec=spec,
-        num_envs=NUM_ENVS,
-        seed=SEED,
-        replay=replay,
-        clip_rewards=clip_rewards,
-        life_loss_ends_return=life_loss,
+    settings = replace(
+        TINY, env=spec, num_envs=NUM_ENVS, seed=SEED, clip_rewards=clip_rewards, life_loss_ends_return=life_loss
     )
+    return Collector(settings, replay)
 
 
 def actions_at(tick: int, num_actions: int) -> np.ndarray:
@@ -149,9 +146,9 @@ def test_the_log_forgets_an_episode_once_the_replay_has_overwritten_it():
     assert forgotten > 0
 
 
-def played_state() -> dict:
+def played_state(spec) -> dict:
     """The state of a collector after some episodes of 30 steps."""
-    collector = make_collector(SHORT)
+    collector = make_collector(spec)
     collector.begin()
     collect(collector, 70)
     return collector.get_state()
@@ -166,12 +163,17 @@ def test_an_emulator_that_plays_otherwise_is_noticed(change):
     with pytest.raises(
         NrmapError, match=r"^cannot resume: episode 0 of environment 0 is another one when played again"
     ):
-        make_collector(replace(SHORT, **change)).set_state(played_state())
+        make_collector(replace(SHORT, **change)).set_state(played_state(SHORT))
 
 
-@pytest.mark.parametrize("what", ["frame", "reward", "lives"])
-def test_one_pixel_one_reward_and_one_life_are_noticed(what, monkeypatch):
-    state, steps = played_state(), 0
+NEWEST_FIRST = replace(SHORT, frame_stack=2, newest_first=True)
+
+
+@pytest.mark.parametrize(
+    ("what", "spec"), [("frame", SHORT), ("frame", NEWEST_FIRST), ("reward", SHORT), ("lives", SHORT)]
+)
+def test_one_pixel_one_reward_and_one_life_are_noticed(what, spec, monkeypatch):
+    state, steps = played_state(spec), 0
     recv = SeededVectorEnv.recv
 
     def recv_otherwise(self):
@@ -183,5 +185,5 @@ def test_one_pixel_one_reward_and_one_life_are_noticed(what, monkeypatch):
 
     monkeypatch.setattr(SeededVectorEnv, "recv", recv_otherwise)
     with pytest.raises(NrmapError, match=r"^cannot resume: episode 2 of environment 1 is another"):
-        make_collector(SHORT).set_state(state)
+        make_collector(spec).set_state(state)
     assert steps == 70

@@ -22,10 +22,7 @@ def begin(tmp_path, monkeypatch, tiny_settings, tiny_regulariser):
     def begin(folder: str, left_behind: set[tuple[int, int]], steps: int = 60):
         regulariser = tiny_regulariser(rollback_every=EVERY, ramp_steps=20)
         settings = tiny_settings(method="sa_ddqn", steps=steps, warm_up_steps=10, regulariser=regulariser)
-        training = start_or_resume(
-            settings, tmp_path / folder, device=torch.device("cpu"), precision=torch.float32, any_precision=True,
-            initial=None,
-        )  # fmt: skip
+        training = start_or_resume(settings, tmp_path / folder, device=torch.device("cpu"), precision="float32")
 
         def probe(trainer):
             return LEFT_BEHIND if (trainer.agent_step, trainer.learner.attack_level) in left_behind else HELD

@@ -1,12 +1,14 @@
 """A run from settings to policy within one process: interrupted, gone on with, and found again under other options."""
 
 import logging
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from composed import composed
 
+from conf.schema import TrainKeys
 from nrmap.atari.envs import VALIDATION_STREAM
 from nrmap.atari.episode_seeds import episode_seeds
 from nrmap.learning.settings import PolicyFile, TrainSettings
@@ -15,21 +17,19 @@ from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError
 from nrmap.support.files import read_json
 from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, Layout
+from nrmap.support.schema import validated
 from nrmap.support.tracking import Tracker
 from train.checkpoint import load_checkpoint, save_checkpoint
-from train.descriptions import main_settings
-from train.run import RunOptions, ensure_trained
+from train.run import RunOptions, ensure_trained, main_settings
 
 
-class Interrupting(Tracker):
-    """Ends the run before its policy is written, as a kill would."""
-
-    def log(self, metrics, step):
-        raise InterruptedError
+def interrupt(tracker, metrics, step):
+    """`Tracker.log` that ends the run before its policy is written, as a kill would."""
+    raise InterruptedError
 
 
 @pytest.fixture
-def run(tmp_path, caplog):
+def run(tmp_path, caplog, monkeypatch):
     """`run(settings, precision="bfloat16")`: the policy file; None where `interrupted` before there is one."""
     caplog.set_level(logging.INFO)
 
@@ -41,24 +41,18 @@ def run(tmp_path, caplog):
         interrupted: bool = False,
         greedy_every: int = 0,
     ) -> Path | None:
-        @contextmanager
-        def open_tracker(settings, identity, folder):
-            yield Interrupting() if interrupted else Tracker()
-
+        keys = validated(TrainKeys, composed("train", "wandb=disabled"))
         options = RunOptions(
-            layout=Layout(tmp_path / folder),
-            device=torch.device("cpu"),
-            precision=getattr(torch, "float32" if precision == "auto" else precision),
-            any_precision=precision == "auto",
-            checkpoint_seconds=0,
-            open_tracker=open_tracker,
-            greedy_every=greedy_every,
-            greedy_episodes=3,
+            replace(keys, precision=precision, checkpoint_seconds=0.0, greedy_every=greedy_every, greedy_episodes=3),
+            torch.device("cpu"),
+            Layout(tmp_path / folder),
         )
         if not interrupted:
             return ensure_trained(settings, options)
-        with pytest.raises(InterruptedError):
-            ensure_trained(settings, options)
+        with monkeypatch.context() as patch:
+            patch.setattr(Tracker, "log", interrupt)
+            with pytest.raises(InterruptedError):
+                ensure_trained(settings, options)
         return None
 
     return run
