@@ -112,7 +112,8 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
     references = Layout(root / "outputs").references
     program = (root / PROGRAM).read_text(encoding="utf-8")
     blocks = {"program": f"```python\n{program.strip()}\n```"}
-    rows, play_sections, map_sections = list(_README_TITLES), [], []
+    rows: list[Sequence[str]] = [_README_TITLES, ["---"] * len(_README_TITLES)]
+    play_sections, map_sections = [], []
     for folder in sorted(references.iterdir()):
         play = [record for path in sorted(folder.rglob(METRICS_FILE)) for record in read_records(path)]
         maps = [record for path in sorted(folder.glob(f"*/{MAPS_RECORDS_FILE}")) for record in read_records(path)]
@@ -172,20 +173,11 @@ def _as_section(tables: Sequence[Table]) -> str:
     return "\n".join([*(to_markdown(replace(table, notes=())) for table in shown), *(f"* {note}" for note in notes)])
 
 
-_README_TITLES: Sequence[Sequence[str]] = [
-    [
-        "scale",
-        "game",
-        "policies",
-        "clean return",
-        "under FGSM and PGD, 1/255",
-        "certified",
-        "S(K)",
-        "grid(K)",
-        "grid(Δm)",
-    ],
-    ["---"] * 9,
-]
+_README_TITLES = (
+    "scale", "game", "policies", "clean return", "under FGSM and PGD, 1/255", "certified", "S(K)", "grid(K)",
+    "grid(Δm)",
+)  # fmt: skip
+_README_DIGITS = (2, 2, 3, 1, 1, 1)  # of the measured columns
 
 
 def _readme_rows(
@@ -195,20 +187,22 @@ def _readme_rows(
     for (game, method), names in grouped(policies, lambda policy: (policy[0], replace(policy[1], seed=None))).items():
         of_seeds = [[record for record in (*play, *maps) if _is_of(record, game, name)] for _, name in names]
         if any(of_seeds):
-            shown = [
-                _over_seeds([_value(select(own, metric="return_mean", attack="clean")) for own in of_seeds], 2),
-                _over_seeds([_lowest_return(own) for own in of_seeds], 2),
-                _over_seeds(
-                    [_value(select(own, metric="certified_rate", attack_epsilon=RADIUS)) for own in of_seeds], 3
-                ),
-                *(
-                    _over_seeds([_value(select(own, metric=metric, map_kind=kind)) for own in of_seeds], 1)
-                    for metric, kind in (("sparsity", "kmap"), ("grid_excess", "kmap"), ("grid_excess", "margin_drop"))
-                ),
-            ]
+            columns = zip(*map(_readme_values, of_seeds), strict=True)
+            shown = [_over_seeds(values, digits) for values, digits in zip(columns, _README_DIGITS, strict=True)]
             yield [game, f"{method.short}, {_seeds(names)}", *shown]
     for record in best_constant_actions(play):
         yield [record.game, name_of(record).title, _over_seeds([record.value], 2), *[""] * 5]
+
+
+def _readme_values(own: Sequence[Record]) -> list[float | None]:
+    """The measured columns of one policy's records."""
+    of_maps = ("sparsity", "kmap"), ("grid_excess", "kmap"), ("grid_excess", "margin_drop")
+    return [
+        _value(select(own, metric="return_mean", attack="clean")),
+        _lowest_return(own),
+        _value(select(own, metric="certified_rate", attack_epsilon=RADIUS)),
+        *(_value(select(own, metric=metric, map_kind=kind)) for metric, kind in of_maps),
+    ]
 
 
 def _is_of(record: Record, game: str, name: PolicyName) -> bool:

@@ -1,4 +1,4 @@
-"""What to ablate, what comes out, and what both engines share."""
+"""The settings of an ablation, the chunks of Q-values that it gives, and the base class of both engines."""
 
 import itertools
 from abc import ABC, abstractmethod

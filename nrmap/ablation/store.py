@@ -74,7 +74,7 @@ def ablated_q_values(
 
 @schema
 class _Key:
-    """What the Q-values in a folder were computed from, and the shape of their ablations, [H, W] or [C, H, W]."""
+    """The hashes and settings that a folder's Q-values follow from, and the shape of their ablations, [(C,) H, W]."""
 
     key: dict[str, Any]
     ablations: Annotated[tuple[Annotated[int, Field(ge=1, le=2**20)], ...], Field(max_length=3)]

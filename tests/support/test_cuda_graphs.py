@@ -1,5 +1,7 @@
 """Functions as CUDA graphs: what they do without one, and with one where there is a GPU."""
 
+import logging
+
 import pytest
 import torch
 
@@ -17,6 +19,29 @@ def test_without_a_gpu_it_is_the_function():
     graphed = Graphed(doubled, CPU, enabled=True)
     for call in range(2 * WARM_UP_CALLS):
         assert graphed(torch.full((3,), float(call))).tolist() == [2.0 * call] * 3
+
+
+def test_where_a_capture_fails_calls_go_on_eagerly_and_one_line_says_why(monkeypatch, caplog):
+    captured = []
+
+    def fail_once(self, function):
+        captured.append(function())
+        if len(captured) == 1:
+            try:
+                raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
+            finally:
+                raise RuntimeError("the capture was invalidated")
+
+    monkeypatch.setattr(Graphed, "_captured", fail_once)
+    monkeypatch.setattr(Graphed, "_on_another_stream", lambda self: self._function(*self._arguments))
+    graphed = Graphed(doubled, CPU, enabled=True)
+    graphed.enabled = True  # as on a GPU
+    with caplog.at_level(logging.WARNING):
+        results = [graphed(torch.tensor([float(call)])).tolist() for call in range(WARM_UP_CALLS + 3)]
+    assert results == [[2.0 * call] for call in range(WARM_UP_CALLS + 3)]
+    (record,) = caplog.records
+    expected = "no CUDA graph of doubled, it runs eagerly: operation not permitted when stream is capturing"
+    assert record.getMessage() == expected
 
 
 @pytest.mark.cuda
