@@ -22,7 +22,7 @@ from train.run import RunOptions, ensure_trained, missing_trainings, training_pa
 
 
 def read(values: Mapping[str, Any], here: bool) -> tuple[TrainKeys, TrainSettings]:
-    """The keys of conf/train.yaml and the settings of the training; with `here` this machine must have room for it."""
+    """Check `values` of conf/train.yaml and derive the settings; with `here` check files, device and memory too."""
     keys = validated(TrainKeys, values)
     settings = train_settings(keys)
     if here:
@@ -34,7 +34,7 @@ def read(values: Mapping[str, Any], here: bool) -> tuple[TrainKeys, TrainSetting
 
 
 def train(command: tuple[TrainKeys, TrainSettings], given: Sequence[str]) -> None:
-    """Train the policy of `command`, unless it exists; `given` are the options on the command line."""
+    """Train the policy of `command` if it is missing, and print its path; `given`: options on the command line."""
     keys, settings = command
     keep_freed_memory()
     if keys.threads:

@@ -1,4 +1,4 @@
-"""Act in E environments and fill the replay, exactly repeatable.
+"""Act in E environments and fill the replay, in a way that can be repeated exactly.
 
 An emulator cannot be saved, but its state follows from a seed and the actions since. The collector
 logs both for every episode that still has a frame in the replay. To resume, it plays those episodes again.
@@ -21,7 +21,7 @@ from nrmap.support.errors import check
 
 @dataclass
 class EpisodeLog:
-    """One episode of one environment: its number, its first slot in the replay, its actions so far.
+    """One episode of one environment: its number, first slot in the replay, and actions so far.
 
     `checksum` is over every frame, reward and number of lives that the emulator gave.
     """
@@ -82,7 +82,7 @@ class Collector:
         self._env.send(actions)
 
     def receive(self) -> list[FinishedEpisode]:
-        """Wait for the step, write it to the replay, and begin new episodes where old ones ended."""
+        """Wait for the step of `send`, write it to the replay, and restart environments whose episode ended."""
         assert self._sent is not None, "receive without send"
         step = self._env.recv()
         finished = self._write(np.arange(self.num_envs), self._sent, step)
@@ -116,11 +116,11 @@ class Collector:
         return finished
 
     def _extended(self, checksum: int, state: NDArray[np.uint8], *, reward: float, lives: int) -> int:
-        """`checksum` extended by the newest frame of `state` [C, H, W], its reward and its lives."""
+        """Extend `checksum` by the newest frame of `state` [C, H, W], the reward and the lives."""
         return zlib.crc32(struct.pack("<fi", reward, lives), zlib.crc32(state[self._newest_frame], checksum))
 
     def get_state(self) -> dict[str, Any]:
-        """The logged episodes and the replay's priorities."""
+        """The logged episodes and the state of the replay."""
         episodes = [
             {"env": env, "number": log.number, "first_slot": log.first_slot, "checksum": log.checksum,
              "actions": np.frombuffer(bytes(log.actions), dtype=np.uint8)}

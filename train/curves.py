@@ -1,4 +1,4 @@
-"""The learning curve of a run: its episodes and a row of averages every so often."""
+"""Learning curve of a run: its training episodes, and averaged diagnostics every 2,000 agent steps."""
 
 import time
 from dataclasses import asdict
@@ -13,19 +13,19 @@ RECENT_EPISODES = 20
 
 
 class Curves:
-    """Episodes and rows, in order; part of a checkpoint, so a resumed run has one curve."""
+    """The learning curve of a run; checkpoints include it, so that a resumed run continues it."""
 
     def __init__(self) -> None:
         self.episodes: list[dict[str, Any]] = []
         self.rows: list[dict[str, float]] = []
         self.rollbacks: list[dict[str, Any]] = []
-        self.abandoned_rows: list[dict[str, float]] = []  # between a good checkpoint and the roll-back to it
+        self.abandoned_rows: list[dict[str, float]] = []  # rows that a roll-back discarded
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds of training, over all the parts of a run that was interrupted."""
+        """Wall-clock seconds of training, summed over all processes of an interrupted run."""
         return self._seconds_before + time.monotonic() - self._started
 
     def record(self, iteration: Iteration) -> None:
@@ -39,7 +39,7 @@ class Curves:
         return float(np.mean(recent)) if recent else None
 
     def row_is_due(self, agent_step: int) -> bool:
-        """Whether `agent_step` has passed the next multiple of 2,000 since the last row."""
+        """Whether `agent_step` has reached another multiple of 2,000 since the last row."""
         last = self.rows[-1]["agent_step"] if self.rows else 0
         return agent_step // ROW_EVERY > last // ROW_EVERY
 
@@ -61,24 +61,24 @@ class Curves:
         return row
 
     def describe(self) -> str:
-        """The recent mean return in words."""
+        """The recent mean return as text, e.g. "return 21.3"."""
         recent = self.recent_mean_return()
         return "no episode ended yet" if recent is None else f"return {recent:.1f}"
 
     def get_state(self) -> dict[str, Any]:
-        """Everything, as JSON values; roll-backs only where there were any."""
+        """The whole curve as JSON values, with roll-backs only if there were any."""
         state = {"episodes": self.episodes, "rows": self.rows, "seconds": self.seconds}
         if self.rollbacks:
             state |= {"rollbacks": self.rollbacks, "abandoned_rows": self.abandoned_rows}
         return state
 
     def set_seconds(self, seconds: float) -> None:
-        """Let the clock go on from `seconds`."""
+        """Set the training time so far; the clock goes on from there."""
         self._seconds_before, self._started = seconds, time.monotonic()
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Curves":
-        """The curves that `get_state` gave; the clock goes on from there."""
+        """Restore curves from `get_state`; the clock goes on from their time."""
         curves = cls()
         curves.episodes, curves.rows = state["episodes"], state["rows"]
         curves.rollbacks, curves.abandoned_rows = state.get("rollbacks", []), state.get("abandoned_rows", [])

@@ -1,4 +1,4 @@
-"""Greedy returns while a training runs, on validation seeds, played by a thread beside it."""
+"""Greedy returns on validation seeds, played by a background thread while a training runs."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,8 +19,8 @@ NAME = "greedy_return"
 class GreedyReturns:
     """Adds `greedy_return`, the mean over `episodes` episodes, to the rows of a curve.
 
-    A row gets its value when the episodes have ended, some rows later. A kill loses the values
-    that are still being played. The training draws nothing from here, so its weights do not change.
+    A row gets its value when its episodes have ended, some rows later. If the process is killed, values still
+    being played are lost. The trained weights do not depend on any of this.
     """
 
     env: EnvSpec
@@ -32,7 +32,7 @@ class GreedyReturns:
     _played_at: int = 0
 
     def start_if_due(self, row: dict[str, float], copy_network: Callable[[], QNetwork]) -> None:
-        """Play a copy of the network for `row` where `every` agent steps have passed since the last one."""
+        """Start to play a copy of the network for `row` if a multiple of `every` was reached since the last start."""
         agent_step = int(row["agent_step"])
         if self.every and agent_step // self.every != self._played_at // self.every:
             self._played_at = agent_step
@@ -40,7 +40,7 @@ class GreedyReturns:
             self._pending.append((row, self._pool.submit(self._play, network, agent_step)))
 
     def finished(self, *, wait: bool = False) -> dict[str, float]:
-        """Write finished values to their rows; returns the latest as metrics, empty if none has finished."""
+        """Write finished values to their rows and return the latest, {} if none; `wait` waits for all episodes."""
         metrics: dict[str, float] = {}
         while self._pending and (wait or self._pending[0][1].done()):
             row, future = self._pending.pop(0)

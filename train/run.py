@@ -1,4 +1,4 @@
-"""From settings to a policy file: find it, resume its training, or train it."""
+"""Get the policy file of given settings: find it, resume its training, or train it."""
 
 import contextlib
 import logging
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The `keys` of a command, with its device, folders and clock; a run's settings are an argument of their own.
+    """Options of a training command besides the settings of a run: its keys, device, folders and clock.
 
     `given` are the options on the command line, kept so that the report can print the command again.
     """
@@ -62,7 +62,7 @@ def missing_trainings(settings: TrainSettings, layout: Layout) -> list[TrainSett
 
 
 def training_part(settings: TrainSettings) -> Part:
-    """The training as a part of a command."""
+    """The training as a part of a command, for estimates of the time left."""
     channels, height, width = settings.env.state_shape
     what = f"{channels}x{height}x{width}, batch {settings.learner.batch_size}, every {settings.steps_per_update}"
     return Part(f"{settings.label}: training", f"{what}/training by {settings.method}", units=settings.steps)
@@ -71,9 +71,9 @@ def training_part(settings: TrainSettings) -> Part:
 def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
     """The policy file of `settings`. Trains the policy, and first its parent, where they are missing.
 
-    A lock in the run's folder makes other processes that need the same policy wait. Raises
-    NrmapError for a folder that cannot be written, a checkpoint that cannot be read or resumed with
-    these options, and a parent file that does not fit.
+    A lock in the run's folder makes other processes that need the same policy wait. Raises NrmapError for a
+    folder that cannot be written, a checkpoint that cannot be read or resumed with these options, a parent file
+    that does not fit, and a finished policy that is damaged or of other settings.
     """
     parent = None
     if settings.parent is not None:
@@ -150,7 +150,7 @@ def _train(
 
 
 def _check_finished(policy_path: Path, identity: str, options: RunOptions, label: str) -> None:
-    """NrmapError unless the finished policy is whole and of this run; a line if its precision is another."""
+    """Raise NrmapError if the finished policy is damaged or of other settings; log it if its precision differs."""
     try:
         card = load_policy(policy_path).card
         check(card.identity == identity, f"{policy_path} is the policy of other settings")

@@ -30,7 +30,7 @@ PROBE_SPACING = 16  # agent steps of an environment
 
 @dataclass(frozen=True)
 class Iteration:
-    """One step of every environment, with its updates."""
+    """One step of every environment: the agent step after it, and the episodes that it ended."""
 
     agent_step: int
     finished_episodes: list[FinishedEpisode]
@@ -49,10 +49,10 @@ class Trainer:
         graphs: bool = True,
         replay_on_device: bool | None = None,
     ) -> None:
-        """Train a copy of `initial`, or weights drawn from the seed; `precision` is the learner's.
+        """Start from a copy of `initial`, or from weights drawn from the seed; for `precision` see `Learner`.
 
-        `settings.anchor` holds the advantages to those of `initial`. On a GPU the replay is on the device too,
-        and with `graphs` updates and acting are CUDA graphs.
+        `settings.anchor` keeps advantages near those of `initial`. `replay_on_device` None means on a GPU only.
+        On a GPU with `graphs`, acting and updates from such a replay are CUDA graphs.
         """
         self.settings = settings
         exploration_seed, sampling_seed, network_seed, attack_seed = np.random.SeedSequence(settings.seed).spawn(4)
@@ -101,7 +101,7 @@ class Trainer:
             yield self.step()
 
     def step(self) -> Iteration:
-        """One step of every environment; updates run while the emulators do."""
+        """Step every environment once; the updates that are due run at the same time as the emulators."""
         if self.agent_step == 0:
             self.collector.begin()
         self.collector.send(self._actions())
@@ -112,7 +112,7 @@ class Trainer:
         return Iteration(self.agent_step, finished)
 
     def _actions(self) -> NDArray[np.int64]:
-        """ε-greedy actions of every environment, [E], each exploring action kept for a while."""
+        """εz-greedy actions of all environments, [E]: the random action of `Explorer`, or the greedy one."""
         epsilons = self.settings.exploration.epsilons(self.agent_step, self.settings.num_envs)
         exploring = self._explorer.step(epsilons, self._exploration_rng)  # [E], -1 where greedy
         if (exploring >= 0).all():
@@ -121,14 +121,14 @@ class Trainer:
         return np.where(exploring >= 0, exploring, greedy)
 
     def _updates_due(self) -> int:
-        """Updates of the coming agent step: one every `steps_per_update`, none while warming up."""
+        """Number of updates in the coming `num_envs` agent steps: one every `steps_per_update`, 0 during warm-up."""
         if self.agent_step < self.settings.warm_up_steps:
             return 0
         period = self.settings.steps_per_update
         return (self.agent_step + self.settings.num_envs) // period - self.agent_step // period
 
     def learn(self) -> None:
-        """One update from the replay."""
+        """Run one update from the replay and keep its diagnostics for `metrics`."""
         if self._device_updates is not None:
             metrics = self._device_updates(self._sampling_rng, self.agent_step)
         else:
@@ -172,11 +172,11 @@ class Trainer:
         return {**means, **schedules, "active_features": active, **self.probe()}
 
     def probe(self) -> dict[str, float]:
-        """`Learner.probe` of the latest states of every environment."""
+        """Results of `Learner.probe` on four states of each environment, the newest and every 16th before it."""
         return self.learner.probe(self.collector.replay.latest_states(PROBE_STATES_PER_ENV, PROBE_SPACING))
 
     def get_state(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on."""
+        """All state that the rest of the run depends on."""
         return {
             "agent_step": self.agent_step,
             "exploration_rng": self._exploration_rng.bit_generator.state,
@@ -188,7 +188,7 @@ class Trainer:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from a state of `get_state`; the episodes in the replay are played again."""
+        """Restore a state from `get_state`; the episodes in the replay are played again."""
         self.agent_step = state["agent_step"]
         self._exploration_rng.bit_generator.state = state["exploration_rng"]
         self._sampling_rng.bit_generator.state = state["sampling_rng"]

@@ -1,4 +1,4 @@
-"""One training as a whole: saved, resumed exactly, and rolled back where its attack is left behind."""
+"""One training run: checkpoints, exact resume, roll-back if PGD-10 flips far more states than the run's attack."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -21,22 +21,21 @@ from train.trainer import Iteration, Trainer
 log = logging.getLogger(__name__)
 
 GOOD_CHECKPOINT_FILE = "good.safetensors"  # beside the checkpoint
-# Margins fall under the attack before PGD-10 leaves it behind; docs/training.md has the measurements.
+# The training's attack lowers margins, which it should raise, before PGD-10 flips far more: see docs/training.md.
 GOOD_MARGIN_FELL = 0.005
 
 
 class Training:
-    """A trainer and its curves in the folder of their run.
+    """A trainer, its curves and its two checkpoints in the folder of a run.
 
-    A state is good if PGD-10 does not leave its attack behind and at most 0.5% of the margins of the
-    latest updates fell under the attack.
-
-    `checkpoint.safetensors` is written by the clock, to survive a kill. `good.safetensors` is written
-    at fixed agent steps, so that a resumed run rolls back to the state that the killed one had.
+    `checkpoint.safetensors` is written at intervals of wall-clock time, to survive a kill. `good.safetensors`,
+    for roll-backs, is written at fixed agent steps, so that a killed and resumed run rolls back to the same
+    state. A state is good if PGD-10 does not flip far more states than the training's own attack, and if that
+    attack, which should raise margins, lowered at most 0.5% of them in the latest row of the curve.
     """
 
     def __init__(self, folder: Path, make_trainer: Callable[[], Trainer]) -> None:
-        """A training from its start; `make_trainer` gives its first trainer, and another after a roll-back."""
+        """A new training; `make_trainer` makes its trainer, and another one for each roll-back."""
         self._folder, self._make_trainer = folder, make_trainer
         self.trainer, self.curves = make_trainer(), Curves()
         self._probed_at, self._was_behind = 0, False  # the agent step and the outcome of the last probe
@@ -50,14 +49,14 @@ class Training:
             yield self.trainer.step()
 
     def save(self, name: str = CHECKPOINT_FILE) -> None:
-        """Write everything that the rest of the run depends on."""
+        """Write a checkpoint: all state that the rest of the run depends on."""
         machine = {"device": self.trainer.learner.device.type, "precision": name_of(self.trainer.learner.precision)}
         last_probe = {"agent_step": self._probed_at, "was_behind": self._was_behind}
         state = {"machine": machine, "last_probe": last_probe, "curves": self.curves.get_state()}
         save_checkpoint(self._folder / name, {**state, "trainer": self.trainer.get_state()})
 
     def restore(self, state: Mapping[str, Any], path: Path) -> None:
-        """Continue from the `state` saved in `path`; NrmapError where the emulator plays its episodes differently."""
+        """Continue from the `state` in `path`; NrmapError if it is damaged or the emulator now plays differently."""
         try:
             self.trainer.set_state(state["trainer"])
             self.curves = Curves.from_state(state["curves"])
@@ -75,7 +74,7 @@ class Training:
             (self._folder / name).unlink(missing_ok=True)
 
     def _probe_if_due(self) -> None:
-        """Every `rollback_every` agent steps: keep a good state, or go back if left behind twice in a row."""
+        """Every `rollback_every` agent steps, save a good state, or roll back if `left_behind` holds twice in a row."""
         regulariser, agent_step = self.trainer.settings.regulariser, self.trainer.agent_step
         every = regulariser.rollback_every if regulariser else 0
         if regulariser is None or not every or agent_step // every == self._probed_at // every:
@@ -93,7 +92,7 @@ class Training:
             self.save(GOOD_CHECKPOINT_FILE)
 
     def _roll_back(self, probe: Mapping[str, float]) -> None:
-        """Return to the last good checkpoint, or the start, with a stronger attack; the clock and the report go on."""
+        """Return to the last good checkpoint, or the start, with a stronger attack; add a record of the roll-back."""
         left, level, seconds = self.trainer.agent_step, self.trainer.learner.attack_level + 1, self.curves.seconds
         before = self.curves
         self.trainer, self.curves = self._make_trainer(), Curves()
@@ -129,9 +128,9 @@ def start_or_resume(
     initial: QNetwork | None = None,
     graphs: bool = True,
 ) -> Training:
-    """The training in `folder`: from its checkpoint, else a new one in `precision` from the weights `initial`.
+    """Resume the training in `folder` from its checkpoint, else start one from `initial` (None: random weights).
 
-    With `auto` a checkpoint resumes in its own precision. Raises NrmapError if it cannot resume on `device`,
+    With the `precision` `auto` a checkpoint resumes in its own. Raises NrmapError if it cannot resume on `device`,
     in `precision` or with the emulator installed.
     """
     path = folder / CHECKPOINT_FILE
@@ -164,5 +163,5 @@ def _precision_to_resume_in(path: Path, state: Mapping[str, Any], device: torch.
 
 
 def name_of(precision: torch.dtype) -> str:
-    """`float32` or `bfloat16`, as the option `precision` and the cards of policies spell it."""
+    """The name of a dtype as in the option `precision` and in policy cards, e.g. `bfloat16`."""
     return str(precision).removeprefix("torch.")

@@ -1,1 +1,1 @@
-"""Training of agents: replay, schedules, the losses of DDQN and SA-DDQN, and one update of each."""
+"""Training of DDQN and SA-DDQN agents: settings, exploration, replay, losses and updates."""

@@ -1,4 +1,4 @@
-"""Replay in the memory of a GPU: frames, returns and priorities are tensors, and a draw reads no value on the host."""
+"""A replay in GPU memory: `draw` and `update_priorities` do not make the host wait for the GPU."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ SCALE = 2.0**32
 
 
 class Weights:
-    """`size` non-negative weights on a device, sampled by their running sum; see `SumTree`."""
+    """`SumTree` for a device: `size` non-negative weights, sampled in proportion through their cumulative sum."""
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.scaled = torch.zeros(size, dtype=torch.int64, device=device)
@@ -26,7 +26,7 @@ class Weights:
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """A copy of all weights, [size]."""
+        """A copy of all weights on the host, [size]."""
         return self.scaled.cpu().numpy() / SCALE
 
     def __getitem__(self, indices: Tensor) -> Tensor:
@@ -42,19 +42,18 @@ class Weights:
         self.scaled.copy_(torch.from_numpy(np.rint(weights * SCALE).astype(np.int64)))
 
     def find(self, shares: Tensor) -> Tensor:
-        """For each share [B] of the total, in [0, 1), the index in whose part of the running sum it falls."""
+        """For each of `shares` [B] of the total, in [0, 1), the first index where the cumulative weight exceeds it."""
         cumulated = self.scaled.cumsum(0)  # [size]
         masses = (shares * cumulated[-1]).long()
-        # Rounding may reach the total, where no weight is. After a divergence weights are arbitrary.
+        # Rounding may give the total itself, past the last weight. After a divergence (NaN) weights are arbitrary.
         found = torch.searchsorted(cumulated, torch.minimum(masses, cumulated[-1] - 1), right=True)
         return found.clamp(max=len(cumulated) - 1)
 
 
 class DeviceReplay(Replay):
-    """A `Replay` on a device: the same transitions, weights rounded to multiples of 2⁻³².
+    """A `Replay` on a device, with the same transitions; sampling weights are rounded to multiples of 2⁻³².
 
-    The host keeps what it needs to know which slots are complete. `draw` takes its numbers as tensors
-    too, so that a CUDA graph can hold it.
+    The host also keeps actions, rewards, episode ends and ages, and finds from them which slots are complete.
     """
 
     def __init__(self, spec: ReplaySpec, *, device: torch.device, **of_replay: Any) -> None:
@@ -65,18 +64,18 @@ class DeviceReplay(Replay):
     def _allocate(self, height: int, width: int) -> None:
         slots = self.num_envs * self.slots
         self._frames = torch.zeros((slots, height, width), dtype=torch.uint8, device=self.device)
-        # Action, reward, terminal, final, age of every slot, as `Replay` has them apart: one copy writes all five.
+        # Columns: action, reward, terminal, final and age of each slot. One copy to the device writes all five.
         self._facts = torch.zeros((slots, 5), device=self.device)
         self.priorities = Weights(slots, self.device)
         self.max_priority = torch.ones((), dtype=torch.float64, device=self.device)
 
     def begin_episodes(self, envs: NDArray[np.int64], states: NDArray[np.uint8]) -> None:
-        """See `Replay`."""
+        """As `Replay.begin_episodes`; also writes the new slots to the device."""
         super().begin_episodes(envs, states)
         self._copy_facts(envs, self.newest[envs])
 
     def append(self, envs: NDArray[np.int64], **step: Any) -> None:
-        """See `Replay`."""
+        """As `Replay.append`; also writes the changed slots to the device."""
         super().append(envs, **step)
         self._copy_facts(np.tile(envs, 2), np.concatenate([self.newest[envs] - 1, self.newest[envs]]))
 
@@ -93,7 +92,7 @@ class DeviceReplay(Replay):
         return torch.as_tensor(values).to(self.device, non_blocking=True)
 
     def draw(self, uniform: Any, *, importance: Any, n_step: Any, discount: Any) -> Batch:
-        """See `Replay`; all arguments may be tensors."""
+        """As `Replay.draw`, but on the device; arguments may be tensors, so that they can change in a CUDA graph."""
         uniform = self._on_device(uniform)
         shares = (torch.arange(len(uniform), device=self.device) + uniform) / len(uniform)
         indices = self.priorities.find(shares)
@@ -111,11 +110,11 @@ class DeviceReplay(Replay):
         )
 
     def _returns(self, envs: Any, slots: Any, n_step: Any, discount: Any) -> tuple[Any, Any, Any]:
-        ahead = torch.arange(self.spec.n_step + 1, device=self.device)  # the longest n: shapes stay as n anneals
+        ahead = torch.arange(self.spec.n_step + 1, device=self.device)  # to the longest n: fixed shapes while n anneals
         facts = self._facts[self._flat(envs[:, None], slots[:, None] + ahead)]  # [B, N + 1, 5]
         rewards, terminal, final = facts[:, :-1, 1].double(), facts[:, :-1, 2] > 0, facts[:, 1:, 3] > 0  # [B, N] each
         ahead = ahead[:-1]
-        goes_on = (~(terminal | final)).long().cumprod(dim=1)  # [B, N], 1 where the return leads beyond step k
+        goes_on = (~(terminal | final)).long().cumprod(dim=1)  # [B, N], 1 until the return ends
         running = torch.cat([torch.ones_like(goes_on[:, :1]), goes_on[:, :-1]], dim=1) * (ahead < n_step)
         steps = running.sum(dim=1)  # [B]
         terminated = (running.bool() & terminal).any(dim=1)  # [B]
@@ -132,7 +131,7 @@ class DeviceReplay(Replay):
         return frames * (self._back <= age)[:, :, None, None] if self._fills_with_zeros else frames
 
     def update_priorities(self, indices: Any, td_errors: Any) -> None:
-        """See `Replay`."""
+        """As `Replay.update_priorities`; arguments may be tensors."""
         if self.spec.priority_exponent == 0:
             return
         priorities = self._on_device(td_errors).double().abs() + self.spec.priority_floor
@@ -140,11 +139,11 @@ class DeviceReplay(Replay):
         self.priorities[self._on_device(indices)] = priorities**self.spec.priority_exponent
 
     def get_state(self) -> dict[str, Any]:
-        """See `Replay`."""
+        """As `Replay.get_state`."""
         return {**super().get_state(), "max_priority": float(self.max_priority)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """See `Replay`."""
+        """As `Replay.set_state`, but writes into the same tensors, because a CUDA graph holds their addresses."""
         kept = self.max_priority
         super().set_state(state)
         self.max_priority = kept.fill_(state["max_priority"])

@@ -1,4 +1,4 @@
-"""Updates without the host: draw, learn and set priorities on the device, as one CUDA graph."""
+"""Updates on the device: draw a batch, learn and set priorities, as one CUDA graph if enabled."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,19 +13,19 @@ from nrmap.support.cuda_graphs import Graphed
 
 
 class DeviceUpdates:
-    """The updates of `learner` from `replay`, both on one device."""
+    """Runs updates of `learner` on batches from `replay`; both must be on the same device."""
 
     def __init__(
         self, learner: Learner, replay: DeviceReplay, *, importance: Callable[[int], float], graphs: bool
     ) -> None:
-        """`importance` gives β at an agent step. Without `graphs` the same operations run one by one."""
+        """`importance` maps an agent step to β of `ReplaySpec`. Without `graphs` the same operations run one by one."""
         self._learner, self._replay, self._importance, self._graphs = learner, replay, importance, graphs
-        # The loss of a run changes when its ramp begins, its attack with every roll-back.
+        # One graph for each loss and attack: the loss changes when the ramp begins, the attack with every roll-back.
         self._forms: dict[tuple[bool, int], Graphed] = {}
         self._names: dict[bool, tuple[str, ...]] = {}
 
     def __call__(self, rng: np.random.Generator, agent_step: int) -> dict[str, Tensor]:
-        """One update; scalar diagnostics on the device. `rng` draws the batch."""
+        """Run one update; returns scalar diagnostics on the device. `rng` draws the batch."""
         rates = self._learner.rates(agent_step)
         scheduled = (rates.learning_rate, rates.kappa, rates.attack_epsilon, self._importance(agent_step))
         numbers = [*scheduled, *self._replay.spec.horizon(agent_step), *rng.random(self._learner.spec.batch_size)]
@@ -42,7 +42,7 @@ class DeviceUpdates:
         return dict(zip(self._names[rates.robust], values.clone().unbind(), strict=True))
 
     def _update(self, numbers: Tensor, *, robust: bool) -> Tensor:
-        """The update for `numbers` [6 + B] of `__call__`; its diagnostics [M]."""
+        """Run one update; returns M diagnostics [M]. `numbers` [6 + B]: six scheduled values, then B uniform draws."""
         learning_rate, kappa, attack_epsilon, importance, n_step, discount = numbers[:6].unbind()
         batch = self._replay.draw(numbers[6:], importance=importance, n_step=n_step, discount=discount)
         # Adam's kernel for CUDA reads a float32 learning rate.

@@ -1,4 +1,4 @@
-"""The losses of Double DQN (van Hasselt et al. 2016) with n-step returns, and of an anchor to a parent policy."""
+"""Losses: Double DQN (van Hasselt et al. 2016), and an anchor that keeps advantages near a parent policy's."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ QValues = Callable[[Tensor], Tensor]  # states [B, C, H, W] to Q-values [B, A]
 def double_q_targets(
     *, online: QValues | None, target_network: QValues, s_t: Tensor, r_t: Tensor, discount_t: Tensor
 ) -> Tensor:
-    """r_t + discount_t · Q_target(s_t, argmax_a Q_online(s_t, a)), [B].
+    """TD targets [B]: r_t + discount_t · Q_target(s_t, argmax_a Q_online(s_t, a)).
 
     `s_t` float [B, C, H, W] in [0, 1], `r_t` and `discount_t` [B]. With `online` None the target network
     also chooses the action: plain Q-learning, as in the SA-DQN code.
@@ -24,7 +24,7 @@ def double_q_targets(
 
 
 def td_loss(*, q_tm1: Tensor, a_tm1: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The weighted mean Huber loss and the TD errors [B], target minus estimate.
+    """Returns mean_b weights_b · Huber(TD error_b), a scalar, and the TD errors [B], target minus estimate.
 
     `q_tm1` [B, A], `a_tm1` [B], `targets` [B], `weights` [B] importance weights.
     """
@@ -34,10 +34,10 @@ def td_loss(*, q_tm1: Tensor, a_tm1: Tensor, targets: Tensor, weights: Tensor) -
 
 
 def anchor_loss(q_values: Tensor, parent_q_values: Tensor) -> Tensor:
-    """½ Σ_a (A(s, a) − A_parent(s, a))², the mean over the batch; A(s, a) = Q(s, a) − mean_a Q(s, a), both [B, A].
+    """Batch mean of ½ Σ_a (A(s, a) − A_parent(s, a))² with A(s, a) = Q(s, a) − mean_a Q(s, a); inputs are [B, A].
 
-    The TD loss corrects only the action that was taken, so a robust loss moves the other actions
-    without resistance. The anchor holds the advantages of all actions to the parent policy's; V(s) stays free.
+    The TD loss corrects only the action that was taken, so nothing stops a robust loss from moving the other
+    Q-values. The anchor keeps the advantages of all actions near the parent policy's; V(s) stays free.
     """
     difference = q_values - parent_q_values  # [B, A]
     return (difference - difference.mean(dim=1, keepdim=True)).square().sum(dim=1).mean() / 2

@@ -1,4 +1,4 @@
-"""Exploration rates, and exploring actions that last: εz-greedy (Dabney et al. 2021)."""
+"""εz-greedy exploration (Dabney et al. 2021): random actions that are repeated for several steps."""
 
 from typing import Annotated, Any
 
@@ -12,13 +12,12 @@ from nrmap.support.schema import Fraction, SomeSteps, schema
 
 @schema
 class ExplorationSpec:
-    """ε-greedy: ε falls linearly over `decay_steps` agent steps; every environment has its own.
+    """Settings of εz-greedy exploration: ε falls linearly over `decay_steps` agent steps.
 
-    Environment i of E explores with ε^(1 + env_spread · i / (E − 1)) (Horgan et al. 2018): those that
-    explore less reach the states of a good policy. An exploring action is kept for a number of steps
-    drawn from the zeta distribution P(n) ∝ n^−2, at most `max_repeat` (Dabney et al. 2021, εz-greedy);
-    1 is plain ε-greedy. Plain ε-greedy hardly ever finds a reward
-    that lies dozens of equal actions away, as in Freeway.
+    Environment i of E has the rate ε^(1 + env_spread · i / (E − 1)) (Horgan et al. 2018); environments
+    with low rates reach the states of a good policy. A random action is repeated for n steps, drawn from
+    P(n) ∝ n^−2 with n ≤ `max_repeat` (Dabney et al. 2021). `max_repeat` = 1 is plain ε-greedy, which
+    hardly ever finds a reward that takes dozens of equal actions, as in Freeway.
     """
 
     epsilon_initial: Fraction
@@ -28,14 +27,14 @@ class ExplorationSpec:
     max_repeat: Annotated[int, Field(ge=1, le=100_000)]
 
     def epsilons(self, agent_step: int, num_envs: int) -> NDArray[np.float64]:
-        """The exploration rate of every environment, [E]."""
+        """The exploration rate of every environment at `agent_step`, [E]."""
         epsilon = Linear(self.epsilon_initial, self.epsilon_final, 0, self.decay_steps)(agent_step)
         ranks = np.arange(num_envs) / max(num_envs - 1, 1)
         return epsilon ** (1 + self.env_spread * ranks)
 
 
 class Explorer:
-    """The exploring action of every environment and its remaining steps."""
+    """Draws random actions for E environments and repeats each for a random number of steps."""
 
     def __init__(self, *, num_envs: int, num_actions: int, max_repeat: int) -> None:
         self._num_actions = num_actions
@@ -46,10 +45,10 @@ class Explorer:
         self._remaining = np.zeros(num_envs, dtype=np.int64)
 
     def step(self, epsilons: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """The exploring action of each environment, or −1 where it acts greedily, [E].
+        """Returns [E]: the random action of each environment, or −1 where it should act greedily.
 
-        An idle environment i starts a new random action with probability `epsilons[i]` and keeps
-        it for n steps, P(n) ∝ n^−2 up to the longest repeat.
+        An environment i that repeats no action starts a random one with probability `epsilons[i]`, and
+        repeats it for n steps, P(n) ∝ n^−2 with n ≤ `max_repeat`.
         """
         num_envs = len(epsilons)
         starts = (rng.random(num_envs) < epsilons) & (self._remaining == 0)
@@ -62,9 +61,9 @@ class Explorer:
         return exploring
 
     def get_state(self) -> dict[str, Any]:
-        """The actions under way."""
+        """The last random action of every environment and its remaining steps, both [E]."""
         return {"actions": self._actions.copy(), "remaining": self._remaining.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `get_state` gave."""
+        """Restore a state from `get_state`."""
         self._actions, self._remaining = state["actions"], state["remaining"]

@@ -1,4 +1,4 @@
-"""The inner maximum of eq. 7 by gradient steps, and early warnings of a network that misleads its attack."""
+"""The training's attack: gradient steps for the inner maximum of eq. 7, and diagnostics of gradient masking."""
 
 from dataclasses import dataclass
 from math import inf
@@ -16,12 +16,12 @@ STRONGEST = 10  # steps
 
 @dataclass(frozen=True)
 class InnerAttack:
-    """`steps` sign steps of `step_fraction` · ε up the margin, from a random start in the ball of radius ε.
+    """An attack that raises the margin by `steps` sign-gradient steps of `step_fraction` · ε from a random start.
 
-    `pgd` returns the last point (Madry et al. 2018). `worst_of_path` returns the point of the path
-    with the largest margin (Kim et al., AAAI 2021). `n_fgsm` takes one step from noise of 2 ε
-    without projecting to the ball (de Jorge et al., NeurIPS 2022). `random_steps` does not project
-    either; each pixel draws its step size uniformly from [0, 2 · step_fraction · ε].
+    `pgd` projects to the ℓ∞ ball of radius ε and returns the last point (Madry et al. 2018).
+    `worst_of_path` does too, but returns the point with the largest margin (Kim et al., AAAI 2021).
+    The other two may leave the ball, but not [0, 1]. `n_fgsm` starts within 2 ε (de Jorge et al., NeurIPS
+    2022). `random_steps` draws the step size of each pixel uniformly from [0, 2 · step_fraction · ε].
     """
 
     kind: InnerAttackKind
@@ -29,10 +29,10 @@ class InnerAttack:
     step_fraction: float
 
     def strengthened(self, level: int) -> "InnerAttack":
-        """The attack after `level` roll-backs: PGD with one step more each time, every step 2 ε / steps.
+        """The attack after `level` roll-backs: PGD with max(`steps`, 2) + `level` steps, but at most 10.
 
-        Such a walk of 2 ε leads from any random start to any corner of the ball. The most steps are
-        10, as many as the probe takes. Level 0 is the attack itself.
+        Each step is 2 ε / (number of steps), so that every corner of the ball can be reached from any
+        start. The probe for roll-backs takes 10 steps too. Level 0 returns this attack unchanged.
         """
         if level == 0:
             return self
@@ -49,12 +49,12 @@ class InnerAttack:
         generator: torch.Generator,
         precision: torch.dtype | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """States that nearly maximise max_{a≠a*} Q(s', a) − Q(s', a*), and warnings: [B, C, H, W] and scalars.
+        """Attack `states` to raise the margin max_{a≠a*} Q(s', a) − Q(s', a*); the parameters get no gradient.
 
-        `states` float [B, C, H, W] in [0, 1], `actions` a* [B]. No gradient reaches the parameters.
-        With a `precision` the gradients are computed in it: only their signs are used. Warnings are
-        means over the batch: `gradient_sparsity` is eq. 9 of the first input gradient, and
-        `gradient_cosine`, after two steps or more, its cosine with the second.
+        `states` are float [B, C, H, W] in [0, 1], `actions` a* [B]; `attack_epsilon` is ε in the same unit.
+        `precision` (None: float32) is for the gradients and margins of the search, see `frozen`. Returns the
+        perturbed states [B, C, H, W] and batch means: `gradient_sparsity`, S of eq. 9 for the first input
+        gradient, and with two steps or more `gradient_cosine`, the cosine of the first two input gradients.
         """
         advantages = frozen(network, value=False, precision=precision)  # V(s') cancels in the margin
         step_size = self.step_fraction * attack_epsilon

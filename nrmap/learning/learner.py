@@ -1,4 +1,4 @@
-"""One update of DDQN and of SA-DDQN; the methods differ in the middle of `Learner.step`."""
+"""One update of DDQN or SA-DDQN; a regulariser adds κ · R in `Learner.step`."""
 
 import copy
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ PROBE = pgd(10)
 
 @schema
 class LearnerSpec:
-    """The optimiser and the target network.
+    """Settings of Adam, the target network and weight averaging.
 
-    Adam's learning rate is `learning_rate` until the fraction `decay_from` of the training, then
-    falls linearly to `learning_rate_final` at its last agent step. Every `target_update_period` updates
-    the target network becomes the online network; after the fraction `average_from` of the training it
-    also joins the mean of weights that the policy is made of. Without `double_q` targets are the target
-    network's maximum.
+    The learning rate is `learning_rate` until the fraction `decay_from` of the training, then falls
+    linearly to `learning_rate_final` at the last agent step. Every `target_update_period` updates the online
+    weights are copied to the target network. From the fraction `average_from` of the training on they are
+    then also averaged, and the policy gets the mean. Without `double_q` the target network also chooses the
+    actions of the targets. `gradient_clip` is the largest norm of the gradient; 0 does not clip.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=10**12)]
@@ -48,9 +48,9 @@ class LearnerSpec:
 
 @dataclass(frozen=True)
 class Rates:
-    """The scheduled numbers of an update, as floats or as tensors of shape [] on the learner's device.
+    """Scheduled values of one update: floats, or tensors of shape [] on the learner's device.
 
-    In tensors κ is float32, because a float64 one would make the loss float64.
+    A tensor `kappa` must be float32, because float64 would make the loss float64.
     """
 
     learning_rate: float | Tensor
@@ -60,7 +60,7 @@ class Rates:
 
 
 class Learner:
-    """The online network, the target network, the optimiser, and their update from a batch."""
+    """Updates an online network from batches; has its target network, Adam and the averaged weights."""
 
     def __init__(
         self,
@@ -75,12 +75,12 @@ class Learner:
         anchor: float = 0.0,
         graphs: bool = False,
     ) -> None:
-        """Train `online` for `total_steps` agent steps: by DDQN, or by SA-DDQN with a `regulariser`.
+        """Prepare to train `online` for `total_steps` agent steps, by DDQN or, with a `regulariser`, SA-DDQN.
 
-        `generator` draws the random numbers of the inner attack. `precision` is that of an update's large
-        matrix products, see `nrmap.policies.network.rounded`. Interval bounds are always in float32. With a
-        `parent` the loss has `anchor` times `anchor_loss`. On a GPU `graphs` makes acting a CUDA graph;
-        `DeviceUpdates` does the same for updates.
+        `generator` draws the random numbers of the inner attack. `precision` is the dtype of the large matrix
+        products, see `nrmap.policies.network.rounded`; interval bounds are always in float32. A `parent` adds
+        `anchor` · `anchor_loss` to the loss. With `graphs` greedy actions are a CUDA graph on a GPU; for
+        updates see `DeviceUpdates`.
         """
         self.spec, self.regulariser, self.generator = spec, regulariser, generator
         self.online, self.precision, self.anchor = online, precision, anchor
@@ -111,15 +111,15 @@ class Learner:
         return metrics
 
     def rates(self, agent_step: int) -> Rates:
-        """The scheduled numbers at `agent_step`; κ and the radius are 0 without a regulariser."""
+        """The scheduled values at `agent_step`; κ and the radius are 0 without a regulariser."""
         kappa, attack_epsilon = self.regulariser.at(agent_step) if self.regulariser else (0.0, 0.0)
         return Rates(self.learning_rate(agent_step), kappa, attack_epsilon, robust=attack_epsilon > 0)
 
     def step(self, batch: Batch, rates: Rates) -> dict[str, Tensor]:
-        """One step of Adam on `batch`, without the target network; see `update` for the results.
+        """Take one Adam step on `batch`, without the copying and averaging of `after_step`; returns as `update`.
 
-        `loss` is `td_loss` plus κ times `robust_loss` and the anchor's weight times `anchor_loss`. With
-        `rates` in tensors no value is read on the host and each call has the same operations.
+        `loss` is `td_loss` + κ · `robust_loss` + `anchor` · `anchor_loss`, as far as they apply. If `rates`
+        are tensors, a CUDA graph can record the step: it reads no value on the host.
         """
         s_tm1, s_t = self._scaled(batch.s_tm1), self._scaled(batch.s_t)  # [B, C, H, W] in [0, 1]
         targets = double_q_targets(
@@ -170,7 +170,7 @@ class Learner:
         return {name: value.detach() for name, value in metrics.items()}
 
     def after_step(self, agent_step: int) -> None:
-        """Count the update; copy the target network and average the weights where they are due."""
+        """Count the update; if due, copy the online weights to the target network and average them."""
         self.updates += 1
         if self.updates % self.spec.target_update_period == 0:
             self.target_network.load_state_dict(self.online.state_dict())
@@ -187,7 +187,7 @@ class Learner:
             mean.lerp_(weight, 1 / self._averaged)
 
     def policy_network(self) -> QNetwork:
-        """A copy of the network of the policy: the averaged weights, or the online ones before there are any."""
+        """A copy of the policy's network: with the averaged weights, or the online ones if none were averaged yet."""
         network = copy.deepcopy(self.online)
         for parameter, mean in zip(network.parameters(), self._average, strict=False):
             parameter.data.copy_(mean)
@@ -198,7 +198,7 @@ class Learner:
 
     @torch.no_grad()
     def greedy_actions(self, states: Tensor) -> Tensor:
-        """argmax_a Q(s, a), [E] on the CPU, of uint8 `states` [E, C, H, W]."""
+        """argmax_a Q(s, a), [E] on the CPU, for uint8 `states` [E, C, H, W]."""
         return self._greedy(states).cpu()
 
     def _greedy_actions(self, states: Tensor) -> Tensor:
@@ -206,7 +206,7 @@ class Learner:
 
     @torch.no_grad()
     def active_features(self, states: Tensor) -> float:
-        """The fraction of the last convolution's features that are positive for any of uint8 `states` [E, C, H, W].
+        """The fraction of the last convolution's features that are positive in any of the uint8 `states` [E, C, H, W].
 
         Near 0 the ReLUs have died: the network always takes one action, which looks robust.
         """
@@ -214,10 +214,10 @@ class Learner:
         return float((features > 0).any(dim=0).float().mean())
 
     def probe(self, states: Tensor) -> dict[str, float]:
-        """Fractions of uint8 `states` [N, C, H, W] whose greedy action flips in the regulariser's full radius.
+        """Fractions of uint8 `states` [N, C, H, W] whose greedy action flips under attacks of the final radius.
 
-        `probe_flips` by the evaluation's PGD-10, which no training uses, and `probe_own_flips` by the
-        training's own attack. Where the first is far larger, the network misleads its own attack
+        `probe_flips` is for the evaluation's PGD-10, which no training uses; `probe_own_flips` is for the
+        training's own attack (solver "pgd" only). If the first is far larger, the network masks gradients
         instead of resisting. Empty without a regulariser. Draws nothing from the training's generator.
         """
         if self.regulariser is None:
@@ -236,11 +236,11 @@ class Learner:
 
     @property
     def inner_attack(self) -> InnerAttack | None:
-        """The attack of the solver "pgd", as strong as `attack_level` makes it; None without one."""
+        """The training's attack at the current `attack_level`; None without the solver "pgd"."""
         return None if self.regulariser is None else self.regulariser.attack(self.attack_level)
 
     def get_state(self) -> dict[str, Any]:
-        """Everything besides the batch that an update depends on."""
+        """All state that later updates depend on."""
         return {
             "online": self.online.state_dict(),
             "target_network": self.target_network.state_dict(),
@@ -253,7 +253,7 @@ class Learner:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `get_state` gave."""
+        """Restore a state from `get_state`."""
         self.online.load_state_dict(state["online"])
         self.target_network.load_state_dict(state["target_network"])
         if state["updates"]:
@@ -275,7 +275,7 @@ class Learner:
 
 
 def _laid_out_as(parameter: Tensor, moments: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Adam's `moments` in the memory layout of their parameter: fused Adam pairs elements by address, not by index."""
+    """Copy Adam's `moments` to the memory layout of `parameter`: fused Adam pairs elements by address, not index."""
     return {
         name: torch.empty_like(parameter).copy_(moment) if moment.shape == parameter.shape else moment
         for name, moment in moments.items()

@@ -13,7 +13,7 @@ from nrmap.support.layout import POLICY_FILE, Layout
 
 
 def training_folder(settings: TrainSettings, layout: Layout, parent_sha256: str | None) -> Path:
-    """The folder of the run with `settings`, whose parent policy has the given hash."""
+    """The folder of the run with `settings`; `parent_sha256` is the hash of its parent policy, None without one."""
     identity = settings.identity(parent_sha256)
     return layout.of_policy(
         "train", game=settings.env.game, method=settings.method, seed=settings.seed, identity=identity
@@ -21,7 +21,7 @@ def training_folder(settings: TrainSettings, layout: Layout, parent_sha256: str 
 
 
 def trained_policy(settings: TrainSettings, layout: Layout) -> Path:
-    """The policy file of `settings`. Raises NrmapError where it or its parent is missing or does not fit."""
+    """The policy file of `settings`. NrmapError if it is missing, or if its parent is missing or does not fit."""
     parent_sha256 = None
     if settings.parent is not None:
         parent = settings.parent
@@ -37,9 +37,9 @@ def trained_policy(settings: TrainSettings, layout: Layout) -> Path:
 
 
 def load_parent(settings: TrainSettings, path: Path, device: str | torch.device = "cpu") -> Policy:
-    """The policy in `path` as the start of a run with `settings`.
+    """Load the policy file `path` as the parent of a run with `settings`.
 
-    Raises NrmapError where `load_policy` does, and for a policy of another game, environment or network.
+    Raises NrmapError if `load_policy` does, or if the game, environment or network differs from `settings`.
     """
     policy = load_policy(path, device)
     spec = policy.network.spec
@@ -52,7 +52,7 @@ def load_parent(settings: TrainSettings, path: Path, device: str | torch.device 
 
 
 def reference_policy(settings: TrainSettings, layout: Layout, *, scale: str) -> Path:
-    """The reference policy of `scale` with the game, method and seed of `settings`; NrmapError naming the others."""
+    """The reference policy file for `scale` and the game, method and seed of `settings`; NrmapError if missing."""
     game, method, seed = settings.env.game, settings.method, settings.seed
     path = layout.reference(scale=scale, game=game, method=method, seed=seed) / POLICY_FILE
     if not path.is_file():

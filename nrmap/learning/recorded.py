@@ -1,4 +1,4 @@
-"""Files beside a policy, as a training writes them: its settings, its learning curve and its options."""
+"""Schemas of the files that a training writes beside its policy: settings, learning curve and options."""
 
 from typing import Annotated, Any, NotRequired
 
@@ -22,7 +22,7 @@ class RecordedEnv(TypedDict):
 
 @with_config(_OPEN)
 class RecordedSettings(TypedDict):
-    """The settings of a training that all versions record; `parent` has those of the policy it started from."""
+    """The settings of a training that all versions record; `parent` has the settings of its parent policy."""
 
     env: RecordedEnv
     method: Name

@@ -1,4 +1,4 @@
-"""Experience replay: a ring of frames per environment; n-step returns are computed when sampled.
+"""Experience replay: one ring buffer of frames per environment; n-step returns are computed when sampling.
 
 A slot holds a frame, the action taken there, its reward, and whether the return ends there. The last
 frame of an episode has a slot of its own without an action: a truncated episode bootstraps from it,
@@ -20,13 +20,13 @@ from nrmap.support.schema import Fraction, Positive, Steps, expect, schema
 
 @schema
 class ReplaySpec:
-    """`capacity` in frames over all environments, `discount` γ per agent step.
+    """Settings of a replay: `capacity` in frames over all environments, n-step returns with discount γ.
 
-    Over `anneal_steps` agent steps (0: never) n and 1 − γ go by equal factors to `n_step_final` and
+    Over `anneal_steps` agent steps (0: never) n and 1 − γ change geometrically to `n_step_final` and
     1 − `discount_final`, as in BBF (Schwarzer et al. 2023).
 
-    Slot i is drawn with probability p_i^α / Σ p^α, p_i = |TD error| + `priority_floor`, α =
-    `priority_exponent`; 0 makes the replay uniform. The importance exponent β goes from
+    Slot i is drawn with probability p_i^α / Σ p^α, where p_i = |TD error| + `priority_floor` and α =
+    `priority_exponent`; α = 0 draws uniformly. The importance exponent β rises linearly from
     `importance_initial` to 1 over the training (Schaul et al. 2016).
     """
 
@@ -57,30 +57,30 @@ class ReplaySpec:
         return round(n_step), 1 - (1 - self.discount) * factor
 
     def smallest_ring(self, frame_stack: int) -> int:
-        """The slots that an environment needs so that one transition is always complete."""
+        """The number of slots per environment with which at least one transition is always complete."""
         return self.n_step + frame_stack + 1
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B transitions, t − n → t; C, H, W the shape of a state."""
+    """B transitions from step t − n (named tm1) to step t, with states of shape [C, H, W]."""
 
     s_tm1: Tensor  # [B, C, H, W] uint8
     a_tm1: Tensor  # [B] int64
-    r_t: Tensor  # [B] float32, Σ_k γ^k r over the steps between
-    discount_t: Tensor  # [B] float32, γ^n, or γ^k where an episode was truncated, or 0 where it terminated
+    r_t: Tensor  # [B] float32, Σ_k γ^k r_k over these steps
+    discount_t: Tensor  # [B] float32, γ^n; γ^k if the episode was truncated after k steps; 0 after a terminal step
     s_t: Tensor  # [B, C, H, W] uint8
     weights: Tensor  # [B] float32, importance weights, the largest is 1
     indices: Any  # [B], for `update_priorities` of the replay that the batch is from
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch with its tensors on `device`."""
+        """A copy with all tensors but `indices` on `device`."""
         moved = {name: value.to(device) for name, value in vars(self).items() if name != "indices"}
         return replace(self, **moved)
 
 
 class Replay:
-    """The newest transitions of E environments, one ring each."""
+    """Stores the newest frames of E environments, one ring buffer each, and stacks them to states when sampling."""
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class Replay:
         newest_first: bool = False,
         stack_fill: str = "zeros",
     ) -> None:
-        """`state_shape` is (frame_stack, height, width). Single frames are stored and stacked when sampled.
+        """`state_shape` is (frame_stack, height, width); for `newest_first` and `stack_fill` see `EnvSpec`.
 
-        For `newest_first` and `stack_fill` see `EnvSpec`.
+        Raises ValueError if the capacity gives an environment fewer than `ReplaySpec.smallest_ring` slots.
         """
         self.spec = spec
         self.num_envs = num_envs
@@ -111,11 +111,11 @@ class Replay:
         self._rewards = np.zeros(shape, dtype=np.float32)
         self._terminal = np.zeros(shape, dtype=bool)  # the return ends with this slot's action
         self._final = np.zeros(shape, dtype=bool)  # the last frame of an episode: no action follows
-        self._age = np.zeros(shape, dtype=np.int32)  # agent steps since the episode began
+        self._age = np.zeros(shape, dtype=np.int32)  # steps since the frame stack began
         self.newest = np.full(num_envs, -1, dtype=np.int64)  # absolute number of each ring's newest slot
 
     def _allocate(self, height: int, width: int) -> None:
-        """Make the storage that `DeviceReplay` has on its device."""
+        """Allocate the frames and the priorities; `DeviceReplay` does so on its device."""
         self._frames: Any = np.zeros((self.num_envs, self.slots, height, width), dtype=np.uint8)
         self.priorities: Any = SumTree(self.num_envs * self.slots)
         self.max_priority: Any = 1.0
@@ -125,7 +125,7 @@ class Replay:
         return int(np.minimum(self.newest + 1, self.slots).sum())
 
     def begin_episodes(self, envs: NDArray[np.int64], states: NDArray[np.uint8]) -> None:
-        """Write the first frames of new episodes of `envs` [K], from their `states` [K, C, H, W]."""
+        """Store the first frame of a new episode in each of `envs` [K], from its `states` [K, C, H, W]."""
         self._write_frames(envs, states, age=np.zeros(len(envs), dtype=np.int32))
 
     def append(
@@ -139,11 +139,11 @@ class Replay:
         next_states: NDArray[np.uint8],
         restarted: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Write one agent step of `envs` [K]: the actions and rewards of their newest frames, and the next frames.
+        """Store one step of each of `envs` [K]: action and reward in the newest slot, the next frame in a new one.
 
-        `terminal`: the return ends here (game over, or a lost life in training). `ended`: the
-        episode is over, call `begin_episodes` before the next `append`. `restarted`: the stack of the next
-        state began anew. All [K], `next_states` [K, C, H, W].
+        `terminal`: the return ends here (game over, or a life lost in training). `ended`: the episode is
+        over; call `begin_episodes` before the next `append`. `restarted`: the frame stack of the next state
+        was filled anew (None: nowhere). All [K]; `next_states` [K, C, H, W].
         """
         slot = self.newest[envs] % self.slots
         self._actions[envs, slot] = actions
@@ -161,7 +161,7 @@ class Replay:
         self._age[envs, slot] = age
         self._terminal[envs, slot] = False
         self._final[envs, slot] = False
-        # The new frame replaces the oldest one, on which the stacks of the next few still drew.
+        # The new frame overwrites the oldest, which the next few slots need for their stacks: none may be drawn.
         ahead = np.arange(self.frame_stack)[:, None]
         self.priorities[self._flat(envs, newest + ahead).ravel()] = 0.0
         complete = newest - self.spec.n_step
@@ -176,7 +176,7 @@ class Replay:
         return envs * self.slots + absolute_slots % self.slots
 
     def sample(self, batch_size: int, *, importance: float, rng: np.random.Generator, agent_step: int = 0) -> Batch:
-        """B transitions, one from each of B equal parts of the total priority; `importance` is β.
+        """Sample B = `batch_size` transitions; `importance` is β, `agent_step` sets n and γ.
 
         Raises ValueError while no transition is complete.
         """
@@ -186,12 +186,12 @@ class Replay:
         return self.draw(rng.random(batch_size), importance=importance, n_step=n_step, discount=discount)
 
     def draw(self, uniform: NDArray[np.float64], *, importance: float, n_step: int, discount: float) -> Batch:
-        """The transitions at the places `uniform` [B], in [0, 1), of B equal parts of the total priority."""
+        """Draw a transition from each of B equal parts of the total priority, at fractions `uniform` [B] in [0, 1)."""
         shares = (np.arange(len(uniform)) + uniform) / len(uniform)
         indices = self.priorities.find(shares * self.priorities.total)
         envs, slots = np.divmod(indices, self.slots)
         rewards, discounts, steps = self._returns(envs, slots, n_step, discount)
-        # Probabilities relative to a uniform draw would scale all weights alike: the largest is made 1.
+        # Constant factors of the probabilities cancel, because the largest weight is made 1.
         weights = self.priorities[indices] ** -importance
         return Batch(
             s_tm1=torch.from_numpy(self._states(envs, slots)),
@@ -216,13 +216,13 @@ class Replay:
             rewards += np.where(running, discount**k * self._rewards[envs, slot], 0.0)
             steps += running
             terminated |= running & self._terminal[envs, slot]
-            # The slot after the last action of an episode is its final frame, from which a truncated one bootstraps.
+            # The slot after an episode's last action is its final frame, from which a truncated episode bootstraps.
             running &= ~self._terminal[envs, slot] & ~self._final[envs, (slot + 1) % self.slots]
         discounts = np.where(terminated, 0.0, discount**steps)
         return rewards.astype(np.float32), discounts.astype(np.float32), steps
 
     def latest_states(self, per_env: int, spacing: int) -> Tensor:
-        """`per_env` states of every environment, the newest and those `spacing` steps before, [per_env · E, C, H, W].
+        """`per_env` states of each environment, from the newest back in intervals of `spacing`: [per_env · E, C, H, W].
 
         An environment with fewer states repeats its oldest.
         """
@@ -233,7 +233,7 @@ class Replay:
         return torch.as_tensor(self._states(envs, ((self.newest - back) % self.slots).ravel()))
 
     def _states(self, envs: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The stacked states [B, C, H, W], filled at an episode's start as the emulator does."""
+        """Stack frames to states [B, C, H, W]; at an episode's start missing frames are filled as the emulator does."""
         if self.frame_stack == 1:
             return self._frames[envs, slots][:, None]
         age = self._age[envs, slots][:, None]
@@ -244,7 +244,7 @@ class Replay:
         return frames
 
     def update_priorities(self, indices: NDArray[np.int64], td_errors: NDArray[np.float32]) -> None:
-        """Set the priorities of the sampled `indices` [B] from their TD errors [B], before the next `append`."""
+        """Set the priorities at `indices` [B] from the TD errors [B] of their batch; call before the next `append`."""
         if self.spec.priority_exponent == 0:
             return
         priorities = np.abs(td_errors.astype(np.float64)) + self.spec.priority_floor
@@ -252,11 +252,11 @@ class Replay:
         self.priorities[indices] = priorities**self.spec.priority_exponent
 
     def get_state(self) -> dict[str, Any]:
-        """The priorities; frames come back by writing the same episodes again."""
+        """The priorities and slot numbers; frames are not included, as `Collector` plays their episodes again."""
         return {"newest": self.newest.copy(), "weights": self.priorities.weights, "max_priority": self.max_priority}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore the priorities, after the same episodes were written again up to the same slots."""
+        """Restore the priorities after the same frames were stored again; ValueError if the slots differ."""
         if not np.array_equal(self.newest, state["newest"]):
             raise ValueError(f"slots written again {self.newest.tolist()}: expected {state['newest'].tolist()}")
         self.priorities.fill(state["weights"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Linear:
-    """`initial` up to step `begin`, then straight to `final` at `begin + duration`, then `final`."""
+    """`initial` up to step `begin`, then a straight line to `final` at step `begin + duration`, then `final`."""
 
     initial: float
     final: float
@@ -26,11 +26,10 @@ QUARTIC_FRACTION = 0.25
 
 @dataclass(frozen=True)
 class Ramp:
-    """From 0 at `begin` to 1 at `begin + duration`.
+    """Rises from 0 at agent step `begin` to 1 at `begin + duration`.
 
-    With `initial` it starts there and grows by equal factors: every order of magnitude takes the same
-    time. Without, a quartic covers the first quarter of the duration and meets a straight
-    line with equal value and slope (the smoothed ramp of SA-DQN's auto-LiRPA schedule).
+    With `initial` > 0 it jumps to `initial` after `begin` and grows geometrically. Otherwise a quartic covers the
+    first quarter and joins a straight line smoothly (the smoothed ramp of SA-DQN's auto-LiRPA schedule).
     """
 
     begin: int
@@ -46,8 +45,8 @@ class Ramp:
         fraction, progress = QUARTIC_FRACTION, (step - self.begin) / self.duration
         if self.initial:
             return float(self.initial ** (1 - progress))
-        # Value and slope agree where the quartic c·u⁴ meets the line through (1, 1): its slope
-        # there is 4c·m³ = (1 − c·m⁴) / (1 − m), at u = m = 1/4.
+        # At u = m = 1/4 the quartic c·u⁴ meets a line through (1, 1) with equal value and slope:
+        # 4c·m³ = (1 − c·m⁴) / (1 − m).
         coefficient = 1 / (fraction**4 + 4 * fraction**3 * (1 - fraction))
         if progress < fraction:
             return coefficient * progress**4

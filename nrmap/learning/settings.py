@@ -1,4 +1,4 @@
-"""The settings that determine a trained policy, as one frozen value with an identity."""
+"""Settings that determine a trained policy, and the hash that identifies them."""
 
 from typing import Annotated
 
@@ -24,11 +24,11 @@ class PolicyFile:
 
 @schema
 class TrainSettings:
-    """One training run. `steps` and `warm_up_steps` are agent steps over all environments.
+    """Settings of one training run. `steps` and `warm_up_steps` are agent steps over all environments.
 
-    There is one update every `steps_per_update` agent steps. `parent` is the policy that the run
-    starts from, as the settings that train it or as a file; None starts from random weights. `anchor`
-    weights `anchor_loss`, the distance from the parent's advantages.
+    After warm-up there is one update every `steps_per_update` agent steps. `parent` is the policy to start
+    from: the settings that train it, or a file; None starts from random weights. `anchor` is the weight of
+    `anchor_loss`, which keeps advantages near the parent's.
     """
 
     env: EnvSpec
@@ -62,18 +62,18 @@ class TrainSettings:
 
     @property
     def label(self) -> str:
-        """`Freeway/sa_ddqn/seed0`."""
+        """Name for logs and messages, e.g. `Freeway/sa_ddqn/seed0`."""
         return f"{self.env.game}/{self.method}/seed{self.seed}"
 
     @property
     def updates(self) -> int:
-        """The number of updates. Warm-up and run end with a whole step of all environments."""
+        """The number of updates of the run. Warm-up and run end with a whole step of all environments."""
         begin, end = (-(-steps // self.num_envs) * self.num_envs for steps in (self.warm_up_steps, self.steps))
         return max(end // self.steps_per_update - begin // self.steps_per_update, 0)
 
     def identity(self, parent_sha256: str | None) -> str:
-        """The hash of these settings and of the parent policy, whose hash covers the parent's settings."""
+        """Short hash of these settings and of `parent_sha256` (None: no parent), which covers the parent's settings."""
         own = {**recorded(self), "parent": None}
         if not self.anchor:
-            del own["anchor"]  # cards have it, identities do not: policies from before it was a setting keep their ID
+            del own["anchor"]  # omit a zero anchor so that older policies keep their ID
         return identity_of({"stage": "train", "settings": own, "parent_sha256": parent_sha256})

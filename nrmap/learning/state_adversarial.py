@@ -1,4 +1,4 @@
-"""The SA-DDQN regulariser, eq. 7 (Zhang et al. 2020): its settings and its hinge."""
+"""The SA-DDQN regulariser of eq. 7 (Zhang et al. 2020): settings and hinge loss."""
 
 from typing import Annotated, Literal
 
@@ -21,19 +21,18 @@ _SMALLEST_VARIANCE = 1e-12
 
 @schema
 class RegulariserSpec:
-    """κ, the hinge, the ball and the solver of eq. 7.
+    """Settings of the SA-DDQN regulariser R, eq. 7; the loss is TD + κ · R.
 
-    The loss is TD + κ · R. `hinge_reduction` says how R comes from the margins m_b of a batch:
-    `per_sample_mean` is mean_b max(m_b, −c), `batch_sum` is max(Σ_b m_b, −c), as the reference
-    PGD code has it. c is `hinge`. `attack_epsilon` is the final ℓ∞ radius. Over `ramp_steps` agent
-    steps after `ramp_begin` it, or κ with `ramp_of` "kappa", grows: smoothly from 0 or, where
-    `ramp_initial` is above 0, geometrically from that fraction of it. The solver "pgd" attacks as
-    `inner_attack` says (see `InnerAttack`); "ibp" has no settings of its own. `hold_advantages` is a
-    fraction, see the function of that name: 0 is eq. 7 as printed.
+    R comes from the margins m_b of a batch and c = `hinge`. With the `hinge_reduction` `per_sample_mean` it is
+    mean_b max(m_b, −c), with `batch_sum` it is max(Σ_b m_b, −c), as in the reference PGD code.
+    `attack_epsilon` is the final ℓ∞ radius for states in [0, 1]. The radius, or κ if `ramp_of` is "kappa",
+    grows for `ramp_steps` agent steps from `ramp_begin` on; for `ramp_initial` see `Ramp`. The solver "pgd"
+    uses an `InnerAttack` of kind `inner_attack`, "ibp" interval bounds. `hold_advantages` is the `fraction`
+    of the function of that name; 0 is eq. 7 as printed.
 
-    Every `rollback_every` agent steps (0: never) a PGD-10 probe is compared with the training's own
-    attack, see `left_behind`. A run that is left behind twice in a row goes back to its last good
-    checkpoint and strengthens its attack, see `InnerAttack.strengthened`.
+    Every `rollback_every` agent steps (0: never) PGD-10 is compared with the training's own attack. If it flips
+    far more states twice in a row (see `left_behind`), the run goes back to its last good checkpoint with a
+    stronger attack (see `InnerAttack.strengthened`).
     """
 
     kappa: NotNegative
@@ -70,7 +69,7 @@ class RegulariserSpec:
         return InnerAttack(self.inner_attack, self.pgd_steps, self.pgd_step_fraction).strengthened(level)
 
     def left_behind(self, probe_flips: float, probe_own_flips: float) -> bool:
-        """Whether PGD-10 flips so many more states than the training's own attack that the run may roll back."""
+        """Whether PGD-10 flips far more states than the training's own attack (fractions from `Learner.probe`)."""
         return probe_flips > self.rollback_ratio * probe_own_flips + self.rollback_slack
 
     def at(self, agent_step: int) -> tuple[float, float]:
@@ -82,17 +81,16 @@ class RegulariserSpec:
 
 
 def hold_advantages(margins: Tensor, q_values: Tensor, actions: Tensor, *, fraction: float) -> Tensor:
-    """`margins` [B] of the worst states, with a gradient that one dominant action cannot exploit.
+    """Returns the worst-state `margins` [B] unchanged, but one dominant action cannot exploit their gradient.
 
-    A worst margin is the clean margin plus a slack that the ball adds. Eq. 7 also falls when the lead
-    of one action grows in all states, which drives a policy towards always that action. The slack also
-    falls when all advantages shrink together, which makes the policy arbitrary. So the clean margin
-    gets no gradient, and the slack gets the gradient of its ratio to the spread of the advantages.
+    A worst margin is the clean margin plus the slack that the ball adds. Eq. 7 also falls if the lead of
+    one action grows in all states, which drives the policy towards always that action. The slack also falls
+    if all advantages shrink together, which makes the policy arbitrary. So the clean margin gets no
+    gradient, and the slack gets that of slack / spread, the standard deviation of advantages in the batch.
 
-    At fraction 1 the gradient is 0 along a factor on all Q-values and along a constant added to a*. One
-    pull on the gaps remains: where the runner-up of the worst state is another action than that of the
-    clean state, it lowers the former and raises the latter by 1 each. A `fraction` below 1 mixes in the
-    gradient of eq. 7. `q_values` [B, A] at the clean states, `actions` a* [B].
+    At `fraction` 1 the gradient is 0 for scaling all Q-values and for adding a constant to Q(·, a*). If worst
+    and clean state have different runner-up actions, training still lowers the first and raises the second.
+    A `fraction` below 1 mixes in the gradient of eq. 7. `q_values` [B, A] at the clean states, `actions` a* [B].
     """
     clean = other_action_margin(q_values, actions)  # [B]
     advantages = q_values - q_values.mean(dim=1, keepdim=True)  # [B, A]
@@ -102,7 +100,7 @@ def hold_advantages(margins: Tensor, q_values: Tensor, actions: Tensor, *, fract
 
 
 def hinge_loss(margins: Tensor, *, hinge: float, reduction: HingeReduction) -> Tensor:
-    """R of eq. 7 from the solver's margins [B], clamped below at −c: a scalar."""
+    """R of eq. 7, a scalar, from the worst-state `margins` [B]; for both reductions see `RegulariserSpec`."""
     if reduction == "batch_sum":
         return margins.sum().clamp(min=-hinge)
     return margins.clamp(min=-hinge).mean()

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 
 class SumTree:
-    """`size` non-negative weights; both changing and sampling k of them cost O(k log size).
+    """A binary tree over `size` non-negative weights; changing or sampling k weights costs O(k log size).
 
     Node i has children 2i and 2i + 1 and holds their sum; the leaves are the weights. Every
     inner node is recomputed from its children, so no rounding error builds up.
@@ -45,7 +45,7 @@ class SumTree:
             self._nodes[nodes] = self._nodes[2 * nodes] + self._nodes[2 * nodes + 1]
 
     def find(self, masses: NDArray[np.float64]) -> NDArray[np.int64]:
-        """For each mass in [0, total), the index in whose share of the cumulated weights it falls."""
+        """For each of `masses` in [0, total), the first index where the cumulative weight exceeds it."""
         masses = np.array(masses, dtype=np.float64)
         nodes = np.ones(len(masses), dtype=np.int64)
         for _ in range(self._depth):

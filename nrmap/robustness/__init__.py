@@ -1,1 +1,1 @@
-"""Perturbations, attacks, bounds and certificates."""
+"""Robustness of policies: perturbations, attacks, interval bounds and certificates."""

@@ -1,6 +1,6 @@
 """Attacks for evaluation: perturb states within an ℓ∞ ball to change the greedy action.
 
-FGSM is eq. 1 of the paper, PGD eq. 2-3. Training uses one cheap PGD. Evaluation tries three
+FGSM is eq. 1 of the paper, PGD eq. 2-3. Training uses the cheaper `InnerAttack`. Evaluation tries three
 objectives in turn and keeps the best point seen, so that a weak attack does not make a policy look
 robust. The search stops at the first flip of a state. It maximises the fraction of flipped states
 and does not look for the flips that cost the most return.
@@ -21,8 +21,8 @@ from nrmap.support.errors import NrmapError, check, unknown_choice
 # Maps states in [0, 1], float [N, C, H, W], to Q-values [N, A]; see `nrmap.policies.network.frozen`.
 ScoresStates = Callable[[Tensor], Tensor]
 
-# Maps Q-values [N, A], and greedy actions a* [N] and worst actions [N] at the clean states, to values [N] to
-# maximise, larger where the greedy action is closer to a flip.
+# Maps Q-values [N, A] at s', and the actions of highest Q-value, a* [N], and lowest [N] at s, to values [N] that an
+# attack maximises: the larger, the closer to a flip.
 AttackObjective = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Total length of all steps in radii: enough to reach any corner from any start (Madry et al. 2018).
 PGD_WALK = 2.5
@@ -76,7 +76,7 @@ class Attacked:
 
 @dataclass(frozen=True)
 class StateNoise:
-    """Random numbers that depend only on (seed, episode, step).
+    """Random numbers that depend only on (seed, episode, step) and the index of the draw.
 
     An attack on a state is therefore independent of the other states in its batch.
     """
@@ -88,7 +88,7 @@ class StateNoise:
     def uniform(self, like: Tensor, draw: int, rows: Tensor | None = None) -> Tensor:
         """Uniform noise in [−1, 1) with the shape and device of `like` [n, C, H, W].
 
-        `draw` counts the draws for one state. `rows` [n] selects from the N states; default: all.
+        `draw` is the index of the draw for a state. `rows` [n] selects from the N states; None: all.
         """
         chosen = np.arange(len(self.steps)) if rows is None else rows.cpu().numpy()
         noise = np.empty(like.shape, dtype=np.float32)
@@ -103,7 +103,7 @@ class StateNoise:
 
 
 class Attack(Protocol):
-    """An attack; see `attack_named`."""
+    """The signature of attacks, as `attack_named` returns them."""
 
     def __call__(self, q_values: ScoresStates, states: Tensor, *, attack_epsilon: float, noise: StateNoise) -> Attacked:
         """Attack `states`, float [N, C, H, W] in [0, 1], within the ℓ∞ ball of radius `attack_epsilon`.
@@ -114,7 +114,7 @@ class Attack(Protocol):
 
 @torch.no_grad()
 def uniform_noise(q_values: ScoresStates, states: Tensor, *, attack_epsilon: float, noise: StateNoise) -> Attacked:
-    """One uniformly random point of the ball, the baseline for attacks; see `Attack`."""
+    """Move each state to a uniformly random point of the ball, the baseline for attacks; see `Attack`."""
     check_attack_epsilon(attack_epsilon)
     perturbed = project(states + attack_epsilon * noise.uniform(states, draw=0), states, attack_epsilon)
     clean, scores = q_values(states), q_values(perturbed)  # [N, A]
@@ -138,7 +138,7 @@ class GradientAttack:
     objectives: tuple[AttackObjective, ...] = OBJECTIVES
 
     def __call__(self, q_values: ScoresStates, states: Tensor, *, attack_epsilon: float, noise: StateNoise) -> Attacked:
-        """See `Attack`. On a GPU `in_one_batch`."""
+        """As `Attack`; on a GPU the work is done by `in_one_batch`."""
         check_attack_epsilon(attack_epsilon)
         if states.is_cuda:
             starts = self.starts(states, attack_epsilon=attack_epsilon, noise=noise)
@@ -172,15 +172,15 @@ class GradientAttack:
         return project(centres + attack_epsilon * noise.uniform(centres, draw, rows), centres, attack_epsilon)
 
     def starts(self, states: Tensor, *, attack_epsilon: float, noise: StateNoise) -> Tensor:
-        """The first points of all O objectives, [O, N, C, H, W]."""
+        """Starting points for each of the O objectives, [O, N, C, H, W]; drawn at random if `random_start`."""
         return torch.stack([self._start(states, draw, attack_epsilon, noise) for draw in range(len(self.objectives))])
 
     def in_one_batch(
         self, q_values: ScoresStates, states: Tensor, starts: Tensor, *, attack_epsilon: float
     ) -> Attacked:
-        """The attack without a value read on the host: every step of every state, all objectives at once.
+        """Attack with all objectives at once and without early stops, so that the host never waits for the GPU.
 
-        The result equals one objective after the other: the first flip in their order, else the largest margin.
+        The result is that of one objective after the other: the first flip in their order, else the largest margin.
         """
         objectives, repeats = self.objectives, len(self.objectives)
         with torch.no_grad():
@@ -214,7 +214,7 @@ def _gradient(value: Tensor, points: Tensor) -> Tensor:
 
 
 class _Search:
-    """The best point seen so far for each of N states: its first flip, else the one of the largest margin."""
+    """The best point seen so far for each of N states: the first flip, else the point with the largest margin."""
 
     def __init__(self, states: Tensor, clean: Tensor) -> None:
         """Begin at the clean `states` [N, C, H, W] with Q-values `clean` [N, A]."""
@@ -236,7 +236,7 @@ class _Search:
         return actions == clean_actions
 
     def take(self, points: Tensor, actions: Tensor, margins: Tensor, rows: Tensor | slice = ALL) -> None:
-        """Keep the points that are better; no value is read on the host."""
+        """For states not flipped so far, keep points that flip or raise the margin; the host waits for no value."""
         clean_actions = self.clean_actions[rows]
         # A flip may have margin 0: two actions tie and the new one has the lower index.
         better = (margins > self.margins[rows]) | (actions != clean_actions)  # [n]
@@ -250,7 +250,7 @@ class _Search:
 
 
 def pgd(steps: int) -> GradientAttack:
-    """Projected gradient ascent from a random start with `steps` steps of PGD_WALK·ε / `steps`."""
+    """PGD from a random start with `steps` steps of 2.5 ε / `steps`; NrmapError unless `steps` ≥ 1."""
     check(steps >= 1, f"attack steps={steps}: expected at least 1")
     return GradientAttack(steps=steps, step_fraction=PGD_WALK / steps, random_start=True)
 

@@ -37,12 +37,12 @@ class Box:
 
     @property
     def lower(self) -> Tensor:
-        """Lower end, [N, …]."""
+        """The smallest x, [N, …]."""
         return self.centre - self.radius
 
     @property
     def upper(self) -> Tensor:
-        """Upper end, [N, …]."""
+        """The largest x, [N, …]."""
         return self.centre + self.radius
 
     @property
@@ -52,7 +52,7 @@ class Box:
 
 
 def box_between(lower: Tensor, upper: Tensor) -> Box:
-    """The box with these ends, both [N, …]."""
+    """The box from `lower` to `upper`, both [N, …]."""
     centre = torch.lerp(lower, upper, 0.5)
     return Box(centre, upper - centre)
 
@@ -63,7 +63,7 @@ def state_box(states: Tensor, attack_epsilon: float | Tensor) -> Box:
 
 
 class Scaling(nn.Module):
-    """Multiplication of states in [0, 1] by `factor`, the range of a network's input."""
+    """Scales states in [0, 1] to the input range of a network, [0, `factor`]."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Scaling(nn.Module):
 
 
 class BoundedNetwork(nn.Module):
-    """A network of layers that have interval rules: features, then an advantage and perhaps a value head."""
+    """A network whose layers `propagate` can bound: features, then an advantage and perhaps a value head."""
 
     def __init__(self, features: nn.Sequential, advantage: nn.Sequential, value: nn.Sequential | None = None) -> None:
         super().__init__()
@@ -83,10 +83,11 @@ class BoundedNetwork(nn.Module):
 
 
 def bounded_network(agent: Agent) -> BoundedNetwork:
-    """The layers of `agent` from states in [0, 1] on, which are shared with it, not copied.
+    """Wrap the network of `agent` so that it takes states in [0, 1]; the layers are shared, not copied.
 
-    Raises NrmapError unless its function is a QNetwork or a Sequential, nested or not, of Conv2d without
-    padding, groups or dilation, Linear, ReLU and Flatten, with a Linear layer at its end.
+    Raises NrmapError for `input_scale=None`, and unless the agent's function is a QNetwork without atoms, or a
+    Sequential, nested or not, of Conv2d without padding, groups or dilation, Linear, ReLU, Flatten, Identity
+    and Dropout, that ends in a Linear layer.
     """
     function, scale = agent.function, agent.input_scale
     if scale is None:
@@ -167,15 +168,15 @@ def _scaled(layer: Scaling, box: Box, rounded: bool) -> Box:
 def float32_error(terms: int) -> float:
     """Upper limit of the float32 error of W x + b relative to |W| |x| + |b|, for rows of `terms` weights.
 
-    This is γ with 7u added to its numerator. The extra part covers the rounding of the float64
-    box itself, whose unit roundoff is 2⁻⁵³.
+    This is γ of this module with n + 8 in place of n + 1. The excess covers the rounding of the float64 box
+    itself, whose unit roundoff is 2⁻⁵³.
     """
     lost = (terms + 8) * FLOAT32_UNIT_ROUNDOFF
     return lost / (1 - lost)
 
 
 def split_head(head: nn.Sequential) -> tuple[list[nn.Module], nn.Linear]:
-    """Split a head into all layers before the last, and the last, which is linear."""
+    """Split `head` into the layers before the last one, and the last one, which is linear."""
     *layers, last = head
     assert isinstance(last, nn.Linear), "a head ends in a linear layer"
     return layers, last

@@ -1,4 +1,4 @@
-"""Certificates: proofs that no state in the ball changes the greedy action of the float32 policy."""
+"""Certificates: proofs that no state within the ℓ∞ radius ε changes the greedy action of the float32 policy."""
 
 import copy
 import hashlib
@@ -26,7 +26,7 @@ _STATE_ROUNDING = 2.0**-22
 
 
 class IntervalCertifier:
-    """Tries to prove that no point of the ball flips the greedy action.
+    """Tries to prove that no state in the ℓ∞ ball of radius ε flips the greedy action.
 
     The interval bounds are in float64, widened by the rounding of the acting float32 network. The proof
     covers every float32 state s' in the ball and every evaluation of the network that sums float32
@@ -35,15 +35,15 @@ class IntervalCertifier:
     """
 
     def __init__(self, network: QNetwork | BoundedNetwork) -> None:
-        """`network` is copied; later changes have no effect. For an agent see `bounded_network`."""
+        """`network` is copied; later changes have no effect. For an agent pass `bounded_network(agent)`."""
         self._network = copy.deepcopy(network).requires_grad_(False)
         self._exact = copy.deepcopy(self._network).double()
-        self._known: dict[tuple[bytes, int, float], bool] = {}  # proofs by state, action and radius
+        self._known: dict[tuple[bytes, int, float], bool] = {}  # results by state, action and radius
 
     def __call__(self, states: Tensor, actions: Tensor, attack_epsilon: float, /) -> Tensor:
-        """Bool [N]: True if the proof succeeds that `actions` [N] are greedy in the whole ball.
+        """Bool [N]: True where `actions` [N] are proven to be greedy in the whole ball.
 
-        `states` are float [N, C, H, W] in [0, 1]. Proofs are remembered: episodes with equal seeds have
+        `states` are float [N, C, H, W] in [0, 1]. Results are cached: episodes with equal seeds have
         the same states until an attack flips an action.
         """
         keys = [

@@ -19,22 +19,22 @@ def other_action_margin(q_values: Tensor, actions: Tensor) -> Tensor:
 
 
 def ends(states: Tensor, attack_epsilon: float | Tensor) -> tuple[Tensor, Tensor]:
-    """The lower and the upper ends of D(s) for `states`, float [N, C, H, W] in [0, 1]."""
+    """The lower and the upper bounds of D(s) for `states`, float [N, C, H, W] in [0, 1]."""
     return (states - attack_epsilon).clamp(min=0), (states + attack_epsilon).clamp(max=1)
 
 
 def within(perturbed: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Project `perturbed` onto the boxes between these ends, all [N, C, H, W]."""
+    """Clamp `perturbed` to the box from `lower` to `upper`, all [N, C, H, W]."""
     return torch.minimum(torch.maximum(perturbed, lower), upper)
 
 
 def project(perturbed: Tensor, states: Tensor, attack_epsilon: float | Tensor) -> Tensor:
-    """Project `perturbed` onto the ε-ball around `states` and onto [0, 1]; both float [N, C, H, W]."""
+    """Project `perturbed` onto the ℓ∞ ball around `states` and onto [0, 1]; both float [N, C, H, W]."""
     return within(perturbed, *ends(states, attack_epsilon))
 
 
 def random_start(states: Tensor, attack_epsilon: float | Tensor, generator: torch.Generator) -> Tensor:
-    """A uniformly random point of the ball around each state, the start of PGD in Madry et al. (2018)."""
+    """A uniformly random point of the ε-ball, clipped to [0, 1], for each state: PGD's start in Madry et al. (2018)."""
     noise = torch.rand(states.shape, generator=generator, device=states.device)
     return project(states + (2 * noise - 1) * attack_epsilon, states, attack_epsilon)
 
@@ -68,7 +68,7 @@ def projected_gradient_ascent(
 
 
 def epsilon_text(attack_epsilon: float) -> str:
-    """The size of an attack for readers: "ε = 1/255", or a decimal where it is no half of 1/255."""
+    """ε as text: "ε = 1/255" for a multiple of 0.5/255, else a decimal."""
     levels = attack_epsilon * 255
     is_fraction = levels > 0.25 and abs(2 * levels - round(2 * levels)) < 1e-6
     return f"ε = {levels:g}/255" if is_fraction else f"ε = {attack_epsilon:.4g}"
