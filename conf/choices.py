@@ -1,4 +1,4 @@
-"""The YAML files of a group of the configuration."""
+"""List and read the YAML files of a configuration group."""
 
 from collections.abc import Mapping
 from importlib import resources
@@ -14,7 +14,7 @@ def group_options(group: str) -> list[str]:
 
 
 def read_option(group: str, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of one YAML file without a defaults list; its interpolations are resolved in `config`."""
+    """The content of conf/`group`/`name`.yaml, a file without a defaults list; `config` resolves interpolations."""
     content = OmegaConf.load(str(resources.files("conf") / group / f"{name}.yaml"))
     return as_mapping(OmegaConf.create({**config, group: content})[group])
 

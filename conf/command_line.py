@@ -45,7 +45,7 @@ class CommandLine:
     """The arguments of a command: flags of Hydra, and overrides as in "seed=0"."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        """Raises NrmapError for unknown flags, unknown games and for folders of results that cannot be one."""
+        """Raises NrmapError for unknown flags, unknown games and values of `outputs` that cannot name a folder."""
         parser = get_args_parser()
         parser.error = _refuse_flag  # type: ignore[method-assign]
         self.flags = parser.parse_args([*arguments])
@@ -109,7 +109,7 @@ def _refuse_flag(message: str) -> NoReturn:
 
 
 def _folder(text: str) -> str:
-    """The path that the value of `outputs` names: as typed, but without the quotes that Hydra asks for."""
+    """The path in the value of `outputs`: as typed, but without the quotes that Hydra requires."""
     try:
         value = OverridesParser.create().parse_override(f"outputs={text}").value()
     except (HydraException, ValueError):  # characters of Hydra's syntax in the name of a folder
@@ -119,21 +119,21 @@ def _folder(text: str) -> str:
 
 
 def results_folder(text: str) -> Path:
-    """The absolute path of the folder of results that `outputs=text` names; NrmapError for what is no folder."""
+    """The absolute path of the folder in `outputs=text`; NrmapError if `text` cannot name a folder."""
     path = os.path.abspath(os.path.expanduser(_folder(text)))
     check(path.isprintable(), f"outputs={as_typed(text)}: expected a folder without control characters")
     return Path(path)
 
 
 def with_flag_outputs(arguments: Sequence[str]) -> list[str]:
-    """For commands without Hydra: `outputs=FOLDER` as the flag `--outputs=FOLDER`."""
+    """For commands without Hydra: rewrite `outputs=FOLDER` to the flag `--outputs=FOLDER`."""
     return [f"--{argument}" if argument.startswith("outputs=") else argument for argument in arguments]
 
 
 def _quoted(folder: Path) -> str:
-    """The absolute path in Hydra's quotes: a launcher may run jobs elsewhere."""
+    """The path of `folder` in Hydra's quotes; NrmapError if it contains "${"."""
     path = str(folder)
-    # Hydra assigns paths below it to settings of its own, which would look for a setting `x`.
+    # Hydra puts the path into settings of its own, where "${x}" would refer to a setting `x`.
     check("${" not in path, f"outputs={path}: expected a path without ${{; name another folder as outputs=FOLDER")
     path = re.sub(r"(\\*)'", r"\1\1\\'", path)
     return "'{}'".format(re.sub(r"(\\+)$", r"\1\1", path))
@@ -167,7 +167,7 @@ def hydra_errors_in_one_line() -> Iterator[None]:
 
 
 def _as_one_line(error: Exception) -> NrmapError:
-    """Hydra's complaint about the command line or the YAML."""
+    """The NrmapError for an exception of Hydra or OmegaConf about the command line or the YAML."""
     if isinstance(error, MissingConfigException) and error.options is not None:
         missing = str(error.missing_cfg_file)
         group = next((name for name in _NOUNS if missing.startswith(f"{name}/")), missing.partition("/")[0])

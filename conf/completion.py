@@ -29,7 +29,7 @@ def completions(config_name: str, words: Sequence[str]) -> list[str]:
         # Hydra cannot compose a sweep in an earlier word; each of its values has the same keys.
         line = " ".join([*(_first_value(earlier) for earlier in before), f"{key}{equals}{last_value}"])
         found = plugin._query(config_name=config_name, line=line)
-    found = [choice for choice in found if choice.partition("=")[2] != "base"]  # a file for other files
+    found = [choice for choice in found if choice.partition("=")[2] != "base"]  # only other files include it
     if comma:
         found = [choice.replace("=", f"={first_values},", 1) for choice in found]
     return found

@@ -36,15 +36,15 @@ _HELP_WIDTHS = (60, 120)
 def entry_point(
     config_name: str, read: Callable[[Mapping[str, Any], bool], S], run: Callable[[S, Sequence[str]], None]
 ) -> None:
-    """Call `run` with the settings in conf/`config_name`.yaml and on the command line, as `read` makes them.
+    """Run a command: `run` works with the settings that `read` makes of conf/`config_name`.yaml and the command line.
 
-    `read` gets the configuration as nested mappings, and whether the work is done on this machine. It is
-    called for every job before anything else is done, a folder made or a process started. `run` also gets
-    the options on the command line, as in "scale=quick".
+    `read` gets the configuration as nested mappings, and whether this machine does the work. It checks all jobs
+    before any folder is made or process started, and is called again in each job. `run` also gets the options
+    on the command line, as in "scale=quick".
 
-    Wrong input, including a log folder that cannot be written, is one line on stderr with exit
-    status 2. Other errors of `run` keep their traceback. In a multirun the other jobs go on: the
-    job's log has the traceback, the last lines name all failed jobs, and the exit status is 1.
+    Wrong input, including a log folder that cannot be written, is one line on stderr with exit status 2. Other
+    errors of `run` keep their traceback. In a multirun a failed job does not stop the others: its log has the
+    traceback, the last lines on stderr name all failed jobs, and the exit status is 1.
     """
     begun, handed_over = time.time(), False
     read, run = _importable(read), _importable(run)
@@ -104,9 +104,9 @@ def entry_point(
 
 
 def _importable(run: F) -> F:
-    """`run` from a module that a launcher's processes can import.
+    """A function `run` of `__main__`, taken from that module under its importable name; others unchanged.
 
-    They would get copies of everything in `__main__`, and copied dataclasses have no fields.
+    A launcher's processes would get copies of everything in `__main__`, and copied dataclasses have no fields.
     """
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if run.__module__ != "__main__" or spec is None:
@@ -116,7 +116,7 @@ def _importable(run: F) -> F:
 
 
 def _let_children_import_the_clone() -> None:
-    """Put the clone on the import path of a launcher's processes: only nrmap is ever installed."""
+    """Put this clone on the import path of a launcher's processes: installations lack conf, train and analyze."""
     clone = str(Path(__file__).resolve().parents[1])
     inherited = os.environ.get("PYTHONPATH", "")
     if clone not in inherited.split(os.pathsep):

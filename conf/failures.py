@@ -21,7 +21,7 @@ class JobFailedError(NrmapError):
 
 
 def note_failure(folder: Path, job: str, line: str) -> None:
-    """Write `line` about `job` to its log `folder`, if that is possible."""
+    """Write `line` about a failed `job` to a file in `folder`, its log folder; do nothing if that fails."""
     try:
         write_text(_marker(folder, job), line)
     except NrmapError:
@@ -29,7 +29,7 @@ def note_failure(folder: Path, job: str, line: str) -> None:
 
 
 def forget_failure(folder: Path, job: str) -> None:
-    """Remove notes about `job` from earlier sweeps, where its number, and so its folder, may differ."""
+    """Remove notes about `job` from `folder` and its siblings: earlier sweeps may have numbered it differently."""
     marker = _marker(folder, job)
     for noted in folder.parent.glob(f"*/{marker.name}"):
         noted.unlink(missing_ok=True)

@@ -52,5 +52,5 @@ def _row(key: str, text: str, width: int) -> list[str]:
 
 
 def _plain(markdown: str) -> str:
-    """Text without backticks, and with the paths of linked documents."""
+    """Remove backticks from a line of Markdown and replace each link by the path of its document."""
     return re.sub(r"\[[^]]*\]\(([^)#]*)[^)]*\)", r"docs/\1", markdown).replace("`", "")

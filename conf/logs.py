@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 
 def with_writable_logs(arguments: Sequence[str], outputs: Path | None) -> list[str]:
-    """`arguments`, with a temporary log folder if the folder `outputs` of results exists and cannot be written."""
+    """Add a temporary log folder to `arguments` if they set none and the folder `outputs` exists but is read-only."""
     own = any(argument.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for argument in arguments)
     if own or outputs is None or not outputs.is_dir() or os.access(outputs, os.W_OK):
         return list(arguments)

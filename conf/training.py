@@ -1,4 +1,4 @@
-"""From the keys of conf/ to the settings of a training."""
+"""Convert the keys of conf/ to the settings of a training, and check that the machine has room for it."""
 
 import os
 from collections.abc import Mapping
@@ -35,10 +35,10 @@ Layers = Mapping[str, Mapping[str, Any]]  # nodes by their paths; later ones rep
 def train_settings(keys: CommandKeys) -> TrainSettings:
     """The settings of the run that `keys` describe.
 
-    The node `scale` has the values of a training from scratch. Its `fine_tune` replaces some of them for
-    a training that starts from a policy, and `by_solver` for one solver only; `robust_from_scratch`
-    does so for a robust training from scratch. Raises NrmapError for values that do not go together,
-    a run without updates, and a run that ends before its ramp.
+    Their values come from the node `scale`. In a training that starts from a policy, `scale.fine_tune` overrides some,
+    and then `scale.fine_tune.by_solver.SOLVER` (pgd for methods without a regulariser). In a robust training from
+    scratch `scale.robust_from_scratch` does. Raises NrmapError for values that do not go together, a run without
+    updates, and a run that ends before its ramp.
     """
     _check_method(keys.method)
     name, start_from, regulariser = (keys.method[key] for key in ("name", "start_from", "regulariser"))
@@ -58,7 +58,7 @@ def train_settings(keys: CommandKeys) -> TrainSettings:
 
 
 def env_spec(keys: CommandKeys) -> EnvSpec:
-    """The environment; keys that are null take the preset of `eyes`. `literature` is for other nodes of the YAML."""
+    """The environment of `keys`; null keys take the value of the preset `eyes`. Other YAML nodes use `literature`."""
     given = {key: value for key, value in keys.env.items() if key not in ("literature", "eyes") and value is not None}
     return validated(EnvSpec, {**preset(keys.env["eyes"], keys.env["game"]), **given}, "env")
 

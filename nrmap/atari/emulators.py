@@ -1,4 +1,4 @@
-"""Emulators stepped frame by frame, for eyes that ale-py's vector environment does not have."""
+"""Emulators stepped frame by frame, for preprocessing that ale-py's vector environment does not have."""
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +16,7 @@ from nrmap.support.errors import check
 
 
 class Emulator:
-    """One game, seen as `spec` says. `state` is uint8 [C, H, W], or with `colour` [1, h, w, 3]."""
+    """One game with the preprocessing of `spec`. `state`: uint8 [C, H, W], newest last; with `colour` [1, h, w, 3]."""
 
     def __init__(self, spec: EnvSpec, *, colour: bool = False) -> None:
         ALEInterface.setLoggerMode(LoggerMode.Error)
@@ -52,7 +52,7 @@ class Emulator:
         return no_ops
 
     def step(self, action: int) -> tuple[float, bool]:
-        """One agent step; returns its reward and whether the game was restarted after a lost life."""
+        """Play one agent step; return its reward and whether a lost life began a fresh stack, see EnvSpec."""
         lives = self.ale.lives()
         reward = self._advance(action)
         self._agent_steps += 1
@@ -75,7 +75,7 @@ class Emulator:
         return self._agent_steps >= self._spec.max_agent_steps and not self.terminated
 
     def _press_fire(self) -> float:
-        """The agent steps of the FIRE reset, where the game has FIRE."""
+        """Play the agent steps of `fire_reset`, if the game has FIRE; return their summed reward."""
         steps = {"step": (1,), "two_steps": (1, 2)}.get(self._spec.fire_reset, ()) if self._has_fire else ()
         return sum(self._advance(action) for action in steps)
 
@@ -110,7 +110,7 @@ class Emulator:
 
 
 class Emulators:
-    """E emulators on threads, with the methods of AtariVectorEnv that `SeededVectorEnv` uses."""
+    """E = `num_envs` emulators on threads, with the methods of AtariVectorEnv that `SeededVectorEnv` uses."""
 
     def __init__(self, spec: EnvSpec, num_envs: int, num_threads: int, *, colour: bool) -> None:
         self._newest_first = spec.newest_first
@@ -122,7 +122,7 @@ class Emulators:
     def reset(
         self, *, seed: NDArray[np.int32], options: Mapping[str, NDArray[np.bool_]]
     ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int32]]]:
-        """Begin episodes with `seed` in the environments of the mask `options["reset_mask"]` [E]."""
+        """Begin episodes where `options["reset_mask"]` [E] is True; `seed` has one seed for each, in order."""
         chosen = np.flatnonzero(options["reset_mask"])
         no_ops = np.zeros(len(self._emulators), dtype=np.int32)
         no_ops[chosen] = list(self._pool.map(lambda e, one: self._emulators[e].begin(int(one)), chosen, seed))
@@ -134,7 +134,7 @@ class Emulators:
         self._steps = [self._pool.submit(emulator.step, action) for emulator, action in pairs]
 
     def recv(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, NDArray[Any]]]:
-        """Wait for the step; returns states, rewards, terminated, truncated, and lives with more."""
+        """Wait for the step begun by `send`; return states, rewards, terminated, truncated, and lives and restarted."""
         rewards, restarted = zip(*(step.result() for step in self._steps), strict=True)
         terminated = np.array([emulator.terminated for emulator in self._emulators])
         truncated = np.array([emulator.truncated for emulator in self._emulators])

@@ -21,7 +21,7 @@ from nrmap.support.schema import expect, schema
 
 # Streams separate training, evaluation and validation episodes of the same run seed.
 TRAINING_STREAM, EVALUATION_STREAM, VALIDATION_STREAM = 0, 1, 2
-# Of an episode: the emulator counts in 32 bits.
+# The emulator counts the frames of an episode in 32 bits.
 _MOST_FRAMES = 2**31 - 1
 
 Side = Annotated[int, Field(ge=1, le=1024)]  # pixels; a native screen has 210 × 160
@@ -38,20 +38,20 @@ PIXEL_FIELDS = (
 class EnvSpec:
     """A game and its preprocessing, i.e. the eyes of an agent; stored with every policy trained on it.
 
-    One agent step repeats an action for `frame_skip` frames. Its screen is the maximum of the last two frames, of
-    their greys or (`pooling="rgb"`) of their colours. It gets `pad_columns` black columns on either side, loses
-    `crop_top` and `crop_bottom` rows, and is resized to height × width by `interpolation`; with `transposed` its
-    axes are swapped last. `grey_after_resize` resizes the colours. A state is the stack of the last
-    `frame_stack` screens, uint8 in [0, 255], the newest last unless `newest_first`. Before the first screen the
-    stack is filled with zeros or with that screen, as `stack_fill` says.
+    One agent step repeats an action for `frame_skip` frames. Its screen is the pixel-wise maximum of the last two
+    frames, in grey or (`pooling="rgb"`) in colour. The screen gets `pad_columns` black columns on either side, loses
+    `crop_top` and `crop_bottom` rows, becomes grey, and is resized by `interpolation`; `grey_after_resize` swaps the
+    last two. `transposed` then swaps its axes. A state is the stack of the last `frame_stack` screens of height ×
+    width, uint8 in [0, 255], newest last unless `newest_first`. A new stack has one screen, and before it zeros or
+    copies of that screen, as `stack_fill` says.
 
-    An episode starts with n no-ops, `noop_min` ≤ n < `noop_max` (none if `noop_max` is 0). In games with FIRE,
-    `fire_reset` presses it: before them for one `frame`, after them for one agent `step`, or after them in
-    `two_steps`, FIRE and then action 2.
+    An episode starts with n no-ops, `noop_min` ≤ n < `noop_max` (none if `noop_max` is 0), and is truncated after
+    `max_agent_steps`. `fire_reset` presses FIRE in games that have it. `frame`: one frame before the no-ops.
+    `step`: one agent step after them. `two_steps`: FIRE, then action 2, one agent step each, after the no-ops.
     `sticky_actions` is the probability that the emulator repeats the previous action in a frame.
-    `first_actions` limits the agent to that many actions of its action set; 0 takes all. With
-    `life_loss="restarts"` a lost life is followed by a no-op step, the steps of the FIRE reset, and a fresh
-    stack, as in stable-baselines3's EpisodicLifeEnv; rewards meanwhile count for the step.
+    `full_action_space` uses all 18 actions. `first_actions` keeps only the first n actions; 0 keeps all. With
+    `life_loss="restarts"` a lost life is followed by a no-op step, the agent steps of `fire_reset`, and a fresh
+    stack, as in stable-baselines3's EpisodicLifeEnv; their rewards are added to that of the step.
 
     Raises NrmapError for unknown games and values out of range.
     """
@@ -88,7 +88,7 @@ class EnvSpec:
 
     @property
     def in_vector_env(self) -> bool:
-        """Whether ale-py's vector environment has these eyes; others are stepped by `Emulators`."""
+        """Whether ale-py's vector environment has this preprocessing; otherwise `Emulators` steps the game."""
         unlike_ours = [
             name for name in (*PIXEL_FIELDS, "noop_min", "life_loss") if getattr(self, name) != getattr(EnvSpec, name)
         ]
@@ -121,7 +121,7 @@ class Transition:
 
 
 def env_with_eyes(game: str, eyes: str, **changes: Any) -> EnvSpec:
-    """The EnvSpec of `game` seen as `eyes` say, see `nrmap.atari.eyes`, with `changes`; 84 × 84 unless changed."""
+    """The EnvSpec of `game` with the preset `eyes`, a key of `EYES`, and `changes` to it; 84 × 84 unless changed."""
     return EnvSpec(game, **{"height": 84, "width": 84, **preset(eyes, game), **changes})
 
 
@@ -190,9 +190,9 @@ class SeededVectorEnv:
         return len(self.action_names)
 
     def begin(self, mask: NDArray[np.bool_], seeds: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """Start an episode with `seeds[e]` in each environment e of `mask` [E]; the others continue.
+        """Start an episode in each environment where `mask` [E] is True; the others continue.
 
-        Returns the states [E, C, H, W] and lives [E] of all environments.
+        `seeds` has one seed for each new episode, in order. Returns all states [E, C, H, W] and lives [E].
         """
         seeds_array = np.asarray(seeds, dtype=np.int32)
         if not self._begun and not np.all(mask):
@@ -224,5 +224,5 @@ class SeededVectorEnv:
 
 @functools.cache
 def action_names(spec: EnvSpec) -> tuple[str, ...]:
-    """The names of the A actions, in order."""
+    """The names of the A actions in an environment of `spec`, in order."""
     return SeededVectorEnv(spec, 1).action_names

@@ -19,12 +19,11 @@ SEEDS_AT_A_TIME = 16
 
 @functools.lru_cache(maxsize=64)
 def episode_seeds(spec: EnvSpec, run_seed: int, episodes: int, stream: int = EVALUATION_STREAM) -> tuple[int, ...]:
-    """The seeds of a run's `episodes` episodes, with different starts as far as the game has them.
+    """Choose the emulator seeds of a run's `episodes` episodes, with different starts where possible.
 
-    Without sticky actions an episode is determined by its actions and its number of no-ops, 0 to
-    `noop_max` − 1. Of 20 consecutive seeds about six repeat the start of an earlier one; they are
-    skipped. If the game has too few starts, episodes repeat and a warning is logged. Raises
-    NrmapError unless `episodes` ≥ 1 and `run_seed` ≥ 0.
+    Without sticky actions only the number of no-ops tells the starts of episodes apart: 30 by default. Of 20
+    consecutive seeds about five repeat the start of an earlier one; they are skipped. With too few starts,
+    episodes repeat and a warning is logged. Raises NrmapError unless `episodes` ≥ 1 and `run_seed` ≥ 0.
     """
     check(run_seed >= 0, f"run_seed={run_seed}: expected at least 0")
     check(episodes >= 1, f"episodes={episodes}: expected at least 1")

@@ -49,8 +49,8 @@ def preset(eyes: str, game: str) -> dict[str, Any]:
 
 
 def frame_of(screen: Screen, spec: "EnvSpec") -> NDArray[np.uint8]:
-    """The frame [height, width] that an agent of `spec` sees of a screen, grey [h, w] or RGB [h, w, 3]."""
-    import cv2  # only here: our own eyes do not need it
+    """Preprocess a screen, grey [h, w] or RGB [h, w, 3], to a grey frame [height, width] as `spec` says."""
+    import cv2  # imported here, because the preset "nrmap" does not need it
 
     def grey(colours: Any) -> Any:
         return cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY) if colours.ndim == 3 else colours

@@ -1,4 +1,4 @@
-"""Estimates of the time left of a command, from its parts and from earlier commands."""
+"""Estimate the time left of a command from its parts and from the speed of earlier ones."""
 
 import contextlib
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 class Part:
     """A part of a command: `count` pieces of work, e.g. episodes, each of some units, e.g. agent steps.
 
-    `units` is the number of units of all pieces, None if it is not known beforehand. Parts of one `kind` cost alike.
+    `units` is the total of all pieces, None if unknown beforehand. Parts of one `kind` take about equal time per unit.
     """
 
     name: str
@@ -27,10 +27,10 @@ class Part:
 
 
 class Clock:
-    """The parts of a command, the current one, and estimates of the time of the rest.
+    """Tracks the parts of a command and estimates how long the rest takes.
 
-    The JSON file `path` keeps, for later commands, the mean units of a piece and the mean seconds of a unit of
-    each kind. A file that cannot be read counts as empty. Estimates enter no result.
+    The JSON file `path` stores the mean units per piece and the mean seconds per unit of each kind of part, for
+    later commands. An unreadable file counts as empty; None stores nothing. Results do not depend on estimates.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -52,7 +52,7 @@ class Clock:
             log.info("%s: %s", label, self._left_of(0.0, list(added.values()), "expected"))
 
     def at(self, name: str, done: int, *, initial: int = 0) -> None:
-        """Note that `done` units of the part `name` are done, `initial` of them by an earlier process."""
+        """Note that part `name` has `done` units, `initial` of them from an earlier process; ends any other part."""
         if name != self._now:
             if self._now is not None:
                 self.end()
@@ -60,7 +60,7 @@ class Clock:
         self._done = done
 
     def end(self) -> None:
-        """End the current part, and keep its number of units and its time."""
+        """End the current part; if it made progress, update the stored means of its kind."""
         now, part = time.monotonic(), self._parts.get(self._now or "")
         worked = self._done - self._from
         if part is not None and worked > 0:
@@ -74,19 +74,19 @@ class Clock:
         self._since, self._now, self._done = now, None, 0
 
     def expected_units(self, name: str) -> float | None:
-        """The units of the part `name`: as given, else estimated from its kind; None for an unknown part or kind."""
+        """The units of part `name`: as planned, else estimated from its kind; None for an unknown part or kind."""
         part = self._parts.get(name)
         if part is None or part.units is not None:
             return None if part is None else part.units
         return self._costs[part.kind][0] * part.count if part.kind in self._costs else None
 
     def seconds_per_unit(self, name: str) -> float | None:
-        """The mean seconds of a unit in earlier parts of the kind of the part `name`; None without such parts."""
+        """The mean seconds per unit in earlier parts of the same kind as part `name`; None without such parts."""
         part = self._parts.get(name)
         return self._costs[part.kind][1] if part is not None and part.kind in self._costs else None
 
     def left(self, name: str, seconds: float | None) -> str:
-        """As in "part 2 of 5, 12 min left"; `seconds` are left of the part `name`, None if that is not known."""
+        """A text such as "part 2 of 5, 12 min left". `seconds` is the time left in part `name`, None if unknown."""
         names = list(self._parts)
         if name not in names:
             return "" if seconds is None else f"{in_words(seconds)} left"
@@ -112,7 +112,7 @@ class Clock:
 
 
 def in_words(seconds: float) -> str:
-    """`24 s`, `3.4 min`, `12 min`."""
+    """Format a duration, as in `24 s`, `3.4 min` and `12 min`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"

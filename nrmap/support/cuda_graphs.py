@@ -1,4 +1,4 @@
-"""Functions of tensors as CUDA graphs: all their kernels with one launch."""
+"""Run functions of tensors as CUDA graphs: one launch for all kernels of a call."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -8,17 +8,16 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-# Before the capture libraries allocate their workspaces and Adam its moments.
+# Eager calls in which libraries allocate workspaces and Adam its moments: that must precede the capture.
 WARM_UP_CALLS = 3
 
 
 class Graphed:
-    """`function` of tensors with fixed shapes, from its fourth call on as a CUDA graph.
+    """Calls `function` with tensors of fixed shapes, from the fourth call on by replaying a CUDA graph.
 
-    A graph replays the operations of its capture on the same addresses: numbers and branches of Python
-    are frozen in it, so everything that changes between calls must be an argument or a tensor that
-    keeps its address. The result is overwritten by the next call. Where the capture fails, calls stay
-    eager and one warning has the reason.
+    A graph repeats its captured operations on the same addresses. Python's numbers and branches are frozen, so
+    everything that changes between calls must be an argument or a tensor that keeps its address. The next call
+    overwrites the result. If the capture fails, later calls are eager and one warning states the reason.
     """
 
     def __init__(
@@ -29,9 +28,9 @@ class Graphed:
         enabled: bool,
         generators: Sequence[torch.Generator] = (),
     ) -> None:
-        """Arguments are copied to `device`. `generators` are all generators from which `function` draws."""
+        """`generators`: all that `function` draws from. Every call is eager off CUDA or if not `enabled`."""
         self._function, self._device, self._generators = function, device, generators
-        self._name = getattr(function, "func", function).__qualname__  # of a partial: of its function
+        self._name = getattr(function, "func", function).__qualname__  # a partial has no name
         self.enabled = enabled and device.type == "cuda"
         self._calls = 0
         self._arguments: list[Tensor] = []
@@ -39,7 +38,7 @@ class Graphed:
         self._result: Tensor | None = None
 
     def __call__(self, *arguments: Tensor) -> Tensor:
-        """`function(*arguments)`, computed on the device."""
+        """Copy `arguments` to the device and return `function` of the copies."""
         if not self.enabled:
             return self._function(*(argument.to(self._device, non_blocking=True) for argument in arguments))
         if not self._calls:
@@ -55,10 +54,10 @@ class Graphed:
             except RuntimeError as error:
                 self.enabled = False
                 reason: BaseException = error
-                while reason.__context__ is not None:  # the end of a failed capture fails too
+                while reason.__context__ is not None:  # ending a failed capture raises another error
                     reason = reason.__context__
                 log.warning("no CUDA graph of %s, it runs eagerly: %s", self._name, str(reason).splitlines()[0])
-                # Generators stay in the capture that failed until another one ends.
+                # Generators stay registered in the failed capture until another capture ends.
                 self._captured(lambda: torch.zeros(1, device=self._device))
                 return self._function(*self._arguments)
         assert self._graph is not None
@@ -67,7 +66,7 @@ class Graphed:
         return self._result
 
     def _on_another_stream(self) -> Tensor:
-        """An eager call on a stream of its own, as a capture needs them before it."""
+        """Call `function` eagerly on a separate stream, as PyTorch requires of calls before a capture."""
         stream = torch.cuda.Stream(self._device)
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):

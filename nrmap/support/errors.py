@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class NrmapError(Exception):
-    """A mistake in the input. Entry points print it as one line and exit with status 2."""
+    """An error that a user can fix, mostly in the input. Entry points print it as one line and exit with status 2."""
 
 
 @contextmanager

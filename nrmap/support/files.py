@@ -24,22 +24,22 @@ T = TypeVar("T")
 ArrayForms = Mapping[str, tuple[type, Collection[int]]]
 
 IDENTITY_LENGTH = 12
-# Names of unfinished files; unlike the dotfiles of network file systems and other programs.
+# Starts the names of unfinished files. No dotfile of a network file system or another program starts like this.
 TEMPORARY_PREFIX = ".unfinished-"
 MOST_JSON_BYTES = 64 * 2**20
 DEEPEST_JSON = 50
 LONGEST_INTEGER = 50  # digits; the state of a random number generator has 39
 MOST_ARRAY_BYTES = 4 * 2**30  # of one npz file
-MOST_DEFLATED = 1032  # bytes that one byte of zip's compression can hold
+MOST_DEFLATED = 1032  # bytes to which one compressed byte of a zip file can expand
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that becomes `path` when the block ends without an error.
+    """Yield a temporary path in the same folder, for a file that replaces `path` if the block raises no error.
 
-    A link keeps its place, and its target is written. On any error the temporary file is removed and
-    `path` stays as it was. Permissions follow the umask. Raises NrmapError if the folder cannot be
-    written, the disk is full, or something that is no regular file lies at `path`.
+    If `path` is a symbolic link, the file that it points to is replaced. On any error the temporary file is removed
+    and `path` stays as it was. Permissions follow the umask. Raises NrmapError if the folder cannot be written,
+    the disk is full, or `path` exists but is no regular file.
     """
     path = Path(os.path.realpath(path))
     check(path.is_file() or not path.exists(), f"cannot write {path}: it is there and no regular file")
@@ -88,9 +88,9 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def regular_file(path: Path, kind: str = "") -> Iterator[BinaryIO]:
-    """`path`, open for reading; NrmapError unless it is a regular file. `kind` is a noun for errors ("states").
+    """Open `path` for reading; NrmapError unless it is a regular file. `kind` is a noun for errors ("states").
 
-    A pipe would keep its reader waiting, a device can act when it is opened.
+    Other files are refused: reading a pipe can block for ever, and opening a device can have side effects.
     """
     missing = f"no {kind} file {path}".replace("  ", " ")
     try:
@@ -107,9 +107,9 @@ def regular_file(path: Path, kind: str = "") -> Iterator[BinaryIO]:
 
 
 def read_json(path: Path, form: Any = Any) -> Any:
-    """The JSON value in `path` as a `form`, see `nrmap.support.schema.validated`.
+    """The JSON value in `path`, converted to the type `form` by `nrmap.support.schema.validated`; Any: unchecked.
 
-    Raises NrmapError if the file is missing, unreadable, above `MOST_JSON_BYTES`, not JSON, or of another form.
+    Raises NrmapError if the file is missing, unreadable, above `MOST_JSON_BYTES`, not JSON, or does not fit `form`.
     """
     with regular_file(path) as file:
         data = file.read(MOST_JSON_BYTES + 1)
@@ -126,8 +126,8 @@ def read_json(path: Path, form: Any = Any) -> Any:
 def parse_json(data: bytes, *, finite: bool = True) -> Any:
     """The JSON value in UTF-8 `data`.
 
-    ValueError for all else: a key given twice, text that has no UTF-8 form, more than `MOST_JSON_BYTES`,
-    `DEEPEST_JSON` levels or `LONGEST_INTEGER` digits and, where numbers must be `finite`, NaN and infinity.
+    Raises ValueError for anything but JSON, a repeated key, text that UTF-8 cannot encode, more than
+    `MOST_JSON_BYTES`, `DEEPEST_JSON` levels or `LONGEST_INTEGER` digits, and with `finite` for NaN and infinity.
     """
     if len(data) > MOST_JSON_BYTES:
         raise ValueError(f"above {MOST_JSON_BYTES:,} bytes")
@@ -186,10 +186,10 @@ def write_npz(path: Path, header_key: str, header: Mapping[str, Any], arrays: Ma
 def read_npz(
     path: Path, header_key: str, kind: str, *, read_header: Callable[[Any], T], forms: Callable[[T], ArrayForms]
 ) -> tuple[T, dict[str, NDArray[Any]]]:
-    """The header and the arrays in a file by `write_npz`; see `open_npz`.
+    """Read the header and arrays of a file that `write_npz` has written; raises as `open_npz` does.
 
-    `read_header` checks the JSON value of the header, `forms` gives the arrays to read, with their types and
-    numbers of dimensions.
+    `read_header` checks and converts the header's JSON value. `forms` maps the header to the names of the arrays to
+    read, with the type and the allowed numbers of dimensions of each.
     """
     with open_npz(path, kind) as npz:
         header = read_header(parse_json(str(array_of(npz, header_key, np.str_, (0,))).encode()))
@@ -198,10 +198,10 @@ def read_npz(
 
 @contextmanager
 def open_npz(path: Path, kind: str) -> Iterator[NpzFile]:
-    """The arrays in an npz file, to be read one by one by `array_of`; `kind` is a noun for errors ("states").
+    """Open an npz file, so that `array_of` can read its arrays one by one; `kind` is a noun for errors ("states").
 
-    Raises NrmapError, in the block too, if the file is missing or damaged, if an array is missing or of
-    another form, and if the arrays claim more than `MOST_ARRAY_BYTES` or than the file can hold.
+    Raises NrmapError if the file is missing or damaged, or if its arrays claim more bytes than `MOST_ARRAY_BYTES`
+    or than the file can expand to. Any other exception in the block becomes a NrmapError too.
     """
     with regular_file(path, kind) as file:
         try:
@@ -216,7 +216,7 @@ def open_npz(path: Path, kind: str) -> Iterator[NpzFile]:
 
 
 def array_of(npz: NpzFile, name: str, dtype: type, ndims: Collection[int]) -> NDArray[Any]:
-    """An array of an npz file; NrmapError if it is missing, or has another type or number of dimensions."""
+    """The array `name`; NrmapError if it is missing, not of `dtype`, or its number of dimensions is not in `ndims`."""
     check(name in npz.files, f"it has no array {name!r}")
     found = np.asarray(npz[name])
     fits = issubclass(found.dtype.type, dtype) and found.dtype.isnative and found.ndim in ndims

@@ -28,9 +28,10 @@ _RECORDED_NAMES = {"max_repeat": "longest_repeat"}
 
 
 def recorded(settings: Any) -> Any:
-    """A dataclass, or a tuple of some, as files and identities have it, in the names of the first published policies.
+    """Convert a dataclass to the dictionary that files and identities contain, and a tuple to a list.
 
-    Other values stay as they are.
+    Keys are the field names of the first published policies; later settings are left out at their defaults.
+    Other values are returned unchanged.
     """
     if isinstance(settings, tuple):
         return [recorded(each) for each in settings]

@@ -23,7 +23,7 @@ PolicyStage = Literal["train", "imported", "evaluation", "maps"]
 
 @dataclass(frozen=True)
 class Layout:
-    """The folder of each result: one per stage, named by the result's identity.
+    """Paths of results under the folder `outputs`, most of them named by the result's identity.
 
     No other code joins names from files or settings into paths. NrmapError for a name that is no `safe_name`.
     """
@@ -31,7 +31,7 @@ class Layout:
     outputs: Path
 
     def of_policy(self, stage: PolicyStage, *, game: str, method: str, seed: int, identity: str) -> Path:
-        """The result of a stage for one policy.
+        """The folder of a stage's results for one policy.
 
         "train": checkpoint, curves and, once finished, the policy. "imported": the policy from another program's
         file. "evaluation": its metrics. "maps": the maps, their metrics and figures.
@@ -43,27 +43,27 @@ class Layout:
         return self._folder("states", game, f"{identity}.npz")
 
     def evaluations(self, *, game: str, method: str, seed: int) -> list[Path]:
-        """The metrics of all evaluations of such policies."""
+        """The metrics files of all finished evaluations of policies of this game, method and seed."""
         return sorted(self._folder("evaluation", game, method, f"seed{seed}").glob(f"*/{METRICS_FILE}"))
 
     def baselines(self, *, game: str, identity: str) -> Path:
-        """The state-independent players: their metrics."""
+        """The folder of the metrics of the state-independent baselines."""
         return self._folder("evaluation", game, "baseline", identity)
 
     def ablated(self, *, game: str, identity: str) -> Path:
-        """The ablated Q-values of a policy on a set of states."""
+        """The folder of a policy's ablated Q-values on a set of states."""
         return self._folder("ablated", game, identity)
 
     def reference(self, *, scale: str, game: str, method: str, seed: int) -> Path:
-        """A reference policy of a scale with its curves, settings, evaluation and card."""
+        """The folder of a reference policy with its curves, settings, evaluation and card."""
         return self._folder(REFERENCE_FOLDER, scale, game, method, f"seed{seed}")
 
     def reference_baselines(self, *, scale: str, game: str, identity: str) -> Path:
-        """The state-independent players on the episodes of the reference policies' evaluation."""
+        """The folder of the state-independent baselines, played on the same episodes as the reference policies."""
         return self._folder(REFERENCE_FOLDER, scale, game, "baseline", identity)
 
     def published(self, *parts: str) -> list[Path]:
-        """The metrics published in folder GAME/METHOD/seedK or GAME/baseline/IDENTITY of every scale."""
+        """The published metrics files of all scales for `parts` = GAME, METHOD, seedK or GAME, baseline, IDENTITY."""
         return sorted(self.references.glob(f"*/{_joined(parts)}/{METRICS_FILE}"))
 
     def _folder(self, *names: str) -> Path:
@@ -71,17 +71,17 @@ class Layout:
 
     @property
     def references(self) -> Path:
-        """All reference policies."""
+        """The folder of all reference policies."""
         return self.outputs / REFERENCE_FOLDER
 
     @property
     def durations(self) -> Path:
-        """The file of what earlier commands took, from which `Clock` estimates the time left."""
+        """The file of speeds of earlier commands, from which `Clock` estimates the time left."""
         return self.outputs / "durations.json"
 
     @property
     def report(self) -> Path:
-        """The page, tables and figures of all results."""
+        """The folder of the page, tables and figures of all results."""
         return self.outputs / "report"
 
 

@@ -1,4 +1,4 @@
-"""Locks between processes and hosts: one makes a result, the others wait for it, but not for ever."""
+"""File locks between processes and hosts: one process makes a result while the others wait."""
 
 import errno
 import fcntl
@@ -37,12 +37,12 @@ class Holder:
 
     @property
     def is_here(self) -> bool:
-        """Whether it runs on this host, whose system releases its locks when it dies."""
+        """Whether the process runs on this host; then the system releases its locks when it dies."""
         return self.host == socket.gethostname()
 
     @property
     def is_dead(self) -> bool:
-        """Whether it ran on this host and has ended."""
+        """Whether the process ran on this host and has ended; False for other hosts."""
         if self.is_here:
             try:
                 os.kill(self.pid, 0)
@@ -57,10 +57,9 @@ class Holder:
 def locked(lock: Path, waiting: str) -> Iterator[None]:
     """Hold the lock file `lock` during the block; the system releases it if the process dies.
 
-    While another process holds it, waits, and logs the line `waiting`, the holder and how to take the lock.
-    Where the file system has no locks, a file that exists only while the lock is held takes their place.
-    Raises NrmapError if the folder cannot be written, and if a holder on another host has given no sign of
-    life for `MOST_SILENT_SECONDS`.
+    Waits while another process holds the lock, and logs once `waiting`, the holder and how to take the lock.
+    On a file system without locks, the existence of the file LOCK.held is the lock. Raises NrmapError if the
+    folder cannot be written, or if a holder that may be on another host is silent for `MOST_SILENT_SECONDS`.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +86,7 @@ def _give_signs_of_life(handle: int, ended: threading.Event) -> None:
 
 
 def _acquired(lock: Path, waiting: str) -> tuple[int, Path]:
-    """The open lock file and its path, as soon as no other process holds it."""
+    """Wait until no other process holds the lock; return the open file that holds it now, and its path."""
     touched, seen, logged = 0, time.monotonic(), False
     while True:
         found = _try(lock)
@@ -111,7 +110,7 @@ def _acquired(lock: Path, waiting: str) -> tuple[int, Path]:
 
 
 def _try(lock: Path) -> tuple[int, Path] | Path:
-    """The open lock file with its path, or the path of the file that another process holds."""
+    """Try to take the lock: the open lock file and its path, or only the path if another process holds it."""
     handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -129,7 +128,7 @@ def _try(lock: Path) -> tuple[int, Path] | Path:
 
 
 def _exclusive_file(path: Path) -> tuple[int, Path] | Path:
-    """See `_try`; the file exists only while it is held."""
+    """Try to take the lock by creating `path`, and remove a dead holder's file; returns what `_try` does."""
     _say_that_there_are_no_locks(path.parent)
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -154,7 +153,7 @@ def _sign(handle: int) -> None:
 
 
 def _holder(path: Path) -> tuple[Holder | None, int]:
-    """The holder in a lock file and when it last touched the file; None until it has written itself down."""
+    """The holder and the modification time, in ns, of a lock file; None and 0 if it cannot be read or is empty."""
     try:
         return read_json(path, Holder), path.stat().st_mtime_ns
     except (NrmapError, OSError):

@@ -22,10 +22,10 @@ class Progress:
     """A context manager that shows the progress and speed of some work, and the time left."""
 
     def __init__(self, label: str, *, unit: str, initial: int = 0, clock: Clock | None = None) -> None:
-        """Show `label` and units named `unit`; an earlier process did `initial` of them, which have no speed.
+        """`unit` names what is counted. An earlier process did `initial` units, which do not count for the speed.
 
-        `clock` estimates the time left. In it the work is the part named `label`, or "LABEL, PART" where
-        `update` gets a PART.
+        `clock` estimates the time left. It knows the work as the part `label`, or "LABEL, PART" where `update`
+        gets a PART.
         """
         self._label, self._unit, self._initial = label, unit, initial
         self._clock = clock or Clock()
@@ -38,16 +38,16 @@ class Progress:
         self._restart(initial)
 
     def _restart(self, done: int) -> None:
-        """Forget the speed so far. Marks are times at which a line was shown, with the units done by then."""
+        """Forget the speed so far. Marks are past times, with the units done by then, to compute the speed from."""
         self._done = done
         self._marks = deque([(time.monotonic(), done)], maxlen=LINES_OF_SPEED)
         self._steady = True
 
     def update(self, done: int, total: int | None, note: str = "", *, part: str = "", steady: bool = True) -> None:
-        """Show `done` of `total` units, and `note` beside it.
+        """Show `done` of `total` units and a `note`, at most every 0.5 s on a terminal and every 30 s in a log.
 
-        `total` may be an estimate; None is unknown. `part` names a part of the work with its own units. Without
-        `steady` the time left does not follow from the speed so far, as while warming up.
+        `total` may be an estimate; None is unknown. `part` names a part of the work whose units count from 0. Unset
+        `steady` while the speed so far does not predict the time left, e.g. in a warm-up.
         """
         name = f"{self._label}, {part}" if part else self._label
         self._clock.at(name, done, initial=self._initial)

@@ -1,4 +1,4 @@
-"""Tidy metrics: one record for each value. Tables, charts, the page and W&B show records."""
+"""Tidy metrics: one record for each measured value. Tables, charts, the report page and W&B show records."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,10 +19,10 @@ CONSTANT_ACTION, RANDOM_POLICY = BASELINES = ("constant_action", "random_policy"
 
 @schema
 class Record:
-    """One measured value: the policy, the states and the conditions. Fields that do not apply are None.
+    """One measured value with its policy, states and conditions. Fields that do not apply are None.
 
-    `value` None means undefined, and `note` says why. `low` and `high` bound a 95% interval of the
-    kind `interval` ("jackknife over 16 episodes, for this policy").
+    `value` None means undefined; `note` says why and must then be given, else NrmapError. `low` and `high` bound
+    a 95% interval, and `interval` says of which kind ("jackknife over 16 episodes, for this policy").
     """
 
     game: Name
@@ -90,7 +90,7 @@ class Record:
 
     @property
     def metric_key(self) -> str:
-        """The metric with the kind of map: "kmap_sparsity"."""
+        """The metric, after the kind of map if there is one: "kmap_sparsity", "return"."""
         return self.metric if self.map_kind is None else f"{self.map_kind}_{self.metric}"
 
     @property
@@ -142,7 +142,7 @@ def read_metrics(path: Path) -> Metrics:
 
 
 def _upgraded(old: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a record of schema 1, which spelled several facts into `method`, `metric`, `attack` and `item`."""
+    """Convert a record of schema 1, which packed several facts into `method`, `metric`, `attack` and `item`."""
     new = {name: value for name, value in old.items() if name != "item"}
     shuffled = re.fullmatch(r"(shuffled_weights) \((.+) seed (\d+)\)", old["method"])
     if shuffled:
@@ -176,5 +176,5 @@ _PARTS_OF_SCHEMA_1: Mapping[str, tuple[str, Callable[[str], Any]]] = {
 
 
 def select(records: Sequence[Record], **wanted: Any) -> list[Record]:
-    """The records whose every named field equals the given value."""
+    """The records that have all `wanted` field values, as in `select(records, metric="return")`."""
     return [record for record in records if all(getattr(record, name) == value for name, value in wanted.items())]

@@ -68,7 +68,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device, *, warm_ups: int = 1) -> float:
-    """Seconds of `work`, with what it leaves to do on `device`, after `warm_ups` calls, which allocate."""
+    """Seconds of one call of `work`, including its queued kernels on `device`, after `warm_ups` untimed calls."""
     begun = 0.0
     for _ in range(warm_ups + 1):
         if device.type == "cuda":
@@ -89,7 +89,7 @@ def peak_memory_mb() -> float:
 
 
 def memory_bytes() -> int:
-    """The memory that this process may use: the machine's, or less if its control group has less."""
+    """The bytes that this process may use: the machine's memory, or the limit of its control group if lower."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError):  # not on Linux, or "max"
         memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))

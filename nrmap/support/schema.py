@@ -1,4 +1,4 @@
-"""Typed settings and headers: frozen, strict, with ranges; a value that does not fit is one line.
+"""Typed settings and headers: frozen, strict, with ranges; a value that does not fit raises a one-line error.
 
 A field's annotation is the only place that states its type and range. `Annotated[int, Field(ge=1)]`
 accepts whole numbers from 1 and nothing else: no true, no "3", no 3.0. `__post_init__` checks several
@@ -57,7 +57,7 @@ LONGEST_NAME = 100
 
 
 def safe_name(text: str, longest: int = LONGEST_NAME) -> str:
-    """`text`, if it can be a part of a path: a word of ASCII letters, digits and ``_ + = . -``.
+    """Return `text` if it is safe as a part of a path: a word of ASCII letters, digits and ``_ + = . -``.
 
     ValueError for a leading dot, another character, an empty text and more than `longest` characters.
     """
@@ -90,7 +90,7 @@ def schema(kind: type[T]) -> type[T]:
 
 
 def validated(kind: type[T], values: Any, where: str = "") -> T:
-    """The `schema` class `kind` from nested mappings and lists of JSON values.
+    """Make a `kind`, e.g. a `schema` class, from nested mappings and lists of JSON values.
 
     A whole number becomes a float in a float field, so that 1 and 1.0 are the same setting. `where`, as in
     "scale", goes before the key in errors. Raises NrmapError for the first unknown key, missing key or value
@@ -111,7 +111,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 class SettingError(NrmapError):
-    """A setting is wrong: `key`, and its `problem` as in "=3: expected at most 2"."""
+    """A wrong setting: its `key` and the `problem`, e.g. "=3: expected at most 2"."""
 
     def __init__(self, key: str, problem: str) -> None:
         super().__init__(key, problem)  # both, for pickle
@@ -130,16 +130,16 @@ class MisfitError(ValueError):
 
 
 def expect(condition: bool, settings: object, name: str, expected: str) -> None:
-    """For `__post_init__`: refuse the field `name` of `settings`, as in "replay.capacity", unless `condition` holds."""
+    """For `__post_init__`: unless `condition` holds, refuse field `name` of `settings`, e.g. "replay.capacity"."""
     if not condition:
         raise MisfitError(name, attrgetter(name)(settings), expected)
 
 
 class Keys:
-    """A mapping with the fields of a `schema` class as keys: `Annotated[dict[str, Any], Keys(ReplaySpec)]`.
+    """Annotates a dict whose keys are the fields of a `schema` class: `Annotated[dict[str, Any], Keys(ReplaySpec)]`.
 
-    `without` leaves fields out and `more` adds keys with their types. Keys in `optional` may be missing,
-    with `partial` all fields of the class and of its parts. Ranges are checked, `__post_init__` is not run.
+    `without` leaves fields out and `more` adds keys with their types. Keys in `optional` may be missing, and with
+    `partial` every field, also in nested classes. Ranges are checked, `__post_init__` is not run.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Keys:
 
 
 def _one_line(error: ValidationError, kind: Any, values: Any, where: str) -> NrmapError:
-    """The first mistake of `values`, an unknown key before any other: it may explain a missing one."""
+    """The error for the first mistake in `values`; unknown keys first: a misspelt key also leaves one missing."""
     mistakes = error.errors(include_url=False)
     mistake = next((each for each in mistakes if each["type"] in _UNKNOWN_KEY), mistakes[0])
     if mistake["type"] == "json_invalid":
@@ -209,14 +209,14 @@ def _joined(path: str, part: str | int) -> str:
 
 
 class _EveryKey(dict[str, Any]):
-    """All keys have the annotation `self[""]`."""
+    """A mapping whose `get` returns the annotation `self[""]` for every key."""
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[""]
 
 
 def _inside(annotation: Any) -> Any:
-    """The annotations of the keys of a mapping, the annotation of a list's items, else None."""
+    """For a mapping or class the annotations by key, for a list or tuple that of its items, else None."""
     for data in getattr(annotation, "__metadata__", ()):
         if isinstance(data, Keys):
             return data.hints

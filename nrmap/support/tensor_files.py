@@ -14,7 +14,7 @@ from torch import Tensor
 from nrmap.support.errors import NrmapError, check, first_line
 from nrmap.support.files import MOST_JSON_BYTES, atomic_path, regular_file
 
-# Files of earlier versions have none.
+# Files written by earlier versions have no digest.
 _DIGEST = "digest"
 
 

@@ -40,7 +40,7 @@ _ProjectName = Annotated[
 
 @schema
 class TrackingSpec:
-    """Settings of W&B. `auto` is online with an account and offline without.
+    """Settings of W&B. `decide_mode` resolves `auto`: WANDB_MODE, else online with an API key and offline without.
 
     `group` replaces the group that the caller of `track` gives; `tags` are added to the caller's.
     Raises NrmapError for an unknown mode, for a project name that W&B refuses, and unless `tags`
@@ -67,7 +67,7 @@ class Tracker:
 
     @property
     def is_active(self) -> bool:
-        """Whether anything is kept."""
+        """Whether there is a run to send to."""
         return self._run is not None
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -157,8 +157,8 @@ def has_credentials() -> bool:
 def decide_mode(spec: TrackingSpec, environ: Mapping[str, str]) -> Mode:
     """The mode of `spec`; for `auto`, WANDB_MODE if it is set, else online with an API key and offline without.
 
-    Without wandb installed the last two are `disabled`, and a warning is logged. Neither prompts
-    nor uses the network. Raises NrmapError for an unknown WANDB_MODE and for `online` without an API key.
+    If wandb cannot be imported, `disabled` replaces the last two, and a warning is logged. Never prompts or uses
+    the network. Raises NrmapError for an unknown WANDB_MODE and for `online` without an API key.
     """
     mode = spec.mode
     if mode == "auto" and (named := environ.get("WANDB_MODE")):
