@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 def read(values: Mapping[str, Any], here: bool) -> tuple[AnalyzeKeys, AnalysisSettings]:
-    """The keys of conf/analyze.yaml and the settings of the analysis; with `here` it is done on this machine."""
+    """Validate the keys of conf/analyze.yaml; with `here`, also the device, threads and files of this machine."""
     keys = validated(AnalyzeKeys, values)
     settings = analysis_settings(keys)
     train_settings(keys)
@@ -62,11 +62,11 @@ def read(values: Mapping[str, Any], here: bool) -> tuple[AnalyzeKeys, AnalysisSe
 
 
 def analyze(command: tuple[AnalyzeKeys, AnalysisSettings], given: Sequence[str]) -> None:
-    """Run the stages of the analysis `command`, or one shard of it; `given` are the options on the command line."""
+    """Run the analysis that `read` returned, or one shard of its maps. `given`: options on the command line."""
     keys, settings = command
     layout, device = Layout(Path(keys.outputs)), choose_device(keys.device)
     study = Study(settings, layout, keys.engine, keys.disk_budget_gb, Clock(layout.durations))
-    decide_mode(keys.wandb, os.environ)  # a mistake in it should not wait for the maps
+    decide_mode(keys.wandb, os.environ)  # reports a wrong W&B setting before the maps are made
     keep_freed_memory()
     if keys.threads:
         torch.set_num_threads(keys.threads)
@@ -101,14 +101,14 @@ def analyze(command: tuple[AnalyzeKeys, AnalysisSettings], given: Sequence[str])
 
 
 def _pool(keys: AnalyzeKeys, policy: Agent, layout: Layout, device: torch.device) -> list[Agent]:
-    """The policies whose states are pooled; they are looked up by the game, seed and scale of this run."""
+    """Load the policies whose states are pooled. Raises NrmapError unless `policy` plays the game of `keys`."""
     game = env_spec(keys).game
     check(policy.game == game, f"the policy is of {policy.game}, the pool of {game}: add env={policy.game}")
     return [load_policy(_pooled_path(keys, entry, layout), device) for entry in keys.pool]
 
 
 def _pooled_path(keys: AnalyzeKeys, entry: str, layout: Layout) -> Path:
-    """The policy file of one entry of `pool`: a file itself, or a method with the settings of this run."""
+    """Return the file of one `pool` entry: a policy file, or a method, with this run's game, seed and scale."""
     if entry.endswith(".safetensors"):
         return Path(entry)
     method = keys.method if entry == keys.method["name"] else read_option("method", entry, {"scale": keys.scale})
@@ -132,7 +132,7 @@ def _track(
     null_networks: list[Record],
     figures: Mapping[str, Path],
 ) -> None:
-    """Send the results to W&B, once: a repeated analysis with the same results is the same run."""
+    """Send the results to W&B as one run, unless these results were sent before."""
     settings = study.settings
     mode = decide_mode(spec, os.environ)
     rows = [asdict(record) for record in (*records, *null_networks)]

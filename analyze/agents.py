@@ -24,7 +24,7 @@ PYTHON = "py"
 
 
 def named_agent(keys: AnalyzeKeys, given: Sequence[str], device: torch.device) -> Agent:
-    """The agent that the key `policy` of conf/analyze.yaml names, imported first if it is of another program."""
+    """Load the agent that the key `policy` names; another program's file is converted first."""
     reference = str(keys.policy)
     kind, colon, _ = reference.partition(":")
     if kind == PYTHON:
@@ -55,11 +55,11 @@ def import_file(keys: AnalyzeKeys, given: Sequence[str]) -> Path:
 
 
 def python_agent(reference: str, states_from: str, seed: int, device: torch.device) -> Agent:
-    """The agent that `py:MODULE:FACTORY` names. This runs the code of MODULE.
+    """Make the agent of `reference`, "py:MODULE:FACTORY". This runs the code of MODULE.
 
     FACTORY is called without arguments. It returns an nrmap.Agent, or a function of states whose shape follows
-    from the file `states_from`. The agent's `sha256` covers the module's source, the weights and a few outputs:
-    results of an earlier version are not taken for this one's. Raises NrmapError for whatever goes wrong in it.
+    from the file `states_from`. The agent's `sha256` covers the module's source, the weights and, unless it is a torch
+    module, a few outputs, so that another version gets new results. Raises NrmapError for any exception in that code.
     """
     _, module_name, factory_name = [*reference.split(":"), "", ""][:3]
     check(bool(module_name and factory_name), f"policy={reference}: expected py:MODULE:FACTORY, as in py:my_agent:make")
@@ -82,7 +82,7 @@ def python_agent(reference: str, states_from: str, seed: int, device: torch.devi
 
 @torch.no_grad()
 def _digest(agent: Agent, source: str) -> str:
-    """A hash of the code, the weights and, where these do not say it all, of outputs on two grey ramps."""
+    """Hash the code, the weights and, unless the function is a torch module, its outputs on two grey ramps."""
     digest = hashlib.sha256(f"{source}{agent.state_shape}{agent.outputs}{agent.input_scale}".encode())
     for name, tensor in sorted(agent.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

@@ -1,8 +1,8 @@
 """`python -m analyze.documents`: writes the tables of results in README.md and docs/results.md.
 
-All numbers come from committed files: the evaluations beside the reference policies, and the numbers of their maps
-in outputs/reference/SCALE/GAME/maps.json. `--collect` makes the latter after `make maps controls`, and docs/maps.png
-from a figure of the report.
+All numbers come from committed files: the evaluations beside the reference policies, and the numbers of their maps in
+outputs/reference/SCALE/GAME/maps.json. `--collect` writes maps.json from the results of `make maps controls`, and
+docs/maps.png from a figure of the report.
 """
 
 import argparse
@@ -44,9 +44,9 @@ _NO_MAPS = "Not measured: `make maps controls`, then `python -m analyze.document
 
 
 def with_blocks(path: Path, blocks: Mapping[str, str]) -> str:
-    """The text of the file `path` with new content between `<!-- begin NAME: … -->` and `<!-- end NAME -->`.
+    """Return the text of `path` with `blocks[NAME]` between `<!-- begin NAME: … -->` and `<!-- end NAME -->`.
 
-    Raises NrmapError if the file lacks a block's markers or cannot be read.
+    Raises NrmapError unless the file can be read and has each block exactly once.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -69,9 +69,9 @@ def write_documents(documents: Mapping[Path, str]) -> None:
 
 
 def collect(layout: Layout) -> list[Path]:
-    """Write the numbers of the pooled maps of the reference policies and their null networks; returns the files.
+    """Write a maps.json for each scale and game of the reference policies; returns the files.
 
-    These are S and the grid of each kind of map at T = 1, and the differences in S between methods.
+    It holds S, the grid and differences in S, for maps of policies and null networks on pooled states at T = 1.
     """
     found = with_differences(find(layout.outputs))
     maps = [result for result in found.results if result.is_of_maps and result.first.states_from == "pool"]
@@ -95,9 +95,9 @@ def collect(layout: Layout) -> list[Path]:
 
 
 def write_picture(report: Path, picture: Path) -> None:
-    """Write the README's picture, 1,500 pixels wide, from the figure of all kinds of maps in the folder of a report.
+    """Scale the figure of all kinds of maps in the folder `report` to 1,500 pixels, as the README's picture.
 
-    Raises NrmapError without that figure.
+    Raises NrmapError if the figure is missing.
     """
     figure = report / FIGURES / f"kinds-{GAME}-reference.png"
     check(figure.is_file(), f"no figure {figure}: run make maps controls")
@@ -108,7 +108,7 @@ def write_picture(report: Path, picture: Path) -> None:
 
 
 def documents(root: Path = ROOT) -> dict[Path, str]:
-    """The texts of README.md and docs/results.md for the committed records."""
+    """Return the new texts of README.md and docs/results.md, by path, with tables of the committed records."""
     references = Layout(root / "outputs").references
     program = (root / PROGRAM).read_text(encoding="utf-8")
     blocks = {"program": f"```python\n{program.strip()}\n```"}
@@ -159,7 +159,7 @@ def _maps_section(records: Sequence[Record]) -> str:
 
 
 def _part(table: Table, metric: str, title: str) -> Table:
-    """The columns of one metric, headed by their groups alone, and the rows that have anything in them."""
+    """Cut `table` down to row heads and columns of one metric, headed by group alone; drop rows left empty."""
     kept = [index for index, column in enumerate(table.columns) if not column.measured or column.key.startswith(metric)]
     part = table.part(kept)
     columns = tuple(replace(column, title="") if column.measured else column for column in part.columns)
@@ -167,7 +167,7 @@ def _part(table: Table, metric: str, title: str) -> Table:
 
 
 def _as_section(tables: Sequence[Table]) -> str:
-    """The tables that have rows, and below them the notes of all of them."""
+    """Render the non-empty tables as Markdown, then their distinct notes as bullets."""
     shown = [table for table in tables if table.rows]
     notes = dict.fromkeys(note for table in shown for note in table.notes)
     return "\n".join([*(to_markdown(replace(table, notes=())) for table in shown), *(f"* {note}" for note in notes)])
@@ -183,7 +183,7 @@ _README_DIGITS = (2, 2, 3, 1, 1, 1)  # of the measured columns
 def _readme_rows(
     play: Sequence[Record], maps: Sequence[Record], policies: Iterable[tuple[str, PolicyName]]
 ) -> Iterable[list[str]]:
-    """For each method with evaluated `policies`: the means and ranges over its seeds of what the README shows."""
+    """Yield the README's rows: mean and range over seeds for each measured method, and the best constant actions."""
     for (game, method), names in grouped(policies, lambda policy: (policy[0], replace(policy[1], seed=None))).items():
         of_seeds = [[record for record in (*play, *maps) if _is_of(record, game, name)] for _, name in names]
         if any(of_seeds):
@@ -195,7 +195,7 @@ def _readme_rows(
 
 
 def _readme_values(own: Sequence[Record]) -> list[float | None]:
-    """The measured columns of one policy's records."""
+    """Return the measured columns of the README's row for one policy, None where nothing was measured."""
     of_maps = ("sparsity", "kmap"), ("grid_excess", "kmap"), ("grid_excess", "margin_drop")
     return [
         _value(select(own, metric="return_mean", attack="clean")),
@@ -214,14 +214,14 @@ def _value(records: Sequence[Record]) -> float | None:
 
 
 def _lowest_return(records: Sequence[Record]) -> float | None:
-    """The lowest mean return under an attack of FGSM or PGD inside the README's ball."""
+    """Return the lowest mean return under FGSM and PGD at the README's radius; None without any."""
     attacked = [record for attack in ("fgsm", "pgd") for record in select(records, attack=attack)]
     returns = select(attacked, metric="return_mean", attack_epsilon=RADIUS)
     return min((record.value for record in returns if record.value is not None), default=None)
 
 
 def _over_seeds(values: Sequence[float | None], digits: int) -> str:
-    """Mean, lowest and highest of the measured `values`, and how many of the seeds have one where not all do."""
+    """Format mean and range of `values`, one for each seed; add the number of measured ones if any is None."""
     measured = [value for value in values if value is not None]
     if not measured:
         return "not measured"
@@ -248,7 +248,7 @@ def _published() -> Iterable[list[str]]:
 
 @errors_in_one_line()
 def main() -> None:
-    """Write the documents, with `--collect` the records of maps first; a mistake is one line and status 2."""
+    """Write the documents, after the maps' records with `--collect`; an error prints one line, exit status 2."""
     parser = argparse.ArgumentParser(prog="python -m analyze.documents", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--collect", action="store_true", help="first write the records and the picture of maps")
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs", help="folder of results to collect from")

@@ -1,6 +1,6 @@
 """Convert another program's policy file: `python -m analyze.import_policy policy=sb3:FILE.zip env=Pong`.
 
-Plays 3 clean episodes with it, and prints the path of the converted file. docs/agents.md describes the formats.
+The first import plays 3 clean episodes. Prints the path of the new file. docs/agents.md describes the formats.
 `python -m analyze` with the same options converts and then analyses.
 """
 
@@ -15,14 +15,18 @@ from nrmap.support.schema import validated
 
 
 def read(values: Mapping[str, Any], here: bool) -> AnalyzeKeys:
-    """The keys of conf/analyze.yaml; an import uses `policy`, `env`, `seed`, `input_scale` and `expect`."""
+    """Validate the keys of conf/analyze.yaml. Raises NrmapError without `policy`.
+
+    An import uses `policy`, `env`, `seed`, `scale`, `input_scale`, `expect` and `outputs`. `here` is unused:
+    `entry_point` requires it.
+    """
     keys = validated(AnalyzeKeys, values)
     check(keys.policy is not None, "no policy named: expected policy=FORMAT:FILE, as in policy=sb3:FILE.zip")
     return keys
 
 
 def convert(keys: AnalyzeKeys, given: Sequence[str]) -> None:
-    """Import the policy that `keys` name and print the path of its file."""
+    """Convert the policy file of `keys`, see `import_file`, and print the path of the new file."""
     print(import_file(keys, given))
 
 

@@ -1,4 +1,4 @@
-"""The stages of a study that map: shards, maps with their records, null networks, figures."""
+"""Stages of an analysis: shards of maps, maps with their records, null networks, figures."""
 
 import logging
 import math
@@ -36,7 +36,7 @@ from nrmap.support.tracking import summary_name
 log = logging.getLogger(__name__)
 
 FIGURES_FILE = "figures.json"
-# The numbers of null networks that the panels of W&B compare.
+# Metrics of null networks that the W&B panels compare.
 SUMMARISED_IN_WANDB = ("sparsity", "grid_excess")
 
 
@@ -57,26 +57,26 @@ class Shard:
     count: int
 
     def path(self, folder: Path) -> Path:
-        """The file of this shard's maps, until they are merged into the maps in `folder`."""
+        """Return the file of this shard's maps; `ensure_maps` deletes it once all maps are in `folder`."""
         return shards_folder(folder) / f"{self.index}-of-{self.count}.npz"
 
     def episodes(self, episode_ids: ArrayLike) -> list[int]:
-        """The episodes of this shard, out of the N states' `episode_ids` [N]; NrmapError if shards outnumber them."""
+        """Return this shard's episodes, out of `episode_ids` [N]. Raises NrmapError for more shards than episodes."""
         episodes = np.unique(episode_ids).tolist()
         check(self.count <= len(episodes), f"shards={self.count}: the states are of {len(episodes)} episodes only")
         return episodes[self.index :: self.count]
 
 
 def shards_folder(folder: Path) -> Path:
-    """The folder of the shards of the maps in `folder`."""
+    """Return the folder of shards, which are merged into maps in `folder`."""
     return folder / "shards"
 
 
 def ensure_maps(study: Study, policy: Agent, states: StatesFile) -> MapsResult:
-    """All maps of `policy` on `states`, and their records.
+    """Make all maps of `policy` on `states` and measure them, unless their files exist.
 
-    Finished shards are merged and then removed; only missing episodes are ablated. The ablated
-    Q-values are kept, so another temperature costs little.
+    Finished shards are merged and then removed; only missing episodes are ablated. Ablated
+    Q-values within the disk budget are kept, so another temperature costs little.
     """
     settings, folder = study.settings.maps, maps_folder(study, policy, states)
     inputs = _inputs(policy, states)
@@ -99,7 +99,7 @@ def ensure_maps(study: Study, policy: Agent, states: StatesFile) -> MapsResult:
 
 
 def ensure_shard(study: Study, policy: Agent, states: StatesFile, shard: Shard) -> Path:
-    """The maps of one shard's episodes, for `ensure_maps` to merge; or the file of all maps, if it exists."""
+    """Make one shard's maps, for `ensure_maps` to merge. Returns their file, or that of all maps if it exists."""
     folder = maps_folder(study, policy, states)
     episodes = shard.episodes(states.states.episode_ids)
     if (folder / METRICS_FILE).exists():
@@ -120,12 +120,12 @@ def _inputs(policy: Agent, states: StatesFile) -> dict[str, str | None]:
 
 
 def maps_label(study: Study, policy: Agent) -> str:
-    """The work of mapping `policy`, for progress."""
+    """Return the name of the mapping work on `policy`, for progress lines."""
     return f"{policy.label}: maps on {study.settings.states.label} states"
 
 
 def maps_folder(study: Study, policy: Agent, states: StatesFile) -> Path:
-    """The folder of the maps of `policy` on `states`; NrmapError for states of another game."""
+    """Return the folder for maps of `policy` on `states`. Raises NrmapError for states that do not fit `policy`."""
     check_fits(states.states, policy)
     settings, label = study.settings.maps, study.settings.states.label
     identity = stage_identity("maps", **_inputs(policy, states), settings=asdict(settings), states_from=label)
@@ -136,7 +136,7 @@ def maps_folder(study: Study, policy: Agent, states: StatesFile) -> Path:
 
 
 def _merged(folder: Path, episode_ids: ArrayLike, make: Callable[[list[int]], EpisodeMaps]) -> EpisodeMaps:
-    """The maps of every episode in `episode_ids` [N]: the shards of `folder`, and `make` of the other episodes.
+    """Merge the maps of all episodes in `episode_ids` [N]: the shards in `folder`; `make` maps the other episodes.
 
     Raises NrmapError for a shard that cannot be read.
     """
@@ -145,7 +145,7 @@ def _merged(folder: Path, episode_ids: ArrayLike, make: Callable[[list[int]], Ep
     for path in sorted(shards_folder(folder).glob("*-of-*.npz")):
         maps, _ = load_maps(path)
         found = set(maps.episode_ids.tolist())
-        if found <= missing:  # else a shard of another count has some of them too
+        if found <= missing:  # otherwise it overlaps a shard of another `count`
             parts.append(maps)
             missing -= found
     if parts:
@@ -156,7 +156,7 @@ def _merged(folder: Path, episode_ids: ArrayLike, make: Callable[[list[int]], Ep
 
 
 def episode_maps(study: Study, policy: Agent, states: StatesFile, episodes: Sequence[int]) -> EpisodeMaps:
-    """The maps of `policy` on the states of `episodes`, independent of the other episodes to the last bit.
+    """Map `policy` on the states of `episodes`. The other episodes do not change a bit of the result.
 
     Another machine or number of threads may round differently.
     """
@@ -190,9 +190,9 @@ def episode_maps(study: Study, policy: Agent, states: StatesFile, episodes: Sequ
 
 
 def null_networks_of(study: Study, policy: Agent) -> list[Policy]:
-    """The null networks of `policy`, of each kind as many as settings.controls; none if nrmap does not know its layers.
+    """Make `settings.controls` null networks of each kind for `policy`; [] if nrmap does not know its layers.
 
-    Like any maps, theirs are named by weights and states: policies that share states share the maps of random weights.
+    Random weights depend on the network's shape only, so policies that share states also share these networks' maps.
     """
     draws, seed = study.settings.controls, study.settings.evaluation.run_seed
     if not draws or not isinstance(policy, Policy):
@@ -201,7 +201,7 @@ def null_networks_of(study: Study, policy: Agent) -> list[Policy]:
 
 
 def ensure_null_networks(study: Study, policy: Agent, states: StatesFile) -> list[Record]:
-    """Records of the maps of `null_networks_of`, on the states of `policy`."""
+    """Map the null networks of `policy` on `states`, unless done before, and return the records."""
     networks = null_networks_of(study, policy)
     if study.settings.controls and not networks:
         log.info("no null networks of %s: nrmap does not know its layers", policy.label)
@@ -209,9 +209,9 @@ def ensure_null_networks(study: Study, policy: Agent, states: StatesFile) -> lis
 
 
 def null_network_summary(records: Iterable[Record]) -> Mapping[str, float]:
-    """The means over the draws of each kind of null network, by `random_weights_kl_sparsity_T1` and the like.
+    """Average sparsity and grid over the draws of each kind of null network; `random_weights_kl_sparsity_T1` is a key.
 
-    A value that is undefined for a draw has no mean.
+    A metric that is undefined for any draw is left out.
     """
     values: dict[str, list[float | None]] = defaultdict(list)
     for record in records:
@@ -227,7 +227,7 @@ def null_network_summary(records: Iterable[Record]) -> Mapping[str, float]:
 
 
 def ensure_figures(policy: Agent, states: StatesFile, maps: MapsResult) -> dict[str, Path]:
-    """The pictures of the maps, by name, in the maps' folder."""
+    """Draw figures of the maps into their folder, unless they exist; returns the PNG files by name."""
     index = maps.folder / FIGURES_FILE
 
     def make() -> None:
@@ -241,5 +241,5 @@ def ensure_figures(policy: Agent, states: StatesFile, maps: MapsResult) -> dict[
 
 
 def _as_recorded(path: Path, folder: Path) -> str:
-    """`path` for metrics: relative to `folder` if it is inside, so that the folder can be moved."""
+    """Make `path` relative to `folder` if it is inside, so that recorded paths survive a move of the folder."""
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)

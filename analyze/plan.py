@@ -1,4 +1,4 @@
-"""List the missing parts of an analysis, for its clock: roll-outs, play and maps."""
+"""List the parts of an analysis still to do (roll-outs, play, maps), to estimate the time left."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,7 @@ from nrmap.support.records import CONSTANT_ACTION, RANDOM_POLICY
 
 
 def planned_parts(study: Study, policy: Agent, sources: Sequence[Agent], states: StatesFile | None) -> list[Part]:
-    """The missing parts of the analysis of `policy`; `states` is None if `sources` still have to play for them."""
+    """List parts to do. `sources`: policies whose roll-outs supply the states; `states`: None until all are played."""
     return [*roll_outs(study, sources), *_play(study, policy), *_maps(study, policy, sources, states)]
 
 
@@ -21,7 +21,7 @@ def _kind(policy: Agent, what: str) -> str:
 
 
 def roll_outs(study: Study, sources: Sequence[Agent]) -> Iterator[Part]:
-    """The missing roll-outs of `sources`, whose states the analysis needs."""
+    """Yield the missing roll-outs of `sources`; none if the states come from a file."""
     if study.settings.states.from_file is None:
         for policy in sources:
             if not own_states_path(study, policy).exists():

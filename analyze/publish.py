@@ -1,7 +1,7 @@
-"""`python -m analyze.publish FOLDER …`: trained policies, measured, become reference policies to be shared.
+"""`python -m analyze.publish FOLDER …`: copy trained and evaluated policies to the reference policies.
 
-Each FOLDER holds a finished training. The policy, its curves, its settings, its evaluation and
-the players it is compared with are copied to outputs/reference/, and a card says what they are.
+Each FOLDER holds a finished training. Its policy, curves, settings, evaluation and baselines are
+copied to outputs/reference/, with a README.md that describes the policy.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from nrmap.support.records import Record, read_metrics, read_records, select
 
 
 def publish(folder: Path, layout: Layout, *, scale: str, replace: bool = False) -> Path:
-    """Copy a finished training and its evaluation to the reference policies of `scale`; returns where they lie.
+    """Copy a finished training and its evaluation to the reference policies of `scale`; returns their folder.
 
-    Of several evaluations of the policy the one with most in it is taken. Raises NrmapError when
-    the training is not finished, the policy was not evaluated, a file cannot be written, or there
-    is another reference policy of that scale, game, method and seed and `replace` does not say so.
+    Of several evaluations, the one with the most records is taken; its baselines are copied if they exist. Raises
+    NrmapError if the training is not finished, the policy was not evaluated or a file cannot be written, and without
+    `replace` if there is another reference policy of that scale, game, method and seed.
     """
     policy = load_policy(folder / POLICY_FILE)
     evaluation = _evaluation(policy, layout)
@@ -64,7 +64,7 @@ def _evaluation(policy: Policy, layout: Layout) -> Path:
 
 
 def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
-    """The card of a reference policy, as Markdown: facts, returns, actions, Q-gaps and settings."""
+    """Return the card of a reference policy as Markdown: facts, returns, actions, Q-gaps and settings."""
     about = policy.card
     facts = {
         "agent steps": f"{about.agent_steps:,}",
@@ -89,7 +89,7 @@ def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
 
 
 def _shown(value: float | int | str | list[dict[str, float]]) -> str:
-    if isinstance(value, list):  # of roll-backs
+    if isinstance(value, list):  # roll-backs of the training
         return ", ".join(f"from {one['agent_step']:,} to {one['back_to']:,}" for one in value) or "none"
     return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
 
@@ -100,7 +100,7 @@ def _bullets(facts: Mapping[str, str | None]) -> str:
 
 @errors_in_one_line()
 def main() -> None:
-    """Publish every folder named; a mistake in the input is one line and status 2."""
+    """Publish every folder on the command line; an error prints one line and exits with status 2."""
     parser = argparse.ArgumentParser(prog="python -m analyze.publish", description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", help="folders of finished trainings")
     parser.add_argument("--scale", default="quick", help="scale of the trainings (default: quick)")

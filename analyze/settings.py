@@ -13,7 +13,7 @@ from nrmap.support.schema import Seed, SettingError, schema
 
 @schema
 class StatesSettings:
-    """A sample of N = `num_states` states from `episodes` greedy episodes of each policy.
+    """The states to map: N = `num_states` from `episodes` greedy episodes of each policy, or all of a file.
 
     `states_from` is "own", "pool" or the path of a states file; `run_seed` seeds the episodes.
     """
@@ -43,7 +43,7 @@ class StatesSettings:
 
 @schema
 class MapSettings:
-    """Temperatures T > 0, the ablation, and the numbers N of states at which maps are kept on the way."""
+    """Temperatures T > 0, the ablation, and numbers n of states: maps of the first n states are measured too."""
 
     temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)]
     ablation: AblationSpec
@@ -61,7 +61,7 @@ class AnalysisSettings:
 
 
 def analysis_settings(keys: AnalyzeKeys) -> AnalysisSettings:
-    """The settings of an analysis; NrmapError for values that do not go together."""
+    """Build the settings of an analysis. Raises NrmapError for keys that contradict each other."""
     sizes, run_seed = keys.scale["analysis"], keys.evaluation_seed
     num_states, episodes = sizes["num_states"], sizes["state_episodes"]
     if keys.shard is not None and keys.shard >= keys.shards:

@@ -1,7 +1,7 @@
-"""The stages of a study that play: states, evaluation, baselines. `analyze.maps` has the other ones.
+"""Stages of an analysis: states, evaluation, attacks on states, baselines. `analyze.maps` has the others.
 
-A stage makes a file once. Its folder is named by the hash of its settings and of its input files,
-so a finished stage is not repeated, and other settings or inputs lead to another folder.
+A stage writes its file once. The path contains a hash of the stage's settings, inputs and version,
+so a finished stage is not repeated, and other settings or inputs lead to another file.
 """
 
 import logging
@@ -52,9 +52,9 @@ ROLL_OUTS_FOLDER = "roll_outs"
 
 @dataclass(frozen=True)
 class Study:
-    """The settings of an analysis, and the folders, the engine and the disk space for its stages.
+    """An analysis: its settings, layout of results, ablation engine, disk budget and clock.
 
-    Ablated Q-values of one policy on one set of states are kept if they take at most `disk_budget_gb`.
+    Ablated Q-values of one policy on one set of states are kept on disk if they take at most `disk_budget_gb` GB.
     """
 
     settings: AnalysisSettings
@@ -66,7 +66,7 @@ class Study:
 
 @dataclass(frozen=True)
 class StatesFile:
-    """A file of states and its content."""
+    """A states file: its path, hash and content."""
 
     path: Path
     sha256: str
@@ -74,7 +74,7 @@ class StatesFile:
 
 
 def ensure_states(study: Study, policies: Sequence[Agent]) -> StatesFile:
-    """The states of the policies' greedy episodes, pooled if there are several policies; or the states file named."""
+    """Return the states to map: those of the file, or of the policies' greedy episodes, pooled if several."""
     first, from_file = policies[0], study.settings.states.from_file
     if from_file is not None:
         return _states_file(from_file, first)
@@ -105,7 +105,7 @@ def _sample(study: Study) -> dict[str, int]:
 
 
 def own_states_path(study: Study, policy: Agent) -> Path:
-    """The file of the states of the greedy episodes of `policy`."""
+    """Return the path of the file for states from greedy episodes of `policy`; it may not exist yet."""
     identity = stage_identity("states", policy_sha256=policy.sha256, **_sample(study))
     return study.layout.states(game=policy.game, identity=identity)
 
@@ -124,9 +124,9 @@ def check_fits(states: RolloutStates | GivenStates, policy: Agent) -> None:
 
 
 def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
-    """Records of the evaluation of `policy`: published with a reference policy, finished before, or made now.
+    """Return the records of the evaluation of `policy`. Play only if it is neither published nor finished before.
 
-    An interrupted evaluation continues after its last whole roll-out.
+    An interrupted evaluation continues after its last finished roll-out.
     """
     published = _published_evaluation(study, policy)
     if published is not None:
@@ -160,7 +160,7 @@ def _play_path(study: Study, policy: Agent, stage: str, settings: EvaluationSett
 
 
 def _certifier(policy: Agent, level: int = logging.DEBUG) -> IntervalCertifier | None:
-    """None, with the reason logged at `level`, if `policy` has no bounds."""
+    """Return the certifier of `policy`; None if it has no interval bounds, with the reason logged at `level`."""
     try:
         return IntervalCertifier(bounded_network(policy))
     except NrmapError as error:
@@ -169,7 +169,7 @@ def _certifier(policy: Agent, level: int = logging.DEBUG) -> IntervalCertifier |
 
 
 def _possible(study: Study, policy: Agent, level: int = logging.INFO) -> EvaluationSettings:
-    """The evaluation's settings without the attacks that `policy` lacks bounds or a gradient for; logs these."""
+    """Drop attacks and certificates that need bounds or a gradient `policy` lacks; log these attacks at `level`."""
     settings, has_bounds = study.settings.evaluation, _certifier(policy, level) is not None
     kept = []
     for run in settings.attack_runs:
@@ -181,7 +181,7 @@ def _possible(study: Study, policy: Agent, level: int = logging.INFO) -> Evaluat
 
 
 def ensure_attacks(study: Study, policy: Agent, states: StatesFile) -> list[Record]:
-    """Records of the attacks on `states`, for an agent that plays no game: flip rates and certified rates."""
+    """Return flip and certified rates on `states`, for an agent without a game; [] if no attack or bound applies."""
     settings, seen = _possible(study, policy), states.states.states
     of_states = {"states_sha256": states.sha256, "version": VERSIONS["evaluation"]}
     path, inputs = _play_path(study, policy, "attacks", settings, **of_states), evaluation_inputs(policy) | of_states
@@ -209,12 +209,12 @@ def ensure_attacks(study: Study, policy: Agent, states: StatesFile) -> list[Reco
 
 
 def evaluation_inputs(policy: Agent) -> dict[str, Any]:
-    """The inputs of an evaluation, as its metrics record them."""
+    """Return the inputs that the metrics of an evaluation record."""
     return {"policy_sha256": policy.sha256, "version": VERSIONS["evaluation"]}
 
 
 def _published_evaluation(study: Study, policy: Agent) -> Path | None:
-    """The metrics published with a reference policy, if they have this policy and these settings."""
+    """Find the metrics published for exactly this policy and these settings; None if there are none."""
     wanted = identity_of({"settings": asdict(study.settings.evaluation), "inputs": evaluation_inputs(policy)})
     for path in study.layout.published(policy.game, policy.method, f"seed{policy.seed}"):
         there = read_metrics(path)
@@ -224,7 +224,7 @@ def _published_evaluation(study: Study, policy: Agent) -> Path | None:
 
 
 def ensure_baselines(study: Study, policy: Agent) -> list[Record]:
-    """Records of the constant actions and the random policy on the evaluation's episodes: published, or made now."""
+    """Return records of constant actions and random play on the evaluation's episodes, played now if missing."""
     env, settings = env_of(policy), study.settings.evaluation
     path = _baselines_path(study, policy)
 
@@ -249,14 +249,14 @@ def _baselines_path(study: Study, policy: Agent) -> Path:
 
 
 def missing_play(study: Study, policy: Agent) -> tuple[bool, EvaluationSettings | None]:
-    """Whether the baselines are missing, and the settings of the evaluation of `policy` if that is missing."""
+    """Return whether the baselines are missing, and the settings of the evaluation, or None if it exists."""
     settings = _possible(study, policy, logging.DEBUG)
     found = _published_evaluation(study, policy) or _play_path(study, policy, "evaluation", settings)
     return not _baselines_path(study, policy).exists(), None if found.exists() else settings
 
 
 def baselines_settings(env: EnvSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The game and the settings of an evaluation that its baselines depend on."""
+    """Return what baselines depend on: `env`, and `episodes`, `run_seed` and `stream` of `settings`."""
     return {"env": recorded(env), **{name: settings[name] for name in ("episodes", "run_seed", "stream")}}
 
 

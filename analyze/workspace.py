@@ -1,7 +1,7 @@
 """Save the W&B dashboard of the study: `python -m analyze.workspace --entity TEAM`.
 
-Needs the extra `workspace` (wandb-workspaces) and a W&B account. The panels show the curves of
-trainings and the summaries of analyses, which have the names that `summary_name` gives.
+Needs the extra `workspace` (wandb-workspaces) and a W&B account. The panels show training curves and
+the summary values of analyses, by the names that `summary_name` gives.
 """
 
 import argparse
@@ -29,7 +29,7 @@ TRAINING_CURVES = {
 
 
 def study_workspace(*, entity: str, project: str, temperatures: Sequence[float]) -> Any:
-    """A wandb_workspaces Workspace with panels for training, returns, attacks, sparsity, null networks and maps.
+    """Build a wandb_workspaces Workspace: training, returns, attacks, sparsity, null networks and maps.
 
     Maps that depend on the temperature have one bar for each of `temperatures`. Runs are grouped
     by game and method, so bars are means over seeds. Nothing is sent until its `save()`.
@@ -101,7 +101,7 @@ def study_workspace(*, entity: str, project: str, temperatures: Sequence[float])
 
 @errors_in_one_line()
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Save the workspace and print its address; a mistake is one line and status 2."""
+    """Save the workspace and print its URL; an error prints one line and exits with status 2."""
     parser = argparse.ArgumentParser(prog="python -m analyze.workspace", description="Save the W&B dashboard.")
     parser.add_argument("--entity", required=True, help="W&B account or team that owns the project")
     parser.add_argument("--project", default=TrackingSpec().project, help="W&B project; default: %(default)s")

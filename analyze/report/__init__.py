@@ -1,1 +1,1 @@
-"""One page over everything under the outputs folder. It shows the measured records and adds only differences."""
+"""The report: one HTML page of all results under the outputs folder, and the files of its tables and figures."""

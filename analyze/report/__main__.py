@@ -16,7 +16,7 @@ from nrmap.support.errors import errors_in_one_line
 
 @errors_in_one_line()
 def main() -> None:
-    """Build the report; an error in the input is one line, with exit status 2."""
+    """Build the report and print its main tables; an error prints one line and exits with status 2."""
     parser = argparse.ArgumentParser(prog="python -m analyze.report", description=__doc__)
     parser.add_argument("--outputs", type=results_folder, default=Path("outputs"), help="also outputs=FOLDER")
     arguments = parser.parse_args(with_flag_outputs(sys.argv[1:]))

@@ -15,9 +15,9 @@ Entry = tuple[str, Mapping[str, str]]
 
 
 def appendix(found: Found) -> list[tuple[str, Sequence[Entry]]]:
-    """The settings of every training, evaluation and set of maps, and every value measured, under a heading each.
+    """List the settings and values of all trainings, evaluations and sets of maps, in one group for each.
 
-    A result has a line for each list of values.
+    Values that differ only in episode, action, quantile or direction share a line.
     """
 
     def key(result: Result) -> tuple[Any, ...]:
@@ -86,7 +86,7 @@ def _line_name(record: Record) -> str:
 
 
 def _value_text(record: Record) -> str:
-    """Nine digits, more than any of these numbers is accurate to."""
+    """Format value, interval and note of a record; nine digits are more than any value is accurate to."""
     text = "undefined" if record.value is None else f"{record.value:.9g}"
     parts = (record.episode, record.action, record.quantile, record.direction)
     text = "".join(f"{part}: " for part in parts if part is not None) + text
@@ -96,7 +96,7 @@ def _value_text(record: Record) -> str:
 
 
 def provenance_table(found: Found) -> Table:
-    """The commits, versions and machines behind the results, a row for each with its number of files."""
+    """Build the table of commits, versions and machines behind the results, with the number of files of each."""
     everything: Sequence[Mapping[str, Any]] = [
         *(result.provenance for result in found.results),
         *(training.card.provenance for training in found.trainings if training.card),

@@ -34,7 +34,7 @@ _LIBRARIES = ("matplotlib", "numpy", "scipy", "jinja2", "markdown-it-py", "pylat
 
 @schema
 class Manifest:
-    """The identity of a report's inputs and code, and its files, relative to its folder."""
+    """The files of a report, relative to its folder, and the hash of the inputs and code that made them."""
 
     identity: str
     files: tuple[Word, ...]
@@ -93,7 +93,7 @@ def ensure_report(outputs: Path) -> Report:
 
 
 def records_csv(records: Iterable[Record]) -> str:
-    """All records, a column for every field."""
+    """Return the records as CSV, with a column for every field of Record."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Record)], lineterminator="\n")
     writer.writeheader()
@@ -102,7 +102,7 @@ def records_csv(records: Iterable[Record]) -> str:
 
 
 def _digest_of_code() -> dict[str, str]:
-    """The hashes of the code and texts behind the page, and the versions of the libraries that draw it."""
+    """Hash the code and texts that make the page, by path; also return the versions of the libraries used."""
     roots = [Path(str(package.__file__)).parent for package in (analyze, nrmap)]
     files = [(root, path) for root in roots for path in root.rglob("*") if path.suffix in _SOURCES]
     files += [(path.parent, path) for path in DOCUMENTS]
@@ -111,7 +111,7 @@ def _digest_of_code() -> dict[str, str]:
 
 
 def _differences_of(folder: Path, identity: str) -> list[Record] | None:
-    """The differences in the report in `folder`; None unless it is of this identity and whole."""
+    """Read the differences of the report in `folder`; None if it is incomplete or has another identity."""
     try:
         manifest = read_json(folder / MANIFEST, Manifest)
         whole = all((folder / name).is_file() for name in manifest.files)

@@ -43,7 +43,7 @@ _SPARSER = "S, smaller is sparser"
 
 
 def chart_sheets(part: Part) -> list[Sheet]:
-    """A sheet for every kind of chart that has data. Every seed has its own row or line."""
+    """Make a sheet for every kind of chart that has data. Every seed has its own row or line."""
     sheets = []
     for name, (title, panels_of, caption) in _CHARTS.items():
         panels = tuple(panels_of(part))
@@ -58,9 +58,9 @@ def _intervals(title: str, rows: Sequence[IntervalRow], **arguments: Any) -> Pan
 
 
 def _rows(records: Sequence[Record], points: Callable[[Record], Sequence[float]] = lambda _: ()) -> list[IntervalRow]:
-    """A row with an interval and the `points` behind it for every policy, then for every baseline, then null networks.
+    """Make a row with value, interval and `points` for every policy, then every baseline; then rows of null networks.
 
-    The draws of one null network share a row across the seeds of its source: each draw a dot, and their mean.
+    All draws of random weights, or of one method's weights shuffled, share a row: a dot each, and their mean.
     """
     styles = method_styles(policies_of(records))
     rows = []
@@ -83,7 +83,7 @@ def _rows(records: Sequence[Record], points: Callable[[Record], Sequence[float]]
 
 
 def _by_maps(records: Iterable[Record], *, by_n: bool = True) -> list[list[Record]]:
-    """Records of maps by states, N and kind of map, own states first; with `by_n` false all N together."""
+    """Group records of maps by states, N and kind of map, own states first; with `by_n` false, ignore N."""
     kinds = list(KINDS)
 
     def key(record: Record) -> tuple[StatesName, int]:
@@ -94,13 +94,13 @@ def _by_maps(records: Iterable[Record], *, by_n: bool = True) -> list[list[Recor
 
 
 def _whole_maps(records: Sequence[Record], metric: str) -> list[list[Record]]:
-    """`metric` of whole maps by states and kind, at the headline temperature of kinds that have one."""
+    """Group `metric` of whole maps by states and kind, only at the headline temperature if the kind depends on T."""
     at = (None, headline_temperature(records))
     return _by_maps(r for r in select(records, metric=metric) if r.temperature in at and not r.is_part)
 
 
 def _title(record: Record, *, temperature: bool = True, num_states: bool = True) -> str:
-    """`S(H), T = 1: own states, N = 256`."""
+    """Title a panel, as in `S(H), T = 1: own states, N = 256`."""
     at = f", T = {record.temperature:g}" if temperature and record.temperature is not None else ""
     states = states_of(record)
     name = metric_name(record.metric, record.map_kind).title
@@ -162,7 +162,7 @@ def _lines(records: Sequence[Record], x: str, x_label: str, title: str) -> Panel
 
 
 def _returns(part: Part) -> Iterator[Panel]:
-    """A panel for each attack, the clean one with the baselines, of the evaluation over most episodes."""
+    """Yield a panel for each attack, from the evaluation over most episodes; the clean one has the baselines too."""
     means = of_most_episodes(select(part.trained, metric="return_mean"))
     returns: dict[Any, list[float]] = defaultdict(list)
     for record in select(part.trained, metric="return"):
@@ -182,7 +182,7 @@ def _returns(part: Part) -> Iterator[Panel]:
 
 
 def _limits(values: Iterable[float | None], *, margin: float) -> tuple[float, float] | None:
-    """Limits of an axis around all values, with a margin in parts of their range; None where they are equal."""
+    """Return axis limits around all values, with `margin` as a fraction of their range; None if all are equal."""
     numbers = [value for value in values if value is not None]
     low, high = min(numbers, default=0.0), max(numbers, default=0.0)
     return (low - margin * (high - low), high + margin * (high - low)) if high > low else None

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from analyze.report.sheets import Panel
 
 GREY = "#6b6b6b"
-_LABEL_WIDTH = 24  # letters of a line beside an axis
+_LABEL_WIDTH = 24  # letters in a line of a row label
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def draw_lines(
     log_x: bool = False,
     marks: Sequence[ReferenceLine] = (),
 ) -> None:
-    """Lines with bands. Lines of one label share an entry of the legend, which gives their number."""
+    """Draw lines with bands, and `marks` as dashed lines. Equal labels share a legend entry with their number."""
     labels = [line.label for line in series]
     for index, line in enumerate(series):
         count = labels.count(line.label)
@@ -108,10 +108,10 @@ def draw_intervals(
     limits: tuple[float, float] | None = None,
     log_x: bool = False,
 ) -> None:
-    """One line for each row, the first at the top, and a vertical line for each mark.
+    """Draw a line for each row, the first at the top, and a vertical line for each mark.
 
-    A row has a marker at its value, a thick bar over its interval, a thin bar over its wide range, and a dot for each
-    point, at the edge if it lies beyond `limits` of the x axis. These are taken from the values by default.
+    A row has a marker at its value, a thick bar over its interval, a thin bar over its wide range and dots at its
+    points. `limits`: range of the x axis (None: matplotlib chooses); points outside are drawn at the edge.
     """
     for index, row in enumerate(rows):
         if row.points:
@@ -142,9 +142,9 @@ def draw_intervals(
 
 
 def _finish(ax: Axes, values: Literal["x", "y"], title: str, x_label: str, *, labelled: bool) -> None:
-    """Title, grid, a legend under the x axis, and full tick labels on the axis of the `values`.
+    """Add title, grid, full tick labels on the axis `values` and, if `labelled`, a legend under the x axis.
 
-    Values that agree to a millionth look equal.
+    A linear axis spans at least a millionth of its upper limit, so that rounding does not look like a difference.
     """
     if getattr(ax, f"get_{values}scale")() == "linear":
         low, high = getattr(ax, f"get_{values}lim")()
@@ -162,10 +162,10 @@ def _finish(ax: Axes, values: Literal["x", "y"], title: str, x_label: str, *, la
 
 
 def panel_of(draw: Callable[..., None], title: str, text: str, **arguments: Any) -> Panel:
-    """A panel that `draw` fills with `arguments`; `text` continues its title in words."""
+    """Make a panel that `draw` fills with `arguments`; its description is the title followed by `text`."""
     return Panel(partial(draw, title=title, **arguments), f"{title}{text}.")
 
 
 def number_text(value: float | None) -> str:
-    """`value` with four digits, for the text beside a chart."""
+    """Format `value` with four significant digits, for the text beside a chart; "undefined" for None and NaN."""
     return "undefined" if value is None or np.isnan(value) else f"{value:.4g}"

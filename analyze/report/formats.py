@@ -26,7 +26,7 @@ class Cell:
     """One value. None with a `note` is undefined, None without a note was not measured.
 
     `low` and `high` bound an interval. With `spread` they are the smallest and the largest value over
-    seeds, and `value` is the mean. A `note` beside a value names a reservation, such as a missing
+    seeds, and `value` is the mean. A `note` beside a value is a caveat, such as a missing
     interval. A string, such as a published number, is shown digit for digit.
     """
 
@@ -57,7 +57,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows of as many cells; `breaks` are the rows before which a line is drawn."""
+    """A table whose rows have a cell for each column; `breaks` are the indices of rows that have a line above."""
 
     name: str
     title: str
@@ -75,7 +75,7 @@ class Table:
         return self.columns[index].measured or self.columns[index].digits is not None
 
     def lines(self, cell: Cell, column: Column) -> tuple[str, str]:
-        """The value as text, and the interval or the spread, each "" where there is none."""
+        """Return the value as text, "—" or "undefined" for None, and the interval or spread, "" without one."""
         if cell.value is None:
             return (UNDEFINED if cell.note else NOT_MEASURED), ""
         value = format_number(cell.value, column.digits, scientific=column.scientific)
@@ -85,7 +85,7 @@ class Table:
         return value, f"({low} – {high})" if cell.spread else f"[{low}, {high}]"
 
     def groups(self) -> Iterator[tuple[str, list[Column]]]:
-        """Neighbouring columns that share a heading, with it."""
+        """Yield each heading with the neighbouring columns that share it."""
         for heading, columns in groupby(self.columns, key=lambda column: column.group):
             yield heading, list(columns)
 
@@ -95,7 +95,7 @@ class Table:
         return next((i for i, column in enumerate(self.columns) if column.measured), len(self.columns))
 
     def part(self, indices: Sequence[int]) -> "Table":
-        """The columns at `indices`, without the rows that are empty in all columns but the heads."""
+        """Keep the columns at `indices`, and the rows with a value or note in any of them except the heads."""
         kept = [
             number
             for number, row in enumerate(self.rows)
@@ -110,7 +110,7 @@ class Table:
 
 
 def format_number(value: float | int | str, digits: int | None, *, scientific: bool = True) -> str:
-    """`value` with `digits` after the point; a float that they would round to 0 as 1.54e-20 where `scientific`."""
+    """Format floats with `digits` after the point; with `scientific`, those that would round to 0 as 1.54e-20."""
     if isinstance(value, str | int) or digits is None:
         return f"{value:g}" if isinstance(value, float) else str(value)
     if scientific and value != 0 and abs(value) < 0.5 * 10.0**-digits:
@@ -119,12 +119,12 @@ def format_number(value: float | int | str, digits: int | None, *, scientific: b
 
 
 def counted(count: int, name: str, plural: str | None = None) -> str:
-    """`1 episode`, `2 episodes`."""
+    """Put a count before its noun: `1 episode`, `2 episodes`."""
     return f"{count} {name if count == 1 else plural or f'{name}s'}"
 
 
 def to_csv(table: Table) -> str:
-    """All digits; a measured column `x` is followed by `x low`, `x high` and `x note`."""
+    """Format a table as CSV with all digits; after a measured column `x` come `x low`, `x high` and `x note`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     ends = {False: ("",), True: ("", " low", " high", " note")}
@@ -139,7 +139,7 @@ def to_csv(table: Table) -> str:
 
 
 def templates() -> Environment:
-    """The templates of the page and of tables; HTML templates escape their values."""
+    """Load the templates of the page and of tables; HTML templates escape their values."""
     environment = Environment(
         loader=PackageLoader("analyze.report"),
         autoescape=select_autoescape(["html"]),
@@ -153,12 +153,12 @@ def templates() -> Environment:
 
 
 def to_markdown(table: Table) -> str:
-    """A table as GitHub and most others render it, its title above and its notes below."""
+    """Format a table in Markdown as GitHub renders it, with its title above and its notes below."""
     return templates().get_template("table.md").render(table=table)
 
 
 def to_latex(table: Table) -> str:
-    """A floating table for packages booktabs and graphicx; every special character is escaped."""
+    """Format a table as a LaTeX float, which needs booktabs and graphicx; special characters are escaped."""
     environment = templates().overlay(
         block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>"
     )
@@ -166,7 +166,7 @@ def to_latex(table: Table) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """`text` with LaTeX's special characters and symbols escaped; `1.5e-20` becomes a power of ten."""
+    """Escape LaTeX's special characters and symbols in `text`; `1.5e-20` becomes a power of ten."""
     power = _POWER_OF_TEN.match(text)
     return rf"${power[1]}\times 10^{{{int(power[2])}}}$" if power else unicode_to_latex(text)
 
@@ -176,7 +176,7 @@ WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 
 
 def print_table(table: Table, console: Console | None = None) -> None:
-    """Print `table`; a table wider than the terminal in parts, each with the columns that name the rows."""
+    """Print `table`; one wider than the terminal is split into parts, each with the columns that name the rows."""
     console = console or Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     heads, footnotes = list(range(table.heads)), table.footnotes()
     parts = [list(heads)]
@@ -199,7 +199,7 @@ def _width(table: Table, index: int) -> int:
 
 
 def _on_terminal(table: Table, footnotes: Sequence[str]) -> RichTable:
-    """The table for a rich console, with intervals under their values."""
+    """Convert `table` for a rich console, with intervals under their values."""
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(table.columns):
         heading = Text(f"{column.group}\n{column.title}" if column.group else column.title)

@@ -16,7 +16,7 @@ _Lacking = Iterator[tuple[str, str]]
 
 
 def missing(found: Found) -> list[str]:
-    """A line for each game and kind of missing result: the policies that lack it, and commands, in Markdown."""
+    """List missing results, a Markdown line for each game and kind: the policies that lack it, and commands."""
     has: dict[str | None, set[str]] = defaultdict(set)
     for record in found.records:
         kinds = {record.states_from or "", "returns" if record.metric == "return_mean" else ""}
@@ -52,7 +52,7 @@ def _unfinished(found: Found, trainings: Sequence[Training]) -> _Lacking:
 
 
 def _measured(found: Found, trainings: Sequence[Training], *more: str) -> _Lacking:
-    """One command for all trainings that are analysed alike: seeds of a reference policy, or policies of one scale."""
+    """Yield commands with `more` options, and labels: one for all trainings that share their analysis options."""
 
     def analysis(training: Training) -> tuple[str, ...]:
         if not training.reference:
@@ -70,9 +70,9 @@ def _measured(found: Found, trainings: Sequence[Training], *more: str) -> _Lacki
 
 
 def _pooled(found: Found, trainings: Sequence[Training], lacking: Sequence[Training]) -> _Lacking:
-    """A pool has the states of the compared methods' policies of one seed; none where one of them is missing.
+    """Yield commands for missing maps on pooled states: those of the `COMPARED` methods' policies of one seed.
 
-    That of reference policies is found by its methods, another is given by its files.
+    Seeds that lack one of these methods have no pool. Commands name reference policies by method, others by file.
     """
     published = []
     for same in grouped(trainings, lambda training: (not training.reference, training.seed)).values():
@@ -93,7 +93,7 @@ def _untrained(found: Found, trainings: Sequence[Training]) -> _Lacking:
 
 
 def _train(found: Found, training: Training, method: str) -> str:
-    """The command that trains `method` with the game, seed and scale of `training`; its other options are its own."""
+    """Return the command that trains `method` with the options of `training`, without those of another method."""
     options = [o for o in training.options if method == training.method or not o.startswith("method")]
     options = options or [f"env={training.game}", f"seed={training.seed}"]
     return _command(found, "train", *options, *([] if f"method={method}" in options else [f"method={method}"]))

@@ -34,7 +34,7 @@ DIAGNOSTICS = {
 
 
 def curve_panels(trainings: Sequence[Training], records: Sequence[Record]) -> list[Panel]:
-    """Training returns of every run with curves, and the diagnostics of its updates; steps count from scratch."""
+    """Plot returns and diagnostics of all runs with curves, over agent steps that include earlier trainings."""
     runs = sorted((training for training in trainings if training.curves), key=lambda run: run.name)
     styles = method_styles(run.name for run in runs)
 
@@ -69,6 +69,6 @@ def curve_panels(trainings: Sequence[Training], records: Sequence[Record]) -> li
 
 
 def _recent_means(returns: ArrayLike) -> NDArray[np.float64]:
-    """For each episode the mean of the last `RECENT` returns."""
+    """Average the last `RECENT` returns at each episode, fewer at the start."""
     values = np.asarray(returns)
     return np.array([values[max(end - RECENT, 0) : end].mean() for end in range(1, len(values) + 1)])

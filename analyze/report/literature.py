@@ -1,10 +1,9 @@
-"""Published numbers, digit for digit, for the rows beside ours; published.csv has them.
+"""Published numbers from published.csv, digit for digit, to show beside ours.
 
-Sparsity and map entropy: Korkmaz, "Investigating Vulnerabilities of Deep Neural Policies", UAI
-2021, tables 1 and 2; the Freeway row of the first is also table 1 of "Non-Robust Feature Mapping
-in Deep Reinforcement Learning". Neither states the number of states N or the temperature T.
-Returns: Zhang et al., NeurIPS 2020 (vanilla and SA-DQN), and the CAR-DQN paper, ICML 2024
-(RADIAL and CAR): clean and under PGD-10 at ε = 1/255, and the certified action rate.
+Sparsity and map entropy: Korkmaz, "Investigating Vulnerabilities of Deep Neural Policies", UAI 2021, tables 1 and 2;
+the Freeway row of the first is also table 1 of "Non-Robust Feature Mapping in Deep Reinforcement Learning". Neither
+states the number of states N or the temperature T. Returns: Zhang et al., NeurIPS 2020 (vanilla and SA-DQN), and the
+CAR-DQN paper, ICML 2024 (RADIAL and CAR): clean and under PGD-10 at ε = 1/255, and the certified action rate.
 """
 
 import csv
@@ -34,7 +33,7 @@ class Published:
 
     @property
     def value(self) -> float:
-        """The number itself."""
+        """The printed number as a float."""
         return float(self.printed)
 
 
@@ -54,12 +53,12 @@ PUBLISHED_RETURNS = [number for number in _read() if not number.map_kind]
 
 
 def paper_number(game: str, method: str, metric: str, map_kind: str | None) -> Published | None:
-    """The paper's number for the agent that `method` reproduces; None where it printed none."""
+    """Return the paper's number for the agent that `method` reproduces; None if it printed none."""
     wanted = (game, PAPER_AGENTS.get(method), metric, map_kind)
     return next((n for n in PUBLISHED_MAPS if (n.game, n.agent, n.metric, n.map_kind) == wanted), None)
 
 
 def paper_difference(game: str, method: str, base: str, metric: str, map_kind: str | None) -> str | None:
-    """The paper's number for `method` minus that for `base`, exactly; None unless it printed both."""
+    """Return the paper's number for `method` minus that for `base`, exactly; None unless it printed both."""
     first, second = (paper_number(game, name, metric, map_kind) for name in (method, base))
     return str(Decimal(first.printed) - Decimal(second.printed)) if first and second else None

@@ -101,7 +101,7 @@ def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
 
 
 def _metrics(path: Path) -> Metrics:
-    """The content of a metrics file that has records, all of known kinds of maps."""
+    """Read a metrics file. Raises NrmapError if it has no records or an unknown kind of map."""
     metrics = read_metrics(path)
     check(bool(metrics.records), f"{path} has no records")
     for record in metrics.records:
@@ -110,9 +110,9 @@ def _metrics(path: Path) -> Metrics:
 
 
 def _is_outdated(result: Result) -> bool:
-    """Whether another version made an evaluation: its episodes and attacks differ, under the same names.
+    """Whether `result` is play that another version of this project measured: its episodes or attacks may differ.
 
-    Maps of other versions have other states, which are told apart anyway.
+    Maps are never outdated: `_without_superseded` and `told_apart` handle other versions of maps.
     """
     if result.is_of_maps:
         return False
@@ -135,7 +135,7 @@ def _without_superseded(results: Sequence[Result], problems: list[str]) -> list[
 
 
 def readable(read: Callable[[Path], Content], path: Path, outputs: Path, problems: list[str]) -> Content | None:
-    """The content of a file; None for a missing or damaged one, which `problems` then names."""
+    """Return `read(path)`; None for a missing or damaged file, with the error added to `problems`."""
     try:
         return read(path)
     except NrmapError as error:
@@ -144,7 +144,7 @@ def readable(read: Callable[[Path], Content], path: Path, outputs: Path, problem
 
 
 def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str]]]:
-    """All records once, and the number of values in which two folders disagree, by both folders.
+    """Return all records once, and the number of differing values for each pair of folders (kept, other).
 
     The first folder's value is kept; reference folders come last.
     """
@@ -161,7 +161,7 @@ def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str
 
 
 def digest_of_inputs(outputs: Path) -> dict[str, str]:
-    """The hashes of all files that a report depends on, by their paths."""
+    """Hash the result files that a report depends on, by path relative to `outputs`."""
     roots = ("train", "evaluation", "maps", "states", REFERENCE_FOLDER)
     names = {POLICY_FILE, CURVES_FILE, METRICS_FILE, MAPS_FILE, SETTINGS_FILE}
     paths = (path for root in roots for path in (outputs / root).rglob("*") if path.is_file())

@@ -45,10 +45,9 @@ def save_map_figures(
 ) -> dict[str, Path]:
     """Draw the maps of one policy into `folder`, as PDF and PNG; returns the PNG files by name.
 
-    "heatmaps" has every kind of map, temperature and channel; those beyond 12 are in "heatmaps-2" and so
-    on, drawn one after another. "overlay" has KMAP and the KL map,
-    at the temperature nearest to 1, over the game's screen at one of their states;
-    states from a file without a game have no screen.
+    "heatmaps" has a column for each kind of map and temperature, and a row for each channel if these were ablated
+    apart; columns beyond 12 are in "heatmaps-2" and so on. "overlay" has KMAP and the KL map, at the temperature
+    nearest to 1, over a screen of the game; it is missing for states without a game.
     """
     name = f"{policy.game}, {PolicyName(policy.method, seed=policy.seed).label}"
     total = maps.total()
@@ -65,7 +64,7 @@ def save_map_figures(
 
 
 def map_sets(part: Part, outputs: Path) -> tuple[list[MapSet], list[str]]:
-    """The maps of every policy, and an error for every file that could not be read.
+    """Load the maps of every policy and null network; also return an error for every unreadable file.
 
     Of several analyses of a policy on the same states the one with the most temperatures is taken.
     """
@@ -83,10 +82,10 @@ def map_sets(part: Part, outputs: Path) -> tuple[list[MapSet], list[str]]:
 
 
 def map_sheets(part: Part, sets: Sequence[MapSet]) -> list[Sheet]:
-    """Every kind of map on every set of states, and one policy of every method beside null networks.
+    """Make a sheet for each kind of map, set of states and T (a row for each seed, a column for each method).
 
-    A row for each seed, a column for each method. Open are the paper's kinds on the first set of states at the headline
-    temperature, and where methods can be compared all kinds of one policy each.
+    The last sheet compares all kinds of maps of `one_of_each_kind`, if that finds any. Unfolded are that sheet and,
+    on the first set of states at the headline T, the paper's kinds, or all kinds if the last sheet is missing.
     """
     headline = headline_temperature(part.records)
     sheets, chosen = [], one_of_each_kind(sets)
@@ -121,7 +120,7 @@ def _seeds(sets: Iterable[MapSet]) -> list[int | None]:
 
 
 def overlay_sheets(part: Part, sets: Sequence[MapSet], outputs: Path) -> tuple[list[Sheet], list[str]]:
-    """Maps over the game's screen, for the first seed on its own states; and an error for every unreadable file."""
+    """Draw the first seed's maps over the game's screen, on own states if any; also return errors in files."""
     trained = [found for found in sets if not found.name.is_null_network]
     own = [found for found in trained if found.states.states_from == "own"] or trained
     shown: dict[str, tuple[NDArray[np.uint8], TotalMaps]] = {}
@@ -137,9 +136,9 @@ def overlay_sheets(part: Part, sets: Sequence[MapSet], outputs: Path) -> tuple[l
 
 
 def one_of_each_kind(sets: Iterable[MapSet]) -> list[MapSet]:
-    """A policy of every method, its first seed, and one draw of every null network, all on the same states.
+    """Choose the first seed of every method and the first draw of every null network, all on the same states.
 
-    Takes the states with most methods; of equals a pool rather than own states. Empty if there is only one method.
+    Takes the states with most methods, if tied a pool rather than own states. [] if there is only one method.
     """
     groups: dict[StatesName, dict[str, MapSet]] = {}
     for found in sorted(sets, key=lambda found: (found.name.seed or 0, found.name.draw or 0, found.name.rank)):
@@ -158,7 +157,7 @@ def maps_sheet(
     *,
     folded: bool = False,
 ) -> Sheet:
-    """Maps side by side; a cell is a policy's label, its maps, a kind and a temperature, empty without such a map."""
+    """Make a sheet of maps. A cell is a policy's label, its maps, a kind and T; it stays empty without such a map."""
     panels = tuple(None if total is None else map_panel(label, total, kind, t) for label, total, kind, t in cells)
     return Sheet(name, title, caption, panels, columns, _MAP_SIZE, folded=folded)
 
@@ -169,7 +168,7 @@ def overlay_sheet(
     shown: Mapping[str, tuple[NDArray[np.uint8], TotalMaps]],
     temperature: float | None,
 ) -> Sheet:
-    """KMAP and the KL map at `temperature` over a screen of the game; `shown` has a screen and maps for every label."""
+    """Make a sheet of KMAP and the KL map over a screen of the game; `shown` has the screen and maps of each label."""
     panels: list[Panel | None] = []
     for kind in OVERLAID:
         heading = kind_title(kind, temperature)
@@ -184,7 +183,7 @@ def overlay_sheet(
 
 
 def map_panel(label: str, total: TotalMaps, kind: str, temperature: float | None) -> Panel | None:
-    """One heat map, titled with its policy, kind, temperature and sparsity; None where there is no such map."""
+    """Make the panel of one heat map, titled with policy, kind, T and sparsity; None if there is no such map."""
     map_ = map_at(total, kind, temperature)
     if map_ is None:
         return None
@@ -198,24 +197,24 @@ def map_panel(label: str, total: TotalMaps, kind: str, temperature: float | None
 
 
 def kind_title(kind: str, temperature: float | None) -> str:
-    """`KMAP  K(i, j)`; `KL map, T = 1`: a kind of map and, where it depends on T, the temperature."""
+    """Title a kind of map, with the temperature if it depends on T: `KMAP  K(i, j)`, `KL map  KL(i, j), T = 1`."""
     at = f", T = {temperature:g}" if KINDS[kind].by_temperature and temperature is not None else ""
     return f"{KINDS[kind].heading}{at}"
 
 
 def map_at(total: TotalMaps, kind: str, temperature: float | None) -> FloatArray | None:
-    """The map of one kind, at `temperature` if it depends on T; None if missing."""
+    """Find the map of one kind, at `temperature` if it depends on T; None if missing."""
     return next((map_ for each, at, map_ in total.each() if each.name == kind and at in (None, temperature)), None)
 
 
 def _summed(map_: FloatArray) -> FloatArray:
-    """One map [H, W]: the map itself, or the sum over channels that were ablated apart."""
+    """Sum a map over its channels, if they were ablated apart, to [H, W]."""
     total: FloatArray = map_.reshape(-1, *map_.shape[-2:]).sum(axis=0)
     return total
 
 
 def screen_of(states: RolloutStates) -> NDArray[np.uint8]:
-    """The game's colour screen [h, w, 3] at the middle state of the first episode."""
+    """Replay the first episode to its middle state; returns the game's colour screen [h, w, 3]."""
     of_first = np.flatnonzero(states.episode_ids == states.episode_ids[0])
     middle = int(states.positions[of_first[len(of_first) // 2]])
     episode = states.episodes[int(states.episode_ids[0])]

@@ -17,7 +17,7 @@ Key = TypeVar("Key")
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
-    """The items by their key, keys in order."""
+    """Group the items by key, with the keys sorted."""
     groups: dict[Any, list[Item]] = defaultdict(list)
     for item in items:
         groups[key(item)].append(item)
@@ -43,7 +43,7 @@ _MORE_STYLES = (("#56B4E9", "v"), ("#E69F00", "P"), ("#000000", "X"), ("#7F7F7F"
 
 
 class _Ranked(ABC):
-    """Sorted by `rank`."""
+    """Base of names that are sorted by `rank`."""
 
     @property
     @abstractmethod
@@ -72,7 +72,7 @@ class PolicyName(_Ranked):
 
     @property
     def short(self) -> str:
-        """The same, short enough for an axis: "SA-DDQN (kappa=0.02)", "shuffled SA-DDQN seed 0"."""
+        """The title, shortened for an axis: "SA-DDQN (kappa=0.02)", "shuffled SA-DDQN seed 0"."""
         return self._described(_METHODS[self.method].short if self.method in _METHODS else None, "on")
 
     @property
@@ -94,7 +94,7 @@ class PolicyName(_Ranked):
 
     @property
     def rank(self) -> tuple[Any, ...]:
-        """Known methods in their order, others by name, baselines, null networks; seeds last."""
+        """Sort key: known methods as in `_METHODS`, others by name, baselines, null networks; then by seed."""
         known = list(_METHODS)
         place = len(known) + (self.method in BASELINES) + 2 * self.is_null_network
         words = (self.variant or "", self.protocol or "", self.source_method or "")
@@ -121,9 +121,9 @@ class PolicyName(_Ranked):
 
 
 def name_of(record: Record) -> PolicyName:
-    """The name of the policy that was measured, with "logits" if it has no Q-values.
+    """Name the policy that was measured, with "logits" if it has no Q-values.
 
-    The protocol of an evaluation is part of it. The protocol of maps is part of `states_of`.
+    The protocol of an evaluation is part of this name. The protocol of maps is part of `states_of`.
     """
     variant = ", ".join(filter(None, (record.variant, record.outputs))) or None
     return PolicyName(
@@ -133,17 +133,17 @@ def name_of(record: Record) -> PolicyName:
 
 
 def group_of(record: Record) -> PolicyName:
-    """The same without the seed or the number of the draw."""
+    """Name the policy as `name_of` does, without the seed or the number of the draw."""
     return name_of(record).group
 
 
 def policies_of(records: Iterable[Record]) -> list[PolicyName]:
-    """Every policy that was measured, in order, without the baselines."""
+    """List the names of the measured policies and null networks, sorted, without baselines."""
     return sorted({name_of(record) for record in records if not record.is_baseline})
 
 
 def method_styles(names: Iterable[PolicyName]) -> dict[PolicyName, tuple[str, str]]:
-    """Colour and marker of the group of every policy; a known method always has its own."""
+    """Choose colour and marker for the group of every policy; a known method's first variant has its own."""
     styles: dict[PolicyName, tuple[str, str]] = {}
     more = 0
     for group in sorted({name.group for name in names}):
@@ -175,14 +175,14 @@ class Condition(_Ranked):
 
     @property
     def rank(self) -> tuple[Any, ...]:
-        """By radius, then from clean over noise and longer attacks to the greedy worst case."""
+        """Sort key: radius; then clean, noise, FGSM, PGD, other attacks; then the number of steps."""
         order = ("clean", "noise", "fgsm", "pgd")
         place = order.index(self.attack) if self.attack in order else len(order)
         return self.attack_epsilon or 0.0, place, self.attack_steps or 0, self.attack
 
 
 def condition_of(record: Record) -> Condition:
-    """The attack under which the episodes of `record` were played."""
+    """Return the attack under which the episodes of `record` were played, by default "clean"."""
     return Condition(record.attack or "clean", record.attack_steps, record.attack_epsilon)
 
 
@@ -197,12 +197,12 @@ class StatesName(_Ranked):
 
     @property
     def short(self) -> str:
-        """`own`, `pool` or a file's name, in brackets the words that tell sets apart; `whole episodes`."""
+        """`own`, `pool`, a file's name or `whole episodes`; in brackets `states_set` and `protocol`, if any."""
         return self._described(self.states_from or "whole episodes", f"{self.states_set}")
 
     @property
     def label(self) -> str:
-        """`own states`, `pooled states` or `states of FILE`, with the same words."""
+        """`own states`, `pooled states`, `states of FILE` or `all states of clean episodes`, with the same brackets."""
         adjective = "pooled" if self.states_from == "pool" else self.states_from
         name = f"{adjective} states" if adjective else "all states of clean episodes"
         return self._described(name, f"states of {self.states_set}")
@@ -219,13 +219,13 @@ class StatesName(_Ranked):
 
     @property
     def rank(self) -> tuple[Any, ...]:
-        """Own states before a pool, files and whole episodes last; then by N."""
+        """Sort key: own states, pool, file, whole episodes; then by set, protocol and N."""
         place = ("own", "pool", "file", None).index(self.states_from)
         return place, self.states_set or "", self.protocol or "", self.num_states or 0
 
 
 def states_of(record: Record) -> StatesName:
-    """The states that maps were made of; the protocol of their analysis is part of the name."""
+    """Name the states that were mapped, with the protocol of the analysis; all fields are None for play."""
     if record.states_from is None:
         return StatesName()
     return StatesName(record.states_from, record.states_set, record.protocol, record.num_states)
@@ -261,7 +261,7 @@ _METRICS: dict[str, tuple[str, int | None]] = {
 
 
 def metric_name(metric: str, map_kind: str | None = None) -> MetricName:
-    """The names of a metric; an unknown one is called by its own."""
+    """Look up title and digits of a metric of `map_kind`; an unknown metric keeps its name, with 4 digits."""
     title, digits = _METRICS.get(metric, (metric.replace("_", " "), 4))
     kind = KINDS.get(map_kind or "")
     own = kind.digits if kind else 0

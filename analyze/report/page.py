@@ -42,7 +42,7 @@ class Section(NamedTuple):
 
 
 def build_page(found: Found, tables: Sequence[Table], drawings: Sequence[Drawings], problems: Sequence[str]) -> str:
-    """The whole page; equal input gives equal text. `problems` name the files that could not be used, and why."""
+    """Build the page as HTML; equal input gives equal text. `problems` name the files that were not used, and why."""
     parts = [drawn.part for drawn in drawings]
     glances = {part.title: glance(part.records, part.differences) for part in parts}
     provenance = provenance_table(found)
@@ -72,12 +72,12 @@ def build_page(found: Found, tables: Sequence[Table], drawings: Sequence[Drawing
 
 
 def _inline(text: str) -> Markup:
-    """Markdown within a line, in which HTML is text."""
+    """Render one line of Markdown; HTML in it is escaped."""
     return Markup(MarkdownIt("js-default").renderInline(text))
 
 
 def _document(path: Path) -> Markup:
-    """A document without its title. Raises NrmapError outside a clone, which alone has the documents."""
+    """Render a Markdown file without its first line, the title. Raises NrmapError if it cannot be read."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -86,7 +86,7 @@ def _document(path: Path) -> Markup:
 
 
 def _downloads(table: Table) -> dict[str, str]:
-    """The table as CSV, Markdown and LaTeX files: file name to data URI."""
+    """Encode the table as CSV, Markdown and LaTeX: data URIs by file name."""
     return {
         f"{table.name}.{ending}": f"data:text/plain;base64,{b64encode(write(table).encode()).decode()}"
         for ending, write in WRITERS.items()

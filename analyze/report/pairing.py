@@ -1,4 +1,4 @@
-"""Differences between the maps of every method and the vanilla one, seed by seed and over the seeds."""
+"""Differences in sparsity between each method and the vanilla one: for each seed, and between means over seeds."""
 
 import json
 from collections import defaultdict
@@ -24,10 +24,10 @@ BASE = "ddqn"
 
 
 def with_differences(found: Found) -> Found:
-    """`found` with the differences in S between every method and the vanilla one, and the problems on the way.
+    """Add the differences in S between every method and the vanilla one to `found`, and problems with files.
 
-    Two policies are compared on the same states, N, ablation and training seed. A difference over the seeds
-    has no seed and the hash of the first policy, which tells whether the policies are reference policies.
+    Two policies are compared if states, ablation and training seed agree. A difference between means over seeds
+    has seed None and the hash of the first policy, which tells whether the policies are reference policies.
     """
     problems: list[str] = []
     # A policy that was analysed twice is compared twice, with equal values.
@@ -49,7 +49,7 @@ def with_differences(found: Found) -> Found:
 
 
 def _difference_factory(record: Record, base: PolicyName, **fields: Any) -> RecordFactory:
-    """Makes records of the policy and states of `record`, compared with `base`."""
+    """Return a factory of records that compare the policy of `record`, on its states, with `base`."""
     names = ("game", "method", "seed", "variant", "policy_sha256", "states_from", "states_set", "protocol")
     shared = {name: getattr(record, name) for name in names}
     return partial(Record, **shared | {"compared_with": base.method, "compared_variant": base.variant} | fields)
@@ -83,14 +83,14 @@ def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
 
 
 def _shared(result: Result, found: Found) -> tuple[Any, ...]:
-    """The properties that two results must share to be compared."""
+    """Return the properties that two results must share to be compared."""
     first, is_reference = result.first, result.policy_sha256 in found.reference
     ablation = json.dumps(result.protocol, sort_keys=True)
     return first.game, first.seed, is_reference, first.states_from, result.states_sha256, ablation
 
 
 def _players(states: RolloutStates, maps: EpisodeMaps) -> NDArray[np.int64]:
-    """For each of the maps' episodes the number of the policy that played it, [E]."""
+    """Return the number of the policy that played each episode of the maps, [E]; NrmapError if `states` lack one."""
     there = len(states.episodes)
     check(bool((maps.episode_ids < there).all()), f"the maps are of episodes that the {there} of the states are not")
     players: NDArray[np.int64] = states.episode_origins[maps.episode_ids]
@@ -98,7 +98,7 @@ def _players(states: RolloutStates, maps: EpisodeMaps) -> NDArray[np.int64]:
 
 
 def _over_seeds(found: Found) -> Iterator[Record]:
-    """The differences between the means over training seeds, on own states as well as on shared ones."""
+    """Yield differences between means over training seeds, for each set of states, temperature and kind of map."""
     groups: dict[Any, list[Record]] = defaultdict(list)
     for record in found.records:
         if record.metric == "sparsity" and record.seed is not None and record.is_trained and not record.is_part:

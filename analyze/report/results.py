@@ -13,9 +13,9 @@ from nrmap.support.records import CONSTANT_ACTION, Record, select
 
 @dataclass(frozen=True)
 class Training:
-    """One training run, not finished while it has no policy; `folder` is relative to the outputs.
+    """One training run, unfinished if `card` and `sha256` are None; `folder` is relative to the outputs folder.
 
-    `variant` tells it apart from other configurations of its method, where there are several.
+    `variant` names the configuration if the method has several, as in "kappa=0.02".
     """
 
     folder: str
@@ -32,12 +32,12 @@ class Training:
 
     @property
     def name(self) -> PolicyName:
-        """The name of its policy."""
+        """The name of the trained policy."""
         return PolicyName(self.method, self.variant, seed=self.seed)
 
     @property
     def steps_before(self) -> int:
-        """The agent steps of all its ancestors."""
+        """Agent steps of the earlier trainings that this one continues; 0 from scratch."""
         steps, parent = 0, self.settings.get("parent")
         while parent:
             steps, parent = steps + parent["steps"], parent.get("parent")
@@ -46,7 +46,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Result:
-    """One metrics.json: its records, at least one, and the settings, inputs and provenance beside them."""
+    """The content of one metrics.json, at least one record, and its folder; `maps`: the file of maps there, if any."""
 
     folder: str
     reference: bool
@@ -58,12 +58,12 @@ class Result:
 
     @property
     def first(self) -> Record:
-        """A record of the whole result: all of them share the policy and the states."""
+        """The first record that is not a part (`Record.is_part`); the first of all if every record is one."""
         return next((record for record in self.records if not record.is_part), self.records[0])
 
     @property
     def policy_sha256(self) -> str | None:
-        """The policy that was measured; None for baselines."""
+        """The hash of the measured policy; None for baselines."""
         return self.records[0].policy_sha256
 
     @property
@@ -73,27 +73,27 @@ class Result:
 
     @property
     def states_sha256(self) -> str:
-        """The hash of the set of states that the maps were made of."""
+        """The hash of the states that were mapped or attacked; "None" for results of episodes."""
         return str(self.inputs.get("states_sha256"))
 
     @property
     def protocol(self) -> dict[str, str]:
-        """The settings that its records do not hold: of maps the ablation, of players the episodes and environment."""
+        """Settings the records lack, as text. Play: `run_seed`, `stream`, `env.*`. Maps: all but T and prefix sizes."""
         flat = flattened(self.settings)
         if not self.is_of_maps:
             return {key: flat[key] for key in flat if key in ("run_seed", "stream") or key.startswith("env.")}
         return {key: value for key, value in flat.items() if not key.startswith(("temperatures", "prefix_sizes"))}
 
     def states_path(self, outputs: Path) -> Path:
-        """The file of the states that the maps were made of."""
+        """Return the path of the mapped states, which are recorded relative to `outputs` if inside that folder."""
         return outputs / str(self.inputs.get("states_path", ""))
 
 
 @dataclass(frozen=True)
 class Found:
-    """Everything found. `problems` are files that could not be read, and why.
+    """Everything found under an outputs folder. `problems` say which files were not used, and why.
 
-    `differences` between methods are no measurements of a policy, so they are separate.
+    `differences` between methods are separate from `records`, which measure one policy each.
     """
 
     outputs: Path
@@ -109,13 +109,13 @@ class Found:
         return frozenset(training.sha256 for training in self.trainings if training.reference and training.sha256)
 
     def parts(self) -> list["Part"]:
-        """Every game that has policies, in each the reference policies before those trained here."""
+        """Split the results by game, each into reference policies and policies trained here, if any."""
         games = sorted({training.game for training in self.trainings} | {record.game for record in self.records})
         parts = [self._part(game, reference) for game in games for reference in (True, False)]
         return [part for part in parts if part.trainings or any(result.first.is_trained for result in part.results)]
 
     def _part(self, game: str, reference: bool) -> "Part":
-        """State-independent baselines go with both parts. A null network goes with the policies of its states."""
+        """Select one part's results. Baselines are in both parts, null networks with the policies on their states."""
 
         def belongs(sha256: str | None) -> bool:
             return sha256 is None or (sha256 in self.reference) == reference
@@ -155,22 +155,22 @@ class Part:
 
     @property
     def name(self) -> str:
-        """For files and anchors: `Freeway`, `Freeway-reference`."""
+        """The name in files and anchors: `Freeway`, `Freeway-reference`."""
         return f"{self.game}-reference" if self.reference else self.game
 
     @property
     def title(self) -> str:
-        """`Freeway`, or `Freeway, reference policies`."""
+        """The heading: `Freeway`, or `Freeway, reference policies`."""
         return f"{self.game}, reference policies" if self.reference else self.game
 
     @property
     def trained(self) -> list[Record]:
-        """The records without null networks."""
+        """The records of policies and baselines, without null networks."""
         return [record for record in self.records if not record.is_null_network]
 
 
 def of_most_episodes(records: Iterable[Record]) -> list[Record]:
-    """Keep the record over most episodes where records differ in their episodes only."""
+    """Keep the record over most episodes where only results and the numbers of episodes and states differ."""
     best: dict[Record, Record] = {}
     for record in sorted(records, key=lambda record: record.episodes or 0):
         same = replace(record, value=0.0, low=None, high=None, interval=None, note=None, episodes=None, num_states=None)
@@ -179,14 +179,14 @@ def of_most_episodes(records: Iterable[Record]) -> list[Record]:
 
 
 def best_constant_actions(records: Sequence[Record]) -> list[Record]:
-    """The mean returns of the constant actions that return most: several where they tie, none without any."""
+    """Return the mean-return records of the best constant actions: several if tied, [] without any."""
     constants = select(records, metric="return_mean", method=CONSTANT_ACTION)
     most = max((record.value or 0.0 for record in constants), default=0.0)
     return [record for record in constants if (record.value or 0.0) == most]
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as one mapping, `learner.batch_size` to its value as JSON."""
+    """Flatten nested settings: `learner.batch_size` to its value as JSON, strings as they are."""
     flat: dict[str, str] = {}
     for key, value in settings.items():
         name = f"{prefix}{key}"

@@ -1,7 +1,6 @@
 """Tables of play: returns under every attack, actions, Q-gaps.
 
-`reference` holds the hashes of the reference policies; their rows stand apart from those of
-policies trained here.
+`reference` holds the hashes of the reference policies, which get rows of their own.
 """
 
 from collections import defaultdict
@@ -40,7 +39,7 @@ _VACUOUS_NOTE = "proves nothing: the bounds certify no state at this radius"
 
 
 def returns_table(records: Sequence[Record], reference: Collection[str] = ()) -> Table:
-    """Returns, clean and under every attack, of policies, baselines and published agents."""
+    """Build the table of returns, flip rates and certified rates of policies, baselines and published agents."""
     chosen = [record for record in records if record.metric in _RETURN_METRICS]
     conditions = {(condition_of(record), record.episodes or 0) for record in chosen}
 
@@ -87,7 +86,7 @@ def _proves_nothing(record: Record, records: Sequence[Record]) -> bool:
 
 
 def action_table(records: Sequence[Record], game: str, reference: Collection[str] = ()) -> Table:
-    """The fraction of steps that take each action, in clean episodes of one game."""
+    """Build the table of the fraction of steps that take each action, in one game's clean episodes."""
     chosen = [r for r in select(records, game=game, metric="action_share", attack="clean") if not r.is_baseline]
     entries: list[Entry] = []
     largest: dict[Any, Record] = {}
@@ -104,7 +103,7 @@ def action_table(records: Sequence[Record], game: str, reference: Collection[str
 
 
 def q_gap_table(records: Sequence[Record], reference: Collection[str] = ()) -> Table:
-    """Quantiles over states of the lead of the greedy action."""
+    """Build the table of Q-gaps, the lead of the greedy action over the next: quantiles over states."""
     entries = []
     for record in select(records, metric="q_gap_quantile"):
         quantile = record.quantile or 0.0

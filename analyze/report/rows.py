@@ -1,4 +1,4 @@
-"""Tables from cells in any order: rows and columns sorted, a row for each seed, and one for the spread of seeds."""
+"""Build tables from cells in any order: sort rows and columns, add a row for the spread over seeds."""
 
 import math
 from collections import defaultdict
@@ -22,7 +22,7 @@ class Head(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A cell with its column, the place of that column among the others, and the heads of its row by name."""
+    """A cell with its column, the sort key `place` of that column, and the heads of its row by name."""
 
     heads: Mapping[str, Head]
     place: tuple[Any, ...]
@@ -31,12 +31,12 @@ class Entry(NamedTuple):
 
 
 def number_head(number: float | None) -> Head:
-    """A number; None comes first."""
+    """Make the row-heading cell of a number; rows are sorted numerically, None first."""
     return Head((number is not None, number or 0), number)
 
 
 def heads_of(record: Record, reference: Collection[str], **others: Head) -> dict[str, Head]:
-    """Every head of the row of a record; `reference` holds the hashes of the reference policies."""
+    """Make the heads of a record's row, by name; `others` replace some. `reference`: hashes of reference policies."""
     states, group = replace(states_of(record), num_states=None), group_of(record)
     against = PolicyName(record.compared_with or "", record.compared_variant)
     place = Head((0,), REFERENCE) if record.policy_sha256 in reference else Head((1,), HERE)
@@ -56,15 +56,15 @@ def heads_of(record: Record, reference: Collection[str], **others: Head) -> dict
 
 
 def seed_head(seed: int | None) -> Head:
-    """A training seed, or its absence."""
+    """Make the row-heading cell of a training seed; rows without a seed (None) come first."""
     return Head(("seed", -1 if seed is None else seed), seed)
 
 
 def table_of(name: str, title: str, index: Sequence[str], entries: Iterable[Entry], notes: Sequence[str] = ()) -> Table:
-    """The entries in rows by the heads that `index` names, for each a row for every seed and one for their spread.
+    """Arrange the entries in a row for each seed and combination of the `index` heads, and add rows for the spread.
 
-    The column "policies" is left out unless both reference policies and others have rows. A second value for a cell
-    does not replace the first; a note names it.
+    The column "policies" is left out unless both reference policies and those trained here have rows. If a cell has
+    two different values, the first is shown and a note gives the last.
     """
     columns: dict[str, tuple[tuple[Any, ...], Column]] = {}
     cells: dict[tuple[Head, ...], dict[Head, dict[str, Cell]]] = defaultdict(lambda: defaultdict(dict))
@@ -99,9 +99,9 @@ def table_of(name: str, title: str, index: Sequence[str], entries: Iterable[Entr
 
 
 def spread(cells: Mapping[str, Cell], column: Column) -> Cell:
-    """The mean, the smallest and the largest of a column's cells by seed, with their notes.
+    """Summarise a column's `cells`, by seed: their mean, smallest and largest value, and notes.
 
-    A published number, the same for every seed, stays as it is.
+    A published number, equal for every seed, stays as it is. Without `column.spreads` the cell is empty.
     """
     printed = [cell for cell in cells.values() if isinstance(cell.value, str)]
     if printed or not column.spreads:
@@ -126,7 +126,7 @@ def spread(cells: Mapping[str, Cell], column: Column) -> Cell:
 
 
 def cell_of(record: Record) -> Cell:
-    """A record's value and interval, with its note, e.g. why one of them is missing."""
+    """Make the cell of a record: its value, interval and note, such as why the value or interval is missing."""
     note = record.note
     if note and record.value is not None and record.low is None:
         note = f"no interval: {note}"
@@ -134,7 +134,7 @@ def cell_of(record: Record) -> Cell:
 
 
 def measured_column(metric: str, key: str, title: str = "", *, map_kind: str | None = None, group: str = "") -> Column:
-    """A column of values with intervals, by default titled by its metric."""
+    """Make a column of values with intervals; `title` is by default that of the metric."""
     name = metric_name(metric, map_kind)
     return Column(
         key,
@@ -148,6 +148,6 @@ def measured_column(metric: str, key: str, title: str = "", *, map_kind: str | N
 
 
 def interval_notes(records: Iterable[Record]) -> tuple[str, ...]:
-    """The table note on the intervals in square brackets, for records that have any."""
+    """Return the table note on the intervals in square brackets; () if no record has an interval."""
     kinds = sorted({record.interval for record in records if record.interval and record.low is not None})
     return (f"Square brackets: 95% intervals ({'; '.join(kinds)}).",) if kinds else ()

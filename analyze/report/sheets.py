@@ -34,7 +34,7 @@ _METADATA: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Panel:
-    """Draws on one Axes; `alt` is its description in words."""
+    """One chart or map: `draw` draws it on an Axes, `alt` describes it in words."""
 
     draw: Callable[[Axes], None]
     alt: str
@@ -42,10 +42,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Panels in rows of `columns`, each of `panel_size` inches; None leaves a cell empty.
+    """Panels in rows of `columns`, each of `panel_size` (width, height) in inches; None leaves a cell empty.
 
-    `name` is that of its files, without an ending. On the page `title` stands above it, `folded` hides it until a
-    click, and without `columns_fixed` as many panels stand in a row as fit. `format` is that of the page's pictures.
+    `name` is the file name without ending. On the page, `title` is the heading, `folded` hides the sheet until a
+    click, without `columns_fixed` a row has as many panels as fit, and pictures have `format` "svg" or "png".
     """
 
     name: str
@@ -89,7 +89,7 @@ def save_figure(figure: Figure, path: Path) -> Path:
 
 
 def picture(sheet: Sheet, panel: Panel) -> str:
-    """One panel of the sheet as a data URI."""
+    """Draw one panel of the sheet and return it as a data URI."""
     with mpl.rc_context(fname=STYLE):
         figure = _figure(*sheet.panel_size)
         panel.draw(figure.subplots())

@@ -15,7 +15,7 @@ LEADS = {"Freeway": 3.0}
 
 
 def glance(records: Sequence[Record], differences: Sequence[Record] = ()) -> list[str]:
-    """Sentences on one game: sparsity against the vanilla method, the grid, and returns against constant actions."""
+    """Describe one game in sentences: sparsity against the vanilla method, grid, returns against constant actions."""
     return [*_sparsity(records, differences), *_grid(records), *_returns(records)]
 
 
@@ -47,7 +47,7 @@ def _sparsity(records: Sequence[Record], differences: Sequence[Record]) -> Itera
 
 
 def _intervals(differences: Sequence[Record]) -> Iterator[str]:
-    """Whether the intervals of the differences between two methods contain 0: seed by seed, and between seeds."""
+    """Say for how many seeds the interval of the difference is below 0, and whether that between seeds contains 0."""
     defined = [record for record in differences if record.low is not None and record.high is not None]
     single = [record for record in defined if record.seed is not None]
     if single:
@@ -68,7 +68,7 @@ def _grid(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _returns(records: Sequence[Record]) -> Iterator[str]:
-    """A policy is above the best constant action if its whole interval is, and its mean by `LEADS` or more."""
+    """Compare with the best constant action: above it are the whole interval, and the mean by at least `LEADS`."""
     means = [r for r in of_most_episodes(select(records, metric="return_mean")) if r.value is not None]
     best = best_constant_actions(means)
     if not best:
@@ -94,7 +94,7 @@ def _returns(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _notes(records: Iterable[Record]) -> str:
-    """The notes of the records in brackets, such as that a step limit ended the episodes."""
+    """Join the distinct notes of the records in brackets, such as that a step limit ended episodes; "" if none."""
     notes = dict.fromkeys(record.note for record in records if record.note)
     return f" ({'; '.join(notes)})" if notes else ""
 
@@ -105,11 +105,11 @@ def _mean(values: Iterable[float | None]) -> str:
 
 
 def _range(values: Iterable[float | None]) -> str:
-    """The smallest and the largest value over seeds."""
+    """Format the smallest and the largest value over seeds, or one if both look equal."""
     numbers = [_short(value) for value in sorted(value for value in values if value is not None)]
     return " – ".join(dict.fromkeys((numbers[0], numbers[-1]))) if numbers else "not measured"
 
 
 def _short(value: float) -> str:
-    """Three digits at most, all of those before the point."""
+    """Format with three significant digits; from 1,000 on with all digits before the point."""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

@@ -1,4 +1,4 @@
-"""Tables of maps: table 1 in the paper's shape, and every other measure; and all tables of the report."""
+"""Tables of maps: tables 1 and 2 in the paper's shape, and all other measures; also all tables of the report."""
 
 import math
 from collections import Counter, defaultdict
@@ -24,10 +24,10 @@ _AT_ZERO = "A difference printed as zero is 0 to the digits shown."
 
 @dataclass(frozen=True)
 class _MapTable:
-    """A table of `metrics`, a row for each policy, set of states and temperature, its columns metric by metric.
+    """A table of `metrics` of the records that `shows` accepts: a row for each policy, set of states and temperature.
 
-    `by_kind` puts the metrics of one kind of map together. `by_method` is the shape of the paper's tables: its kinds
-    of maps at the headline temperature of each game, a column for each method.
+    Columns are sorted by metric, with `by_kind` by kind of map. `by_method` is the shape of the paper's tables: KMAP
+    and HMAP only, a column for each method, and the temperature at which each game has most maps.
     """
 
     title: str
@@ -74,7 +74,7 @@ MAP_TABLES = {
 def all_tables(
     records: Sequence[Record], differences: Sequence[Record], reference: Collection[str] = ()
 ) -> list[Table]:
-    """The tables over all games in the order of the page, except for empty tables."""
+    """Build the non-empty tables over all games, in the order of the page."""
     tables = [map_table(name, [*records, *differences], reference) for name in MAP_TABLES]
     tables[3:3] = [returns_table(records, reference)]
     tables.append(q_gap_table(records, reference))
@@ -83,17 +83,17 @@ def all_tables(
 
 
 def print_records(records: Sequence[Record], console: Console | None = None) -> None:
-    """Print the returns, the sparsities, the null networks and the grid."""
+    """Print the non-empty tables of returns, sparsity, null networks and the grid."""
     for table in (returns_table(records), *(map_table(name, records) for name in ("sparsity", "controls", "grid"))):
         if table.rows:
             print_table(table, console)
 
 
 def map_table(name: str, records: Sequence[Record], reference: Collection[str] = ()) -> Table:
-    """The table `name` of `MAP_TABLES`; the rows of policies whose hashes are in `reference` stand apart.
+    """Build the table `name` of `MAP_TABLES`. `reference`: hashes of reference policies, which get rows of their own.
 
-    Values that do not depend on T stand in the row of every T. Differences also have a column for the other method,
-    and the agents beside null networks are those on the same states.
+    Values without T are repeated for every T of the same maps; by-method tables show the headline T only. "controls"
+    keeps agents on states that null networks were mapped on. Differences add a column "against".
     """
     spec = MAP_TABLES[name]
     of_maps = [record for record in records if record.states_from is not None and not record.prefix]
@@ -127,19 +127,19 @@ def map_table(name: str, records: Sequence[Record], reference: Collection[str] =
     return table_of(name, spec.title, index, entries, list(notes))
 
 
-# The temperatures of the rows that show a record.
+# By record, the temperatures of the rows that show it.
 _Rows = dict[Record, set[float | None]]
 
 
 def _at_headline(chosen: Iterable[Record], records: Sequence[Record]) -> _Rows:
-    """The paper's kinds of maps in the row of the headline temperature of their game."""
+    """Put KMAP and HMAP in the row of their game's headline temperature; drop all other records."""
     headline = {game: headline_temperature(select(records, game=game)) for game in {r.game for r in records}}
     paper = [record for record in chosen if KINDS[record.map_kind or ""].paper_figure]
     return {r: {headline[r.game]} for r in paper if r.temperature in (None, headline[r.game])}
 
 
 def _at_every_temperature(chosen: Iterable[Record]) -> _Rows:
-    """Each record in the row of its temperature; one without T in the rows of all temperatures of the same maps."""
+    """Put each record in the row of its temperature, and one without T in the rows of every T of the same maps."""
     temperatures: dict[Any, set[float | None]] = defaultdict(set)
     for record in chosen:
         temperatures[_maps_of(record)].add(record.temperature)
@@ -148,7 +148,7 @@ def _at_every_temperature(chosen: Iterable[Record]) -> _Rows:
 
 
 def _cells(records: Iterable[Record]) -> list[tuple[Record, Cell]]:
-    """The cell of each record; three quantiles of one metric share a cell, with the median as its value."""
+    """Make the cells. The three quantiles of a metric share one: the median, with the others as its interval."""
     quantiles: dict[Any, list[Record]] = defaultdict(list)
     for record in records:
         if record.quantile is not None:
@@ -178,7 +178,7 @@ def _paper_column(beside: Column) -> Column:
 
 
 def _printed(record: Record) -> str | None:
-    """The paper's number for a record; None where it printed none."""
+    """Return the paper's number for a record; None if it printed none."""
     if record.compared_with is not None:
         return paper_difference(record.game, record.method, record.compared_with, "sparsity", record.map_kind)
     published = paper_number(record.game, record.method, record.metric, record.map_kind)
@@ -190,6 +190,6 @@ def _maps_of(record: Record) -> tuple[Any, ...]:
 
 
 def headline_temperature(records: Iterable[Record]) -> float | None:
-    """The temperature of most maps of one game, of equals the one nearest to 1; None without any."""
+    """Return the temperature at which one game has most maps, if tied the one nearest to 1; None without any."""
     counts = Counter(r.temperature for r in records if r.metric == "sparsity" and r.temperature and not r.is_part)
     return max(counts, key=lambda t: (counts[t], -abs(math.log(t or 1)), t), default=None)

@@ -19,9 +19,9 @@ from nrmap.support.records import Record
 
 
 def differences(variants: Sequence[Mapping[str, str]]) -> list[str]:
-    """The shortest words that tell each of several flat settings from the others: "kappa=0.02".
+    """Describe each of several flat settings by what differs from the others: "kappa=0.02".
 
-    They name one setting if that suffices, both if two differ, and are "" if more differ.
+    One key is named if it tells all apart, else both if just two keys differ. Otherwise all texts are "".
     """
     keys = list(dict.fromkeys(key for settings in variants for key in settings))
     differing = [key for key in keys if len({settings.get(key) for settings in variants}) > 1]
@@ -46,7 +46,7 @@ _DEFAULTS = flattened(
 
 
 def with_variants(trainings: list[Training]) -> list[Training]:
-    """Trainings with a variant where one method has several configurations; other seeds are no other configuration."""
+    """Fill in `variant` where one method has several configurations, that is, settings other than the seed differ."""
     groups: dict[tuple[str, str, bool], list[Training]] = defaultdict(list)
     for training in trainings:
         groups[training.game, training.method, training.reference].append(training)
@@ -65,10 +65,9 @@ def with_variants(trainings: list[Training]) -> list[Training]:
 
 
 def told_apart(results: Sequence[Result], trainings: Sequence[Training]) -> list[Result]:
-    """Fill in fields of records so that other policies, states or settings give other records.
+    """Fill in `variant`, `states_set`, `protocol` and source fields so that different measurements differ in name.
 
-    The rows of a table are compared with each other, so two sets of states must not have one name,
-    nor returns of different episodes.
+    Rows of a table are compared with each other, so two policies, sets of states or settings must not share a name.
     """
     variants = {training.sha256: training.variant for training in trainings}
     reference = {training.sha256 for training in trainings if training.reference}
