@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from analyze.report.build import FIGURES
-from analyze.report.formats import Table, to_markdown
+from analyze.report.formats import Table, counted, to_markdown
 from analyze.report.literature import PUBLISHED_RETURNS, paper_number
 from analyze.report.load import find
 from analyze.report.names import PolicyName, grouped, name_of
@@ -26,6 +26,7 @@ from analyze.report.summary import glance
 from analyze.report.tables import map_table
 from nrmap.maps.differences import DIFFERENCE
 from nrmap.policies.policy import load_policy
+from nrmap.robustness.attacks import GRADIENT_ATTACKS
 from nrmap.robustness.perturbations import epsilon_text
 from nrmap.support.errors import NrmapError, check, errors_in_one_line
 from nrmap.support.files import atomic_path, write_text
@@ -185,11 +186,13 @@ def _readme_rows(
 ) -> Iterable[list[str]]:
     """Yield the README's rows: mean and range over seeds for each measured method, and the best constant actions."""
     for (game, method), names in grouped(policies, lambda policy: (policy[0], replace(policy[1], seed=None))).items():
-        of_seeds = [[record for record in (*play, *maps) if _is_of(record, game, name)] for _, name in names]
+        of_seeds = [
+            [record for record in (*play, *maps) if (record.game, name_of(record)) == (game, name)] for _, name in names
+        ]
         if any(of_seeds):
             columns = zip(*map(_readme_values, of_seeds), strict=True)
             shown = [_over_seeds(values, digits) for values, digits in zip(columns, _README_DIGITS, strict=True)]
-            yield [game, f"{method.short}, {_seeds(names)}", *shown]
+            yield [game, f"{method.short}, {counted(len(names), 'seed')}", *shown]
     for record in best_constant_actions(play):
         yield [record.game, name_of(record).title, _over_seeds([record.value], 2), *[""] * 5]
 
@@ -205,17 +208,13 @@ def _readme_values(own: Sequence[Record]) -> list[float | None]:
     ]
 
 
-def _is_of(record: Record, game: str, name: PolicyName) -> bool:
-    return (record.game, name_of(record)) == (game, name)
-
-
 def _value(records: Sequence[Record]) -> float | None:
     return records[0].value if records else None
 
 
 def _lowest_return(records: Sequence[Record]) -> float | None:
     """Return the lowest mean return under FGSM and PGD at the README's radius; None without any."""
-    attacked = [record for attack in ("fgsm", "pgd") for record in select(records, attack=attack)]
+    attacked = [record for attack in GRADIENT_ATTACKS for record in select(records, attack=attack)]
     returns = select(attacked, metric="return_mean", attack_epsilon=RADIUS)
     return min((record.value for record in returns if record.value is not None), default=None)
 
@@ -228,11 +227,7 @@ def _over_seeds(values: Sequence[float | None], digits: int) -> str:
     text = f"{statistics.fmean(measured):.{digits}f}"
     if len(measured) > 1:
         text += f" ({min(measured):.{digits}f} to {max(measured):.{digits}f})"
-    return text if len(measured) == len(values) else f"{text}, {_seeds(measured)}"
-
-
-def _seeds(items: Sequence[object]) -> str:
-    return f"{len(items)} seed{'s' if len(items) > 1 else ''}"
+    return text if len(measured) == len(values) else f"{text}, {counted(len(measured), 'seed')}"
 
 
 def _published() -> Iterable[list[str]]:

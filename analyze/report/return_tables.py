@@ -22,7 +22,7 @@ from analyze.report.rows import (
     table_of,
 )
 from nrmap.play.evaluation import WORST_CASE
-from nrmap.robustness.attacks import OBJECTIVES
+from nrmap.robustness.attacks import GRADIENT_ATTACKS, OBJECTIVES
 from nrmap.support.records import Record, select
 
 _RETURN_METRICS = ("return_mean", "return_std", "flip_rate", "certified_rate")
@@ -72,7 +72,7 @@ def returns_table(records: Sequence[Record], reference: Collection[str] = ()) ->
             entries.append(beside)
             sources[published.source][published.agent] = None
     attacks = {condition.attack for condition, _ in conditions}
-    notes = [*interval_notes(chosen), *([_ATTACK_NOTE] if attacks & {"fgsm", "pgd"} else [])]
+    notes = [*interval_notes(chosen), *([_ATTACK_NOTE] if attacks & {*GRADIENT_ATTACKS} else [])]
     notes += [_GWC_NOTE] if WORST_CASE in attacks else []
     notes += [f"Published {', '.join(agents)}: {source}." for source, agents in sources.items()]
     return table_of("returns", "Returns of whole greedy episodes", ("game", "policies", "player"), entries, notes)

@@ -7,6 +7,7 @@ from analyze.report.literature import paper_number
 from analyze.report.names import group_of, grouped, name_of, states_of
 from analyze.report.pairing import BASE
 from analyze.report.results import best_constant_actions, of_most_episodes
+from nrmap.robustness.attacks import GRADIENT_ATTACKS
 from nrmap.robustness.perturbations import epsilon_text
 from nrmap.support.records import Record, select
 
@@ -84,7 +85,7 @@ def _returns(records: Sequence[Record]) -> Iterator[str]:
         above = sum((r.low or 0.0) > floor and (r.value or 0.0) >= floor + lead for r in judged)
         text = f"{group.title} returns {_range(record.value for record in clean)} clean{_notes(clean)}"
         text += f", above the best constant action{by_lead} in {above} of {counted(len(judged), 'seed')}" * bool(judged)
-        attacked = [record for record in mine if record.attack in ("fgsm", "pgd")]
+        attacked = [record for record in mine if record.attack in GRADIENT_ATTACKS]
         lowest = []
         for size, at in grouped(attacked, lambda record: record.attack_epsilon or 0.0).items():
             of_each = [min(r.value or 0.0 for r in records) for records in grouped(at, name_of).values()]

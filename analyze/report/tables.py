@@ -6,8 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-
 from analyze.report.formats import Cell, Column, Table, print_table
 from analyze.report.literature import paper_difference, paper_number
 from analyze.report.names import group_of, metric_name, name_of, states_of
@@ -82,11 +80,11 @@ def all_tables(
     return [table for table in tables if table.rows]
 
 
-def print_records(records: Sequence[Record], console: Console | None = None) -> None:
+def print_records(records: Sequence[Record]) -> None:
     """Print the non-empty tables of returns, sparsity, null networks and the grid."""
     for table in (returns_table(records), *(map_table(name, records) for name in ("sparsity", "controls", "grid"))):
         if table.rows:
-            print_table(table, console)
+            print_table(table)
 
 
 def map_table(name: str, records: Sequence[Record], reference: Collection[str] = ()) -> Table:

@@ -112,10 +112,10 @@ class Emulator:
 class Emulators:
     """E = `num_envs` emulators on threads, with the methods of AtariVectorEnv that `SeededVectorEnv` uses."""
 
-    def __init__(self, spec: EnvSpec, num_envs: int, num_threads: int, *, colour: bool) -> None:
+    def __init__(self, spec: EnvSpec, num_envs: int, *, colour: bool) -> None:
         self._newest_first = spec.newest_first
         self._emulators = [Emulator(spec, colour=colour) for _ in range(num_envs)]
-        self._pool = ThreadPoolExecutor(num_threads or cpu_count())
+        self._pool = ThreadPoolExecutor(cpu_count())
         self._steps: list[Future[tuple[float, bool]]] = []
         self.actions = self._emulators[0].actions
 

@@ -131,13 +131,12 @@ def episode_seed(run_seed: int, stream: int, env: int, episode: int) -> int:
     return int(words[0] >> 1)
 
 
-def _vector_env(spec: EnvSpec, num_envs: int, num_threads: int, *, colour: bool) -> Any:
+def _vector_env(spec: EnvSpec, num_envs: int, *, colour: bool) -> Any:
     from ale_py.vector_env import AtariVectorEnv
 
     return AtariVectorEnv(
         rom_id(spec.game),
         num_envs,
-        num_threads=num_threads,
         img_height=spec.height,
         img_width=spec.width,
         stack_num=spec.frame_stack,
@@ -161,18 +160,18 @@ class SeededVectorEnv:
     After the end of an episode call `begin` for its environment before the next `send`.
     """
 
-    def __init__(self, spec: EnvSpec, num_envs: int, num_threads: int = 0, *, colour: bool = False) -> None:
-        """`num_threads`: emulator threads, 0 for one per core. `colour`: see `replay_rgb`."""
+    def __init__(self, spec: EnvSpec, num_envs: int, *, colour: bool = False) -> None:
+        """`colour`: see `replay_rgb`."""
         self.spec = spec
         self.num_envs = num_envs
         self._env: Any
         if spec.in_vector_env:
-            self._env = _vector_env(spec, num_envs, num_threads, colour=colour)
+            self._env = _vector_env(spec, num_envs, colour=colour)
             actions = self._env.ale.get_action_set()
         else:
             from nrmap.atari.emulators import Emulators
 
-            self._env = Emulators(spec, num_envs, num_threads, colour=colour)
+            self._env = Emulators(spec, num_envs, colour=colour)
             actions = self._env.actions
         check(
             spec.first_actions <= len(actions),

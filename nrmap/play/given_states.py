@@ -1,6 +1,5 @@
 """States from a .npy or .npz file that names no game, for agents that play none."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,11 @@ class GivenStates:
         return np.zeros(int(self.episode_ids.max()) + 1, dtype=np.int64)
 
 
-def read_states(path: Path, state_shape: Sequence[int] | None = None) -> RolloutStates | GivenStates:
+def read_states(path: Path) -> RolloutStates | GivenStates:
     """The states in `path`: a states file of nrmap, a .npy array, or an .npz with `states` and maybe `episode_ids`.
 
-    Arrays are uint8 [N, C, H, W], with `state_shape` (C, H, W) if that is given; `episode_ids` [N] are whole
-    numbers. Raises NrmapError for a file that is missing, damaged or of another kind.
+    Arrays are uint8 [N, C, H, W]; `episode_ids` [N] are whole numbers.
+    Raises NrmapError for a file that is missing, damaged or of another kind.
     """
     with regular_file(path, "states") as file:
         is_one_array = file.read(len(_NPY)) == _NPY
@@ -57,7 +56,7 @@ def read_states(path: Path, state_shape: Sequence[int] | None = None) -> Rollout
             return load_states(path)
     try:
         check(states.ndim == 4, f"states are {states.dtype} {list(states.shape)}: expected uint8 [N, C, H, W]")
-        check_states(torch.from_numpy(states), states.shape[1:] if state_shape is None else state_shape)
+        check_states(torch.from_numpy(states), states.shape[1:])
         check(ids.shape == (len(states),), f"episode_ids are {list(ids.shape)}: expected {len(states)} whole numbers")
     except (NrmapError, TypeError) as error:  # of torch, for types that it has not
         raise NrmapError(f"{path}: {first_line(error)}") from error

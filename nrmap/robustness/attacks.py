@@ -26,6 +26,7 @@ ScoresStates = Callable[[Tensor], Tensor]
 AttackObjective = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Total length of all steps in radii: enough to reach any corner from any start (Madry et al. 2018).
 PGD_WALK = 2.5
+GRADIENT_ATTACKS = ("fgsm", "pgd")  # the kinds whose lowest return is quoted
 ALL = slice(None)
 
 
@@ -264,7 +265,7 @@ def attack_parts(name: str) -> tuple[str, int | None]:
     if kind == "pgd":
         check(steps.isdecimal(), f"attack {name!r}: expected pgd- and a number of steps, as in pgd-10")
         return kind, int(steps)
-    if name not in ("noise", "fgsm"):
+    if name not in ("noise", *GRADIENT_ATTACKS):
         raise unknown_choice("attack", name, ("noise", "fgsm", "pgd-10", "pgd-50"))
     return name, None
 

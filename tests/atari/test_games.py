@@ -36,7 +36,7 @@ def test_every_game_is_played(game: str) -> None:
     gymnasium.register_envs(ale_py)
     alone = ale_py.ALEInterface()
     alone.loadROM(ale_py.roms.get_rom_path(gymnasium.spec(f"ALE/{game}-v5").kwargs["game"]))
-    env = SeededVectorEnv(EnvSpec(game, 84, 84), 2, num_threads=1)
+    env = SeededVectorEnv(EnvSpec(game, 84, 84), 2)
     assert env.action_names == tuple(action.name for action in alone.getMinimalActionSet())
     assert env.num_actions > 1
     states, lives = env.begin(np.ones(2, dtype=bool), [7, 7])
