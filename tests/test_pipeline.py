@@ -11,7 +11,7 @@ from nrmap.support.records import read_records, select
 
 SMOKE = (*TINY, "scale.analysis.num_states=4", "scale.analysis.prefix_sizes=[2]")
 # A busy machine may take several times as long as an idle one.
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SWEEP = ("-m", "method=ddqn,sa_ddqn", *SMOKE)
 
 

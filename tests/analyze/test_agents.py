@@ -67,6 +67,7 @@ def given(tmp_path, monkeypatch):
     return states
 
 
+@pytest.mark.slow
 def test_a_file_is_converted_once_and_played(result, tmp_path, monkeypatch, caplog):
     path = tmp_path / "agent.cleanrl_model"
     FOREIGN["cleanrl_c51"]().save(path)

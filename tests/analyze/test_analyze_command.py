@@ -106,6 +106,7 @@ def test_a_reference_policy_is_found_by_game_method_and_seed(study: Study) -> No
     assert result_of(study.analyze("seed=5", "policies_from=reference")) == study.folder
 
 
+@pytest.mark.slow
 def test_a_pool_of_a_method_and_a_file(study: Study) -> None:
     folder = result_of(study.analyze(f"policy={study.given}", "states_from=pool", f"pool=[ddqn,{study.given}]"))
     pool, own = study.states_of(folder), study.states_of(study.folder)
@@ -137,6 +138,7 @@ def test_a_states_file_is_what_its_states_are(study: Study, tmp_path: Path) -> N
     assert sorted(beside) == ["random_weights", "shuffled_weights", "toy"]
 
 
+@pytest.mark.slow
 def test_shards_are_merged_into_the_maps_of_one_job(study: Study, tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     sweep = study.analyze("-m", f"policy={study.given}", "shards=2", "shard=0,1", outputs=outputs)
@@ -154,6 +156,7 @@ def test_shards_are_merged_into_the_maps_of_one_job(study: Study, tmp_path: Path
     assert not (folder / "shards").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_next_command_does_the_rest(study: Study, tmp_path: Path) -> None:
     full = tmp_path / "outputs"
     (baselines,) = study.outputs.glob("evaluation/Freeway/baseline/*/metrics.json")

@@ -187,6 +187,7 @@ def test_an_interrupted_stage_leaves_nothing_that_counts_as_done(finished, polic
     assert select(result.records, metric="sparsity", map_kind="kmap")
 
 
+@pytest.mark.slow
 def test_the_evaluation_and_baselines_of_a_reference_policy_come_with_it(finished, policy, tmp_path, calls):
     records = [ensure_baselines(finished, policy), ensure_evaluation(finished, policy)]
     layout = finished.layout

@@ -16,7 +16,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
     [
         ("map_your_own_network.py", (), "maps.png", "S(K) = "),
         ("map_a_reference_policy.py", ("2", "1"), "reference_maps.npz", "needs at least 16 episodes, found 1"),
-        ("compare_two_policies.py", ("2", "1"), "sa_ddqn_maps.png", "flipped by PGD-10"),
+        pytest.param(
+            "compare_two_policies.py", ("2", "1"), "sa_ddqn_maps.png", "flipped by PGD-10", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_an_example_runs_where_the_policies_of_the_repository_are_found(
@@ -31,6 +33,7 @@ def test_an_example_runs_where_the_policies_of_the_repository_are_found(
     assert printed in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_holds_its_output(monkeypatch: pytest.MonkeyPatch) -> None:
     cells = [cell for cell in json.loads((EXAMPLES / "maps.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
     assert all(cell["outputs"] and cell["outputs"][0]["output_type"] != "error" for cell in cells)

@@ -24,6 +24,7 @@ def first_screens(seeds):
     return [state.tobytes() for state in states]
 
 
+@pytest.mark.slow
 def test_every_episode_has_a_start_of_its_own():
     # Freeway's cars drive on with every no-op, so starts differ where first screens do.
     expected, seen = [], set()

@@ -35,12 +35,12 @@ def test_every_option_composes_and_has_its_default(command):
     assert len(options) >= 20
     spelled = {"none": "null", "that of scale": "quick"}
     with initialize_config_module("conf", version_base="1.3"):
-        for key, default in options.items():
-            changes = ["method=sa_ddqn"] if key.startswith("method.") else []
+        for changes, of_method in (([], False), (["method=sa_ddqn"], True)):
             composed = compose(command, changes)
-            value = spelled.get(default, default) or OmegaConf.select(composed, key)
-            assert value is not None, key
-            assert compose(command, [*changes, f"{key}={value}"]) == composed, key
+            keys = [key for key in options if key.startswith("method.") == of_method]
+            values = {key: spelled.get(options[key], options[key]) or OmegaConf.select(composed, key) for key in keys}
+            assert None not in values.values()
+            assert compose(command, [*changes, *(f"{key}={value}" for key, value in values.items())]) == composed
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -72,7 +72,11 @@ def done(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("done*")}
 
 
-@pytest.mark.parametrize("launcher", [["basic"], ["joblib", f"hydra.launcher.n_jobs={CORES}"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "launcher",
+    [["basic"], pytest.param(["joblib", f"hydra.launcher.n_jobs={CORES}"], marks=pytest.mark.slow)],
+    ids=" ".join,
+)
 def test_failed_jobs_are_named_and_the_others_finish(launcher: list[str], jobs, tmp_path: Path) -> None:
     launched = ["-m", f"hydra/launcher={launcher[0]}", *launcher[1:]]
     finished = jobs(*launched, "seed=1,0,2,-7,4")
@@ -142,6 +146,7 @@ def test_processes_of_a_launcher_can_import_the_clone(monkeypatch: pytest.Monkey
     assert os.environ["PYTHONPATH"] == f"{ROOT}{os.pathsep}elsewhere"
 
 
+@pytest.mark.slow
 def test_a_real_sweep_on_joblib(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     sweep = ("-m", "env=Pong", "method=sa_ddqn,ddqn", *TINY, f"outputs={outputs}")

@@ -11,23 +11,32 @@ from dataclasses import asdict, replace
 import pytest
 from html_page import Page
 
+from analyze.report import build
 from analyze.report.__main__ import main
 from analyze.report.appendix import appendix
-from analyze.report.build import ensure_report
 from analyze.report.load import find
 from analyze.report.map_sheets import map_sets, map_sheets
 from analyze.report.page import DEVIATIONS, Drawings, build_page
 from analyze.report.pairing import with_differences
 from analyze.report.summary import glance
 from analyze.report.tables import all_tables
+from nrmap.support.files import write_text
 from nrmap.support.records import Record, read_records
 
 
 @pytest.fixture(scope="module")
 def reported(outputs, tmp_path_factory):
-    """The folder of an outputs folder with its report."""
+    """An outputs folder with its report. Its figure files are empty; `test_sheets.py` tests their content."""
     folder = shutil.copytree(outputs, tmp_path_factory.mktemp("reported") / "outputs")
-    ensure_report(folder)
+
+    def save_nothing(sheet, folder):
+        for ending in (".png", ".pdf"):
+            write_text(folder / f"{sheet.name}{ending}", "")
+        return folder / f"{sheet.name}.png"
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(build, "save_sheet", save_nothing)
+        build.ensure_report(folder)
     return folder
 
 

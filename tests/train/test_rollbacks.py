@@ -91,6 +91,7 @@ def test_an_attack_as_strong_as_the_probe_is_not_strengthened(begin):
     assert len(training.curves.rollbacks) == 8
 
 
+@pytest.mark.slow
 def test_a_kill_before_any_write_changes_no_bit_of_what_follows(begin, monkeypatch, assert_same):
     left_behind = {(20, 0), (30, 0), (40, 1)}
     save, writes = training_module.save_checkpoint, []

@@ -134,6 +134,7 @@ def test_every_game_with_a_file_of_its_own_trains(game, start):
     assert load_policy(path).env.game == game
 
 
+@pytest.mark.slow
 @pytest.mark.bitwise
 @pytest.mark.usefixtures("parent")
 def test_a_killed_command_goes_on_to_the_same_policy(start, tmp_path):
@@ -182,6 +183,7 @@ def test_an_interrupted_command_says_how_to_go_on(start, tmp_path):
     assert reached(tmp_path / "outputs") >= 10
 
 
+@pytest.mark.slow
 def test_two_commands_that_want_the_same_parent_train_it_once(start, tmp_path):
     commands = [start(f"method={method}", "env=Breakout") for method in ("sa_ddqn", "sa_ddqn", "ddqn_continued")]
     paths = [finished(command) for command in commands]

@@ -59,7 +59,7 @@ def run_of(tiny_settings, tiny_regulariser):
         ("plain", {}),
         ("plain", {"precision": torch.bfloat16}),
         ("robust", {}),
-        ("robust", {"precision": torch.bfloat16}),
+        pytest.param("robust", {"precision": torch.bfloat16}, marks=pytest.mark.slow),
         ("robust", {"replay_on_device": True}),
         pytest.param("robust", {"device": "cuda"}, marks=[pytest.mark.cuda, needs_cuda]),
     ],
