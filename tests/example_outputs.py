@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from analyze.report.sheets import Sheet
 from analyze.study import evaluation_inputs
 from nrmap.ablation import AblatedChunk
 from nrmap.atari.envs import EVALUATION_STREAM
@@ -26,7 +27,7 @@ from nrmap.play.rollout import Episode
 from nrmap.play.states import RolloutStates, SourcePolicy, save_states
 from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
-from nrmap.support.files import identity_of, sha256_of_file, write_json
+from nrmap.support.files import identity_of, sha256_of_file, write_bytes, write_json
 from nrmap.support.identity import VERSIONS, recorded, stage_identity
 from nrmap.support.layout import CURVES_FILE, METRICS_FILE, POLICY_FILE, Layout
 from nrmap.support.records import CONSTANT_ACTION, RANDOM_POLICY, Record, write_records
@@ -272,3 +273,10 @@ def _seed(*what: object) -> int:
 
 def _rng(*what: object) -> np.random.Generator:
     return np.random.default_rng(_seed(*what))
+
+
+def save_nothing(sheet: Sheet, folder: Path) -> Path:
+    """In place of `save_sheet`: empty figure files."""
+    for ending in ("pdf", "png"):
+        write_bytes(folder / f"{sheet.name}.{ending}", b"")
+    return folder / f"{sheet.name}.png"

@@ -163,7 +163,7 @@ def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str
 def digest_of_inputs(outputs: Path) -> dict[str, str]:
     """Hash the result files that a report depends on, by path relative to `outputs`."""
     roots = ("train", "evaluation", "maps", "states", REFERENCE_FOLDER)
-    names = {POLICY_FILE, CURVES_FILE, METRICS_FILE, MAPS_FILE, SETTINGS_FILE}
+    names = {POLICY_FILE, CURVES_FILE, METRICS_FILE, MAPS_FILE, SETTINGS_FILE, OPTIONS_FILE}
     paths = (path for root in roots for path in (outputs / root).rglob("*") if path.is_file())
     wanted = (path for path in paths if path.name in names or path.suffix == ".npz")
     return {str(path.relative_to(outputs)): sha256_of_file(path) for path in sorted(wanted)}

@@ -153,8 +153,8 @@ def _cells(records: Iterable[Record]) -> list[tuple[Record, Cell]]:
             quantiles[record.policy_sha256, _maps_of(record), record.temperature, record.metric_key].append(record)
     cells = [(record, cell_of(record)) for record in records if record.quantile is None]
     for same in quantiles.values():
-        low, middle, high = sorted(record.value or 0.0 for record in same)
-        cells.append((same[0], Cell(middle, low, high)))
+        values = sorted(record.value or 0.0 for record in same)
+        cells.append((same[0], Cell(values[len(values) // 2], values[0], values[-1])))
     return cells
 
 

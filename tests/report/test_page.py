@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import asdict, replace
 
 import pytest
+from example_outputs import save_nothing
 from html_page import Page
 
 from analyze.report import build
@@ -20,7 +21,6 @@ from analyze.report.page import DEVIATIONS, Drawings, build_page
 from analyze.report.pairing import with_differences
 from analyze.report.summary import glance
 from analyze.report.tables import all_tables
-from nrmap.support.files import write_text
 from nrmap.support.records import Record, read_records
 
 
@@ -28,12 +28,6 @@ from nrmap.support.records import Record, read_records
 def reported(outputs, tmp_path_factory):
     """An outputs folder with its report. Its figure files are empty; `test_sheets.py` tests their content."""
     folder = shutil.copytree(outputs, tmp_path_factory.mktemp("reported") / "outputs")
-
-    def save_nothing(sheet, folder):
-        for ending in (".png", ".pdf"):
-            write_text(folder / f"{sheet.name}{ending}", "")
-        return folder / f"{sheet.name}.png"
-
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(build, "save_sheet", save_nothing)
         build.ensure_report(folder)

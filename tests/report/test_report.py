@@ -3,30 +3,22 @@
 import shutil
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import pytest
-from example_outputs import SMALL, write_example
+from example_outputs import SMALL, save_nothing, write_example
 from html_page import Page
 
 from analyze.report import build
 from analyze.report.build import ensure_report
 from analyze.report.load import find
 from analyze.report.map_sheets import map_sets, map_sheets
-from analyze.report.sheets import Sheet
 from analyze.report.summary import glance
 from nrmap.maps.kinds import KINDS
 from nrmap.support.errors import NrmapError
-from nrmap.support.files import write_bytes
 from nrmap.support.records import read_records
 
 
 def test_a_report_is_made_once_and_again_for_other_inputs_or_when_it_lost_a_file(copied, monkeypatch):
-    def save_nothing(sheet: Sheet, folder: Path) -> Path:
-        for ending in ("pdf", "png"):
-            write_bytes(folder / f"{sheet.name}.{ending}", b"")
-        return folder / f"{sheet.name}.png"
-
     monkeypatch.setattr(build, "save_sheet", save_nothing)
     monkeypatch.setattr("analyze.report.page.picture", lambda sheet, panel: "data:,")
     figure = copied / "report/figures/figure1-Freeway-own-states-16.png"
