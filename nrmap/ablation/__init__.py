@@ -1,4 +1,4 @@
-"""Ablate every pixel: the Q-values of all ablated states Z_ij(s) in eq. 4 and 5."""
+"""Ablate every pixel of a state, one at a time: the Q-values of all ablated states Z_ij(s) of eq. 4 and 5."""
 
 import logging
 from typing import Literal
@@ -30,20 +30,20 @@ def make_engine(
     memory_budget: int | None = None,
     differences_only: bool = False,
 ) -> Engine:
-    """Make the engine that ablates states of `agent`. It copies the agent's current weights.
+    """Make the engine that ablates states of `agent`, on the agent's device.
 
-    "incremental" propagates changes through networks of convolutions, ReLU, Flatten and Linear, see
-    docs/ablation.md. "dense" runs any agent on every ablated state. "auto" is incremental if
-    possible, and otherwise dense with a logged warning that gives the reason; on a GPU it is the faster
-    of the two, timed on the first strip of image rows. The incremental engine works
-    on the agent's device and ablates as many states at a time as fit into `memory_budget` bytes, by
-    default 512 MiB on a CPU and most of the free memory on a GPU.
-    With `differences_only` all Q-values of an ablated state may be off by the same number, which
-    changes no arg max, softmax, margin or map. A dueling network then skips V(s), half of the work.
+    "incremental" copies the agent's current weights and propagates changes through networks of
+    convolutions, ReLU, Flatten and Linear, see docs/ablation.md. "dense" runs any agent on every ablated
+    state. "auto" is incremental if possible, and otherwise dense with a logged warning that gives the
+    reason; on a GPU it is the faster of the two, by a short timing. The incremental engine ablates as many
+    states at a time as fit into `memory_budget` bytes, by default 512 MiB on a CPU and most of the free
+    memory on a GPU. With `differences_only` it may shift all Q-values of an ablated state by the same
+    number, which changes no arg max, softmax, margin or map. It then skips V(s) of a dueling network, half
+    of the hidden layer.
 
-    Raises NrmapError for an unknown engine, for an agent that draws random numbers, for weights that
-    are NaN or infinite, for an agent that `engine="incremental"` cannot handle, and for a memory
-    budget below one state's need.
+    Raises NrmapError for an unknown engine, for an agent that draws random numbers, for weights that are
+    NaN or infinite, for an agent that `engine="incremental"` cannot handle, and for a memory budget that
+    is not above 0 or too small for the incremental engine to ablate one state.
     """
     if engine not in ENGINES:
         raise unknown_choice("engine", engine, ENGINES)
@@ -70,7 +70,7 @@ def make_engine(
 
 
 def faster(incremental: IncrementalEngine, dense: DenseEngine) -> Engine:
-    """The engine that takes less time for a state, by their estimates."""
+    """Return the engine with the smaller estimate of the time per state, and log both estimates."""
     seconds = {engine.name: engine.seconds_per_state() for engine in (incremental, dense)}
     log.info("engine=auto: %s", ", ".join(f"{1000 * each:.2f} ms a state {name}" for name, each in seconds.items()))
     return incremental if seconds[incremental.name] <= seconds["dense"] else dense
@@ -78,7 +78,7 @@ def faster(incremental: IncrementalEngine, dense: DenseEngine) -> Engine:
 
 @torch.no_grad()
 def _parts(agent: Agent) -> tuple[NetworkParts | None, str]:
-    """The parts of the agent's network, or None and the reason why it has none; NrmapError for a random network."""
+    """Split the agent's network into parts; None and the reason if that fails. NrmapError if outputs are random."""
     states = synthetic_states(agent.state_shape, agent.device)
     outputs = agent(states)
     try:

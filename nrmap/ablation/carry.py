@@ -22,9 +22,9 @@ from nrmap.ablation.parts import Convolution
 
 @dataclass(frozen=True, eq=False)
 class Ablations:
-    """The R ablations of a strip that change the first layer, sorted by pixel column."""
+    """The R ablations of a strip of image rows that change the first layer, sorted by pixel column."""
 
-    starts: list[int]  # pixel column j has the ablations starts[j] to starts[j + 1]
+    starts: list[int]  # pixel column j has the ablations starts[j]:starts[j + 1]
     states: Tensor  # [R], index of the state within the batch
     pixels: Tensor  # [R], index of the ablation within its state
 
@@ -32,27 +32,27 @@ class Ablations:
         return len(self.states)
 
     def of(self, pixel_columns: range) -> slice:
-        """The ablations of these pixel columns."""
+        """The slice of the R ablations that lie in `pixel_columns`."""
         return slice(self.starts[pixel_columns.start], self.starts[pixel_columns.stop])
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """The changes in one column of a layer.
+    """The changes of one column of a layer's outputs by the ablations that reach it.
 
-    Unit y·O + c is channel c in row y of the window. Units that no ablation changes are dropped.
+    Unit y·O + c is channel c of O in row y of the layer's window. Units that no ablation changes are dropped.
     """
 
     pixel_columns: range  # the pixel columns whose ablations reach this column
     ablations: slice
     changes: Tensor  # [ablations, units]
     units: Tensor  # [units], ascending
-    ends: list[int]  # window row y has the entries ends[y] to ends[y + 1] of `units`
+    ends: list[int]  # window row y has units[ends[y]:ends[y + 1]]
 
 
 @dataclass(frozen=True, eq=False)
 class Changes:
-    """The changes of one layer under the ablations of a strip."""
+    """The changes of one layer's outputs by all ablations of a strip."""
 
     window: range  # the rows of the layer that the strip reaches
     channels: int
@@ -74,23 +74,23 @@ class CleanLayer:
 
     @property
     def height(self) -> int:
-        """H, the rows of the layer."""
+        """H, the number of rows."""
         return self.below.shape[2]
 
     @property
     def width(self) -> int:
-        """W, the columns of the layer."""
+        """W, the number of columns."""
         return self.below.shape[0]
 
 
 def first_changes(
     layer: Convolution, clean: CleanLayer, differences: Tensor, strip: range, pixels: Tensor
 ) -> tuple[Ablations, Changes]:
-    """Find the ablations of a strip of I image rows that change the first layer, and their changes.
+    """Find the ablations that change the first layer, and its changes, for a strip of I image rows.
 
-    `differences` [W, I, M, S, K] is the change of the scaled input. Each pixel column, image row
-    and state has M ablations of K channels: M = 1 and K = C if all channels are ablated together,
-    otherwise M = C and K = 1. `pixels` [W, I, M] are the indices of the ablations within a state.
+    `differences` [W, I, M, S, K]: change of the scaled input by pixel column, row, ablation, state and
+    channel. M = 1, K = C if channels are ablated together; M = C, K = 1 if one at a time. `pixels`
+    [W, I, M]: index of each ablation within its state.
     """
     width, _, _, states, _ = differences.shape
     window = layer.vertical.readers(strip, clean.height)
@@ -170,7 +170,7 @@ def _reach(layer: Convolution, inputs: Changes, x: int) -> range:
 
 
 def _column(pixel_columns: range, ablations: slice, changes: Tensor, channels: int) -> Column:
-    """A column with these `changes` [ablations, window rows · channels]; drops units that never change."""
+    """Make a column of `changes` [ablations, window rows · channels], without the units that never change."""
     ends = torch.arange(0, changes.shape[1] + 1, channels, device=changes.device)
     if not len(changes):
         return Column(pixel_columns, ablations, changes[:, :0], ends[:0], [0] * len(ends))

@@ -32,7 +32,7 @@ class DenseEngine(Engine):
     ) -> None:
         """`skip_unchanged` skips pixels that already have the ablated value; benchmarks switch it off.
 
-        `exact` is the agent's network in float64, if available.
+        `exact` is the agent's network in float64, to measure the rounding floor; None if not available.
         """
         super().__init__(agent, spec)
         self._batch_size = batch_size or BATCH_SIZE[agent.device.type]
@@ -42,7 +42,7 @@ class DenseEngine(Engine):
 
     @cached_property
     def rounding_floor(self) -> float:
-        """Approximate upper limit of rounding errors in ΔQ, from synthetic states; see `rounding_floor`."""
+        """Approximate upper limit of the rounding error of an ablation's change in Q, from synthetic states."""
         states = synthetic_states(self._state_shape, self._device)
         numbers = sampled_ablations(self._spec, self._state_shape).to(self._device)
         with torch.inference_mode():
@@ -51,7 +51,7 @@ class DenseEngine(Engine):
 
     @torch.inference_mode()
     def seconds_per_state(self) -> float:
-        """An estimate from one batch."""
+        """Estimate the seconds that one state takes, by timing one batch."""
         batch = torch.zeros(self._batch_size, *self._state_shape, dtype=torch.uint8, device=self._device)
         seconds = seconds_of(lambda: self._agent(batch), self._device)
         return seconds * self._spec.ablated_shape(self._state_shape).numel() / len(batch)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Run(NamedTuple):
-    """Consecutive taps of a kernel on consecutive inputs: tap + k reads input + k, for k < length."""
+    """Consecutive kernel indices on consecutive inputs: index tap + k reads input + k, for 0 ≤ k < length."""
 
     tap: int
     input: int
@@ -18,7 +18,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a convolution: tap t of output o reads input o·stride − before + t·dilation, 0 ≤ t < kernel."""
+    """One axis of a convolution: output o reads input o·stride − before + t·dilation at kernel index (tap) t."""
 
     kernel: int
     stride: int
@@ -32,31 +32,31 @@ class Axis:
         return (self.kernel - 1) * self.dilation + 1
 
     def outputs(self, inputs: int) -> int:
-        """Number of outputs for this number of inputs."""
+        """Number of outputs for `inputs` inputs."""
         return (inputs + self.before + self.after - self.span) // self.stride + 1
 
     def first_input(self, output: int) -> int:
-        """The input under tap 0 of `output`; negative in the padding."""
+        """Index of the input that kernel index 0 of `output` reads; negative in the padding."""
         return output * self.stride - self.before
 
     def tap(self, source: int, output: int) -> int | None:
-        """The tap with which `output` reads the input `source`, or None if it does not read it."""
+        """Kernel index at which `output` reads input `source`; None if it does not."""
         tap, rest = divmod(source - self.first_input(output), self.dilation)
         return tap if rest == 0 and 0 <= tap < self.kernel else None
 
     def readers(self, changed: range, outputs: int) -> range:
-        """The range from the first to the last of `outputs` outputs that reads an input in `changed`; may be empty."""
+        """The outputs, of `outputs` in all, with an input in `changed` in their receptive field; may be none."""
         first = -(-(changed[0] + self.before - self.span + 1) // self.stride)  # rounded up
         last = (changed[-1] + self.before) // self.stride
         return range(max(first, 0), min(last, outputs - 1) + 1)
 
     def sources(self, output: int, inputs: int) -> range:
-        """The range from the first to the last of `inputs` inputs that `output` reads; may be empty."""
+        """The inputs, of `inputs` in all, in the receptive field of `output`; may be none."""
         first = self.first_input(output)
         return range(max(first, 0), min(first + self.span, inputs))
 
     def runs(self, output: int, changed: range) -> list[Run]:
-        """The taps of `output` on inputs in `changed`: one run, or with dilation one run per tap."""
+        """Kernel indices at which `output` reads inputs in `changed`: one run (with dilation one per index) or none."""
         first = self.first_input(output)
         taps = [tap for tap in range(self.kernel) if first + tap * self.dilation in changed]
         if taps and self.dilation == 1:
@@ -64,13 +64,13 @@ class Axis:
         return [Run(tap, first + tap * self.dilation, 1) for tap in taps]
 
     def taps(self, sources: Sequence[int], outputs: Sequence[int]) -> Tensor:
-        """Table [sources, outputs] of the tap with which each output reads each source; `kernel` means none."""
+        """Kernel index at which each output reads each source, [sources, outputs]; `kernel` where it does not."""
         taps = [[self.tap(source, output) for output in outputs] for source in sources]
         return torch.tensor([[self.kernel if tap is None else tap for tap in row] for row in taps])
 
 
 def strips(axis: Axis, inputs: int) -> list[range]:
-    """Group the inputs of an axis into blocks that reach the same outputs; inputs that reach none are left out.
+    """Group `inputs` inputs of an axis into blocks that lie in the same receptive fields; inputs in none are dropped.
 
     Kernel 8 and stride 4 give blocks of 4.
     """

@@ -1,11 +1,11 @@
-"""Changes of the Q-values from changes of the features, skipping hidden units that keep their sign.
+"""Compute changes of the Q-values from changes of the features, skipping hidden units that keep their sign.
 
-A hidden unit's change is wᵀδ, and |wᵀδ| ≤ Σ_x ‖w_x‖·‖δ_x‖ over the columns x of the feature map
-(Cauchy and Schwarz). One such bound for a state and a few neighbouring pixel columns is cheap.
-If the clean pre-activation is further from 0 than the bound, no ablation changes its sign: below
-0 the unit is *silent*, above 0 it is *linear*, and all linear units together act on the Q-values
-as one matrix with A columns. A unit that is silent, or linear, in every state of the batch needs
-no matrix product of its own.
+A change δ of the features changes a hidden unit with weights w by wᵀδ, and |wᵀδ| ≤ Σ_x ‖w_x‖·‖δ_x‖ over
+the columns x of the feature map (Cauchy and Schwarz). One such bound for a state and a few neighbouring
+pixel columns is cheap.
+If the clean pre-activation is further from 0 than the bound, no ablation changes its sign: below 0 the
+unit is *silent*, above 0 it is *linear*, and all linear units together act on the Q-values as one matrix
+with A columns. A unit that is silent, or linear, in every state of the batch needs no matrix product of its own.
 
 All other units are *undecided* and computed as relu(h + wᵀδ). The clean readout is subtracted
 at the end: unlike in earlier layers, no later step needs the differences of single units.
@@ -21,7 +21,7 @@ from nrmap.ablation.carry import Ablations, Changes
 from nrmap.ablation.parts import NetworkParts, Readout
 from nrmap.ablation.recording import Program
 
-# Number of neighbouring pixel columns that share a bound. Fewer make it tighter and dearer.
+# Number of neighbouring pixel columns that share a bound. Fewer columns make it tighter and slower.
 COLUMNS_PER_BOUND = 4
 # Number of ablations in one product of the hidden layer: few enough for a processor's cache.
 ABLATIONS_AT_A_TIME = 2048
@@ -49,7 +49,7 @@ class HiddenLayer:
         self.tail = parts.tail
 
     def q_changes(self, clean: CleanHidden, ablations: Ablations, features: Changes) -> Tensor:
-        """The change of the Q-values by each ablation, [R, A]."""
+        """Compute each ablation's change of the Q-values, [R, A]; `features` are those of the last convolution."""
         window = features.window
         weights = {
             x: self.weight[x, window.start : window.stop].flatten(0, 1).index_select(0, column.units)  # [units, U]
@@ -102,9 +102,9 @@ def _widened(matrix: Tensor, width: int) -> Tensor:
 def sorted_units(
     weights: dict[int, Tensor], pre_activations: Tensor, ablations: Ablations, features: Changes
 ) -> tuple[Tensor, Tensor]:
-    """Sort the hidden units: a mask [U] of the linear units and the indices [B] of the undecided units.
+    """Find the linear hidden units, as a mask [U], and the undecided ones, as indices [B].
 
-    Linear and silent mean: in every state and under every ablation. All remaining units are silent.
+    For all states and ablations, linear units stay above 0 and units of neither kind below 0.
     """
     states, units = pre_activations.shape
     counts = torch.tensor(ablations.starts, device=pre_activations.device).diff()
@@ -122,7 +122,7 @@ def sorted_units(
 
 
 def _add_products(sums: Tensor, weights: dict[int, Tensor], features: Changes, rows: slice) -> Tensor:
-    """Add the features' changes times `weights` to `sums` [n, U] of the ablations `rows`, in place."""
+    """Add the changes of the features times `weights` to `sums` [n, U], in place, for the n ablations `rows`."""
     for x, column in features.columns.items():
         first, last = max(rows.start, column.ablations.start), min(rows.stop, column.ablations.stop)
         if first < last:

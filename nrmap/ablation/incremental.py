@@ -16,8 +16,8 @@ from nrmap.policies.agent import Agent
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.runtime import keep_freed_memory, seconds_of
 
-# Larger matrix products are faster up to about this number of states at a time. A GPU needs more of
-# them until launching the operations takes less time than the operations.
+# Larger matrix products are faster up to about this number of states at a time. A GPU needs more
+# states until launching the operations takes less time than the operations.
 MOST_STATES = {"cpu": 64, "cuda": 512}
 CPU_MEMORY_BUDGET = 512 * 2**20
 FRACTION_OF_FREE_GPU_MEMORY = 0.8
@@ -38,11 +38,11 @@ class IncrementalEngine(Engine):
     ) -> None:
         """`agent` gives the clean Q-values; `parts`, traced from it, give the changes.
 
-        With `differences_only` the Q-values of an ablated state are exact up to a common number.
-        `memory_budget` in bytes limits the number of states ablated at a time; the default is 512
-        MiB on a CPU and most of the free memory on a GPU. `whole_strips` chooses the form of
-        `nrmap.ablation.whole_strips`, the default on a GPU. Raises NrmapError if the budget is too
-        small for one state.
+        With `differences_only` all Q-values of an ablated state may be off by the same number.
+        `memory_budget` in bytes limits the number of states ablated at a time; None is 512 MiB on a
+        CPU and most of the free memory on a GPU. `whole_strips` says whether to compute by
+        `nrmap.ablation.whole_strips` or by `carry`; None is the former on a GPU only. Raises
+        NrmapError if the budget is too small for one state.
         """
         super().__init__(agent, spec)
         self.name = "incremental-differences" if differences_only else "incremental"
@@ -67,7 +67,7 @@ class IncrementalEngine(Engine):
 
     @cached_property
     def rounding_floor(self) -> float:
-        """Approximate upper limit of rounding errors in ΔQ, measured against float64 on synthetic states."""
+        """Approximate upper limit of the rounding error of an ablation's change in Q, measured on synthetic states."""
         states = synthetic_states(self._state_shape, self._device)[: self.states_at_once]
         q_values, clean = self._ablate(states)
         sample = q_values.flatten(1, -2)[:, sampled_ablations(self._spec, self._state_shape).to(self._device)]
@@ -75,7 +75,7 @@ class IncrementalEngine(Engine):
 
     @torch.inference_mode()
     def seconds_per_state(self) -> float:
-        """An estimate from the first strip of as many states as go at a time; for the form of whole strips."""
+        """Estimate the seconds that one state takes, by timing the first strip; only with `whole_strips`."""
         states = torch.zeros(self.states_at_once, *self._state_shape, dtype=torch.uint8, device=self._device)
         pre_activations, hidden = self._parts.pre_activations(states)
         clean, clean_hidden = [CleanLayer.of(z) for z in pre_activations], CleanHidden(hidden, self._parts.tail(hidden))
@@ -105,7 +105,7 @@ class IncrementalEngine(Engine):
         return q_values.unflatten(1, ablated_shape), clean_q
 
     def _carry(self, clean: list[CleanLayer], hidden: CleanHidden, differences: Tensor, q_values: Tensor) -> None:
-        """Add the changes of all ablations to `q_values` [S, ablations, A], without rows and units that stay."""
+        """Add the changes by all ablations to `q_values` [S, ablations, A]; skips ablations and units without any."""
         first, *others = self._parts.convolutions
         numbers = torch.arange(q_values.shape[1], device=self._device).view(-1, *self._state_shape[1:])  # [M, H, W]
         numbers = numbers.permute(2, 1, 0)  # [W, H, M]
@@ -126,7 +126,7 @@ class IncrementalEngine(Engine):
         return agrees(found + missing, expected, roundings=4)
 
     def _differences(self, states: Tensor) -> Tensor:
-        """The change of the scaled input by each ablation, [W, H, M, S, K]; see `first_changes`."""
+        """Compute the change of the scaled input by each ablation, [W, H, M, S, K]; see `first_changes`."""
         levels = self._parts.scaled_values  # [256, C]
         channels = torch.arange(levels.shape[1], device=self._device)[:, None, None]
         before = levels[states.long(), channels]  # [S, C, H, W]

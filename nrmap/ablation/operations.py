@@ -12,7 +12,7 @@ from nrmap.ablation.recording import Call, NotTraceable, Value, to_double
 
 COPIES = frozenset({"clone", "alias", "detach", "to_copy"})
 RESHAPES = frozenset({"view", "unsafe_view", "reshape", "reshape_alias"})
-# They take a dimension, not the first one (states), and move numbers without computing any.
+# They move numbers along a given dimension, not the first one (states), and compute nothing.
 _MOVES = frozenset({"unsqueeze", "squeeze", "select", "slice", "split", "split_with_sizes", "unbind", "cat", "stack"})
 _SUMS = frozenset({"mean", "sum"})
 _REDUCTIONS = frozenset({"amax", "amin", "logsumexp", "softmax", "log_softmax", "max", "min", "var", "std"})
@@ -25,9 +25,9 @@ Shapes = Mapping[Value, torch.Size]
 
 
 def treats_states_apart(call: Call, shapes: Shapes, states: int) -> bool:
-    """True if each row of the results depends on rows of a single state.
+    """True if `call` computes each state's rows of the results from the same state's rows of the inputs.
 
-    Rows are entries of dimension 0. Each of the N `states` has the same number of consecutive rows.
+    Rows are entries of dimension 0. Each of the N = `states` states has the same number of consecutive rows.
     """
     inputs, results = ([shapes[value] for value in values] for values in (call.inputs, call.results))
     dimensions = len(inputs[0])
@@ -55,12 +55,12 @@ def treats_states_apart(call: Call, shapes: Shapes, states: int) -> bool:
 
 
 def is_pointwise(call: Call) -> bool:
-    """True if each number of the result depends on the numbers at the same place of the inputs."""
+    """True if each number of the result depends only on the numbers at the same position in the inputs."""
     return torch.Tag.pointwise in call.operation.tags
 
 
 def is_affine(call: Call) -> bool:
-    """True if the results are affine in all inputs together."""
+    """True if the results are an affine function of all inputs that depend on the states."""
     if call.name == "mul":
         return len(call.inputs) == 1
     if call.name == "div":
@@ -69,7 +69,7 @@ def is_affine(call: Call) -> bool:
 
 
 def matrix_of(call: Call) -> tuple[Tensor, Tensor | None] | None:
-    """The constant weight [K, …] and bias of a product with rows [N, K], None for any other operation."""
+    """Weight [K, …] and bias (None without one) of a product of rows [N, K] with constants; None for other calls."""
     plain = call.argument("alpha") in (None, 1) and call.argument("beta") in (None, 1)
     rows = {"addmm": 1, "mm": 0, "mv": 0}.get(call.name)
     if rows is None or call.inputs != [call.arguments[rows]] or not plain:
@@ -78,7 +78,7 @@ def matrix_of(call: Call) -> tuple[Tensor, Tensor | None] | None:
 
 
 def padding_of(call: Call) -> Padding | None:
-    """The padding with zeros to the four sides of a map, None for any other operation."""
+    """The number of zeros that `call` pads on each of the four sides of a map; None for any other operation."""
     if call.name != "constant_pad_nd" or call.argument("value") != 0:
         return None
     left, right, top, bottom, *others = (*call.argument("pad"), 0, 0)[: max(4, len(call.argument("pad")))]
@@ -86,9 +86,9 @@ def padding_of(call: Call) -> Padding | None:
 
 
 def convolution_of(call: Call, padded: Padding) -> Convolution:
-    """The convolution of `call` on inputs that were `padded` before, without groups: absent connections get weight 0.
+    """Convert `call`, and the zeros that earlier calls `padded`, to a `Convolution`; groups become zero weights.
 
-    Raises NotTraceable unless it is a two-dimensional convolution with constant float32 or float64 weights.
+    Raises NotTraceable unless `call` is a two-dimensional convolution with constant float32 or float64 weights.
     """
     weight, bias, groups = call.argument("weight"), call.argument("bias"), call.argument("groups")
     if call.argument("transposed") or not isinstance(weight, Tensor) or weight.ndim != 4 or isinstance(bias, Value):
@@ -112,9 +112,9 @@ def convolution_of(call: Call, padded: Padding) -> Convolution:
 
 
 def channel_scaling(call: Call, channels: int) -> tuple[Tensor, Tensor] | None:
-    """Scale and shift [O] in float64 if `call` maps each of the O `channels` of a map to an affine function of it.
+    """Scale and shift, float64 [O], of a `call` that maps each channel x of a map to scale·x + shift; else None.
 
-    This covers batch normalisation in evaluation mode and arithmetic with constants. None for any other operation.
+    Such calls are batch normalisation in evaluation mode and arithmetic with constants. O is `channels`.
     """
     normalises = "batch_norm" in call.name and not call.argument("training")
     if len(call.inputs) != 1 or not (normalises or (is_pointwise(call) and is_affine(call))):
@@ -129,7 +129,7 @@ def channel_scaling(call: Call, channels: int) -> tuple[Tensor, Tensor] | None:
 
 
 def for_any_batch(call: Call, shapes: Shapes) -> Call:
-    """`call` without the number of recorded states in its sizes."""
+    """Replace the number of recorded states in the sizes of `call`, so that it accepts any number of states."""
     shape = shapes[call.results[0]]
     if call.name in RESHAPES:
         return replace(

@@ -30,12 +30,12 @@ class Convolution:
 
     @cached_property
     def by_column(self) -> Tensor:
-        """The weights [KW, KH·I, O]: one matrix (row and input channel to output) per kernel column."""
+        """The weights [KW, KH·I, O]: per kernel column, a matrix from (kernel row, input channel) to output channel."""
         return self.weight.permute(3, 2, 1, 0).flatten(1, 2).contiguous()
 
     @cached_property
     def by_tap(self) -> Tensor:
-        """The weights [KH + 1, KW + 1, I, O]; the last row and column are zero and stand for "no tap"."""
+        """The weights by kernel index, [KH + 1, KW + 1, I, O]; the last row and column are zero, for unread inputs."""
         return functional.pad(self.weight, (0, 1, 0, 1)).permute(2, 3, 1, 0).contiguous()
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class Convolution:
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """Q = weight · relu(h) + bias, for networks that are affine behind the hidden layer's ReLU."""
+    """The affine map from the hidden layer's pre-activations h to Q-values: Q = weight · relu(h) + bias."""
 
     weight: Tensor  # [A, U]
     bias: Tensor  # [A]
@@ -73,11 +73,11 @@ class Readout:
 
 @dataclass(frozen=True, eq=False)
 class NetworkParts:
-    """Q(s) = tail(hidden_weight · flatten(convolutions(scaling(s))) + hidden_bias).
+    """A network in parts: Q(s) = tail(hidden_weight · flatten(convolutions(scaling(s))) + hidden_bias).
 
     The hidden layer stacks all linear layers that read the flattened features: with dueling heads
-    the first layers of value and advantage. `tail` maps its pre-activations [N, U] to Q-values
-    [N, A], each row on its own.
+    the first layers of value and advantage. `tail` maps the hidden layer's pre-activations [N, U] to
+    Q-values [N, A], each row independently.
     """
 
     scaling: Program
@@ -115,9 +115,9 @@ class NetworkParts:
         return self.tail(self.pre_activations(states)[1])
 
     def differences_only(self) -> "NetworkParts":
-        """Drop hidden units with equal weight for all actions; Q-values are then exact up to a number per state.
+        """Drop hidden units with equal weights for all actions, which shifts all Q-values of a state by one number.
 
-        Dueling heads lose the units of the value, half of the hidden layer.
+        Dueling heads lose the units of V(s), half of the layer. Nothing changes without a Readout or if none is left.
         """
         if not isinstance(self.tail, Readout):
             return self

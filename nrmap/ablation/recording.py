@@ -1,7 +1,7 @@
 """Record the tensor operations of a function on example states, and replay parts of them.
 
-A recording has the ATen operations that depend on the states, in order. It does not matter how the
-function was written: layers or functions, nested modules, and Python code that uses only shapes.
+A recording has the ATen operations that depend on the states, in order. The function may be written
+with layers or functions, nested modules, and Python code that reads only shapes.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,16 +18,16 @@ from nrmap.support.errors import first_line
 
 
 class NotTraceable(Exception):  # noqa: N818 (not an error: the dense engine takes over)
-    """The incremental engine does not support this policy; the message gives the reason."""
+    """Raised for a policy that the incremental engine does not support; the message gives the reason."""
 
 
 class DrawsRandomNumbers(NotTraceable):
-    """No engine supports this policy: its outputs are no fixed function of the state."""
+    """Raised for a policy that no engine supports, because it draws random numbers."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor that depends on the states."""
+    """A recorded tensor that depends on the states, by its number."""
 
     number: int
 
@@ -37,7 +37,7 @@ STATES = Value(0)
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """An operation with its arguments: `Value`s, constant tensors and anything else."""
+    """A recorded operation with its arguments: `Value`s, constant tensors and anything else."""
 
     operation: OpOverload
     arguments: tuple[Any, ...]
@@ -46,7 +46,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        """The operation's name without overload and in-place mark, e.g. `relu`."""
+        """The operation's name without overload and outer underscores, e.g. `relu` for `aten::relu_`."""
         return str(self.operation._schema.name).removeprefix("aten::").rstrip("_").removeprefix("_")
 
     @property
@@ -68,7 +68,7 @@ class Call:
         return None
 
     def __call__(self, find: Callable[[Value], Tensor]) -> Any:
-        """Run the operation out of place, with `find(value)` for each `Value`."""
+        """Run the operation with the tensor `find(value)` in place of each `Value`; changes no argument."""
         arguments, options = tree_map(
             lambda leaf: find(leaf) if isinstance(leaf, Value) else leaf, (self.arguments, self.options)
         )
@@ -187,7 +187,7 @@ class Program:
     aliases: Mapping[Value, Value] = field(default_factory=dict)  # values that equal another one
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        """The result for `tensor` [N, …]."""
+        """Run the calls on `tensor` [N, …] and return the result."""
         values = {value: tensor[:, columns] for value, columns in self.inputs.items()}
 
         def find(value: Value) -> Tensor:

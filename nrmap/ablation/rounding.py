@@ -10,21 +10,21 @@ from nrmap.ablation.spec import AblationSpec
 
 SAMPLES = 4
 ABLATIONS_PER_SAMPLE = 32
-# A sample does not show the largest error.
+# Factor on the largest error in a sample, which misses the largest of all.
 SAFETY = 4
 # Assumed error in units of eps·max|Q|, if there is no float64 network to measure against.
 ASSUMED_ERROR = 4
 
 
 def agrees(found: Tensor, expected: Tensor, roundings: int = 1) -> bool:
-    """True if two sets of Q-values differ by at most `roundings`·1e-5·max(1, max|Q|)."""
+    """True if the Q-values differ by ≤ `roundings`·1e-5·max(1, max|Q|), or `expected` has NaN or infinite ones."""
     if not expected.isfinite().all():
         return True  # `check_finite` raises the clearer error later
     return bool((found - expected).abs().max() <= roundings * 1e-5 * max(1.0, float(expected.abs().max())))
 
 
 def synthetic_states(state_shape: tuple[int, int, int], device: torch.device) -> Tensor:
-    """Four fixed uint8 states [4, C, H, W]: flat squares of random grey levels, two of them with noise."""
+    """Make four fixed uint8 states [4, C, H, W]: flat squares of random grey levels, in two states with noise."""
     generator = torch.Generator().manual_seed(0)
     channels, height, width = state_shape
     side = max(1, min(height, width) // 8)
@@ -44,11 +44,11 @@ def sampled_ablations(spec: AblationSpec, state_shape: tuple[int, int, int]) -> 
 def rounding_floor(
     clean: Tensor, ablated: Tensor, exact: NetworkParts | None, spec: AblationSpec, states: Tensor
 ) -> float:
-    """SAFETY times the largest rounding error in ΔQ on `states`, rounded up to a power of two.
+    """SAFETY times the largest rounding error of an ablation's change in Q, rounded up to a power of two.
 
     `clean` [N, A] and `ablated` [N, n, A] are an engine's Q-values for `states` [N, C, H, W] and
-    their `sampled_ablations`. The error is measured against `exact`, the network in float64, or
-    assumed without it. It is at least eps·max|Q|.
+    their `sampled_ablations`. The error is measured against `exact`, the network in float64, and at
+    least eps·max|Q|. If `exact` is None, ASSUMED_ERROR·eps·max|Q| is assumed.
     """
     unit = torch.finfo(torch.float32).eps * float(ablated.abs().max())
     if exact is None:

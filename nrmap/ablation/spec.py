@@ -29,7 +29,7 @@ class AblationSpec:
     channels: Literal["all", "each"] = "all"
 
     def ablated_shape(self, state_shape: tuple[int, int, int]) -> torch.Size:
-        """Shape [H, W] or [C, H, W] of the ablations of one state [C, H, W]."""
+        """Shape of the ablations of one state [C, H, W]: [H, W] for channels="all", [C, H, W] for "each"."""
         return torch.Size(state_shape[1:] if self.channels == "all" else state_shape)
 
 
@@ -37,7 +37,7 @@ class AblationSpec:
 class AblatedChunk:
     """The Q-values of n consecutive states and of all their ablations, float32 on the CPU.
 
-    If a pixel already has the ablated value, its Q-values are exactly the clean ones.
+    Where a pixel already has the ablated value, the Q-values equal the clean ones exactly.
     """
 
     start: int  # index of the first state
@@ -58,21 +58,21 @@ class Engine(ABC):
     @property
     @abstractmethod
     def rounding_floor(self) -> float:
-        """Approximate upper limit of rounding errors in ΔQ; depends only on the policy, not on the states."""
+        """Approximate upper limit of the rounding error of an ablation's change in Q; the same for all states."""
 
     @abstractmethod
     def seconds_per_state(self) -> float:
-        """An estimate, without ablating a whole state."""
+        """Estimate the seconds that one state takes, from a part of its ablations."""
 
     @abstractmethod
     def _ablate(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """The ablated Q-values [S, (C,) H, W, A] and the clean ones [S, A] of S ≤ `states_at_once` states."""
+        """Compute the ablated Q-values [S, (C,) H, W, A] and the clean ones [S, A] of S ≤ `states_at_once` states."""
 
     def ablate(self, states: Tensor, episode_ids: ArrayLike | None = None) -> Iterator[AblatedChunk]:
-        """Yield the chunks of `states`, uint8 [N, C, H, W], in order.
+        """Ablate `states`, uint8 [N, C, H, W]; yield their Q-values in chunks, in order.
 
-        With `episode_ids` [N] no chunk has states of two episodes: other rows of a batch change the last bits.
-        Raises NrmapError for states of another type or shape and for NaN or infinite Q-values.
+        With `episode_ids` [N] no chunk mixes episodes, since the other states of a batch may change the last bits.
+        While iterating, raises NrmapError for states of another type or shape and for NaN or infinite Q-values.
         """
         check_states(states, self._state_shape)
         ids = np.zeros(len(states)) if episode_ids is None else np.asarray(episode_ids)

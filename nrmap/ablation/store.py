@@ -48,8 +48,8 @@ def ablated_q_values(
 
     `key` holds everything that determines the result, as JSON values: hashes of policy and states,
     ablated value and channel mode. If several processes need the same folder, one ablates and the
-    others wait. The finished part of a killed process is used. Results larger than `disk_budget`
-    bytes, 4·N·(1 + ablations)·A, are not stored.
+    others wait. States that a killed process finished are used. Results take 4·N·(1 + ablations)·A
+    bytes; those above `disk_budget` are not stored.
 
     While iterating, raises NrmapError if the folder belongs to other inputs, holds a damaged file
     or cannot be written.
@@ -74,7 +74,7 @@ def ablated_q_values(
 
 @schema
 class _Key:
-    """The hashes and settings that a folder's Q-values follow from, and the shape of their ablations, [(C,) H, W]."""
+    """The content of key.json: all that determines the Q-values, and the shape of a state's ablations, [(C,) H, W]."""
 
     key: dict[str, Any]
     ablations: Annotated[tuple[Annotated[int, Field(ge=1, le=2**20)], ...], Field(max_length=3)]
@@ -82,13 +82,13 @@ class _Key:
 
 @schema
 class _Progress:
-    """The number of states in an unfinished file."""
+    """The content of progress.json: the number of states in an unfinished file."""
 
     states: Annotated[int, Field(ge=0, le=2**40)]
 
 
 class _Entry:
-    """The stored Q-values of one engine for one key: an .npy file that grows state by state."""
+    """The stored Q-values of one engine for one key: an .npy file that grows chunk by chunk."""
 
     def __init__(self, folder: Path, key: dict[str, Any]) -> None:
         self._folder = folder
@@ -107,12 +107,12 @@ class _Entry:
         return self._data.exists()
 
     def lock(self) -> AbstractContextManager[None]:
-        """The file lock that allows writing."""
+        """Lock the folder for writing, after waiting for any other process that holds the lock."""
         waiting = f"{self._folder}: waiting for another process to ablate the same states"
         return locked(self._folder / ".lock", waiting)
 
     def begin(self, sample: AblatedChunk, num_states: int) -> None:
-        """Create an empty file for `num_states` states shaped like `sample`, unless one exists."""
+        """Create an empty file for `num_states` states shaped like `sample`, unless an unfinished file exists."""
         if self._progress.exists() and self._partial.exists():
             return
         with self._errors():
@@ -124,7 +124,7 @@ class _Entry:
         write_json(self._progress, {"states": 0})
 
     def read(self) -> Iterator[AblatedChunk]:
-        """Yield the chunks of the stored states."""
+        """Yield the stored Q-values in chunks, also those in an unfinished file."""
         ablations = self._kept(self._key_file, _Key).ablations
         path = self._data if self.whole else self._partial
         offset, shape = self._layout(path)

@@ -62,13 +62,13 @@ class _Reader:
         self.roles = {STATES: _Role.PIXELS}
         self.scaled: Value | None = None  # the input of the first convolution
         self.convolutions: list[Convolution] = []
-        self.newest_map: set[Value] = set()  # all copies
+        self.newest_map: set[Value] = set()  # the latest map and its copies
         self.paddings: dict[Value, Padding] = {}
         self.features: dict[Value, Tensor] = {}  # [N, …], indices into a flattened map [C, H, W]
         self.hidden: dict[Value, tuple[Tensor, Tensor]] = {}  # weight [U, F] and bias [U]
 
     def parts(self) -> NetworkParts:
-        """Split the whole network."""
+        """Split the recorded network."""
         for call in self.recording.calls:
             self.roles.update(dict.fromkeys(call.results, self._role(call)))
         result = self.recording.result
@@ -144,7 +144,7 @@ class _Reader:
         return _Role.MAP
 
     def _pads(self, call: Call) -> bool:
-        """True if `call` pads with zeros; notes how far its results are padded."""
+        """Note by how many zeros the results of `call` are padded; True if `call` itself pads."""
         padding = padding_of(call)
         before = [self.paddings[value] for value in call.inputs if value in self.paddings]
         if before and padding is None and call.name not in COPIES | KEEP_ZERO:
@@ -205,7 +205,7 @@ class _Reader:
         return treats_states_apart(call, self.recording.shapes, self.states)
 
     def _program(self, roles: set[_Role], inputs: Mapping[Value, slice], result: Value) -> Program:
-        """The recorded function from `inputs` to `result` through values of these roles."""
+        """Make a function from `inputs` to `result` of the recorded calls whose results have one of `roles`."""
         calls, aliases = [], {}
         for call in self.recording.calls:
             if self.roles[call.results[0]] not in roles or call.results[0] in inputs:
@@ -221,7 +221,7 @@ class _Reader:
 
 
 def _readout(tail: Program, hidden_weight: Tensor) -> Readout:
-    """Matrix and bias of a tail that is affine in relu(h), read off in float64."""
+    """Find weight and bias of a tail that is affine in relu(h), by running it in float64 on 0 and on unit vectors."""
     units = torch.eye(len(hidden_weight), dtype=torch.float64, device=hidden_weight.device)
     outputs = tail.double()(torch.cat([torch.zeros_like(units[:1]), units]))  # [1 + U, A]
     return Readout((outputs[1:] - outputs[0]).float().T.contiguous(), outputs[0].float())

@@ -1,9 +1,10 @@
-"""Ablate a strip by a fixed sequence of operations, for devices where launches and host synchronisation are dear.
+"""Ablate a strip of image rows by a fixed sequence of operations, for GPUs: few launches, no waiting for values.
 
-It has the layout of `carry`, but drops nothing: every ablation of the strip and every unit of
+Changes are stored as in `carry`, but nothing is dropped: every ablation of the strip and every unit of
 its windows is computed. So all shapes follow from the network and the number of states, no value is
 read on the host, and the number of operations does not depend on the number of states. Row
-((j·I + i)·M + m)·S + s belongs to pixel column j, image row i of the strip, ablation m and state s.
+((j·I + i)·M + m)·S + s of a column's changes belongs to the j-th pixel column that reaches it, image
+row i of the strip, ablation m and state s.
 """
 
 from collections.abc import Sequence
@@ -31,14 +32,14 @@ class _Column:
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """A convolution on the windows of a strip."""
+    """A convolution, limited to the rows of inputs and outputs that a strip reaches."""
 
     relu: bool
     window: slice  # rows of its outputs
     columns: dict[int, _Column]
 
     def clean(self, part: Tensor, columns: slice) -> Tensor:
-        """X `columns` of the window in `part`, a tensor [W, S, H, O] of a `CleanLayer`; [X, S, units]."""
+        """Cut X `columns` and the window's rows out of `part` [W, S, H, O] of a `CleanLayer`; returns [X, S, units]."""
         return part[columns, :, self.window].flatten(2)
 
 
@@ -48,7 +49,7 @@ class _Group:
 
     columns: slice
     reach: range  # of the first column
-    step: int  # from the reach of a column to that of the next
+    step: int  # pixel columns by which the reach shifts from one column to the next
     weights: Tensor  # [J, I · C, units] for the J pixel columns in reach; 0 where a column skips one
 
 
@@ -83,7 +84,7 @@ class WholeStrip:
         self._groups = _grouped(self._layers[0].columns, parts.convolutions[0].horizontal.stride, cache)
 
     def q_changes(self, clean: Sequence[CleanLayer], hidden: CleanHidden, differences: Tensor) -> Tensor:
-        """The change of the Q-values by each ablation of the strip, [W, I, M, S, A].
+        """Compute the change of the Q-values by each ablation of the strip, [W, I, M, S, A].
 
         `differences` [W, I, M, S, K] is the change of the scaled input; see `carry.first_changes`.
         """
@@ -96,7 +97,7 @@ class WholeStrip:
         return torch.where((differences != 0).any(dim=4, keepdim=True), q_changes, 0)
 
     def _first_changes(self, clean: CleanLayer, differences: Tensor) -> dict[int, Tensor]:
-        """The changes of the first layer by column, [ablations, units]."""
+        """Compute the changes of the first layer, [ablations, units] for each column."""
         layer = self._layers[0]
         changes: dict[int, Tensor] = {}
         rows, ablations, states, channels = differences.shape[1:]  # I, M, S, K
@@ -117,7 +118,7 @@ class WholeStrip:
         return changes
 
     def _read(self, hidden: CleanHidden, changes: dict[int, Tensor], differences: Tensor) -> Tensor:
-        """The change of the Q-values from the changes of the features."""
+        """Compute the change of the Q-values [W, I, M, S, A] from the changes of the features."""
         layer, tail = self._layers[-1], self._hidden.tail
         rows = differences[0, ..., 0].numel()
         units = hidden.pre_activations  # [S, U]
@@ -136,7 +137,7 @@ class WholeStrip:
 def _next_changes(
     inputs: _Layer, layer: _Layer, clean: CleanLayer, changes: dict[int, Tensor], rows: int
 ) -> dict[int, Tensor]:
-    """The changes of `layer` by column from those of its inputs; `rows` belong to each pixel column."""
+    """Compute the changes of `layer`, by column, from those of `inputs`; each pixel column has I·M·S = `rows` rows."""
     found = {}
     for x, column in layer.columns.items():
         below = layer.clean(clean.below, slice(x, x + 1))[0]  # [S, units]
@@ -156,7 +157,7 @@ def _next_changes(
 def _cached(
     cache: WeightCache, key: tuple[int, int], layer: Convolution, inputs: range, outputs: range, tap: int
 ) -> Tensor:
-    """The weights under a horizontal `tap` as a matrix [inputs · I, outputs · O] between windows of rows."""
+    """The weights of kernel column `tap` as a matrix [inputs · I, outputs · O] from input rows to output rows."""
     taps = layer.vertical.taps(inputs, outputs)  # [inputs, outputs]
     whole_key = (*key, *taps.shape, *taps.flatten().tolist())
     if whole_key not in cache:
@@ -166,7 +167,7 @@ def _cached(
 
 
 def _grouped(columns: dict[int, _Column], stride: int, cache: WeightCache) -> list[_Group]:
-    """The groups of the first layer's columns, in order."""
+    """Group the first layer's neighbouring columns that share their weights, in order."""
     groups: list[_Group] = []
     for x, column in columns.items():
         matrices = [column.weights.get(source) for source in column.reach]

@@ -24,11 +24,11 @@ DIFFERENCE = "sparsity_difference"
 def paired_differences(
     make: RecordFactory, maps: EpisodeMaps, base: EpisodeMaps, players: NDArray[np.int64]
 ) -> list[Record]:
-    """S of `maps` minus S of `base`, the maps of two policies on the same states.
+    """Make records of S of `maps` minus S of `base`, the maps of two policies on the same states.
 
-    A record "sparsity_difference" for every kind of map, at every temperature that both have;
-    `make` fills in the fields that all share. `players` [E] numbers the policies that played the
-    episodes, see `estimate_of_sum`. Raises NrmapError when the episodes, states or pixels differ.
+    There is one "sparsity_difference" for each kind of map and temperature that both have; `make`
+    fills in the common fields. `players` [E] numbers the policies that played the episodes, see
+    `estimate_of_sum`. Raises NrmapError when the episodes, states or pixels differ.
     """
     maps = replace(maps, players=players)
     of_base = {(kind.name, temperature) for kind, temperature, _ in base.each()}
@@ -41,7 +41,7 @@ def paired_differences(
 
 
 def paired_difference(maps: EpisodeMaps, base: EpisodeMaps, kind: str, temperature: float | None = None) -> Estimate:
-    """S of a map in `maps` minus S of the same map in `base`, of another policy on the same states.
+    """Estimate S of one map in `maps` minus S of the same map in `base`, from another policy on the same states.
 
     Raises NrmapError when the episodes, states or pixels differ and for a map that one of them lacks.
     """
@@ -68,11 +68,11 @@ def paired_difference(maps: EpisodeMaps, base: EpisodeMaps, kind: str, temperatu
 def seed_difference(
     make: RecordFactory, values: Mapping[int, float | None], base: Mapping[int, float | None]
 ) -> Record | None:
-    """The mean of S over the seeds in `values` minus the mean over those in `base`; None below three seeds of either.
+    """Make the record of the mean S over the seeds in `values` minus that in `base`; None if either has under three.
 
     The interval is Welch's t, which assumes independent seeds. A robust agent starts from the
-    vanilla one of its seed, so the interval is rather too long. The difference is undefined if any
-    S is: the mean over the other seeds would be a selection.
+    vanilla one of its seed, so the interval is rather too long. If S of any seed is None, so is the
+    difference: a mean over the other seeds would be biased.
     """
     if min(len(values), len(base)) < MIN_SEEDS:
         return None

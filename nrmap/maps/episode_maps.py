@@ -1,4 +1,4 @@
-"""Maps by episode: they add up, merge from shards and are saved as npz files."""
+"""Sum, merge, save and load the maps of each episode."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,10 +22,10 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class _MapsByKind:
-    """Maps of several kinds: `maps["kmap"]` is an array, `maps["hmap", 1.0]` that at a temperature.
+    """Maps of several kinds, looked up by name, or by name and temperature: `maps["kmap"]`, `maps["hmap", 1.0]`.
 
-    `arrays` holds them by the name of their kind, a key of `KINDS`. Where a kind depends on the
-    temperature, its first axis is that of `temperatures`.
+    `arrays` has an array for each kind, by its key in `KINDS`. Where a kind depends on the temperature,
+    the first axis of its array runs over `temperatures`.
     """
 
     temperatures: tuple[float, ...]
@@ -46,7 +46,7 @@ class _MapsByKind:
         return self.arrays[name][self.temperatures.index(temperature)]
 
     def each(self) -> Iterator[tuple[MapKind, float | None, FloatArray]]:
-        """Every map with its kind and, where it depends on one, its temperature, in the order of `KINDS`."""
+        """Yield every map with its kind and its temperature, None if it has none, in the order of `KINDS`."""
         for kind in KINDS.values():
             if kind.name in self.arrays:
                 for temperature in self.temperatures if kind.by_temperature else (None,):
@@ -60,7 +60,7 @@ class TotalMaps(_MapsByKind):
     num_states: int
 
     def at(self, temperature: float) -> "TotalMaps":
-        """The maps at `temperature` and the kinds without one; NrmapError for an unknown temperature."""
+        """Return the maps at `temperature` and those that depend on none; NrmapError for an unknown temperature."""
         there = {
             name: self[name, temperature][None] if KINDS[name].by_temperature else array
             for name, array in self.arrays.items()
@@ -72,7 +72,7 @@ class TotalMaps(_MapsByKind):
 class EpisodeMaps(_MapsByKind):
     """The maps of E episodes, each summed over that episode's states.
 
-    Each map is [E, H, W], or [E, C, H, W] where each channel was ablated apart. Episodes are in
+    Each map is [E, H, W], or [E, C, H, W] if channels were ablated one at a time. Episodes are in
     ascending order of their ids. `prefixes` maps a size n to the maps of the first n states in the
     order of nrmap.statistics.nested_subsets.prefix_ranks; an episode without a state in a prefix
     has zeros there.
@@ -109,17 +109,17 @@ class EpisodeMaps(_MapsByKind):
 
     @property
     def num_states(self) -> int:
-        """N, over all episodes."""
+        """N, the number of states of all episodes."""
         return int(self.states_per_episode.sum())
 
     @property
     def pixels(self) -> tuple[int, ...]:
-        """[H, W] or [C, H, W]."""
+        """The shape of one map, [H, W] or [C, H, W]."""
         name, array = next(iter(self.arrays.items()))
         return array.shape[1 + KINDS[name].by_temperature :]
 
     def total(self) -> TotalMaps:
-        """The maps of all states: sums over the episodes, added in ascending order of their ids."""
+        """Sum the maps over all episodes, in ascending order of the episodes' ids."""
         sums = {name: array.sum(axis=int(KINDS[name].by_temperature)) for name, array in self.arrays.items()}
         return TotalMaps(self.temperatures, sums, self.num_states)
 
@@ -129,10 +129,10 @@ _OTHER_ARRAYS = (*_INTEGERS, "entropy", "q_gaps")
 
 
 def merge_maps(shards: Sequence[EpisodeMaps]) -> EpisodeMaps:
-    """The maps of all the shards' episodes, bit for bit equal to one sweep over all the states.
+    """Merge maps of different episodes, bit for bit equal to one sweep over all the states.
 
-    Raises NrmapError when an episode is in two shards, or when the shards differ in their kinds of
-    maps, temperatures, pixels or prefix sizes.
+    `players` is None if any shard has none. Raises NrmapError without shards, for an episode in two
+    shards, and for shards that differ in kinds of maps, temperatures, pixels or prefix sizes.
     """
     check(len(shards) > 0, "no shards to merge")
     first = shards[0]
@@ -171,8 +171,8 @@ def merge_maps(shards: Sequence[EpisodeMaps]) -> EpisodeMaps:
 def save_maps(path: Path, maps: EpisodeMaps, metadata: Mapping[str, Any]) -> None:
     """Write `maps` to `path` as npz, atomically, with `metadata` (policy, states, settings) as JSON inside.
 
-    Equal maps and metadata give equal bytes. The arrays have the names of the kinds of maps and of
-    EpisodeMaps' fields, those of a prefix after `prefix<n>/`; any reader of npz files can use them.
+    Equal maps and metadata give equal bytes. Arrays are named after the kinds of maps and the fields of
+    EpisodeMaps, with `prefix<n>/` in front for the first n states; any reader of npz files can use them.
     """
     header = {
         "format": FORMAT_VERSION,
@@ -189,12 +189,11 @@ def save_maps(path: Path, maps: EpisodeMaps, metadata: Mapping[str, Any]) -> Non
 
 
 def load_maps(path: Path) -> tuple[EpisodeMaps, dict[str, Any]]:
-    """The maps in `path` and their metadata. Kinds of maps that `KINDS` does not have are left out.
+    """Load the maps and the metadata in `path`. Kinds of maps that `KINDS` does not have are left out.
 
-    Files of earlier formats are upgraded: of format 1, which has four kinds, and of format 2, which names
-    the players of the episodes nowhere or in the metadata. Raises NrmapError when the file is missing,
-    truncated, not a file of maps, of another format version, or when an array is missing, has the wrong
-    type or shape, or holds NaN or infinite values.
+    Files of the earlier formats 1 (four kinds) and 2 (players in the metadata or nowhere) are upgraded.
+    Raises NrmapError when the file is missing, truncated, not a file of maps, of another format version,
+    or when an array is missing, has the wrong type or shape, or holds NaN or infinite values.
     """
     header, arrays = read_npz(path, HEADER_KEY, "maps", read_header=_read_header, forms=_forms)
     players = None if header.players is None else np.array(header.players, dtype=np.int64)

@@ -1,8 +1,8 @@
-"""The grid number of a map: its spectral energy at multiples of 1/period cycles per pixel.
+"""The grid number of a map: its spectral energy at multiples of 1/period cycles per pixel, relative to neighbours.
 
 A strided convolution treats pixels by their place in a lattice, and maps may show that lattice.
 The number is the energy of a square crop, mean removed, at k/period cycles per pixel (k = 1, 2, …
-up to 1/2) along each axis, over the mean energy of the neighbouring frequencies. It is about 1
+up to 1/2) along each axis, divided by the mean energy of neighbouring frequencies. It is about 1
 without a grid and a little less for a smooth map, whose spectrum is convex.
 """
 
@@ -24,9 +24,9 @@ class GridExcess:
     """The grid number of the central crop of a map, with null values.
 
     `value` is for both axes together, `vertical` and `horizontal` for frequencies along one axis.
-    `p_value` is the fraction of maps, among the crop and the random maps with its spectrum but
-    without the grid, that reach `value`. `null_quantiles` are the 5%, 50% and 95% quantiles over
-    the random maps, and `crop_quantiles` those over crops at random offsets.
+    `p_value` is the fraction of maps with a grid number of at least `value`, among the crop and random
+    maps that have its spectrum without the grid. `null_quantiles` are the 5%, 50% and 95% quantiles
+    over the random maps, and `crop_quantiles` those over the crop and crops at random offsets.
     """
 
     value: float
@@ -38,13 +38,13 @@ class GridExcess:
 
 
 def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int = 0) -> GridExcess | None:
-    """The grid of `period` pixels in a map [H, W], against random maps without one; None if its crop is constant.
+    """Compare the grid number of a map [H, W] with `draws` random maps without a grid; None if its crop is constant.
 
-    Shuffled phases would keep the energies and so the number. The random maps are Gaussian
-    instead, with random phases and with amplitudes around the crop's own, where the lines of the
-    grid have the mean energy of their neighbours. The additional randomness makes the test
-    conservative: p ≤ 0.05 came up in 4, 2, 2, 0 and 0% of 400 Gaussian maps each with energies
-    ∝ 1/f^b for b = 0, 1, 2, 3 and 4, and in 1 to 6% of 300 maps of random spikes.
+    The random maps are Gaussian with the crop's energies on average, but with the neighbours' mean energy
+    at the frequencies of the grid. Shuffling the crop's phases instead would keep the energies and so
+    the grid number. Random energies make the test conservative: p ≤ 0.05 came up in 4, 2, 2, 0 and 0% of
+    400 Gaussian maps each with energies ∝ 1/f^b for b = 0, 1, 2, 3 and 4, and in 1 to 6% of 300 maps of
+    random spikes.
 
     The side of the crop is the largest multiple of the period that leaves one period of room for
     offsets. Raises NrmapError for a map that is not [H, W], not finite, or too small.
@@ -72,7 +72,7 @@ def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int
 
 
 def grid_excess_of_rows(maps: ArrayLike, *, period: int = 8) -> FloatArray:
-    """The `value` of `grid_excess` [R] of each map in `maps` [R, H, W]; NaN where the crop is constant."""
+    """Compute the grid number [R] of each map in `maps` [R, H, W]; NaN where the central crop is constant."""
     values = np.asarray(maps, dtype=np.float64)
     side = _side(values.shape[1:], period)
     crops = np.stack([_central_crop(one, side) for one in values])  # [R, L, L]
@@ -83,12 +83,12 @@ def grid_excess_of_rows(maps: ArrayLike, *, period: int = 8) -> FloatArray:
 
 
 def smallest_side(period: int = 8) -> int:
-    """The smallest sides of a map that has a grid number, in pixels."""
+    """The smallest height and width of a map that has a grid number, in pixels."""
     return (2 * NEIGHBOURS + 2) * period
 
 
 def _side(shape: tuple[int, ...], period: int) -> int:
-    """The side of the crop of a map of `shape` [H, W]."""
+    """The side of the square crop of a map of `shape` [H, W]; raises NrmapError for a map that is too small."""
     check(
         min(shape) >= smallest_side(period),
         f"a {shape[0]}×{shape[1]} map is too small for a grid of period {period}: "
@@ -103,7 +103,7 @@ def _central_crop(map_: FloatArray, side: int) -> FloatArray:
 
 
 def _centred(crop: FloatArray) -> FloatArray:
-    """`crop` [L, L] at scale 1 with its mean removed; zeros where only rounding is left."""
+    """Scale `crop` [L, L] to a largest magnitude of 1 and subtract its mean; zeros if only rounding is left."""
     largest = np.abs(crop).max()
     if largest == 0:
         return crop
@@ -130,7 +130,7 @@ def _excess(crops: FloatArray, period: int) -> FloatArray:
 
 
 def _maps_without_grid(crop: FloatArray, period: int, draws: int, rng: np.random.Generator) -> FloatArray:
-    """Gaussian maps [draws, L, L] with the energies of `crop` [L, L] without the lines of the grid."""
+    """Draw Gaussian maps [draws, L, L] with the spectrum of `crop` [L, L], but no excess at the grid's frequencies."""
     side = len(crop)
     grid = np.arange(1, period) * (side // period)  # [period - 1]
     neighbours = (grid[:, None] + _OFFSETS) % side  # [period - 1, 6]

@@ -1,4 +1,4 @@
-"""Heat maps, each drawn on one Axes, and figures of them.
+"""Draw maps as heat maps: one on an Axes, or several in a figure.
 
 Every map has its own linear scale, from its smallest to its largest value, because Q-values of two
 networks have no common unit. Colour maps are ordered by lightness, so that they survive grey print
@@ -59,9 +59,9 @@ def draw_map(ax: Axes, map_: ArrayLike, *, kind: str, title: str) -> None:
 
 
 def map_figures(maps: TotalMaps) -> Iterator[Figure]:
-    """Figures of `MOST_COLUMNS` maps each, with a row for each channel where channels were ablated apart.
+    """Yield figures of up to `MOST_COLUMNS` maps each, with a row per channel if channels were ablated separately.
 
-    Titled with S of the drawn map, undefined for a map of zeros.
+    The title of each map gives its S, undefined for a map of zeros.
     """
     columns = [(kind, temperature, map_.reshape(-1, *map_.shape[-2:])) for kind, temperature, map_ in maps.each()]
     for start in range(0, len(columns), MOST_COLUMNS):
@@ -83,9 +83,9 @@ def _figure(columns: Sequence[tuple[MapKind, float | None, FloatArray]]) -> Figu
 
 
 def draw_overlay(ax: Axes, screen: NDArray[np.uint8], map_: ArrayLike, *, kind: str, title: str) -> None:
-    """Draw a map [H, W] over a colour screen [h, w, 3] of the game, more opaque where its magnitude is larger.
+    """Draw a map [H, W] over a colour screen [h, w, 3], more opaque where the map's magnitude is larger.
 
-    States are the whole screen at another size, so the map is stretched over all of it.
+    `screen` is the part of the screen that the agent sees, before resizing; the map is stretched to its size.
     """
     height, width = screen.shape[:2]
     extent = (0, width, height, 0)

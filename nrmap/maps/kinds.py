@@ -1,7 +1,7 @@
-"""Every kind of map, once: its summand of one state, its name, and how it is drawn.
+"""The kinds of maps: for each, the summand of one state, the name, and how it is drawn.
 
 A new kind is one function of `Ablated` and one entry in `KINDS`. Sweeps, files of maps, measures,
-tables, figures, the page and W&B go through `KINDS`.
+tables, figures, the page and W&B loop over `KINDS`.
 """
 
 from collections.abc import Callable
@@ -18,21 +18,21 @@ FloatArray = NDArray[np.float64]
 class Ablated:
     """The Q-values, or logits, of one state and of its P ablations, in float64.
 
-    Those of one ablation may all be off by the same number, because the engine need not compute the
-    value V(s) of dueling heads. So compare the actions of one ablation with one another only.
+    All Q-values of one ablation may be off by the same number, because the engine need not compute the
+    value V(s) of dueling heads. So compare Q-values only between actions of the same ablation.
 
     Arrays hold one state each: vectorised exp and log may round the last few elements of an array
     differently, and no bit may depend on neighbouring states.
     """
 
     clean: FloatArray  # [A, 1]
-    ablated: FloatArray  # [A, P], up to one number for each ablation; `clean` where it changes nothing
+    ablated: FloatArray  # [A, P], up to one number for each ablation; `clean` where quiet
     quiet: NDArray[np.bool_]  # [P], where the ablation changes nothing but rounding
     temperature: float | None = None
 
     @classmethod
     def of(cls, clean: FloatArray, ablated: FloatArray, rounding_floor: float) -> "Ablated":
-        """From Q-values `clean` [A] and `ablated` [P, A]; changes up to `rounding_floor` count as none."""
+        """Convert Q-values `clean` [A] and `ablated` [P, A]; changes up to `rounding_floor` count as none."""
         clean = clean.astype(np.float64)[:, None]
         ablated = ablated.T.astype(np.float64, order="C")
         quiet = np.abs(ablated - clean).max(axis=0) <= rounding_floor
@@ -59,12 +59,12 @@ class Ablated:
 
     @cached_property
     def log_policy(self) -> FloatArray:
-        """The log of eq. 6 for the clean state, [A, 1]."""
+        """Log of the softmax policy (eq. 6) of the clean state, [A, 1]."""
         return self._log_softmax(self.clean)
 
     @cached_property
     def log_ablated_policy(self) -> FloatArray:
-        """The log of eq. 6 for the ablated states, [A, P]."""
+        """Log of the softmax policy (eq. 6) of each ablated state, [A, P]."""
         return np.where(self.quiet, self.log_policy, self._log_softmax(self.ablated))
 
     @property
@@ -79,7 +79,7 @@ class Ablated:
         return int(((self.ablated.max(axis=0) - others.max(axis=0) <= tolerance) & ~self.quiet).sum())
 
     def _log_softmax(self, q_values: FloatArray) -> FloatArray:
-        """Over the first axis, at the temperature; NaN where Q/T overflows."""
+        """Log-softmax of Q/T over the actions (first axis); NaN where Q/T overflows."""
         assert self.temperature is not None, "a kind that reads policies needs by_temperature=True"
         logits = q_values / self.temperature
         logits -= logits.max(axis=0)
@@ -95,21 +95,21 @@ def _over_actions(summands: FloatArray) -> FloatArray:
 
 
 def kmap(state: Ablated) -> FloatArray:
-    """Q(s, a*) − Q(s, argmax_a Q(Z_ij(s), a)) (eq. 4), [P]."""
+    """Drop in Q(s, ·) from action a* to that of Z_ij(s), Q(s, a*) − Q(s, argmax_a Q(Z_ij(s), a)) (eq. 4), [P]."""
     return state.clean[state.action] - state.clean[state.ablated_actions, 0]
 
 
 def hmap(state: Ablated) -> FloatArray:
-    """−Σ_a π(s, a) log π(Z_ij(s), a) (eq. 5), [P], in nats."""
+    """Cross-entropy of the clean and ablated policies, −Σ_a π(s, a) log π(Z_ij(s), a) (eq. 5), [P], in nats."""
     return -_over_actions(np.exp(state.log_policy) * state.log_ablated_policy)
 
 
 def kl(state: Ablated) -> FloatArray:
-    """KL(π(s) ‖ π(Z_ij(s))), [P], in nats: H without the policy's own entropy.
+    """KL divergence KL(π(s) ‖ π(Z_ij(s))), [P], in nats: HMAP without the policy's own entropy.
 
-    With d = log π' − log π it is −Σ_a π d, and, because Σ_a π e^d = 1, also Σ_a π (e^d − 1 − d).
-    No summand of the second form is negative and those of a small change are small; in the first
-    they cancel and leave rounding noise.
+    For π = π(s), π' = π(Z_ij(s)) and d = log π' − log π it is −Σ_a π d, and, because Σ_a π e^d = 1, also
+    Σ_a π (e^d − 1 − d). The second form is used: no summand is negative, and small changes give small
+    summands. In the first form summands cancel and leave rounding noise.
     """
     policy, d = np.exp(state.log_policy), state.log_ablated_policy - state.log_policy
     summands = policy * (np.expm1(np.minimum(d, 1)) - d)
@@ -126,7 +126,7 @@ def margin_drop(state: Ablated) -> FloatArray:
 
 
 def flip_map(state: Ablated) -> FloatArray:
-    """1 where the greedy action of Z_ij(s) is another than that of s, else 0, [P]."""
+    """1 where the greedy actions of s and Z_ij(s) differ, else 0, [P]."""
     return (state.ablated_actions != state.action).astype(np.float64)
 
 
@@ -149,11 +149,11 @@ class MapKind:
 
     @property
     def heading(self) -> str:
-        """`KMAP  K(i, j)`, for figures."""
+        """Heading for figures, e.g. `KMAP  K(i, j)`."""
         return f"{self.title[0].upper()}{self.title[1:]}  {self.symbol}(i, j)"
 
     def zero_reason(self, num_states: int) -> str:
-        """Why S of a map of zeros over `num_states` states is undefined."""
+        """Text that says why S of a map of zeros over `num_states` states is undefined."""
         return f"the map is 0 everywhere: {self.why_zero} on these {num_states} states"
 
 

@@ -1,4 +1,4 @@
-"""Records of maps: sparsity, effective pixels, map entropy and the grid number, with intervals over episodes."""
+"""Make the records of maps: sparsity, effective pixels, map entropy and grid number, with intervals over episodes."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -18,13 +18,13 @@ GRID_PERIOD = 8
 
 
 def map_records(maps: EpisodeMaps, make: RecordFactory) -> list[Record]:
-    """All records of the maps of one policy on one set of states; `make` fills in the policy and the states.
+    """Make all records of the maps of one policy on one set of states; `make` fills in the policy and the states.
 
-    Each kind of map, at every temperature where it has one, gives its "sparsity" (eq. 9), also for
-    every prefix of the states, "effective_pixels" (S²), "map_entropy" (UAI eq. 8, of the sum over
-    states), "relative_map_entropy" (of M / max |M|) and the measures of `_grid_records`. "flip_pair_rate"
-    and "tie_pair_rate" are the fractions of (state, pixel) pairs that flip the arg max or leave it
-    to rounding; "q_gap_quantile" are quantiles of the Q-gap.
+    Each kind of map, at each temperature if it depends on one, has a "sparsity" (eq. 9), also for each of
+    `maps.prefixes`, "effective_pixels" (S²), "map_entropy" (UAI eq. 8, of the sum over states),
+    "relative_map_entropy" (of M / max |M|) and the records of `_grid_records`. "flip_pair_rate" and
+    "tie_pair_rate" are the fractions of (state, pixel) pairs that flip the arg max or leave it to rounding;
+    "q_gap_quantile" are quantiles of the Q-gap.
     """
     one_policy = np.zeros(len(maps.episode_ids), dtype=np.int64)
     players = one_policy if maps.players is None else maps.players
@@ -72,11 +72,11 @@ def _records_of_map(
 def _grid_records(
     make: RecordFactory, by_episode: NDArray[np.float64], players: NDArray[np.int64], why_zero: str
 ) -> Iterator[Record]:
-    """The grid of period 8 in the map, summed over channels where each was ablated separately.
+    """Yield records of the grid of period 8 in a map, summed over channels if they were ablated separately.
 
-    "grid_excess" has an interval and is also given by direction; "grid_p_value" is against random
-    maps without a grid; "grid_null_quantile" and "grid_crop_quantile" are the 5%, 50% and 95%
-    quantiles over these maps and over crops at other places.
+    "grid_excess", the grid number, has an interval, and a value without one in each direction.
+    "grid_p_value" tests against random maps without a grid; "grid_null_quantile" and
+    "grid_crop_quantile" are the 5%, 50% and 95% quantiles over the random maps and over other crops.
     """
     height, width = by_episode.shape[-2:]
     flat = by_episode.reshape(len(by_episode), -1, height, width).sum(axis=1)  # [E, H, W]

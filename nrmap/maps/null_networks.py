@@ -25,12 +25,12 @@ NULL_NETWORKS: Sequence[NullNetworkKind] = get_args(NullNetworkKind)
 
 
 def null_networks(policy: Policy, kind: NullNetworkKind, draws: int, seed: int) -> list[Policy]:
-    """`draws` networks of the shape of `policy`; the number of a draw is the seed on its card.
+    """Make `draws` networks of the architecture of `policy`; a draw's number, from 0, is the seed on its card.
 
-    "random_weights" come from an untrained network and depend on the network's shape alone.
-    "shuffled_weights" permutes the entries of each weight tensor and each bias of `policy`. A draw
-    depends on (seed, kind, number) only; `sha256` is the hash of its weights. Raises NrmapError for
-    an unknown kind, fewer than one draw and a negative seed.
+    "random_weights" initialises an untrained network. "shuffled_weights" permutes the entries of each
+    weight tensor and each bias of `policy`. The random numbers of a draw depend on `seed`, `kind` and the
+    draw's number only; each network's `sha256` is the hash of its weights. Raises
+    NrmapError for an unknown kind, fewer than one draw and a negative seed.
     """
     if kind not in NULL_NETWORKS:
         raise unknown_choice("null network", kind, NULL_NETWORKS)
@@ -40,7 +40,7 @@ def null_networks(policy: Policy, kind: NullNetworkKind, draws: int, seed: int) 
 
 
 def policy_fields(agent: Agent) -> dict[str, Any]:
-    """The fields of a Record that name `agent`; of a null network its kind, draw and source."""
+    """The fields of a Record that identify `agent`; for a null network also its draw and source policy."""
     fields = {"game": agent.game, "method": agent.method, "seed": agent.seed, "policy_sha256": agent.sha256}
     if agent.outputs == "logits":
         fields["outputs"] = "logits"

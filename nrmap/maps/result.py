@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class Maps:
     """The maps of one agent, each a sum over `num_states` states.
 
-    `maps["kmap"]` is a map, float64 [H, W], or [C, H, W] where each channel was ablated apart. Maps that
+    `maps["kmap"]` is a map, float64 [H, W], or [C, H, W] if channels were ablated one at a time. Maps that
     depend on a temperature are looked up with it: `maps["hmap", 1.0]`. An unknown name or temperature raises
     NrmapError. `by_episode` holds the maps of each episode and, for states from `collect_states`, the numbers
     of the policies that played them. `metadata` holds the agent and the settings.
@@ -69,7 +69,7 @@ class Maps:
         return paired_difference(self.by_episode, other.by_episode, kind, temperature)
 
     def plot(self, temperature: float | None = None) -> "Figure":
-        """A figure with a heat map of each map, and of each channel where channels were ablated apart.
+        """Draw a figure with a heat map of each map, and of each channel if channels were ablated one at a time.
 
         With a `temperature` maps at other temperatures are left out. Raises NrmapError for an unknown
         temperature and for more maps than fit into a figure, 12.

@@ -11,7 +11,7 @@ WHY_ZERO = "the map is 0 everywhere"
 
 
 def sparsity_of_rows(maps: ArrayLike) -> FloatArray:
-    """S = ‖M‖₁ / ‖M‖₂ (eq. 9) [R] of each row of `maps` [R, …]; NaN for a row of zeros."""
+    """S = ‖M‖₁ / ‖M‖₂ (eq. 9) of each map M in `maps` [R, …], [R]; NaN for a map of zeros."""
     rows = _finite(maps)
     rows = np.abs(rows.reshape(len(rows), -1))  # [R, P]
     largest = rows.max(axis=1, keepdims=True)

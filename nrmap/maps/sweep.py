@@ -1,4 +1,4 @@
-"""The maps of every episode, all kinds from one sweep over ablated Q-values."""
+"""Compute the maps of every kind and episode in one pass over ablated Q-values."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from nrmap.support.errors import NrmapError, check
 
 
 def sweep_workers(device: torch.device) -> int:
-    """The threads of a sweep over what an engine on `device` makes: on a CPU the engine needs the cores."""
+    """Number of threads for `sweep_maps`: 1 if the engine's `device` is a CPU, whose cores it needs; else up to 16."""
     return 1 if device.type == "cpu" else min(os.cpu_count() or 1, 16)
 
 
@@ -33,14 +33,14 @@ def sweep_maps(
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> EpisodeMaps:
-    """Every map of every episode, from one pass over the ablated Q-values.
+    """Compute every map of every episode in one pass over the ablated Q-values.
 
     `chunks` come in state order and cover the N states whose episodes are `episode_ids` [N].
     Where no Q-value changes by more than `rounding_floor`, the engine's own rounding, the ablated
     Q-values count as equal to the clean ones. A pair of state and pixel counts as a tie when its
-    two best ablated Q-values lie within twice that floor. `prefix_sizes` adds the maps of the first
-    so many states by `ranks` [N], by default `prefix_ranks(episode_ids)`; a shard passes its slice
-    of the ranks of all states. Summands are computed by `workers` threads while the engine makes the
+    two best ablated Q-values lie within twice that floor. Each n in `prefix_sizes` adds the maps of the
+    states of rank < n; `ranks` [N] are by default `prefix_ranks(episode_ids)`, and a shard passes its
+    slice of the ranks of all states. Summands are computed by `workers` threads while the engine makes the
     next chunk; more than one pay off where the engine runs on a GPU. `progress` is called after every chunk
     with the number of states done and N.
 
@@ -86,7 +86,7 @@ def sweep_maps(
 
 
 def _ahead(chunks: Iterable[AblatedChunk]) -> Iterator[AblatedChunk]:
-    """`chunks`, each made in a thread of its own while the one before is used."""
+    """Yield `chunks`, while a second thread makes the next one."""
     chunks = iter(chunks)
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(next, chunks, None)
@@ -97,7 +97,7 @@ def _ahead(chunks: Iterable[AblatedChunk]) -> Iterator[AblatedChunk]:
 
 @dataclass(frozen=True, eq=False)
 class _Terms:
-    """One state's summands."""
+    """The summands of one state, one for each kind of map."""
 
     arrays: Mapping[str, FloatArray]  # by kind of map, [P] or [T, P]
     entropy: FloatArray  # [T]
@@ -121,7 +121,7 @@ def _terms(state: Ablated, temperatures: Sequence[float], rounding_floor: float,
 
 
 class _Sums:
-    """Running sums of the summands, episode by episode."""
+    """Running sums of the summands of each episode."""
 
     def __init__(self, episode_ids: IntArray, temperatures: Sequence[float], pixels: tuple[int, ...]) -> None:
         self.ids, self.episode_of = np.unique(episode_ids, return_inverse=True)  # [E], [N]
@@ -147,7 +147,7 @@ class _Sums:
         self.q_gaps[episode].append(terms.q_gap)
 
     def maps(self, prefixes: dict[int, EpisodeMaps]) -> EpisodeMaps:
-        """The sums as maps."""
+        """Return the sums as maps; `prefixes` has the maps of the first n states, by n."""
         return EpisodeMaps(
             temperatures=self.temperatures,
             arrays={name: array.reshape(*array.shape[:-1], *self.pixels) for name, array in self.arrays.items()},

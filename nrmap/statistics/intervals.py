@@ -19,10 +19,10 @@ each) the 95% intervals for S contained the true expected S this often:
     blocks of pixels, episodes of unequal weight           0.90   0.80        0.89
     rare, with heights of a heavy tail                     0.72   0.39        0.86
 
-BCa estimates a bias from the resamples and so doubles this one; where every resample has a smaller
-S it is undefined. The jackknife never repeats an episode. It is too short where a few pixels or
-episodes dominate the map (the last two rows; 0.92 and 0.82 with 50 episodes). For the mean it is
-Student's interval, which covered the truth at least as often as BCa at 8 to 50 episodes.
+BCa estimates the bias from the resamples and so doubles it; where every resample has a smaller S,
+BCa is undefined. The jackknife never repeats an episode. It is too short where a few pixels or
+episodes dominate the map (the last two rows; 0.92 and 0.82 with 50 episodes). For the mean the
+jackknife is Student's interval, which covered the truth at least as often as BCa at 8 to 50 episodes.
 """
 
 from collections.abc import Callable
@@ -65,15 +65,15 @@ def estimate_of_sum(
     subject: str = "this policy",
     why_undefined: str = "the value is undefined",
 ) -> Estimate:
-    """A statistic of the sum of the episodes' `maps` [E, …], with its interval.
+    """Estimate a statistic of the sum of the episodes' `maps` [E, …], with a 95% interval.
 
     `statistic` is a smooth function of several maps [R, …] that returns [R] values, NaN where
     undefined. Maps may be stacked along a later axis, for example those of two policies on the same
     episodes. The interval is cut to `bounds`, the range of the statistic. `players` [E] numbers the
-    policies that played the episodes; one by default. `subject` ends the name of the method. There
-    is no interval for fewer than 16 episodes, for a policy with only one, nor where the
-    statistic is undefined without one of the episodes. Where it is NaN, the value is None for the
-    reason `why_undefined`.
+    policies that played the episodes; None means one policy. `Estimate.interval` ends in "for
+    `subject`". There is no interval for fewer than 16 episodes, for a policy with only one, for equal
+    episodes, nor where leaving out one episode gives NaN. If the statistic itself is NaN, the value
+    is None with `why_undefined` as the note.
     """
     by_episode = np.asarray(maps, dtype=np.float64)
     check(by_episode.ndim > 1, f"maps of shape {by_episode.shape}: expected [episodes, …]")
@@ -90,7 +90,7 @@ def estimate_of_sum(
 
 
 def estimate_mean(values: ArrayLike) -> Estimate:
-    """The mean of one value per episode [E], such as its return, with Student's t interval.
+    """Estimate the mean of one value per episode [E], such as the return, with Student's t interval.
 
     There is no interval for fewer than 8 values, nor where all are equal.
     """
@@ -102,12 +102,12 @@ def estimate_mean(values: ArrayLike) -> Estimate:
 
 
 def estimate_rate(successes: ArrayLike, trials: ArrayLike) -> Estimate:
-    """A fraction of states with Wilson's interval for clustered trials, from counts in each episode [E].
+    """Estimate a fraction of states with Wilson's interval for clustered trials, from counts in each episode [E].
 
     States of one episode are correlated, so the number of trials is replaced by the number of
     independent trials with the same variance (Korn and Graubard 1998), and the normal quantile by
     Student's. Where all trials or none succeed, the variance is 0 and each episode counts as one
-    trial. There is no interval for fewer than 8 episodes, nor where all have the same
+    trial. There is no interval for fewer than 8 episodes, nor where all episodes have the same
     rate between 0 and 1. Raises NrmapError unless 0 ≤ successes ≤ trials and trials > 0.
     """
     wins, tries = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
@@ -140,7 +140,7 @@ def _jackknife(
     min_episodes: int,
     subject: str = "this policy",
 ) -> Estimate:
-    """value ± t·se from the values [E] without one episode each (Efron and Tibshirani 1993, chapter 11).
+    """Compute `value` ± t·se; `left_out` [E] are the values without each episode (Efron and Tibshirani 1993, ch. 11).
 
     The variance is the sum of the variances within the `strata` [E] (Shao and Tu 1995, section 6.2).
     """
@@ -165,7 +165,7 @@ def _jackknife(
 
 
 def _student_quantile(degrees: int) -> float:
-    """The end of the central 95% of Student's t with `degrees` of freedom."""
+    """The upper end of the central 95% of Student's t with `degrees` degrees of freedom."""
     from scipy import special  # `import nrmap` need not wait for it
 
     return float(special.stdtrit(degrees, (1 + LEVEL) / 2))
