@@ -100,7 +100,7 @@ def write_picture(report: Path, picture: Path) -> None:
 
     Raises NrmapError if the figure is missing.
     """
-    figure = report / FIGURES / f"kinds-{GAME}-reference.png"
+    figure = report / FIGURES / f"kinds-{GAME}-{SCALE}.png"
     check(figure.is_file(), f"no figure {figure}: run make maps controls")
     image = Image.open(figure)
     small = image.resize((_PICTURE_WIDTH, round(image.height * _PICTURE_WIDTH / image.width)), Image.Resampling.LANCZOS)

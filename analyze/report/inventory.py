@@ -3,12 +3,11 @@
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from analyze.report.names import PolicyName, grouped
 from analyze.report.pairing import BASE
 from analyze.report.results import Found, Training
-from nrmap.support.layout import POLICY_FILE, REFERENCE_FOLDER
+from nrmap.support.layout import POLICY_FILE
 
 COMPARED = (BASE, "sa_ddqn")
 # Commands with the labels of the policies that they are for.
@@ -23,7 +22,7 @@ def missing(found: Found) -> list[str]:
         has[record.policy_sha256] |= kinds - {""}
     lines = []
     for game, mine in grouped(found.trainings, lambda training: training.game).items():
-        mine = sorted(mine, key=lambda training: (not training.reference, training.name))
+        mine = sorted(mine, key=lambda training: (not training.reference, training.reference or "", training.name))
         finished = [training for training in mine if training.sha256]
         without = {kind: [t for t in finished if kind not in has[t.sha256]] for kind in ("returns", "own", "pool")}
         for what, lacking in {
@@ -57,8 +56,7 @@ def _measured(found: Found, trainings: Sequence[Training], *more: str) -> _Lacki
     def analysis(training: Training) -> tuple[str, ...]:
         if not training.reference:
             return tuple(option for option in training.options if option.startswith("scale="))
-        scale = Path(training.folder).relative_to(REFERENCE_FOLDER).parts[0]
-        return "policies_from=reference", f"scale={scale}", "evaluation=paper", f"method={training.method}"
+        return "policies_from=reference", f"scale={training.reference}", "evaluation=paper", f"method={training.method}"
 
     for options, alike in grouped(trainings, analysis).items():
         seeds = ",".join(str(training.seed) for training in alike)
@@ -75,7 +73,7 @@ def _pooled(found: Found, trainings: Sequence[Training], lacking: Sequence[Train
     Seeds that lack one of these methods have no pool. Commands name reference policies by method, others by file.
     """
     published = []
-    for same in grouped(trainings, lambda training: (not training.reference, training.seed)).values():
+    for same in grouped(trainings, lambda training: (training.reference or "", training.seed)).values():
         folders = {training.method: training.folder for training in reversed(same)}
         those = [training for training in same if training in lacking] if folders.keys() >= set(COMPARED) else []
         if same[0].reference:

@@ -50,8 +50,7 @@ def _trainings(outputs: Path, problems: list[str]) -> Iterator[Training]:
     for root in (outputs / "train", outputs / REFERENCE_FOLDER):
         folders = {path.parent for name in (POLICY_FILE, CURVES_FILE) for path in root.rglob(name)}
         for folder in sorted(folders):
-            read = partial(_training, outputs, reference=root.name == REFERENCE_FOLDER)
-            training = readable(read, folder, outputs, problems)
+            training = readable(partial(_training, outputs), folder, outputs, problems)
             if training is not None:
                 yield training
 
@@ -62,7 +61,7 @@ def _without_published(trainings: Sequence[Training]) -> list[Training]:
     return [training for training in trainings if training.reference or training.sha256 not in published]
 
 
-def _training(outputs: Path, folder: Path, *, reference: bool) -> Training:
+def _training(outputs: Path, folder: Path) -> Training:
     curves = _if_there(folder / CURVES_FILE, RecordedCurves)
     card, sha256 = None, None
     if os.path.lexists(folder / POLICY_FILE):
@@ -75,8 +74,9 @@ def _training(outputs: Path, folder: Path, *, reference: bool) -> Training:
         settings = read_json(folder / SETTINGS_FILE, RecordedSettings)
         game, method, seed = settings["env"]["game"], settings["method"], settings["seed"]
     given = tuple(_if_there(folder / OPTIONS_FILE, GivenOptions) or ())
-    place = str(folder.relative_to(outputs))
-    return Training(place, game, method, seed, reference, settings, curves, card, sha256, given)
+    root, scale, *_ = (place := folder.relative_to(outputs)).parts
+    reference = scale if root == REFERENCE_FOLDER else None
+    return Training(str(place), game, method, seed, reference, settings, curves, card, sha256, given)
 
 
 def _if_there(path: Path, form: Any) -> Any:

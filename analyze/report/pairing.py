@@ -84,9 +84,9 @@ def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
 
 def _shared(result: Result, found: Found) -> tuple[Any, ...]:
     """Return the properties that two results must share to be compared."""
-    first, is_reference = result.first, result.policy_sha256 in found.reference
+    first, scale = result.first, found.reference.get(result.policy_sha256 or "")
     ablation = json.dumps(result.protocol, sort_keys=True)
-    return first.game, first.seed, is_reference, first.states_from, result.states_sha256, ablation
+    return first.game, first.seed, scale, first.states_from, result.states_sha256, ablation
 
 
 def _players(states: RolloutStates, maps: EpisodeMaps) -> NDArray[np.int64]:
@@ -102,7 +102,7 @@ def _over_seeds(found: Found) -> Iterator[Record]:
     groups: dict[Any, list[Record]] = defaultdict(list)
     for record in found.records:
         if record.metric == "sparsity" and record.seed is not None and record.is_trained and not record.is_part:
-            shared = record.game, record.policy_sha256 in found.reference, states_of(record)
+            shared = record.game, found.reference.get(record.policy_sha256 or ""), states_of(record)
             groups[*shared, record.temperature, record.map_kind].append(record)
     for group in groups.values():
         methods = grouped(group, group_of)

@@ -15,14 +15,15 @@ from nrmap.support.records import CONSTANT_ACTION, Record, select
 class Training:
     """One training run, unfinished if `card` and `sha256` are None; `folder` is relative to the outputs folder.
 
-    `variant` names the configuration if the method has several, as in "kappa=0.02".
+    `reference` is the scale of a reference policy, None for a policy trained here. `variant` names the configuration
+    if the method has several, as in "kappa=0.02".
     """
 
     folder: str
     game: str
     method: str
     seed: int
-    reference: bool
+    reference: str | None
     settings: Mapping[str, Any]
     curves: Mapping[str, Any] | None
     card: PolicyCard | None
@@ -104,21 +105,26 @@ class Found:
     differences: tuple[Record, ...] = ()
 
     @property
-    def reference(self) -> frozenset[str]:
-        """The hashes of the reference policies."""
-        return frozenset(training.sha256 for training in self.trainings if training.reference and training.sha256)
+    def reference(self) -> dict[str, str]:
+        """The scales of the reference policies, by hash."""
+        return {
+            training.sha256: training.reference for training in self.trainings if training.reference and training.sha256
+        }
 
     def parts(self) -> list["Part"]:
-        """Split the results by game, each into reference policies and policies trained here, if any."""
+        """Split the results by game, each into reference policies of each scale and policies trained here, if any."""
         games = sorted({training.game for training in self.trainings} | {record.game for record in self.records})
-        parts = [self._part(game, reference) for game in games for reference in (True, False)]
+        scales = [*sorted({training.reference for training in self.trainings if training.reference}), None]
+        parts = [self._part(game, reference) for game in games for reference in scales]
         return [part for part in parts if part.trainings or any(result.first.is_trained for result in part.results)]
 
-    def _part(self, game: str, reference: bool) -> "Part":
+    def _part(self, game: str, reference: str | None) -> "Part":
         """Select one part's results. Baselines are in both parts, null networks with the policies on their states."""
 
+        scales = self.reference
+
         def belongs(sha256: str | None) -> bool:
-            return sha256 is None or (sha256 in self.reference) == reference
+            return sha256 is None or scales.get(sha256) == reference
 
         mapped = [result for result in self.results if result.is_of_maps and result.first.is_trained]
         ours = {result.states_sha256 for result in mapped if belongs(result.policy_sha256)}
@@ -144,10 +150,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Part:
-    """All results of one game's policies, either of the reference policies or of those trained here."""
+    """All results of one game's reference policies of the scale `reference`; of those trained here if that is None."""
 
     game: str
-    reference: bool
+    reference: str | None
     records: Sequence[Record]
     trainings: Sequence[Training]
     results: Sequence[Result]
@@ -155,13 +161,13 @@ class Part:
 
     @property
     def name(self) -> str:
-        """The name in files and anchors: `Freeway`, `Freeway-reference`."""
-        return f"{self.game}-reference" if self.reference else self.game
+        """The name in files and anchors: `Freeway`, `Freeway-quick`."""
+        return f"{self.game}-{self.reference}" if self.reference else self.game
 
     @property
     def title(self) -> str:
-        """The heading: `Freeway`, or `Freeway, reference policies`."""
-        return f"{self.game}, reference policies" if self.reference else self.game
+        """The heading: `Freeway`, or `Freeway, reference policies, scale=quick`."""
+        return f"{self.game}, reference policies, scale={self.reference}" if self.reference else self.game
 
     @property
     def trained(self) -> list[Record]:

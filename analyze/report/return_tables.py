@@ -1,10 +1,11 @@
 """Tables of play: returns under every attack, actions, Q-gaps.
 
-`reference` holds the hashes of the reference policies, which get rows of their own.
+`reference` holds the scales of the reference policies by hash; each scale gets rows of its own.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from analyze.report.formats import Cell, Column, Table, counted
@@ -38,7 +39,7 @@ _GWC_NOTE = "GWC, the greedy worst case, plays the lowest-Q action that interval
 _VACUOUS_NOTE = "proves nothing: the bounds certify no state at this radius"
 
 
-def returns_table(records: Sequence[Record], reference: Collection[str] = ()) -> Table:
+def returns_table(records: Sequence[Record], reference: Mapping[str, str] = MappingProxyType({})) -> Table:
     """Build the table of returns, flip rates and certified rates of policies, baselines and published agents."""
     chosen = [record for record in records if record.metric in _RETURN_METRICS]
     conditions = {(condition_of(record), record.episodes or 0) for record in chosen}
@@ -85,7 +86,7 @@ def _proves_nothing(record: Record, records: Sequence[Record]) -> bool:
     return bool(rates) and not any(rates)
 
 
-def action_table(records: Sequence[Record], game: str, reference: Collection[str] = ()) -> Table:
+def action_table(records: Sequence[Record], game: str, reference: Mapping[str, str] = MappingProxyType({})) -> Table:
     """Build the table of the fraction of steps that take each action, in one game's clean episodes."""
     chosen = [r for r in select(records, game=game, metric="action_share", attack="clean") if not r.is_baseline]
     entries: list[Entry] = []
@@ -102,7 +103,7 @@ def action_table(records: Sequence[Record], game: str, reference: Collection[str
     return table_of(f"actions-{game}", title, index, entries, interval_notes(chosen))
 
 
-def q_gap_table(records: Sequence[Record], reference: Collection[str] = ()) -> Table:
+def q_gap_table(records: Sequence[Record], reference: Mapping[str, str] = MappingProxyType({})) -> Table:
     """Build the table of Q-gaps, the lead of the greedy action over the next: quantiles over states."""
     entries = []
     for record in select(records, metric="q_gap_quantile"):

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from analyze.report.formats import Cell, Column, Table
 from analyze.report.names import PolicyName, group_of, metric_name, states_of
 from nrmap.support.records import Record
 
-HERE, REFERENCE, PUBLISHED = "trained here", "reference", "published"
+HERE, PUBLISHED = "trained here", "published"
 SPREAD_NOTE = "Rows of several seeds: the mean over seeds and, in round brackets, the smallest and the largest."
 
 
@@ -35,11 +35,12 @@ def number_head(number: float | None) -> Head:
     return Head((number is not None, number or 0), number)
 
 
-def heads_of(record: Record, reference: Collection[str], **others: Head) -> dict[str, Head]:
-    """Make the heads of a record's row, by name; `others` replace some. `reference`: hashes of reference policies."""
+def heads_of(record: Record, reference: Mapping[str, str], **others: Head) -> dict[str, Head]:
+    """Make the heads of a record's row, by name; `others` replace some. `reference`: scales by hash."""
     states, group = replace(states_of(record), num_states=None), group_of(record)
     against = PolicyName(record.compared_with or "", record.compared_variant)
-    place = Head((0,), REFERENCE) if record.policy_sha256 in reference else Head((1,), HERE)
+    scale = reference.get(record.policy_sha256 or "")
+    place = Head((0, scale), f"reference, {scale}") if scale else Head((1,), HERE)
     return {
         "game": Head((record.game,), record.game),
         "policies": place if record.is_trained else Head((2,), ""),
@@ -63,7 +64,7 @@ def seed_head(seed: int | None) -> Head:
 def table_of(name: str, title: str, index: Sequence[str], entries: Iterable[Entry], notes: Sequence[str] = ()) -> Table:
     """Arrange the entries in a row for each seed and combination of the `index` heads, and add rows for the spread.
 
-    The column "policies" is left out unless both reference policies and those trained here have rows. If a cell has
+    The column "policies" is left out unless it tells policies of ours apart: two scales, or trained here. If a cell has
     two different values, the first is shown and a note gives the last.
     """
     columns: dict[str, tuple[tuple[Any, ...], Column]] = {}
@@ -76,7 +77,7 @@ def table_of(name: str, title: str, index: Sequence[str], entries: Iterable[Entr
             row[column.key] = Cell(first.value, first.low, first.high, f"with other settings also {cell.value}")
     shown = [column for _, column in sorted(columns.values(), key=lambda found: found[0])]
     places = {key[index.index("policies")].text for key in cells}
-    named = [number for number, name in enumerate(index) if name != "policies" or {HERE, REFERENCE} <= places]
+    named = [number for number, name in enumerate(index) if name != "policies" or len(places - {"", PUBLISHED}) > 1]
     rows: list[tuple[Cell, ...]] = []
     breaks = set()
     game: object = None

@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from analyze.report.formats import Cell, Column, Table, print_table
@@ -70,7 +71,7 @@ MAP_TABLES = {
 
 
 def all_tables(
-    records: Sequence[Record], differences: Sequence[Record], reference: Collection[str] = ()
+    records: Sequence[Record], differences: Sequence[Record], reference: Mapping[str, str] = MappingProxyType({})
 ) -> list[Table]:
     """Build the non-empty tables over all games, in the order of the page."""
     tables = [map_table(name, [*records, *differences], reference) for name in MAP_TABLES]
@@ -87,8 +88,8 @@ def print_records(records: Sequence[Record]) -> None:
             print_table(table)
 
 
-def map_table(name: str, records: Sequence[Record], reference: Collection[str] = ()) -> Table:
-    """Build the table `name` of `MAP_TABLES`. `reference`: hashes of reference policies, which get rows of their own.
+def map_table(name: str, records: Sequence[Record], reference: Mapping[str, str] = MappingProxyType({})) -> Table:
+    """Build the table `name` of `MAP_TABLES`. `reference`: scales of reference policies by hash.
 
     Values without T are repeated for every T of the same maps; by-method tables show the headline T only. "controls"
     keeps agents on states that null networks were mapped on. Differences add a column "against".

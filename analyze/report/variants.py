@@ -47,7 +47,7 @@ _DEFAULTS = flattened(
 
 def with_variants(trainings: list[Training]) -> list[Training]:
     """Fill in `variant` where one method has several configurations, that is, settings other than the seed differ."""
-    groups: dict[tuple[str, str, bool], list[Training]] = defaultdict(list)
+    groups: dict[tuple[str, str, str | None], list[Training]] = defaultdict(list)
     for training in trainings:
         groups[training.game, training.method, training.reference].append(training)
     variants: dict[str, str] = {}
@@ -70,7 +70,7 @@ def told_apart(results: Sequence[Result], trainings: Sequence[Training]) -> list
     Rows of a table are compared with each other, so two policies, sets of states or settings must not share a name.
     """
     variants = {training.sha256: training.variant for training in trainings}
-    reference = {training.sha256 for training in trainings if training.reference}
+    reference = {training.sha256: training.reference for training in trainings}
     policies: dict[Any, set[str]] = defaultdict(set)
     sets: dict[Any, set[str]] = defaultdict(set)
     mapped_on: dict[Any, set[str]] = defaultdict(set)
@@ -80,7 +80,7 @@ def told_apart(results: Sequence[Result], trainings: Sequence[Training]) -> list
         first, sha256, states = result.first, result.policy_sha256, result.states_sha256
         where = (first.game, first.states_from, first.num_states)
         if sha256 is not None:
-            policies[first.game, name_of(first), variants.get(sha256), sha256 in reference].add(sha256)
+            policies[first.game, name_of(first), variants.get(sha256), reference.get(sha256)].add(sha256)
         if not result.is_of_maps:
             alike[first.game, first.is_baseline].append(result)
             continue
@@ -89,7 +89,7 @@ def told_apart(results: Sequence[Result], trainings: Sequence[Training]) -> list
             mapped_on[where].add(states)
         else:
             # A pool is shared by all policies of a seed.
-            sets[where, sha256 if first.states_from == "own" else first.seed, sha256 in reference].add(states)
+            sets[where, sha256 if first.states_from == "own" else first.seed, reference.get(sha256)].add(states)
             owners.setdefault(states, first)
     ambiguous = {sha256 for group in (*policies.values(), *sets.values()) if len(group) > 1 for sha256 in group}
     protocols: dict[str, str] = {}

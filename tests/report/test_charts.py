@@ -17,7 +17,7 @@ from nrmap.support.records import Record
 
 def panels_of(name: str, records: list[Record]):
     """The panels of one kind of chart; none without data."""
-    sheets = {sheet.name: sheet.panels for sheet in chart_sheets(Part("Freeway", False, records, [], []))}
+    sheets = {sheet.name: sheet.panels for sheet in chart_sheets(Part("Freeway", None, records, [], []))}
     return sheets.get(f"{name}-Freeway", ())
 
 
@@ -124,7 +124,7 @@ def test_actions_gaps_and_certified_rates_are_those_of_the_records():
     assert [line.get_xdata().tolist() for line in drawn(panel).get_lines()] == [[1, 99], [25, 75], [50]]
     rates = [play_record("certified_rate", value, attack_epsilon=e / 255) for value, e in ((0.5, 3), (0.97, 1))]
     assert [drawn(panel).get_lines()[0].get_xdata()[0] for panel in panels_of("certified", rates)] == [0.97, 0.5]
-    assert chart_sheets(Part("Freeway", False, [], [], [])) == []
+    assert chart_sheets(Part("Freeway", None, [], [], [])) == []
 
 
 def test_a_learning_curve_is_the_mean_of_the_last_episodes_and_goes_on_where_the_parents_ended():
@@ -132,7 +132,7 @@ def test_a_learning_curve_is_the_mean_of_the_last_episodes_and_goes_on_where_the
     episodes = [{"agent_step": 100 * n, "undiscounted_return": float(score)} for n, score in enumerate(scores)]
     curves = {"episodes": episodes, "rows": [{"agent_step": 15, "loss": 0.5}]}
     settings = {"parent": {"steps": 600, "parent": {"steps": 400, "parent": None}}}
-    run = Training("", "Freeway", "sa_ddqn", 0, False, settings, curves, card=None, sha256=None)
+    run = Training("", "Freeway", "sa_ddqn", 0, None, settings, curves, card=None, sha256=None)
     returns, loss = curve_panels([run], [])
     ax = drawn(returns)
     (line,) = lines_of(ax)

@@ -98,8 +98,7 @@ def test_a_damaged_file_of_maps_or_states_is_left_out_and_named(copied, monkeypa
 
 
 def test_reference_policies_have_rows_and_a_section_of_their_own(copied, tiny_settings):
-    (copied / "reference").mkdir()
-    shutil.move(copied / "train" / "Freeway", copied / "reference" / "Freeway")
+    shutil.move(copied / "train", copied / "reference" / "quick")
     layout = Layout(copied)
     policy = load_policy(write_training(layout, tiny_settings(seed=0, steps=260)))
     states_path = layout.states(game="Freeway", identity="more")
@@ -110,18 +109,18 @@ def test_reference_policies_have_rows_and_a_section_of_their_own(copied, tiny_se
     found = find(copied)
     assert len(found.reference) == 2
     reference, trained = found.parts()
-    assert [reference.name, trained.name] == ["Freeway-reference", "Freeway"]
+    assert [reference.name, trained.name] == ["Freeway-quick", "Freeway"]
     # A control is shown beside the policies whose states it was mapped on, and nowhere else.
     for source, number in ((reference, 0), (trained, 1)):
         assert sum(result.policy_sha256 == control.sha256 for result in source.results) == number
         assert any(record.policy_sha256 == control.sha256 for record in source.records) == bool(number)
     table = all_tables(found.records, [], found.reference)[0]
-    assert [row[1].value for row in table.rows] == ["reference", "trained here"]
+    assert [row[1].value for row in table.rows] == ["reference, quick", "trained here"]
 
 
 def test_values_from_reference_are_not_shown_twice_and_disagreement_is_named(copied, outputs):
     source, *_ = sorted((copied / "evaluation" / "Freeway" / "ddqn").rglob("metrics.json"))
-    target = copied / "reference" / "Freeway" / "ddqn" / "metrics.json"
+    target = copied / "reference" / "quick" / "Freeway" / "metrics.json"
     target.parent.mkdir(parents=True)
     shutil.copy(source, target)
     before = len(find(outputs).records)
@@ -132,14 +131,14 @@ def test_values_from_reference_are_not_shown_twice_and_disagreement_is_named(cop
     found = find(copied)
     assert len(found.records) == before
     (problem,) = found.problems
-    assert problem.startswith("reference/Freeway/ddqn: 1 of its values differ")
+    assert problem.startswith("reference/quick/Freeway: 1 of its values differ")
 
 
 def test_a_policy_that_was_published_is_one_policy(tmp_path, tiny_settings):
     path, _ = (write_training(Layout(tmp_path), tiny_settings(seed=seed)) for seed in (0, 1))
-    shutil.copytree(path.parent, tmp_path / "reference" / "Freeway" / "ddqn" / "seed0")
+    shutil.copytree(path.parent, tmp_path / "reference" / "quick" / "Freeway" / "ddqn" / "seed0")
     found = find(tmp_path)
-    assert [(training.seed, training.reference) for training in found.trainings] == [(1, False), (0, True)]
+    assert [(training.seed, training.reference) for training in found.trainings] == [(1, None), (0, "quick")]
 
 
 def test_evaluations_of_another_version_are_left_out(outputs, monkeypatch):

@@ -77,10 +77,10 @@ def test_a_mean_of_p_values_is_not_shown():
 def test_different_n_states_and_origins_stand_in_rows_of_their_own():
     larger = replace(SPARSITIES[0], num_states=2048)
     pooled = replace(SPARSITIES[0], states_from="pool")
-    table = table1([pooled, larger, SPARSITIES[0]], reference={"ddqn0"})
+    table = table1([pooled, larger, SPARSITIES[0]], reference={"ddqn0": "quick"})
     assert values_of(table, "states", "N") == [("own", 256), ("own", 2048), ("pool", 256)]
-    both = table1([SPARSITIES[0], replace(SPARSITIES[1], seed=0)], reference={"ddqn0"})
-    assert values_of(both, "policies") == [("reference",), ("trained here",)]
+    both = table1([SPARSITIES[0], replace(SPARSITIES[1], seed=0)], reference={"ddqn0": "quick"})
+    assert values_of(both, "policies") == [("reference, quick",), ("trained here",)]
 
 
 def test_a_second_value_for_one_cell_is_a_note():
