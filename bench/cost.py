@@ -121,7 +121,7 @@ def gpu_speeds(host: Mapping[str, Any]) -> Speeds:
 
 
 def read_measurements(folder: Path) -> dict[str, Any]:
-    """Read the measurements in `folder`, by file name; the GPU's if it exists and was finished.
+    """Read the measurements in `folder`, by file name; those of a GPU only if they were made and finished.
 
     Raises NrmapError with the command that makes a missing file.
     """
@@ -133,7 +133,7 @@ def read_measurements(folder: Path) -> dict[str, Any]:
 
 
 def measured_on(files: Mapping[str, Any]) -> str:
-    """One sentence with the processor; with the files of each processor if there are several."""
+    """One sentence that names the machine of the measurements, or each machine and its files if there are several."""
     names = defaultdict(list)
     for name, content in files.items():
         machine = content["machine"]
@@ -192,7 +192,7 @@ def study_page(
     gpus: int = 20,
     cpu_jobs: int = 20,
 ) -> str:
-    """The tables for the measurements in `folder`."""
+    """The tables of `page` for the paper's study, from the measurements in `folder`."""
     files = read_measurements(folder)
     cpu = cpu_speeds(files["train.json"], files["host.json"])
     gpu = gpu_speeds(files[GPU_FILE]) if GPU_FILE in files else None

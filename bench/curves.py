@@ -1,8 +1,8 @@
-"""Curves of trainings, kept as data: `python -m bench.curves docs/training/search.csv` draws them beside the file.
+"""Draw training curves from a CSV file: `python -m bench.curves docs/training/search.csv` writes search.png beside it.
 
-The first column of a file names the run, the second is the x-axis, every other column is a curve
-and gets a panel. Prints a Markdown table of where every run ended. `--add RUN=FOLDER` first takes
-in the only training under FOLDER, in place of an earlier run of that name.
+The first column of the file names the run, the second is the x-axis, and every other column is a curve
+with a panel of its own. Prints a Markdown table of the last values of every run. `--add RUN=FOLDER` first
+adds the only training under FOLDER to the file, in place of an earlier run of that name.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import atomic_path, read_json
 from nrmap.support.layout import CURVES_FILE
 
-# Of a training that is added to a new file.
+# The columns of a new file.
 COLUMNS = (
     "run", "agent_step", "recent_mean_return", "adversarial_flips", "probe_own_flips", "probe_flips",
     "gradient_cosine", "margin_fell", "gradient_sparsity",
@@ -30,7 +30,7 @@ Rows = list[dict[str, str]]
 
 
 def read(path: Path) -> Rows:
-    """The rows of a file of curves; none where there is no file."""
+    """The rows of a file of curves; none if the file does not exist."""
     if not path.is_file():
         return []
     with open(path, newline="") as file:
@@ -46,7 +46,7 @@ def write(path: Path, rows: Rows) -> None:
 
 
 def thinned(name: str, folder: Path, columns: list[str]) -> Rows:
-    """The only training under `folder`: the mean of its rows over every 2,000 agent steps, by `columns`."""
+    """The rows of run `name`, the only training under `folder`: means of `columns` over every 2,000 agent steps."""
     found = sorted(folder.rglob(CURVES_FILE))
     check(len(found) == 1, f"{folder} has {len(found)} trainings: expected 1")
     windows: dict[int, list[Mapping[str, float]]] = defaultdict(list)
@@ -70,7 +70,7 @@ def by_run(rows: Rows) -> dict[str, np.ndarray]:
 
 
 def draw(rows: Rows, path: Path) -> None:
-    """A panel for each curve; a line ends in its run's name."""
+    """Draw a panel for each column of curves to `path`; each run is a line that ends in the run's name."""
     _, x_label, *columns = rows[0]
     figure, panels = plt.subplots(
         len(columns), 1, figsize=(8, 3.2 * len(columns)), sharex=True, layout="constrained", squeeze=False

@@ -1,4 +1,4 @@
-"""Tables of speed and cost in docs/, from outputs/bench/*.json: `python -m bench.documents`."""
+"""Write the tables of speed and cost in docs/ from outputs/bench/*.json: `python -m bench.documents`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ MEASUREMENTS = ROOT / "outputs" / "bench"
 
 
 def documents() -> dict[Path, str]:
-    """The texts of the documents with tables of the committed measurements."""
+    """The texts of the documents in docs/, by path, with tables of the committed measurements filled in."""
     of_training, of_maps = read_json(MEASUREMENTS / "train.json"), read_json(MEASUREMENTS / "maps.json")
     blocks = {
         "speed.md": {"training-speed": _section(train.tables(of_training), of_training["machine"])},
@@ -28,7 +28,7 @@ def documents() -> dict[Path, str]:
 
 
 def of_gpu(folder: Path) -> str:
-    """The tables of bench.gpu's files in `folder`, or one sentence without them."""
+    """Markdown tables of the results of bench.gpu in `folder`, or "Not measured." without any."""
     found = [
         read_json(path) if path.is_file() else {} for path in (folder / "train-cuda.json", folder / "maps-cuda.json")
     ]
@@ -53,7 +53,7 @@ def as_markdown(table: Table) -> str:
 
 
 def _counts(results: dict[str, Any]) -> Table:
-    """Multiply-adds of one state by layer, and the units that any ablation of a batch changes."""
+    """A table of the multiply-adds of one state by layer, and of the fraction of units that the engine keeps."""
     table = Table("case", "layer", "multiply-adds, 10⁹", "without V(s)", "units left", title="Operations for one state")
     for case in results["cases"]:
         whole, differences = case["multiply_adds_by_layer"], case["multiply_adds_by_layer_of_differences"]
@@ -66,7 +66,7 @@ def _counts(results: dict[str, Any]) -> Table:
 
 @errors_in_one_line()
 def main() -> None:
-    """Write the documents; a missing or damaged measurement is one line and status 2."""
+    """Write the documents; a missing or damaged file gives a one-line error and exit status 2."""
     write_documents(documents())
 
 

@@ -13,7 +13,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Exactness:
-    """Comparison of ablated states with their float64 Q-values.
+    """The errors of an engine's Q-values of ablated states against float64 Q-values.
 
     If the arg max differs, it is a mismatch if the exact Q-values of the two actions differ by
     more than TOLERANCE·max(1, max|Q|), with max|Q| over the actions of that ablated state;

@@ -1,4 +1,4 @@
-"""Everything that needs a GPU, in one command: `python -m bench.gpu`, or `make bench-gpu`.
+"""Run all tests and benchmarks that need a GPU: `python -m bench.gpu`, or `make bench-gpu`.
 
 Each stage runs in its own process under its own time limit. A stage that fails or runs out of time keeps the
 results it has, and the next one starts. The results are outputs/bench/train-cuda.json, maps-cuda.json and
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 WHEELS = Path("bench/wheels")
-# The file of each stage's results, and its fraction of all minutes at most; the last one has all that is left.
+# For each stage the file of its results and the largest fraction of --minutes it may take; the last may take the rest.
 STAGES = {
     "tests": ("train", 0.15),
     "updates": ("train", 0.2),
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def with_wheels(folder: Path) -> dict[str, str]:
-    """The environment of the stages: packages that this Python lacks come from bench/wheels."""
+    """The environment variables of the stages. Installs bench/wheels into `folder` if this Python lacks ale_py."""
     environment = {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
@@ -82,7 +82,7 @@ def with_wheels(folder: Path) -> dict[str, str]:
 
 
 def command_of(stage: str, device: str, limit: float, output: Path) -> list[str]:
-    """The command that runs a stage and writes its results to `output`; pytest prints its own."""
+    """The command that runs a stage for under `limit` seconds and writes results to `output`; "tests" prints them."""
     if stage == "tests":
         paths = sorted(str(path) for path in Path().glob("tests/**/test_*.py") if "mark.cuda" in path.read_text())
         return [sys.executable, "-m", "pytest", "-m", "cuda", "-p", "no:cacheprovider", *paths]
@@ -92,7 +92,7 @@ def command_of(stage: str, device: str, limit: float, output: Path) -> list[str]
 
 
 def run_stage(stage: str, device: str, limit: float, environment: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    """The results of a stage, its `status` ("ok", "failed" or "out of time") and its seconds."""
+    """Run a stage for at most `limit` seconds; return its results, `status` (ok, failed, out of time) and seconds."""
     output, log = folder / f"{stage}.json", folder / f"{stage}.log"
     command = command_of(stage, device, limit, output)
     begun = time.monotonic()
@@ -127,7 +127,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` as JSON, whole or not at all. This process may lack the packages that `nrmap` imports."""
+    """Write `content` as JSON, atomically. `nrmap.support.files` may not import here: this Python may lack packages."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
@@ -135,7 +135,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def print_table(content: Mapping[str, Mapping[str, Any]]) -> None:
-    """One line for every number, by file and stage."""
+    """Print one line for every number, by file and stage."""
     for name, of_file in content.items():
         print(f"\n{name}")
         for key, value in sorted(_flat(of_file)):

@@ -1,6 +1,6 @@
-"""The measurements of bench.gpu, each in a process of its own: `python -m bench.gpu_stages NAME`.
+"""Make one of the measurements of bench.gpu: `python -m bench.gpu_stages NAME`.
 
-A stage reports what it has so far, so that a stage that runs out of time loses only the rest.
+A stage writes its results as it goes, so that one that runs out of time loses only the rest.
 """
 
 import argparse
@@ -38,12 +38,12 @@ from nrmap.support.runtime import choose_device, seconds_of
 
 SOLVERS = {"ddqn": None, "sa_ddqn": "pgd", "sa_ddqn_ibp": "ibp"}
 COMPARED_UPDATES = 100
-AGENT_STEP = 10**9  # the full attack radius
+AGENT_STEP = 10**9  # late enough for the full attack radius
 ATTACKED_STATES = 20  # episodes at a time in evaluation=paper
 
 
 def milliseconds(work: Callable[[], Any], device: torch.device, seconds: float) -> float:
-    """The median over five blocks of calls, which take about `seconds` together; one call in a rehearsal."""
+    """Milliseconds of a call of `work`: median over five blocks, about `seconds` in all; from one call on a CPU."""
     if device.type == "cpu":
         return 1000 * seconds_of(work, device, warm_ups=0)
     each = seconds_of(work, device, warm_ups=4)  # the fourth call captures a graph
@@ -57,7 +57,7 @@ def milliseconds(work: Callable[[], Any], device: torch.device, seconds: float) 
 
 
 def updates(job: Job) -> None:
-    """Graphed against eager updates of each method: equal weights, milliseconds, kernels, memory."""
+    """Compare updates of each method with and without CUDA graphs: equality of weights, time, kernels, memory."""
     found: dict[str, Any] = {}
     for method, solver in SOLVERS.items():
         steps = {name: RandomUpdates(job, solver, graphs=name == "graphs") for name in ("graphs", "eager")}
@@ -88,7 +88,7 @@ def updates(job: Job) -> None:
 
 
 class RandomUpdates:
-    """Updates from a replay of random states, from one seed."""
+    """Makes training updates from a replay of random states; all seeds are fixed."""
 
     def __init__(self, job: Job, solver: Any, *, graphs: bool) -> None:
         learner = our_learner(solver=solver, device=job.device)
@@ -100,7 +100,7 @@ class RandomUpdates:
         self._rng = np.random.default_rng(0)
 
     def __call__(self) -> dict[str, Tensor]:
-        """One update."""
+        """Make one update; returns its diagnostics."""
         return self._updates(self._rng, AGENT_STEP)
 
 
@@ -140,7 +140,7 @@ def _kernels(step: Callable[[], Any]) -> int:
 
 
 def _played(job: Job, num_states: int) -> tuple[Policy, Tensor, str]:
-    """A policy on the device, states of its episodes uint8 [N, C, H, W], and its file, or "random" without one."""
+    """A policy on the device, its states, uint8 [N, C, H, W], and its file, or "random"; on a CPU all are random."""
     if not job.on_gpu:
         small = random_policy(replace(GAME, height=36, width=36))
         return small, torch.randint(256, (num_states, *small.state_shape), dtype=torch.uint8), "random"
@@ -152,7 +152,7 @@ def _played(job: Job, num_states: int) -> tuple[Policy, Tensor, str]:
 
 
 def maps(job: Job) -> None:
-    """Seconds of an ablated state: engine, dense batches in float32 and TF32, captum; exactness; memory."""
+    """Measure time (engine, dense batches in float32 and TF32, captum), exactness and memory of an ablated state."""
     policy, states, weights = _played(job, 64 if job.on_gpu else 2)
     states = states.repeat(8, 1, 1, 1) if job.on_gpu else states
     spec, found = map_contenders.SPEC, {"weights": weights, "states": len(states)}
@@ -194,7 +194,7 @@ def _note_state(job: Job, found: dict[str, Any], name: str, work: Callable[[], A
 
 
 def attack(job: Job) -> None:
-    """Milliseconds of a step of an attacked roll-out: PGD-10 with three objectives on the states of 20 episodes."""
+    """Measure a step of an attacked roll-out in ms: PGD-10 with three objectives on the states of 20 episodes."""
     policy, states, _ = _played(job, ATTACKED_STATES)
     player, numbers = AttackedPlayer(policy, pgd(10), 1 / 255, 0), np.arange(len(states))
     scaled = unit_states(states.to(job.device))
@@ -212,7 +212,7 @@ def attack(job: Job) -> None:
 
 
 def of_host(job: Job) -> None:
-    """The measurements for bench.cost: collecting, updates, an ablated state, a checkpoint, memory."""
+    """Make the measurements for bench.cost: collecting, updates, an ablated state, a checkpoint, memory."""
     job.report(host.measure(paper_study(1, 1).trainings, job.device.type, 2048 if job.on_gpu else 128))
 
 

@@ -10,7 +10,7 @@ DENSE = ("dense_float32", "dense_tf32")
 
 
 def tables(train: Mapping[str, Any], maps: Mapping[str, Any]) -> list[Table]:
-    """Updates, trainings side by side, an ablated state, an attacked step; a number that is missing is not measured."""
+    """Tables of updates, trainings side by side, an ablated state, and an attack; missing numbers: "not measured"."""
     updates = Table("update, ms", "graph", "without replay", "eager", "kernels", "at 2 µs each", title="Updates")
     updates.add_column("equal to eager")
     for method, found in _parts(train.get("updates", {})):

@@ -25,7 +25,7 @@ SIDE_BY_SIDE = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class Job:
-    """A device, the seconds that a stage should take, and the function that reports what it has."""
+    """The inputs of a stage: its device, the seconds that it should take, and a function that writes its results."""
 
     device: torch.device
     seconds: float
@@ -33,12 +33,12 @@ class Job:
 
     @property
     def on_gpu(self) -> bool:
-        """False in a rehearsal."""
+        """Whether the device is a GPU; False in a rehearsal."""
         return self.device.type == "cuda"
 
 
 def side_by_side(job: Job) -> None:
-    """Agent steps and updates per second of whole trainings at scale=paper, several at a time on one device."""
+    """Measure total agent steps and updates per second of one or several trainings at scale=paper on one device."""
     most = SIDE_BY_SIDE if job.on_gpu else (1, 2)
     spawn = multiprocessing.get_context("spawn")
     pipes = [spawn.Pipe() for _ in range(max(most))]
@@ -83,7 +83,7 @@ def _train_on_demand(connection: Connection, device: str) -> None:
 
 
 def training(job: Job) -> None:
-    """Freeway, DDQN, scale=quick, seed 0, for as long as there is time."""
+    """Train DDQN on Freeway, scale=quick, until it is done or out of time; report its speed and returns."""
     begun = time.perf_counter()
     trainer = Trainer(_settings("scale=quick" if job.on_gpu else "scale=smoke"), device=job.device)
     returns: list[float] = []

@@ -106,7 +106,7 @@ def _checkpoint(trainer: Trainer) -> dict[str, float]:
 
 
 def _milliseconds_of_an_update(trainer: Trainer, device: str, updates: int = 20) -> float:
-    """On a GPU with the draw from the replay, which is part of the graph."""
+    """Milliseconds of one update; on a GPU with the draw from the replay, which is part of the CUDA graph."""
     of_batch = partial(trainer.learner.update, random_batch(), agent_step=FOREVER)
     update: Callable[[], Any] = trainer.learn if device == "cuda" else of_batch
     while device == "cuda" and trainer.agent_step < 1024:

@@ -72,7 +72,7 @@ def resized_case(folder: Path, case: Case, side: int, num_states: int) -> Case:
 
 
 def random_policy(env: EnvSpec, *, dueling: bool = True) -> Policy:
-    """The Nature network with PyTorch's initialisation and a fixed seed."""
+    """An untrained policy for `env`: the Nature network with PyTorch's initialisation and a fixed seed."""
     torch.manual_seed(0)
     network = QNetwork(NetworkSpec(*env.state_shape, ACTIONS, dueling))
     return Policy(network, env, PolicyCard("random", 0, 0, "random")).eval()
@@ -80,7 +80,7 @@ def random_policy(env: EnvSpec, *, dueling: bool = True) -> Policy:
 
 @torch.inference_mode()
 def play(player: Policy, num_states: int) -> Tensor:
-    """States of four frames [N, 4, H, W], evenly spaced over greedy episodes of a policy for one frame."""
+    """Play greedy episodes of a one-frame policy; return evenly spaced states of four frames, uint8 [N, 4, H, W]."""
     game = SeededVectorEnv(replace(player.env, frame_stack=max(STACKS)), EPISODES)
     everywhere = np.ones(EPISODES, dtype=bool)
     states, _ = game.begin(everywhere, range(EPISODES))

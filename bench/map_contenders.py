@@ -40,7 +40,7 @@ Ablates = Callable[[Tensor], Tensor]  # from one uint8 state, [1, C, H, W]
 
 
 def incremental(case: Case, differences_only: bool = False) -> Work:
-    """Speed of the incremental engine, with `amount` states in one call."""
+    """The work of the incremental engine: `run(amount)` ablates `amount` states in one call."""
     policy, states = case.load()
     engine = make_engine(policy, spec=SPEC, engine="incremental", differences_only=differences_only)
 
@@ -56,7 +56,7 @@ def incremental(case: Case, differences_only: bool = False) -> Work:
 def operations_by_layer(case: Case, differences_only: bool = False) -> dict[str, float]:
     """Average floating-point operations per state in the engine's matrix products and convolutions.
 
-    By layer: convolutions from the second on, the "hidden" layer with the tail, and the "sum".
+    Keys are "conv2" and later convolutions, "hidden" for the hidden and last layers, and "sum" for all layers.
     """
     policy, states = case.load()
     engine = make_engine(policy, spec=SPEC, engine="incremental", differences_only=differences_only)
@@ -86,10 +86,10 @@ def operations_by_layer(case: Case, differences_only: bool = False) -> dict[str,
 
 
 def units_left(case: Case, differences_only: bool = False) -> dict[str, float]:
-    """Average fraction of each layer's units, within an ablation's window, that the engine keeps.
+    """Average fraction of each layer's units, within the rows that an ablation reaches, that the engine keeps.
 
-    Dropped units of a convolution change under no ablation of the strip. Dropped units of the
-    "hidden" layer keep their sign under all of them.
+    The engine ablates strips of image rows. It drops units of a convolution that no ablation of a strip
+    changes, and units of the "hidden" layer that keep their sign under all ablations of a strip.
     """
     policy, states = case.load()
     engine = make_engine(policy, spec=SPEC, engine="incremental", differences_only=differences_only)
@@ -133,8 +133,8 @@ def _addmm_operations(sums: Sequence[int], one: Sequence[int], two: Sequence[int
 
 
 def dense(policy: Policy, batch_size: int, *, skip_unchanged: bool) -> Ablates:
-    """Dense batches, channels last; gives all Q-values, [1, H, W, A]."""
-    keep_freed_memory()  # as in the engine; with it captum's memory would grow without limit
+    """A function that ablates a state in dense batches, channels last; it returns all Q-values, [1, H, W, A]."""
+    keep_freed_memory()  # as in the engine, but not for captum, whose memory would then grow without limit
     engine = DenseEngine(
         policy,
         spec=SPEC,
@@ -151,7 +151,7 @@ def dense(policy: Policy, batch_size: int, *, skip_unchanged: bool) -> Ablates:
 
 
 def feature_ablation(policy: Policy, perturbations_per_eval: int) -> Ablates:
-    """captum's FeatureAblation with one feature per pixel; gives the loss of Q(s, 0), [1, C, H, W]."""
+    """captum's FeatureAblation with one feature per pixel; returns the drop in Q(s, 0), [1, C, H, W]."""
     from captum.attr import FeatureAblation
 
     channels, height, width = policy.env.state_shape
@@ -170,7 +170,7 @@ def feature_ablation(policy: Policy, perturbations_per_eval: int) -> Ablates:
 
 
 def occlusion(policy: Policy, perturbations_per_eval: int) -> Ablates:
-    """captum's Occlusion with windows of one pixel in all frames; gives the loss of Q(s, 0), [1, C, H, W]."""
+    """captum's Occlusion with windows of one pixel in all frames; returns the drop in Q(s, 0), [1, C, H, W]."""
     from captum.attr import Occlusion
 
     window = (policy.env.state_shape[0], 1, 1)
@@ -187,7 +187,7 @@ def occlusion(policy: Policy, perturbations_per_eval: int) -> Ablates:
 
 
 def one_by_one(rival: Callable[[Policy, int], Ablates], case: Case, batch_size: int) -> Work:
-    """Speed of a rival that cycles through the states, one at a time."""
+    """The work of `rival`, which cycles through the states of `case`, one at a time."""
     policy, states = case.load()
     ablate, turns = rival(policy, batch_size), itertools.cycle(states.split(1))
 
@@ -201,7 +201,7 @@ def one_by_one(rival: Callable[[Policy, int], Ablates], case: Case, batch_size: 
 
 
 def best_batch_size(prepare: Callable[[Case, int], Work], case: Case, sizes: Sequence[int]) -> int:
-    """The batch size with the shortest time per state, the better of two tries each."""
+    """The batch size with the shortest time per state; the better of two tries counts."""
     works = {size: prepare(case, size) for size in sizes}
     seconds = dict.fromkeys(sizes, math.inf)
     for _ in range(2):
@@ -233,7 +233,7 @@ def _resident_mb() -> float:
 
 
 def exactness(case: Case, num_states: int) -> tuple[Exactness, float]:
-    """`exactness_of` the first states of a case."""
+    """Apply `exactness_of` to the first `num_states` states of a case."""
     policy, states = case.load()
     return exactness_of(policy, states[:num_states], EXACT_BATCH)
 

@@ -35,7 +35,7 @@ RIVALS: dict[str, Callable[..., Work]] = {
 
 
 def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
-    """All measurements of one case."""
+    """Make all measurements of one case."""
     best = {
         rival: _apart(contenders.best_batch_size, prepare, case, options.batch_sizes)
         for rival, prepare in RIVALS.items()
@@ -88,7 +88,7 @@ def _halved(operations: dict[str, float]) -> dict[str, float]:
 
 
 def growth_with_states(case: Case, options: argparse.Namespace) -> list[dict[str, float]]:
-    """Time and memory of the engine by number of states."""
+    """Measure time and memory of the engine for growing numbers of states."""
     numbers = [number for number in (1, 4, 16, 64, 256) if number <= options.states] or [options.states]
     results = race({str(n): Entry(contenders.incremental, (case,), n) for n in numbers}, options.rounds)
     rows = []
@@ -100,7 +100,7 @@ def growth_with_states(case: Case, options: argparse.Namespace) -> list[dict[str
 
 
 def growth_with_image_size(case: Case, folder: Path, options: argparse.Namespace) -> list[dict[str, float]]:
-    """Time of the engine and of dense batches by side of the screen."""
+    """Measure the time of the engine and of dense batches for screens of growing size."""
     rows = []
     for side in options.sides:
         resized = resized_case(folder, case, side, num_states=min(16, options.states))
@@ -147,7 +147,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
-    """The tables for the terminal."""
+    """The tables of `results`, for the terminal and docs/ablation.md."""
     speed = Table("case", "weights", "engine", title="Seconds per state, and how many times faster the engine is")
     speed.add_column("differences only")
     checks = Table("case", "multiply-adds", "of peak", "memory beyond states", "max |ΔQ|", "mismatches", "ties")

@@ -1,7 +1,7 @@
-"""Quick look at the robustness of policies, a minute each: `python -m bench.robustness FILE …`.
+"""Measure the robustness of policies, in about a minute each: `python -m bench.robustness FILE …`.
 
-Helps to search for a recipe. FILE is a policy or the checkpoint of a running training. Plays whole
-greedy episodes with validation seeds, which neither training nor evaluation uses, and attacks some
+Helps in the search for training settings. FILE is a policy or the checkpoint of a running training. Plays
+whole greedy episodes with validation seeds, which neither training nor evaluation uses, and attacks some
 of their states with PGD and with the training's own attack. Prints one Markdown row per file.
 """
 
@@ -46,7 +46,7 @@ def read(path: Path) -> Policy:
 
 
 def own_attack(policy: Policy) -> InnerAttack | None:
-    """The attack that the policy was trained against, after its last roll-back; None without one."""
+    """The attack that the policy was last trained against, stronger after every roll-back; None if not PGD."""
     settings = policy.card.settings.get("regulariser")
     if settings is None or settings["solver"] != "pgd":
         return None
@@ -55,7 +55,7 @@ def own_attack(policy: Policy) -> InnerAttack | None:
 
 
 def own_flips(policy: Policy, states: torch.Tensor, attack_epsilon: float) -> str:
-    """The fraction of `states`, float [N, C, H, W] in [0, 1], that the training's own attack flips."""
+    """The percentage of `states`, float [N, C, H, W] in [0, 1], that `own_attack` flips; "—" without one."""
     attack = own_attack(policy)
     if attack is None:
         return "—"
@@ -66,7 +66,7 @@ def own_flips(policy: Policy, states: torch.Tensor, attack_epsilon: float) -> st
 
 
 def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: int, attack_epsilon: float) -> list[str]:
-    """The cells of one row."""
+    """Measure a policy and return its row of the table, without the first cell."""
     runs = (AttackRun("pgd-10", attack_epsilon, attacked_episodes),) if attacked_episodes else ()
     settings = EvaluationSettings(episodes, RUN_SEED, VALIDATION_STREAM, attack_runs=runs)
     records = evaluate(policy, settings, num_envs=max(episodes, attacked_episodes))

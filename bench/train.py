@@ -120,7 +120,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
-    """The tables for the terminal."""
+    """The tables of `results`, for the terminal and docs/speed.md."""
     updates = Table("update (batch 32, dueling)", "per second", "of its matrix product's peak", title="Updates")
     for name, values in results["updates_per_second"].items():
         rates = sorted(values["rates"])

@@ -164,7 +164,7 @@ def _updates(update: Callable[[], Any]) -> Work:
 def our_learner(
     *, solver: Solver | None, precision: torch.dtype = torch.float32, device: torch.device = CPU
 ) -> Learner:
-    """A learner with fixed random weights; with a `solver` SA-DDQN at its full attack radius."""
+    """A learner with fixed random weights: DDQN, or with a `solver` SA-DDQN at its full attack radius."""
     regulariser = RegulariserSpec(
         kappa=KAPPA,
         hinge=HINGE,
@@ -294,17 +294,17 @@ class NativeAtari(VecEnv):
         """No-op: the emulators end with the process."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """The emulators have no attributes."""
+        """None for each environment: native emulators have no attributes."""
         return [None] * self.num_envs
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """AttributeError: see `get_attr`."""
+        """Raise AttributeError: native emulators have no attributes."""
         raise AttributeError(f"native emulators have no attribute {attr_name}")
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """AttributeError: see `get_attr`."""
+        """Raise AttributeError: native emulators have no methods."""
         raise AttributeError(f"native emulators have no method {method_name}")
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """Native emulators have no Python wrappers."""
+        """False for each environment: native emulators have no Python wrappers."""
         return [False] * self.num_envs

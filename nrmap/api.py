@@ -1,8 +1,8 @@
 """The public API: functions that map, attack, certify and play an agent.
 
-States are uint8 [N, C, H, W] in [0, 255], as numpy arrays or torch tensors, or what `collect_states` returns.
-Radii are in units where white is 1. Every function raises NrmapError, with one line, for input that it cannot
-use: among others an agent that is not a fixed function of the state, and states of another type or shape.
+States are uint8 [N, C, H, W] in [0, 255], as numpy arrays or torch tensors, or the result of `collect_states`.
+Radii are on the scale [0, 1] of pixels. Every function raises NrmapError with a one-line message for unusable
+input, such as an agent that is not a fixed function of the state, or states of another type or shape.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -47,15 +47,18 @@ def compute_maps(
     memory_budget: int | None = None,
     progress: bool = True,
 ) -> Maps:
-    """All maps of `agent` (eq. 4 to 6), summed over `states`.
+    """Compute all maps of `agent` (eq. 4 to 6), summed over `states`, by ablating one pixel at a time.
 
-    `temperatures` are those of the softmax policies behind HMAP and KL map. `episode_ids` [N] are whole
-    numbers; without them all states count as one episode, and no measure has an interval. An ablated pixel
-    takes the grey level `ablated_value`, in all channels at once or, with `channels="each"`, in one channel
-    at a time. The engine is "auto": "incremental" for the networks that it knows, otherwise "dense", which is
-    about ten times slower and says so in a warning. `memory_budget` in bytes bounds the incremental engine, by
-    default to 512 MiB on a CPU and to most of the free memory on a GPU. It changes Q-values within float32
-    rounding at most. Episodes and temperatures change no bit of each other.
+    `states` are uint8 [N, C, H, W] in [0, 255] or the result of `collect_states`. `episode_ids` are integers [N].
+    None takes those of `collect_states`; other states then count as one episode, and no measure has an interval.
+    HMAP and KL map use softmax policies at the `temperatures` > 0. An ablated pixel is set to the grey level
+    `ablated_value`, in all channels at once or, with `channels="each"`, in one channel at a time. An episode's maps
+    do not depend, to the last bit, on other episodes or temperatures.
+
+    The "incremental" engine needs a network of Conv2d, ReLU, Flatten and Linear; "dense" takes any agent and is about
+    ten times slower. "auto" is incremental where possible (on a GPU the faster one), else dense with a warning.
+    `memory_budget` in bytes limits the incremental engine (default: 512 MiB on a CPU, most of the free memory on a
+    GPU) and changes Q-values by float32 rounding at most. Raises NrmapError for unusable input.
     """
     seen = _read(agent, states)
     rollout = states if isinstance(states, RolloutStates) and episode_ids is None else None
@@ -91,10 +94,10 @@ def collect_states(
     num_envs: int = 16,
     progress: bool = True,
 ) -> RolloutStates:
-    """`num_states` states spread evenly over `episodes` whole greedy episodes of an agent that has an `env`.
+    """Play `episodes` whole greedy episodes of an agent that has an `env`; keep `num_states` evenly spread states.
 
-    The result holds `states` [N, C, H, W], `episode_ids` [N] and what replays the episodes. Equal `run_seed`s
-    give equal episodes.
+    The result holds `states`, uint8 [N, C, H, W], `episode_ids` [N], and `episodes`, whose seeds and actions replay
+    them. Equal `run_seed`s give equal episodes. Raises NrmapError without an `env`, and if an episode is too short.
     """
     with _float32(), _shown(f"{agent.label}: roll-out", "steps", progress) as report:
         return play_states.collect_states(
@@ -105,11 +108,11 @@ def collect_states(
 def attack(
     agent: Agent, states: States, attack: str = "pgd-10", epsilon: float = 1 / 255, *, seed: int = 0
 ) -> Attacked:
-    """Attack every state inside the ℓ∞ ball of radius `epsilon` (eq. 1 to 3).
+    """Perturb every state within the ℓ∞ ball of radius `epsilon` to flip the greedy action (eq. 1 to 3).
 
-    `attack` is "noise", "fgsm" or "pgd-K" for K steps. The result holds the perturbed states, float in [0, 1],
-    actions, margins and `flipped` [N], all in the states' order. An attack on a state depends on `seed`
-    and its place n, not on the other states.
+    `states` are uint8 [N, C, H, W] in [0, 255] or the result of `collect_states`; `epsilon` is on the scale [0, 1].
+    `attack` is "noise", "fgsm" or "pgd-K" for K steps. The result holds `perturbed`, float [N, C, H, W] in [0, 1],
+    and actions, margins and `flipped`, each [N]. The random numbers for state n depend only on `seed` and n.
     """
     check(isinstance(seed, int) and seed >= 0, f"seed={seed!r}: expected a whole number, at least 0")
     find, function = attack_named(attack), agent.for_attacks()
@@ -126,11 +129,11 @@ def attack(
 
 
 def certify(agent: Agent, states: States, epsilon: float = 1 / 255) -> Tensor:
-    """Whether no point of the ℓ∞ ball of radius `epsilon` is proven to change the greedy action; bool [N].
+    """Bool [N]: True where it is proven that no point of the ℓ∞ ball of radius `epsilon` changes the greedy action.
 
-    Interval bounds, in float64 and widened by float32's rounding, as on a CPU; a state that is not certified
-    may be robust all the same. They exist for networks of Conv2d without padding, Linear, ReLU and Flatten: a
-    policy from `load_policy`, or an agent around a torch.nn.Sequential.
+    `states` are as for `attack`. A state without a proof may be robust all the same. The proof uses interval bounds
+    in float64, widened by the rounding of float32 on a CPU. Raises NrmapError unless the agent is a policy from
+    `load_policy`, except C51, or wraps a torch.nn.Sequential of Conv2d without padding, Linear, ReLU and Flatten.
     """
     check_attack_epsilon(epsilon)
     seen = _read(agent, states)
@@ -154,18 +157,18 @@ def evaluate(
     num_envs: int = 16,
     progress: bool = True,
 ) -> list[Record]:
-    """Returns and actions of an agent that has an `env`, over whole episodes: clean, and under each attack.
+    """Play whole episodes of an agent that has an `env`, clean and under each attack, and measure returns and actions.
 
-    `attacks` are names as `attack` takes them, or "greedy_worst_case", each of radius `epsilon`. With
-    `certify_epsilons` the clean roll-out counts certified states at those radii. Each number is one Record,
-    such as `metric="return_mean"` with its interval.
+    `attacks` are names as for `attack`, or "greedy_worst_case", each at radius `epsilon`. Each measured number is
+    one Record, such as `metric="return_mean"` with its interval. The clean roll-out also gives the fraction of states
+    certified at each of `certify_epsilons`; these and "greedy_worst_case" need an agent that `certify` accepts.
     """
     runs = tuple(evaluation.AttackRun(name, epsilon, episodes) for name in attacks)
     settings = evaluation.EvaluationSettings(
         episodes, run_seed, attack_runs=runs, certify_epsilons=tuple(certify_epsilons)
     )
     needs_proofs = bool(certify_epsilons) or evaluation.WORST_CASE in attacks
-    try:  # where there are bounds, they also save the attacks on certified states
+    try:  # with bounds, certified states need no attack, which saves time
         certifier = IntervalCertifier(bounded_network(agent))
     except NrmapError:
         if needs_proofs:
@@ -178,7 +181,7 @@ def evaluate(
 
 
 def _read(agent: Agent, states: States) -> Tensor:
-    """The states as a tensor [N, C, H, W], after the agent has been checked on them."""
+    """Check `agent` on `states` and return them as a uint8 tensor [N, C, H, W]."""
     check(isinstance(agent, Agent), f"agent is a {type(agent).__name__}: expected nrmap.Agent(function, …)")
     if isinstance(states, RolloutStates):
         if agent.env is not None:
@@ -213,7 +216,7 @@ def _array(name: str, values: ArrayLike) -> NDArray[Any]:
 
 @contextmanager
 def _shown(label: str, unit: str, progress: bool) -> Iterator[Callable[..., None]]:
-    """The function to report progress to, `Progress.update`."""
+    """Yield the function that shows progress, `Progress.update`; without `progress` one that does nothing."""
     if progress:
         with Progress(label, unit=unit) as shown:
             yield shown.update
@@ -223,6 +226,6 @@ def _shown(label: str, unit: str, progress: bool) -> Iterator[Callable[..., None
 
 @contextmanager
 def _float32() -> Iterator[None]:
-    """No TensorFloat-32 on a GPU: by default it rounds the inputs of convolutions to 10 bits."""
+    """Use deterministic GPU convolutions without TensorFloat-32, which by default rounds their inputs to 10 bits."""
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         yield

@@ -28,12 +28,12 @@ from nrmap.support.errors import check
 from nrmap.support.records import CONSTANT_ACTION, GAP_QUANTILES, RANDOM_POLICY, Record, RecordFactory
 from nrmap.support.schema import Radius, Seed, expect, schema
 
-# The records of a roll-out from its name, unique in its evaluation, and the function that plays it.
+# Called with a roll-out's name, unique in its evaluation, and the function that plays it; returns its records.
 RolloutCache = Callable[[str, Callable[[], list[Record]]], list[Record]]
 
 # The greedy worst case (GWC), see `WorstCasePlayer`: listed like an attack.
 WORST_CASE = "greedy_worst_case"
-# All episodes of a roll-out are played at the same time.
+# The limit is low because `analyze` plays all episodes of a roll-out at the same time.
 Episodes = Annotated[int, Field(ge=1, le=1000)]
 
 
@@ -54,7 +54,7 @@ class AttackRun:
 
     @property
     def label(self) -> str:
-        """The roll-out in progress."""
+        """Attack and radius for progress bars, such as "pgd-10 at ε = 1/255"."""
         return f"{self.attack} at {epsilon_text(self.attack_epsilon)}"
 
     @property
@@ -87,17 +87,17 @@ def evaluate(
     keep: RolloutCache = lambda roll_out, play_it: play_it(),
     progress: ProgressFn = no_report,
 ) -> list[Record]:
-    """Records of the policy's roll-outs, clean and under each attack of `settings`, on its device.
+    """Play `policy` clean and under each attack of `settings`, on the policy's device; return the records.
 
-    Each roll-out gives the records of `episode_records`. The clean one adds quantiles over its states of the
-    Q-gap, max Q minus the second-largest Q ("q_gap_quantile"), and with `certify` the fraction of its states
-    that are certified at each radius ("certified_rate"). Attacked ones add the fraction of states whose greedy
-    action flips ("flip_rate"). States that `certify` proves are not attacked, which saves time and changes no
-    result. `keep` may return the records of a roll-out that an interrupted evaluation finished. `progress`
-    also gets the name of the roll-out, as `part`.
+    Each roll-out gives the records of `episode_records`. The clean one adds "q_gap_quantile": quantiles over its
+    states of the Q-gap, max Q minus the second-largest Q, and "certified_rate": the fraction of its states certified
+    at each of `certify_epsilons`. Attacked ones add "flip_rate": the fraction of states whose greedy action flips.
+    States that `certify` proves robust are not attacked, which saves time and changes no result. `keep` gets the
+    name of each roll-out and the function that plays it, and may return stored records instead. `progress` also gets
+    the name of the roll-out, as `part`.
 
-    Raises NrmapError when the policy does not fit its environment, and for radii to certify or a worst case
-    without `certify`.
+    Raises NrmapError if the policy does not fit its environment, and if `certify_epsilons` or a greedy worst case
+    are set without `certify`.
     """
     env = env_of(policy)
     check(certify is not None or not settings.certify_epsilons, "certify_epsilons are set, but nothing certifies")
@@ -150,9 +150,9 @@ def evaluate_baselines(
     stream: int = EVALUATION_STREAM,
     progress: ProgressFn = no_report,
 ) -> list[Record]:
-    """Every constant action and a uniformly random policy, under `evaluate`'s protocol.
+    """Play every constant action and a uniformly random policy on the episodes of `evaluate`; return clean records.
 
-    They are baselines of the game: their records have no seed and no policy, and a constant action as their variant.
+    The records have no seed and no policy; `variant` is the name of the constant action, None for random actions.
     """
     seeds = episode_seeds(spec, run_seed, episodes, stream)
     names = action_names(spec)
@@ -170,10 +170,10 @@ def evaluate_baselines(
 
 
 def episode_records(make: RecordFactory, episodes: Sequence[Episode], action_names: Sequence[str]) -> list[Record]:
-    """The returns of a roll-out, undiscounted and unclipped, and the actions taken, each record by `make`.
+    """Make the records of a roll-out's returns, undiscounted and unclipped, and of its actions.
 
-    "return" of each episode, "return_mean" with its interval and a note on episodes that a step limit
-    ended, "return_std" (n − 1) and the "action_share" of each action.
+    The metrics are "return" of each episode, "return_mean" with its interval and a note on episodes that the step
+    limit ended, "return_std" (divisor n − 1; None for n = 1), and "action_share": each action's fraction of all steps.
     """
     returns = [episode.total_reward for episode in episodes]
     records = [make(metric="return", value=value, episode=number) for number, value in enumerate(returns)]
@@ -193,7 +193,7 @@ def episode_records(make: RecordFactory, episodes: Sequence[Episode], action_nam
 
 
 def rate_record(make: RecordFactory, metric: str, counts: EpisodeCounts, episodes: Sequence[Episode]) -> Record:
-    """The fraction of all states of `episodes` that `counts` counts, with its interval, as a record by `make`."""
+    """Make a record of `counts` as a fraction of all states of `episodes`, with its interval."""
     lengths = [episode.length for episode in episodes]
     by_episode = [counts[number] for number in range(len(episodes))]
     return make(metric=metric, num_states=sum(lengths), **asdict(estimate_rate(by_episode, lengths)))

@@ -1,4 +1,4 @@
-"""States from a .npy or .npz file that names no game, for agents that play none."""
+"""Read states from a .npy or .npz file that names no game, for agents without an environment."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ def read_states(path: Path) -> RolloutStates | GivenStates:
         is_one_array = file.read(len(_NPY)) == _NPY
     if is_one_array:
         try:
-            # A mapping fails where a file claims more than it has, before memory is asked for.
+            # Memory mapping fails for a file that claims more data than it has, before memory is allocated.
             states = np.array(np.load(path, allow_pickle=False, mmap_mode="r"))
         except Exception as error:  # numpy and tokenize have many for damaged bytes
             raise NrmapError(f"{path} is not a readable states file: {first_line(error)}") from error
@@ -58,6 +58,6 @@ def read_states(path: Path) -> RolloutStates | GivenStates:
         check(states.ndim == 4, f"states are {states.dtype} {list(states.shape)}: expected uint8 [N, C, H, W]")
         check_states(torch.from_numpy(states), states.shape[1:])
         check(ids.shape == (len(states),), f"episode_ids are {list(ids.shape)}: expected {len(states)} whole numbers")
-    except (NrmapError, TypeError) as error:  # of torch, for types that it has not
+    except (NrmapError, TypeError) as error:  # torch raises TypeError for types that it lacks
         raise NrmapError(f"{path}: {first_line(error)}") from error
     return GivenStates(states, np.unique(ids, return_inverse=True)[1].astype(np.int64))

@@ -1,4 +1,4 @@
-"""Import other people's policies: convert the file once, and play to see whether the agent plays."""
+"""Import policies of other libraries: convert the file once, and play a few episodes to check the result."""
 
 import logging
 from collections.abc import Mapping
@@ -35,14 +35,14 @@ def import_policy(
     outputs: str | Path = "outputs",
     device: str | torch.device = "cpu",
 ) -> Policy:
-    """The policy in another program's file, such as "sb3:FILE.zip": converted, played, and kept under `outputs`.
+    """Convert another library's policy file, such as "sb3:FILE.zip", to a Policy, and keep it under `outputs`.
 
-    The formats are those of docs/agents.md; no code in the file runs. `env` is the game, `input_scale` the
-    factor from states in [0, 255] to the network's own input: both are needed where the file does not state
-    them. `seed` only names the policy. `env_settings` are fields of EnvSpec that differ from the usual
-    preprocessing of the format. On its first import the agent plays 3 clean episodes, kept on its card as
-    `clean_returns`. If they ended by themselves and their mean is far below `expect`, a return of the original,
-    a warning is logged.
+    docs/agents.md lists the formats; no code in the file runs. Required if the file lacks them: `env`, the game, and
+    `input_scale`, the factor from states in [0, 255] to the network's own input. `seed` only labels the policy
+    (default: the file's, else 0). `env_settings` override fields of EnvSpec in the format's usual preprocessing; the
+    key `eyes` picks another preset. On the first import the agent plays 3 clean episodes; its card keeps their
+    returns as `clean_returns`. If the step limit ended none of them and their mean is more than 30% below `expect`,
+    a return of the original agent, a warning is logged.
 
     Raises NrmapError for a file that is not of its format, for missing or contradicting facts, and for a
     network that nrmap cannot describe or that does not fit the game.
@@ -52,7 +52,7 @@ def import_policy(
 
 
 def ensure_imported(policy: Policy, outputs: Path, expect: float | None = None) -> Path:
-    """The file under `outputs` of a policy by `convert`, written after 3 clean episodes; see `import_policy`."""
+    """Return the file of a converted policy under `outputs`; if missing, write it, see `import_policy`."""
     card, game = policy.card, policy.env.game
     folder = Layout(outputs).of_policy(
         "imported", game=game, method=card.method, seed=card.seed, identity=card.identity

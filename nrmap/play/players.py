@@ -47,7 +47,7 @@ class CleanPlayer:
     def __init__(
         self, policy: Agent, certify: IntervalCertifier | None = None, certify_epsilons: Sequence[float] = ()
     ) -> None:
-        """`certify_epsilons` need `certify`."""
+        """`certify_epsilons` are the radii to certify; without `certify` they have no effect."""
         self._policy, self._certify = policy, certify
         self._gaps: list[NDArray[np.float32]] = []
         self.certified: dict[float, EpisodeCounts] = {attack_epsilon: Counter() for attack_epsilon in certify_epsilons}
@@ -84,7 +84,7 @@ class AttackedPlayer:
         """`seed` seeds the attack's random numbers."""
         self._policy, self._q_values = policy, policy.for_attacks()
         self._attack, self._attack_epsilon, self._seed = attack, attack_epsilon, seed
-        # A graph attacks all states in less time than a proof takes.
+        # On a GPU a CUDA graph attacks all states in less time than a proof takes.
         self._graphs = policy.device.type == "cuda" and isinstance(attack, GradientAttack)
         self._certify = None if self._graphs else certify
         self._graphed, self._most = Graphed(self._attacked_in_one_batch, policy.device, enabled=True), 0  # states in it
@@ -111,7 +111,7 @@ class AttackedPlayer:
         else:
             assert isinstance(self._attack, GradientAttack)
             starts = self._attack.starts(states, attack_epsilon=self._attack_epsilon, noise=noise)
-            if len(states) > self._most:  # only at first: episodes end one after the other
+            if len(states) > self._most:  # only at first: the number of running episodes never grows
                 self._graphed = Graphed(self._attacked_in_one_batch, seen.device, enabled=True)
                 self._most = len(states)
             fill = torch.arange(self._most, device=seen.device) % len(states)

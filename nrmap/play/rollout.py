@@ -17,7 +17,7 @@ from nrmap.support.errors import NrmapError, check
 # Called with the agent steps played so far and an estimate of all steps, None before the first episode ends; as
 # `Progress.update`.
 ProgressFn = Callable[..., None]
-# Fraction of episodes that should not be longer than the estimate, and the least that a running one is expected to add.
+# For `expected_steps`: the quantile of finished lengths, and the fraction of its steps that a running episode adds.
 LENGTH_QUANTILE, LEAST_ADDED = 0.75, 0.15
 
 Bytes: TypeAlias = NDArray[np.uint8]
@@ -62,7 +62,7 @@ class Episode:
 
 
 def env_of(agent: Agent) -> EnvSpec:
-    """The agent's environment. Raises NrmapError without one, or if state shapes or numbers of actions differ."""
+    """The agent's environment; NrmapError if it has none, or one with other state shapes or numbers of actions."""
     spec = agent.env
     if spec is None:
         raise NrmapError(f"{agent.label} cannot play: it has no game; Agent takes one as env=EnvSpec(…)")
@@ -149,10 +149,10 @@ class _Recording:
 
 
 def expected_steps(lengths: Sequence[int], unfinished: Sequence[int], limit: int) -> int | None:
-    """An estimate of all agent steps of a roll-out; None before its first episode ends.
+    """Estimate the total agent steps of a roll-out; None before its first episode ends.
 
-    `lengths` are those of finished episodes; `unfinished` has the steps so far of the others. Each of
-    these is expected to reach the upper quartile of `lengths`, or to go on for 15% of its steps, up to `limit`.
+    `lengths` are the lengths of finished episodes, `unfinished` the steps so far of the others. Each of the latter is
+    expected to last for the upper quartile of `lengths` or 115% of its steps, whichever is more, up to `limit`.
     """
     if not lengths:
         return None
@@ -216,11 +216,11 @@ def _replay_differs(number: int, episode: Episode) -> str:
 
 
 def replay_rgb(spec: EnvSpec, seed: int, actions: ArrayLike, positions: Sequence[int]) -> NDArray[np.uint8]:
-    """Original colour screens at these positions of one episode, uint8 [n, screen height, screen width, 3].
+    """Replay an episode and return the colour screens at `positions`, uint8 [n, h, w, 3].
 
-    Most games have screens of 210 × 160. Like states, screens are max-pooled over two frames, padded,
-    cropped and transposed; position t is the screen before action t. Raises NrmapError without positions, for positions
-    outside the episode, and if the replayed episode ends before them.
+    Position t is the screen before action t. Like states, screens are max-pooled over two frames, padded, cropped
+    and transposed, but not resized: most games have screens of 210 × 160. Raises NrmapError without positions, for
+    positions outside the episode, and if the replay ends before the last one.
     """
     steps = np.asarray(actions)
     check(len(positions) >= 1, "no positions to replay: expected at least one")

@@ -164,7 +164,7 @@ class StateRecorder:
 
 
 def check_same_game(states: RolloutStates, env: EnvSpec) -> None:
-    """Raise NrmapError unless a policy of `env` can take the states: same game, state shape, actions and eyes."""
+    """Raise NrmapError unless `states` and `env` have the same game, state shape, actions and preprocessing."""
     ours, theirs = states.env, env
     check(ours.game == theirs.game, f"the states are of {ours.game}: expected {theirs.game}")
     check(
@@ -181,7 +181,7 @@ def pool_states(parts: Sequence[RolloutStates]) -> RolloutStates:
     """Concatenate the episodes and states of `parts`; every episode keeps its origin.
 
     Episodes are renumbered, so episodes 0 of two parts stay separate. Raises NrmapError without
-    parts and for parts of different games, state shapes or action sets.
+    parts and for parts of different games, state shapes, action sets or preprocessing.
     """
     check(len(parts) >= 1, "no states to pool: expected at least one file")
     first = parts[0]

@@ -97,13 +97,13 @@ class Agent(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """The device of the function's parameters, the CPU for a function without any."""
+        """The device of the function's first parameter or buffer; the CPU for a function without any."""
         tensors = itertools.chain(self.parameters(), self.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
     @property
     def method(self) -> str:
-        """The name of the agent's training method in records, or its own name."""
+        """The field `method` of the agent's records: its name, which for a Policy is the training method."""
         return self.name
 
     @property
@@ -117,10 +117,10 @@ class Agent(nn.Module):
         return self.name if self.env is None else f"{self.env.game}/{self.name}"
 
     def for_attacks(self) -> Callable[[Tensor], Tensor]:
-        """The agent as a function of float states in [0, 1], with gradients; later changes may not be seen.
+        """The agent as a differentiable function of float states [N, C, H, W] in [0, 1], to outputs [N, A].
 
-        An attack of radius ε thus moves the function's own input by up to ε·255·`input_scale`. Outputs
-        may be off by one number for each state. Raises NrmapError for `input_scale=None`.
+        An attack of radius ε thus moves the function's own input by up to ε·255·`input_scale`. Subclasses may
+        copy the weights and may shift all outputs of a state equally. Raises NrmapError for `input_scale=None`.
         """
         function, scale = self.function, self.input_scale
         if scale is None:
@@ -132,8 +132,8 @@ class Agent(nn.Module):
     def check(self, states: Tensor) -> None:
         """Raise NrmapError unless the function can be mapped: a fixed function of each state, to [N, A], A ≥ 2.
 
-        It is called on the first of `states`, uint8 [N, C, H, W], on their mirror image and on their
-        negative: together, together again, and one at a time. All must agree up to `ROUNDING`.
+        It is called on the first four of `states`, uint8 [N, C, H, W], and on the first one mirrored and
+        inverted (255 − s): twice as one batch, then one at a time. All outputs must agree up to `ROUNDING`.
         """
         check_states(states, self.state_shape)
         for name, layer in self.named_modules():
@@ -186,7 +186,7 @@ class Agent(nn.Module):
 
 
 def check_states(states: Tensor, state_shape: Sequence[int]) -> None:
-    """NrmapError unless `states` is a non-empty uint8 [N, C, H, W], with `state_shape` (C, H, W)."""
+    """Raise NrmapError unless `states` is uint8 [N, C, H, W] with N ≥ 1, where (C, H, W) is `state_shape`."""
     fits = states.dtype == torch.uint8 and states.ndim == 4 and tuple(states.shape[1:]) == tuple(state_shape)
     expected = f"expected torch.uint8 [N, {', '.join(map(str, state_shape))}] with N ≥ 1"
     check(fits and len(states) > 0, f"states are {states.dtype} {list(states.shape)}: {expected}")

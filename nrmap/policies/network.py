@@ -12,7 +12,7 @@ from torch.nn import functional
 from nrmap.support.errors import check
 from nrmap.support.schema import schema
 
-# Sizes so large that no shape of a network overflows 64 bits.
+# The upper limits keep the number of weights of any layer within 64 bits.
 Channels = Annotated[int, Field(ge=1, le=2**16)]
 Side = Annotated[int, Field(ge=1, le=2**12)]
 
@@ -34,7 +34,7 @@ NATURE_CONVS = (ConvSpec(32, 8, 4), ConvSpec(64, 4, 2), ConvSpec(64, 3, 1))
 
 @schema
 class AtomSpec:
-    """The returns z of a categorical head (C51, Bellemare et al. 2017): `number` of them, evenly spaced."""
+    """The atoms of a categorical head (C51, Bellemare et al. 2017): returns z, evenly spaced from lowest to highest."""
 
     number: Annotated[int, Field(ge=2, le=2**12)]
     lowest: float
@@ -53,7 +53,7 @@ def unit_states(states: Tensor) -> Tensor:
 class NetworkSpec:
     """The shape of a network from states [N, in_channels, height, width] to Q-values or logits [N, actions].
 
-    With `atoms` the head is categorical: Q(s, a) = Σ_z z · softmax_z of its outputs for a.
+    With `atoms` the head is categorical: it has one output per action a and atom z, and Q(s, a) = Σ_z z · softmax_z.
     """
 
     in_channels: Channels
@@ -116,7 +116,7 @@ class QNetwork(nn.Module):
         return _dueling(self.value(features), advantage)
 
     def expectation(self, outputs: Tensor) -> Tensor:
-        """Σ_z z · softmax_z, [N, A], of the outputs [N, A·Z] of a categorical head; others as they are."""
+        """Turn outputs [N, A·Z] from a categorical head into Σ_z z · softmax_z, [N, A]; return others unchanged."""
         if self.spec.atoms is None:
             return outputs
         probabilities = outputs.unflatten(1, (self.spec.actions, -1)).softmax(dim=2)  # [N, A, Z]
@@ -124,14 +124,14 @@ class QNetwork(nn.Module):
 
 
 def seeded_network(spec: NetworkSpec, seed: int) -> QNetwork:
-    """An untrained network whose weights follow from `seed`; torch's own random numbers stay as they are."""
+    """An untrained network with weights drawn from `seed`; torch's global random state does not change."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return QNetwork(spec)
 
 
 def _dueling(value: Tensor, advantage: Tensor) -> Tensor:
-    """Q = V + A − mean_a A, [N, A], of `value` [N, 1] and `advantage` [N, A] (Wang et al. 2016, eq. 9)."""
+    """Q = V + A − mean_a A, [N, A], from `value` [N, 1] and `advantage` [N, A] (Wang et al. 2016, eq. 9)."""
     return value + advantage - advantage.mean(dim=1, keepdim=True)
 
 
@@ -164,8 +164,8 @@ def rounded(network: QNetwork, precision: torch.dtype, *, exact_input: bool = Fa
 def with_rounded_weights(network: QNetwork, precision: torch.dtype) -> QNetwork:
     """A copy of `network` whose weights are stored in the precision in which `rounded` uses them.
 
-    `rounded` gives the same values for it and converts no weights, which at a batch of 32 takes a
-    good part of the time. The copy cannot be trained.
+    `rounded` without `exact_input` gives the same values for the copy and skips the conversion of weights, which
+    takes a good part of the time at a batch of 32. The copy cannot be trained.
     """
     kept = copy.deepcopy(network).requires_grad_(False)
     for name, tensor in kept.named_parameters():
@@ -180,13 +180,12 @@ def frozen(
     """`network` as a function of its input, with cheap input gradients and no parameter gradients.
 
     With a `precision` all but the first and the last layers are computed in it, see `rounded`. Without
-    `value` the function returns the advantages A(s, a). They differ from the Q-values by one number
-    for each state, which changes no margin, softmax or gradient of those.
+    `value` a dueling network gives the advantages A(s, a). They differ from Q(s, a) by the same number for
+    all actions of a state, so margins, softmax and the gradients of both stay the same.
 
-    If the first stride divides its kernel and the screen, the first convolution becomes space-to-depth
-    by the stride and a convolution of stride 1. That is exact, and its input gradient, the slowest
-    step of an attack on a CPU, takes a fifth of the time. Later changes of the parameters may not be
-    seen: make a new function after each update.
+    If the stride of the first convolution divides its kernel and the screen, it becomes space-to-depth by the
+    stride and a convolution of stride 1. The result is the same, but the input gradient, the slowest step of an
+    attack on a CPU, takes a fifth of the time. Make a new function after each update: the parameters may be copied.
     """
     parameters = {
         name: tensor.detach() if name in _FIRST | _LAST else tensor.detach().to(precision or tensor.dtype)
@@ -213,7 +212,7 @@ def _outputs(
     first_stride: int | None = None,
     value: bool = True,
 ) -> Tensor:
-    """The outputs [N, A] of `network` with these `parameters`, each layer in the precision of its weights."""
+    """Outputs [N, A] of `network` with other `parameters`, each layer in the precision of its weights; see `frozen`."""
 
     def layer(apply: Callable[..., Tensor], inputs: Tensor, name: str, **options: int) -> Tensor:
         weight = parameters[f"{name}.weight"]

@@ -26,7 +26,7 @@ METADATA_KEY = "nrmap"
 
 @schema
 class PolicySource:
-    """The file that a policy was imported from: its format, the hash of its bytes, and facts of its format."""
+    """The file that a policy was imported from: its format and SHA-256, and `details` (input scale, swapped axes)."""
 
     format: Name
     sha256: Sha256
@@ -37,10 +37,10 @@ class PolicySource:
 class PolicyCard:
     """The description of a policy in its file.
 
-    `method` and `seed` name the training run. `settings` are its resolved settings, as far as they
-    affect the result, and `identity` is their hash. `agent_steps` is its length. `parent_sha256` is
-    the policy that it started from. `provenance` (commit, versions) and `results` (returns, seconds)
-    are for information and enter no hash. Only imported policies have a `source`.
+    `method` and `seed` name the training run, `agent_steps` is its length. `settings` are its resolved settings
+    that affect the result, and `identity` is their hash. `parent_sha256` is the policy that the run started from.
+    `provenance` (commit, versions) and `results` (returns, seconds) are for information and enter no hash.
+    Only imported policies have a `source`; their `identity` covers it and the environment.
     """
 
     method: Name
@@ -86,7 +86,7 @@ class Policy(Agent):
         return f"{self.env.game}/{self.card.method}/seed{self.card.seed}"
 
     def for_attacks(self) -> Callable[[Tensor], Tensor]:
-        """See `Agent`; here with cheap gradients and without V(s), which no margin and no softmax depends on."""
+        """As in Agent, but with cheap gradients and without V(s), which changes no margin or softmax; see `frozen`."""
         return frozen(self.network, value=False)
 
 
@@ -115,10 +115,10 @@ class _Metadata:
 
 
 def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
-    """The policy in `path`, in float32 on `device` and in evaluation mode.
+    """Load the policy file `path` in float32 on `device`, in evaluation mode.
 
-    Its `sha256` covers all but the card's `results` and `provenance`. If a training is repeated and
-    gives the same weights, results that were computed from the first policy stay valid.
+    The policy's `sha256` covers everything except the card's `results` and `provenance`, so that a repeated
+    training with the same weights gives the same hash, and results computed from the first policy stay valid.
 
     Raises NrmapError if the file is missing, truncated, changed, not a policy or of another format version,
     if weights are NaN, infinite or do not fit the declared network, or if the network does not fit the

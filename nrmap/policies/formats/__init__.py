@@ -1,4 +1,4 @@
-"""Other people's policy files, one module a format, converted into nrmap's own policies. See docs/agents.md."""
+"""Convert the policy files of other libraries into nrmap's own, one module per format; see docs/agents.md."""
 
 import hashlib
 import math
@@ -37,11 +37,11 @@ def convert(
     input_scale: float | None = None,
     env_settings: Mapping[str, Any] | None = None,
 ) -> Policy:
-    """The policy that `reference` names, as in "sb3:FILE.zip", with float32 weights for states in [0, 1].
+    """Convert the policy file that `reference` names, such as "sb3:FILE.zip", to a Policy in float32.
 
-    `game`, `seed` and `input_scale` (the factor from states in [0, 255] to the original's input) are needed
-    where the file does not state them; `seed` is 0 by default and only names the policy. `env_settings` are
-    fields of EnvSpec that differ from the format's usual preprocessing, or its name as `eyes`.
+    Required if the file lacks them: `game`, and `input_scale`, the factor from states in [0, 255] to the network's
+    own input. `seed` only labels the policy (default: the file's, else 0). `env_settings` override fields of EnvSpec
+    in the format's usual preprocessing; the key `eyes` picks another preset.
 
     Raises NrmapError for an unknown format, a file that is not of its format, a network that nrmap cannot
     describe or that does not fit the game, and facts that are missing or contradict the file.
@@ -73,7 +73,7 @@ def convert(
 
 
 def _game(read: ReadNetwork, given: str | None) -> str:
-    """The game as given or as the file names it, which must not differ."""
+    """The game's name, given or from the file; NrmapError if both are missing or they differ."""
     games = {game_named(name) for name in (given, read.game) if name}
     check(bool(games), "the file does not name its game: add env=GAME, as in env=Pong")
     check(len(games) == 1, f"env={given}: the file says {read.game}")
@@ -81,7 +81,7 @@ def _game(read: ReadNetwork, given: str | None) -> str:
 
 
 def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpec, int]:
-    """The environment of the policy, with the usual preprocessing of its format, and its number of actions."""
+    """The policy's environment, from its format's preset changed by `settings`, and the number of actions."""
     stated: dict[str, Any] = {"frame_stack": read.in_channels}
     if read.sides:
         stated |= {"height": read.sides[0], "width": read.sides[1]}
@@ -93,7 +93,7 @@ def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpe
     check(greys, f"states of {channels} channels: colours are not supported, for greys add env.frame_stack={channels}")
     eyes = settings.pop("eyes", read.eyes)
     env = env_with_eyes(game, eyes, **{**stated, **settings})
-    # Some trained with other actions than the library's own experiments: the last layer tells.
+    # Some policies have another action set than the preset's: the size of the last layer shows which.
     if not {"first_actions", "full_action_space"} & settings.keys():
         sets = (env, *(replace(env, first_actions=0, full_action_space=full) for full in (False, True)))
         env = next((actions for actions in sets if len(action_names(actions)) == read.num_outputs), env)
@@ -101,7 +101,7 @@ def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpe
 
 
 def _input_scale(read: ReadNetwork, given: float | None) -> float:
-    """The factor from states in [0, 255] to the original's input, as the file states it or as given."""
+    """The factor from states in [0, 255] to the original's input; NrmapError if unknown, or unlike the file's."""
     number = isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < math.inf
     check(given is None or number, f"input_scale={given!r}: expected a finite number above 0")
     if read.input_scale is None:

@@ -17,10 +17,9 @@ KEYS = {
 
 
 def read(data: bytes) -> ReadNetwork:
-    """The policy in `data`: a state dict, for C51 under `model_weights`, beside the script's `args`.
+    """Read a state dict; C51 files hold it under `model_weights`, beside the script's `args`.
 
-    PPO gives logits. C51 gives the expectation of its categorical returns. Raises NrmapError for other
-    networks and files.
+    Outputs: PPO's logits, C51's expected returns, DQN's Q-values. Raises NrmapError for other networks and files.
     """
     content = load_torch(data)
     args: dict[Any, Any] = content.get("args", {}) if isinstance(content.get("args"), dict) else {}

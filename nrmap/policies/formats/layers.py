@@ -11,12 +11,12 @@ from nrmap.policies.agent import Outputs
 from nrmap.policies.network import NATURE_CONVS, STATE_SCALE, AtomSpec, ConvSpec, NetworkSpec, QNetwork
 from nrmap.support.errors import NrmapError, check
 
-# Strides leave no trace in a file: a stack is known by its kernels.
+# Files do not state strides: they are looked up by the kernel sizes.
 _STRIDES = {
     tuple(conv.kernel for conv in NATURE_CONVS): tuple(conv.stride for conv in NATURE_CONVS),
     (8, 4): (4, 2),  # Mnih et al. 2013
 }
-# Parts of names of layers that draw random numbers or normalise.
+# Layers that cannot be mapped from a file, by a part of their name.
 _REFUSED = {
     "sigma": "noisy layers (NoisyNet), which draw random numbers",
     "running_mean": "batch normalisation",
@@ -29,9 +29,9 @@ _REFUSED = {
 class Keys:
     """Names of a network's layers in a state dict, each without `.weight` and `.bias`.
 
-    `head` says how the last layer's rows become outputs. "quantiles" are averaged: rows run over the quantiles
-    of an action, or over actions first with "quantiles_by_action". `unused` are beginnings of names of tensors
-    that the policy does not need, such as a critic.
+    `head` gives the shape of the last layer's rows for A actions and Z quantiles or atoms: "plain" [A], "quantiles"
+    [Z, A], "quantiles_by_action" [A, Z], "categorical" [A, Z]. Quantiles are averaged. `unused` are prefixes of
+    tensors that the policy does not need, such as a critic's.
     """
 
     convs: tuple[str, ...]
@@ -45,7 +45,7 @@ class Keys:
 
     @property
     def layers(self) -> dict[str, str]:
-        """The layer of a QNetwork for each name."""
+        """The QNetwork's name of each layer, by its name in the state dict."""
         names = {name: f"features.{2 * number}" for number, name in enumerate(self.convs)}
         names |= {self.hidden: "advantage.0", self.output: "advantage.2"}
         if self.value_hidden and self.value_output:
@@ -55,11 +55,11 @@ class Keys:
 
 @dataclass(frozen=True)
 class ReadNetwork:
-    """The tensors of a policy as its file has them, and the facts that the file states about it.
+    """The tensors of a policy file, and the facts about the policy that the file or its format states.
 
-    `eyes` is the preset of its usual preprocessing. `input_scale` is the factor from states in [0, 255] to the
-    network's own input, None if the file does not state it. `sides` are height and width of a state.
-    Raises NrmapError for facts of another type.
+    `eyes` is the preset of the format's usual preprocessing. `input_scale` is the factor from states in [0, 255] to
+    the network's own input, None if unknown. `sides` are height and width of a state, () if unknown.
+    Raises NrmapError for values of another type or range.
     """
 
     algorithm: str
@@ -97,10 +97,10 @@ class ReadNetwork:
 
 
 def matching(tables: Iterable[Keys], tensors: Mapping[str, Tensor]) -> Keys:
-    """The first of `tables` whose layers are all in `tensors`.
+    """The first table in `tables` whose layers are all in `tensors`.
 
-    Raises NrmapError if there is none, and for tensors that this table does not explain: leaving out a layer
-    would change the outputs without a word.
+    Raises NrmapError if none fits, if tensors remain that the table does not name, since ignoring a layer could
+    change the outputs, and for noisy, recurrent or batch-norm layers.
     """
     for name in tensors:
         for part, what in _REFUSED.items():
@@ -117,7 +117,7 @@ def matching(tables: Iterable[Keys], tensors: Mapping[str, Tensor]) -> Keys:
 
 
 def without_prefix(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
-    """`tensors` without the first of `prefixes` that all names have."""
+    """Remove from all names the first of `prefixes` that they all start with; without one, change nothing."""
     prefix = next((prefix for prefix in prefixes if all(name.startswith(prefix) for name in tensors)), "")
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
@@ -125,12 +125,12 @@ def without_prefix(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, T
 def build_network(
     read: ReadNetwork, *, actions: int, sides: tuple[int, int], input_scale: float, transposed: bool
 ) -> QNetwork:
-    """The network from float states [N, C, H, W] in [0, 1] to the outputs of `read`, [N, A].
+    """Build a QNetwork from float states [N, C, H, W] in [0, 1] to the outputs [N, A] of `read`.
 
-    `sides` are height and width of a state, `actions` is A, `input_scale` the factor from states in [0, 255] to
-    the original's input, whose axes are swapped if `transposed`. Axes, scaling and quantiles are folded into the
-    weights; all others keep every bit. Raises NrmapError for weights that fit no known stack of convolutions,
-    these sides or these actions.
+    `actions` is A, `sides` are H and W, and `input_scale` is the factor from states in [0, 255] to the original's
+    input, which has its axes swapped if `transposed`. Swapped axes, scaling and means over quantiles are folded into
+    the weights of their layers; other weights keep every bit. Raises NrmapError for weights that do not fit a known
+    stack of convolutions, the sides or the actions.
     """
     weights = _by_layer(read)
     if read.keys.head.startswith("quantiles"):
@@ -204,7 +204,7 @@ def _spec(read: ReadNetwork, weights: Mapping[str, Tensor], actions: int, sides:
 
 
 def _mean_over_quantiles(rows: Tensor, actions: int, head: str) -> Tensor:
-    """Rows [A·Z, …] averaged over the Z quantiles, in float64."""
+    """Average `rows` [A·Z, …] over the Z quantiles in float64; returns float32 [A, …]."""
     check(len(rows) % actions == 0, f"its last layer has {len(rows)} outputs, which {actions} actions cannot share")
     by_action = head == "quantiles_by_action"
     grouped = rows.double().unflatten(0, (actions, -1) if by_action else (-1, actions))

@@ -18,13 +18,13 @@ KEYS = (
 
 
 def read(data: bytes) -> ReadNetwork:
-    """The DQN, with large or small convolutions, a shared last bias or dueling heads, or the PPO in `data`.
+    """Read a PPO (logits) or a DQN: with large or small convolutions, a shared last bias, or dueling heads.
 
     Raises NrmapError for other networks and files.
     """
     tensors = tensors_of(load_torch(data))
     if "1.weight" in tensors and "1.bias" not in tensors and tensors.get("2.bias", torch.empty(0)).numel() == 1:
-        # SingleSharedBias of its Double DQN.
+        # PFRL's Double DQN has one bias for all actions (SingleSharedBias).
         tensors["1.bias"] = tensors.pop("2.bias").expand(len(tensors["1.weight"]))
     keys = matching(KEYS, tensors)
     return ReadNetwork("ppo" if keys.outputs == "logits" else "dqn", tensors, keys, eyes="pfrl")

@@ -1,4 +1,4 @@
-"""Read tensors and JSON out of files from strangers: no code in them runs, and no claimed size is trusted."""
+"""Read tensors and JSON from untrusted files: no code in them runs, and no claimed size is trusted."""
 
 import io
 import warnings
@@ -25,10 +25,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def open_zip(data: bytes) -> dict[str, bytes]:
-    """The members of a zip by name, in memory: nothing is extracted.
+    """Unpack a zip in memory; returns its members by name.
 
-    Raises NrmapError for a file that is no zip, for names that lead out of a folder, and for members that
-    unpack to more than `MOST_BYTES`.
+    Raises NrmapError for a file that is no zip, for names that lead out of the archive, and for members that
+    together unpack to more than `MOST_BYTES`.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -57,12 +57,12 @@ def read_json(data: bytes) -> dict[str, Any]:
 
 
 def load_torch(data: bytes) -> dict[Any, Any]:
-    """The mapping that `torch.save` wrote, of tensors, numbers and words only.
+    """Load a mapping of tensors, numbers and strings that `torch.save` wrote.
 
-    torch's restricted loader refuses whatever could run code: pickled modules, functions, arrays of objects.
+    torch's restricted loader refuses everything that could run code: pickled modules, functions, arrays of objects.
     Raises NrmapError for these, for damaged files and for anything but a mapping.
     """
-    if data[:2] == b"PK":  # torch neither compresses its zips nor bounds what others compressed
+    if data[:2] == b"PK":  # a zip: torch.load does not limit the size that it unpacks to
         open_zip(data)
     try:
         with warnings.catch_warnings():
@@ -79,9 +79,9 @@ def load_torch(data: bytes) -> dict[Any, Any]:
 
 
 def tensors_of(content: dict[Any, Any], inside: str = "") -> dict[str, Tensor]:
-    """The tensors by name of a state dict, or of the one at its key `inside`.
+    """The tensors of a state dict by name; if its key `inside` holds a dict, those of that dict.
 
-    Raises NrmapError for other values, other names and sizes without content.
+    Raises NrmapError for names that are no strings, values that are no dense real tensors, and missing content.
     """
     found, inner = {}, content.get(inside)
     for name, tensor in (inner if isinstance(inner, dict) else content).items():

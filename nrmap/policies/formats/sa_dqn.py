@@ -1,6 +1,6 @@
-"""SA_DQN (Zhang et al. 2020), and RADIAL and CAR, which took over its networks: a state dict of torch.
+"""Files of SA_DQN (Zhang et al. 2020), and of RADIAL and CAR, which use its networks: state dicts of torch.
 
-Their wrappers swap the axes of a screen, which is undone in the weights.
+Their wrappers swap the axes of a screen. `build_network` swaps the axes of the weights back.
 """
 
 from nrmap.policies.formats.layers import Keys, ReadNetwork, matching, without_prefix
@@ -13,9 +13,9 @@ KEYS = (
 
 
 def read(data: bytes) -> ReadNetwork:
-    """The dueling or plain network in a state dict, or in the `model_state_dict` of a RADIAL file.
+    """Read a dueling or plain network from a state dict, or from the `model_state_dict` of a RADIAL file.
 
-    RADIAL's network returns value and advantage apart; their sum is the Q-value, as in its own evaluation.
+    RADIAL's network returns V and A − mean_a A separately; their sum is the Q-value, as in RADIAL's own evaluation.
     Raises NrmapError for other networks and files.
     """
     content = load_torch(data)

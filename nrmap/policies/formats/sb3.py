@@ -1,6 +1,6 @@
 """stable-baselines3 and sb3-contrib: a zip with a state dict in `policy.pth` and JSON in `data`.
 
-Pickles lie in that JSON as text, under ":serialized:". They are never decoded.
+The JSON holds pickles as text, under ":serialized:". They are never decoded.
 """
 
 from typing import Any
@@ -23,14 +23,14 @@ KEYS = {
     "qrdqn": Keys(
         *_cnn("quantile_net."), "quantile_net.quantile_net.0", head="quantiles", unused=("quantile_net_target.",)
     ),
-    # `features_extractor` is the actor's too, where the file has no other.
+    # Beside `pi_features_extractor`, `features_extractor` is a second name of the same weights.
     "actor": Keys(*_cnn("pi_"), "action_net", outputs="logits", unused=(*_CRITIC, "features_extractor.")),
     "shared_actor": Keys(*_cnn(""), "action_net", outputs="logits", unused=_CRITIC),
 }
 
 
 def read(data: bytes) -> ReadNetwork:
-    """The policy in the zip `data`: DQN, PPO and A2C, and QR-DQN of sb3-contrib, all with a CnnPolicy.
+    """Read a zip with a DQN, PPO or A2C, or a QR-DQN of sb3-contrib, each with a CnnPolicy.
 
     PPO and A2C give logits. Raises NrmapError for other algorithms, networks and files.
     """

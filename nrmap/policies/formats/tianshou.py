@@ -1,6 +1,6 @@
 """tianshou: the state dict of a policy or algorithm with one of its Atari networks.
 
-Its Atari wrappers scale states to [0, 1] only on request, and the weights do not say: the scale must be given.
+Its Atari wrappers scale states to [0, 1] only on request, and the file does not state it: give `input_scale`.
 """
 
 from nrmap.policies.formats.layers import Keys, ReadNetwork, matching
@@ -12,15 +12,14 @@ _FLAT = tuple(f"net.{number}" for number in (0, 2, 4)), "net.7", "net.9"  # the 
 QUANTILES = [Keys(*names, head="quantiles_by_action") for names in (_CNN, _FLAT)]
 CATEGORICAL = [Keys(*names, head="categorical") for names in (_CNN, _FLAT)]
 ALL_ACTIONS = 18  # of ALE
-# Where versions 0.4 to 2 keep the acting network.
+# Prefixes of the acting network in versions 0.4 to 2.
 _PREFIXES = ("model.", "policy.model.", "_policy.model.", "module.")
 
 
 def read(data: bytes) -> ReadNetwork:
-    """The DQN, QR-DQN or C51 in `data`: the file of `torch.save(policy.state_dict())`.
+    """Read a DQN, QR-DQN or C51 that `torch.save(policy.state_dict())` wrote; C51 gives its expected returns.
 
-    C51 gives the expectation of its categorical returns. Raises NrmapError for other networks and files, such
-    as Rainbow's, whose layers are noisy.
+    Raises NrmapError for other networks and files, such as Rainbow's, whose layers are noisy.
     """
     tensors = tensors_of(load_torch(data), "model")
     support = next((tensor for name, tensor in tensors.items() if name.rpartition(".")[2] == "support"), None)
