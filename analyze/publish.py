@@ -89,9 +89,11 @@ def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
 
 
 def _shown(value: float | int | str | list[dict[str, float]]) -> str:
-    if isinstance(value, list):  # roll-backs of the training
-        return ", ".join(f"from {one['agent_step']:,} to {one['back_to']:,}" for one in value) or "none"
-    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+    if isinstance(value, list) and all(
+        isinstance(one, dict) and {"agent_step", "back_to"} <= one.keys() for one in value
+    ):
+        return ", ".join(f"from {one['agent_step']} to {one['back_to']}" for one in value) or "none"  # roll-backs
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _bullets(facts: Mapping[str, str | None]) -> str:

@@ -257,7 +257,9 @@ def missing_play(study: Study, policy: Agent) -> tuple[bool, EvaluationSettings 
 
 def baselines_settings(env: EnvSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what baselines depend on: `env`, and `episodes`, `run_seed` and `stream` of `settings`."""
-    return {"env": recorded(env), **{name: settings[name] for name in ("episodes", "run_seed", "stream")}}
+    names = ("episodes", "run_seed", "stream")
+    check(set(names) <= settings.keys(), f"the settings of an evaluation lack {' or '.join(names)}")
+    return {"env": recorded(env), **{name: settings[name] for name in names}}
 
 
 def write_metrics(path: Path, records: list[Record], *, settings: dict[str, Any], inputs: dict[str, Any]) -> None:

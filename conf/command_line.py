@@ -25,9 +25,10 @@ from nrmap.support.errors import NrmapError, check, first_line, unknown_choice
 from nrmap.support.schema import as_typed
 
 _NOUNS = {"env": "game", "wandb": "wandb mode", "hydra/launcher": "launcher"}
+_GROUPS = ("env", "method", "scale", "evaluation", "wandb")
 _LAUNCHERS = {"joblib": "joblib", "slurm": "submitit", "ray": "ray"}  # the plugin of each
 # Flags with which Hydra does not run the command.
-_SHOWS = ("cfg", "info", "hydra_help", "shell_completion", "help", "experimental_rerun", "resolve")
+_SHOWS = ("cfg", "info", "hydra_help", "shell_completion", "help", "resolve")
 # Flags that add other files to conf/.
 _OTHER_FILES = ("config_path", "config_name", "config_dir")
 _SYNTAX = re.compile(r"[()\[\]{}*$'\"]")  # of values that are no plain choice
@@ -49,6 +50,10 @@ class CommandLine:
         parser = get_args_parser()
         parser.error = _refuse_flag  # type: ignore[method-assign]
         self.flags = parser.parse_args([*arguments])
+        check(
+            not self.flags.experimental_rerun,
+            "--experimental-rerun: not possible, a pickle can run code",
+        )
         self.overrides: list[str] = self.flags.overrides
         self.is_multirun = bool(self.flags.multirun)
         self.is_run = not any(getattr(self.flags, name, None) for name in _SHOWS)
@@ -82,7 +87,13 @@ class CommandLine:
             parsed = [self._parsed(parser, override) for override in self.overrides]
             for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
                 for job in batch:
-                    yield as_mapping(compose(config_name, [*job]))
+                    try:
+                        values = as_mapping(compose(config_name, [*job]))
+                    except (HydraException, OmegaConfBaseException):  # some are ValueErrors or OSErrors as well
+                        raise
+                    except (ValueError, TypeError, OSError, RecursionError) as error:
+                        raise NrmapError(f"{as_typed(' '.join(job))}: {first_line(error)}") from error
+                    yield values
 
     def _parsed(self, parser: OverridesParser, text: str) -> Override:
         key, equals, value = text.partition("=")
@@ -95,12 +106,17 @@ class CommandLine:
             _check_launcher(value)
         try:
             (override,) = parser.parse_overrides([text])
-        except (HydraException, ValueError) as error:
+        except (HydraException, ValueError, RecursionError) as error:
             reason = [line for line in str(error).splitlines() if "https://" not in line][-1]
             quoted = f"special characters need quotes, as in \"{key}='a (b)'\""
             raise NrmapError(f"{as_typed(text)}: {reason}; {quoted}") from error
         several = override.is_sweep_override() and not self.is_multirun
         check(not several, f"{text}: several values need -m, which runs a job for each")
+        if key in _GROUPS and (override.is_choice_sweep() or not override.is_sweep_override()):
+            choices = [*group_options(key), *(game_names() if key == "env" else ())]
+            for choice in override.sweep_string_iterator() if override.is_choice_sweep() else [override.value()]:
+                if choice not in choices:
+                    raise unknown_choice(_NOUNS.get(key, key), choice, choices)
         return override
 
 

@@ -93,10 +93,10 @@ def entry_point(
         killed = "the process of a job was killed, perhaps for lack of memory, which ended the sweep"
         print(f"error: {killed}: repeat the command to finish it", file=sys.stderr)
         sys.exit(1)
-    except ValueError as error:
-        if command.is_run:
+    except (ValueError, TypeError, LookupError) as error:
+        if handed_over:
             raise
-        raise NrmapError(first_line(error)) from error  # flags that do not go together
+        raise NrmapError(first_line(error)) from error  # of Hydra: flags that do not go together, an odd sweeper
     except OSError as error:
         if handed_over or not error.filename:
             raise

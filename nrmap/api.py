@@ -8,11 +8,12 @@ input, such as an agent that is not a fixed function of the state, or states of 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 from torch import Tensor
 
 from nrmap.ablation import AblationSpec, make_engine
@@ -27,14 +28,17 @@ from nrmap.robustness.attacks import Attacked, StateNoise, attack_named
 from nrmap.robustness.bounds import bounded_network
 from nrmap.robustness.certify import IntervalCertifier
 from nrmap.robustness.perturbations import check_attack_epsilon
+from nrmap.support.arguments import checked
 from nrmap.support.errors import NrmapError, check, first_line
 from nrmap.support.progress import Progress
 from nrmap.support.records import Record
 
 States = Tensor | ArrayLike | RolloutStates
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 BATCH_SIZE = 256
 
 
+@checked
 def compute_maps(
     agent: Agent,
     states: States,
@@ -63,18 +67,13 @@ def compute_maps(
     seen = _read(agent, states)
     rollout = states if isinstance(states, RolloutStates) and episode_ids is None else None
     ids = _episode_ids(episode_ids if rollout is None else rollout.episode_ids, len(seen))
-    try:
-        check(not isinstance(temperatures, str), "one word")
-        numbers = tuple(dict.fromkeys(float(temperature) for temperature in temperatures))
-    except (NrmapError, TypeError, ValueError) as error:
-        raise NrmapError(f"temperatures={temperatures!r}: expected a list of numbers") from error
     with _float32(), _shown(f"{agent.label}: maps", "states", progress) as report:
         spec = AblationSpec(ablated_value, channels)
         ablates = make_engine(agent, spec=spec, engine=engine, memory_budget=memory_budget, differences_only=True)
         maps = sweep_maps(
             ablates.ablate(seen, ids),
             episode_ids=ids,
-            temperatures=numbers,
+            temperatures=tuple(dict.fromkeys(map(float, temperatures))),
             rounding_floor=ablates.rounding_floor,
             workers=sweep_workers(agent.device),
             progress=report,
@@ -85,12 +84,13 @@ def compute_maps(
     return Maps(maps, {"agent": agent.label, "policy_sha256": agent.sha256, "outputs": agent.outputs, **settings})
 
 
+@checked
 def collect_states(
     agent: Agent,
     num_states: int = 160,
     episodes: int = 16,
     *,
-    run_seed: int = 0,
+    run_seed: Seed = 0,
     num_envs: int = 16,
     progress: bool = True,
 ) -> RolloutStates:
@@ -105,8 +105,9 @@ def collect_states(
         )  # fmt: skip
 
 
+@checked
 def attack(
-    agent: Agent, states: States, attack: str = "pgd-10", epsilon: float = 1 / 255, *, seed: int = 0
+    agent: Agent, states: States, attack: str = "pgd-10", epsilon: float = 1 / 255, *, seed: Seed = 0
 ) -> Attacked:
     """Perturb every state within the ℓ∞ ball of radius `epsilon` to flip the greedy action (eq. 1 to 3).
 
@@ -114,7 +115,6 @@ def attack(
     `attack` is "noise", "fgsm" or "pgd-K" for K steps. The result holds `perturbed`, float [N, C, H, W] in [0, 1],
     and actions, margins and `flipped`, each [N]. The random numbers for state n depend only on `seed` and n.
     """
-    check(isinstance(seed, int) and seed >= 0, f"seed={seed!r}: expected a whole number, at least 0")
     find, function = attack_named(attack), agent.for_attacks()
     check_attack_epsilon(epsilon)
     seen = _read(agent, states)
@@ -128,6 +128,7 @@ def attack(
     return Attacked(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Attacked)))
 
 
+@checked
 def certify(agent: Agent, states: States, epsilon: float = 1 / 255) -> Tensor:
     """Bool [N]: True where it is proven that no point of the ℓ∞ ball of radius `epsilon` changes the greedy action.
 
@@ -146,6 +147,7 @@ def certify(agent: Agent, states: States, epsilon: float = 1 / 255) -> Tensor:
     return torch.cat(proven)
 
 
+@checked
 def evaluate(
     agent: Agent,
     episodes: int = 10,
@@ -153,7 +155,7 @@ def evaluate(
     epsilon: float = 1 / 255,
     *,
     certify_epsilons: Sequence[float] = (),
-    run_seed: int = 0,
+    run_seed: Seed = 0,
     num_envs: int = 16,
     progress: bool = True,
 ) -> list[Record]:
@@ -182,7 +184,6 @@ def evaluate(
 
 def _read(agent: Agent, states: States) -> Tensor:
     """Check `agent` on `states` and return them as a uint8 tensor [N, C, H, W]."""
-    check(isinstance(agent, Agent), f"agent is a {type(agent).__name__}: expected nrmap.Agent(function, …)")
     if isinstance(states, RolloutStates):
         if agent.env is not None:
             play_states.check_same_game(states, agent.env)

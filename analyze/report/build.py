@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from importlib.metadata import version
@@ -55,7 +56,9 @@ def ensure_report(outputs: Path) -> Report:
     Nothing is built while the inputs, the code and the report's own files are unchanged. Raises
     NrmapError when the folder is missing or cannot be written.
     """
-    check(outputs.is_dir(), f"no outputs folder {outputs}: run make reproduce, or name another with outputs=FOLDER")
+    check(
+        os.path.isdir(outputs), f"no outputs folder {outputs}: run make reproduce, or name another with outputs=FOLDER"
+    )
     folder = Layout(outputs).report
     identity = identity_of({"inputs": digest_of_inputs(outputs), "code": _digest_of_code()})
     found = find(outputs)

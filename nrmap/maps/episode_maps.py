@@ -32,8 +32,8 @@ class _MapsByKind:
     arrays: Mapping[str, FloatArray]
 
     def __getitem__(self, key: str | tuple[str, float | None]) -> FloatArray:
-        name, temperature = key if isinstance(key, tuple) else (key, None)
-        if name not in self.arrays:
+        name, temperature = key if isinstance(key, tuple) and len(key) == 2 else (key, None)
+        if not isinstance(name, str) or name not in self.arrays:
             raise unknown_choice("map", name, self.arrays)
         if not KINDS[name].by_temperature:
             check(temperature is None, f"map {name!r} has no temperature, found {temperature!r}: use maps[{name!r}]")

@@ -10,7 +10,8 @@ from nrmap.maps.episode_maps import EpisodeMaps, load_maps, save_maps
 from nrmap.maps.kinds import KINDS, FloatArray
 from nrmap.maps.sparsity import sparsity_of_sum
 from nrmap.statistics.intervals import Estimate
-from nrmap.support.errors import check
+from nrmap.support.arguments import checked
+from nrmap.support.errors import check, shortened
 
 if TYPE_CHECKING:  # importing nrmap needs no matplotlib
     from matplotlib.figure import Figure
@@ -50,6 +51,7 @@ class Maps:
         total: FloatArray = self.by_episode[key].sum(axis=0)
         return total
 
+    @checked
     def sparsity(self, kind: str, temperature: float | None = None) -> Estimate:
         """S = ‖M‖₁ / ‖M‖₂ (eq. 9) of a map, from 1 for a single pixel to √(number of pixels) for a flat map.
 
@@ -66,8 +68,10 @@ class Maps:
         The 95% interval is a jackknife that leaves an episode out of both maps, so effects on both cancel. It
         needs 16 episodes. Raises NrmapError for an unknown map and for maps of other episodes or pixels.
         """
+        check(isinstance(other, Maps), f"other={shortened(other)}: expected Maps")
         return paired_difference(self.by_episode, other.by_episode, kind, temperature)
 
+    @checked
     def plot(self, temperature: float | None = None) -> "Figure":
         """Draw a figure with a heat map of each map, and of each channel if channels were ablated one at a time.
 
@@ -83,6 +87,7 @@ class Maps:
         check(count <= MOST_COLUMNS, f"{count} maps: give plot one of the temperatures {self.temperatures}")
         return next(map_figures(total))
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write an npz file, atomically. Raises NrmapError where the folder is missing or cannot be written."""
         folder = Path(path).parent
@@ -90,6 +95,7 @@ class Maps:
         save_maps(Path(path), self.by_episode, self.metadata)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> "Maps":
         """The maps in a file that `save` or an analysis wrote. Raises NrmapError for any other file."""
         maps = cls(*load_maps(Path(path)))

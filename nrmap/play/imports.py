@@ -13,9 +13,11 @@ from nrmap.atari.episode_seeds import episode_seeds
 from nrmap.play.rollout import env_of, greedy, play
 from nrmap.policies.formats import convert
 from nrmap.policies.policy import Policy, load_policy, save_policy
+from nrmap.support.arguments import checked
 from nrmap.support.layout import POLICY_FILE, Layout
 from nrmap.support.locks import locked
 from nrmap.support.progress import Progress
+from nrmap.support.schema import validated
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ EPISODES = 3
 LARGE_FALL = 0.3
 
 
+@checked
 def import_policy(
     reference: str,
     env: str | None = None,
@@ -69,9 +72,9 @@ def ensure_imported(policy: Policy, outputs: Path, expect: float | None = None) 
                 card.results["cut_off"] = sum(episode.truncated for episode in episodes)
                 save_policy(path, policy)
     results = load_policy(path).card.results
-    returns = results["clean_returns"]
+    returns = validated(list[float], results.get("clean_returns"), f"{path}: card.results.clean_returns")
     played = f"{policy.label} returned {np.mean(returns):.4g} on average over {len(returns)} clean episodes"
-    if expect is None or results["cut_off"] or np.mean(returns) >= expect - LARGE_FALL * abs(expect):
+    if expect is None or results.get("cut_off") or np.mean(returns) >= expect - LARGE_FALL * abs(expect):
         log.info("%s", played)
     else:
         log.warning(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nrmap.atari.envs import EnvSpec
 from nrmap.policies.network import STATE_SCALE
-from nrmap.support.errors import NrmapError, check, first_line, unknown_choice
+from nrmap.support.errors import NrmapError, check, first_line, shortened, unknown_choice
 
 Outputs = Literal["q_values", "logits"]
 
@@ -72,6 +72,8 @@ class Agent(nn.Module):
             not scales_itself or input_scale in (None, 1),
             "the function divides by 255 itself (normalize_images): give input_scale=1",
         )
+        check(env is None or isinstance(env, EnvSpec), f"env={shortened(env)}: expected nrmap.EnvSpec(GAME, …)")
+        check(isinstance(name, str), f"name={shortened(name)}: expected a word")
         self.function = function
         self.state_shape = (channels, height, width)
         self.outputs = outputs
@@ -170,8 +172,8 @@ class Agent(nn.Module):
             failure = f"{type(error).__name__}: {first_line(error)}{hint}"
             why = f"its function fails on states of shape {list(states.shape)} with {failure}"
             raise NrmapError(f"{self.label} cannot be used: {why}") from error
-        is_one = isinstance(outputs, Tensor)
-        self._expect(is_one, f"its function returns a {type(outputs).__name__}: expected one tensor [N, A]")
+        is_one = isinstance(outputs, Tensor) and outputs.layout == torch.strided and not outputs.is_nested
+        self._expect(is_one, f"its function returns a {type(outputs).__name__}: expected one tensor [N, A], not sparse")
         shape, count = list(outputs.shape), len(states)
         fits = len(shape) == 2 and shape[0] == count and shape[1] >= 2
         self._expect(fits, f"its outputs for {count} states have shape {shape}: expected [{count}, A] with A ≥ 2")
@@ -187,6 +189,9 @@ class Agent(nn.Module):
 
 def check_states(states: Tensor, state_shape: Sequence[int]) -> None:
     """Raise NrmapError unless `states` is uint8 [N, C, H, W] with N ≥ 1, where (C, H, W) is `state_shape`."""
+    check(isinstance(states, Tensor), f"states are a {type(states).__name__}: expected a tensor")
+    dense = states.layout == torch.strided and not states.is_meta
+    check(dense, "states are a sparse tensor or one without values: expected a dense one")
     fits = states.dtype == torch.uint8 and states.ndim == 4 and tuple(states.shape[1:]) == tuple(state_shape)
     expected = f"expected torch.uint8 [N, {', '.join(map(str, state_shape))}] with N ≥ 1"
     check(fits and len(states) > 0, f"states are {states.dtype} {list(states.shape)}: {expected}")

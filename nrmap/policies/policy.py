@@ -14,7 +14,8 @@ from torch import Tensor
 from nrmap.atari.envs import EnvSpec, action_names
 from nrmap.policies.agent import Agent, Outputs
 from nrmap.policies.network import NetworkSpec, QNetwork, frozen
-from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.support.arguments import checked
+from nrmap.support.errors import NrmapError, check, first_line, shortened
 from nrmap.support.files import parse_json
 from nrmap.support.identity import recorded
 from nrmap.support.schema import Name, Sha256, schema, validated
@@ -114,6 +115,7 @@ class _Metadata:
     card: PolicyCard
 
 
+@checked
 def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     """Load the policy file `path` in float32 on `device`, in evaluation mode.
 
@@ -136,7 +138,10 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
         raise NrmapError(f"{path}: {first_line(error)}") from error
     network = QNetwork(described.network)
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    network.to(torch.device(device)).requires_grad_(False)
+    try:
+        network.to(torch.device(device)).requires_grad_(False)
+    except (RuntimeError, TypeError, AssertionError) as error:  # of torch, for a device that is not there
+        raise NrmapError(f"device={shortened(device)}: {first_line(error)}") from error
     return Policy(network, described.env, described.card, _sha256(tensors, metadata), described.outputs).eval()
 
 

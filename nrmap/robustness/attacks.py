@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nrmap.robustness.perturbations import check_attack_epsilon, ends, other_action_margin, project, within
-from nrmap.support.errors import NrmapError, check, unknown_choice
+from nrmap.support.errors import NrmapError, check, shortened, unknown_choice
 
 # Maps states in [0, 1], float [N, C, H, W], to Q-values [N, A]; see `nrmap.policies.network.frozen`.
 ScoresStates = Callable[[Tensor], Tensor]
@@ -263,7 +263,10 @@ def attack_parts(name: str) -> tuple[str, int | None]:
     """
     kind, _, steps = name.partition("-")
     if kind == "pgd":
-        check(steps.isdecimal(), f"attack {name!r}: expected pgd- and a number of steps, as in pgd-10")
+        check(
+            steps.isascii() and steps.isdecimal() and len(steps) < 7,
+            f"attack {shortened(name)}: expected pgd- and a number of steps, as in pgd-10",
+        )
         return kind, int(steps)
     if name not in ("noise", *GRADIENT_ATTACKS):
         raise unknown_choice("attack", name, ("noise", "fgsm", "pgd-10", "pgd-50"))

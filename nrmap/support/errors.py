@@ -5,9 +5,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+LONGEST_VALUE = 60  # characters of a value in a message
+
 
 class NrmapError(Exception):
     """An error that a user can fix, mostly in the input. Entry points print it as one line and exit with status 2."""
+
+    def __str__(self) -> str:
+        return _printable(super().__str__())
 
 
 @contextmanager
@@ -36,7 +41,7 @@ def unknown_choice(kind: str, value: object, choices: Iterable[str]) -> NrmapErr
     else:
         more = ", …" if len(options) > 5 else ""
         hint = f"choose one of {', '.join(options[:5])}{more}"
-    return NrmapError(f"unknown {kind} {value!r}: {hint}")
+    return NrmapError(f"unknown {kind} {shortened(value)}: {hint}")
 
 
 def check(condition: bool, message: str) -> None:
@@ -48,3 +53,14 @@ def check(condition: bool, message: str) -> None:
 def first_line(error: BaseException) -> str:
     """The first line of the error's message, or its type if it has no message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def shortened(value: object) -> str:
+    """`repr(value)` on one line, cut off after `LONGEST_VALUE` characters."""
+    text = _printable(repr(value))
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+
+
+def _printable(text: str) -> str:
+    """`text` with line breaks and other control characters escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

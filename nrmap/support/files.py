@@ -41,16 +41,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
     and `path` stays as it was. Permissions follow the umask. Raises NrmapError if the folder cannot be written,
     the disk is full, or `path` exists but is no regular file.
     """
-    path = Path(os.path.realpath(path))
-    check(path.is_file() or not path.exists(), f"cannot write {path}: it is there and no regular file")
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{secrets.token_hex(8)}{path.suffix}")
     try:
+        path = Path(os.path.realpath(path))
+        check(path.is_file() or not path.exists(), f"cannot write {path}: it is there and no regular file")
+        temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{secrets.token_hex(8)}{path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         mode = os.fstat(handle).st_mode & 0o777
         os.close(handle)
-    except OSError as error:
-        raise NrmapError(f"cannot write {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with NUL or without an encoding
+        raise NrmapError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     try:
         yield temporary
         with open(temporary, "rb") as file:

@@ -13,6 +13,7 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from operator import attrgetter
+from pathlib import Path
 from typing import (
     Annotated,
     Any,
@@ -31,12 +32,11 @@ from pydantic import AfterValidator, ConfigDict, Field, GetCoreSchemaHandler, Ty
 from pydantic_core import CoreSchema, core_schema
 from typing_extensions import is_typeddict  # pydantic takes no others before Python 3.12
 
-from nrmap.support.errors import NrmapError, unknown_choice
+from nrmap.support.errors import LONGEST_VALUE, NrmapError, unknown_choice
 
 T = TypeVar("T")
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-_LONGEST_VALUE = 60  # characters of a value in a message
 _UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 
 # A seed must fit into every random generator and every file format.
@@ -83,7 +83,7 @@ def schema(kind: type[T]) -> type[T]:
         try:
             init(self, *values[len(names) :], **in_order, **named)
         except ValidationError as error:
-            raise _one_line(error, kind, in_order | named, "") from None
+            raise one_line(error, kind, in_order | named, "") from None
 
     checked.__init__ = raise_one_line  # type: ignore[method-assign]
     return checked  # type: ignore[return-value]
@@ -97,16 +97,17 @@ def validated(kind: type[T], values: Any, where: str = "") -> T:
     that does not fit.
     """
     try:
-        adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]
+        adapter: TypeAdapter[T] = adapter_of(kind)  # type: ignore[arg-type]
         return adapter.validate_json(json.dumps(values))
     except ValidationError as error:
-        raise _one_line(error, kind, values, where) from None
+        raise one_line(error, kind, values, where) from None
     except (ValueError, RecursionError) as error:  # of json
         raise NrmapError(f"{where}: {error}") from error
 
 
 @functools.cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def adapter_of(kind: Any) -> TypeAdapter[Any]:
+    """The strict pydantic adapter of an annotation."""
     return TypeAdapter(kind, config=None if dataclasses.is_dataclass(kind) or is_typeddict(kind) else _STRICT)
 
 
@@ -173,7 +174,7 @@ class Keys:
         )
 
 
-def _one_line(error: ValidationError, kind: Any, values: Any, where: str) -> NrmapError:
+def one_line(error: ValidationError, kind: Any, values: Any, where: str) -> NrmapError:
     """The error for the first mistake in `values`; unknown keys first: a misspelt key also leaves one missing."""
     mistakes = error.errors(include_url=False)
     mistake = next((each for each in mistakes if each["type"] in _UNKNOWN_KEY), mistakes[0])
@@ -253,7 +254,7 @@ def describe(annotation: Any) -> str:
         return f"{', '.join(first)} or {last}" if first else last
     if origin in (tuple, list, Sequence):
         return f"a list, each item {describe(get_args(annotation)[0])}"
-    named = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
+    named = {Path: "a path", bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
     return named.get(annotation, "null" if annotation in (None, types.NoneType) else "keys and values")
 
 
@@ -283,4 +284,4 @@ def as_typed(value: Any) -> str:
         text = value
     else:
         text = json.dumps(value, ensure_ascii=False, default=str) if not dataclasses.is_dataclass(value) else str(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"

@@ -1,0 +1,61 @@
+"""Check the arguments of public functions by their annotations: a wrong one is one line, not an error far inside."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from nrmap.support.errors import check
+from nrmap.support.schema import adapter_of, one_line
+
+F = TypeVar("F", bound=Callable[..., Any])
+_OF_PLAIN = (Sequence, Union, UnionType)
+
+
+def checked(function: F) -> F:
+    """Raise NrmapError for arguments that do not fit their annotations.
+
+    Checked are numbers, words, flags, paths, choices, lists of these, and instances of classes; other annotations, as
+    of tensors and callables, are left to the function. NumPy's numbers, and arrays for lists, count as Python's.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **keywords: Any) -> Any:
+        bound = signature.bind(*args, **keywords)
+        for name, value in bound.arguments.items():
+            bound.arguments[name] = _fitting(name, value, signature.parameters[name].annotation)
+        return function(*bound.args, **bound.kwargs)
+
+    return cast(F, call)
+
+
+def _fitting(name: str, value: Any, annotation: Any) -> Any:
+    if not _is_plain(annotation):
+        if isinstance(annotation, type) and annotation not in (Any, inspect.Parameter.empty):
+            fits = isinstance(value, annotation)
+            check(fits, f"{name} is a {type(value).__name__}: expected nrmap.{annotation.__name__}")
+        return value
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
+        value = value.tolist()
+    elif isinstance(value, list | tuple):
+        value = [item.item() if isinstance(item, np.generic) else item for item in value]
+    try:
+        return adapter_of(annotation).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise one_line(error, annotation, value, name) from None
+
+
+def _is_plain(annotation: Any) -> bool:
+    """Whether an annotation is made of numbers, words, flags, paths and choices."""
+    if annotation in (int, float, str, bool, Path, NoneType, None) or get_origin(annotation) is Literal:
+        return True
+    if get_origin(annotation) is Annotated:
+        return _is_plain(get_args(annotation)[0])
+    return get_origin(annotation) in _OF_PLAIN and all(map(_is_plain, get_args(annotation)))
