@@ -68,12 +68,14 @@ def python_agent(reference: str, states_from: str, seed: int, device: torch.devi
         module = importlib.import_module(module_name)
         made = getattr(module, factory_name)()
         source = inspect.getsource(module)
-    except Exception as error:  # whatever that code raises
+    except (Exception, SystemExit) as error:  # whatever that code raises
         raise NrmapError(f"policy={reference}: {type(error).__name__}: {first_line(error)}") from error
     check(callable(made), f"policy={reference}: it returned a {type(made).__name__}, expected an agent or a function")
     if not isinstance(made, Agent):
         check(states_from not in ("own", "pool"), f"{reference} returns no nrmap.Agent: add states_from=FILE.npy")
         made = Agent(made, read_states(Path(states_from)).states.shape[1:])
+    unmade = any(tensor.is_meta for tensor in made.state_dict().values() if isinstance(tensor, torch.Tensor))
+    check(not unmade, f"policy={reference}: its weights are on the meta device, without values")
     made.name, made.seed = factory_name, seed
     agent = made.to(device)
     agent.sha256 = _digest(agent, source)
@@ -84,7 +86,8 @@ def python_agent(reference: str, states_from: str, seed: int, device: torch.devi
 def _digest(agent: Agent, source: str) -> str:
     """Hash the code, the weights and, unless the function is a torch module, its outputs on two grey ramps."""
     digest = hashlib.sha256(f"{source}{agent.state_shape}{agent.outputs}{agent.input_scale}".encode())
-    for name, tensor in sorted(agent.state_dict().items()):
+    tensors = {name: tensor for name, tensor in agent.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     if not isinstance(agent.function, nn.Module):

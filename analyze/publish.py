@@ -16,9 +16,10 @@ from analyze.report.results import flattened
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.study import baselines_settings, evaluation_inputs
 from conf.command_line import results_folder, with_flag_outputs
+from nrmap.learning.recorded import RecordedCurves, RecordedSettings
 from nrmap.policies.policy import Policy, load_policy
 from nrmap.support.errors import check, errors_in_one_line
-from nrmap.support.files import atomic_path, sha256_of_file, write_text
+from nrmap.support.files import atomic_path, read_json, sha256_of_file, write_text
 from nrmap.support.identity import stage_identity
 from nrmap.support.layout import CARD_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
 from nrmap.support.records import Record, read_metrics, read_records, select
@@ -43,12 +44,15 @@ def publish(folder: Path, layout: Layout, *, scale: str, replace: bool = False) 
         SETTINGS_FILE: folder / SETTINGS_FILE,
         METRICS_FILE: evaluation,
     }
+    read_json(folder / CURVES_FILE, RecordedCurves)
+    read_json(folder / SETTINGS_FILE, RecordedSettings)
     copies = {target / name: source for name, source in sources.items()}
     identity = stage_identity("baselines", **baselines_settings(policy.env, read_metrics(evaluation).settings))
     baselines = layout.baselines(game=policy.env.game, identity=identity) / METRICS_FILE
     if baselines.is_file():
         published = layout.reference_baselines(scale=scale, game=policy.env.game, identity=identity)
         copies[published / METRICS_FILE] = baselines
+        read_records(baselines)
     for copy, source in copies.items():
         with atomic_path(copy) as temporary:
             shutil.copyfile(source, temporary)

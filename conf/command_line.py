@@ -49,17 +49,14 @@ class CommandLine:
         """Raises NrmapError for unknown flags, unknown games and values of `outputs` that cannot name a folder."""
         parser = get_args_parser()
         parser.error = _refuse_flag  # type: ignore[method-assign]
-        self.flags = parser.parse_args([*arguments])
-        check(
-            not self.flags.experimental_rerun,
-            "--experimental-rerun: not possible, a pickle can run code",
-        )
+        self.flags = parser.parse_intermixed_args([*arguments])
+        check(not self.flags.experimental_rerun, "--experimental-rerun: not possible, a pickle can run code")
         self.overrides: list[str] = self.flags.overrides
         self.is_multirun = bool(self.flags.multirun)
         self.is_run = not any(getattr(self.flags, name, None) for name in _SHOWS)
         self.outputs: Path | None = None  # None if each job has its own
         before = [argument for argument in arguments if argument not in self.overrides]
-        if not any(override.startswith("outputs=") for override in self.overrides):
+        if not any(override.lstrip("+").startswith("outputs=") for override in self.overrides):
             self.overrides.append("outputs=outputs")
         self.overrides = [self._rewritten(override) for override in self.overrides]
         self.arguments = [*before, *self.overrides] if self.is_run else [*arguments]
@@ -68,7 +65,7 @@ class CommandLine:
         key, equals, value = override.partition("=")
         if equals and key == "env" and not _SYNTAX.search(value):
             return f"env={','.join(game_named(game) for game in value.split(','))}"
-        if equals and key == "outputs" and "${" not in value and not (self.is_multirun and "," in value):
+        if equals and key in ("outputs", "++outputs") and "${" not in value and not (self.is_multirun and "," in value):
             self.outputs = results_folder(value)
             return f"outputs={_quoted(self.outputs)}"
         return override
@@ -86,12 +83,13 @@ class CommandLine:
             parser = OverridesParser.create(config_loader=hydra.config_loader)
             parsed = [self._parsed(parser, override) for override in self.overrides]
             for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
+                check(bool(batch), f"{as_typed(' '.join(self.overrides))}: no job has these options")
                 for job in batch:
                     try:
                         values = as_mapping(compose(config_name, [*job]))
-                    except (HydraException, OmegaConfBaseException):  # some are ValueErrors or OSErrors as well
+                    except (HydraException, OmegaConfBaseException):  # some are built-in errors as well
                         raise
-                    except (ValueError, TypeError, OSError, RecursionError) as error:
+                    except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
                         raise NrmapError(f"{as_typed(' '.join(job))}: {first_line(error)}") from error
                     yield values
 
@@ -107,7 +105,8 @@ class CommandLine:
         try:
             (override,) = parser.parse_overrides([text])
         except (HydraException, ValueError, RecursionError) as error:
-            reason = [line for line in str(error).splitlines() if "https://" not in line][-1]
+            lines = [line for line in str(error).splitlines() if "https://" not in line and re.search(r"\w", line)]
+            reason = lines[-1] if lines else "not understood"
             quoted = f"special characters need quotes, as in \"{key}='a (b)'\""
             raise NrmapError(f"{as_typed(text)}: {reason}; {quoted}") from error
         several = override.is_sweep_override() and not self.is_multirun

@@ -66,10 +66,10 @@ def entry_point(
         nonlocal handed_over
         hydra_config = HydraConfig.get()
         given, values = list(hydra_config.overrides.task), as_mapping(config)
+        handed_over = True
         if hydra_config.mode is RunMode.MULTIRUN:
             _run_as_job(lambda: run(read(values, True), given), hydra_config)
             return
-        handed_over = True
         with errors_in_one_line():  # Hydra would add a line of its own
             run(read(values, True), given)
 
@@ -93,14 +93,16 @@ def entry_point(
         killed = "the process of a job was killed, perhaps for lack of memory, which ended the sweep"
         print(f"error: {killed}: repeat the command to finish it", file=sys.stderr)
         sys.exit(1)
-    except (ValueError, TypeError, LookupError) as error:
-        if handed_over:
-            raise
-        raise NrmapError(first_line(error)) from error  # of Hydra: flags that do not go together, an odd sweeper
     except OSError as error:
         if handed_over or not error.filename:
             raise
         raise NrmapError(f"cannot write {os.fsdecode(error.filename)}: {error.strerror}") from error
+    except Exception as error:
+        if handed_over or isinstance(error, NrmapError):
+            raise
+        # Of Hydra, its launcher or its sweeper: flags that do not go together, no SLURM here.
+        why = error.__cause__ or error
+        raise NrmapError(f"{type(why).__name__}: {first_line(why)}") from error
 
 
 def _importable(run: F) -> F:

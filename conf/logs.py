@@ -1,18 +1,31 @@
 """Choose log folders: named after the policy file of an analysis, temporary where the results are read-only."""
 
+import errno
+import logging
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
+
+
+class LogFile(logging.FileHandler):
+    """A log file that must be a regular file: to open a pipe would block."""
+
+    def _open(self) -> Any:
+        if os.path.exists(self.baseFilename) and not stat.S_ISREG(os.stat(self.baseFilename).st_mode):
+            raise OSError(errno.EEXIST, "it is there and no regular file", self.baseFilename)
+        return super()._open()
 
 
 def with_writable_logs(arguments: Sequence[str], outputs: Path | None) -> list[str]:
     """Add a temporary log folder to `arguments` if they set none and the folder `outputs` exists but is read-only."""
     own = any(argument.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for argument in arguments)
-    if own or outputs is None or not outputs.is_dir() or os.access(outputs, os.W_OK):
+    if own or outputs is None or not os.path.isdir(outputs) or os.access(outputs, os.W_OK):
         return list(arguments)
     logs = tempfile.mkdtemp(prefix="nrmap-logs-")
     return [*arguments, f"hydra.run.dir='{logs}'", f"hydra.sweep.dir='{logs}'"]

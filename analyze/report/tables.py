@@ -133,7 +133,7 @@ _Rows = dict[Record, set[float | None]]
 def _at_headline(chosen: Iterable[Record], records: Sequence[Record]) -> _Rows:
     """Put KMAP and HMAP in the row of their game's headline temperature; drop all other records."""
     headline = {game: headline_temperature(select(records, game=game)) for game in {r.game for r in records}}
-    paper = [record for record in chosen if KINDS[record.map_kind or ""].paper_figure]
+    paper = [record for record in chosen if record.map_kind and KINDS[record.map_kind].paper_figure]
     return {r: {headline[r.game]} for r in paper if r.temperature in (None, headline[r.game])}
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from nrmap.ablation.parts import NetworkParts
 from nrmap.ablation.spec import AblationSpec
+from nrmap.support.errors import check
 
 SAMPLES = 4
 ABLATIONS_PER_SAMPLE = 32
@@ -58,6 +59,7 @@ def rounding_floor(
         exact_ablated = torch.stack([exact.q_values(batch) for batch in copies])  # [N, n, A]
         exact_change = exact_ablated - exact.q_values(states)[:, None]
         error = max(unit, float((ablated.double() - clean.double()[:, None] - exact_change).abs().max()))
+    check(math.isfinite(error), "the agent cannot be mapped: its outputs for some ablated states are NaN or infinite")
     return 2.0 ** math.ceil(math.log2(SAFETY * error)) if error else 0.0
 
 

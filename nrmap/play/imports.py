@@ -73,6 +73,7 @@ def ensure_imported(policy: Policy, outputs: Path, expect: float | None = None) 
                 save_policy(path, policy)
     results = load_policy(path).card.results
     returns = validated(list[float], results.get("clean_returns"), f"{path}: card.results.clean_returns")
+    check(bool(returns), f"{path}: card.results.clean_returns is empty")
     played = f"{policy.label} returned {np.mean(returns):.4g} on average over {len(returns)} clean episodes"
     if expect is None or results.get("cut_off") or np.mean(returns) >= expect - LARGE_FALL * abs(expect):
         log.info("%s", played)

@@ -83,6 +83,7 @@ class Agent(nn.Module):
         self.seed: int | None = None  # of the training, where it is known
         self.sha256: str | None = None
         self._checked = False
+        self._actions = 0  # A, known once checked
 
     def __call__(self, states: Tensor) -> Tensor:
         """Outputs [N, A] of uint8 `states` [N, C, H, W]."""
@@ -90,7 +91,9 @@ class Agent(nn.Module):
             check_states(states, self.state_shape)
         else:
             self.check(states)
-        outputs: Tensor = super().__call__(states)
+        outputs: Tensor = self._run(super().__call__, states)
+        fits = isinstance(outputs, Tensor) and outputs.shape == (len(states), self._actions)
+        self._expect(fits, f"its outputs for {len(states)} states are not [{len(states)}, {self._actions}], as before")
         return outputs
 
     def forward(self, states: Tensor) -> Tensor:
@@ -128,7 +131,7 @@ class Agent(nn.Module):
         if scale is None:
             raise NrmapError("input_scale=None hands the function uint8 states, which have no gradient to attack with")
         factor = 255 * scale
-        return function if factor == 1 else lambda states: function(states * factor)
+        return lambda states: self._run(function, states if factor == 1 else states * factor)
 
     @torch.no_grad()
     def check(self, states: Tensor) -> None:
@@ -158,20 +161,11 @@ class Agent(nn.Module):
                 f"{way}, its outputs differ by {difference:.2g} (expected ≤ {allowed:.2g}): "
                 "it must be a fixed function of the state, without noise or training mode",
             )
-        self._checked = True
+        self._checked, self._actions = True, together.shape[1]
 
     def _probed(self, states: Tensor) -> Tensor:
         """The outputs [N, A] as float64, after checks of their type, shape and values."""
-        try:
-            outputs = self.forward(states)
-        except NrmapError:
-            raise
-        except Exception as error:  # whatever the function's own code raises
-            dtypes = {weight.dtype for weight in self.parameters() if weight.is_floating_point()} - {torch.float32}
-            hint = f" (its weights are {dtypes.pop()}, its states float32: call float() on it)" if dtypes else ""
-            failure = f"{type(error).__name__}: {first_line(error)}{hint}"
-            why = f"its function fails on states of shape {list(states.shape)} with {failure}"
-            raise NrmapError(f"{self.label} cannot be used: {why}") from error
+        outputs = self._run(self.forward, states)
         is_one = isinstance(outputs, Tensor) and outputs.layout == torch.strided and not outputs.is_nested
         self._expect(is_one, f"its function returns a {type(outputs).__name__}: expected one tensor [N, A], not sparse")
         shape, count = list(outputs.shape), len(states)
@@ -182,6 +176,19 @@ class Agent(nn.Module):
         self._expect(there, f"its outputs are on {outputs.device}, the states on {states.device}")
         self._expect(bool(outputs.isfinite().all()), "its outputs are NaN or infinite")
         return outputs.double()
+
+    def _run(self, function: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+        """`function(states)`; whatever the agent's own code raises becomes a NrmapError."""
+        try:
+            return function(states)
+        except NrmapError:
+            raise
+        except Exception as error:
+            dtypes = {weight.dtype for weight in self.parameters() if weight.is_floating_point()} - {torch.float32}
+            hint = f" (its weights are {dtypes.pop()}, its states float32: call float() on it)" if dtypes else ""
+            failure = f"{type(error).__name__}: {first_line(error)}{hint}"
+            why = f"its function fails on states of shape {list(states.shape)} with {failure}"
+            raise NrmapError(f"{self.label} cannot be used: {why}") from error
 
     def _expect(self, fits: bool, why_not: str) -> None:
         check(fits, f"{self.label} cannot be used: {why_not}")

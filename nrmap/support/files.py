@@ -173,12 +173,15 @@ def _finite(text: str) -> float:
 def write_npz(path: Path, header_key: str, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
     """Write `arrays` to `path` as npz, atomically, with `header` as JSON under `header_key`.
 
-    Equal content gives equal bytes. NrmapError above `MOST_ARRAY_BYTES`, which `read_npz` would not read;
-    ValueError for NaN and infinity in the header.
+    Equal content gives equal bytes. NrmapError above `MOST_ARRAY_BYTES`, which `read_npz` would not read, and for a
+    header that JSON cannot hold, such as NaN.
     """
     size = sum(array.nbytes for array in arrays.values())
     check(size <= MOST_ARRAY_BYTES, f"cannot write {path}: its arrays take {size:,} bytes, above {MOST_ARRAY_BYTES:,}")
-    text = json.dumps(header, sort_keys=True, allow_nan=False)
+    try:
+        text = json.dumps(header, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise NrmapError(f"cannot write {path}: its metadata is no JSON: {error}") from error
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **{header_key: text, **arrays})
 
