@@ -14,6 +14,7 @@ from nrmap.play.rollout import env_of, greedy, play
 from nrmap.policies.formats import convert
 from nrmap.policies.policy import Policy, load_policy, save_policy
 from nrmap.support.arguments import checked
+from nrmap.support.errors import check
 from nrmap.support.layout import POLICY_FILE, Layout
 from nrmap.support.locks import locked
 from nrmap.support.progress import Progress

@@ -37,7 +37,7 @@ def test_policy_curves_settings_and_evaluation_are_copied(tmp_path, trained):
     found = find(tmp_path)
     assert found.problems == ()
     assert [(training.folder, training.reference) for training in found.trainings] == [
-        ("reference/quick/Freeway/sa_ddqn/seed3", True)
+        ("reference/quick/Freeway/sa_ddqn/seed3", "quick")
     ]
 
 
