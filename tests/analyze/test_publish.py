@@ -57,6 +57,14 @@ def test_the_card_tells_hashes_recipe_and_every_clean_episode(tmp_path, trained)
     assert f"\n{episodes}\n" in text
 
 
+@pytest.mark.parametrize("name", [CURVES_FILE, SETTINGS_FILE])
+def test_nothing_is_copied_where_a_file_is_damaged(name, tmp_path, trained):
+    (trained / name).write_text("{}")
+    with pytest.raises(NrmapError, match=name):
+        publish(trained, Layout(tmp_path), scale="quick")
+    assert not (tmp_path / "reference").exists()
+
+
 def test_another_policy_is_replaced_only_when_told_to(tmp_path, trained):
     layout = Layout(tmp_path)
     target = publish(trained, layout, scale="quick")
