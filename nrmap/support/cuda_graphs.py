@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from nrmap.support.errors import NrmapError
+
 log = logging.getLogger(__name__)
 
 # Eager calls in which libraries allocate workspaces and Adam its moments: that must precede the capture.
@@ -51,7 +53,7 @@ class Graphed:
         if self._graph is None:
             try:
                 self._graph, self._result = self._captured(lambda: self._function(*self._arguments))
-            except RuntimeError as error:
+            except (RuntimeError, NrmapError) as error:  # of CUDA, or of an agent whose function met it
                 self.enabled = False
                 reason: BaseException = error
                 while reason.__context__ is not None:  # ending a failed capture raises another error
