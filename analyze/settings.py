@@ -43,7 +43,7 @@ class StatesSettings:
 
 @schema
 class MapSettings:
-    """Temperatures T > 0, the ablation, and numbers n of states: maps of the first n states are measured too."""
+    """Temperatures T > 0, the ablation, and numbers n of states: maps of n of them (`prefix_ranks`) are measured."""
 
     temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)]
     ablation: AblationSpec

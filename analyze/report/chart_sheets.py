@@ -94,7 +94,7 @@ def _by_maps(records: Iterable[Record], *, by_n: bool = True) -> list[list[Recor
 
 
 def _whole_maps(records: Sequence[Record], metric: str) -> list[list[Record]]:
-    """Group `metric` of whole maps by states and kind, only at the headline temperature if the kind depends on T."""
+    """Group the records of `metric` that are no parts by states and kind; of kinds with T only at the headline T."""
     at = (None, headline_temperature(records))
     return _by_maps(r for r in select(records, metric=metric) if r.temperature in at and not r.is_part)
 

@@ -162,7 +162,7 @@ def _finish(ax: Axes, values: Literal["x", "y"], title: str, x_label: str, *, la
 
 
 def panel_of(draw: Callable[..., None], title: str, text: str, **arguments: Any) -> Panel:
-    """Make a panel that `draw` fills with `arguments`; its description is the title followed by `text`."""
+    """Make a panel that `draw` fills with `arguments`; its description is `title` + `text` + "."."""
     return Panel(partial(draw, title=title, **arguments), f"{title}{text}.")
 
 

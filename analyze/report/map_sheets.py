@@ -136,9 +136,10 @@ def overlay_sheets(part: Part, sets: Sequence[MapSet], outputs: Path) -> tuple[l
 
 
 def one_of_each_kind(sets: Iterable[MapSet]) -> list[MapSet]:
-    """Choose the first seed of every method and the first draw of every null network, all on the same states.
+    """Choose one `MapSet` of each `method` on the same states: the first seed, or a null network's first draw.
 
-    Takes the states with most methods, if tied a pool rather than own states. [] if there is only one method.
+    Variants of a method count as one, as do shuffled weights of different policies. Takes the states with most methods,
+    null networks included; if tied, a pool rather than own states. [] if there is only one method.
     """
     groups: dict[StatesName, dict[str, MapSet]] = {}
     for found in sorted(sets, key=lambda found: (found.name.seed or 0, found.name.draw or 0, found.name.rank)):

@@ -137,7 +137,10 @@ class WholeStrip:
 def _next_changes(
     inputs: _Layer, layer: _Layer, clean: CleanLayer, changes: dict[int, Tensor], rows: int
 ) -> dict[int, Tensor]:
-    """Compute the changes of `layer`, by column, from those of `inputs`; each pixel column has I·M·S = `rows` rows."""
+    """Compute the changes of `layer` from the `changes` of `inputs`: by column, each [J · `rows`, units].
+
+    J pixel columns reach the column, each with `rows` = I·M·S rows in the order that the module describes.
+    """
     found = {}
     for x, column in layer.columns.items():
         below = layer.clean(clean.below, slice(x, x + 1))[0]  # [S, units]

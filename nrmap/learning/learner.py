@@ -116,7 +116,7 @@ class Learner:
         return Rates(self.learning_rate(agent_step), kappa, attack_epsilon, robust=attack_epsilon > 0)
 
     def step(self, batch: Batch, rates: Rates) -> dict[str, Tensor]:
-        """Take one Adam step on `batch`, without the copying and averaging of `after_step`; returns as `update`.
+        """Take one Adam step on `batch`, without the copying and averaging of `after_step`; returns what `update` does.
 
         `loss` is `td_loss` + κ · `robust_loss` + `anchor` · `anchor_loss`, as far as they apply. If `rates`
         are tensors, a CUDA graph can record the step: it reads no value on the host.

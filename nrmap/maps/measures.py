@@ -74,9 +74,9 @@ def _grid_records(
 ) -> Iterator[Record]:
     """Yield records of the grid of period 8 in a map, summed over channels if they were ablated separately.
 
-    "grid_excess", the grid number, has an interval, and a value without one in each direction.
-    "grid_p_value" tests against random maps without a grid; "grid_null_quantile" and
-    "grid_crop_quantile" are the 5%, 50% and 95% quantiles over the random maps and over other crops.
+    "grid_excess", the grid number of the map's central crop, has an interval, and a value without one in each
+    direction. "grid_p_value" tests it against random maps without a grid. "grid_null_quantile" are the 5%, 50% and
+    95% quantiles over these random maps, "grid_crop_quantile" those over the crop and crops at random offsets.
     """
     height, width = by_episode.shape[-2:]
     flat = by_episode.reshape(len(by_episode), -1, height, width).sum(axis=1)  # [E, H, W]

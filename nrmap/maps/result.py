@@ -63,12 +63,12 @@ class Maps:
         return sparsity_of_sum(by_episode, why_zero, self.by_episode.players)
 
     def difference(self, other: "Maps", kind: str, temperature: float | None = None) -> Estimate:
-        """S of a map minus S of the same map of another agent on the same states.
+        """The sparsity S of a map minus that of the same map of another agent on the same states.
 
         The 95% interval is a jackknife that leaves an episode out of both maps, so effects on both cancel. It
         needs 16 episodes. Raises NrmapError for an unknown map and for maps of other episodes or pixels.
         """
-        check(isinstance(other, Maps), f"other={shortened(other)}: expected Maps")
+        check(isinstance(other, Maps), f"other={shortened(other)}: expected nrmap.Maps")
         return paired_difference(self.by_episode, other.by_episode, kind, temperature)
 
     @checked

@@ -188,8 +188,8 @@ def replay_states(
 ) -> NDArray[np.uint8]:
     """Replay `episodes` and return the states at `positions[e]` of each episode e, [N, C, H, W].
 
-    The states are in order of episode, then position. Raises NrmapError if the rewards of a
-    replayed episode differ, e.g. with another version of the emulator.
+    The states are in order of episode, then as in `positions[e]`. Raises NrmapError if a replayed episode differs in
+    rewards or length, e.g. with another version of the emulator.
     """
     wanted = [{int(step) for step in steps} for steps in positions]
     frames: dict[tuple[int, int], NDArray[np.uint8]] = {}

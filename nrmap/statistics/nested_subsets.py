@@ -36,7 +36,7 @@ def van_der_corput(count: int) -> NDArray[np.float64]:
 
 
 def _spread(count: int, shift: float) -> NDArray[np.int64]:
-    """Order 0 … `count` − 1 as van der Corput's sequence, moved by `shift`, first hits each of `count` equal cells."""
+    """The numbers of `count` equal cells of [0, 1), as van der Corput's sequence plus `shift`, modulo 1, hits them."""
     # 4n points of the sequence hit each of n equal cells at least once.
     cells = ((van_der_corput(4 * count) + shift) % 1 * count).astype(np.int64)
     _, first_hits = np.unique(cells, return_index=True)

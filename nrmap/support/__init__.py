@@ -1,1 +1,1 @@
-"""Errors, files, records, progress, tracking."""
+"""What all packages share: errors, files, schemas, records, progress, locks, tracking."""

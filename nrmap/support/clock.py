@@ -60,7 +60,7 @@ class Clock:
         self._done = done
 
     def end(self) -> None:
-        """End the current part; if it made progress, update the stored means of its kind."""
+        """End the current part; if it was planned and made progress, update the stored means of its kind."""
         now, part = time.monotonic(), self._parts.get(self._now or "")
         worked = self._done - self._from
         if part is not None and worked > 0:

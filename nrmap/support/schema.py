@@ -140,7 +140,8 @@ class Keys:
     """Annotates a dict whose keys are the fields of a `schema` class: `Annotated[dict[str, Any], Keys(ReplaySpec)]`.
 
     `without` leaves fields out and `more` adds keys with their types. Keys in `optional` may be missing, and with
-    `partial` every field, also in nested classes. Ranges are checked, `__post_init__` is not run.
+    `partial` every field, also of a field that is itself a `schema` class. Ranges are checked; `__post_init__` is run
+    only for classes inside another type, such as a tuple.
     """
 
     def __init__(

@@ -98,7 +98,7 @@ def test_arrays_come_back_with_their_header_and_not_a_number_is_refused(tmp_path
     whole = path.read_bytes()
     write_npz(path, "nrmap_maps", header, arrays)
     assert path.read_bytes() == whole
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(NrmapError, match="its metadata is no JSON"):
         write_npz(path, "nrmap_maps", {"floor": float("nan")}, arrays)
     assert path.read_bytes() == whole
 
