@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.choices import as_mapping, group_options
 from nrmap.atari.games import game_named, game_names
-from nrmap.support.errors import NrmapError, check, first_line, unknown_choice
+from nrmap.support.errors import LONGEST_LINE, NrmapError, check, first_line, unknown_choice
 from nrmap.support.schema import as_typed
 
 _NOUNS = {"env": "game", "wandb": "wandb mode", "hydra/launcher": "launcher"}
@@ -106,7 +106,7 @@ class CommandLine:
             (override,) = parser.parse_overrides([text])
         except (HydraException, ValueError, RecursionError) as error:
             lines = [line for line in str(error).splitlines() if "https://" not in line and re.search(r"\w", line)]
-            reason = lines[-1] if lines else "not understood"
+            reason = lines[-1][:LONGEST_LINE] if lines else "not understood"
             quoted = f"special characters need quotes, as in \"{key}='a (b)'\""
             raise NrmapError(f"{as_typed(text)}: {reason}; {quoted}") from error
         several = override.is_sweep_override() and not self.is_multirun
@@ -196,4 +196,6 @@ def _as_one_line(error: Exception) -> NrmapError:
         return NrmapError(f"{folder}.{key}: this method has no regulariser; use method=sa_ddqn or method=sa_ddqn_ibp")
     if isinstance(parent, DictConfig) and key and key not in parent:
         return unknown_choice(f"key of {folder}" if folder else "key", key, map(str, parent))
-    return NrmapError(f"{folder}{dot}{key}: {first_line(cause)}" if key else " ".join(str(error).split()))
+    return NrmapError(
+        f"{folder}{dot}{key}: {first_line(cause)}" if key else " ".join(str(error).split())[:LONGEST_LINE]
+    )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 LONGEST_VALUE = 60  # characters of a value in a message
+LONGEST_LINE = 300  # of what other libraries say
 
 
 class NrmapError(Exception):
@@ -51,8 +52,8 @@ def check(condition: bool, message: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of the error's message, or its type if it has no message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The first line of the error's message, at most `LONGEST_LINE` characters, or its type if it has no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:LONGEST_LINE]
 
 
 def shortened(value: object) -> str:
