@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 WHEELS = Path("bench/wheels")
 # For each stage the file of its results and the largest fraction of --minutes it may take; the last may take the rest.
 STAGES = {
@@ -40,6 +42,8 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="default: all")
     parser.add_argument("--output", type=Path, default=Path("outputs/bench"), help="folder of the results")
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("no CUDA device here: --device cpu rehearses the command")
     end, failed = time.monotonic() + 60 * options.minutes, False
     with tempfile.TemporaryDirectory() as folder:
         environment = with_wheels(Path(folder))
