@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ class Found:
     records: tuple[Record, ...] = ()
     differences: tuple[Record, ...] = ()
 
-    @property
+    @cached_property
     def reference(self) -> dict[str, str]:
         """The scales of the reference policies, by hash."""
         return {

@@ -1,1 +1,1 @@
-"""What all packages share: errors, files, schemas, records, progress, locks, tracking."""
+"""Shared helpers: errors, files, schemas, records, progress, locks and experiment tracking."""
