@@ -28,8 +28,8 @@ from nrmap.support.records import Record, select
 
 _RETURN_METRICS = ("return_mean", "return_std", "flip_rate", "certified_rate")
 _ATTACK_NOTE = (
-    f"FGSM and PGD try {len(OBJECTIVES)} objectives in turn, each with the attack's number of steps, until one flips "
-    f"the action: FGSM takes up to {len(OBJECTIVES)} steps, PGD-10 up to {10 * len(OBJECTIVES)}."
+    f"FGSM and PGD try {len(OBJECTIVES)} objectives, each with the attack's number of steps, and the first that flips "
+    f"the action counts: FGSM takes up to {len(OBJECTIVES)} steps, PGD-10 up to {10 * len(OBJECTIVES)}."
 )
 _PUBLISHED_ATTACK_NOTE = (
     f"published: one PGD of 10 steps; the attack of this column takes up to {10 * len(OBJECTIVES)}, on "

@@ -1,13 +1,13 @@
 """Attacks for evaluation: perturb states within an ℓ∞ ball to change the greedy action.
 
 FGSM is eq. 1 of the paper, PGD eq. 2-3. Training uses the cheaper `InnerAttack`. Evaluation tries three
-objectives in turn and keeps the best point seen, so that a weak attack does not make a policy look
-robust. The search stops at the first flip of a state. It maximises the fraction of flipped states
-and does not look for the flips that cost the most return.
+objectives and keeps the best point seen, so that a weak attack does not make a policy look robust.
+The search stops at the first flip of a state. It maximises the fraction of flipped states and does
+not look for the flips that cost the most return.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +28,8 @@ AttackObjective = Callable[[Tensor, Tensor, Tensor], Tensor]
 PGD_WALK = 2.5
 GRADIENT_ATTACKS = ("fgsm", "pgd")  # the kinds whose lowest return is quoted
 ALL = slice(None)
+# A CPU takes as long for 15 rows as for 8. In larger batches most states flip before a second objective is needed.
+SMALL_BATCH = 8
 
 
 def cross_entropy_objective(q_values: Tensor, actions: Tensor, worst_actions: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ def _log_odds_of_others(q_values: Tensor, actions: Tensor) -> Tensor:
     return q_values.scatter(1, actions[:, None], -torch.inf).logsumexp(dim=1) - chosen
 
 
-# The first flip ends the search, so the objective with the most costly flips comes first.
+# Of several flips the first objective's is kept, so the one with the most costly flips comes first.
 OBJECTIVES: tuple[AttackObjective, ...] = (worst_action_objective, margin_objective, cross_entropy_objective)
 
 
@@ -86,18 +88,14 @@ class StateNoise:
     episodes: NDArray[np.int64]  # [N]
     steps: NDArray[np.int64]  # [N]
 
-    def uniform(self, like: Tensor, draw: int, rows: Tensor | None = None) -> Tensor:
-        """Uniform noise in [−1, 1) with the shape and device of `like` [n, C, H, W].
-
-        `draw` is the index of the draw for a state. `rows` [n] selects from the N states; None: all.
-        """
-        chosen = np.arange(len(self.steps)) if rows is None else rows.cpu().numpy()
+    def uniform(self, like: Tensor, draw: int) -> Tensor:
+        """Uniform noise in [−1, 1) with the shape and device of `like` [N, C, H, W]; `draw` numbers a state's draws."""
         noise = np.empty(like.shape, dtype=np.float32)
-        for row, state in zip(noise, chosen, strict=True):
+        for row, episode, step in zip(noise, self.episodes, self.steps, strict=True):
             # A counter-based generator: different high words of the counter give independent streams.
             bits = np.random.Philox(
-                key=np.array([self.seed, self.episodes[state]], dtype=np.uint64),
-                counter=np.array([0, 0, draw, self.steps[state]], dtype=np.uint64),
+                key=np.array([self.seed, episode], dtype=np.uint64),
+                counter=np.array([0, 0, draw, step], dtype=np.uint64),
             )
             row[...] = np.random.Generator(bits).random(row.shape, dtype=np.float32)
         return torch.from_numpy(2 * noise - 1).to(like.device)
@@ -126,7 +124,7 @@ def uniform_noise(q_values: ScoresStates, states: Tensor, *, attack_epsilon: flo
 
 @dataclass(frozen=True)
 class GradientAttack:
-    """`steps` sign steps of `step_fraction`·ε for each objective in turn; stops at a state's first flip.
+    """`steps` sign steps of `step_fraction`·ε for each objective; stops at a state's first flip.
 
     Each state keeps the point with the largest margin max_{a≠a*} Q(s', a) − Q(s', a*) among all
     points seen, including the clean state. With `random_start` each objective starts from its own
@@ -139,72 +137,79 @@ class GradientAttack:
     objectives: tuple[AttackObjective, ...] = OBJECTIVES
 
     def __call__(self, q_values: ScoresStates, states: Tensor, *, attack_epsilon: float, noise: StateNoise) -> Attacked:
-        """As `Attack`; on a GPU the work is done by `in_one_batch`."""
+        """As `Attack`; on a GPU all objectives share a batch, see `in_one_batch`."""
         check_attack_epsilon(attack_epsilon)
+        starts = self.starts(states, attack_epsilon=attack_epsilon, noise=noise)
         if states.is_cuda:
-            starts = self.starts(states, attack_epsilon=attack_epsilon, noise=noise)
             return self.in_one_batch(q_values, states, starts, attack_epsilon=attack_epsilon)
         with torch.no_grad():
             clean = q_values(states)  # [N, A]
-        search, worst_actions = _Search(states, clean), clean.argmin(dim=1)  # [N]
-        for draw, objective in enumerate(self.objectives):
+        search, first = _Search(states, clean), 1 if len(states) > SMALL_BATCH else len(self.objectives)
+        for group in (slice(None, first), slice(first, None)):
             rows = search.open_rows()  # [n]
-            if len(rows) == 0:
-                break
-            centres = states[rows]
-            points = self._start(centres, draw, attack_epsilon, noise, rows)
-            for step in range(self.steps + 1):
-                points = points.detach().requires_grad_(step < self.steps)
-                scores = q_values(points)  # [n, A]
-                still_open = search.see(points.detach(), scores.detach(), rows)  # [n]
-                if step == self.steps or not still_open.any():
-                    break
-                gradient = _gradient(objective(scores, search.clean_actions[rows], worst_actions[rows]).sum(), points)
-                moved = points.detach() + self.step_fraction * attack_epsilon * gradient.sign()
-                rows, centres = rows[still_open], centres[still_open]
-                points = project(moved[still_open], centres, attack_epsilon)
+            if len(rows) and self.objectives[group]:
+                one = replace(self, objectives=self.objectives[group])
+                found = one._together(q_values, states[rows], clean[rows], starts[group, rows], attack_epsilon, True)
+                search.take(found.best, found.actions, found.margins, rows)
         return search.result()
-
-    def _start(
-        self, centres: Tensor, draw: int, attack_epsilon: float, noise: StateNoise, rows: Tensor | None = None
-    ) -> Tensor:
-        if not self.random_start:
-            return centres
-        return project(centres + attack_epsilon * noise.uniform(centres, draw, rows), centres, attack_epsilon)
 
     def starts(self, states: Tensor, *, attack_epsilon: float, noise: StateNoise) -> Tensor:
         """Starting points for each of the O objectives, [O, N, C, H, W]; drawn at random if `random_start`."""
-        return torch.stack([self._start(states, draw, attack_epsilon, noise) for draw in range(len(self.objectives))])
+        centres = states.expand(len(self.objectives), *states.shape)
+        if not self.random_start:
+            return centres
+        draws = torch.stack([noise.uniform(states, draw) for draw in range(len(centres))])  # [O, N, C, H, W]
+        return project(centres + attack_epsilon * draws, centres, attack_epsilon)
 
     def in_one_batch(
         self, q_values: ScoresStates, states: Tensor, starts: Tensor, *, attack_epsilon: float
     ) -> Attacked:
         """Attack with all objectives at once and without early stops, so that the host never waits for the GPU.
 
-        The result is that of one objective after the other: the first flip in their order, else the largest margin.
+        The result is that of `__call__`.
         """
-        objectives, repeats = self.objectives, len(self.objectives)
         with torch.no_grad():
             clean = q_values(states)  # [N, A]
-        search, worst_actions = _Search(states, clean), clean.argmin(dim=1)  # [N]
+        return self._together(q_values, states, clean, starts, attack_epsilon, drop_finished=False).result()
+
+    def _together(
+        self,
+        q_values: ScoresStates,
+        states: Tensor,
+        clean: Tensor,
+        starts: Tensor,
+        attack_epsilon: float,
+        drop_finished: bool,
+    ) -> "_Search":
+        """Search with all objectives in one batch. Of several flips of a state that of the first objective counts.
+
+        With `drop_finished` an objective takes no more steps for a state once it, or an objective before it, has
+        flipped the action. The result stays the same.
+        """
+        repeats = len(self.objectives)
+        search, worst_actions = _Search(states, clean), clean.argmin(dim=1).repeat(repeats)  # [O·N]
         centres = states.repeat(repeats, 1, 1, 1)  # [O·N, C, H, W]
-        box, each = ends(centres, attack_epsilon), _Search(centres, clean.repeat(repeats, 1))
-        points = starts.flatten(0, 1)
+        (lower, upper), each = ends(centres, attack_epsilon), _Search(centres, clean.repeat(repeats, 1))
+        rows: Tensor | slice = ALL  # of the O·N, the n that still take steps
+        points, sizes = starts.flatten(0, 1), [len(states)] * repeats
         for step in range(self.steps + 1):
             points = points.detach().requires_grad_(step < self.steps)
-            scores = q_values(points)  # [O·N, A]
-            each.see(points.detach(), scores.detach())
-            if step < self.steps:
-                values = [
-                    objective(part, search.clean_actions, worst_actions).sum()
-                    for objective, part in zip(objectives, scores.chunk(repeats), strict=True)
-                ]
-                gradient = _gradient(torch.stack(values).sum(), points)
-                moved = points.detach() + self.step_fraction * attack_epsilon * gradient.sign()
-                points = within(moved, *box)
+            scores = q_values(points)  # [n, A]
+            each.see(points.detach(), scores.detach(), rows)
+            left = each.unfinished(repeats) if drop_finished else None  # bool [O·N]
+            if step == self.steps or (left is not None and not left.any()):
+                break
+            parts = (part.split(sizes) for part in (scores, each.clean_actions[rows], worst_actions[rows]))
+            values = [objective(*part).sum() for objective, *part in zip(self.objectives, *parts, strict=True)]
+            gradient = _gradient(torch.stack(values).sum(), points)
+            moved = points.detach() + self.step_fraction * attack_epsilon * gradient.sign()
+            if left is not None:
+                moved, rows = moved[left[rows]], left.nonzero().squeeze(1)
+                sizes = left.view(repeats, -1).sum(dim=1).tolist()
+            points = within(moved, lower[rows], upper[rows])
         for found in zip(*(part.chunk(repeats) for part in (each.best, each.actions, each.margins)), strict=True):
             search.take(*found)
-        return search.result()
+        return search
 
 
 def _gradient(value: Tensor, points: Tensor) -> Tensor:
@@ -227,14 +232,14 @@ class _Search:
         """Indices [n] of the states without a flip."""
         return (self.actions == self.clean_actions).nonzero().squeeze(1)
 
-    def see(self, points: Tensor, scores: Tensor, rows: Tensor | slice = ALL) -> Tensor:
-        """Record `points` [n, C, H, W] with Q-values `scores` [n, A] for the states `rows` [n].
+    def unfinished(self, repeats: int) -> Tensor:
+        """Bool [O·N], for O = `repeats` searches on N states: no flip in this search nor in one before it."""
+        flipped = (self.actions != self.clean_actions).view(repeats, -1)  # [O, N]
+        return ~flipped.cummax(dim=0).values.flatten()
 
-        Returns bool [n]: True if the point does not flip the action.
-        """
-        actions, clean_actions = scores.argmax(dim=1), self.clean_actions[rows]
-        self.take(points, actions, other_action_margin(scores, clean_actions), rows)
-        return actions == clean_actions
+    def see(self, points: Tensor, scores: Tensor, rows: Tensor | slice = ALL) -> None:
+        """Record `points` [n, C, H, W] with Q-values `scores` [n, A] for the states `rows` [n]."""
+        self.take(points, scores.argmax(dim=1), other_action_margin(scores, self.clean_actions[rows]), rows)
 
     def take(self, points: Tensor, actions: Tensor, margins: Tensor, rows: Tensor | slice = ALL) -> None:
         """For states not flipped so far, keep points that flip or raise the margin; the host waits for no value."""

@@ -161,7 +161,7 @@ def test_objectives_are_what_their_formulas_say():
 
 
 def test_a_state_drops_out_at_its_first_flip():
-    """Flipped states leave the batch; the others go through all three objectives."""
+    """Flipped states leave the batch; the others take all steps of all three objectives."""
     network = LinearNetwork(actions=2, seed=6)
     network.weights[:] = torch.stack([torch.ones(SHAPE), torch.zeros(SHAPE)])
     # Q(s, 0) − Q(s, 1) = Σ s − 10: the first state leads by 0.3, the second by 26, beyond any attack of 0.1·36.
@@ -171,14 +171,18 @@ def test_a_state_drops_out_at_its_first_flip():
     attack = GradientAttack(steps=2, step_fraction=0.5, random_start=False)
     attacked = attack(network, states, attack_epsilon=0.1, noise=noise_for(2))
     assert attacked.flipped.tolist() == [True, False]
-    # Clean; then start and step 1 with both, step 2 with one; then two more objectives of three looks each.
-    assert network.batches == [2, 2, 2, 1, 1, 1, 1, 1, 1, 1]
+    # Clean; then both states for three objectives at the start and after step 1; step 2 with one state.
+    assert network.batches == [2, 6, 6, 3]
+    network.batches.clear()
+    attack(network, states.repeat(10, 1, 1, 1), attack_epsilon=0.1, noise=noise_for(20))
+    # In a larger batch the first objective goes alone; the other two share what it leaves.
+    assert network.batches == [20, 20, 20, 10, 20, 20, 20]
     # The kept point is that of the first flip, half a radius away, and not a later one.
     torch.testing.assert_close(attacked.perturbed[0], states[0] - 0.05)
 
 
-def test_objectives_are_tried_in_turn():
-    """A state that the first objective cannot flip is flipped by the next one."""
+def test_every_objective_is_tried():
+    """A state that the first objective cannot flip is flipped by another one."""
 
     def stands_still(q_values, actions, worst_actions):
         return 0 * q_values.sum(dim=1)
@@ -237,27 +241,39 @@ def test_noise_is_uniform_and_follows_from_seed_episode_step_and_draw():
     # 8,000 numbers: mean 0 ± 0.0065, variance 1/3 ± 0.0033.
     assert abs(values[:5].double().mean()) < 0.03
     assert abs(values[:5].double().var() - 1 / 3) < 0.015
-    assert torch.equal(noise.uniform(like[:2], draw=0, rows=torch.tensor([4, 2])), values[[4, 2]])
+    assert torch.equal(StateNoise(0, noise.episodes[[4, 2]], noise.steps[[4, 2]]).uniform(like[:2], 0), values[[4, 2]])
     centre = torch.full_like(like, 0.5)
     attacked = attack_named("noise")(lambda x: x.flatten(1), centre, attack_epsilon=0.25, noise=noise)
     torch.testing.assert_close(attacked.perturbed, centre + 0.25 * values)
 
 
+@pytest.mark.parametrize("count", [1, 7, 60])
 @pytest.mark.parametrize("name", ["fgsm", "pgd-1", "pgd-4"])
-def test_one_batch_of_all_objectives_finds_what_they_find_in_turn(name):
+def test_of_all_objectives_the_first_flip_counts_else_the_largest_margin(name, count):
     network, attack = small_network().double(), attack_named(name)
     with torch.no_grad():  # no action is greedy everywhere
         network.advantage[-1].bias -= network(torch.rand(60, 1, 12, 12, dtype=torch.float64)).mean(dim=0)
     states = torch.rand(60, 1, 12, 12, dtype=torch.float64)
-    options = {"attack_epsilon": 0.01, "noise": noise_for(60)}
-    in_turn = attack(frozen(network), states, **options)
-    starts = attack.starts(states, **options)
-    together = attack.in_one_batch(frozen(network), states, starts, attack_epsilon=0.01)
-    assert 0.1 < in_turn.flipped.double().mean() < 0.9
-    for field in ("clean_actions", "actions"):
-        assert torch.equal(getattr(together, field), getattr(in_turn, field))
-    for field in ("perturbed", "clean_margins", "margins"):
-        torch.testing.assert_close(getattr(together, field), getattr(in_turn, field))
+    starts = attack.starts(states, attack_epsilon=0.01, noise=noise_for(60))
+    alone = [
+        replace(attack, objectives=(objective,)).in_one_batch(frozen(network), states, start[None], attack_epsilon=0.01)
+        for objective, start in zip(OBJECTIVES, starts, strict=True)
+    ]
+    assert any(not torch.equal(each.flipped, alone[0].flipped) for each in alone)
+    for first in range(0, 60, count):
+        few = slice(first, min(first + count, 60))
+        noise = StateNoise(0, noise_for(60).episodes[few], noise_for(60).steps[few])
+        found = [
+            attack(frozen(network), states[few], attack_epsilon=0.01, noise=noise),
+            attack.in_one_batch(frozen(network), states[few], starts[:, few], attack_epsilon=0.01),
+        ]
+        for n in range(60)[few]:
+            flips = [each for each in alone if each.flipped[n]]
+            expected = flips[0] if flips else max(alone, key=lambda each: each.margins[n])
+            for together in found:
+                assert together.actions[n - first] == expected.actions[n]
+                for field in ("perturbed", "margins"):
+                    torch.testing.assert_close(getattr(together, field)[n - first], getattr(expected, field)[n])
 
 
 def test_one_batch_reads_no_value_on_the_host():
