@@ -45,12 +45,17 @@ def incremental(case: Case, differences_only: bool = False) -> Work:
     engine = make_engine(policy, spec=SPEC, engine="incremental", differences_only=differences_only)
 
     def run(amount: int) -> int:
-        for _ in engine.ablate(states[:amount]):
+        for _ in engine.ablate(_cycled(states, amount)):
             pass
         return amount
 
     run(2)
     return Work(run)
+
+
+def _cycled(states: Tensor, amount: int) -> Tensor:
+    """The first `amount` states [amount, C, H, W], from the beginning again where there are fewer."""
+    return states.repeat(-(-amount // len(states)), 1, 1, 1)[:amount]
 
 
 def operations_by_layer(case: Case, differences_only: bool = False) -> dict[str, float]:
@@ -215,7 +220,7 @@ def best_batch_size(prepare: Callable[[Case, int], Work], case: Case, sizes: Seq
 def peak_memory(case: Case, num_states: int, engine: Literal["incremental", "dense"]) -> tuple[float, float]:
     """Peak resident MB of this process while ablating `num_states` states, and its growth after loading them."""
     policy, states = case.load()
-    states = states.repeat(-(-num_states // len(states)), 1, 1, 1)[:num_states]
+    states = _cycled(states, num_states)
     policy(states[:1])
     before = _resident_mb()
     for _ in make_engine(policy, spec=SPEC, engine=engine).ablate(states):

@@ -125,7 +125,9 @@ class Emulators:
         """Begin episodes where `options["reset_mask"]` [E] is True; `seed` has one seed for each, in order."""
         chosen = np.flatnonzero(options["reset_mask"])
         no_ops = np.zeros(len(self._emulators), dtype=np.int32)
-        no_ops[chosen] = list(self._pool.map(lambda e, one: self._emulators[e].begin(int(one)), chosen, seed))
+        pairs = zip(chosen, seed, strict=True)
+        begun = [self._pool.submit(self._emulators[emulator].begin, int(one)) for emulator, one in pairs]
+        no_ops[chosen] = [future.result() for future in begun]
         return self._states(), {"lives": self._lives(), "episode_frame_number": no_ops}
 
     def send(self, actions: NDArray[np.int64]) -> None:
