@@ -98,6 +98,7 @@ def test_a_policy_of_another_game_than_asked_for_is_refused(study: Study, tmp_pa
     assert not list(outputs.rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_a_reference_policy_is_found_by_game_method_and_seed(study: Study) -> None:
     reference = study.outputs / "reference/smoke/Freeway/ddqn/seed5"
     reference.mkdir(parents=True)
@@ -123,6 +124,7 @@ def test_a_pool_of_a_method_and_a_file(study: Study) -> None:
         assert np.array_equal(maps[kind.name, temperature][EPISODES:], map_)
 
 
+@pytest.mark.slow
 def test_a_states_file_is_what_its_states_are(study: Study, tmp_path: Path) -> None:
     file = tmp_path / "shared.npz"
     shutil.copy(study.states_path(study.folder), file)

@@ -18,7 +18,10 @@ from nrmap.policies.policy import Policy, load_policy, save_policy
 from nrmap.support.files import read_json
 from nrmap.support.records import Record, read_records
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWarning")]
+pytestmark = [
+    pytest.mark.slow, pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWarning"),
+]  # fmt: skip
 
 TEMPERATURES = (0.1, 1.0)
 SIZES = ("env.height=64", "env.width=64")  # the smallest screen with a number for the grid

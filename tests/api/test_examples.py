@@ -15,12 +15,15 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
     ("name", "arguments", "file", "printed"),
     [
         ("map_your_own_network.py", (), "maps.png", "S(K) = "),
-        ("map_a_reference_policy.py", ("2", "1"), "reference_maps.npz", "needs at least 16 episodes, found 1"),
+        pytest.param(
+            "map_a_reference_policy.py", ("2", "1"), "reference_maps.npz", "needs at least 16 episodes, found 1",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "compare_two_policies.py", ("2", "1"), "sa_ddqn_maps.png", "flipped by PGD-10", marks=pytest.mark.slow
         ),
     ],
-)
+)  # fmt: skip
 def test_an_example_runs_where_the_policies_of_the_repository_are_found(
     name, arguments, file, printed, tmp_path, monkeypatch, capsys
 ):

@@ -103,7 +103,9 @@ def test_failed_jobs_are_named_and_the_others_finish(launcher: list[str], jobs, 
     assert not list(logs.glob("seed1/*/failed*"))
 
 
-@pytest.mark.parametrize("mode", [["seed=0"], ["-m", "hydra/launcher=joblib", "seed=0"]])
+@pytest.mark.parametrize(
+    "mode", [["seed=0"], pytest.param(["-m", "hydra/launcher=joblib", "seed=0"], marks=pytest.mark.slow)]
+)
 def test_without_a_folder_outputs_is_in_the_current_one(mode: list[str], tmp_path: Path) -> None:
     here = tmp_path / "it's here, really"
     (here / "outputs").mkdir(parents=True)
@@ -130,6 +132,7 @@ def test_a_bug_keeps_its_traceback_and_a_log_folder_that_cannot_be_written_is_on
         assert "Traceback" not in unwritable.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_in_a_line(jobs) -> None:
     finished = jobs("-m", "hydra/launcher=joblib", "seed=3,0", "hydra.launcher.n_jobs=2")
     assert finished.returncode == 1

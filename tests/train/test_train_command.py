@@ -77,6 +77,7 @@ def same_policies(one: Path, two: Path) -> bool:
     return all(torch.equal(tensors[name], others[name]) for name in tensors | others)
 
 
+@pytest.mark.slow
 def test_python_m_train_makes_a_policy_once(tmp_path):
     # The real thing, on the real screen, at the smallest scale and somewhat shorter.
     command = [
@@ -95,6 +96,7 @@ def test_python_m_train_makes_a_policy_once(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_method_starts_from_one_parent(start, tmp_path, parent):
     methods = [name for name in group_options("method") if name != "ddqn"]
     runs = [(f"method={name}",) for name in methods] + [("method=sa_ddqn", "method.regulariser.kappa=3")]
@@ -128,6 +130,7 @@ def test_a_training_starts_from_any_file_that_fits(start, tmp_path, parent):
     assert str(tmp_path) not in json.dumps(card.settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("game", [game for game in group_options("env") if game not in ("Freeway", "Pong")])
 def test_every_game_with_a_file_of_its_own_trains(game, start):
     path = finished(start(f"env={game}", "scale.steps=60"))
@@ -201,6 +204,7 @@ def test_a_mistake_ends_in_one_line_and_nothing_is_written(start, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_half_written(start, tmp_path):
     command = start(largest_file=100_000)
     line = complaint_of(command)
