@@ -1,5 +1,7 @@
 """Several jobs make the same maps as one job, bit for bit."""
 
+import functools
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,12 @@ import pytest
 from toy_policies import FREEWAY, toy_policy
 
 from analyze import maps
-from analyze.maps import Shard, ensure_maps, ensure_shard
+from analyze.maps import MapsResult, Shard, ensure_maps, ensure_shard
 from analyze.settings import AnalysisSettings, MapSettings, StatesSettings
 from analyze.study import Study, ensure_states
 from nrmap.ablation import AblationSpec
 from nrmap.play.evaluation import EvaluationSettings
+from nrmap.play.states import collect_states
 from nrmap.policies.policy import Policy, load_policy, save_policy
 from nrmap.support.errors import NrmapError
 from nrmap.support.layout import Layout
@@ -27,9 +30,15 @@ MAPS = MapSettings(temperatures=(0.5, 2.0), ablation=AblationSpec(), prefix_size
 RESOURCES: dict[str, tuple[Any, float]] = {"kept": ("auto", 1.0), "streamed": ("auto", 0.0), "dense": ("dense", 1.0)}
 
 
-@pytest.fixture(autouse=True)
-def _three_states_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nrmap.ablation.incremental.MOST_STATES", {"cpu": 3, "cuda": 3})
+@pytest.fixture(autouse=True, scope="module")
+def _three_states_at_a_time_of_one_roll_out() -> Iterator[None]:
+    once = functools.cache(lambda policy, **sample: collect_states(policy, **sample, num_envs=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nrmap.ablation.incremental.MOST_STATES", {"cpu": 3, "cuda": 3})
+        patch.setattr(
+            "analyze.study.collect_states", lambda policy, num_envs, progress, **sample: once(policy, **sample)
+        )
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -58,25 +67,31 @@ def run(
     return results[-1]
 
 
+@pytest.fixture(scope="module")
+def whole(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> MapsResult:
+    """The maps of one job that keeps its Q-values."""
+    return run(policy, tmp_path_factory.mktemp("one") / "whole", None)
+
+
 @pytest.mark.bitwise
 @pytest.mark.parametrize(("count", "resources"), [(2, "kept"), (EPISODES, "streamed"), (2, "dense")])
-def test_merged_shards_are_the_unsharded_maps(policy: Policy, tmp_path: Path, count: int, resources: str) -> None:
+def test_merged_shards_are_the_unsharded_maps(policy, whole, tmp_path, count, resources):
     how = RESOURCES[resources]
-    whole = run(policy, tmp_path / "whole", None, resources=how)
+    if resources != "kept":
+        whole = run(policy, tmp_path / "whole", None, resources=how)
     jobs = [Shard(index, count) for index in reversed(range(count))]
     merged = run(policy, tmp_path / "sharded", *jobs, None, resources=how)
     # The files hold every array and nothing else, so equal bytes are equal maps.
     assert (merged.folder / "maps.npz").read_bytes() == (whole.folder / "maps.npz").read_bytes()
     assert merged.records == whole.records
-    assert merged.folder.relative_to(tmp_path / "sharded") == whole.folder.relative_to(tmp_path / "whole")
+    assert merged.folder.parts[-5:] == whole.folder.parts[-5:] == ("maps", "Freeway", "toy", "seed1", whole.folder.name)
     assert not maps.shards_folder(merged.folder).exists()
     assert whole.maps["kmap"].any()
     assert len(set(whole.maps.states_per_episode)) > 1
 
 
 @pytest.mark.bitwise
-def test_only_the_episodes_of_missing_shards_are_ablated(policy, tmp_path, monkeypatch):
-    whole = run(policy, tmp_path / "whole", None)
+def test_only_the_episodes_of_missing_shards_are_ablated(policy, whole, tmp_path, monkeypatch):
     run(policy, tmp_path / "sharded", Shard(0, 3), Shard(2, 3))
     made: list[list[int]] = []
     work = maps.episode_maps
@@ -95,8 +110,7 @@ def test_only_the_episodes_of_missing_shards_are_ablated(policy, tmp_path, monke
 
 
 @pytest.mark.bitwise
-def test_shards_of_two_counts_are_not_counted_twice(policy: Policy, tmp_path: Path) -> None:
-    whole = run(policy, tmp_path / "whole", None)
+def test_shards_of_two_counts_are_not_counted_twice(policy: Policy, whole: MapsResult, tmp_path: Path) -> None:
     merged = run(policy, tmp_path / "sharded", Shard(0, 2), Shard(0, 3), Shard(1, 5), None)
     assert (merged.folder / "maps.npz").read_bytes() == (whole.folder / "maps.npz").read_bytes()
 

@@ -1,7 +1,8 @@
 """The collector's transitions in the replay, against emulators played by hand one after the other."""
 
+import copy
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -44,6 +45,7 @@ def collect(collector: Collector, ticks: int, *, first: int = 0) -> list:
     return finished
 
 
+@cache
 def played_by_hand(spec: EnvSpec, env: int, ticks: int) -> list[dict]:
     """The episodes of one environment, one after the other in a lone emulator: seeds derived, actions those sent."""
     emulator = SeededVectorEnv(spec, 1)
@@ -146,6 +148,7 @@ def test_the_log_forgets_an_episode_once_the_replay_has_overwritten_it():
     assert forgotten > 0
 
 
+@cache
 def played_state(spec) -> dict:
     """The state of a collector after some episodes of 30 steps."""
     collector = make_collector(spec)
@@ -163,7 +166,7 @@ def test_an_emulator_that_plays_otherwise_is_noticed(change):
     with pytest.raises(
         NrmapError, match=r"^cannot resume: episode 0 of environment 0 is another one when played again"
     ):
-        make_collector(replace(SHORT, **change)).set_state(played_state(SHORT))
+        make_collector(replace(SHORT, **change)).set_state(copy.deepcopy(played_state(SHORT)))
 
 
 NEWEST_FIRST = replace(SHORT, frame_stack=2, newest_first=True)
@@ -173,7 +176,7 @@ NEWEST_FIRST = replace(SHORT, frame_stack=2, newest_first=True)
     ("what", "spec"), [("frame", SHORT), ("frame", NEWEST_FIRST), ("reward", SHORT), ("lives", SHORT)]
 )
 def test_one_pixel_one_reward_and_one_life_are_noticed(what, spec, monkeypatch):
-    state, steps = played_state(spec), 0
+    state, steps = copy.deepcopy(played_state(spec)), 0
     recv = SeededVectorEnv.recv
 
     def recv_otherwise(self):
