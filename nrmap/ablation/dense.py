@@ -67,7 +67,7 @@ class DenseEngine(Engine):
             numbers = differs.nonzero(as_tuple=True)[0]
         else:
             numbers = torch.arange(len(q_values), device=self._device)
-        for batch in numbers.split(self._batch_size):
+        for batch in numbers.split(self._batch_size) if len(numbers) else ():  # none in a state of the ablated value
             copies = ablate_pixels(state, batch, self._spec).contiguous(memory_format=self._memory_format)
             q_values[batch] = self._agent(copies).float()
         return q_values.unflatten(0, shape)[None], clean

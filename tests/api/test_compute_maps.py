@@ -85,6 +85,17 @@ def uint8_function() -> Case:
     return nrmap.Agent(function, (2, 9, 7), input_scale=None), some_states(4, 2, 9, 7)
 
 
+def with_an_ablated_state(make: Callable[[], Case], value: int) -> Callable[[], Case]:
+    """`make`, with a second state that no ablation changes, such as a black screen."""
+
+    def case() -> Case:
+        agent, states = make()
+        states[1] = value
+        return agent, states
+
+    return case
+
+
 @pytest.mark.parametrize(
     ("make", "incremental", "value"),
     [
@@ -94,6 +105,9 @@ def uint8_function() -> Case:
         (residual, False, 0),
         (logits_of_a_network_that_scales_by_itself, False, 0),
         (uint8_function, False, 200),
+        (with_an_ablated_state(dueling, 0), True, 0),
+        (with_an_ablated_state(uint8_function, 0), False, 0),
+        (with_an_ablated_state(uint8_function, 255), False, 255),
     ],
 )
 def test_maps_equal_a_double_loop_over_pixels(make: Callable[[], Case], incremental: bool, value: int) -> None:
@@ -136,7 +150,10 @@ def test_arrays_and_tensors_of_any_layout_give_the_same_maps() -> None:
 def test_channels_are_ablated_apart_on_request() -> None:
     torch.manual_seed(0)
     agent, states = dueling()
+    states[1] = 0  # no ablation changes it
     maps = nrmap.compute_maps(agent, states, channels="each", progress=False)
+    dense = nrmap.compute_maps(agent, states, channels="each", engine="dense", progress=False)
+    np.testing.assert_allclose(maps["kl", 1.0], dense["kl", 1.0], rtol=1e-4, atol=2e-5)
     assert maps["kmap"].shape == maps["hmap", 1.0].shape == (4, 20, 22)
     assert len(maps.plot().axes) == 2 * 5 * 4  # a colour bar beside each map
 
