@@ -16,13 +16,14 @@ from pydantic import AfterValidator, Field
 
 from nrmap.atari.eyes import preset
 from nrmap.atari.games import game_named, rom_id
-from nrmap.support.errors import check
+from nrmap.support.errors import NrmapError, check
 from nrmap.support.schema import expect, schema
 
 # Streams separate training, evaluation and validation episodes of the same run seed.
 TRAINING_STREAM, EVALUATION_STREAM, VALIDATION_STREAM = 0, 1, 2
 # The emulator counts the frames of an episode in 32 bits.
 _MOST_FRAMES = 2**31 - 1
+EPISODE_SEEDS = 2**31  # seeds that the emulator takes, from 0
 
 Side = Annotated[int, Field(ge=1, le=1024)]  # pixels; a native screen has 210 × 160
 
@@ -204,8 +205,10 @@ class SeededVectorEnv:
         return states, info["lives"]
 
     def send(self, actions: NDArray[np.integer]) -> None:
-        """Begin one agent step with `actions` [E] and return immediately."""
+        """Begin one agent step with `actions` [E] and return immediately; NrmapError for actions out of range."""
         assert self._running.all(), "an episode has ended: call begin before send"
+        for wrong in actions[(actions < 0) | (actions >= self.num_actions)]:  # ale-py would wait for ever
+            raise NrmapError(f"action {wrong}: {self.spec.game} has actions 0 to {self.num_actions - 1}")
         self._env.send(np.ascontiguousarray(actions, dtype=np.int64))
 
     def recv(self) -> Transition:

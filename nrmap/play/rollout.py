@@ -110,8 +110,6 @@ def play(
         steps = np.array([len(recording.actions) for recording in recordings.values()])
         actions = np.zeros(env.num_envs, dtype=np.int64)
         actions[busy] = act(states[busy], numbers, steps)
-        for wrong in actions[(actions < 0) | (actions >= env.num_actions)]:
-            raise NrmapError(f"action {wrong}: {spec.game} has actions 0 to {env.num_actions - 1}")
         transition = env.step(actions)
         states = transition.states
         for index, recording in recordings.items():
@@ -220,7 +218,7 @@ def replay_rgb(spec: EnvSpec, seed: int, actions: ArrayLike, positions: Sequence
 
     Position t is the screen before action t. Like states, screens are max-pooled over two frames, padded, cropped
     and transposed, but not resized: most games have screens of 210 × 160. Raises NrmapError without positions, for
-    positions outside the episode, and if the replay ends before the last one.
+    positions outside the episode, for actions out of range, and if the replay ends before the last position.
     """
     steps = np.asarray(actions)
     check(len(positions) >= 1, "no positions to replay: expected at least one")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nrmap.atari.envs import EVALUATION_STREAM, PIXEL_FIELDS, EnvSpec
+from nrmap.atari.envs import EPISODE_SEEDS, EVALUATION_STREAM, PIXEL_FIELDS, EnvSpec, action_names
 from nrmap.atari.episode_seeds import episode_seeds
 from nrmap.play.rollout import (
     ActionFn,
@@ -87,6 +87,9 @@ class RolloutStates:
         _check_indices("episode_ids", self.episode_ids, len(self.episodes))
         lengths = np.array([episode.length for episode in self.episodes])
         _check_indices("positions", self.positions, lengths[self.episode_ids])
+        actions = np.concatenate([episode.actions for episode in self.episodes])
+        _check_indices("episode_actions", actions, len(action_names(self.env)))
+        _check_indices("episode_seeds", np.array([episode.seed for episode in self.episodes]), EPISODE_SEEDS)
 
     @property
     def actions(self) -> NDArray[np.int64]:
@@ -95,7 +98,7 @@ class RolloutStates:
         return np.array([self.episodes[episode].actions[step] for episode, step in pairs], dtype=np.int64)
 
 
-def _check_indices(name: str, indices: NDArray[np.int64], size: int | NDArray[np.int64]) -> None:
+def _check_indices(name: str, indices: NDArray[np.integer], size: int | NDArray[np.int64]) -> None:
     check(bool(((indices >= 0) & (indices < size)).all()), f"{name} has a number out of range")
 
 

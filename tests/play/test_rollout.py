@@ -97,6 +97,7 @@ def test_the_first_of_equal_actions_is_taken():
         (lambda: even_positions([5, 5, 5], 2), "num_states=2.*3 episodes"),
         (lambda: even_positions([5, 2], 8), "episode 1 has only 2 steps: cannot take 4"),
         (lambda: replay_rgb(FREEWAY, 1, [0, 0], [2]), "position 2: the episode has steps 0 to 1"),
+        (lambda: replay_rgb(FREEWAY, 1, [3, 0], [1]), "action 3: Freeway has actions 0 to 2"),
         (lambda: replay_rgb(FREEWAY, 1, [0] * 60, [59]), "ends after 40 steps"),
     ],
 )

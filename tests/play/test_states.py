@@ -40,7 +40,7 @@ def synthetic_states(env=FREEWAY, lengths=(4, 6, 2), label="made up", seed=0):
     episodes = tuple(
         Episode(
             seed=100 * seed + number,
-            actions=generator.integers(3, size=length).astype(np.uint8),
+            actions=generator.integers(2, size=length).astype(np.uint8),
             rewards=generator.random(length).astype(np.float32),
             terminated=number % 2 == 0,
             truncated=number % 2 == 1,
@@ -112,6 +112,9 @@ def test_a_states_file_gives_back_what_was_saved(states, tmp_path, assert_equal)
         ("positions", lambda a: a - 1, "positions has a number out of range"),
         ("episode_actions", lambda a: a[:-1], "episode_actions has 11 entries for 12 steps"),
         ("episode_lengths", lambda a: a * 0, "each of 1 to 12 steps"),
+        ("episode_actions", lambda a: a * 0 + 3, "episode_actions has a number out of range"),
+        ("episode_seeds", lambda a: a + 2**40, "episode_seeds has a number out of range"),
+        ("episode_seeds", lambda a: a * 0 - 5, "episode_seeds has a number out of range"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(name, change, message, tmp_path):
