@@ -145,7 +145,7 @@ class Emulators:
 
     def _states(self) -> NDArray[np.uint8]:
         states = np.stack([emulator.state for emulator in self._emulators])
-        return np.ascontiguousarray(states[:, ::-1]) if self._newest_first else states
+        return states[:, ::-1].copy() if self._newest_first else states  # torch takes no negative stride
 
     def _lives(self) -> NDArray[np.int32]:
         return np.array([emulator.ale.lives() for emulator in self._emulators], dtype=np.int32)

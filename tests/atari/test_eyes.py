@@ -206,8 +206,9 @@ def test_a_preset_shows_what_the_librarys_own_wrappers_show(eyes, game):
         assert lives_lost > 1, "no life was lost: this run says nothing of the restart"
 
 
-def test_transposed_and_newest_first_only_move_what_is_seen():
-    spec = env_with_eyes("Pong", "sb3", height=50, width=60)
+@pytest.mark.parametrize("frame_stack", [1, 4])
+def test_transposed_and_newest_first_only_move_what_is_seen(frame_stack):
+    spec = env_with_eyes("Pong", "sb3", height=50, width=60, frame_stack=frame_stack)
     moved = replace(spec, height=60, width=50, transposed=True, newest_first=True)
     plain, other = SeededVectorEnv(spec, 1), SeededVectorEnv(moved, 1)
     states, changed = plain.begin(ONE, [3])[0], other.begin(ONE, [3])[0]
