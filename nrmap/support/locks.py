@@ -15,7 +15,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from nrmap.support.errors import NrmapError
+from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import read_json
 from nrmap.support.schema import schema
 
@@ -110,8 +110,12 @@ def _acquired(lock: Path, waiting: str) -> tuple[int, Path]:
 
 
 def _try(lock: Path) -> tuple[int, Path] | Path:
-    """Try to take the lock: the open lock file and its path, or only the path if another process holds it."""
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
+    """Try to take the lock: the open lock file and its path, or only the path if another process holds it.
+
+    A symbolic link is refused, because the file that it points to would be overwritten.
+    """
+    check(not lock.is_symlink(), f"cannot lock {lock}: it is a symbolic link, expected a lock file")
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(handle), os.stat(lock)):  # removed meanwhile, to take the lock

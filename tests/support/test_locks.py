@@ -100,6 +100,16 @@ def test_a_file_system_without_locks_is_said_once_and_nothing_stays(lock: Path, 
     assert caplog.messages == [f"{lock.parent}: no locks on this file system; files that end in .held take their place"]
 
 
+def test_the_target_of_a_link_is_not_overwritten(lock: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("mine")
+    lock.parent.mkdir()
+    lock.symlink_to(target)
+    with pytest.raises(NrmapError, match=f"cannot lock {lock}: it is a symbolic link"), locked(lock, "waiting"):
+        pass
+    assert target.read_text() == "mine"
+
+
 def test_a_holder_gives_signs_of_life(lock: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(locks, "SIGN_OF_LIFE_SECONDS", 0.01)
     with locked(lock, "waiting"):
