@@ -1,5 +1,7 @@
 """Small policies with random weights whose greedy action changes from state to state."""
 
+from functools import cache
+
 import numpy as np
 import torch
 
@@ -12,20 +14,27 @@ FREEWAY = EnvSpec("Freeway", 42, 42, max_agent_steps=40)
 BREAKOUT = EnvSpec("Breakout", 42, 42, max_agent_steps=200)
 
 
-def toy_policy(env: EnvSpec, seed: int = 0) -> Policy:
-    """Random weights; then each action's advantage is shifted and scaled to mean 0, deviation 1 over some real states.
-
-    Without this a random network takes one action for ever.
-    """
+@cache
+def real_states(env: EnvSpec) -> tuple[np.ndarray, int]:
+    """Some states of random play, and the number of actions."""
     game = SeededVectorEnv(env, 1)
     states, _ = game.begin(np.ones(1, dtype=bool), [123])
     generator, frames = np.random.default_rng(0), [states]
     for _ in range(min(30, env.max_agent_steps - 1)):
         frames.append(game.step(generator.integers(game.num_actions, size=1)).states)
+    return np.concatenate(frames), game.num_actions
+
+
+def toy_policy(env: EnvSpec, seed: int = 0) -> Policy:
+    """Random weights; then each action's advantage is shifted and scaled to mean 0, deviation 1 over some real states.
+
+    Without this a random network takes one action for ever.
+    """
+    states, num_actions = real_states(env)
     torch.manual_seed(seed)
-    spec = NetworkSpec(*env.state_shape, game.num_actions, convs=SMALL_CONVS, hidden=32)
+    spec = NetworkSpec(*env.state_shape, num_actions, convs=SMALL_CONVS, hidden=32)
     network = QNetwork(spec).requires_grad_(False)
-    hidden = network.advantage[:2](network.features(torch.from_numpy(np.concatenate(frames)).float() / 255))
+    hidden = network.advantage[:2](network.features(torch.from_numpy(states).float() / 255))
     head = network.advantage[2]
     advantages = head(hidden)  # [N, A]
     mean, deviation = advantages.mean(dim=0), advantages.std(dim=0)
