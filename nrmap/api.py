@@ -211,7 +211,7 @@ def _episode_ids(episode_ids: ArrayLike | None, num_states: int) -> NDArray[np.i
 def _array(name: str, values: ArrayLike) -> NDArray[Any]:
     try:
         return np.asarray(values)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # of the code in their class
         raise NrmapError(f"{name} cannot be made an array: {first_line(error)}") from error
 
 

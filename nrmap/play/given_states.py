@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nrmap.play.states import HEADER_KEY, RolloutStates, load_states
-from nrmap.policies.agent import check_states
 from nrmap.support.errors import NrmapError, check, first_line
 from nrmap.support.files import array_of, open_npz, regular_file
 
@@ -43,21 +41,21 @@ def read_states(path: Path) -> RolloutStates | GivenStates:
             states = np.array(np.load(path, allow_pickle=False, mmap_mode="r"))
         except Exception as error:  # numpy and tokenize have many for damaged bytes
             raise NrmapError(f"{path} is not a readable states file: {first_line(error)}") from error
-        ids: NDArray[Any] = np.zeros(states.shape[:1], dtype=np.int64)
+        ids: NDArray[Any] | None = None
     else:
         with open_npz(path, "states") as npz:
             of_nrmap = HEADER_KEY in npz.files
             if not of_nrmap:
                 check("states" in npz.files, f"it has the arrays {', '.join(npz.files) or '(none)'}, none named states")
                 states = array_of(npz, "states", np.uint8, (4,))
-                named = "episode_ids" in npz.files
-                ids = array_of(npz, "episode_ids", np.integer, (1,)) if named else np.zeros(len(states), dtype=np.int64)
+                ids = array_of(npz, "episode_ids", np.integer, (1,)) if "episode_ids" in npz.files else None
         if of_nrmap:
             return load_states(path)
     try:
-        check(states.ndim == 4, f"states are {states.dtype} {list(states.shape)}: expected uint8 [N, C, H, W]")
-        check_states(torch.from_numpy(states), states.shape[1:])
+        fits = states.dtype == np.uint8 and states.ndim == 4 and states.size > 0
+        check(fits, f"states are {states.dtype} {list(states.shape)}: expected uint8 [N, C, H, W], at least one state")
+        ids = np.zeros(len(states), dtype=np.int64) if ids is None else ids
         check(ids.shape == (len(states),), f"episode_ids are {list(ids.shape)}: expected {len(states)} whole numbers")
-    except (NrmapError, TypeError) as error:  # torch raises TypeError for types that it lacks
-        raise NrmapError(f"{path}: {first_line(error)}") from error
+    except NrmapError as error:
+        raise NrmapError(f"{path}: {error}") from error
     return GivenStates(states, np.unique(ids, return_inverse=True)[1].astype(np.int64))

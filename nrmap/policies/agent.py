@@ -194,11 +194,15 @@ class Agent(nn.Module):
         check(fits, f"{self.label} cannot be used: {why_not}")
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Whether `tensor` holds all its numbers: it is not sparse, nested, quantised or on the meta device."""
+    return tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
+
+
 def check_states(states: Tensor, state_shape: Sequence[int]) -> None:
     """Raise NrmapError unless `states` is uint8 [N, C, H, W] with N ≥ 1, where (C, H, W) is `state_shape`."""
     check(isinstance(states, Tensor), f"states are a {type(states).__name__}: expected a tensor")
-    dense = states.layout == torch.strided and not states.is_meta
-    check(dense, "states are a sparse tensor or one without values: expected a dense one")
+    check(is_dense(states), "states are a sparse or nested tensor or one without values: expected a dense one")
     fits = states.dtype == torch.uint8 and states.ndim == 4 and tuple(states.shape[1:]) == tuple(state_shape)
     expected = f"expected torch.uint8 [N, {', '.join(map(str, state_shape))}] with N ≥ 1"
     check(fits and len(states) > 0, f"states are {states.dtype} {list(states.shape)}: {expected}")

@@ -31,6 +31,8 @@ STATE_SCALE = 1 / 255
 
 NATURE_CONVS = (ConvSpec(32, 8, 4), ConvSpec(64, 4, 2), ConvSpec(64, 3, 1))
 
+MOST_RETURN = 1e30  # larger ones overflow in float32
+
 
 @schema
 class AtomSpec:
@@ -41,7 +43,8 @@ class AtomSpec:
     highest: float
 
     def __post_init__(self) -> None:
-        check(self.lowest < self.highest, f"atoms {self}: expected lowest < highest")
+        fits = -MOST_RETURN <= self.lowest < self.highest <= MOST_RETURN
+        check(fits, f"atoms {self}: expected lowest < highest, both within ±{MOST_RETURN:g}")
 
 
 def unit_states(states: Tensor) -> Tensor:

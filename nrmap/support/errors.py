@@ -7,13 +7,18 @@ from contextlib import contextmanager
 
 LONGEST_VALUE = 60  # characters of a value in a message
 LONGEST_LINE = 300  # of what other libraries say
+LONGEST_ERROR = 1000  # of a whole error
 
 
 class NrmapError(Exception):
-    """An error that a user can fix, mostly in the input. Entry points print it as one line and exit with status 2."""
+    """An error that a user can fix, mostly in the input. Entry points print it as one line and exit with status 2.
+
+    Of a line above `LONGEST_ERROR` characters the middle is left out: its end says what was expected.
+    """
 
     def __str__(self) -> str:
-        return _printable(super().__str__())
+        text, part = super().__str__(), LONGEST_ERROR // 2
+        return _printable(text if len(text) <= LONGEST_ERROR else f"{text[:part]} … {text[-part:]}")
 
 
 @contextmanager
@@ -26,6 +31,17 @@ def errors_in_one_line() -> Iterator[None]:
         sys.exit(2)
 
 
+@contextmanager
+def code_of_others(what: str) -> Iterator[None]:
+    """Whatever the code in the block raises, except an interrupt, becomes a NrmapError that begins with `what`."""
+    try:
+        yield
+    except (NrmapError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise NrmapError(f"{what}: {type(error).__name__}: {first_line(error)}") from error
+
+
 def unknown_choice(kind: str, value: object, choices: Iterable[str]) -> NrmapError:
     """The error for a `value` that is not in `choices`; names the nearest ones.
 
@@ -34,7 +50,7 @@ def unknown_choice(kind: str, value: object, choices: Iterable[str]) -> NrmapErr
     """
     options = list(filter(None, choices))
     folded = {option.lower(): option for option in options}
-    near = [folded[key] for key in difflib.get_close_matches(str(value).lower(), folded, n=5)]
+    near = [folded[key] for key in difflib.get_close_matches(str(value)[:LONGEST_VALUE].lower(), folded, n=5)]
     if not options:
         hint = "there are none here"
     elif near:
@@ -53,12 +69,19 @@ def check(condition: bool, message: str) -> None:
 
 def first_line(error: BaseException) -> str:
     """The first line of the error's message, at most `LONGEST_LINE` characters, or its type if it has no message."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:LONGEST_LINE]
+    try:
+        lines = str(error).splitlines()
+    except Exception:  # of the error's own code
+        lines = []
+    return (lines or [type(error).__name__])[0][:LONGEST_LINE]
 
 
 def shortened(value: object) -> str:
-    """`repr(value)` on one line, cut off after `LONGEST_VALUE` characters."""
-    text = _printable(repr(value))
+    """`repr(value)` on one line, cut off after `LONGEST_VALUE` characters; the type of a value without a repr."""
+    try:
+        text = _printable(repr(value)[: LONGEST_VALUE + 1])
+    except Exception:  # of the value's own code, or of a number with too many digits
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 

@@ -103,7 +103,10 @@ def regular_file(path: Path, kind: str = "") -> Iterator[BinaryIO]:
     except ValueError as error:  # NUL or a surrogate in the path
         raise NrmapError(f"cannot read {str(path)!r}: no path has such a name") from error
     with file:
-        yield file
+        try:
+            yield file
+        except OSError as error:  # on reading, as from /proc/self/mem
+            raise NrmapError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def read_json(path: Path, form: Any = Any) -> Any:

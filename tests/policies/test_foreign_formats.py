@@ -91,12 +91,16 @@ def test_other_extractors_and_colours_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     data = json.loads(members["data"])
-    data["policy_kwargs"] = {"features_extractor_class": "<class '__main__.Tanh'>"}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in (members | {"data": json.dumps(data).encode()}).items():
-            archive.writestr(name, content)
-    with pytest.raises(nrmap.NrmapError, match=r"Tanh.*expected NatureCNN"):
-        convert(f"sb3:{path}", game="Pong")
+    for key, value, why in (
+        ("policy_kwargs", {"features_extractor_class": "<class '__main__.Tanh'>"}, r"Tanh.*expected NatureCNN"),
+        ("observation_space", {"_shape": None}, "_shape None: expected a list"),
+        ("observation_space", {"_shape": [4, None, {}]}, r"\(None, \{\}\).*: expected whole numbers"),
+    ):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in (members | {"data": json.dumps(data | {key: value}).encode()}).items():
+                archive.writestr(name, content)
+        with pytest.raises(nrmap.NrmapError, match=why):
+            convert(f"sb3:{path}", game="Pong")
     rgb = nn.ModuleDict({"network": nn.Sequential(*cnn(3), nn.Flatten(), *head(ACTIONS))})
     torch.save(rgb.state_dict(), tmp_path / "rgb")
     with pytest.raises(nrmap.NrmapError, match="3 channels: colours are not supported"):

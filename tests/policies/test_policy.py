@@ -133,6 +133,10 @@ def test_the_hash_is_of_the_bytes_of_the_weights(tmp_path: Path, dtype: torch.dt
         (lambda weights: weights.long(), r"weight value\.2\.bias is torch\.int64: expected floating-point numbers"),
         (lambda weights: weights * float("nan"), r"value\.2\.bias holds NaN or infinite"),
         (lambda weights: weights / 0, r"value\.2\.bias holds NaN or infinite"),
+        (
+            lambda weights: weights.byte().view(torch.float4_e2m1fn_x2),
+            "expected floating-point numbers of 16 to 64 bits",
+        ),
     ],
 )
 def test_weights_that_are_no_finite_numbers(tmp_path: Path, change: Callable, message: str) -> None:
@@ -142,3 +146,12 @@ def test_weights_that_are_no_finite_numbers(tmp_path: Path, change: Callable, me
     safetensors.torch.save_file(tensors, tmp_path / "p", metadata={METADATA_KEY: json.dumps(metadata)})
     with pytest.raises(NrmapError, match=message):
         load_policy(tmp_path / "p")
+
+
+@pytest.mark.parametrize("device", ["hpu", "privateuseone", "nowhere", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(device: str, tmp_path: Path) -> None:
+    save_policy(tmp_path / "p", make_policy())
+    with pytest.raises(NrmapError, match=f"device='{device}': "):
+        load_policy(tmp_path / "p", device)
+    with pytest.raises(NrmapError, match="cannot read /proc/self/mem"):
+        load_policy("/proc/self/mem")

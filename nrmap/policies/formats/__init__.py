@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from nrmap.policies.formats import cleanrl, pfrl, sa_dqn, sb3, tianshou
 from nrmap.policies.formats.layers import ReadNetwork, build_network
 from nrmap.policies.formats.reading import read_bytes
 from nrmap.policies.policy import Policy, PolicyCard, PolicySource
-from nrmap.support.errors import NrmapError, check, unknown_choice
+from nrmap.support.errors import NrmapError, check, shortened, unknown_choice
 from nrmap.support.files import identity_of
 from nrmap.support.identity import recorded
 
@@ -27,6 +27,8 @@ FORMATS: Mapping[str, Callable[[bytes], ReadNetwork]] = {
     "pfrl": pfrl.read,
     "tianshou": tianshou.read,
 }
+
+_ENV_SETTINGS = ("eyes", *(field.name for field in fields(EnvSpec) if field.name != "game"))
 
 
 def convert(
@@ -47,7 +49,7 @@ def convert(
     describe or that does not fit the game, and facts that are missing or contradict the file.
     """
     format_, colon, path = reference.partition(":")
-    check(bool(colon and path), f"policy={reference}: expected FORMAT:FILE, as in sb3:FILE.zip")
+    check(bool(colon and path), f"policy={shortened(reference)}: expected FORMAT:FILE, as in sb3:FILE.zip")
     if format_ not in FORMATS:
         raise unknown_choice("policy format", format_, FORMATS)
     data = read_bytes(Path(path))
@@ -76,7 +78,7 @@ def _game(read: ReadNetwork, given: str | None) -> str:
     """The game's name, given or from the file; NrmapError if both are missing or they differ."""
     games = {game_named(name) for name in (given, read.game) if name}
     check(bool(games), "the file does not name its game: add env=GAME, as in env=Pong")
-    check(len(games) == 1, f"env={given}: the file says {read.game}")
+    check(len(games) == 1, f"env={given}: the file says {shortened(read.game)[1:-1]}")
     return games.pop()
 
 
@@ -88,6 +90,9 @@ def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpe
     for name, value in stated.items():
         if settings.get(name, value) != value:
             raise NrmapError(f"env.{name}={settings[name]}: the file says {value}")
+    for name in settings:
+        if name not in _ENV_SETTINGS:
+            raise unknown_choice("env setting", name, _ENV_SETTINGS)
     channels = read.in_channels
     greys = bool(channels % 3) or "frame_stack" in settings
     check(greys, f"states of {channels} channels: colours are not supported, for greys add env.frame_stack={channels}")
@@ -103,7 +108,7 @@ def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpe
 def _input_scale(read: ReadNetwork, given: float | None) -> float:
     """The factor from states in [0, 255] to the original's input; NrmapError if unknown, or unlike the file's."""
     number = isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < math.inf
-    check(given is None or number, f"input_scale={given!r}: expected a finite number above 0")
+    check(given is None or number, f"input_scale={shortened(given)}: expected a finite number above 0")
     if read.input_scale is None:
         if given is None:
             raise NrmapError(

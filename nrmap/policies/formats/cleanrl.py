@@ -28,7 +28,7 @@ def read(data: bytes) -> ReadNetwork:
     if atoms is None and "n_atoms" in args:
         try:
             atoms = torch.linspace(float(args["v_min"]), float(args["v_max"]), min(int(args["n_atoms"]), 10_000))
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
             raise NrmapError("its args have no numbers v_min, v_max and n_atoms") from error
     keys = matching([KEYS["ppo"], KEYS["dqn"]] if atoms is None else [KEYS["c51"]], tensors)
     return ReadNetwork(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nrmap.policies.agent import Outputs
 from nrmap.policies.network import NATURE_CONVS, STATE_SCALE, AtomSpec, ConvSpec, NetworkSpec, QNetwork
-from nrmap.support.errors import NrmapError, check
+from nrmap.support.errors import NrmapError, check, shortened
 
 # Files do not state strides: they are looked up by the kernel sizes.
 _STRIDES = {
@@ -76,24 +76,39 @@ class ReadNetwork:
     def __post_init__(self) -> None:
         whole = (*(self.seed,) * (self.seed is not None), self.agent_steps, *self.sides)
         check(
-            all(type(number) is int and 0 <= number < 2**63 for number in whole), f"numbers {whole}: not whole or ≥ 0"
+            all(type(number) is int and 0 <= number < 2**63 for number in whole),
+            f"its seed, steps or sides are {shortened(whole)}: expected whole numbers ≥ 0",
         )
-        check(len(self.sides) in (0, 2) and 0 not in self.sides, f"its states have sides {self.sides}: expected two")
-        check(self.game is None or isinstance(self.game, str), f"its game is {self.game!r}: expected a name")
+        check(
+            len(self.sides) in (0, 2) and 0 not in self.sides,
+            f"its states have sides {shortened(self.sides)}: expected two",
+        )
+        check(self.game is None or isinstance(self.game, str), f"its game is {shortened(self.game)}: expected a name")
         atoms = self.atom_values
         check(atoms is None or (atoms.ndim == 1 and len(atoms) > 1), "its atoms are no list of returns")
+        for theirs, ours in self.keys.layers.items():
+            _check_tensor(self.tensors, f"{theirs}.weight", 4 if ours.startswith("features") else 2)
+            _check_tensor(self.tensors, f"{theirs}.bias", 1)
 
     @property
     def in_channels(self) -> int:
         """C, the number of frames in a state."""
-        first = self.tensors[f"{self.keys.convs[0]}.weight"]
-        check(first.ndim == 4, f"{self.keys.convs[0]}.weight has {first.ndim} dimensions: expected 4")
-        return first.shape[1]
+        return self.tensors[f"{self.keys.convs[0]}.weight"].shape[1]
 
     @property
     def num_outputs(self) -> int:
         """The number of rows of the last layer."""
         return len(self.tensors[f"{self.keys.output}.weight"])
+
+
+def _check_tensor(tensors: Mapping[str, Tensor], name: str, ndim: int) -> None:
+    """Raise NrmapError unless the tensor `name` has `ndim` dimensions and finite numbers of at most 32 bits."""
+    check(name in tensors, f"it has no {name}")
+    tensor = tensors[name]
+    check(tensor.ndim == ndim, f"{name} has shape {tuple(tensor.shape)}: expected {ndim} dimensions")
+    half = (torch.float16, torch.bfloat16, torch.float32)
+    check(tensor.dtype in half, f"{name} is {tensor.dtype}: expected float32, as after model.float()")
+    check(bool(tensor.isfinite().all()), f"{name} holds NaN or infinite values")
 
 
 def matching(tables: Iterable[Keys], tensors: Mapping[str, Tensor]) -> Keys:
@@ -104,16 +119,20 @@ def matching(tables: Iterable[Keys], tensors: Mapping[str, Tensor]) -> Keys:
     """
     for name in tensors:
         for part, what in _REFUSED.items():
-            check(part not in name.lower(), f"{name} belongs to {what}: it cannot be mapped from a file")
+            check(part not in name.lower(), f"{_names([name])} belongs to {what}: it cannot be mapped from a file")
     tables = list(tables)
     found = next((keys for keys in tables if all(f"{name}.weight" in tensors for name in keys.layers)), None)
     if found is None:
         missing = next(name for name in tables[0].layers if f"{name}.weight" not in tensors)
-        raise NrmapError(f"it has no {missing}.weight, but {', '.join(list(tensors)[:4])}, …: another format?")
+        raise NrmapError(f"it has no {missing}.weight, but {_names(tensors)}, …: another format?")
     known = {f"{name}.{kind}" for name in found.layers for kind in ("weight", "bias")}
     others = [name for name in tensors if name not in known and not name.startswith(found.unused)]
-    check(not others, f"{', '.join(others[:3])}: layers that this format does not have; use policy=py:… for them")
+    check(not others, f"{_names(others)}: layers that this format does not have; use policy=py:… for them")
     return found
+
+
+def _names(tensors: Iterable[str]) -> str:
+    return ", ".join(shortened(name)[1:-1] for name in list(tensors)[:4])
 
 
 def without_prefix(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
@@ -152,19 +171,9 @@ def build_network(
 
 
 def _by_layer(read: ReadNetwork) -> dict[str, Tensor]:
-    """The tensors under their names in a QNetwork, after checks of their type, dimensions and values."""
-    weights = {}
-    for theirs, ours in read.keys.layers.items():
-        for kind in ("weight", "bias"):
-            name = f"{theirs}.{kind}"
-            check(name in read.tensors, f"it has no {name}")
-            tensor, ndim = read.tensors[name], 1 if kind == "bias" else 4 if ours.startswith("features") else 2
-            check(tensor.ndim == ndim, f"{name} has shape {tuple(tensor.shape)}: expected {ndim} dimensions")
-            half = (torch.float16, torch.bfloat16, torch.float32)
-            check(tensor.dtype in half, f"{name} is {tensor.dtype}: expected float32, as after model.float()")
-            check(bool(tensor.isfinite().all()), f"{name} holds NaN or infinite values")
-            weights[f"{ours}.{kind}"] = tensor.float()
-    return weights
+    """The tensors in float32 under their names in a QNetwork."""
+    kinds, layers = ("weight", "bias"), read.keys.layers.items()
+    return {f"{ours}.{kind}": read.tensors[f"{theirs}.{kind}"].float() for theirs, ours in layers for kind in kinds}
 
 
 def _spec(read: ReadNetwork, weights: Mapping[str, Tensor], actions: int, sides: tuple[int, int]) -> NetworkSpec:

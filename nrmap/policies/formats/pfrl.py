@@ -1,7 +1,5 @@
 """PFRL's `model.pt`: the state dict of the networks of its Atari examples."""
 
-import torch
-
 from nrmap.policies.formats.layers import Keys, ReadNetwork, matching
 from nrmap.policies.formats.reading import load_torch, tensors_of
 
@@ -23,8 +21,9 @@ def read(data: bytes) -> ReadNetwork:
     Raises NrmapError for other networks and files.
     """
     tensors = tensors_of(load_torch(data))
-    if "1.weight" in tensors and "1.bias" not in tensors and tensors.get("2.bias", torch.empty(0)).numel() == 1:
+    last, shared = tensors.get("1.weight"), tensors.get("2.bias")
+    if last is not None and last.ndim and "1.bias" not in tensors and shared is not None and shared.numel() == 1:
         # PFRL's Double DQN has one bias for all actions (SingleSharedBias).
-        tensors["1.bias"] = tensors.pop("2.bias").expand(len(tensors["1.weight"]))
+        tensors["1.bias"] = tensors.pop("2.bias").flatten().expand(len(last))
     keys = matching(KEYS, tensors)
     return ReadNetwork("ppo" if keys.outputs == "logits" else "dqn", tensors, keys, eyes="pfrl")

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.policies.agent import is_dense
+from nrmap.support.errors import NrmapError, check, first_line, shortened
 from nrmap.support.files import parse_json, regular_file
 
 MOST_BYTES = 2**30  # of a file, and of everything in it: the Nature network has 7 MB
@@ -85,10 +86,15 @@ def tensors_of(content: dict[Any, Any], inside: str = "") -> dict[str, Tensor]:
     """
     found, inner = {}, content.get(inside)
     for name, tensor in (inner if isinstance(inner, dict) else content).items():
-        fits = isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
-        check(fits, f"its {str(name)[:80]!r} is a {type(tensor).__name__}: expected a state dict of dense tensors")
+        called = shortened(name)
+        fits = isinstance(name, str) and isinstance(tensor, Tensor)
+        check(fits, f"its {called} is a {type(tensor).__name__}: expected a state dict of dense tensors")
+        check(
+            is_dense(tensor),
+            f"its {called} is sparse, nested or without values: expected a state dict of dense tensors",
+        )
         stored = tensor.untyped_storage().nbytes()
-        check(tensor.numel() * tensor.element_size() <= stored, f"{name[:80]!r} claims more numbers than there are")
-        check(not tensor.is_complex(), f"{name[:80]!r} is {tensor.dtype}: expected real numbers")
+        check(tensor.numel() * tensor.element_size() <= stored, f"{called} claims more numbers than there are")
+        check(not tensor.is_complex(), f"{called} is {tensor.dtype}: expected real numbers")
         found[name] = tensor.detach()
     return found

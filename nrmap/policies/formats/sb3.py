@@ -8,7 +8,7 @@ from typing import Any
 from nrmap.policies.formats.layers import Keys, ReadNetwork, matching
 from nrmap.policies.formats.reading import load_torch, open_zip, read_json, tensors_of
 from nrmap.policies.network import STATE_SCALE
-from nrmap.support.errors import check
+from nrmap.support.errors import check, shortened
 
 
 def _cnn(folder: str) -> tuple[tuple[str, ...], str]:
@@ -45,7 +45,12 @@ def read(data: bytes) -> ReadNetwork:
         algorithm = "ppo" if "clip_range" in settings else "a2c"
     kwargs = _part(settings, "policy_kwargs")
     extractor = str(kwargs.get("features_extractor_class", "NatureCNN"))
-    check("NatureCNN" in extractor, f"its features_extractor_class is {extractor}: expected NatureCNN, the default")
+    check(
+        "NatureCNN" in extractor,
+        f"its features_extractor_class is {shortened(extractor)}: expected NatureCNN, the default",
+    )
+    shape = _part(settings, "observation_space").get("_shape", [])
+    check(isinstance(shape, list), f"its observation_space has _shape {shortened(shape)}: expected a list of sides")
     return ReadNetwork(
         algorithm,
         tensors,
@@ -54,7 +59,7 @@ def read(data: bytes) -> ReadNetwork:
         input_scale=None if kwargs.get("normalize_images") is False else STATE_SCALE,
         seed=settings.get("seed"),
         agent_steps=settings.get("num_timesteps", 0),
-        sides=tuple(_part(settings, "observation_space").get("_shape", ())[1:]),
+        sides=tuple(shape[1:]),
     )
 
 
