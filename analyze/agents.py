@@ -13,10 +13,10 @@ from torch import nn
 from conf.schema import AnalyzeKeys
 from nrmap.play.given_states import read_states
 from nrmap.play.imports import ensure_imported
-from nrmap.policies.agent import Agent
+from nrmap.policies.agent import Agent, is_dense
 from nrmap.policies.formats import FORMATS, convert
 from nrmap.policies.policy import load_policy
-from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.support.errors import check, code_of_others
 
 log = logging.getLogger(__name__)
 
@@ -64,21 +64,17 @@ def python_agent(reference: str, states_from: str, seed: int, device: torch.devi
     _, module_name, factory_name = [*reference.split(":"), "", ""][:3]
     check(bool(module_name and factory_name), f"policy={reference}: expected py:MODULE:FACTORY, as in py:my_agent:make")
     log.info("running the Python code of %s", module_name)
-    try:
+    with code_of_others(f"policy={reference}"):
         module = importlib.import_module(module_name)
         made = getattr(module, factory_name)()
         source = inspect.getsource(module)
-    except (Exception, SystemExit) as error:  # whatever that code raises
-        raise NrmapError(f"policy={reference}: {type(error).__name__}: {first_line(error)}") from error
-    check(callable(made), f"policy={reference}: it returned a {type(made).__name__}, expected an agent or a function")
-    if not isinstance(made, Agent):
-        check(states_from not in ("own", "pool"), f"{reference} returns no nrmap.Agent: add states_from=FILE.npy")
-        made = Agent(made, read_states(Path(states_from)).states.shape[1:])
-    unmade = any(tensor.is_meta for tensor in made.state_dict().values() if isinstance(tensor, torch.Tensor))
-    check(not unmade, f"policy={reference}: its weights are on the meta device, without values")
-    made.name, made.seed = factory_name, seed
-    agent = made.to(device)
-    agent.sha256 = _digest(agent, source)
+        check(callable(made), f"policy={reference}: it returned a {type(made).__name__}, expected an agent or function")
+        if not isinstance(made, Agent):
+            check(states_from not in ("own", "pool"), f"{reference} returns no nrmap.Agent: add states_from=FILE.npy")
+            made = Agent(made, read_states(Path(states_from)).states.shape[1:])
+        made.name, made.seed = factory_name, seed
+        agent = made.to(device)
+        agent.sha256 = _digest(agent, source)
     return agent
 
 
@@ -88,6 +84,8 @@ def _digest(agent: Agent, source: str) -> str:
     digest = hashlib.sha256(f"{source}{agent.state_shape}{agent.outputs}{agent.input_scale}".encode())
     tensors = {name: tensor for name, tensor in agent.state_dict().items() if isinstance(tensor, torch.Tensor)}
     for name, tensor in sorted(tensors.items()):
+        dense = is_dense(tensor) or tensor.is_quantized
+        check(dense, f"its weight {name} is sparse, nested or without values: expected a dense one")
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     if not isinstance(agent.function, nn.Module):

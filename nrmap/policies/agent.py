@@ -4,14 +4,14 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from nrmap.atari.envs import EnvSpec
 from nrmap.policies.network import STATE_SCALE
-from nrmap.support.errors import NrmapError, check, first_line, shortened, unknown_choice
+from nrmap.support.errors import NrmapError, check, code_of_others, first_line, shortened, unknown_choice
 
 Outputs = Literal["q_values", "logits"]
 
@@ -20,6 +20,7 @@ Outputs = Literal["q_values", "logits"]
 ROUNDING = 1e-5
 PROBE_STATES = 4
 NO_GAME = "no_game"
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # In training mode these layers draw random numbers or mix the states of a batch.
 _NOT_FIXED_IN_TRAINING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 
@@ -55,27 +56,17 @@ class Agent(nn.Module):
         super().__init__()
         check(not isinstance(function, Agent), "the function is an Agent already: its input would be scaled twice")
         fits = callable(function) and not isinstance(function, type)  # a class is no module yet
-        check(fits, f"function={function!r}: expected a torch.nn.Module or another callable")
-        try:
-            channels, height, width = (operator.index(side) for side in state_shape)
-        except (TypeError, ValueError) as error:
-            raise NrmapError(f"state_shape={state_shape!r}: expected (channels, height, width)") from error
-        check(min(channels, height, width) >= 1, f"state_shape={state_shape!r}: expected sides of at least 1")
-        if outputs not in get_args(Outputs):
-            raise unknown_choice("outputs", outputs, get_args(Outputs))
-        scaled = input_scale is None or (isinstance(input_scale, float | int) and 0 < input_scale < math.inf)
-        check(scaled, f"input_scale={input_scale!r}: expected a finite number > 0, or None for uint8 input")
+        check(fits, f"function={shortened(function)}: expected a torch.nn.Module or another callable")
         # stable-baselines3's networks divide by 255 before their first layer.
-        modules = function.modules() if isinstance(function, nn.Module) else [function]
-        scales_itself = any(getattr(module, "normalize_images", False) for module in modules)
+        with code_of_others(f"function={shortened(function)}"):
+            modules = function.modules() if isinstance(function, nn.Module) else [function]
+            scales_itself = any(bool(getattr(module, "normalize_images", False)) for module in modules)
         check(
             not scales_itself or input_scale in (None, 1),
             "the function divides by 255 itself (normalize_images): give input_scale=1",
         )
-        check(env is None or isinstance(env, EnvSpec), f"env={shortened(env)}: expected nrmap.EnvSpec(GAME, …)")
-        check(isinstance(name, str), f"name={shortened(name)}: expected a word")
         self.function = function
-        self.state_shape = (channels, height, width)
+        self.state_shape = _state_shape(state_shape)
         self.outputs = outputs
         self.input_scale = input_scale
         self.env = env
@@ -83,7 +74,11 @@ class Agent(nn.Module):
         self.seed: int | None = None  # of the training, where it is known
         self.sha256: str | None = None
         self._checked = False
-        self._actions = 0  # A, known once checked
+        self._form: tuple[int, torch.dtype] | None = None  # A and the type of the outputs, known once called
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field; raises NrmapError for a setting of another kind or range, whenever it is set."""
+        super().__setattr__(name, _SETTINGS[name](value) if name in _SETTINGS else value)
 
     def __call__(self, states: Tensor) -> Tensor:
         """Outputs [N, A] of uint8 `states` [N, C, H, W]."""
@@ -91,10 +86,8 @@ class Agent(nn.Module):
             check_states(states, self.state_shape)
         else:
             self.check(states)
-        outputs: Tensor = self._run(super().__call__, states)
-        fits = isinstance(outputs, Tensor) and outputs.shape == (len(states), self._actions)
-        self._expect(fits, f"its outputs for {len(states)} states are not [{len(states)}, {self._actions}], as before")
-        return outputs
+        outputs = self._run(super().__call__, states)
+        return outputs if torch.is_grad_enabled() else outputs.detach()  # which may have made a Parameter of them
 
     def forward(self, states: Tensor) -> Tensor:
         """Outputs [N, A] of uint8 `states` [N, C, H, W], unchecked; torch.fx traces through here."""
@@ -141,16 +134,20 @@ class Agent(nn.Module):
         inverted (255 − s): twice as one batch, then one at a time. All outputs must agree up to `ROUNDING`.
         """
         check_states(states, self.state_shape)
-        for name, layer in self.named_modules():
+        with code_of_others(f"{self.label} cannot be used"):
+            layers = list(self.named_modules())
+        for name, layer in layers:
             noisy = isinstance(layer, _NOT_FIXED_IN_TRAINING) or "noisy" in type(layer).__name__.lower()
             what = f"its {type(layer).__name__} at {name!r}"
             self._expect(not (layer.training and noisy), f"{what} is in training mode: call eval() on it")
         probe = torch.cat([states[:PROBE_STATES], states[:1].flip(-1), 255 - states[:1]])
         seen = probe.clone()
-        together, again = self._probed(probe), self._probed(probe)
-        apart = torch.cat([self._probed(state[None]) for state in probe])
+        self._form = None  # the function may have been replaced
+        together, again = self._run(self.forward, probe).double(), self._run(self.forward, probe).double()
+        apart = torch.cat([self._run(self.forward, state[None]).double() for state in probe])
         self._expect(torch.equal(probe, seen), "it changes the states that it is given")
         size = float(together.abs().max())
+        self._expect(math.isfinite(size), "its outputs are NaN or infinite")
         for found, way, allowed in (
             (again, "called twice on the same states", ROUNDING * size),
             (apart, "given one state at a time and in a batch", ROUNDING * max(1.0, size)),
@@ -161,37 +158,85 @@ class Agent(nn.Module):
                 f"{way}, its outputs differ by {difference:.2g} (expected ≤ {allowed:.2g}): "
                 "it must be a fixed function of the state, without noise or training mode",
             )
-        self._checked, self._actions = True, together.shape[1]
-
-    def _probed(self, states: Tensor) -> Tensor:
-        """The outputs [N, A] as float64, after checks of their type, shape and values."""
-        outputs = self._run(self.forward, states)
-        is_one = isinstance(outputs, Tensor) and outputs.layout == torch.strided and not outputs.is_nested
-        self._expect(is_one, f"its function returns a {type(outputs).__name__}: expected one tensor [N, A], not sparse")
-        shape, count = list(outputs.shape), len(states)
-        fits = len(shape) == 2 and shape[0] == count and shape[1] >= 2
-        self._expect(fits, f"its outputs for {count} states have shape {shape}: expected [{count}, A] with A ≥ 2")
-        self._expect(outputs.is_floating_point(), f"its outputs are {outputs.dtype}: expected floating-point numbers")
-        there = outputs.device == states.device
-        self._expect(there, f"its outputs are on {outputs.device}, the states on {states.device}")
-        self._expect(bool(outputs.isfinite().all()), "its outputs are NaN or infinite")
-        return outputs.double()
+        self._checked = True
 
     def _run(self, function: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
-        """`function(states)`; whatever the agent's own code raises becomes a NrmapError."""
+        """`function(states)`, [N, A] of the same A and type in every call, else NrmapError, as for what it raises.
+
+        Values are checked on a CPU only: a GPU captures the calls of an attack, and must not be waited for.
+        """
         try:
-            return function(states)
-        except NrmapError:
+            before = states.shape
+            outputs = function(states)
+            self._expect(states.shape == before, "it changes the states that it is given")
+            self._check_outputs(outputs, states)
+            return outputs
+        except (NrmapError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # such as SystemExit
             dtypes = {weight.dtype for weight in self.parameters() if weight.is_floating_point()} - {torch.float32}
             hint = f" (its weights are {dtypes.pop()}, its states float32: call float() on it)" if dtypes else ""
             failure = f"{type(error).__name__}: {first_line(error)}{hint}"
             why = f"its function fails on states of shape {list(states.shape)} with {failure}"
             raise NrmapError(f"{self.label} cannot be used: {why}") from error
 
+    def _check_outputs(self, outputs: Tensor, states: Tensor) -> None:
+        is_one = isinstance(outputs, Tensor) and is_dense(outputs)
+        self._expect(
+            is_one,
+            f"its function returns a {type(outputs).__name__}: expected one tensor [N, A], dense and with values",
+        )
+        shape, count = list(outputs.shape), len(states)
+        fits = len(shape) == 2 and shape[0] == count and shape[1] >= 2
+        self._expect(fits, f"its outputs for {count} states have shape {shape}: expected [{count}, A] with A ≥ 2")
+        known = outputs.dtype in _FLOATS
+        self._expect(known, f"its outputs are {outputs.dtype}: expected floating-point numbers of 16 to 64 bits")
+        there = outputs.device == states.device
+        self._expect(there, f"its outputs are on {outputs.device}, the states on {states.device}")
+        form = shape[1], outputs.dtype
+        self._form = self._form or form
+        same = f"expected {self._form[0]} of {self._form[1]}, as before"
+        self._expect(form == self._form, f"its outputs for a state are now {shape[1]} of {outputs.dtype}: {same}")
+        self._expect(outputs.device.type != "cpu" or bool(outputs.isfinite().all()), "its outputs are NaN or infinite")
+
     def _expect(self, fits: bool, why_not: str) -> None:
         check(fits, f"{self.label} cannot be used: {why_not}")
+
+
+def _state_shape(sides: Any) -> tuple[int, int, int]:
+    try:
+        channels, height, width = (operator.index(side) for side in sides)
+    except Exception as error:  # of the code in their class
+        raise NrmapError(f"state_shape={shortened(sides)}: expected (channels, height, width)") from error
+    check(min(channels, height, width) >= 1, f"state_shape={shortened(sides)}: expected sides of at least 1")
+    return channels, height, width
+
+
+def _outputs(outputs: Any) -> Any:
+    if not isinstance(outputs, str) or outputs not in get_args(Outputs):
+        raise unknown_choice("outputs", outputs, get_args(Outputs))
+    return outputs
+
+
+def _input_scale(scale: Any) -> float | None:
+    fits = scale is None or (isinstance(scale, float | int) and 0 < scale < math.inf)
+    check(fits, f"input_scale={shortened(scale)}: expected a finite number > 0, or None for uint8 input")
+    return scale  # type: ignore[no-any-return]
+
+
+def _env(env: Any) -> EnvSpec | None:
+    check(env is None or isinstance(env, EnvSpec), f"env={shortened(env)}: expected nrmap.EnvSpec(GAME, …)")
+    return env  # type: ignore[no-any-return]
+
+
+def _name(name: Any) -> str:
+    check(isinstance(name, str), f"name={shortened(name)}: expected a word")
+    return name  # type: ignore[no-any-return]
+
+
+_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "state_shape": _state_shape, "outputs": _outputs, "input_scale": _input_scale, "env": _env, "name": _name
+}  # fmt: skip
 
 
 def is_dense(tensor: Tensor) -> bool:

@@ -34,6 +34,35 @@ def logits():
     weights = torch.randn(3 * 32 * 40, 4, generator=torch.Generator().manual_seed(1))
     return nrmap.Agent(lambda states: states.flatten(1).float() @ weights, (3, 32, 40), "logits", input_scale=None)
 
+def closing():
+    raise GeneratorExit
+
+class Shapeless(nn.Flatten):
+    def state_dict(self, *args, **options):
+        raise RuntimeError("no state")
+
+def shapeless():
+    return nn.Sequential(Shapeless())
+
+def sparse():
+    module = nn.Flatten()
+    module.register_buffer("mask", torch.eye(3).to_sparse())
+    return module
+
+def misset():
+    agent = logits()
+    agent.env = 5
+    return agent
+
+class Silent:
+    def __call__(self, states):
+        return states
+
+    def __getattr__(self, name):
+        raise RuntimeError("no attribute")
+
+silent = Silent
+
 def broken():
     raise ValueError("no weights here")
 """
@@ -134,6 +163,11 @@ def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factor
     ("policy", "states_from", "why"),
     [
         ("py:an_agent:broken", "states.npy", "ValueError: no weights here"),
+        ("py:an_agent:closing", "states.npy", "GeneratorExit"),
+        ("py:an_agent:shapeless", "states.npy", "RuntimeError: no state"),
+        ("py:an_agent:sparse", "states.npy", "weight function.mask is sparse"),
+        ("py:an_agent:misset", "states.npy", "env=5: expected nrmap.EnvSpec"),
+        ("py:an_agent:silent", "states.npy", "RuntimeError: no attribute"),
         ("py:no_such_module:make", "states.npy", "No module named 'no_such_module'"),
         ("py:an_agent", "states.npy", "expected py:MODULE:FACTORY"),
         ("py:an_agent:network", "own", "add states_from=FILE.npy"),

@@ -1,8 +1,10 @@
 """An agent is a fixed function of the state, and scales its input itself."""
 
 import itertools
+import sys
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -41,6 +43,18 @@ def sums(states: Tensor) -> Tensor:
 def uint8_only(states: Tensor) -> Tensor:
     assert states.dtype == torch.uint8
     return sums(states)
+
+
+ACTIONS = itertools.count(2)
+
+
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def fail(error: BaseException) -> Tensor:
+    raise error
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(1 / 255, 1 / 255), (1.0, 1.0), (2, 2.0)])
@@ -116,6 +130,11 @@ def counter() -> Callable[[Tensor], Tensor]:
         (lambda states: states, r"shape \[., 2, 10, 12\]: expected"),
         (lambda states: sums(states)[:1], r"shape \[1, 2\]: expected"),
         (lambda states: sums(states).long(), "outputs are torch.int64"),
+        (lambda states: sums(states).to_sparse(), "expected one tensor"),
+        (lambda states: sums(states).to("meta"), "expected one tensor"),
+        (lambda states: torch.randn(len(states), next(ACTIONS)), "for a state are now"),
+        (lambda states: sys.exit(3), "with SystemExit: 3"),
+        (lambda states: fail(UnprintableError()), "with UnprintableError: UnprintableError"),
         (lambda states: sums(states) / 0, "NaN or infinite"),
         (nn.Conv2d(3, 4, 3), r"fails on states of shape \[., 2, 10, 12\] with RuntimeError: .*2 channels"),
     ],
@@ -133,6 +152,7 @@ def test_other_functions_are_refused_by_one_line(function: Callable[[Tensor], Te
     [
         (lambda: Agent(Agent(sums)), "scaled twice"),
         (lambda: Agent(ScalesItself()), r"divides by 255 itself \(normalize_images\): give input_scale=1"),
+        (lambda: setattr(Agent(sums), "env", 5), "env=5: expected nrmap.EnvSpec"),
         (lambda: Agent(3), "function=3: expected"),  # type: ignore[arg-type]
         (lambda: Agent(sums, (84, 84)), r"state_shape=\(84, 84\): expected \(channels, height, width\)"),
         (lambda: Agent(sums, 84), "state_shape=84: expected"),  # type: ignore[arg-type]
@@ -155,3 +175,38 @@ def test_the_incremental_engine_sees_through_an_agent() -> None:
     for function in (network, lambda states: network(states)):
         engine = make_engine(Agent(function, SHAPE, input_scale=1 / 100), spec=AblationSpec(), engine="auto")
         assert engine.name == "incremental"
+
+
+@pytest.mark.parametrize(
+    ("later", "why"),
+    [
+        (lambda states: None, "returns a NoneType: expected one tensor"),
+        (lambda states: sums(states).numpy(), "returns a ndarray"),
+        (lambda states: sums(states)[:1], r"have shape \[1, 2\]"),
+        (lambda states: sums(states).repeat(1, 2), "now 4 of torch.float32: expected 2 of torch.float32, as before"),
+        (lambda states: sums(states).double(), "now 2 of torch.float64"),
+        (lambda states: sums(states).long(), "outputs are torch.int64"),
+        (lambda states: sums(states) > 0, "outputs are torch.bool"),
+        (lambda states: sums(states) + 0j, "outputs are torch.complex64"),
+        (lambda states: sums(states).to_sparse(), "expected one tensor"),
+        (lambda states: sums(states).to("meta"), "expected one tensor"),
+        (lambda states: sums(states) / 0, "NaN or infinite"),
+        (lambda states: sums(states) + sums(states.resize_(0)), "fails on|changes the states"),
+    ],
+)
+def test_a_function_that_changes_after_its_check_is_refused(later: Callable[[Tensor], object], why: str) -> None:
+    functions = [sums]
+    agent, states = Agent(lambda inputs: functions[-1](inputs), SHAPE, input_scale=1 / 255), some_states()
+    agent(states)
+    attacked = agent.for_attacks()
+    functions.append(later)
+    for call in (lambda: agent(states), lambda: attacked(states / 255)):
+        with pytest.raises(NrmapError, match=why):
+            call()
+
+
+@pytest.mark.parametrize("wrap", [nn.Parameter, lambda outputs: outputs.clone().requires_grad_()])
+def test_outputs_without_gradient_where_none_is_asked_for(wrap: Callable[[Tensor], Tensor]) -> None:
+    agent = Agent(lambda states: wrap(sums(states)), SHAPE)
+    with torch.inference_mode():
+        np.testing.assert_allclose(agent(some_states()).numpy() * 255, sums(some_states()).numpy(), rtol=1e-5)

@@ -94,7 +94,7 @@ def test_other_extractors_and_colours_are_refused(tmp_path: Path) -> None:
     for key, value, why in (
         ("policy_kwargs", {"features_extractor_class": "<class '__main__.Tanh'>"}, r"Tanh.*expected NatureCNN"),
         ("observation_space", {"_shape": None}, "_shape None: expected a list"),
-        ("observation_space", {"_shape": [4, None, {}]}, r"\(None, \{\}\).*: expected whole numbers"),
+        ("observation_space", {"_shape": [4, None, {}]}, r"None, \{\}\): expected whole numbers"),
     ):
         with zipfile.ZipFile(path, "w") as archive:
             for name, content in (members | {"data": json.dumps(data | {key: value}).encode()}).items():
