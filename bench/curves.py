@@ -7,6 +7,8 @@ adds the only training under FOLDER to the file, in place of an earlier run of t
 
 import argparse
 import csv
+import io
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +17,9 @@ from statistics import fmean
 import matplotlib.pyplot as plt
 import numpy as np
 
-from nrmap.support.errors import NrmapError, check
-from nrmap.support.files import atomic_path, read_json
+from nrmap.learning.recorded import RecordedCurves
+from nrmap.support.errors import NrmapError, check, errors_in_one_line, first_line, shortened
+from nrmap.support.files import MOST_JSON_BYTES, atomic_path, read_json, regular_file
 from nrmap.support.layout import CURVES_FILE
 
 # The columns of a new file.
@@ -26,15 +29,38 @@ COLUMNS = (
 )  # fmt: skip
 EVERY = 2_000  # agent steps of one row
 
+MOST_COLUMNS = 60  # a taller picture cannot be saved
 Rows = list[dict[str, str]]
 
 
 def read(path: Path) -> Rows:
-    """The rows of a file of curves; none if the file does not exist."""
-    if not path.is_file():
+    """The rows of a file of curves; none if the file does not exist. Raises NrmapError for a file of another form."""
+    if not os.path.lexists(path):
         return []
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+    with regular_file(path, "curves") as file:
+        data = file.read(MOST_JSON_BYTES + 1)
+    check(len(data) <= MOST_JSON_BYTES, f"{path} has more than {MOST_JSON_BYTES:,} bytes")
+    try:
+        header, *cells = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
+    except ValueError as error:
+        raise NrmapError(f"{path} is not a file of curves: {first_line(error)}") from error
+    except csv.Error as error:
+        raise NrmapError(f"{path} is not a CSV file: {first_line(error)}") from error
+    fits = 3 <= len(header) <= MOST_COLUMNS and len(set(header)) == len(header)
+    check(fits, f"{path} has the columns {shortened(header)}: expected 3 to {MOST_COLUMNS} different names")
+    for number, row in enumerate(cells, 2):
+        check(len(row) == len(header), f"{path}, row {number} has {len(row)} cells: expected {len(header)}")
+        for name, cell in zip(header[1:], row[1:], strict=True):
+            known = _is_number(cell) or (cell == "" and name != header[1])
+            check(known, f"{path}, row {number}, {shortened(name)}: {shortened(cell)}: expected a number within ±1e30")
+    return [dict(zip(header, row, strict=True)) for row in cells]
+
+
+def _is_number(cell: str | float) -> bool:
+    try:
+        return abs(float(cell)) <= 1e30  # matplotlib overflows at larger ones
+    except (ValueError, OverflowError):
+        return False
 
 
 def write(path: Path, rows: Rows) -> None:
@@ -50,8 +76,12 @@ def thinned(name: str, folder: Path, columns: list[str]) -> Rows:
     found = sorted(folder.rglob(CURVES_FILE))
     check(len(found) == 1, f"{folder} has {len(found)} trainings: expected 1")
     windows: dict[int, list[Mapping[str, float]]] = defaultdict(list)
-    for row in read_json(found[0])["rows"]:
-        windows[-(-row["agent_step"] // EVERY)].append(row)
+    for row in read_json(found[0], RecordedCurves)["rows"]:
+        for key, value in row.items():
+            check(
+                _is_number(value), f"{found[0]}: {shortened(key)} of {shortened(value)}: expected a number within ±1e30"
+            )
+        windows[int(-(-row["agent_step"] // EVERY))].append(row)
     rows = []
     for window, inside in sorted(windows.items()):
         means = {key: [row[key] for row in inside if key in row] for key in columns[2:]}
@@ -105,6 +135,7 @@ def ends(rows: Rows) -> list[str]:
     return lines
 
 
+@errors_in_one_line()
 def main() -> None:
     """Add the runs that were named, draw the file and print its table."""
     parser = argparse.ArgumentParser(prog="python -m bench.curves", description=__doc__)
@@ -112,19 +143,19 @@ def main() -> None:
     parser.add_argument("--add", nargs="*", default=[], metavar="RUN=FOLDER", help="trainings to take in")
     options = parser.parse_args()
     rows = read(options.file)
+    misfit = next((given for given in options.add if "=" not in given), None)
+    check(misfit is None, f"--add {misfit}: expected RUN=FOLDER")
     for name, _, folder in (given.partition("=") for given in options.add):
         columns = list(rows[0]) if rows else list(COLUMNS)
         rows = [row for row in rows if row[columns[0]] != name] + thinned(name, Path(folder), columns)
     if not rows:
-        raise SystemExit(f"{options.file} holds no curves; add some with --add RUN=FOLDER")
+        raise NrmapError(f"{options.file} holds no curves: add some with --add RUN=FOLDER")
     if options.add:
         write(options.file, rows)
-    draw(rows, options.file.with_suffix(".png"))
+    with plt.rc_context({"text.parse_math": False}):  # "$" in a name starts no formula
+        draw(rows, options.file.with_suffix(".png"))
     print("\n".join(ends(rows)))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except NrmapError as error:
-        raise SystemExit(f"error: {error}") from error
+    main()

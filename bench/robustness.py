@@ -7,6 +7,7 @@ of their states with PGD and with the training's own attack. Prints one Markdown
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +19,8 @@ from nrmap.policies.network import NetworkSpec, QNetwork, unit_states
 from nrmap.policies.policy import Policy, PolicyCard, load_policy
 from nrmap.robustness.attacks import StateNoise, attack_named
 from nrmap.robustness.bounds import margin_bounds
+from nrmap.robustness.perturbations import check_attack_epsilon
+from nrmap.support.errors import NrmapError, check, code_of_others, errors_in_one_line, first_line
 from nrmap.support.files import read_json
 from nrmap.support.layout import CHECKPOINT_FILE, SETTINGS_FILE
 from nrmap.support.records import select
@@ -35,23 +38,28 @@ def read(path: Path) -> Policy:
     """Load the policy in `path`, or the current policy of the checkpoint in `path`."""
     if path.name != CHECKPOINT_FILE:
         return load_policy(path)
-    state, settings = load_checkpoint(path)["trainer"], read_json(path.with_name(SETTINGS_FILE))
-    env = validated(EnvSpec, settings["env"], "env")
-    channels, height, width = env.state_shape
-    actions = len(action_names(env))
-    network = QNetwork(NetworkSpec(channels, height, width, actions, dueling=settings["dueling"]))
-    network.load_state_dict({name: tensor.half().float() for name, tensor in state["learner"]["online"].items()})
-    card = PolicyCard(settings["method"], settings["seed"], state["agent_step"], "unfinished", settings)
-    return Policy(network.requires_grad_(False), env, card).eval()
+    state, settings = load_checkpoint(path), read_json(path.with_name(SETTINGS_FILE), dict[str, Any])
+    try:
+        trainer, env = state["trainer"], validated(EnvSpec, settings["env"], "env")
+        channels, height, width = env.state_shape
+        actions = len(action_names(env))
+        network = QNetwork(NetworkSpec(channels, height, width, actions, dueling=settings["dueling"]))
+        network.load_state_dict({name: tensor.half().float() for name, tensor in trainer["learner"]["online"].items()})
+        card = PolicyCard(settings["method"], settings["seed"], trainer["agent_step"], "unfinished", settings)
+        return Policy(network.requires_grad_(False), env, card).eval()
+    except Exception as error:  # whatever a missing or another key leads to
+        expected = f"expected a checkpoint of a training, and its {SETTINGS_FILE} beside it"
+        raise NrmapError(f"{path}: {expected} ({type(error).__name__}: {first_line(error)})") from error
 
 
 def own_attack(policy: Policy) -> InnerAttack | None:
     """The attack that the policy was last trained against, stronger after every roll-back; None if not PGD."""
     settings = policy.card.settings.get("regulariser")
-    if settings is None or settings["solver"] != "pgd":
-        return None
-    attack = InnerAttack(settings.get("inner_attack", "pgd"), settings["pgd_steps"], settings["pgd_step_fraction"])
-    return attack.strengthened(len(policy.card.results.get("rollbacks", [])))
+    with code_of_others(f"{policy.label}: its settings of the regulariser are not those of a training"):
+        if settings is None or settings["solver"] != "pgd":
+            return None
+        attack = InnerAttack(settings.get("inner_attack", "pgd"), settings["pgd_steps"], settings["pgd_step_fraction"])
+        return attack.strengthened(len(policy.card.results.get("rollbacks", [])))
 
 
 def own_flips(policy: Policy, states: torch.Tensor, attack_epsilon: float) -> str:
@@ -102,8 +110,9 @@ def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: i
     ]
 
 
+@errors_in_one_line()
 def main() -> None:
-    """Print the rows of all files."""
+    """Print the rows of all files; a missing or damaged one gives a one-line error and exit status 2."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.robustness", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -115,12 +124,17 @@ def main() -> None:
     add("--attack-epsilon", type=float, default=1 / 255, help="radius, on pixels from 0 to 1")
     add("--threads", type=int, default=1, help="torch threads")
     options = parser.parse_args()
+    for name in ("episodes", "states", "threads"):
+        check(getattr(options, name) >= 1, f"--{name}={getattr(options, name)}: expected at least 1")
+    check(options.attacked_episodes >= 0, f"--attacked-episodes={options.attacked_episodes}: expected at least 0")
+    check_attack_epsilon(options.attack_epsilon)
     torch.set_num_threads(options.threads)
+    policies = [read(path) for path in options.files]
     print("|", " | ".join(COLUMNS), "|")
     print("|" + "---|" * len(COLUMNS))
-    for path in options.files:
+    for path, policy in zip(options.files, policies, strict=True):
         cells = look(
-            read(path),
+            policy,
             episodes=options.episodes,
             attacked_episodes=options.attacked_episodes,
             num_states=options.states,

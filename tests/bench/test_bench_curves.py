@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import matplotlib.image
+import pytest
 
 from bench.curves import main
 
@@ -44,3 +45,50 @@ def test_runs_are_taken_in_and_drawn_from_the_file_alone(tmp_path, monkeypatch, 
         "| A | 4,000 | 3 | — | — | 0.25 | 0.125 | — | — |",
     ]
     assert matplotlib.image.imread(file.with_suffix(".png")).std() > 0, "something is drawn"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"run,agent_step,x\nA,1,\xff\n", "is not a file of curves: 'utf-8' codec"),
+        (b"run,agent_step,x\nA,1\n", "row 2 has 2 cells: expected 3"),
+        (b"run,agent_step,x\nA,1,2,3\n", "row 2 has 4 cells: expected 3"),
+        (b"run,agent_step,x\nA,1,much\n", "row 2, 'x': 'much': expected a number"),
+        (b"run,agent_step,x\nA,1,-1e308\n", "'-1e308': expected a number within"),
+        (b"run,agent_step,x\nA,,1\n", "row 2, 'agent_step': '': expected a number"),
+        (b"run\nA\n", "expected 3 to 60 different names"),
+        (b"run,x,x\nA,1,2\n", "expected 3 to 60 different names"),
+        (b'run,agent_step,x\n"A', "is not a CSV file"),
+        (b"", "is not a file of curves"),
+        (b"run,agent_step,x\n", "holds no curves"),
+    ],
+)
+def test_files_of_another_form_are_one_line(content, why, tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "runs.csv").write_bytes(content)
+    monkeypatch.setattr(sys, "argv", ["bench.curves", str(tmp_path / "runs.csv")])
+    with pytest.raises(SystemExit):
+        main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert why in line
+
+
+@pytest.mark.parametrize(
+    "curves", [{}, [], {"rows": [{}], "episodes": []}, {"rows": [{"agent_step": "x"}], "episodes": []},
+               {"rows": [{"agent_step": 1, "x": 1e308}], "episodes": []}]
+)  # fmt: skip
+def test_trainings_with_damaged_curves_are_one_line(curves, tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "curves.json").write_text(json.dumps(curves))
+    monkeypatch.setattr(sys, "argv", ["bench.curves", str(tmp_path / "runs.csv"), "--add", f"A={tmp_path}"])
+    with pytest.raises(SystemExit):
+        main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'curves.json'}: ")
+    assert not (tmp_path / "runs.csv").exists()
+
+
+def test_a_dollar_in_a_name_starts_no_formula(tmp_path, monkeypatch) -> None:
+    (tmp_path / "runs.csv").write_text("run,agent_$step,$\\frac$\n$\\frac$,1,2\n")
+    monkeypatch.setattr(sys, "argv", ["bench.curves", str(tmp_path / "runs.csv")])
+    main()
+    assert (tmp_path / "runs.png").is_file()

@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import asdict, replace
 
+import pytest
 import torch
 from toy_policies import FREEWAY, toy_policy
 
@@ -71,3 +72,26 @@ def test_a_checkpoint_is_read_as_the_policy_that_it_would_become(tmp_path, tiny_
     states = torch.randint(256, (5, *settings.env.state_shape), dtype=torch.uint8)
     assert torch.equal(policy(states), read(tmp_path / "policy.safetensors")(states))
     torch.testing.assert_close(policy(states), online(states * STATE_SCALE), rtol=0, atol=1e-2)
+
+
+def test_files_that_are_no_policy_or_checkpoint_are_one_line(tmp_path, monkeypatch, capsys) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(checkpoint, {"trainer": {}})
+    for file, settings, why in (
+        (checkpoint, None, "no file"),
+        (checkpoint, {}, "expected a checkpoint of a training"),
+        (checkpoint, {"env": asdict(FREEWAY), "dueling": True}, "expected a checkpoint of a training"),
+        (tmp_path / "missing", None, "no policy file"),
+        (tmp_path, None, "expected a regular file"),
+        ("/dev/zero", None, "expected a regular file"),
+    ):
+        if settings is not None:
+            (tmp_path / "settings.json").write_text(json.dumps(settings))
+        monkeypatch.setattr(sys, "argv", ["bench.robustness", str(file)])
+        with pytest.raises(SystemExit):
+            main()
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.startswith("error: ")
+        assert why in printed.err
+        assert printed.err.count("\n") == 1
