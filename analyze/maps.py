@@ -18,7 +18,7 @@ from analyze.study import StatesFile, Study, check_fits, once, write_metrics
 from nrmap.ablation import make_engine
 from nrmap.ablation.store import ablated_q_values
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps, merge_maps, save_maps
-from nrmap.maps.measures import map_records
+from nrmap.maps.measures import map_records, measured_records
 from nrmap.maps.null_networks import NULL_NETWORKS, null_networks, policy_fields
 from nrmap.maps.sweep import sweep_maps, sweep_workers
 from nrmap.policies.agent import Agent
@@ -29,7 +29,7 @@ from nrmap.support.files import read_json, write_json
 from nrmap.support.identity import VERSIONS, stage_identity
 from nrmap.support.layout import MAPS_FILE, METRICS_FILE
 from nrmap.support.progress import Progress
-from nrmap.support.records import Record, read_records
+from nrmap.support.records import Record
 from nrmap.support.schema import Name
 from nrmap.support.tracking import summary_name
 
@@ -93,7 +93,7 @@ def ensure_maps(study: Study, policy: Agent, states: StatesFile) -> MapsResult:
         write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=context)
         shutil.rmtree(shards_folder(folder), ignore_errors=True)
 
-    records = once(folder / METRICS_FILE, make, read_records)
+    records = once(folder / METRICS_FILE, make, measured_records)
     maps, _ = load_maps(folder / MAPS_FILE)
     return MapsResult(folder, maps, records)
 

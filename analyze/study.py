@@ -19,6 +19,7 @@ from torch import Tensor
 from analyze.settings import AnalysisSettings
 from nrmap.api import attack, certify
 from nrmap.atari.envs import EnvSpec
+from nrmap.maps.measures import measured_records
 from nrmap.maps.null_networks import policy_fields
 from nrmap.play.evaluation import (
     WORST_CASE,
@@ -40,7 +41,7 @@ from nrmap.support.identity import VERSIONS, recorded, stage_identity
 from nrmap.support.layout import METRICS_FILE, Layout
 from nrmap.support.locks import locked
 from nrmap.support.progress import Progress
-from nrmap.support.records import Record, read_metrics, read_records, write_records
+from nrmap.support.records import Record, read_metrics, write_records
 from nrmap.support.runtime import provenance
 
 log = logging.getLogger(__name__)
@@ -130,14 +131,14 @@ def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
     """
     published = _published_evaluation(study, policy)
     if published is not None:
-        return read_records(published)
+        return measured_records(published)
     settings = _possible(study, policy)
     path = _play_path(study, policy, "evaluation", settings)
     roll_outs = path.with_name(ROLL_OUTS_FOLDER)
 
     def keep(roll_out: str, play_it: Callable[[], list[Record]]) -> list[Record]:
         part = roll_outs / f"{roll_out}.json"
-        return once(part, lambda: write_records(part, play_it()), read_records)
+        return once(part, lambda: write_records(part, play_it()), measured_records)
 
     def make() -> None:
         with Progress(f"{policy.label}: evaluation", unit="steps", clock=study.clock) as progress:
@@ -148,7 +149,7 @@ def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
         write_metrics(path, records, settings=asdict(settings), inputs=evaluation_inputs(policy))
         shutil.rmtree(roll_outs, ignore_errors=True)
 
-    return once(path, make, read_records)
+    return once(path, make, measured_records)
 
 
 def _play_path(study: Study, policy: Agent, stage: str, settings: EvaluationSettings, **inputs: Any) -> Path:
@@ -205,7 +206,7 @@ def ensure_attacks(study: Study, policy: Agent, states: StatesFile) -> list[Reco
 
     if not settings.attack_runs and not settings.certify_epsilons:
         return []
-    return once(path, make, read_records)
+    return once(path, make, measured_records)
 
 
 def evaluation_inputs(policy: Agent) -> dict[str, Any]:
@@ -236,7 +237,7 @@ def ensure_baselines(study: Study, policy: Agent) -> list[Record]:
             )  # fmt: skip
         write_metrics(path, records, settings=baselines_settings(env, asdict(settings)), inputs={})
 
-    return once(path, make, read_records)
+    return once(path, make, measured_records)
 
 
 def _baselines_path(study: Study, policy: Agent) -> Path:

@@ -3,18 +3,35 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nrmap.maps.episode_maps import EpisodeMaps
 from nrmap.maps.grid import grid_excess, grid_excess_of_rows, smallest_side
+from nrmap.maps.kinds import KINDS
 from nrmap.maps.sparsity import map_entropy, relative_map_entropy, sparsity_of_rows, sparsity_of_sum
 from nrmap.statistics.intervals import estimate_of_sum
-from nrmap.support.records import GAP_QUANTILES, Record, RecordFactory
+from nrmap.support.errors import check
+from nrmap.support.records import GAP_QUANTILES, Metrics, Record, RecordFactory, read_metrics
 
 # The strides of the Nature network's convolutions multiply to 8.
 GRID_PERIOD = 8
+
+
+def read_measured(path: Path) -> Metrics:
+    """The metrics of a finished stage in `path`. Raises NrmapError if it has no records or an unknown kind of map."""
+    metrics = read_metrics(path)
+    check(bool(metrics.records), f"{path} has no records")
+    for record in metrics.records:
+        check(record.map_kind in (None, *KINDS), f"{path} has an unknown kind of map: {record.map_kind!r}")
+    return metrics
+
+
+def measured_records(path: Path) -> list[Record]:
+    """The records in `path`; see `read_measured`."""
+    return list(read_measured(path).records)
 
 
 def map_records(maps: EpisodeMaps, make: RecordFactory) -> list[Record]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import read_json, write_json
-from nrmap.support.schema import Name, Word, schema, validated
+from nrmap.support.schema import Fraction, Name, Number, Positive, Word, schema, validated
 
 SCHEMA_VERSION: Literal[2] = 2
 # Quantiles of the Q-gap that evaluations and maps report.
@@ -22,16 +22,17 @@ class Record:
     """One measured value, and the policy, states and conditions that it was measured on, None where there is none.
 
     `value` None means undefined; `note` says why and must then be given, else NrmapError. `low` and `high` bound
-    a 95% interval, and `interval` says of which kind ("jackknife over 16 episodes, for this policy").
+    a 95% interval, and `interval` says of which kind ("jackknife over 16 episodes, for this policy"). NrmapError too
+    for a baseline with maps, null networks or the hash of a policy.
     """
 
     game: Name
     method: Word  # a training method, a kind of null network or a baseline
     seed: int | None  # of the training
     metric: Word
-    value: float | None
-    low: float | None = None
-    high: float | None = None
+    value: Number | None
+    low: Number | None = None
+    high: Number | None = None
     interval: str | None = None
     note: str | None = None
     # The policy.
@@ -42,19 +43,19 @@ class Record:
     policy_sha256: str | None = None
     outputs: str | None = None  # "logits" where the policy has these instead of Q-values
     # The states or episodes.
-    states_from: str | None = None  # own | pool | file
+    states_from: Literal["own", "pool", "file"] | None = None
     states_set: str | None = None  # tells sets apart: a file's name, the first digits of a hash
     protocol: str | None = None  # tells settings of one analysis or evaluation apart: "value=128"
     num_states: int | None = None  # N
     episodes: int | None = None
     # A map.
     map_kind: str | None = None  # a key of `nrmap.maps.kinds.KINDS`
-    temperature: float | None = None
+    temperature: Positive | None = None
     prefix: bool = False  # of the first `num_states` states only
     # How an episode was played.
     attack: str | None = None  # clean | noise | fgsm | pgd | greedy_worst_case
     attack_steps: int | None = None  # of PGD
-    attack_epsilon: float | None = None  # ℓ∞ radius in [0, 1]
+    attack_epsilon: Fraction | None = None  # ℓ∞ radius
     # The part of a metric that has several values.
     episode: int | None = None
     action: str | None = None
@@ -66,6 +67,8 @@ class Record:
 
     def __post_init__(self) -> None:
         check(self.value is not None or self.note is not None, f"record {self.metric}: undefined without a note")
+        of_network = self.policy_sha256 or self.states_from or self.is_null_network
+        check(not (self.is_baseline and of_network), f"record {self.metric}: {self.method} has no network and no maps")
 
     @property
     def is_null_network(self) -> bool:

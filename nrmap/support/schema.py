@@ -32,7 +32,7 @@ from pydantic import AfterValidator, ConfigDict, Field, GetCoreSchemaHandler, Ty
 from pydantic_core import CoreSchema, core_schema
 from typing_extensions import is_typeddict  # pydantic takes no others before Python 3.12
 
-from nrmap.support.errors import LONGEST_VALUE, NrmapError, unknown_choice
+from nrmap.support.errors import LONGEST_VALUE, NrmapError, first_line, unknown_choice
 
 T = TypeVar("T")
 
@@ -48,12 +48,15 @@ SomeSteps = Annotated[int, Field(ge=1, le=10**12)]
 NotNegative = Annotated[float, Field(ge=0, le=1e30)]
 Positive = Annotated[float, Field(gt=0, le=1e30)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# Axes of charts overflow above.
+Number = Annotated[float, Field(ge=-1e100, le=1e100)]
 Radius = Annotated[float, Field(gt=0, le=1)]  # of an ℓ∞ ball, in units where white is 1
 Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 _NAME = re.compile(r"[A-Za-z0-9_+=-][A-Za-z0-9_+=.-]*")
 LONGEST_NAME = 100
+TOO_DEEP = "nested too deeply, expected at most a few levels"
 
 
 def safe_name(text: str, longest: int = LONGEST_NAME) -> str:
@@ -102,7 +105,8 @@ def validated(kind: type[T], values: Any, where: str = "") -> T:
     except ValidationError as error:
         raise one_line(error, kind, values, where) from None
     except (ValueError, RecursionError) as error:  # of json
-        raise NrmapError(f"{where}: {error}") from error
+        reason = TOO_DEEP if isinstance(error, RecursionError) else first_line(error)
+        raise NrmapError(f"{where}: {reason}") from error
 
 
 @functools.cache

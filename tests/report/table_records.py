@@ -1,6 +1,6 @@
 """Records for tests of tables: maps, their grid, and play."""
 
-from nrmap.support.records import Record
+from nrmap.support.records import BASELINES, Record
 
 JACKKNIFE = "jackknife over 16 episodes, for this policy"
 
@@ -45,7 +45,8 @@ def grid_records(method: str, seed: int | None, **fields) -> list[Record]:
 
 
 def play_record(metric: str, value: float, **fields) -> Record:
-    shared = {"episodes": 20, "attack": "clean", "policy_sha256": "abc", **fields}
+    of_network = fields.get("method") not in BASELINES
+    shared = {"episodes": 20, "attack": "clean", "policy_sha256": "abc" if of_network else None, **fields}
     return Record("Freeway", shared.pop("method", "sa_ddqn"), shared.pop("seed", 0), metric, value, **shared)
 
 

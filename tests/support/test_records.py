@@ -31,6 +31,24 @@ def test_an_undefined_value_needs_a_reason_and_not_a_number_is_no_value() -> Non
         Record("Freeway", "ddqn", 0, "sparsity", float("nan"))
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"states_from": "zzz"}, "states_from=zzz: expected own, pool, file or null"),
+        ({"states_from": ""}, 'states_from="": expected own, pool, file or null'),
+        ({"attack_epsilon": 1e307}, r"attack_epsilon=1e\+307: expected a finite number from 0 to 1"),
+        ({"temperature": -1.0}, "temperature=-1.0: expected a finite number above 0"),
+        ({"value": -1e308}, r"value=-1e\+308: expected a finite number from -1e\+100 to 1e\+100"),
+        ({"high": 1e308}, r"high=1e\+308: expected a finite number"),
+        ({"method": "random_policy", "policy_sha256": "ab"}, "record return: random_policy has no network"),
+        ({"method": "constant_action", "states_from": "own"}, "record return: constant_action has no network"),
+    ],
+)
+def test_what_no_stage_measures_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(NrmapError, match=message):
+        Record(**{"game": "Freeway", "method": "ddqn", "seed": 0, "metric": "return", "value": 1.0, **fields})
+
+
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "m.json", {"schema": 0, "records": []})
     with pytest.raises(NrmapError, match="schema 0: expected 2, or 1"):
