@@ -17,6 +17,7 @@ from analyze.report.return_tables import action_table, q_gap_table, returns_tabl
 from analyze.study import baselines_settings, evaluation_inputs
 from conf.command_line import results_folder, with_flag_outputs
 from nrmap.learning.recorded import RecordedCurves, RecordedSettings
+from nrmap.maps.measures import read_measured
 from nrmap.policies.policy import Policy, load_policy
 from nrmap.support.errors import check, errors_in_one_line
 from nrmap.support.files import atomic_path, read_json, sha256_of_file, write_text
@@ -62,9 +63,9 @@ def publish(folder: Path, layout: Layout, *, scale: str, replace: bool = False) 
 
 def _evaluation(policy: Policy, layout: Layout) -> Path:
     every = layout.evaluations(game=policy.env.game, method=policy.card.method, seed=policy.card.seed)
-    fitting = [path for path in every if read_metrics(path).inputs == evaluation_inputs(policy)]
+    fitting = [path for path in every if read_measured(path).inputs == evaluation_inputs(policy)]
     check(bool(fitting), f"{policy.label} has no evaluation under {layout.outputs}: run `python -m analyze policy=…`")
-    return max(fitting, key=lambda path: len(read_records(path)))
+    return max(fitting, key=lambda path: len(read_measured(path).records))
 
 
 def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
@@ -86,7 +87,8 @@ def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
         f"# {policy.env.game}, {PolicyName(about.method).title}, seed {about.seed}",
         _bullets(facts),
         *(to_markdown(table).rstrip() for table in tables if table.rows),
-        "## Every clean episode\n\n" + ", ".join(f"{record.value:g}" for record in episodes),
+        "## Every clean episode\n\n"
+        + ", ".join("undefined" if record.value is None else f"{record.value:g}" for record in episodes),
         "## Recipe\n\n" + _bullets(flattened(about.settings)),
     ]
     return "\n\n".join(parts) + "\n"

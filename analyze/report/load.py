@@ -1,6 +1,7 @@
 """Read everything under an outputs folder: runs, curves, policies, records, maps."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -10,8 +11,8 @@ from typing import Any, TypeVar
 
 from analyze.report.results import Found, Result, Training
 from analyze.report.variants import told_apart, with_variants
-from nrmap.learning.recorded import GivenOptions, RecordedCurves, RecordedSettings
-from nrmap.maps.kinds import KINDS
+from nrmap.learning.recorded import ForeignSettings, GivenOptions, RecordedCurves, RecordedSettings
+from nrmap.maps.measures import read_measured
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import read_json, sha256_of_file
@@ -25,7 +26,7 @@ from nrmap.support.layout import (
     REFERENCE_FOLDER,
     SETTINGS_FILE,
 )
-from nrmap.support.records import Metrics, Record, read_metrics
+from nrmap.support.records import Record
 from nrmap.support.schema import validated
 
 Content = TypeVar("Content")
@@ -68,14 +69,15 @@ def _training(outputs: Path, folder: Path) -> Training:
         policy = load_policy(folder / POLICY_FILE)
         card, sha256, game = policy.card, policy.sha256, policy.env.game
         method, seed, settings = card.method, card.seed, card.settings
-        if card.source is None:
-            validated(RecordedSettings, settings, f"{folder / POLICY_FILE}: card.settings")
+        form = RecordedSettings if card.source is None else ForeignSettings
+        validated(form, settings, f"{folder / POLICY_FILE}: card.settings")
     else:
         settings = read_json(folder / SETTINGS_FILE, RecordedSettings)
         game, method, seed = settings["env"]["game"], settings["method"], settings["seed"]
     given = tuple(_if_there(folder / OPTIONS_FILE, GivenOptions) or ())
-    root, scale, *_ = (place := folder.relative_to(outputs)).parts
-    reference = scale if root == REFERENCE_FOLDER else None
+    root, *below = (place := folder.relative_to(outputs)).parts
+    check(bool(below), f"{folder}: expected a training in a folder of its own below it, not in it")
+    reference = below[0] if root == REFERENCE_FOLDER else None
     return Training(str(place), game, method, seed, reference, settings, curves, card, sha256, given)
 
 
@@ -86,7 +88,7 @@ def _if_there(path: Path, form: Any) -> Any:
 def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
     for name in ("evaluation", "maps", REFERENCE_FOLDER):
         for path in sorted((outputs / name).rglob(METRICS_FILE)):
-            metrics = readable(_metrics, path, outputs, problems)
+            metrics = readable(read_measured, path, outputs, problems)
             if metrics is None:
                 continue
             maps = path.with_name(MAPS_FILE)
@@ -98,15 +100,6 @@ def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
                 problems.append(f"{result.folder}: left out, another version of this project measured it")
                 continue
             yield result
-
-
-def _metrics(path: Path) -> Metrics:
-    """Read a metrics file. Raises NrmapError if it has no records or an unknown kind of map."""
-    metrics = read_metrics(path)
-    check(bool(metrics.records), f"{path} has no records")
-    for record in metrics.records:
-        check(record.map_kind in (None, *KINDS), f"{path} has an unknown kind of map: {record.map_kind!r}")
-    return metrics
 
 
 def _is_outdated(result: Result) -> bool:
@@ -137,6 +130,7 @@ def _without_superseded(results: Sequence[Result], problems: list[str]) -> list[
 def readable(read: Callable[[Path], Content], path: Path, outputs: Path, problems: list[str]) -> Content | None:
     """Return `read(path)`; None for a missing or damaged file, with the error added to `problems`."""
     try:
+        check(not re.search("[\ud800-\udfff]", str(path)), f"{path}: left out, expected a name in UTF-8")
         return read(path)
     except NrmapError as error:
         problems.append(str(error).replace(f"{outputs}/", ""))

@@ -21,14 +21,20 @@ class RecordedEnv(TypedDict):
 
 
 @with_config(_OPEN)
-class RecordedSettings(TypedDict):
+class ForeignSettings(TypedDict):
+    """The settings of a policy from another program: any, but `parent` has the settings of a training."""
+
+    parent: NotRequired["RecordedSettings | None"]
+
+
+@with_config(_OPEN)
+class RecordedSettings(ForeignSettings):
     """The settings of a training that all versions record; `parent` has the settings of its parent policy."""
 
     env: RecordedEnv
     method: Name
     seed: Count
     steps: Count
-    parent: NotRequired["RecordedSettings | None"]
 
 
 def _with_step(row: dict[str, int | float]) -> dict[str, int | float]:

@@ -1,9 +1,12 @@
 """Results found under an outputs folder, and the commands for missing ones."""
 
+import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from composed import composed, training
 from edited_json import edited
 from example_outputs import SMALL, synthetic_states, write_maps, write_training
@@ -16,7 +19,7 @@ from conf.schema import AnalyzeKeys, TrainKeys
 from conf.training import train_settings
 from nrmap.maps.null_networks import null_networks
 from nrmap.play.states import save_states
-from nrmap.policies.policy import load_policy
+from nrmap.policies.policy import PolicySource, load_policy, save_policy
 from nrmap.support import schema
 from nrmap.support.files import write_json
 from nrmap.support.identity import VERSIONS
@@ -80,6 +83,64 @@ def test_commands_for_missing_results_analyse_the_files_that_are_there(tmp_path,
     assert all(keys.evaluation == paper for keys in (*published, *pooled))
     assert {(keys.states_from, len(keys.pool)) for keys in pooled} == {("pool", 2)}
     assert (here.scale["name"], load_policy(Path(here.policy)).card.method) == ("smoke", "sa_ddqn")
+
+
+def emptied(folder):
+    with edited(next((folder / "evaluation/Freeway/ddqn").rglob("metrics.json"))) as content:
+        content["records"] = []
+
+
+def of_an_unknown_kind(folder):
+    with edited(next((folder / "maps").rglob("metrics.json"))) as content:
+        content["records"][0]["map_kind"] = "zzz"
+
+
+def played_by_a_baseline(folder):
+    with edited(next((folder / "evaluation/Freeway/ddqn").rglob("metrics.json"))) as content:
+        content["records"][0]["method"] = "random_policy"
+
+
+def policy_in_no_folder(folder):
+    shutil.copy(next((folder / "train").rglob("policy.safetensors")), folder / "train")
+
+
+def reference_in_no_folder(folder):
+    (folder / "reference").mkdir()
+    shutil.copy(next((folder / "train").rglob("policy.safetensors")), folder / "reference")
+
+
+def name_that_is_not_utf_8(folder):
+    metrics = next((folder / "evaluation/Freeway/ddqn").rglob("metrics.json"))
+    metrics.parent.rename(metrics.parent.with_name("\udcff"))
+
+
+def imported_with_an_odd_parent(folder):
+    path = next((folder / "train").rglob("policy.safetensors"))
+    policy = load_policy(path)
+    policy.card = replace(policy.card, source=PolicySource("sb3", "0" * 64), settings={"parent": {"steps": "x"}})
+    save_policy(path, policy)
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (emptied, r"evaluation/.*metrics\.json has no records"),
+        (of_an_unknown_kind, r"maps/.*metrics\.json has an unknown kind of map: 'zzz'"),
+        (played_by_a_baseline, r"evaluation/.*metrics\.json is damaged: .*random_policy has no network"),
+        (policy_in_no_folder, "train: expected a training in a folder of its own"),
+        (reference_in_no_folder, "reference: expected a training in a folder of its own"),
+        (name_that_is_not_utf_8, r"evaluation/.*\\udcff/metrics\.json: left out, expected a name in UTF-8"),
+        (imported_with_an_odd_parent, r"train/.*policy\.safetensors: card\.settings\.parent\.env is missing"),
+    ],
+)
+def test_what_is_damaged_is_left_out_and_named(damage, line, copied, outputs):
+    before = find(outputs)
+    damage(copied)
+    found = find(copied)
+    (problem,) = set(found.problems) - set(before.problems)
+    assert re.match(line, problem)
+    problem.encode()
+    assert len(found.results) + len(found.trainings) >= len(before.results) + len(before.trainings) - 1
 
 
 def test_a_damaged_file_of_maps_or_states_is_left_out_and_named(copied, monkeypatch):
