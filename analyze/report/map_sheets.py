@@ -23,6 +23,7 @@ from nrmap.play.given_states import GivenStates
 from nrmap.play.rollout import replay_rgb
 from nrmap.play.states import RolloutStates, load_states
 from nrmap.policies.agent import Agent
+from nrmap.support.errors import NrmapError
 from nrmap.support.schema import LONGEST_NAME
 
 FloatArray = NDArray[np.float64]
@@ -127,9 +128,9 @@ def overlay_sheets(part: Part, sets: Sequence[MapSet], outputs: Path) -> tuple[l
     problems: list[str] = []
     for found in sorted(own, key=lambda found: found.name):
         if found.name.seed == _seeds(own)[0]:
-            states = readable(load_states, found.states_path, outputs, problems)
-            if states is not None:
-                shown[found.name.label] = screen_of(states), found.total
+            screen = readable(_screen_in, found.states_path, outputs, problems)
+            if screen is not None:
+                shown[found.name.label] = screen, found.total
     title = f"Maps over a screen of {part.game}, from the middle of the first episode"
     temperature = headline_temperature(part.records)
     return [overlay_sheet(f"overlay-{part.name}", title, shown, temperature)] if shown else [], problems
@@ -212,6 +213,14 @@ def _summed(map_: FloatArray) -> FloatArray:
     """Sum a map over its channels, if they were ablated apart, to [H, W]."""
     total: FloatArray = map_.reshape(-1, *map_.shape[-2:]).sum(axis=0)
     return total
+
+
+def _screen_in(path: Path) -> NDArray[np.uint8]:
+    states = load_states(path)
+    try:
+        return screen_of(states)
+    except NrmapError as error:
+        raise NrmapError(f"{path}: {error}") from error
 
 
 def screen_of(states: RolloutStates) -> NDArray[np.uint8]:

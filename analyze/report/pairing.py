@@ -91,9 +91,9 @@ def _shared(result: Result, found: Found) -> tuple[Any, ...]:
 
 def _players(states: RolloutStates, maps: EpisodeMaps) -> NDArray[np.int64]:
     """Return the number of the policy that played each episode of the maps, [E]; NrmapError if `states` lack one."""
-    there = len(states.episodes)
-    check(bool((maps.episode_ids < there).all()), f"the maps are of episodes that the {there} of the states are not")
-    players: NDArray[np.int64] = states.episode_origins[maps.episode_ids]
+    there, ids = len(states.episodes), maps.episode_ids
+    check(bool(((ids >= 0) & (ids < there)).all()), f"the maps are of episodes that the {there} of the states are not")
+    players: NDArray[np.int64] = states.episode_origins[ids]
     return players
 
 

@@ -128,7 +128,7 @@ class _Entry:
         ablations = self._kept(self._key_file, _Key).ablations
         path = self._data if self.whole else self._partial
         offset, shape = self._layout(path)
-        fits = len(shape) == 3 and shape[1] == 1 + math.prod(ablations)
+        fits = len(shape) == 3 and shape[1] == 1 + math.prod(ablations) and shape[2] > 0
         check(fits, f"{path} is damaged (it has shape {shape}): remove {self._folder}")
         states = shape[0] if self.whole else self._kept(self._progress, _Progress).states
         if states == 0:

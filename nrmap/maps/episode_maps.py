@@ -77,7 +77,8 @@ class EpisodeMaps(_MapsByKind):
     order of nrmap.statistics.nested_subsets.prefix_ranks; an episode without a state in a prefix
     has zeros there.
 
-    Raises NrmapError for arrays whose shapes do not fit together.
+    Raises NrmapError for arrays whose shapes do not fit together, and without a temperature or with one that is not
+    finite and > 0.
     """
 
     episode_ids: IntArray  # [E]
@@ -90,6 +91,8 @@ class EpisodeMaps(_MapsByKind):
 
     def __post_init__(self) -> None:
         check(len(self.arrays) > 0 and len(self.episode_ids) > 0, "maps of no kind or episode: expected at least one")
+        positive = all(0 < temperature < np.inf for temperature in self.temperatures)
+        check(positive and len(self.temperatures) > 0, f"temperatures={self.temperatures}: expected numbers above 0")
         episodes = self.episode_ids.shape
         each_temperature = (len(self.temperatures), *episodes)
         expected: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {

@@ -136,6 +136,14 @@ def test_of_several_at_the_same_time_one_ablates(tmp_path, monkeypatch):
     assert ablated.count(0) <= 1 + 3, "each may look at the first state to know the size"
 
 
+def test_a_file_without_actions_is_damaged(tmp_path):
+    engine = LoggingEngine(tmp_path / "journal")
+    joined(ablated_q_values(tmp_path, engine, STATES, key=KEY, disk_budget=PLENTY))
+    np.save(next(tmp_path.rglob("q_values.npy")), np.zeros((7, 13, 0), dtype=np.float32))
+    with pytest.raises(NrmapError, match=r"q_values\.npy is damaged \(it has shape \(7, 13, 0\)\): remove"):
+        joined(ablated_q_values(tmp_path, engine, STATES, key=KEY, disk_budget=PLENTY))
+
+
 def test_another_key_is_refused_and_engines_do_not_share_their_results(tmp_path):
     engine, other = LoggingEngine(tmp_path / "journal"), LoggingEngine(tmp_path / "other")
     other.name = "dense"

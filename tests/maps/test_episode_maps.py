@@ -68,6 +68,8 @@ def test_arrays_that_contradict_each_other_are_named(tmp_path, maps):
     for changes, message in (
         ({"hmap": arrays["hmap"][:, :1]}, "hmap of 2 episodes is"),
         ({"q_gaps": arrays["q_gaps"][:3]}, "q_gaps of 2 episodes is \\(3,\\): expected \\(4,\\)"),
+        ({"temperatures": -arrays["temperatures"]}, r"temperatures=\(-.*\): expected numbers above 0"),
+        ({"temperatures": np.zeros(0)}, r"temperatures=\(\): expected numbers above 0"),
         ({"kmap": arrays["kmap"] * np.nan}, "kmap holds NaN or infinite values"),
     ):
         np.savez(path, **(arrays | changes))
