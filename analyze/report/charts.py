@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, NullFormatter
 from numpy.typing import ArrayLike
 
 from analyze.report.sheets import Panel
@@ -87,7 +87,7 @@ def draw_lines(
     for mark in marks:
         ax.axhline(mark.value, color=mark.colour, linestyle="--", linewidth=0.9, label=mark.label)
     if log_x:
-        ax.set_xscale("log", base=2 if x_label.startswith("N") else 10)
+        _log_axis(ax, base=2 if x_label.startswith("N") else 10)
         ticks = sorted({float(x) for line in series for x in np.asarray(line.x, dtype=float)})
         if len(ticks) <= 8:
             ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -137,8 +137,15 @@ def draw_intervals(
     if limits is not None:
         ax.set_xlim(*limits)
     if log_x:
-        ax.set_xscale("log")
+        _log_axis(ax, base=10)
     _finish(ax, "x", title, x_label, labelled=bool(marks))
+
+
+def _log_axis(ax: Axes, base: int) -> None:
+    """Make the x axis logarithmic, with plain numbers: report.mplstyle switches formulas off."""
+    ax.set_xscale("log", base=base)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _finish(ax: Axes, values: Literal["x", "y"], title: str, x_label: str, *, labelled: bool) -> None:

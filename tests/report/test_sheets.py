@@ -4,10 +4,12 @@ import base64
 from functools import partial
 
 import numpy as np
+import pytest
 from axes_drawn import drawn
 from example_outputs import Example, made_up_maps, synthetic_states
 from PIL import Image
 
+from analyze.report.charts import IntervalRow, ReferenceLine, Series, draw_intervals, draw_lines
 from analyze.report.map_sheets import map_panel, maps_sheet, overlay_sheet, screen_of
 from analyze.report.sheets import PNG_DPI, Panel, Sheet, picture, save_sheet
 from nrmap.maps.heatmaps import draw_map
@@ -29,6 +31,19 @@ def test_a_sheet_is_saved_for_print_and_screen_with_equal_bytes_each_time(tmp_pa
     inside = picture(sheet, panel)
     assert inside == picture(sheet, panel)
     assert base64.b64decode(inside.removeprefix("data:image/svg+xml;base64,")).startswith(b"<?xml")
+
+
+@pytest.mark.parametrize("draw", [draw_intervals, draw_lines])
+def test_names_with_dollars_are_no_formulas(draw):
+    rows = [IntervalRow("$x_$", 1.0, "red"), IntervalRow("$y$", 1000.0, "blue")]
+    xs = [10.0 ** np.arange(4), 1 + 100 * np.arange(9)]
+    lines = [Series(label, x, np.arange(len(x)), "red") for label, x in zip(("$x_$", "$y$"), xs, strict=True)]
+    named = {"rows": rows} if draw is draw_intervals else {"series": lines, "y_label": "S"}
+    named |= {"title": "$\\frac$", "x_label": "$z_$", "marks": [ReferenceLine("$\\q$", 2.0)], "log_x": True}
+    sheet = Sheet("sheet", "title", "", (Panel(partial(draw, **named), ""),), 1, (2.0, 1.5))
+    svg = base64.b64decode(picture(sheet, sheet.panels[0]).removeprefix("data:image/svg+xml;base64,")).decode()
+    for shown in ("$x_$", "$y$", "$\\frac$", "$z_$", "$\\q$", ">1000<"):
+        assert shown in svg
 
 
 def test_cells_without_a_map_stay_empty_and_the_others_keep_their_places(policy):
