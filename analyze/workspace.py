@@ -5,6 +5,7 @@ the summary values of analyses, by the names that `summary_name` gives.
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ def study_workspace(*, entity: str, project: str, temperatures: Sequence[float])
 
     Maps that depend on the temperature have one bar for each of `temperatures`. Runs are grouped
     by game and method, so bars are means over seeds. Nothing is sent until its `save()`.
-    Raises NrmapError if wandb-workspaces is not installed or a temperature is not positive.
+    Raises NrmapError if wandb-workspaces is not installed or a temperature is not finite and > 0.
     """
     try:
         import wandb_workspaces.reports.v2 as panels
@@ -43,7 +44,7 @@ def study_workspace(*, entity: str, project: str, temperatures: Sequence[float])
         install = "python -m pip install -c constraints.txt -e '.[workspace]'"
         raise NrmapError(f"wandb-workspaces is not installed ({error}): {install}") from error
     for temperature in temperatures:
-        check(temperature > 0, f"temperature={temperature}: expected a number > 0")
+        check(0 < temperature < math.inf, f"temperature={temperature}: expected a finite number > 0")
 
     def bars(title: str, names: Sequence[str]) -> Any:
         return panels.BarPlot(title=title, metrics=list(names), groupby_aggfunc="mean", groupby_rangefunc="minmax")

@@ -105,8 +105,9 @@ class CommandLine:
         try:
             (override,) = parser.parse_overrides([text])
         except (HydraException, ValueError, RecursionError) as error:
-            lines = [line for line in str(error).splitlines() if "https://" not in line and re.search(r"\w", line)]
+            lines = [line for line in str(error).splitlines() if not re.search(r"https://|Exception: |^\W*$", line)]
             reason = lines[-1][:LONGEST_LINE] if lines else "not understood"
+            reason = first_line(error) if isinstance(error, RecursionError) else reason
             quoted = f"special characters need quotes, as in \"{key}='a (b)'\""
             raise NrmapError(f"{as_typed(text)}: {reason}; {quoted}") from error
         several = override.is_sweep_override() and not self.is_multirun
@@ -125,6 +126,8 @@ def _refuse_flag(message: str) -> NoReturn:
 
 def _folder(text: str) -> str:
     """The path in the value of `outputs`: as typed, but without the quotes that Hydra requires."""
+    if os.path.isdir(os.path.expanduser(text)):
+        return text
     try:
         value = OverridesParser.create().parse_override(f"outputs={text}").value()
     except (HydraException, ValueError):  # characters of Hydra's syntax in the name of a folder
@@ -135,8 +138,11 @@ def _folder(text: str) -> str:
 
 def results_folder(text: str) -> Path:
     """The absolute path of the folder in `outputs=text`; NrmapError if `text` cannot name a folder."""
-    path = os.path.abspath(os.path.expanduser(_folder(text)))
-    check(path.isprintable(), f"outputs={as_typed(text)}: expected a folder without control characters")
+    try:
+        path = os.path.abspath(os.path.expanduser(_folder(text)))
+    except FileNotFoundError as error:
+        raise NrmapError("the working folder was removed: expected a command in a folder that is there") from error
+    check(path.isprintable(), f"outputs={as_typed(text)} is {path}: expected a folder without control characters")
     return Path(path)
 
 

@@ -36,7 +36,8 @@ def _name_of_logs(policy: str | None, trained: str) -> str:
     if policy is None:
         return trained
     path = re.sub(r"[^\w.=+-]+", "-", "/".join(Path(str(policy)).with_suffix("").parts[-5:]))
-    return f"policies/{path.strip('-.')[-100:]}"
+    # File systems count bytes.
+    return f"policies/{path.strip('-.').encode()[-100:].decode(errors='ignore')}"
 
 
 OmegaConf.register_new_resolver("name_of_logs", _name_of_logs, replace=True)

@@ -65,7 +65,9 @@ def test_a_view_that_cannot_be_saved_is_one_line(monkeypatch, tmp_path, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         return line
 
-    assert "temperature=0.0: expected a number > 0" in refused("--temperatures", "0")
+    for temperature in ("0.0", "inf", "nan"):
+        line = f"temperature={temperature}: expected a finite number > 0"
+        assert line in refused("--temperatures", "1", temperature)
     with server_with_account(monkeypatch, tmp_path) as server:
         server.refuses = 401
         assert refused().startswith("error: W&B did not save the workspace: ")

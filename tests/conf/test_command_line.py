@@ -1,11 +1,12 @@
 """Arguments on their way to Hydra: games and folders by any name, everything else that is wrong in one line."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
-from conf.command_line import CommandLine, register_games
+from conf.command_line import CommandLine, register_games, results_folder
 from nrmap.support.errors import NrmapError
 
 
@@ -56,6 +57,31 @@ def test_what_is_no_folder(folder: str) -> None:
         configurations(f"outputs={folder}")
 
 
+def test_a_folder_that_is_there_has_any_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "a,b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert results_folder("a,b") == tmp_path / "a,b"
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\udcff"])
+def test_a_working_folder_with_control_characters_is_named(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    line = f"outputs=outputs is {ascii(str(tmp_path / name))[1:-1]}/outputs: expected a folder without control"
+    with pytest.raises(NrmapError, match=re.escape(line)):
+        configurations("seed=0")
+
+
+def test_a_working_folder_that_was_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(NrmapError, match="the working folder was removed: expected"):
+        configurations("seed=0")
+
+
 def test_a_working_folder_that_hydra_would_misread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     odd = tmp_path / "${x}"
     odd.mkdir()
@@ -82,6 +108,11 @@ def test_a_working_folder_that_hydra_would_misread(monkeypatch: pytest.MonkeyPat
         (["-m", "seed=range(0,0)"], "seed=range(0,0) outputs="),
         (["--experimental-rerun", "x.pickle"], "--experimental-rerun: not possible, a pickle can run code"),
         (["seed=" + 2000 * "["], "seed=[[["),
+        (
+            ["seed=" + 300 * "[" + "1" + 300 * "]"],
+            f"seed={55 * '['}…: nested too deeply, expected at most a few levels",
+        ),
+        (["outputs=x", "scale.name=日本"], "scale.name=日本: not understood; special characters need quotes"),
         (["-m", "seed=0,1", "scale.step=3"], "unknown key of scale 'step': did you mean steps"),
         (["method.regulariser.kappa=1"], "method.regulariser.kappa: this method has no regulariser; use method=sa_"),
         (["seed=[1"], "seed=[1: "),

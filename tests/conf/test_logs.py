@@ -3,7 +3,12 @@
 import os
 from pathlib import Path
 
-from conf.logs import with_writable_logs
+from conf.logs import _name_of_logs, with_writable_logs
+
+
+def test_the_name_of_a_log_folder_fits_a_file_system():
+    for name in ("x" * 300, "日本" * 200, "\udcff" * 300):
+        assert 0 < len(os.fsencode(_name_of_logs(f"/a/{name}.safetensors", "").partition("/")[2])) <= 100
 
 
 def test_only_a_folder_that_cannot_be_written_gets_logs_elsewhere(tmp_path, monkeypatch):
