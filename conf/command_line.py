@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.choices import as_mapping, group_options
 from nrmap.atari.games import game_named, game_names
 from nrmap.support.errors import LONGEST_LINE, NrmapError, check, first_line, unknown_choice
-from nrmap.support.schema import as_typed
+from nrmap.support.schema import TOO_DEEP, as_typed
 
 _NOUNS = {"env": "game", "wandb": "wandb mode", "hydra/launcher": "launcher"}
 _GROUPS = ("env", "method", "scale", "evaluation", "wandb")
@@ -90,7 +90,8 @@ class CommandLine:
                     except (HydraException, OmegaConfBaseException):  # some are built-in errors as well
                         raise
                     except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
-                        raise NrmapError(f"{as_typed(' '.join(job))}: {first_line(error)}") from error
+                        reason = TOO_DEEP if isinstance(error, RecursionError) else first_line(error)
+                        raise NrmapError(f"{as_typed(' '.join(job))}: {reason}") from error
                     yield values
 
     def _parsed(self, parser: OverridesParser, text: str) -> Override:
@@ -107,7 +108,7 @@ class CommandLine:
         except (HydraException, ValueError, RecursionError) as error:
             lines = [line for line in str(error).splitlines() if not re.search(r"https://|Exception: |^\W*$", line)]
             reason = lines[-1][:LONGEST_LINE] if lines else "not understood"
-            reason = first_line(error) if isinstance(error, RecursionError) else reason
+            reason = TOO_DEEP if isinstance(error, RecursionError) else reason
             quoted = f"special characters need quotes, as in \"{key}='a (b)'\""
             raise NrmapError(f"{as_typed(text)}: {reason}; {quoted}") from error
         several = override.is_sweep_override() and not self.is_multirun
