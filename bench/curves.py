@@ -29,6 +29,7 @@ COLUMNS = (
 )  # fmt: skip
 EVERY = 2_000  # agent steps of one row
 
+_UNKNOWN = ("", "nan", "inf", "-inf")  # a curve has no point there
 MOST_COLUMNS = 60  # a taller picture cannot be saved
 Rows = list[dict[str, str]]
 
@@ -51,7 +52,7 @@ def read(path: Path) -> Rows:
     for number, row in enumerate(cells, 2):
         check(len(row) == len(header), f"{path}, row {number} has {len(row)} cells: expected {len(header)}")
         for name, cell in zip(header[1:], row[1:], strict=True):
-            known = _is_number(cell) or (cell == "" and name != header[1])
+            known = _is_number(cell) or (name != header[1] and cell in _UNKNOWN)
             check(known, f"{path}, row {number}, {shortened(name)}: {shortened(cell)}: expected a number within ±1e30")
     return [dict(zip(header, row, strict=True)) for row in cells]
 
