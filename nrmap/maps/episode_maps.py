@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from nrmap.maps.kinds import KINDS, FloatArray, MapKind
-from nrmap.support.errors import NrmapError, check, unknown_choice
+from nrmap.support.errors import NrmapError, check, shortened, unknown_choice
 from nrmap.support.files import ArrayForms, read_npz, write_npz
 from nrmap.support.schema import schema, validated
 
@@ -36,13 +36,18 @@ class _MapsByKind:
         if not isinstance(name, str) or name not in self.arrays:
             raise unknown_choice("map", name, self.arrays)
         if not KINDS[name].by_temperature:
-            check(temperature is None, f"map {name!r} has no temperature, found {temperature!r}: use maps[{name!r}]")
+            check(
+                temperature is None,
+                f"map {name!r} has no temperature, found {shortened(temperature)}: use maps[{name!r}]",
+            )
             return self.arrays[name]
         if not isinstance(temperature, float | int):
             raise NrmapError(f"map {name!r} needs a temperature: use maps[{name!r}, {self.temperatures[0]}]")
         if temperature not in self.temperatures:
-            nearest = min(self.temperatures, key=lambda known: abs(known - temperature))
-            raise NrmapError(f"no temperature {temperature}: use maps[{name!r}, {nearest}], of {self.temperatures}")
+            within = min(max(temperature, -1e300), 1e300)  # whole numbers may be too large for a float
+            nearest = min(self.temperatures, key=lambda known: abs(known - within))
+            known = shortened(self.temperatures)
+            raise NrmapError(f"no temperature {shortened(temperature)}: use maps[{name!r}, {nearest}], of {known}")
         return self.arrays[name][self.temperatures.index(temperature)]
 
     def each(self) -> Iterator[tuple[MapKind, float | None, FloatArray]]:

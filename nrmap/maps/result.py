@@ -32,6 +32,13 @@ class Maps:
     by_episode: EpisodeMaps
     metadata: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check(
+            isinstance(self.by_episode, EpisodeMaps), f"by_episode={shortened(self.by_episode)}: expected EpisodeMaps"
+        )
+        named = isinstance(self.metadata, dict) and all(isinstance(name, str) for name in self.metadata)
+        check(named, f"metadata={shortened(self.metadata)}: expected a dict with words as keys")
+
     @property
     def num_states(self) -> int:
         """N, the number of states that each map is a sum over."""

@@ -16,6 +16,8 @@ from nrmap.maps.kinds import KINDS, Ablated, FloatArray
 from nrmap.statistics.nested_subsets import prefix_ranks
 from nrmap.support.errors import NrmapError, check
 
+MOST_TEMPERATURES = 1000  # on tiny states they take seconds, and each map of each episode is kept
+
 
 def sweep_workers(device: torch.device) -> int:
     """Number of threads for `sweep_maps`: 1 if the engine's `device` is a CPU, whose cores it needs; else up to 16."""
@@ -53,6 +55,8 @@ def sweep_maps(
     ids = np.asarray(episode_ids, dtype=np.int64)
     check(ids.ndim == 1 and len(ids) > 0, f"episode_ids of shape {ids.shape}: expected [N] with N ≥ 1")
     check(len(temperatures) > 0, "no temperature given: expected at least one")
+    many = f"{len(temperatures)} temperatures: expected at most {MOST_TEMPERATURES}, since each has maps of its own"
+    check(len(temperatures) <= MOST_TEMPERATURES, many)
     for temperature in temperatures:
         check(0 < temperature < np.inf, f"temperature {temperature}: expected a finite number > 0")
     check(0 <= rounding_floor < np.inf, f"rounding floor {rounding_floor}: expected a finite number ≥ 0")

@@ -1,6 +1,7 @@
 """Import policies of other libraries: convert the file once, and play a few episodes to check the result."""
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def import_policy(
     Raises NrmapError for a file that is not of its format, for missing or contradicting facts, and for a
     network that nrmap cannot describe or that does not fit the game.
     """
+    check(outputs != "", "outputs='': expected a folder, '.' for this one")
     policy = convert(reference, game=env, seed=seed, input_scale=input_scale, env_settings=env_settings)
     return load_policy(ensure_imported(policy, Path(outputs), expect), device)
 
@@ -62,7 +64,7 @@ def ensure_imported(policy: Policy, outputs: Path, expect: float | None = None) 
         "imported", game=game, method=card.method, seed=card.seed, identity=card.identity
     )
     path = folder / POLICY_FILE
-    if not path.exists():
+    if not os.path.exists(path):  # False, unlike Path.exists, for a name that no file can have
         with locked(folder / f".{POLICY_FILE}.lock", f"waiting for another process to write {path}"):
             if not path.exists():
                 env = env_of(policy)

@@ -20,9 +20,11 @@ from nrmap.robustness.bounds import (
     split_head,
     state_box,
 )
+from nrmap.support.errors import check
 
 # Computing s ± ε in float32 has an error of at most 2⁻²⁴; the rest covers the rounding of ε and of the box.
 _STATE_ROUNDING = 2.0**-22
+MOST_DIFFERENCES = 2**27  # of float64 numbers, a GiB, of which a few are held at once
 
 
 class IntervalCertifier:
@@ -36,6 +38,11 @@ class IntervalCertifier:
 
     def __init__(self, network: QNetwork | BoundedNetwork) -> None:
         """`network` is copied; later changes have no effect. For an agent pass `bounded_network(agent)`."""
+        last = split_head(network.advantage)[1]
+        actions, hidden = last.out_features, last.in_features
+        most = f"expected at most {MOST_DIFFERENCES:,}"
+        fits = actions**2 * max(hidden, 256) <= MOST_DIFFERENCES
+        check(fits, f"bounds for all pairs of {actions:,} actions take {actions**2 * hidden:,} numbers: {most}")
         self._network = copy.deepcopy(network).requires_grad_(False)
         self._exact = copy.deepcopy(self._network).double()
         self._known: dict[tuple[bytes, int, float], bool] = {}  # results by state, action and radius

@@ -64,8 +64,8 @@ def locked(lock: Path, waiting: str) -> Iterator[None]:
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         handle, held = _acquired(lock, waiting)
-    except OSError as error:
-        raise NrmapError(f"cannot write {lock.parent}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError for NUL in the path
+        raise NrmapError(f"cannot write {lock.parent}: {getattr(error, 'strerror', None) or error}") from error
     ended = threading.Event()
     signs = threading.Thread(target=_give_signs_of_life, args=(handle, ended), daemon=True)
     signs.start()

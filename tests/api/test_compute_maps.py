@@ -203,6 +203,11 @@ def test_maps_come_back_from_their_file(tmp_path: Path) -> None:
         nrmap.Maps.load(tmp_path / "maps.npz")
 
 
+class Unreadable:
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        raise ZeroDivisionError
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -213,6 +218,11 @@ def test_maps_come_back_from_their_file(tmp_path: Path) -> None:
         (lambda a, s: compute_maps(a, s, 1.0), r"temperatures=1.0: expected a list"),
         (lambda a, s: compute_maps(a, [[1], [2, 3]]), "states cannot be made an array"),
         (lambda a, s: compute_maps(a, s, [0.0]), "temperature 0.0"),
+        (lambda a, s: compute_maps(a, s, [*range(1, 1002)]), "1001 temperatures: expected at most 1000"),
+        (lambda a, s: compute_maps(a, Unreadable()), "states cannot be made an array: ZeroDivisionError"),
+        (lambda a, s: compute_maps(a, s)["kl", 10**400], r"no temperature 1000.*…: use maps\['kl', 1.0\]"),
+        (lambda a, s: nrmap.Maps(compute_maps(a, s).by_episode, 5), "metadata=5: expected a dict"),
+        (lambda a, s: nrmap.Maps(None), "by_episode=None: expected"),
         (lambda a, s: compute_maps(a, s, [1.0], [0.5, 1, 2]), "expected 3 whole numbers"),
         (lambda a, s: compute_maps(a, s, engine="incrementel"), "did you mean incremental"),
         (lambda a, s: compute_maps(a, s, channels="every"), "channels=every: expected all or each"),

@@ -91,6 +91,7 @@ def uint8_only(states: Tensor) -> Tensor:
 
 PADDED = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.Flatten(), nn.Linear(504, 3))
 NORMALISED = nn.Sequential(nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(336, 3)).eval()
+MANY = nn.Sequential(nn.Flatten(), nn.Linear(336, 20_000))
 NOT_LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(336, 3), nn.ReLU())
 
 
@@ -105,6 +106,7 @@ NOT_LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(336, 3), nn.ReLU())
         (lambda: nrmap.attack(agent(lambda s: sequential()(s.detach())), some_states()), "no gradient with respect to"),
         (lambda: nrmap.certify(agent(sequential()), some_states(), 0), "expected 0 < ε ≤ 1"),
         (lambda: nrmap.certify(agent(lambda s: sequential()(s)), some_states()), "no bounds for a function"),
+        (lambda: nrmap.certify(agent(MANY), some_states()), "bounds for all pairs of 20,000 actions"),
         (lambda: nrmap.certify(agent(PADDED), some_states()), "no bounds for Conv2d.*padding"),
         (lambda: nrmap.certify(agent(NORMALISED), some_states()), "no bounds for BatchNorm2d"),
         (lambda: nrmap.certify(agent(NOT_LINEAR), some_states()), "does not end in Linear"),

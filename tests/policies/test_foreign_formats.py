@@ -105,6 +105,9 @@ def test_other_extractors_and_colours_are_refused(tmp_path: Path) -> None:
     torch.save(rgb.state_dict(), tmp_path / "rgb")
     with pytest.raises(nrmap.NrmapError, match="3 channels: colours are not supported"):
         convert(f"cleanrl:{tmp_path / 'rgb'}", game="Pong")
+    for outputs in ("", "\0", "x" * 300):
+        with pytest.raises(nrmap.NrmapError, match=r"outputs='': expected a folder|cannot write "):
+            nrmap.import_policy(f"cleanrl:{tmp_path / 'rgb'}", "Pong", env_settings={"frame_stack": 3}, outputs=outputs)
     greys = convert(f"cleanrl:{tmp_path / 'rgb'}", game="Pong", env_settings={"frame_stack": 3})
     assert greys.state_shape == (3, 84, 84)
 

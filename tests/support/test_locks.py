@@ -110,6 +110,12 @@ def test_the_target_of_a_link_is_not_overwritten(lock: Path, tmp_path: Path) -> 
     assert target.read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["\0", "x" * 300])
+def test_a_path_that_no_file_can_have_is_one_line(name: str, tmp_path: Path) -> None:
+    with pytest.raises(NrmapError, match="cannot write "), locked(tmp_path / name / "lock", "waiting"):
+        pass
+
+
 def test_a_holder_gives_signs_of_life(lock: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(locks, "SIGN_OF_LIFE_SECONDS", 0.01)
     with locked(lock, "waiting"):
