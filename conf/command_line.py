@@ -140,7 +140,7 @@ def _folder(text: str) -> str:
 def results_folder(text: str) -> Path:
     """The absolute path of the folder in `outputs=text`; NrmapError if `text` cannot name a folder."""
     try:
-        path = os.path.abspath(os.path.expanduser(_folder(text)))
+        path = os.path.normpath(os.path.join(os.getcwd(), os.path.expanduser(_folder(text))))
     except FileNotFoundError as error:
         raise NrmapError("the working folder was removed: expected a command in a folder that is there") from error
     check(path.isprintable(), f"outputs={as_typed(text)} is {path}: expected a folder without control characters")

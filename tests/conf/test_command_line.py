@@ -78,8 +78,9 @@ def test_a_working_folder_that_was_removed(monkeypatch: pytest.MonkeyPatch, tmp_
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    with pytest.raises(NrmapError, match="the working folder was removed: expected"):
-        configurations("seed=0")
+    for outputs in ([], [f"outputs={tmp_path}"]):
+        with pytest.raises(NrmapError, match="the working folder was removed: expected"):
+            configurations("seed=0", *outputs)
 
 
 def test_a_working_folder_that_hydra_would_misread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
