@@ -3,7 +3,7 @@
 import itertools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -93,6 +93,11 @@ class Agent(nn.Module):
         """Outputs [N, A] of uint8 `states` [N, C, H, W], unchecked; torch.fx traces through here."""
         return self.function(states if self.input_scale is None else states.float() * self.input_scale)
 
+    def named_modules(self, *args: Any, **options: Any) -> Iterator[Any]:
+        """As of any module; parameters and buffers are found by it. Raises NrmapError where a layer's own fails."""
+        with code_of_others(f"{self.label} cannot be used"):
+            return iter(list(super().named_modules(*args, **options)))
+
     @property
     def device(self) -> torch.device:
         """The device of the function's first parameter or buffer; the CPU for a function without any."""
@@ -124,7 +129,15 @@ class Agent(nn.Module):
         if scale is None:
             raise NrmapError("input_scale=None hands the function uint8 states, which have no gradient to attack with")
         factor = 255 * scale
-        return lambda states: self._run(function, states if factor == 1 else states * factor)
+
+        def outputs_of(states: Tensor) -> Tensor:
+            outputs = self._run(function, states if factor == 1 else states * factor)
+            # A GPU captures these calls, and must not be waited for.
+            finite = outputs.device.type != "cpu" or bool(outputs.isfinite().all())
+            self._expect(finite, "its outputs are NaN or infinite")
+            return outputs
+
+        return outputs_of
 
     @torch.no_grad()
     def check(self, states: Tensor) -> None:
@@ -134,9 +147,7 @@ class Agent(nn.Module):
         inverted (255 − s): twice as one batch, then one at a time. All outputs must agree up to `ROUNDING`.
         """
         check_states(states, self.state_shape)
-        with code_of_others(f"{self.label} cannot be used"):
-            layers = list(self.named_modules())
-        for name, layer in layers:
+        for name, layer in self.named_modules():
             noisy = isinstance(layer, _NOT_FIXED_IN_TRAINING) or "noisy" in type(layer).__name__.lower()
             what = f"its {type(layer).__name__} at {name!r}"
             self._expect(not (layer.training and noisy), f"{what} is in training mode: call eval() on it")
@@ -161,10 +172,7 @@ class Agent(nn.Module):
         self._checked = True
 
     def _run(self, function: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
-        """`function(states)`, [N, A] of the same A and type in every call, else NrmapError, as for what it raises.
-
-        Values are checked on a CPU only: a GPU captures the calls of an attack, and must not be waited for.
-        """
+        """`function(states)`, [N, A] of the same A and type in every call, else NrmapError, as for what it raises."""
         try:
             before = states.shape
             outputs = function(states)
@@ -197,7 +205,6 @@ class Agent(nn.Module):
         self._form = self._form or form
         same = f"expected {self._form[0]} of {self._form[1]}, as before"
         self._expect(form == self._form, f"its outputs for a state are now {shape[1]} of {outputs.dtype}: {same}")
-        self._expect(outputs.device.type != "cpu" or bool(outputs.isfinite().all()), "its outputs are NaN or infinite")
 
     def _expect(self, fits: bool, why_not: str) -> None:
         check(fits, f"{self.label} cannot be used: {why_not}")

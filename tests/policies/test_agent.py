@@ -200,8 +200,18 @@ def test_a_function_that_changes_after_its_check_is_refused(later: Callable[[Ten
     agent(states)
     attacked = agent.for_attacks()
     functions.append(later)
-    for call in (lambda: agent(states), lambda: attacked(states / 255)):
+    # Maps check the values themselves, and name the state.
+    for call in (lambda: agent(states), lambda: attacked(states / 255))["NaN" in why :]:
         with pytest.raises(NrmapError, match=why):
+            call()
+
+
+def test_layers_that_cannot_be_listed_are_named() -> None:
+    network = layers()
+    agent = Agent(network, SHAPE)
+    network[0].named_modules = lambda *_: fail(RuntimeError("no modules"))  # type: ignore[method-assign]
+    for call in (lambda: agent(some_states()), lambda: agent.device, lambda: Agent(network, SHAPE)):
+        with pytest.raises(NrmapError, match="RuntimeError: no modules"):
             call()
 
 
