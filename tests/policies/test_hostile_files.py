@@ -141,6 +141,10 @@ def test_archives_that_lead_outside_or_explode_are_refused(tmp_path: Path, monke
         (lambda tensors: {**tensors, "network.9.weight": torch.tensor(1.0)}, r"has shape \(\): expected 2 dimensions"),
         (lambda tensors: {**tensors, "network.9.weight": torch.zeros(6, 512, device="meta")}, "without values"),
         (lambda tensors: {**tensors, "atoms": torch.zeros(51, device="meta")}, "without values"),
+        (
+            lambda tensors: {**tensors, "atoms": torch.ones(9).byte().view(torch.float4_e2m1fn_x2)},
+            "expected at least two",
+        ),
         (lambda tensors: {**tensors, "network.9.bias": nested()}, "nested"),
         (lambda tensors: {**tensors, "a" * 10**6: torch.zeros(3)}, "layers that this format does not have"),
         (lambda tensors: {"a": "b"}, "expected a state dict"),
@@ -171,6 +175,7 @@ def test_facts_that_are_missing_or_contradict_the_file_are_named(tmp_path: Path)
         ({"env_settings": {"frame_stack": 1}}, "frame_stack=1: the file says 4"),
         ({"env_settings": {"game": "Pong"}}, "unknown env setting 'game'"),
         ({"env_settings": {1: 2}}, "unknown env setting 1"),
+        ({"env_settings": 5}, "env_settings=5: expected a dict"),
     ):
         with pytest.raises(NrmapError, match=why):
             convert(f"cleanrl:{path}", **options)

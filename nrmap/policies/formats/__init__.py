@@ -48,6 +48,8 @@ def convert(
     Raises NrmapError for an unknown format, a file that is not of its format, a network that nrmap cannot
     describe or that does not fit the game, and facts that are missing or contradict the file.
     """
+    named = env_settings is None or isinstance(env_settings, Mapping)
+    check(named, f"env_settings={shortened(env_settings)}: expected a dict of fields of EnvSpec")
     format_, colon, path = reference.partition(":")
     check(bool(colon and path), f"policy={shortened(reference)}: expected FORMAT:FILE, as in sb3:FILE.zip")
     if format_ not in FORMATS:
@@ -89,7 +91,7 @@ def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpe
         stated |= {"height": read.sides[0], "width": read.sides[1]}
     for name, value in stated.items():
         if settings.get(name, value) != value:
-            raise NrmapError(f"env.{name}={settings[name]}: the file says {value}")
+            raise NrmapError(f"env.{name}={shortened(settings[name])}: the file says {value}")
     for name in settings:
         if name not in _ENV_SETTINGS:
             raise unknown_choice("env setting", name, _ENV_SETTINGS)

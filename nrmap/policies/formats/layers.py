@@ -16,6 +16,7 @@ _STRIDES = {
     tuple(conv.kernel for conv in NATURE_CONVS): tuple(conv.stride for conv in NATURE_CONVS),
     (8, 4): (4, 2),  # Mnih et al. 2013
 }
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 # Layers that cannot be mapped from a file, by a part of their name.
 _REFUSED = {
     "sigma": "noisy layers (NoisyNet), which draw random numbers",
@@ -85,7 +86,9 @@ class ReadNetwork:
         )
         check(self.game is None or isinstance(self.game, str), f"its game is {shortened(self.game)}: expected a name")
         atoms = self.atom_values
-        check(atoms is None or (atoms.ndim == 1 and len(atoms) > 1), "its atoms are no list of returns")
+        numbers = (*_FLOATS, torch.float64, torch.int64)
+        fits = atoms is None or (atoms.ndim == 1 and len(atoms) > 1 and atoms.dtype in numbers)
+        check(fits, "its atoms are no list of returns: expected at least two numbers")
         for theirs, ours in self.keys.layers.items():
             _check_tensor(self.tensors, f"{theirs}.weight", 4 if ours.startswith("features") else 2)
             _check_tensor(self.tensors, f"{theirs}.bias", 1)
@@ -106,8 +109,7 @@ def _check_tensor(tensors: Mapping[str, Tensor], name: str, ndim: int) -> None:
     check(name in tensors, f"it has no {name}")
     tensor = tensors[name]
     check(tensor.ndim == ndim, f"{name} has shape {tuple(tensor.shape)}: expected {ndim} dimensions")
-    half = (torch.float16, torch.bfloat16, torch.float32)
-    check(tensor.dtype in half, f"{name} is {tensor.dtype}: expected float32, as after model.float()")
+    check(tensor.dtype in _FLOATS, f"{name} is {tensor.dtype}: expected float32, as after model.float()")
     check(bool(tensor.isfinite().all()), f"{name} holds NaN or infinite values")
 
 
