@@ -5,7 +5,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AfterValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
-from nrmap.support.schema import Name, Word
+from nrmap.support.schema import Name, Number, Steps, Word
 
 _OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 Count = Annotated[int, Field(ge=0)]
@@ -34,7 +34,7 @@ class RecordedSettings(ForeignSettings):
     env: RecordedEnv
     method: Name
     seed: Count
-    steps: Count
+    steps: Steps
 
 
 def _with_step(row: dict[str, int | float]) -> dict[str, int | float]:
@@ -47,8 +47,8 @@ def _with_step(row: dict[str, int | float]) -> dict[str, int | float]:
 class RecordedEpisode(TypedDict):
     """A training episode that ended at `agent_step`."""
 
-    agent_step: Count
-    undiscounted_return: float
+    agent_step: Steps
+    undiscounted_return: Number
 
 
 @with_config(_OPEN)
@@ -56,5 +56,5 @@ class RecordedCurves(TypedDict):
     """A learning curve: the episodes, and rows of averages by agent step."""
 
     episodes: list[RecordedEpisode]
-    rows: list[Annotated[dict[str, int | float], AfterValidator(_with_step)]]
+    rows: list[Annotated[dict[str, int | Number], AfterValidator(_with_step)]]
     rollbacks: NotRequired[list[dict[str, Any]]]

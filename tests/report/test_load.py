@@ -121,9 +121,15 @@ def imported_with_an_odd_parent(folder):
     save_policy(path, policy)
 
 
+def with_a_huge_return(folder):
+    with edited(next((folder / "train").rglob("curves.json"))) as content:
+        content["episodes"] = [{"agent_step": 1, "undiscounted_return": 1e308}]
+
+
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
+        (with_a_huge_return, r"train/.*curves\.json: episodes\[0\]\.undiscounted_return=1e\+308: expected a finite"),
         (emptied, r"evaluation/.*metrics\.json has no records"),
         (of_an_unknown_kind, r"maps/.*metrics\.json has an unknown kind of map: 'zzz'"),
         (played_by_a_baseline, r"evaluation/.*metrics\.json is damaged: .*random_policy has no network"),
