@@ -17,6 +17,7 @@ from nrmap.support.schema import schema, validated
 FORMAT_VERSION: Literal[3] = 3
 KINDS_OF_FORMAT_1 = ("kmap", "hmap", "kl", "margin_drop")
 HEADER_KEY = "nrmap_maps"
+LARGEST = 1e100  # of which sums and squares are finite
 IntArray = NDArray[np.int64]
 
 
@@ -201,13 +202,13 @@ def load_maps(path: Path) -> tuple[EpisodeMaps, dict[str, Any]]:
 
     Files of the earlier formats 1 (four kinds) and 2 (players in the metadata or nowhere) are upgraded.
     Raises NrmapError when the file is missing, truncated, not a file of maps, of another format version,
-    or when an array is missing, has the wrong type or shape, or holds NaN or infinite values.
+    or when an array is missing, has the wrong type or shape, or holds NaN or values above `LARGEST`.
     """
     header, arrays = read_npz(path, HEADER_KEY, "maps", read_header=_read_header, forms=_forms)
     players = None if header.players is None else np.array(header.players, dtype=np.int64)
     try:
         for name, array in arrays.items():
-            check(bool(np.isfinite(array).all()), f"{name} holds NaN or infinite values")
+            check(bool((abs(array) <= LARGEST).all()), f"{name} holds NaN or infinite values, or some above {LARGEST}")
         prefixes = {size: _from_arrays(arrays, header, f"prefix{size}/") for size in header.prefixes}
         return _from_arrays(arrays, header, "", players=players, prefixes=prefixes), header.metadata
     except NrmapError as error:

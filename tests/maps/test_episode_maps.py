@@ -70,6 +70,7 @@ def test_arrays_that_contradict_each_other_are_named(tmp_path, maps):
         ({"q_gaps": arrays["q_gaps"][:3]}, "q_gaps of 2 episodes is \\(3,\\): expected \\(4,\\)"),
         ({"temperatures": -arrays["temperatures"]}, r"temperatures=\(-.*\): expected numbers above 0"),
         ({"temperatures": np.zeros(0)}, r"temperatures=\(\): expected numbers above 0"),
+        ({"kmap": arrays["kmap"] + 1e308}, r"kmap holds .* above 1e\+100"),
         ({"kmap": arrays["kmap"] * np.nan}, "kmap holds NaN or infinite values"),
     ):
         np.savez(path, **(arrays | changes))
