@@ -202,9 +202,9 @@ class StatesName(_Ranked):
 
     @property
     def label(self) -> str:
-        """`own states`, `pooled states`, `states of FILE` or `all states of clean episodes`, with the same brackets."""
+        """`own states`, `pooled states`, `states of FILE` or `states of clean episodes`, with the same brackets."""
         adjective = "pooled" if self.states_from == "pool" else self.states_from
-        name = f"{adjective} states" if adjective else "all states of clean episodes"
+        name = f"{adjective} states" if adjective else "states of clean episodes"
         return self._described(name, f"states of {self.states_set}")
 
     @property
