@@ -98,9 +98,8 @@ def _shown(value: float | int | str | list[dict[str, float]]) -> str:
     if isinstance(value, list) and all(
         isinstance(one, dict) and {"agent_step", "back_to"} <= one.keys() for one in value
     ):
-        return (
-            ", ".join(f"from {_shown(one['agent_step'])} to {_shown(one['back_to'])}" for one in value) or "none"
-        )  # roll-backs
+        roll_backs = (f"from {_shown(one['agent_step'])} to {_shown(one['back_to'])}" for one in value)
+        return ", ".join(roll_backs) or "none"
     return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -21,6 +21,7 @@ from nrmap.learning.recorded import RecordedCurves
 from nrmap.support.errors import NrmapError, check, errors_in_one_line, first_line, shortened
 from nrmap.support.files import MOST_JSON_BYTES, atomic_path, read_json, regular_file
 from nrmap.support.layout import CURVES_FILE
+from nrmap.support.schema import LARGEST
 
 # The columns of a new file.
 COLUMNS = (
@@ -53,13 +54,16 @@ def read(path: Path) -> Rows:
         check(len(row) == len(header), f"{path}, row {number} has {len(row)} cells: expected {len(header)}")
         for name, cell in zip(header[1:], row[1:], strict=True):
             known = _is_number(cell) or (name != header[1] and cell in _UNKNOWN)
-            check(known, f"{path}, row {number}, {shortened(name)}: {shortened(cell)}: expected a number within ±1e30")
+            check(
+                known,
+                f"{path}, row {number}, {shortened(name)}: {shortened(cell)}: expected a number within ±{LARGEST:g}",
+            )
     return [dict(zip(header, row, strict=True)) for row in cells]
 
 
 def _is_number(cell: str | float) -> bool:
     try:
-        return abs(float(cell)) <= 1e30  # matplotlib overflows at larger ones
+        return abs(float(cell)) <= LARGEST
     except (ValueError, OverflowError):
         return False
 
@@ -79,9 +83,8 @@ def thinned(name: str, folder: Path, columns: list[str]) -> Rows:
     windows: dict[int, list[Mapping[str, float]]] = defaultdict(list)
     for row in read_json(found[0], RecordedCurves)["rows"]:
         for key, value in row.items():
-            check(
-                _is_number(value), f"{found[0]}: {shortened(key)} of {shortened(value)}: expected a number within ±1e30"
-            )
+            misfit = f"{found[0]}: {shortened(key)} of {shortened(value)}: expected a number within ±{LARGEST:g}"
+            check(_is_number(value), misfit)
         windows[int(-(-row["agent_step"] // EVERY))].append(row)
     rows = []
     for window, inside in sorted(windows.items()):

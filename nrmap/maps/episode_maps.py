@@ -12,12 +12,11 @@ from pydantic import Field
 from nrmap.maps.kinds import KINDS, FloatArray, MapKind
 from nrmap.support.errors import NrmapError, check, shortened, unknown_choice
 from nrmap.support.files import ArrayForms, read_npz, write_npz
-from nrmap.support.schema import schema, validated
+from nrmap.support.schema import LARGEST, schema, validated
 
 FORMAT_VERSION: Literal[3] = 3
 KINDS_OF_FORMAT_1 = ("kmap", "hmap", "kl", "margin_drop")
 HEADER_KEY = "nrmap_maps"
-LARGEST = 1e100  # of which sums and squares are finite
 IntArray = NDArray[np.int64]
 
 

@@ -48,8 +48,9 @@ SomeSteps = Annotated[int, Field(ge=1, le=10**12)]
 NotNegative = Annotated[float, Field(ge=0, le=1e30)]
 Positive = Annotated[float, Field(gt=0, le=1e30)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-# Axes of charts overflow above.
-Number = Annotated[float, Field(ge=-1e100, le=1e100)]
+# Up to this size sums and squares of numbers are finite, and charts have axes.
+LARGEST = 1e100
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 Radius = Annotated[float, Field(gt=0, le=1)]  # of an ℓ∞ ball, in units where white is 1
 Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
