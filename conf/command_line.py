@@ -31,6 +31,7 @@ _LAUNCHERS = {"joblib": "joblib", "slurm": "submitit", "ray": "ray"}  # the plug
 _SHOWS = ("cfg", "info", "hydra_help", "shell_completion", "help", "resolve")
 # Flags that add other files to conf/.
 _OTHER_FILES = ("config_path", "config_name", "config_dir")
+LONGEST_OVERRIDE = 10_000  # characters, which Hydra parses in seconds
 _SYNTAX = re.compile(r"[()\[\]{}*$'\"]")  # of values that are no plain choice
 
 
@@ -46,12 +47,14 @@ class CommandLine:
     """The arguments of a command: flags of Hydra, and overrides as in "seed=0"."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        """Raises NrmapError for unknown flags, unknown games and values of `outputs` that cannot name a folder."""
+        """Raises NrmapError for unknown flags, long values, unknown games and `outputs` that cannot name a folder."""
         parser = get_args_parser()
         parser.error = _refuse_flag  # type: ignore[method-assign]
         self.flags = parser.parse_intermixed_args([*arguments])
         check(not self.flags.experimental_rerun, "--experimental-rerun: not possible, a pickle can run code")
         self.overrides: list[str] = self.flags.overrides
+        for long in (override for override in self.overrides if len(override) > LONGEST_OVERRIDE):
+            raise NrmapError(f"{as_typed(long)}: {len(long):,} characters, expected at most {LONGEST_OVERRIDE:,}")
         self.is_multirun = bool(self.flags.multirun)
         self.is_run = not any(getattr(self.flags, name, None) for name in _SHOWS)
         self.outputs: Path | None = None  # None if each job has its own

@@ -103,6 +103,10 @@ def test_a_working_folder_that_hydra_would_misread(monkeypatch: pytest.MonkeyPat
         (["env=base"], "unknown game 'base'"),
         (["method=sa_dqn"], "unknown method 'sa_dqn': did you mean sa_ddqn"),
         (["method=1"], "unknown method 1: choose one of ddqn"),
+        (
+            ["temperature=[" + "1," * 10_000 + "1]"],
+            f"temperature=[{'1,' * 23}1…: 20,015 characters, expected at most 10,000",
+        ),
         (["scale=[quick]"], r"unknown scale ['quick']: did you mean quick"),
         (["-m", "wandb=off,auto"], "unknown wandb mode 'off': did you mean"),
         (["hydra=null"], "hydra=null outputs="),
