@@ -1,24 +1,18 @@
 """SA-DDQN with interval bounds ends in agents that can be certified."""
 
-import torch
+import numpy as np
 from toy_learners import make_batch, make_learner
 
 from nrmap.policies.network import frozen
-from nrmap.robustness.attacks import pgd
+from nrmap.robustness.attacks import StateNoise, pgd
 from nrmap.robustness.certify import IntervalCertifier
-
-
-class FixedNoise:
-    """Random starts for an attack on states that are of no episode."""
-
-    def uniform(self, like: torch.Tensor, draw: int, rows: torch.Tensor | None = None) -> torch.Tensor:
-        return torch.rand(like.shape, generator=torch.Generator().manual_seed(draw)) * 2 - 1
 
 
 def test_training_on_the_bounds_ends_in_a_network_that_is_certified(tiny_regulariser):
     """With κ = 0 nothing is proven and the attack succeeds; with κ everything is, and it fails everywhere."""
     batch, radius = make_batch(0, size=24), 0.1
-    states = batch.s_tm1.float() / 255
+    states, numbers = batch.s_tm1.float() / 255, np.arange(24)
+    noise = StateNoise(0, episodes=numbers, steps=numbers)
     shares, flips = {}, {}
     for kappa in (0.0, 1.0):
         regulariser = tiny_regulariser(
@@ -29,7 +23,7 @@ def test_training_on_the_bounds_ends_in_a_network_that_is_certified(tiny_regular
         for update in range(150):
             learner.update(batch, agent_step=update)
         q_values = frozen(learner.online)
-        result = pgd(20)(q_values, states, attack_epsilon=radius, noise=FixedNoise())
+        result = pgd(20)(q_values, states, attack_epsilon=radius, noise=noise)
         certified = IntervalCertifier(learner.online)(states, result.clean_actions, radius)
         shares[kappa], flips[kappa] = certified.double().mean().item(), result.flipped.double().mean().item()
     assert (shares[0.0], shares[1.0]) == (0.0, 1.0)
