@@ -142,6 +142,7 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
         network.to(torch.device(device)).requires_grad_(False)
     except Exception as error:  # torch has many for a device that is not there
         raise NrmapError(f"device={shortened(device)}: {first_line(error)}") from error
+    check(not next(network.parameters()).is_meta, f"device={shortened(device)} holds no values: expected cpu or cuda")
     return Policy(network, described.env, described.card, _sha256(tensors, metadata), described.outputs).eval()
 
 
