@@ -5,7 +5,6 @@ outputs/reference/SCALE/GAME/maps.json. `--collect` writes maps.json from the re
 docs/maps.png from a figure of the report.
 """
 
-import argparse
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ from analyze.report.results import best_constant_actions
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.report.summary import glance
 from analyze.report.tables import map_table
+from conf.argument_parser import ArgumentParser
 from nrmap.maps.differences import DIFFERENCE
 from nrmap.policies.policy import load_policy
 from nrmap.robustness.attacks import GRADIENT_ATTACKS
@@ -244,7 +244,7 @@ def _published() -> Iterable[list[str]]:
 @errors_in_one_line()
 def main() -> None:
     """Write the documents, after the maps' records with `--collect`; an error prints one line, exit status 2."""
-    parser = argparse.ArgumentParser(prog="python -m analyze.documents", description=(__doc__ or "").partition("\n")[0])
+    parser = ArgumentParser(prog="python -m analyze.documents", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--collect", action="store_true", help="first write the records and the picture of maps")
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs", help="folder of results to collect from")
     options = parser.parse_args()

@@ -4,7 +4,6 @@ Each FOLDER holds a finished training. Its policy, curves, settings, evaluation 
 copied to outputs/reference/, with a README.md that describes the policy.
 """
 
-import argparse
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from analyze.report.names import PolicyName
 from analyze.report.results import flattened
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.study import baselines_settings, evaluation_inputs
+from conf.argument_parser import ArgumentParser
 from conf.command_line import results_folder, with_flag_outputs
 from nrmap.learning.recorded import RecordedCurves, RecordedSettings
 from nrmap.maps.measures import read_measured
@@ -110,7 +110,7 @@ def _bullets(facts: Mapping[str, str | None]) -> str:
 @errors_in_one_line()
 def main() -> None:
     """Publish every folder on the command line; an error prints one line and exits with status 2."""
-    parser = argparse.ArgumentParser(prog="python -m analyze.publish", description=__doc__)
+    parser = ArgumentParser(prog="python -m analyze.publish", description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", help="folders of finished trainings")
     parser.add_argument("--scale", default="quick", help="scale of the trainings (default: quick)")
     parser.add_argument("--replace", action="store_true", help="overwrite other reference policies")

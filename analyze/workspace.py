@@ -4,12 +4,12 @@ Needs the extra `workspace` (wandb-workspaces) and a W&B account. The panels sho
 the summary values of analyses, by the names that `summary_name` gives.
 """
 
-import argparse
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from analyze.report.learning_curves import DIAGNOSTICS
+from conf.argument_parser import ArgumentParser
 from nrmap.maps.kinds import KINDS, MapKind
 from nrmap.maps.null_networks import NULL_NETWORKS
 from nrmap.play.evaluation import WORST_CASE
@@ -103,7 +103,7 @@ def study_workspace(*, entity: str, project: str, temperatures: Sequence[float])
 @errors_in_one_line()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Save the workspace and print its URL; an error prints one line and exits with status 2."""
-    parser = argparse.ArgumentParser(prog="python -m analyze.workspace", description="Save the W&B dashboard.")
+    parser = ArgumentParser(prog="python -m analyze.workspace", description="Save the W&B dashboard.")
     parser.add_argument("--entity", required=True, help="W&B account or team that owns the project")
     parser.add_argument("--project", default=TrackingSpec().project, help="W&B project; default: %(default)s")
     parser.add_argument(

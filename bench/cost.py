@@ -7,7 +7,6 @@ docs/clusters.md explains the model and its limits.
 
 import argparse
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.host import measure
+from conf.argument_parser import ArgumentParser, whole
 from conf.command_line import composed
 from conf.schema import TrainKeys
 from conf.training import train_settings
 from nrmap.learning.settings import TrainSettings
-from nrmap.support.errors import NrmapError, check
+from nrmap.support.errors import check, code_of_others, errors_in_one_line
 from nrmap.support.files import read_json, write_json
 from nrmap.support.schema import validated
 
@@ -192,22 +192,27 @@ def study_page(
     gpus: int = 20,
     cpu_jobs: int = 20,
 ) -> str:
-    """The tables of `page` for the paper's study, from the measurements in `folder`."""
-    files = read_measurements(folder)
-    cpu = cpu_speeds(files["train.json"], files["host.json"])
-    gpu = gpu_speeds(files[GPU_FILE]) if GPU_FILE in files else None
+    """The tables of `page` for the paper's study, from the measurements in `folder`.
+
+    Raises NrmapError if they are missing or not those of the commands that make them.
+    """
+    files, study = read_measurements(folder), paper_study(games, seeds)
     workers = {"GPU": 1, "GPUs": gpus, "CPU jobs": cpu_jobs}
-    return page(paper_study(games, seeds), {"GPU": gpu, "CPU job": cpu}, workers, files)
+    with code_of_others(f"the measurements in {folder} are not those of {' and '.join(MADE_BY.values())}"):
+        cpu = cpu_speeds(files["train.json"], files["host.json"])
+        gpu = gpu_speeds(files[GPU_FILE]) if GPU_FILE in files else None
+        return page(study, {"GPU": gpu, "CPU job": cpu}, workers, files)
 
 
+@errors_in_one_line()
 def main() -> None:
     """Measure with --measure, then print the tables."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m bench.cost",
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add = partial(parser.add_argument, type=int)
+    add = partial(parser.add_argument, type=whole())
     add("--games", default=4, help="games of the study")
     add("--seeds", default=5, help="seeds for each game")
     add("--gpus", default=20, help="number of GPUs in the row with several")
@@ -216,15 +221,12 @@ def main() -> None:
     add("--agent-steps", default=4096, help="agent steps of the measurement")
     parser.add_argument("--folder", type=Path, default=Path("outputs/bench"), help="folder of the measurements")
     options = parser.parse_args()
-    try:
-        if options.measure:
-            trainings = paper_study(options.games, options.seeds).trainings
-            write_json(options.folder / "host.json", measure(trainings, "cpu", options.agent_steps))
-        print(study_page(
-            options.folder, games=options.games, seeds=options.seeds, gpus=options.gpus, cpu_jobs=options.cpu_jobs
-        ))  # fmt: skip
-    except NrmapError as error:
-        sys.exit(f"error: {error}")
+    if options.measure:
+        trainings = paper_study(options.games, options.seeds).trainings
+        write_json(options.folder / "host.json", measure(trainings, "cpu", options.agent_steps))
+    print(study_page(
+        options.folder, games=options.games, seeds=options.seeds, gpus=options.gpus, cpu_jobs=options.cpu_jobs
+    ))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ with a panel of its own. Prints a Markdown table of the last values of every run
 adds the only training under FOLDER to the file, in place of an earlier run of that name.
 """
 
-import argparse
 import csv
 import io
 import os
@@ -17,6 +16,7 @@ from statistics import fmean
 import matplotlib.pyplot as plt
 import numpy as np
 
+from conf.argument_parser import ArgumentParser
 from nrmap.learning.recorded import RecordedCurves
 from nrmap.support.errors import NrmapError, check, errors_in_one_line, first_line, shortened
 from nrmap.support.files import MOST_JSON_BYTES, atomic_path, read_json, regular_file
@@ -142,10 +142,12 @@ def ends(rows: Rows) -> list[str]:
 @errors_in_one_line()
 def main() -> None:
     """Add the runs that were named, draw the file and print its table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.curves", description=__doc__)
+    parser = ArgumentParser(prog="python -m bench.curves", description=__doc__)
     parser.add_argument("file", type=Path, help="a CSV file of curves; the picture is written beside it")
     parser.add_argument("--add", nargs="*", default=[], metavar="RUN=FOLDER", help="trainings to take in")
     options = parser.parse_args()
+    picture = options.file.with_suffix(".png")
+    check(picture != options.file, f"{options.file}: expected a CSV file; its picture gets the suffix .png")
     rows = read(options.file)
     misfit = next((given for given in options.add if "=" not in given), None)
     check(misfit is None, f"--add {misfit}: expected RUN=FOLDER")
@@ -157,7 +159,7 @@ def main() -> None:
     if options.add:
         write(options.file, rows)
     with plt.rc_context({"text.parse_math": False}):  # "$" in a name starts no formula
-        draw(rows, options.file.with_suffix(".png"))
+        draw(rows, picture)
     print("\n".join(ends(rows)))
 
 

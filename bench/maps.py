@@ -20,6 +20,8 @@ from bench.paired import Entry, Work, race, ratio, show_and_write
 from bench.second_temperature import second_temperature
 from bench.train import machine
 from bench.train_contenders import matrix_product
+from conf.argument_parser import ArgumentParser, whole
+from nrmap.support.errors import errors_in_one_line
 
 TRAINED = (
     Path("outputs/reference/quick/Freeway/ddqn/seed0/policy.safetensors"),
@@ -185,9 +187,10 @@ def tables(results: dict[str, Any]) -> list[Table]:
     return [speed, checks, states, sides, stage]
 
 
+@errors_in_one_line()
 def main() -> None:
     """Measure, show, write."""
-    parser = argparse.ArgumentParser(prog="python -m bench.maps", description=__doc__.partition("\n")[0])
+    parser = ArgumentParser(prog="python -m bench.maps", description=__doc__.partition("\n")[0])
     default = [path for path in TRAINED if path.is_file()]
 
     def add(name: str, *, explained: str, **options: Any) -> None:
@@ -202,12 +205,12 @@ def main() -> None:
     parser.add_argument(
         "--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=f"{explained}; default: all"
     )
-    add("--states", type=int, default=64, explained="states of a timing")
-    add("--exact-states", type=int, default=16, explained="states compared with float64")
-    add("--rounds", type=int, default=5, explained="timings of each contender")
-    add("--batch-sizes", type=int, nargs="+", default=[32, 64, 128, 256, 512], explained="tried for each rival")
-    add("--sides", type=int, nargs="+", default=[42, 60, 84, 120, 168], explained="sides of the screen in pixels")
-    add("--map-states", type=int, default=1024, explained="states of the maps stage with a second temperature")
+    add("--states", type=whole(), default=64, explained="states of a timing")
+    add("--exact-states", type=whole(), default=16, explained="states compared with float64")
+    add("--rounds", type=whole(), default=5, explained="timings of each contender")
+    add("--batch-sizes", type=whole(), nargs="+", default=[32, 64, 128, 256, 512], explained="tried for each rival")
+    add("--sides", type=whole(), nargs="+", default=[42, 60, 84, 120, 168], explained="sides of the screen in pixels")
+    add("--map-states", type=whole(), default=1024, explained="states of the maps stage with a second temperature")
     add("--output", type=Path, default=Path("outputs/bench/maps.json"), explained="file of the results")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

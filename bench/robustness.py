@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from conf.argument_parser import ArgumentParser, whole
 from nrmap.atari.envs import VALIDATION_STREAM, EnvSpec, action_names
 from nrmap.learning.inner_attack import InnerAttack
 from nrmap.play.evaluation import AttackRun, EvaluationSettings, evaluate
@@ -20,7 +21,7 @@ from nrmap.policies.policy import Policy, PolicyCard, load_policy
 from nrmap.robustness.attacks import StateNoise, attack_named
 from nrmap.robustness.bounds import margin_bounds
 from nrmap.robustness.perturbations import check_attack_epsilon
-from nrmap.support.errors import NrmapError, check, code_of_others, errors_in_one_line, first_line
+from nrmap.support.errors import NrmapError, code_of_others, errors_in_one_line, first_line
 from nrmap.support.files import read_json
 from nrmap.support.layout import CHECKPOINT_FILE, SETTINGS_FILE
 from nrmap.support.records import select
@@ -113,20 +114,17 @@ def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: i
 @errors_in_one_line()
 def main() -> None:
     """Print the rows of all files; a missing or damaged one gives a one-line error and exit status 2."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m bench.robustness", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
     add("files", type=Path, nargs="+", metavar="FILE", help="a policy or a checkpoint")
-    add("--episodes", type=int, default=4, help="clean episodes")
-    add("--attacked-episodes", type=int, default=0, help="episodes under PGD-10, a minute for two")
-    add("--states", type=int, default=128, help="states to attack and to bound")
+    add("--episodes", type=whole(), default=4, help="clean episodes")
+    add("--attacked-episodes", type=whole(0), default=0, help="episodes under PGD-10, a minute for two")
+    add("--states", type=whole(), default=128, help="states to attack and to bound")
     add("--attack-epsilon", type=float, default=1 / 255, help="radius, on pixels from 0 to 1")
-    add("--threads", type=int, default=1, help="torch threads")
+    add("--threads", type=whole(most=64), default=1, help="torch threads")
     options = parser.parse_args()
-    for name in ("episodes", "states", "threads"):
-        check(getattr(options, name) >= 1, f"--{name}={getattr(options, name)}: expected at least 1")
-    check(options.attacked_episodes >= 0, f"--attacked-episodes={options.attacked_episodes}: expected at least 0")
     check_attack_epsilon(options.attack_epsilon)
     torch.set_num_threads(options.threads)
     policies = [read(path) for path in options.files]

@@ -18,6 +18,8 @@ from rich.table import Table
 
 from bench import train_contenders as contenders
 from bench.paired import Entry, Result, race, ratio, show_and_write
+from conf.argument_parser import ArgumentParser, whole
+from nrmap.support.errors import errors_in_one_line
 from nrmap.support.runtime import choose_precision, provenance
 
 OUR_UPDATES = ("ddqn", "sa_ddqn", "sa_ddqn_ibp", "ddqn_float32", "sa_ddqn_float32")
@@ -148,17 +150,18 @@ def _times(values: tuple[float, float, float]) -> str:
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
+@errors_in_one_line()
 def main() -> None:
     """Measure, show, write."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m bench.train",
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--rounds", type=int, default=9, help="timings of each contender")
-    parser.add_argument("--updates", type=int, default=20, help="SA-DDQN updates in a timing")
-    parser.add_argument("--agent-steps", type=int, default=2048, help="agent steps in a timing of a loop")
-    parser.add_argument("--num-envs", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help="environments")
+    parser.add_argument("--rounds", type=whole(), default=9, help="timings of each contender")
+    parser.add_argument("--updates", type=whole(), default=20, help="SA-DDQN updates in a timing")
+    parser.add_argument("--agent-steps", type=whole(), default=2048, help="agent steps in a timing of a loop")
+    parser.add_argument("--num-envs", type=whole(), nargs="+", default=[1, 2, 4, 8, 16, 32], help="environments")
     parser.add_argument("--output", type=Path, default=Path("outputs/bench/train.json"), help="file of the results")
     options = parser.parse_args()
     results = measure(options)

@@ -3,13 +3,13 @@
 Table 1 of the paper is printed last, where it stays in sight.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from analyze.report.build import ensure_report
 from analyze.report.formats import print_table
 from analyze.report.page import IN_SIGHT
+from conf.argument_parser import ArgumentParser
 from conf.command_line import results_folder, with_flag_outputs
 from nrmap.support.errors import errors_in_one_line
 
@@ -17,7 +17,7 @@ from nrmap.support.errors import errors_in_one_line
 @errors_in_one_line()
 def main() -> None:
     """Build the report and print its main tables; an error prints one line and exits with status 2."""
-    parser = argparse.ArgumentParser(prog="python -m analyze.report", description=__doc__)
+    parser = ArgumentParser(prog="python -m analyze.report", description=__doc__)
     parser.add_argument("--outputs", type=results_folder, default=Path("outputs"), help="also outputs=FOLDER")
     arguments = parser.parse_args(with_flag_outputs(sys.argv[1:]))
     report = ensure_report(arguments.outputs)

@@ -1,0 +1,26 @@
+"""Command lines of the commands without Hydra."""
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+from nrmap.support.errors import NrmapError
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser that raises NrmapError for wrong arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        """See `ArgumentParser`."""
+        raise NrmapError(f"{message}; --help explains the options")
+
+
+def whole(least: int = 1, most: int = 1_000_000) -> Callable[[str], int]:
+    """The `type` of an argument that is a whole number from `least` to `most`."""
+
+    def read(text: str) -> int:
+        if not text.removeprefix("-").isdecimal() or len(text) > 20 or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text[:60]}: expected a whole number from {least:,} to {most:,}")
+        return int(text)
+
+    return read
