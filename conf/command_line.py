@@ -1,6 +1,7 @@
 """Prepare command lines for Hydra: rewrite values that it would misread, and turn its errors into one line."""
 
 import contextlib
+import functools
 import importlib.util
 import os
 import re
@@ -35,8 +36,9 @@ LONGEST_OVERRIDE = 10_000  # characters, which Hydra parses in seconds
 _SYNTAX = re.compile(r"[()\[\]{}*$'\"]")  # of values that are no plain choice
 
 
+@functools.cache
 def register_games() -> None:
-    """Make every game without a YAML file an option of the group `env`."""
+    """Make every game without a YAML file an option of the group `env`, once a process."""
     store = ConfigStore.instance()
     for game in game_names():
         if game not in group_options("env"):

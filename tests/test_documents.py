@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from example_outputs import Example, write_example
+from example_outputs import ATTACKS, Example, write_example
 from omegaconf import OmegaConf
 
 from analyze import documents
@@ -27,7 +27,15 @@ def test_tables_are_those_of_the_committed_records_and_measurements(module):
 def test_numbers_of_maps_are_those_of_reference_policies_and_their_null_networks(tmp_path, tiny_settings):
     layout = Layout(tmp_path / "outputs")
     methods = ("ddqn", "sa_ddqn", "ddqn_continued")
-    example = Example(methods, seeds=(0, 1, 2), states_from=("pool",), controls=1, without_flips=())
+    example = Example(
+        methods,
+        seeds=(0, 1, 2),
+        states_from=("pool",),
+        controls=1,
+        prefix_sizes=(),
+        attacks=ATTACKS[1:2],
+        without_flips=(),
+    )
     write_example(layout.outputs, tiny_settings(), example)
     for folder in (layout.outputs / "train" / "Freeway").glob("*ddqn/seed*/*"):
         publish(folder, layout, scale="quick")

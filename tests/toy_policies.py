@@ -11,6 +11,7 @@ from nrmap.policies.policy import Policy, PolicyCard
 
 SMALL_CONVS = (ConvSpec(8, 8, 4), ConvSpec(8, 4, 2))
 FREEWAY = EnvSpec("Freeway", 42, 42, max_agent_steps=40)
+SMALL_FREEWAY = EnvSpec("Freeway", 28, 28, max_agent_steps=40)  # for maps of it, which cost by the pixel
 BREAKOUT = EnvSpec("Breakout", 42, 42, max_agent_steps=200)
 
 

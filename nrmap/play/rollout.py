@@ -1,5 +1,6 @@
 """Play whole episodes from known seeds, and replay them, also in colour."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.atari.envs import EnvSpec, SeededVectorEnv, action_names
 from nrmap.atari.games import rom_id
 from nrmap.policies.agent import Agent
 from nrmap.statistics.nested_subsets import van_der_corput
@@ -68,12 +69,18 @@ def env_of(agent: Agent) -> EnvSpec:
         raise NrmapError(f"{agent.label} cannot play: it has no game; Agent takes one as env=EnvSpec(…)")
     takes, gives = agent.state_shape, spec.state_shape
     check(takes == gives, f"{agent.label} takes states {takes}, but those of {spec.game} are {gives}")
-    env = SeededVectorEnv(spec, 1)
-    states, _ = env.begin(np.ones(1, dtype=bool), [0])  # [1, C, H, W]
+    actions, states = len(action_names(spec)), _first_states(spec).clone()
     with torch.inference_mode():
-        scored = agent(torch.from_numpy(states).to(agent.device)).shape[1]
-    check(scored == env.num_actions, f"{agent.label} scores {scored} actions, but {spec.game} has {env.num_actions}")
+        scored = agent(states.to(agent.device)).shape[1]
+    check(scored == actions, f"{agent.label} scores {scored} actions, but {spec.game} has {actions}")
     return spec
+
+
+@functools.lru_cache(maxsize=64)
+def _first_states(spec: EnvSpec) -> torch.Tensor:
+    """The first state of an episode, [1, C, H, W]; kept, because to load a game takes as long as 100 agent steps."""
+    states, _ = SeededVectorEnv(spec, 1).begin(np.ones(1, dtype=bool), [0])
+    return torch.from_numpy(states)
 
 
 def greedy(policy: Agent) -> ActionFn:

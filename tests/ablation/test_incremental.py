@@ -55,7 +55,7 @@ def beside(clean: Tensor, q_values: Tensor) -> Tensor:
 
 @pytest.mark.bitwise
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(example=examples())
 def test_every_q_value_is_exact(form, example):
     engine = engine_of(example, form)

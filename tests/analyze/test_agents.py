@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from composed import composed
+from composed import analyzed, composed, printed_last
 from foreign_files import FOREIGN
 
-import analyze.__main__
 import analyze.import_policy
 import nrmap
 from nrmap.maps.episode_maps import load_maps
@@ -69,17 +68,17 @@ def broken():
 
 
 @pytest.fixture
-def result(tmp_path, capsys):
+def result(tmp_path):
     """`result("policy=…")`: the path that `python -m analyze`, or the import, would print last."""
 
     def run(*options: str, only_import: bool = False) -> Path:
         options = (*options, f"outputs={tmp_path}/outputs", *QUICK)
+        if not only_import:
+            return analyzed(*options)
         keys = composed("analyze", *options)
-        if only_import:
-            analyze.import_policy.convert(analyze.import_policy.read(keys, True), options)
-        else:
-            analyze.__main__.analyze(analyze.__main__.read(keys, True), options)
-        return Path(capsys.readouterr().out.splitlines()[-1])
+        return printed_last(
+            lambda: analyze.import_policy.convert(analyze.import_policy.read(keys, True), options),
+        )
 
     return run
 
@@ -177,11 +176,11 @@ def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factor
         ("py:an_agent:logits", "names.npz", "has the arrays other, none named states"),
     ],
 )
-def test_a_mistake_is_one_line(policy, states_from, why, result, tmp_path, given):
+def test_a_mistake_is_one_line(policy, states_from, why, tmp_path, given):
     (tmp_path / "broken.npy").write_bytes((tmp_path / "states.npy").read_bytes()[:-1000])
     np.savez(tmp_path / "float.npz", states=given / 255)
     np.savez(tmp_path / "names.npz", other=given)
-    file = states_from if states_from == "own" else tmp_path / states_from
+    file = states_from if states_from == "own" else str(tmp_path / states_from)
     with pytest.raises(NrmapError, match=why) as raised:
-        result(f"policy={policy}", f"states_from={file}")
+        analyzed(*QUICK, policy=policy, states_from=file, outputs=str(tmp_path / "outputs"))
     assert "\n" not in str(raised.value)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import TINY, TINY_ANALYSIS, Command, Commands, commands_in, complaint_of, result_of
+from composed import analyzed
 from swept_maps import identical
 from toy_policies import FREEWAY, toy_policy
 
+import analyze.__main__
+from conf.entry import entry_point
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps
-from nrmap.maps.null_networks import NULL_NETWORKS
 from nrmap.play.states import RolloutStates, load_states
 from nrmap.policies.policy import load_policy, save_policy
+from nrmap.support.errors import NrmapError
 from nrmap.support.records import read_records
 
 # A busy machine may take several times as long as an idle one.
@@ -78,24 +82,43 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
         yield Study(commands, outputs, trained, given, result_of(without_maps.analyze(f"policy={given}")))
 
 
-def test_a_policy_file_is_mapped_on_its_own_states(study: Study) -> None:
-    states = study.states_of(study.folder)
-    assert [origin.policy_sha256 for origin in states.origins] == [load_policy(study.given).sha256]
-    maps = maps_of(study.folder)
+def test_a_policy_file_is_mapped_on_its_own_states(tmp_path: Path) -> None:
+    given, outputs = tmp_path / "given.safetensors", tmp_path / "outputs"
+    save_policy(given, toy_policy(FREEWAY))
+    folder = analyzed(*TINY_ANALYSIS, *SCREEN, policy=str(given), outputs=str(outputs))
+    states = load_states(outputs / metrics_of(folder)["inputs"]["states_path"])
+    assert [origin.policy_sha256 for origin in states.origins] == [load_policy(given).sha256]
+    maps = maps_of(folder)
     assert (maps.num_states, len(maps.episode_ids)) == (STATES, EPISODES)
     assert (maps["kmap"].sum(axis=0) > 0).sum() > 10
-    assert {record.states_from for record in read_records(study.folder / "metrics.json")} == {"own"}
+    assert {record.states_from for record in read_records(folder / "metrics.json")} == {"own"}
     # By default a policy's own states have no null networks.
-    controls = [path for kind in NULL_NETWORKS for path in (study.outputs / "maps").rglob(f"{kind}*/**/metrics.json")]
-    assert all(record.states_from != "own" for path in controls for record in read_records(path))
+    assert [path.name for path in (outputs / "maps/Freeway").iterdir()] == ["toy"]
 
 
-def test_a_policy_of_another_game_than_asked_for_is_refused(study: Study, tmp_path: Path) -> None:
+def test_a_policy_of_another_game_than_asked_for_is_refused(tmp_path: Path) -> None:
     other, outputs = tmp_path / "pong.safetensors", tmp_path / "outputs"
     save_policy(other, toy_policy(replace(FREEWAY, game="Pong")))
-    line = complaint_of(study.analyze(f"policy={other}", "env=Freeway", outputs=outputs))
-    assert line == f"error: env=Freeway: the policy {other} is of Pong; leave env out or say env=Pong"
+    with pytest.raises(NrmapError) as caught:
+        analyzed(*TINY_ANALYSIS, *SCREEN, "env=Freeway", policy=str(other), outputs=str(outputs))
+    assert str(caught.value) == f"env=Freeway: the policy {other} is of Pong; leave env out or say env=Pong"
     assert not list(outputs.rglob("*.json"))
+
+
+def test_a_mistake_is_one_line_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = tmp_path / "outputs"
+    monkeypatch.setenv("PYTHONPATH", "")  # which a command changes
+    monkeypatch.setattr(sys, "argv", ["analyze", "scale=smoke", f"outputs={outputs}", "temperature=0"])
+    with pytest.raises(SystemExit) as end:
+        entry_point("analyze", analyze.__main__.read, analyze.__main__.analyze)
+    out, err = capsys.readouterr()
+    assert (end.value.code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith("error: temperature=0: expected a number from 1e-30 to 1e30, or a list")
+    with pytest.raises(NrmapError, match=r"^no trained policy Freeway/ddqn/seed7 with these settings"):
+        analyzed("scale=smoke", seed=7, outputs=str(outputs))
+    assert not list(outputs.rglob("*.*"))
 
 
 @pytest.mark.slow
@@ -174,14 +197,3 @@ def test_a_full_disk_is_one_line_and_the_next_command_does_the_rest(study: Study
     folder = result_of(study.analyze(f"policy={study.given}", outputs=full))
     for whole in study.folder.iterdir():
         assert whole.suffix not in (".png", ".pdf", ".npz") or (folder / whole.name).read_bytes() == whole.read_bytes()
-
-
-def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path: Path) -> None:
-    outputs = tmp_path / "outputs"
-    with commands_in(tmp_path) as commands:
-        wrong = commands.start("analyze", "scale=smoke", f"outputs={outputs}", "temperature=0")
-        assert complaint_of(wrong).startswith("error: temperature=0: expected a number from 1e-30 to 1e30, or a list")
-        assert not outputs.exists()
-        absent = commands.start("analyze", "scale=smoke", f"outputs={outputs}", "seed=7")
-        assert complaint_of(absent).startswith("error: no trained policy Freeway/ddqn/seed7 with these settings")
-    assert [path.name for path in outputs.iterdir()] == ["logs"]

@@ -3,7 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from composed import analysis
-from toy_policies import BREAKOUT, FREEWAY, toy_policy
+from toy_policies import SMALL_FREEWAY, toy_policy
 
 from analyze import maps as mapping
 from analyze import study as playing
@@ -69,7 +69,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 def saved(folder: Path, seed: int = 0) -> Policy:
     path = folder / f"policy{seed}.safetensors"
-    save_policy(path, toy_policy(FREEWAY, seed))
+    save_policy(path, toy_policy(SMALL_FREEWAY, seed))
     return load_policy(path)
 
 
@@ -83,24 +83,40 @@ def run_all(policy: Policy, study: Study) -> MapsResult:
     return ensure_maps(study, policy, ensure_states(study, [policy]))
 
 
+@dataclass(frozen=True)
+class Made:
+    """A study whose every stage but the null networks ran once; the parts that were planned and those that came."""
+
+    study: Study
+    maps: MapsResult
+    planned: list[str]
+    planned_with_states: list[str]
+    came: list[str]
+
+
 @pytest.fixture(scope="module")
-def made(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, MapsResult]:
-    """A study with baselines whose every stage ran once, for `policy`, and its maps."""
-    study = study_in(tmp_path_factory.mktemp("made"))
-    ensure_baselines(study, policy)
-    return study, run_all(policy, study)
+def made(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    study, came = study_in(tmp_path_factory.mktemp("made")), list[str]()
+    planned = [part.name for part in planned_parts(study, policy, [policy], None)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Clock, "at", lambda self, name, done, **initial: came.append(name))
+        states = ensure_states(study, [policy])
+        with_states = [part.name for part in planned_parts(study, policy, [policy], states)]
+        ensure_baselines(study, policy)
+        maps = run_all(policy, study)
+    return Made(study, maps, planned, with_states, came)
 
 
 @pytest.fixture
-def finished(made: tuple[Study, MapsResult], tmp_path: Path) -> Study:
+def finished(made: Made, tmp_path: Path) -> Study:
     """A copy of that study."""
     study = study_in(tmp_path)
-    shutil.copytree(made[0].layout.outputs, study.layout.outputs)
+    shutil.copytree(made.study.layout.outputs, study.layout.outputs)
     return study
 
 
 def test_a_second_run_does_nothing_and_gives_the_same(policy, made, calls):
-    study, first = made
+    study, first = made.study, made.maps
     times = {path: path.stat().st_mtime_ns for path in study.layout.outputs.rglob("*.*") if path.suffix != ".lock"}
     ensure_baselines(study, policy)
     assert run_all(policy, study).records == first.records
@@ -142,20 +158,15 @@ def test_a_new_version_of_a_stage_leaves_what_the_old_one_made(finished, policy,
     assert files < set(finished.layout.outputs.rglob("metrics.json"))
 
 
-def test_a_pool_is_the_states_of_all_its_policies_and_is_shared(tmp_path: Path, calls: Counter[str]) -> None:
+def test_a_pool_is_the_states_of_all_its_policies_and_has_maps_at_the_same_n_as_those_of_one(tmp_path, calls):
     policies = [saved(tmp_path, seed) for seed in (0, 1)]
-    study = study_in(tmp_path, states=replace(STATES, states_from="pool"))
+    study = study_in(tmp_path, states=replace(STATES, states_from="pool"), maps=replace(MAPS, prefix_sizes=(1, 6, 99)))
     own = [ensure_states(study, [policy]) for policy in policies]
     pool, again = ensure_states(study, policies), ensure_states(study, policies)
     assert dict(calls) == {"collect_states": 2, "pool_states": 1}
     assert again.sha256 == pool.sha256
     np.testing.assert_array_equal(pool.states.states, np.concatenate([part.states.states for part in own]))
-
-
-def test_a_pool_has_maps_at_the_same_n_as_a_policys_own_states(tmp_path: Path) -> None:
-    policies = [saved(tmp_path, seed) for seed in (0, 1)]
-    study = study_in(tmp_path, maps=replace(MAPS, prefix_sizes=(1, 6, 99)))
-    result = ensure_maps(study, policies[0], ensure_states(study, policies))
+    result = ensure_maps(study, policies[0], pool)
     assert result.maps.num_states == 12
     prefixes = select(result.records, prefix=True, map_kind="kl", temperature=1.0)
     assert [(record.num_states, record.episodes) for record in prefixes] == [(1, 1), (6, 4)]
@@ -164,10 +175,10 @@ def test_a_pool_has_maps_at_the_same_n_as_a_policys_own_states(tmp_path: Path) -
 
 def test_states_of_another_game_are_refused(finished: Study, policy: Policy, tmp_path: Path) -> None:
     states = ensure_states(finished, [policy])
-    other = replace(states, states=replace(states.states, env=replace(FREEWAY, game="Breakout")))
+    other = replace(states, states=replace(states.states, env=replace(SMALL_FREEWAY, game="Breakout")))
     with pytest.raises(NrmapError, match="the states are of Breakout: expected Freeway"):
         ensure_maps(finished, policy, other)
-    save_policy(tmp_path / "breakout", toy_policy(BREAKOUT))
+    save_policy(tmp_path / "breakout", toy_policy(replace(SMALL_FREEWAY, game="Breakout")))
     study = study_in(tmp_path, states=replace(STATES, states_from=str(states.path)))
     with pytest.raises(NrmapError, match="states are of Freeway: expected Breakout"):
         ensure_states(study, [load_policy(tmp_path / "breakout")])
@@ -225,11 +236,9 @@ def test_published_evaluations_are_those_of_evaluation_paper_and_are_not_repeate
     assert not calls
 
 
-def test_an_evaluation_that_was_cut_off_goes_on_after_its_last_whole_roll_out(tmp_path, policy, monkeypatch):
-    runs = (AttackRun("noise", 0.1, 1), AttackRun("fgsm", 0.1, 1))
-    study = study_in(tmp_path, evaluation=replace(EVALUATION, attack_runs=runs))
+def test_an_evaluation_that_was_cut_off_goes_on_after_its_last_whole_roll_out(tmp_path, policy, made, monkeypatch):
+    study, whole = study_in(tmp_path), ensure_evaluation(made.study, policy)
     layout = study.layout
-    whole = ensure_evaluation(replace(study, layout=Layout(tmp_path / "whole")), policy)
     play, played = evaluation.play, Counter[str]()
 
     def play_unless_killed(player: Any, *args: Any, killed_at: str | None = None, **kwargs: Any) -> Any:
@@ -245,9 +254,9 @@ def test_an_evaluation_that_was_cut_off_goes_on_after_its_last_whole_roll_out(tm
     assert layout.evaluations(game="Freeway", method="toy", seed=0) == []
     monkeypatch.setattr(evaluation, "play", play_unless_killed)
     assert ensure_evaluation(study, policy) == whole
-    assert dict(played) == {"clean": 1, "noise": 1, "fgsm": 1}
-    (made,) = layout.evaluations(game="Freeway", method="toy", seed=0)
-    assert [path.name for path in made.parent.iterdir() if not path.name.startswith(".")] == [made.name]
+    assert dict(played) == {"clean": 1, "fgsm": 1}
+    (written,) = layout.evaluations(game="Freeway", method="toy", seed=0)
+    assert [path.name for path in written.parent.iterdir() if not path.name.startswith(".")] == [written.name]
 
 
 def null_networks_of(policy: Policy, study: Study, draws: int = 2) -> list[Record]:
@@ -300,15 +309,11 @@ class AblatedByHand:
         self.q_values = torch.stack(rows, dim=1)  # [N, H, W, A]
 
 
-def test_a_plan_has_the_parts_of_the_work_in_order_and_only_missing_ones(tmp_path, policy, monkeypatch):
-    study, seen = study_in(tmp_path), []
-    planned = [part.name for part in planned_parts(study, policy, [policy], None)]
-    monkeypatch.setattr(Clock, "at", lambda self, name, done, **initial: seen.append(name))
-    states = ensure_states(study, [policy])
-    assert [part.name for part in planned_parts(study, policy, [policy], states)] == planned[1:]
-    ensure_baselines(study, policy)
-    run_all(policy, study)
-    assert [part.kind.rpartition("/")[2] for part in planned_parts(study, policy, [policy], states)] == 4 * ["maps"]
-    ensure_null_networks(study, policy, states)
-    assert list(dict.fromkeys(seen)) == planned
-    assert planned_parts(study, policy, [policy], states) == []
+def test_a_plan_has_the_parts_of_the_work_in_order_and_only_missing_ones(made, finished, policy, monkeypatch):
+    came, states = list(made.came), ensure_states(finished, [policy])
+    assert made.planned_with_states == made.planned[1:]
+    assert [part.kind.rpartition("/")[2] for part in planned_parts(finished, policy, [policy], states)] == 4 * ["maps"]
+    monkeypatch.setattr(Clock, "at", lambda self, name, done, **initial: came.append(name))
+    ensure_null_networks(finished, policy, states)
+    assert list(dict.fromkeys(came)) == made.planned
+    assert planned_parts(finished, policy, [policy], states) == []

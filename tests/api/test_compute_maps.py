@@ -161,11 +161,11 @@ def test_channels_are_ablated_apart_on_request() -> None:
 def test_without_episodes_there_is_no_interval_and_with_enough_there_is() -> None:
     torch.manual_seed(0)
     agent, states = dueling()
-    states = some_states(32, 4, 20, 22)
+    states = some_states(16, 4, 20, 22)
     alone = nrmap.compute_maps(agent, states, progress=False).sparsity("kl", 1.0)
     assert alone.low is alone.high is alone.interval is None
     assert "needs at least 16 episodes, found 1" in str(alone)
-    maps = nrmap.compute_maps(agent, states, episode_ids=np.arange(32) // 2, progress=False)
+    maps = nrmap.compute_maps(agent, states, episode_ids=np.arange(16), progress=False)
     each = maps.sparsity("kl", 1.0)
     assert each.value == pytest.approx(alone.value, rel=1e-6)
     assert each.low < each.value < each.high

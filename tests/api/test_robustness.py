@@ -134,8 +134,8 @@ def test_any_function_plays_as_the_policy_that_it_wraps(policy: Policy) -> None:
     assert states[1].origins[0].label == "Freeway/mine"
     maps = nrmap.compute_maps(policy, states[0], progress=False)
     assert maps.by_episode.states_per_episode.tolist() == [3, 3]
-    found = nrmap.evaluate(wrapped, 2, ["fgsm"], 8 / 255, progress=False)
-    settings = EvaluationSettings(2, 0, attack_runs=(AttackRun("fgsm", 8 / 255, 2),))
+    found = nrmap.evaluate(wrapped, 1, ["fgsm"], 8 / 255, progress=False)
+    settings = EvaluationSettings(1, 0, attack_runs=(AttackRun("fgsm", 8 / 255, 1),))
     expected = play_episodes(policy, settings, num_envs=2)
     assert [(record.metric, record.value) for record in found] == [(record.metric, record.value) for record in expected]
     assert found[0].method == "mine"

@@ -136,11 +136,11 @@ def test_an_episode_is_its_seed_and_its_actions(sticky_actions):
     frames, rewards = rollout_frames(alone, 0, 11, actions)
     other_frames, _ = rollout_frames(alone, 0, 12, actions)
     assert not np.array_equal(frames, other_frames)
-    crowd = SeededVectorEnv(spec, 3)
-    crowd.begin(np.ones(3, dtype=bool), [5, 6, 7])
+    crowd = SeededVectorEnv(spec, 2)
+    crowd.begin(np.ones(2, dtype=bool), [5, 6])
     for _ in range(9):
-        crowd.step(np.array([1, 2, 3]))
-    again, rewards_again = rollout_frames(crowd, 2, 11, actions)
+        crowd.step(np.array([1, 2]))
+    again, rewards_again = rollout_frames(crowd, 1, 11, actions)
     np.testing.assert_array_equal(frames, again)
     np.testing.assert_array_equal(rewards, rewards_again)
 

@@ -77,7 +77,7 @@ def test_a_key_removed_added_or_renamed(data: st.DataObject) -> None:
     outcome(lambda: READ[name](config, True))
 
 
-@settings(HERE, max_examples=settings().max_examples // 4)
+@settings(HERE, max_examples=settings().max_examples // 8)
 @given(st.data())
 def test_a_command_line(data: st.DataObject) -> None:
     register_games()

@@ -38,6 +38,8 @@ def run(config, given):
         os.kill(os.getpid(), 9)
     if seed == -1:
         open("absent")
+    if seed == -2:
+        os.kill(os.getpid(), 2)
     if seed >= 4:
         import torch
         (Path(config["outputs"]) / f"threads{seed}").write_text(str(torch.get_num_threads()))
@@ -118,11 +120,15 @@ def test_without_a_folder_outputs_is_in_the_current_one(mode: list[str], tmp_pat
     assert {path.name for path in here.iterdir()} == {"outputs"}
 
 
-def test_a_bug_keeps_its_traceback_and_a_log_folder_that_cannot_be_written_is_one_line(jobs, tmp_path: Path) -> None:
+def test_a_bug_keeps_its_traceback_and_other_ends_are_one_line(jobs, tmp_path: Path) -> None:
     bug = jobs("seed=-1")
     assert bug.returncode == 1
     assert bug.stderr.splitlines()[-1] == "FileNotFoundError: [Errno 2] No such file or directory: 'absent'"
     assert "error: cannot" not in bug.stderr
+    interrupted = jobs("seed=-2")
+    assert (interrupted.returncode, interrupted.stdout) == (130, "")
+    assert interrupted.stderr.splitlines()[-1] == "interrupted: repeat the command to resume from the last checkpoint"
+    assert "Traceback" not in interrupted.stderr
     (tmp_path / "file").touch()
     for mode in ([], ["-m"]):
         unwritable = jobs(*mode, "seed=0", outputs=tmp_path / "file")

@@ -48,7 +48,9 @@ def test_fine_tuning_starts_from_the_vanilla_run_of_the_same_scale(scale, method
         assert tuned.regulariser.ramp_steps == sizes["robust_ramp"]["ramp_steps"]
     assert tuned.learner.learning_rate == {**node["learner"], **sizes["learner"]}["learning_rate"]
     assert tuned.exploration.epsilon_initial == sizes["exploration"]["epsilon_initial"] < 1
-    tuned_file = training(f"method={method}", f"scale={scale}", "seed=7", "method.start_from=some/file.safetensors")
+    values = copy.deepcopy(composed("train", f"method={method}", f"scale={scale}", "seed=7"))
+    values["method"]["start_from"] = "some/file.safetensors"
+    tuned_file = train_settings(validated(TrainKeys, values))
     assert tuned_file.parent == PolicyFile("some/file.safetensors")
     assert replace(tuned_file, parent=vanilla) == tuned
     assert tuned_file.identity("a" * 64) == tuned.identity("a" * 64) != tuned_file.identity("b" * 64)

@@ -64,21 +64,26 @@ def by_hand(breakout_policy):
     return [play_by_hand(breakout_policy, seed) for seed in episode_seeds(breakout_policy.env, 6, 4)]
 
 
-@pytest.mark.parametrize("num_envs", [2, 5])
-def test_episodes_do_not_depend_on_how_many_are_played_at_a_time(breakout_policy, by_hand, num_envs):
+@pytest.fixture(scope="module")
+def played(breakout_policy):
+    """The same episodes played two at a time."""
+    return play(greedy(breakout_policy), breakout_policy.env, episode_seeds(breakout_policy.env, 6, 4), num_envs=2)
+
+
+def test_episodes_do_not_depend_on_how_many_are_played_at_a_time(breakout_policy, by_hand, played):
     """Breakout's episodes have different lengths, so environments go on to another episode at different times."""
     seeds = episode_seeds(breakout_policy.env, run_seed=6, episodes=4)
-    episodes = play(greedy(breakout_policy), breakout_policy.env, seeds, num_envs=num_envs)
-    assert [episode.seed for episode in episodes] == list(seeds)
-    assert len({episode.length for episode in episodes}) == 4
-    assert {episode.truncated for episode in episodes} == {True, False}
-    for episode, (_, actions, rewards, terminated) in zip(episodes, by_hand, strict=True):
-        assert episode.actions.tolist() == actions
-        assert episode.rewards.tolist() == rewards
-        assert episode.terminated == terminated
-        assert episode.truncated != terminated
-        assert len(set(actions)) > 1
-    assert sum(episode.total_reward for episode in episodes) > 0
+    for episodes in (played, play(greedy(breakout_policy), breakout_policy.env, seeds, num_envs=5)):
+        assert [episode.seed for episode in episodes] == list(seeds)
+        assert len({episode.length for episode in episodes}) == 4
+        assert {episode.truncated for episode in episodes} == {True, False}
+        for episode, (_, actions, rewards, terminated) in zip(episodes, by_hand, strict=True):
+            assert episode.actions.tolist() == actions
+            assert episode.rewards.tolist() == rewards
+            assert episode.terminated == terminated
+            assert episode.truncated != terminated
+            assert len(set(actions)) > 1
+        assert sum(episode.total_reward for episode in episodes) > 0
 
 
 def test_the_first_of_equal_actions_is_taken():
@@ -138,11 +143,9 @@ def test_positions_are_spread_evenly(lengths, extra):
         assert 0 <= steps[0] <= steps[-1] < length
 
 
-def test_replayed_states_are_those_that_were_seen(breakout_policy, by_hand):
-    spec = breakout_policy.env
-    episodes = play(greedy(breakout_policy), spec, episode_seeds(spec, 6, 4), num_envs=2)
-    positions = even_positions([episode.length for episode in episodes], 10)
-    states = replay_states(spec, episodes, positions, num_envs=3)
+def test_replayed_states_are_those_that_were_seen(breakout_policy, by_hand, played):
+    positions = even_positions([episode.length for episode in played], 10)
+    states = replay_states(breakout_policy.env, played, positions, num_envs=3)
     expected = [seen[step] for (seen, *_), steps in zip(by_hand, positions, strict=True) for step in steps]
     np.testing.assert_array_equal(states, np.array(expected))
 

@@ -78,17 +78,17 @@ def test_collected_states_are_the_policys_own(policy, states):
 
 
 def test_states_that_could_not_be_remembered_are_played_again(policy, states, monkeypatch, assert_equal):
+    """Neither that nor the number of environments changes the sample."""
     replay = Mock(side_effect=replay_states)
     monkeypatch.setattr(states_module, "replay_states", replay)
     whole = sum(episode.length for episode in states.episodes) * 42 * 42
-    for memory_budget, replayed in ((whole, 0), (whole - 1, 1), (0, 2)):
-        again = collect_states(policy, num_states=11, episodes=3, run_seed=5, num_envs=2, memory_budget=memory_budget)
+    for memory_budget, replayed in ((whole, 0), (whole - 1, 1)):
+        again = collect_states(policy, num_states=11, episodes=3, run_seed=5, num_envs=3, memory_budget=memory_budget)
         assert_equal(again, states)
         assert replay.call_count == replayed
 
 
-def test_the_sample_does_not_depend_on_the_number_of_environments_but_on_the_stream(policy, states, assert_equal):
-    assert_equal(states, collect_states(policy, num_states=11, episodes=3, run_seed=5, num_envs=3))
+def test_the_sample_depends_on_the_stream(policy, states):
     other = collect_states(policy, num_states=1, episodes=1, run_seed=5, num_envs=1, stream=VALIDATION_STREAM)
     assert other.episodes[0].seed not in {episode.seed for episode in states.episodes}
 

@@ -32,6 +32,14 @@ def imported(foreign: Foreign, folder: Path) -> Policy:
     return load_policy(folder / "p")
 
 
+# One of every kind of network that a file becomes. An engine's maps of the others say nothing that outputs do not.
+MAPPED = {
+    "sb3_ppo", "sb3_qrdqn", "radial", "cleanrl_c51", "pfrl_dqn of 2013", "pfrl_dqn with one bias",
+    "tianshou_dqn, not scaled",
+}  # fmt: skip
+assert FOREIGN.keys() >= MAPPED
+
+
 @pytest.mark.parametrize("name", FOREIGN)
 def test_outputs_and_k_are_those_of_the_original(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -49,18 +57,22 @@ def test_outputs_and_k_are_those_of_the_original(name: str, tmp_path: Path) -> N
         found = found.log_softmax(dim=1)
     torch.testing.assert_close(found, expected, rtol=0, atol=allowed)
 
-    maps = nrmap.compute_maps(policy, states[:1], progress=False)
-    assert maps.metadata["engine"].startswith("incremental")
     clean = expected[0].double().numpy()
     best, k, sure = int(clean.argmax()), np.zeros((84, 84)), np.zeros((84, 84), dtype=bool)
     for i in range(0, 84, 21):
         row = states[:1].repeat(84, 1, 1, 1)  # [W, C, H, W]
         row[torch.arange(84), :, i, torch.arange(84)] = 0
-        for j, ablated in enumerate(foreign.outputs(row).double().numpy()):
+        ours, theirs = policy(row), foreign.outputs(row)
+        apart = ours - theirs  # the same number for all actions of a log-softmax
+        torch.testing.assert_close(apart, apart[:, :1].expand_as(apart), rtol=0, atol=allowed)
+        for j, ablated in enumerate(theirs.double().numpy()):
             first, second = np.sort(ablated)[[-1, -2]]
             k[i, j], sure[i, j] = clean[best] - clean[ablated.argmax()], first - second > 2e-6
     assert ((k > 0) & sure).sum() > 10 or "one bias" in name
-    np.testing.assert_allclose(maps["kmap"][sure], k[sure], rtol=0, atol=allowed)
+    if name in MAPPED:
+        maps = nrmap.compute_maps(policy, states[:1], progress=False)
+        assert maps.metadata["engine"].startswith("incremental")
+        np.testing.assert_allclose(maps["kmap"][sure], k[sure], rtol=0, atol=allowed)
 
     missing = policy.for_attacks()(states / 255) - policy(states)  # [N, A], one number for each state
     torch.testing.assert_close(missing, missing[:, :1].expand_as(missing), rtol=0, atol=allowed / 10)

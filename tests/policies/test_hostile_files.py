@@ -219,7 +219,7 @@ def mutated(data: bytes, generator: random.Random) -> bytes:
 @pytest.mark.parametrize(
     ("name", "rounds"),
     [
-        *((name, 15) for name in ("sb3_dqn", "radial", "cleanrl_c51", "pfrl_dqn with one bias", "tianshou_qrdqn")),
+        *((name, 8) for name in ("sb3_dqn", "radial", "cleanrl_c51", "pfrl_dqn with one bias", "tianshou_qrdqn")),
         *(pytest.param(name, 80, marks=[pytest.mark.fuzz, pytest.mark.slow]) for name in FOREIGN),
     ],
 )

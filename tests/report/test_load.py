@@ -85,19 +85,18 @@ def test_commands_for_missing_results_analyse_the_files_that_are_there(tmp_path,
     assert (here.scale["name"], load_policy(Path(here.policy)).card.method) == ("smoke", "sa_ddqn")
 
 
-def emptied(folder):
-    with edited(next((folder / "evaluation/Freeway/ddqn").rglob("metrics.json"))) as content:
-        content["records"] = []
+def changed(pattern, change):
+    """A damage: the content of the first file of that pattern after `change`."""
+
+    def damage(folder):
+        with edited(next(folder.glob(pattern))) as content:
+            change(content)
+
+    return damage
 
 
-def of_an_unknown_kind(folder):
-    with edited(next((folder / "maps").rglob("metrics.json"))) as content:
-        content["records"][0]["map_kind"] = "zzz"
-
-
-def played_by_a_baseline(folder):
-    with edited(next((folder / "evaluation/Freeway/ddqn").rglob("metrics.json"))) as content:
-        content["records"][0]["method"] = "random_policy"
+EVALUATION, MAPS = "evaluation/Freeway/ddqn/**/metrics.json", "maps/**/metrics.json"
+HUGE = [{"agent_step": 1, "undiscounted_return": 1e308}]
 
 
 def policy_in_no_folder(folder):
@@ -110,7 +109,7 @@ def reference_in_no_folder(folder):
 
 
 def name_that_is_not_utf_8(folder):
-    metrics = next((folder / "evaluation/Freeway/ddqn").rglob("metrics.json"))
+    metrics = next(folder.glob(EVALUATION))
     metrics.parent.rename(metrics.parent.with_name("\udcff"))
 
 
@@ -121,18 +120,22 @@ def imported_with_an_odd_parent(folder):
     save_policy(path, policy)
 
 
-def with_a_huge_return(folder):
-    with edited(next((folder / "train").rglob("curves.json"))) as content:
-        content["episodes"] = [{"agent_step": 1, "undiscounted_return": 1e308}]
-
-
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
-        (with_a_huge_return, r"train/.*curves\.json: episodes\[0\]\.undiscounted_return=1e\+308: expected a finite"),
-        (emptied, r"evaluation/.*metrics\.json has no records"),
-        (of_an_unknown_kind, r"maps/.*metrics\.json has an unknown kind of map: 'zzz'"),
-        (played_by_a_baseline, r"evaluation/.*metrics\.json is damaged: .*random_policy has no network"),
+        (
+            changed("train/**/curves.json", lambda curves: curves.update(episodes=HUGE)),
+            r"train/.*curves\.json: episodes\[0\]\.undiscounted_return=1e\+308: expected a finite",
+        ),
+        (changed(EVALUATION, lambda metrics: metrics["records"].clear()), r"evaluation/.*metrics\.json has no records"),
+        (
+            changed(MAPS, lambda metrics: metrics["records"][0].update(map_kind="zzz")),
+            r"maps/.*metrics\.json has an unknown kind of map: 'zzz'",
+        ),
+        (
+            changed(EVALUATION, lambda metrics: metrics["records"][0].update(method="random_policy")),
+            r"evaluation/.*metrics\.json is damaged: .*random_policy has no network",
+        ),
         (policy_in_no_folder, "train: expected a training in a folder of its own"),
         (reference_in_no_folder, "reference: expected a training in a folder of its own"),
         (name_that_is_not_utf_8, r"evaluation/.*\\udcff/metrics\.json: left out, expected a name in UTF-8"),

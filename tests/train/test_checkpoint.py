@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -32,6 +32,7 @@ states = st.dictionaries(
 )
 
 
+@settings(max_examples=50)
 @given(states)
 def test_any_state_comes_back(tmp_path_factory, assert_same, state):
     path = tmp_path_factory.mktemp("state") / "state.safetensors"
