@@ -35,14 +35,15 @@ class Emulator:
         self.state: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
 
     def begin(self, seed: int) -> int:
-        """Start an episode and return its number of no-ops."""
+        """Start an episode and return its number of no-ops; a negative seed is any."""
         spec, ale = self._spec, self.ale
-        ale.setInt("random_seed", seed)
-        ale.loadROM(self._rom)  # takes over the seed
+        if seed >= 0:
+            ale.setInt("random_seed", seed)
+            ale.loadROM(self._rom)  # takes over the seed
         ale.reset_game()
         if self._has_fire and spec.fire_reset == "frame":
             ale.act(self.actions[1])
-        no_ops = int(np.random.default_rng(seed).integers(spec.noop_min, max(spec.noop_max, spec.noop_min + 1)))
+        no_ops = int(np.random.default_rng(max(seed, 0)).integers(spec.noop_min, max(spec.noop_max, spec.noop_min + 1)))
         for _ in range(no_ops):
             ale.act(self.actions[0])
         self._screen = self._grab()

@@ -154,6 +154,10 @@ def _vector_env(spec: EnvSpec, num_envs: int, *, colour: bool) -> Any:
     )
 
 
+# A seed for an episode that nobody watches: it starts in a tenth of the time, because the game is not loaded again.
+ANY_SEED = -1
+
+
 class SeededVectorEnv:
     """E copies of a game; `begin` starts episodes explicitly, each from a given seed.
 
@@ -192,7 +196,7 @@ class SeededVectorEnv:
     def begin(self, mask: NDArray[np.bool_], seeds: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Start an episode in each environment where `mask` [E] is True; the others continue.
 
-        `seeds` has one seed for each new episode, in order. Returns all states [E, C, H, W] and lives [E].
+        `seeds` has a seed, or `ANY_SEED`, for each new episode, in order. Returns all states [E, C, H, W], lives [E].
         """
         seeds_array = np.asarray(seeds, dtype=np.int32)
         if not self._begun and not np.all(mask):

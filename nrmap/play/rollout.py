@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from nrmap.atari.envs import EnvSpec, SeededVectorEnv, action_names
+from nrmap.atari.envs import ANY_SEED, EnvSpec, SeededVectorEnv, action_names
 from nrmap.atari.games import rom_id
 from nrmap.policies.agent import Agent
 from nrmap.statistics.nested_subsets import van_der_corput
@@ -133,8 +133,8 @@ def play(
                 playing[index] = next(waiting, None)
         if transition.ended.any() and len(finished) < len(seeds):
             following = [playing[index] for index in np.flatnonzero(transition.ended)]
-            # All emulators step together: one without an episode needs some seed too.
-            states, _ = env.begin(transition.ended, [0 if one is None else one.seed for one in following])
+            # All emulators step together, also one without an episode.
+            states, _ = env.begin(transition.ended, [ANY_SEED if one is None else one.seed for one in following])
         steps_played += len(busy)
         lengths = [episode.length for episode in finished.values()]
         running = [len(recording.actions) for recording in playing if recording is not None]

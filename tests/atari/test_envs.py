@@ -7,6 +7,7 @@ import pytest
 from ale_py import ALEInterface, LoggerMode, roms
 
 from nrmap.atari.envs import (
+    ANY_SEED,
     EVALUATION_STREAM,
     TRAINING_STREAM,
     VALIDATION_STREAM,
@@ -128,9 +129,10 @@ def rollout_frames(env, index, seed, actions):
     return np.array(frames), np.array(rewards)
 
 
-@pytest.mark.parametrize("sticky_actions", [0.0, 0.25])
-def test_an_episode_is_its_seed_and_its_actions(sticky_actions):
-    spec = replace(SMALL, game="Breakout", sticky_actions=sticky_actions, frame_stack=2)
+@pytest.mark.parametrize("changes", [{}, {"sticky_actions": 0.25}, {"fire_reset": "step"}])
+def test_an_episode_is_its_seed_and_its_actions(changes):
+    """Also in an environment that another episode has left, and one of any seed."""
+    spec = replace(SMALL, game="Breakout", frame_stack=2, **changes)
     actions = np.random.default_rng(1).integers(4, size=60)
     alone = SeededVectorEnv(spec, 1)
     frames, rewards = rollout_frames(alone, 0, 11, actions)
@@ -140,6 +142,8 @@ def test_an_episode_is_its_seed_and_its_actions(sticky_actions):
     crowd.begin(np.ones(2, dtype=bool), [5, 6])
     for _ in range(9):
         crowd.step(np.array([1, 2]))
+    crowd.begin(np.array([False, True]), [ANY_SEED])
+    crowd.step(np.array([1, 2]))
     again, rewards_again = rollout_frames(crowd, 1, 11, actions)
     np.testing.assert_array_equal(frames, again)
     np.testing.assert_array_equal(rewards, rewards_again)
