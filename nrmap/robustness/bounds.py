@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from nrmap.policies.agent import Agent
 from nrmap.policies.network import QNetwork
+from nrmap.policies.policy import Policy
 from nrmap.robustness.perturbations import ends
 from nrmap.support.errors import NrmapError, check
 
@@ -87,11 +88,14 @@ def bounded_network(agent: Agent) -> BoundedNetwork:
 
     Raises NrmapError for `input_scale=None`, and unless the agent's function is a QNetwork without atoms, or a
     Sequential, nested or not, of Conv2d without padding, groups or dilation, Linear, ReLU, Flatten, Identity
-    and Dropout, that ends in a Linear layer.
+    and Dropout, that ends in a Linear layer. Subclasses of these, and layers with hooks, may act differently.
     """
     function, scale = agent.function, agent.input_scale
     if scale is None:
         raise NrmapError("input_scale=None hands the function uint8 states: bounds need a network of float states")
+    for name, layer in agent.named_modules():
+        fits = type(layer) in _KINDS.get(name, _LAYERS) and _acts_as_its_type(layer)
+        check(fits, f"no bounds for the {type(layer).__name__} at {name!r}: expected {_EXPECTED}")
     scaling = [] if 255 * scale == 1 else [Scaling(255 * scale)]
     if isinstance(function, QNetwork):
         check(function.spec.atoms is None, "no bounds for a categorical head (C51): softmax has no interval rule here")
@@ -99,13 +103,22 @@ def bounded_network(agent: Agent) -> BoundedNetwork:
     if not isinstance(function, nn.Sequential):
         raise NrmapError(f"no bounds for a {type(function).__name__}: expected a QNetwork or a torch.nn.Sequential")
     layers = list(_flattened(function))
-    for layer in layers:
-        known = isinstance(layer, nn.Linear | nn.ReLU | nn.Flatten) or (
-            isinstance(layer, nn.Conv2d) and _is_plain(layer)
-        )
-        check(known, f"no bounds for {layer}: expected Conv2d without padding, Linear, ReLU and Flatten")
     check(bool(layers) and isinstance(layers[-1], nn.Linear), "no bounds for a network that does not end in Linear")
     return BoundedNetwork(nn.Sequential(*scaling, *layers[:-1]), nn.Sequential(layers[-1]))
+
+
+_KINDS = {"": (Agent, Policy), "function": (QNetwork, nn.Sequential)}  # by name in the agent
+_LAYERS = (nn.Sequential, nn.Conv2d, nn.Linear, nn.ReLU, nn.Flatten, nn.Identity, nn.Dropout)
+_EXPECTED = (
+    "Conv2d without padding, groups or dilation, Linear, ReLU, Flatten, Identity or Dropout, in a Sequential; "
+    "no subclass, no hook (as of pruning and weight_norm), no method of its own"
+)
+
+
+def _acts_as_its_type(layer: nn.Module) -> bool:
+    own = any(callable(getattr(type(layer), name, None)) for name in vars(layer))  # as in `layer.forward = …`
+    changed = layer._forward_pre_hooks or layer._forward_hooks or own
+    return not changed and (not isinstance(layer, nn.Conv2d) or _is_plain(layer))
 
 
 def _flattened(layers: nn.Sequential) -> Iterator[nn.Module]:

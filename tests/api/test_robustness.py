@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import prune
 from toy_policies import FREEWAY, toy_policy
 
 import nrmap
@@ -91,8 +93,86 @@ def uint8_only(states: Tensor) -> Tensor:
 
 PADDED = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.Flatten(), nn.Linear(504, 3))
 NORMALISED = nn.Sequential(nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(336, 3)).eval()
+NESTED = nn.Sequential(QNetwork(NetworkSpec(*SHAPE, 3, convs=(ConvSpec(4, 3, 2),), hidden=4)), nn.Linear(3, 3))
 MANY = nn.Sequential(nn.Flatten(), nn.Linear(336, 20_000))
 NOT_LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(336, 3), nn.ReLU())
+
+
+class Wrapping(nn.Sequential):
+    def forward(self, states: Tensor) -> Tensor:
+        return super().forward(states * 700 % 1)
+
+
+class SineLinear(nn.Linear):
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.sin(super().forward(features) * 2000)
+
+
+class Shifting(nn.Identity):
+    def forward(self, features: Tensor) -> Tensor:
+        return 50 * (features - 0.1)
+
+
+def hooked(agent: nrmap.Agent) -> None:
+    agent.function[1].register_forward_hook(lambda layer, inputs, outputs: 50 * (outputs - 0.1))
+
+
+def pre_hooked(agent: nrmap.Agent) -> None:
+    agent.function[0][0].register_forward_pre_hook(lambda layer, inputs: (1 - inputs[0],))
+
+
+def in_container(agent: nrmap.Agent) -> None:
+    agent.function[0].register_forward_hook(lambda layer, inputs, outputs: 1 - outputs)
+
+
+def on_agent(agent: nrmap.Agent) -> None:
+    agent.register_forward_hook(lambda layer, inputs, outputs: -outputs)
+
+
+def with_forward(agent: nrmap.Agent) -> None:
+    agent.function[-1].forward = lambda features: functional.linear(features, -agent.function[-1].weight)
+
+
+def with_convolution(agent: nrmap.Agent) -> None:
+    agent.function[0][0]._conv_forward = lambda inputs, weight, bias: functional.conv2d(1 - inputs, weight, bias, 2)
+
+
+def with_subclass(agent: nrmap.Agent) -> None:
+    agent.function[-1] = SineLinear(16, 3)
+
+
+def with_own_identity(agent: nrmap.Agent) -> None:
+    agent.function[1] = Shifting()
+
+
+def wrapped(agent: nrmap.Agent) -> None:
+    agent.function = Wrapping(*agent.function)
+
+
+def of_layer(change: Callable[[nn.Module], object]) -> Callable[[nrmap.Agent], None]:
+    return lambda agent: change(agent.function[-1]) and None
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated in favor of:FutureWarning")
+@pytest.mark.parametrize(
+    "change",
+    [
+        hooked, pre_hooked, in_container, on_agent, with_forward, with_convolution, with_subclass, with_own_identity,
+        wrapped, of_layer(lambda layer: prune.l1_unstructured(layer, "weight", 0.5)), of_layer(nn.utils.weight_norm),
+        of_layer(nn.utils.spectral_norm), of_layer(nn.utils.parametrizations.weight_norm),
+    ],
+)  # fmt: skip
+def test_layers_that_act_otherwise_than_their_types_have_no_bounds_but_maps(
+    change: Callable[[nrmap.Agent], None],
+) -> None:
+    changed, states = agent(sequential()), some_states(3)
+    change(changed)
+    changed.eval()
+    with pytest.raises(nrmap.NrmapError, match=r"^no bounds for the \w+ at '.*no subclass, no hook"):
+        nrmap.certify(changed, states)
+    maps = [nrmap.compute_maps(changed, states, engine=engine, progress=False) for engine in ("auto", "dense")]
+    for kind in maps[0].kinds:
+        np.testing.assert_allclose(maps[0][kind], maps[1][kind], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +187,9 @@ NOT_LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(336, 3), nn.ReLU())
         (lambda: nrmap.certify(agent(sequential()), some_states(), 0), "expected 0 < ε ≤ 1"),
         (lambda: nrmap.certify(agent(lambda s: sequential()(s)), some_states()), "no bounds for a function"),
         (lambda: nrmap.certify(agent(MANY), some_states()), "bounds for all pairs of 20,000 actions"),
-        (lambda: nrmap.certify(agent(PADDED), some_states()), "no bounds for Conv2d.*padding"),
-        (lambda: nrmap.certify(agent(NORMALISED), some_states()), "no bounds for BatchNorm2d"),
+        (lambda: nrmap.certify(agent(PADDED), some_states()), "no bounds for the Conv2d.* without padding"),
+        (lambda: nrmap.certify(agent(NORMALISED), some_states()), "no bounds for the BatchNorm2d"),
+        (lambda: nrmap.certify(agent(NESTED), some_states()), "no bounds for the QNetwork at 'function.0'"),
         (lambda: nrmap.certify(agent(NOT_LINEAR), some_states()), "does not end in Linear"),
         (lambda: nrmap.evaluate(agent(sequential())), "agent cannot play: it has no game"),
         (lambda: nrmap.collect_states(agent(sequential())), "agent cannot play: it has no game"),
