@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -131,7 +132,7 @@ class Agent(nn.Module):
         factor = 255 * scale
 
         def outputs_of(states: Tensor) -> Tensor:
-            outputs = self._run(function, states if factor == 1 else states * factor)
+            outputs = self._run(function, states * factor)  # a copy, which the function may change
             # A GPU captures these calls, and must not be waited for.
             finite = outputs.device.type != "cpu" or bool(outputs.isfinite().all())
             self._expect(finite, "its outputs are NaN or infinite")
@@ -178,7 +179,7 @@ class Agent(nn.Module):
             outputs = function(states)
             self._expect(states.shape == before, "it changes the states that it is given")
             self._check_outputs(outputs, states)
-            return outputs
+            return outputs.clone()  # the function may reuse its memory in the next call
         except (NrmapError, KeyboardInterrupt):
             raise
         except BaseException as error:  # such as SystemExit
@@ -226,6 +227,7 @@ def _outputs(outputs: Any) -> Any:
 
 
 def _input_scale(scale: Any) -> float | None:
+    scale = scale.item() if isinstance(scale, np.generic) else scale
     fits = scale is None or (isinstance(scale, float | int) and 0 < scale < math.inf)
     check(fits, f"input_scale={shortened(scale)}: expected a finite number > 0, or None for uint8 input")
     return scale  # type: ignore[no-any-return]

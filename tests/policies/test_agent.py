@@ -57,7 +57,7 @@ def fail(error: BaseException) -> Tensor:
     raise error
 
 
-@pytest.mark.parametrize(("scale", "expected"), [(1 / 255, 1 / 255), (1.0, 1.0), (2, 2.0)])
+@pytest.mark.parametrize(("scale", "expected"), [(1 / 255, 1 / 255), (1.0, 1.0), (2, 2.0), (np.float32(0.5), 0.5)])
 def test_the_function_sees_float_states_times_the_scale(scale: float, expected: float) -> None:
     seen = []
 
@@ -108,6 +108,11 @@ def test_fixed_functions_are_taken(function: Callable[[Tensor], Tensor]) -> None
     assert torch.equal(Agent(function, SHAPE)(states), function(states.float() * (1 / 255)))
 
 
+def reusing(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    memory = torch.empty(100, 2, dtype=torch.float64)
+    return lambda states: memory[: len(states)].copy_(function(states))
+
+
 def counter() -> Callable[[Tensor], Tensor]:
     calls = itertools.count()
     return lambda states: sums(states) + 0.01 * next(calls)
@@ -120,6 +125,7 @@ def counter() -> Callable[[Tensor], Tensor]:
         (layers(last=NoisyLinear).eval(), "called twice on the same states"),
         (layers().double(), r"weights are torch.float64, its states float32: call float\(\) on it"),
         (counter(), "called twice on the same states"),
+        (reusing(counter()), "called twice on the same states"),
         (layers(nn.Dropout(0.1)), "Dropout at .* in training mode"),
         (layers(nn.BatchNorm2d(4)), "BatchNorm2d at .* in training mode"),
         (layers(nn.BatchNorm2d(4, track_running_stats=False)).eval(), "given one state at a time and in a batch"),
@@ -204,6 +210,15 @@ def test_a_function_that_changes_after_its_check_is_refused(later: Callable[[Ten
     for call in (lambda: agent(states), lambda: attacked(states / 255))["NaN" in why :]:
         with pytest.raises(NrmapError, match=why):
             call()
+
+
+def test_outputs_stay_when_the_function_reuses_their_memory() -> None:
+    agent, states = Agent(reusing(sums), SHAPE, input_scale=1), some_states()
+    first, _ = agent(states), agent(255 - states)
+    assert torch.equal(first, sums(states).double())
+    points, attacked = states / 255, agent.for_attacks()
+    first, _ = attacked(points), attacked(1 - points)
+    assert torch.equal(first, sums(points * 255).double())
 
 
 def test_layers_that_cannot_be_listed_are_named() -> None:
