@@ -1,7 +1,7 @@
 """Sum, merge, save and load the maps of each episode."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from nrmap.maps.kinds import KINDS, FloatArray, MapKind
 from nrmap.support.errors import NrmapError, check, shortened, unknown_choice
-from nrmap.support.files import ArrayForms, read_npz, write_npz
+from nrmap.support.files import ArrayForms, array_of, read_npz, write_npz
 from nrmap.support.schema import LARGEST, schema, validated
 
 FORMAT_VERSION: Literal[3] = 3
@@ -33,6 +33,7 @@ class _MapsByKind:
 
     def __getitem__(self, key: str | tuple[str, float | None]) -> FloatArray:
         name, temperature = key if isinstance(key, tuple) and len(key) == 2 else (key, None)
+        temperature = temperature.item() if isinstance(temperature, np.generic) else temperature
         if not isinstance(name, str) or name not in self.arrays:
             raise unknown_choice("map", name, self.arrays)
         if not KINDS[name].by_temperature:
@@ -180,20 +181,22 @@ def save_maps(path: Path, maps: EpisodeMaps, metadata: Mapping[str, Any]) -> Non
     """Write `maps` to `path` as npz, atomically, with `metadata` (policy, states, settings) as JSON inside.
 
     Equal maps and metadata give equal bytes. Arrays are named after the kinds of maps and the fields of
-    EpisodeMaps, with `prefix<n>/` in front for the first n states; any reader of npz files can use them.
+    EpisodeMaps, with `prefix<n>/` in front for the first n states; any reader of npz files can use them. Raises
+    NrmapError for what `load_maps` would refuse.
     """
-    header = {
-        "format": FORMAT_VERSION,
-        "kinds": list(maps.arrays),
-        "prefixes": sorted(maps.prefixes),
-        "players": None if maps.players is None else maps.players.tolist(),
-        "metadata": dict(metadata),
-    }
-    arrays: dict[str, Any] = {"temperatures": np.array(maps.temperatures)}
+    players = None if maps.players is None else tuple(maps.players.tolist())
+    header = _Header(FORMAT_VERSION, tuple(maps.arrays), tuple(sorted(maps.prefixes)), players, {})
+    arrays: dict[str, Any] = {"temperatures": np.array(maps.temperatures, dtype=np.float64)}
     for prefix, part in {"": maps, **{f"prefix{size}/": part for size, part in maps.prefixes.items()}}.items():
         arrays |= {prefix + name: array for name, array in part.arrays.items()}
         arrays |= {prefix + name: getattr(part, name) for name in _OTHER_ARRAYS}
-    write_npz(path, HEADER_KEY, header, arrays)
+    try:
+        for name, form in _forms(header).items():
+            array_of(arrays, name, *form)
+        _check_values(arrays)
+    except NrmapError as error:
+        raise NrmapError(f"cannot write {path}: {error}") from error
+    write_npz(path, HEADER_KEY, asdict(header) | {"metadata": dict(metadata)}, arrays)
 
 
 def load_maps(path: Path) -> tuple[EpisodeMaps, dict[str, Any]]:
@@ -206,12 +209,16 @@ def load_maps(path: Path) -> tuple[EpisodeMaps, dict[str, Any]]:
     header, arrays = read_npz(path, HEADER_KEY, "maps", read_header=_read_header, forms=_forms)
     players = None if header.players is None else np.array(header.players, dtype=np.int64)
     try:
-        for name, array in arrays.items():
-            check(bool((abs(array) <= LARGEST).all()), f"{name} holds NaN or infinite values, or some above {LARGEST}")
+        _check_values(arrays)
         prefixes = {size: _from_arrays(arrays, header, f"prefix{size}/") for size in header.prefixes}
         return _from_arrays(arrays, header, "", players=players, prefixes=prefixes), header.metadata
     except NrmapError as error:
         raise NrmapError(f"{path}: {error}") from error
+
+
+def _check_values(arrays: Mapping[str, NDArray[Any]]) -> None:
+    for name, array in arrays.items():
+        check(bool((abs(array) <= LARGEST).all()), f"{name} holds NaN or infinite values, or some above {LARGEST}")
 
 
 @schema

@@ -177,14 +177,15 @@ def write_npz(path: Path, header_key: str, header: Mapping[str, Any], arrays: Ma
     """Write `arrays` to `path` as npz, atomically, with `header` as JSON under `header_key`.
 
     Equal content gives equal bytes. NrmapError above `MOST_ARRAY_BYTES`, which `read_npz` would not read, and for a
-    header that JSON cannot hold, such as NaN.
+    header that JSON cannot hold, such as NaN, or that `parse_json` refuses.
     """
     size = sum(array.nbytes for array in arrays.values())
     check(size <= MOST_ARRAY_BYTES, f"cannot write {path}: its arrays take {size:,} bytes, above {MOST_ARRAY_BYTES:,}")
     try:
         text = json.dumps(header, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise NrmapError(f"cannot write {path}: its metadata is no JSON: {error}") from error
+        parse_json(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise NrmapError(f"cannot write {path}: its metadata is no JSON: {first_line(error)}") from error
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **{header_key: text, **arrays})
 
@@ -221,9 +222,9 @@ def open_npz(path: Path, kind: str) -> Iterator[NpzFile]:
             raise NrmapError(f"{path} is not a readable {kind} file: {first_line(error)}") from error
 
 
-def array_of(npz: NpzFile, name: str, dtype: type, ndims: Collection[int]) -> NDArray[Any]:
+def array_of(npz: Mapping[str, Any], name: str, dtype: type, ndims: Collection[int]) -> NDArray[Any]:
     """The array `name`; NrmapError if it is missing, not of `dtype`, or its number of dimensions is not in `ndims`."""
-    check(name in npz.files, f"it has no array {name!r}")
+    check(name in npz, f"it has no array {name!r}")
     found = np.asarray(npz[name])
     fits = issubclass(found.dtype.type, dtype) and found.dtype.isnative and found.ndim in ndims
     expected = f"expected {dtype.__name__} with {' or '.join(map(str, ndims))}"
