@@ -1,5 +1,6 @@
 """Progress of long work: a bar on a terminal, otherwise a log line every 30 seconds."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -29,7 +30,9 @@ class Progress:
         """
         self._label, self._unit, self._initial = label, unit, initial
         self._clock = clock or Clock()
-        self._terminal = sys.stderr.isatty()
+        self._terminal = False
+        with contextlib.suppress(AttributeError, ValueError):  # of a stderr that is None or closed
+            self._terminal = sys.stderr.isatty()
         self._bar = tqdm(
             desc=label, unit=f" {unit}", unit_scale=True, initial=initial, disable=not self._terminal, leave=False,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]",
