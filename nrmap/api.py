@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from nrmap.ablation import AblationSpec, make_engine
+from nrmap.ablation.spec import GreyLevel
 from nrmap.maps.result import Maps
 from nrmap.maps.sweep import sweep_maps, sweep_workers
 from nrmap.play import evaluation
@@ -27,11 +28,11 @@ from nrmap.policies.network import unit_states
 from nrmap.robustness.attacks import Attacked, StateNoise, attack_named
 from nrmap.robustness.bounds import bounded_network
 from nrmap.robustness.certify import IntervalCertifier
-from nrmap.robustness.perturbations import check_attack_epsilon
 from nrmap.support.arguments import checked
-from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.support.errors import NrmapError, check, code_of_others
 from nrmap.support.progress import Progress
 from nrmap.support.records import Record
+from nrmap.support.schema import Radius
 
 States = Tensor | ArrayLike | RolloutStates
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -45,7 +46,7 @@ def compute_maps(
     temperatures: Sequence[float] = (1.0,),
     episode_ids: ArrayLike | None = None,
     *,
-    ablated_value: int = 0,
+    ablated_value: GreyLevel = 0,
     channels: Literal["all", "each"] = "all",
     engine: Literal["auto", "incremental", "dense"] = "auto",
     memory_budget: int | None = None,
@@ -107,7 +108,7 @@ def collect_states(
 
 @checked
 def attack(
-    agent: Agent, states: States, attack: str = "pgd-10", epsilon: float = 1 / 255, *, seed: Seed = 0
+    agent: Agent, states: States, attack: str = "pgd-10", epsilon: Radius = 1 / 255, *, seed: Seed = 0
 ) -> Attacked:
     """Perturb every state within the ℓ∞ ball of radius `epsilon` to flip the greedy action (eq. 1 to 3).
 
@@ -116,10 +117,9 @@ def attack(
     and actions, margins and `flipped`, each [N]. The random numbers for state n depend only on `seed` and n.
     """
     find, function = attack_named(attack), agent.for_attacks()
-    check_attack_epsilon(epsilon)
     seen = _read(agent, states)
     parts = []
-    with _float32(), torch.enable_grad():
+    with _float32():
         for start in range(0, len(seen), BATCH_SIZE):
             some = unit_states(seen[start : start + BATCH_SIZE].to(agent.device))
             places = np.arange(start, start + len(some))
@@ -129,14 +129,13 @@ def attack(
 
 
 @checked
-def certify(agent: Agent, states: States, epsilon: float = 1 / 255) -> Tensor:
+def certify(agent: Agent, states: States, epsilon: Radius = 1 / 255) -> Tensor:
     """Bool [N]: True where it is proven that no point of the ℓ∞ ball of radius `epsilon` changes the greedy action.
 
     `states` are as for `attack`. A state without a proof may be robust all the same. The proof uses interval bounds
     in float64, widened by the rounding of float32 on a CPU. Raises NrmapError unless the agent is a policy from
     `load_policy`, except C51, or wraps a torch.nn.Sequential of Conv2d without padding, Linear, ReLU and Flatten.
     """
-    check_attack_epsilon(epsilon)
     seen = _read(agent, states)
     certifier = IntervalCertifier(bounded_network(agent))
     proven = []
@@ -152,7 +151,7 @@ def evaluate(
     agent: Agent,
     episodes: int = 10,
     attacks: Sequence[str] = (),
-    epsilon: float = 1 / 255,
+    epsilon: Radius = 1 / 255,
     *,
     certify_epsilons: Sequence[float] = (),
     run_seed: Seed = 0,
@@ -203,16 +202,15 @@ def _read(agent: Agent, states: States) -> Tensor:
 
 def _episode_ids(episode_ids: ArrayLike | None, num_states: int) -> NDArray[np.int64]:
     ids = np.zeros(num_states, dtype=np.int64) if episode_ids is None else _array("episode_ids", episode_ids)
-    fits = ids.shape == (num_states,) and np.issubdtype(ids.dtype, np.integer)
-    check(fits, f"episode_ids are {ids.dtype} {list(ids.shape)}: expected {num_states} whole numbers, one a state")
+    fits = ids.shape == (num_states,) and ids.dtype.kind in "iu" and bool((ids <= np.iinfo(np.int64).max).all())
+    expected = f"expected {num_states} whole numbers below 2⁶³, one a state"
+    check(fits, f"episode_ids are {ids.dtype} {list(ids.shape)}: {expected}")
     return ids.astype(np.int64)
 
 
 def _array(name: str, values: ArrayLike) -> NDArray[Any]:
-    try:
+    with code_of_others(f"{name} cannot be made an array"):
         return np.asarray(values)
-    except Exception as error:  # of the code in their class
-        raise NrmapError(f"{name} cannot be made an array: {first_line(error)}") from error
 
 
 @contextmanager
@@ -227,6 +225,14 @@ def _shown(label: str, unit: str, progress: bool) -> Iterator[Callable[..., None
 
 @contextmanager
 def _float32() -> Iterator[None]:
-    """Use deterministic GPU convolutions without TensorFloat-32, which by default rounds their inputs to 10 bits."""
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+    """Use deterministic GPU convolutions without TensorFloat-32, which by default rounds their inputs to 10 bits.
+
+    The caller's autocast, which rounds as much, does not count here, nor do its modes without gradients.
+    """
+    with (
+        torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+        torch.inference_mode(False),  # turns gradients on, also inside torch.no_grad
+    ):
         yield

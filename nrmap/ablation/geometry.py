@@ -66,7 +66,7 @@ class Axis:
     def taps(self, sources: Sequence[int], outputs: Sequence[int]) -> Tensor:
         """Kernel index at which each output reads each source, [sources, outputs]; `kernel` where it does not."""
         taps = [[self.tap(source, output) for output in outputs] for source in sources]
-        return torch.tensor([[self.kernel if tap is None else tap for tap in row] for row in taps])
+        return torch.tensor([[self.kernel if tap is None else tap for tap in row] for row in taps], device="cpu")
 
 
 def strips(axis: Axis, inputs: int) -> list[range]:

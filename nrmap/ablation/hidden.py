@@ -83,7 +83,8 @@ def _by_readout(
         x: _widened(torch.cat([weight[:, undecided], weight @ through], dim=1), width) for x, weight in weights.items()
     }
     pre_activations = _widened(clean.pre_activations[:, undecided], width)  # [S, width]
-    read = torch.cat([readout.weight[:, undecided], torch.eye(actions).to(through)], dim=1)  # [A, B + A]
+    ones = torch.eye(actions, dtype=through.dtype, device=through.device)
+    read = torch.cat([readout.weight[:, undecided], ones], dim=1)  # [A, B + A]
     read = _widened(read, width)
     clean_q = functional.linear(pre_activations.relu(), read)  # [S, A], contribution of the undecided units
     parts = []

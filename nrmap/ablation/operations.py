@@ -119,7 +119,7 @@ def channel_scaling(call: Call, channels: int) -> tuple[Tensor, Tensor] | None:
     normalises = "batch_norm" in call.name and not call.argument("training")
     if len(call.inputs) != 1 or not (normalises or (is_pointwise(call) and is_affine(call))):
         return None
-    probe = torch.tensor([0.0, 1.0], dtype=torch.float64).view(2, 1, 1, 1).repeat(1, channels, 1, 1)
+    probe = torch.tensor([0.0, 1.0], dtype=torch.float64, device="cpu").view(2, 1, 1, 1).repeat(1, channels, 1, 1)
     results = call.map_constants(to_double)(lambda _: probe.to(call.constants[0].device if call.constants else "cpu"))
     result = results[0] if normalises else results
     if result.shape != probe.shape:

@@ -29,16 +29,17 @@ def synthetic_states(state_shape: tuple[int, int, int], device: torch.device) ->
     generator = torch.Generator().manual_seed(0)
     channels, height, width = state_shape
     side = max(1, min(height, width) // 8)
-    squares = torch.randint(256, (SAMPLES, channels, height // side + 1, width // side + 1), generator=generator)
+    blocks = SAMPLES, channels, height // side + 1, width // side + 1
+    squares = torch.randint(256, blocks, generator=generator, device="cpu")
     states = squares.repeat_interleave(side, 2).repeat_interleave(side, 3)[:, :, :height, :width]
-    noise = torch.randint(-40, 41, (SAMPLES, *state_shape), generator=generator)
+    noise = torch.randint(-40, 41, (SAMPLES, *state_shape), generator=generator, device="cpu")
     noise[::2] = 0
     return (states + noise).clamp(0, 255).to(device, torch.uint8)
 
 
 def sampled_ablations(spec: AblationSpec, state_shape: tuple[int, int, int]) -> Tensor:
     """Indices [n] of evenly spaced ablations of a state; see `ablate_pixels`."""
-    return torch.linspace(0, spec.ablated_shape(state_shape).numel() - 1, ABLATIONS_PER_SAMPLE).long()
+    return torch.linspace(0, spec.ablated_shape(state_shape).numel() - 1, ABLATIONS_PER_SAMPLE, device="cpu").long()
 
 
 @torch.inference_mode()

@@ -16,6 +16,8 @@ from nrmap.policies.agent import Agent, check_states
 from nrmap.support.errors import NrmapError
 from nrmap.support.schema import schema
 
+GreyLevel = Annotated[int, Field(ge=0, le=255)]
+
 
 @schema
 class AblationSpec:
@@ -25,7 +27,7 @@ class AblationSpec:
     frames of the stack at once, "each" in one frame at a time. Raises NrmapError for other values.
     """
 
-    value: Annotated[int, Field(ge=0, le=255)] = 0
+    value: GreyLevel = 0
     channels: Literal["all", "each"] = "all"
 
     def ablated_shape(self, state_shape: tuple[int, int, int]) -> torch.Size:

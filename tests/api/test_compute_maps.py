@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,8 @@ def test_maps_come_back_from_their_file(tmp_path: Path) -> None:
     assert loaded.kinds == maps.kinds
     for key in maps.kinds:
         assert np.array_equal(loaded[key], maps[key])
+    for one in (np.float32(1), np.int64(1)):
+        assert np.array_equal(maps["hmap", one], maps["hmap", 1.0])
     assert loaded.metadata == maps.metadata
     assert loaded.by_episode.episode_ids.tolist() == [0, 7]
     assert maps.difference(loaded, "kmap").value == 0
@@ -203,9 +206,42 @@ def test_maps_come_back_from_their_file(tmp_path: Path) -> None:
         nrmap.Maps.load(tmp_path / "maps.npz")
 
 
+def nested(levels: int) -> object:
+    return 0 if levels == 0 else [nested(levels - 1)]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "metadata"),
+    [
+        (lambda array: array, {"deep": nested(49)}),
+        (lambda array: array, {"too": nested(900)}),
+        (lambda array: array, {"half": "\ud800"}),
+        (lambda array: array, {"large": 10**50}),
+        (lambda array: array * np.nan, {}),
+        (lambda array: array + 1e101, {}),
+        (lambda array: array.astype(np.float32), {}),
+        (lambda array: array[..., 0], {}),
+    ],
+)
+def test_what_load_would_refuse_is_not_saved(
+    tmp_path: Path, arrays: Callable[[np.ndarray], np.ndarray], metadata: dict[str, object]
+) -> None:
+    maps, path = nrmap.compute_maps(*dueling(), progress=False), tmp_path / "maps.npz"
+    maps.save(path)
+    before = path.read_bytes()
+    changed = replace(maps.by_episode, arrays={name: arrays(map_) for name, map_ in maps.by_episode.arrays.items()})
+    with pytest.raises(nrmap.NrmapError, match=r"^cannot write .*maps\.npz: ") as caught:
+        nrmap.Maps(changed, metadata).save(path)
+    assert str(caught.value).isprintable()
+    assert path.read_bytes() == before
+
+
 class Unreadable:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
     def __array__(self, *_: object, **__: object) -> np.ndarray:
-        raise ZeroDivisionError
+        raise self.error
 
 
 @pytest.mark.parametrize(
@@ -219,14 +255,17 @@ class Unreadable:
         (lambda a, s: compute_maps(a, [[1], [2, 3]]), "states cannot be made an array"),
         (lambda a, s: compute_maps(a, s, [0.0]), "temperature 0.0"),
         (lambda a, s: compute_maps(a, s, [*range(1, 1002)]), "1001 temperatures: expected at most 1000"),
-        (lambda a, s: compute_maps(a, Unreadable()), "states cannot be made an array: ZeroDivisionError"),
+        (lambda a, s: compute_maps(a, Unreadable(ZeroDivisionError())), "cannot be made an array: ZeroDivisionError"),
+        (lambda a, s: compute_maps(a, Unreadable(SystemExit(3))), "states cannot be made an array: SystemExit: 3"),
         (lambda a, s: compute_maps(a, s)["kl", 10**400], r"no temperature 1000.*…: use maps\['kl', 1.0\]"),
         (lambda a, s: nrmap.Maps(compute_maps(a, s).by_episode, 5), "metadata=5: expected a dict"),
         (lambda a, s: nrmap.Maps(None), "by_episode=None: expected"),
         (lambda a, s: compute_maps(a, s, [1.0], [0.5, 1, 2]), "expected 3 whole numbers"),
+        (lambda a, s: compute_maps(a, s, [1.0], np.array([0, 1, 2**63], np.uint64)), "whole numbers below 2⁶³"),
+        (lambda a, s: compute_maps(a, s, [1.0], np.arange(3).astype("m8[s]")), "expected 3 whole numbers"),
         (lambda a, s: compute_maps(a, s, engine="incrementel"), "did you mean incremental"),
         (lambda a, s: compute_maps(a, s, channels="every"), "channels=every: expected all or each"),
-        (lambda a, s: compute_maps(a, s, ablated_value=256), "value=256: expected a whole number from 0 to 255"),
+        (lambda a, s: compute_maps(a, s, ablated_value=256), "^ablated_value=256: expected a whole number from 0"),
         (lambda a, s: compute_maps(a, s)["kmpa"], "unknown map 'kmpa': did you mean kmap"),
         (lambda a, s: compute_maps(a, s)["hmap"], r"needs a temperature: use maps\['hmap', 1.0\]"),
         (lambda a, s: compute_maps(a, s, [0.1, 1.0])["kl", 0.9], r"use maps\['kl', 1.0\]"),

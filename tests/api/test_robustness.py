@@ -54,6 +54,22 @@ def test_an_attack_is_the_one_on_the_scaled_states(name: str) -> None:
     assert found.flipped.any()
 
 
+@pytest.mark.parametrize("name", ["noise", "fgsm", "pgd-10"])
+def test_an_attack_stays_in_the_ball_where_the_function_changes_its_input(name: str) -> None:
+    network, states = sequential(), some_states()
+
+    def changing(inputs: Tensor) -> Tensor:
+        inputs.data.mul_(0.9)
+        return network(inputs)
+
+    found, expected = (
+        nrmap.attack(agent(function), states, name, EPSILON) for function in (changing, lambda s: network(s * 0.9))
+    )
+    assert (found.perturbed - states / 255).abs().max() <= EPSILON + 1e-6
+    assert torch.equal(found.actions, expected.actions)
+    torch.testing.assert_close(found.margins, expected.margins)
+
+
 def by_network(scale: float) -> nrmap.Agent:
     """Layers whose first takes inputs in [0, 255·scale]."""
     network = sequential()
@@ -179,12 +195,13 @@ def test_layers_that_act_otherwise_than_their_types_have_no_bounds_but_maps(
     ("call", "why"),
     [
         (lambda: nrmap.attack(agent(sequential()), some_states(), "pdg-10"), "did you mean pgd-10"),
-        (lambda: nrmap.attack(agent(sequential()), some_states(), epsilon=2), "expected 0 < ε ≤ 1"),
+        (lambda: nrmap.attack(agent(sequential()), some_states(), epsilon=2), "^epsilon=2: expected"),
         (lambda: nrmap.attack(agent(sequential()), some_states(), seed=-1), "seed=-1"),
         (lambda: nrmap.attack(agent(sequential()), some_states() / 255), "expected torch.uint8"),
         (lambda: nrmap.attack(agent(uint8_only, input_scale=None), some_states()), "input_scale=None"),
         (lambda: nrmap.attack(agent(lambda s: sequential()(s.detach())), some_states()), "no gradient with respect to"),
-        (lambda: nrmap.certify(agent(sequential()), some_states(), 0), "expected 0 < ε ≤ 1"),
+        (lambda: nrmap.certify(agent(sequential()), some_states(), 0), "^epsilon=0: expected"),
+        (lambda: nrmap.evaluate(agent(sequential()), epsilon=2), "^epsilon=2: expected"),
         (lambda: nrmap.certify(agent(lambda s: sequential()(s)), some_states()), "no bounds for a function"),
         (lambda: nrmap.certify(agent(MANY), some_states()), "bounds for all pairs of 20,000 actions"),
         (lambda: nrmap.certify(agent(PADDED), some_states()), "no bounds for the Conv2d.* without padding"),
@@ -220,6 +237,28 @@ def test_any_function_plays_as_the_policy_that_it_wraps(policy: Policy) -> None:
     expected = play_episodes(policy, settings, num_envs=2)
     assert [(record.metric, record.value) for record in found] == [(record.metric, record.value) for record in expected]
     assert found[0].method == "mine"
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16), lambda: torch.device("meta")],
+    ids=["inference", "no gradient", "autocast", "default device"],
+)
+def test_the_modes_of_the_caller_change_nothing(policy: Policy, mode: Callable[[], Any]) -> None:
+    network = policy.network
+    agent, states = nrmap.Agent(lambda states: network(states), FREEWAY.state_shape, env=FREEWAY), some_states(2)
+    states = states[:, :1].repeat(1, 1, 4, 3).contiguous()[:, :, : FREEWAY.state_shape[1]]
+
+    def results() -> list[Any]:
+        maps = nrmap.compute_maps(agent, states, progress=False)
+        attacked, proven = nrmap.attack(agent, states), nrmap.certify(policy, states, CERTIFIED)
+        records = nrmap.evaluate(agent, 1, ["fgsm"], progress=False)
+        found = [maps[key].tolist() for key in maps.kinds]
+        return [*found, attacked.perturbed.tolist(), proven.tolist(), [record.value for record in records]]
+
+    expected = results()
+    with mode():
+        assert results() == expected
 
 
 def test_an_evaluation_counts_certified_states(policy: Policy) -> None:
