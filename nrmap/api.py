@@ -135,6 +135,7 @@ def certify(agent: Agent, states: States, epsilon: Radius = 1 / 255) -> Tensor:
     `states` are as for `attack`. A state without a proof may be robust all the same. The proof uses interval bounds
     in float64, widened by the rounding of float32 on a CPU. Raises NrmapError unless the agent is a policy from
     `load_policy`, except C51, or wraps a torch.nn.Sequential of Conv2d without padding, Linear, ReLU and Flatten.
+    Subclasses of these and layers with hooks, as of pruning, are refused: their bounds are not known.
     """
     seen = _read(agent, states)
     certifier = IntervalCertifier(bounded_network(agent))
