@@ -132,8 +132,9 @@ FORMATS = (
     json_format("options", ["env=Freeway", "seed=1"], GivenOptions),
     json_format("figures", {"heatmaps": "heatmaps.png"}, dict[str, Name]),
     json_format("manifest", {"identity": "abc", "files": ["index.html"]}, Manifest),
-    Format("dense/q_values.npy", write_ablated, read_ablated),
-    Format("dense/key.json", write_ablated, read_ablated),
+    Format("dense/q_values.npy", write_ablated, read_ablated, checked=True),
+    Format("dense/key.json", write_ablated, read_ablated, checked=True),
+    Format("dense/progress.json", write_ablated, read_ablated, checked=True),
 )
 FUZZ = settings(suppress_health_check=list(HealthCheck))
 

@@ -2,10 +2,12 @@
 
 A folder has one subfolder per engine with `key.json` (the inputs) and `q_values.npy`, a float32
 array [N, 1 + ablations, A] whose row 0 holds a state's clean Q-values. An unfinished file is named
-`q_values.npy.partial`, and `progress.json` counts the states safely written; an interrupted job
-continues after them.
+`q_values.npy.partial`. `progress.json` counts the states safely written, and has a digest of the key
+and their Q-values; an interrupted job continues after them.
 """
 
+import hashlib
+import json
 import logging
 import math
 import os
@@ -26,7 +28,7 @@ from nrmap.ablation.spec import AblatedChunk, Engine
 from nrmap.support.errors import NrmapError, check, first_line
 from nrmap.support.files import read_json, regular_file, write_json
 from nrmap.support.locks import locked
-from nrmap.support.schema import schema
+from nrmap.support.schema import Sha256, schema
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,8 +53,8 @@ def ablated_q_values(
     others wait. States that a killed process finished are used. Results take 4·N·(1 + ablations)·A
     bytes; those above `disk_budget` are not stored.
 
-    While iterating, raises NrmapError if the folder belongs to other inputs, holds a damaged file
-    or cannot be written.
+    While iterating, raises NrmapError if the folder belongs to other inputs, holds a damaged file, or one
+    of another folder, or cannot be written.
     """
     ids = np.zeros(len(states)) if episode_ids is None else np.asarray(episode_ids)
     entry = _Entry(folder / engine.name, {**key, "engine": engine.name, "states_shape": list(states.shape)})
@@ -82,9 +84,10 @@ class _Key:
 
 @schema
 class _Progress:
-    """The content of progress.json: the number of states in an unfinished file."""
+    """The content of progress.json: the number of states written, and the digest of key.json and their Q-values."""
 
     states: Annotated[int, Field(ge=0, le=2**40)]
+    sha256: Sha256
 
 
 class _Entry:
@@ -97,14 +100,15 @@ class _Entry:
         self._partial = folder / "q_values.npy.partial"
         self._progress = folder / "progress.json"
         self._key_file = folder / "key.json"
+        self._digest = hashlib.sha256()
         if self._key_file.exists():
             found = self._kept(self._key_file, _Key).key
             check(found == key, f"{folder} has ablated Q-values for {found}: expected {key}")
 
     @property
     def whole(self) -> bool:
-        """True if all states are stored."""
-        return self._data.exists()
+        """True if all states are stored, with a digest, which earlier versions did not write."""
+        return self._data.exists() and self._progress.exists()
 
     def lock(self) -> AbstractContextManager[None]:
         """Lock the folder for writing, after waiting for any other process that holds the lock."""
@@ -116,21 +120,24 @@ class _Entry:
         if self._progress.exists() and self._partial.exists():
             return
         with self._errors():
-            self._progress.unlink(missing_ok=True)
+            for old in (self._progress, self._data):
+                old.unlink(missing_ok=True)
             header = {"descr": DTYPE.str, "fortran_order": False, "shape": (num_states, *_rows(sample).shape[1:])}
             with open(self._partial, "wb") as file:
                 np.lib.format.write_array_header_1_0(file, header)
-        write_json(self._key_file, asdict(_Key(self._key, tuple(sample.q_values.shape[1:-1]))))
-        write_json(self._progress, {"states": 0})
+        key = _Key(self._key, tuple(sample.q_values.shape[1:-1]))
+        write_json(self._key_file, asdict(key))
+        write_json(self._progress, {"states": 0, "sha256": _digest_of(key).hexdigest()})
 
     def read(self) -> Iterator[AblatedChunk]:
-        """Yield the stored Q-values in chunks, also those in an unfinished file."""
-        ablations = self._kept(self._key_file, _Key).ablations
+        """Yield the stored Q-values in chunks, also those in an unfinished file, once their digest was compared."""
+        key, progress = self._kept(self._key_file, _Key), self._kept(self._progress, _Progress)
+        ablations, self._digest = key.ablations, _digest_of(key)
         path = self._data if self.whole else self._partial
         offset, shape = self._layout(path)
         fits = len(shape) == 3 and shape[1] == 1 + math.prod(ablations) and shape[2] > 0
         check(fits, f"{path} is damaged (it has shape {shape}): remove {self._folder}")
-        states = shape[0] if self.whole else self._kept(self._progress, _Progress).states
+        states = shape[0] if self.whole else progress.states
         if states == 0:
             return
         try:
@@ -138,6 +145,10 @@ class _Entry:
         except (OSError, ValueError) as error:
             raise NrmapError(f"{path} is damaged (too short for {states} states): remove {self._folder}") from error
         step = max(1, READ_BYTES // rows[0].nbytes)
+        for start in range(0, states, step):
+            self._digest.update(rows[start : start + step].data)
+        same = self._digest.hexdigest() == progress.sha256
+        check(same, f"{path} has changed since it was written, or is of other inputs: remove {self._folder}")
         for start in range(0, states, step):
             q_values = torch.from_numpy(np.array(rows[start : start + step]))  # [n, 1 + ablations, A]
             yield AblatedChunk(start, q_values[:, 1:].unflatten(1, ablations), q_values[:, 0])
@@ -149,12 +160,14 @@ class _Entry:
         for chunk in engine.ablate(states[done:], episode_ids[done:]) if done < len(states) else ():
             chunk = replace(chunk, start=done + chunk.start)
             end = chunk.start + len(chunk.q_values)
+            data = _rows(chunk).numpy().astype(DTYPE).tobytes()
             with self._errors(), open(self._partial, "r+b") as file:
                 file.seek(offset + chunk.start * math.prod(shape[1:]) * DTYPE.itemsize)
-                file.write(_rows(chunk).numpy().astype(DTYPE).tobytes())
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            write_json(self._progress, {"states": end})
+            self._digest.update(data)
+            write_json(self._progress, {"states": end, "sha256": self._digest.hexdigest()})
             if end == len(states):
                 self._finish()
             yield chunk
@@ -164,7 +177,6 @@ class _Entry:
     def _finish(self) -> None:
         with self._errors():
             self._partial.replace(self._data)
-            self._progress.unlink()
 
     def _kept(self, path: Path, form: type[T]) -> T:
         try:
@@ -190,6 +202,10 @@ class _Entry:
             yield
         except OSError as error:
             raise NrmapError(f"cannot write {self._folder}: {error.strerror or error}") from error
+
+
+def _digest_of(key: _Key) -> "hashlib._Hash":
+    return hashlib.sha256(json.dumps(asdict(key), sort_keys=True).encode())
 
 
 def _rows(chunk: AblatedChunk) -> Tensor:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,35 @@ def test_a_file_without_actions_is_damaged(tmp_path):
     np.save(next(tmp_path.rglob("q_values.npy")), np.zeros((7, 13, 0), dtype=np.float32))
     with pytest.raises(NrmapError, match=r"q_values\.npy is damaged \(it has shape \(7, 13, 0\)\): remove"):
         joined(ablated_q_values(tmp_path, engine, STATES, key=KEY, disk_budget=PLENTY))
+
+
+@pytest.mark.parametrize("swapped", [("q_values.npy",), ("q_values.npy", "progress.json")], ids=" ".join)
+@pytest.mark.parametrize("chunks", [None, 2])
+def test_the_q_values_of_another_key_are_refused(swapped, chunks, tmp_path):
+    """Of finished files, and of those that a killed process left after some chunks."""
+    keys = {name: {**KEY, "policy_sha256": name} for name in ("ab", "cd")}
+    for name, key in keys.items():
+        engine = LoggingEngine(tmp_path / "journal")
+        interrupted = ablated_q_values(tmp_path / name, engine, STATES + (name == "cd"), key=key, disk_budget=PLENTY)
+        list(islice(interrupted, chunks))
+        interrupted.close()
+    ending = "" if chunks is None else ".partial"
+    for name in swapped:
+        mine, other = (tmp_path / each / "incremental" / name for each in keys)
+        if name == "q_values.npy":
+            mine, other = (path.with_name(path.name + ending) for path in (mine, other))
+        mine.write_bytes(other.read_bytes())
+    with pytest.raises(NrmapError, match=rf"q_values\.npy{ending} has changed since it was written, or is of other"):
+        joined(ablated_q_values(tmp_path / "ab", engine, STATES, key=keys["ab"], disk_budget=PLENTY))
+
+
+def test_a_file_without_a_digest_is_made_anew(tmp_path):
+    """Earlier versions wrote none."""
+    engine = LoggingEngine(tmp_path / "journal")
+    first = joined(ablated_q_values(tmp_path / "kept", engine, STATES, key=KEY, disk_budget=PLENTY))
+    next(tmp_path.rglob("progress.json")).unlink()
+    assert_same(joined(ablated_q_values(tmp_path / "kept", engine, STATES, key=KEY, disk_budget=PLENTY)), first)
+    assert ablated_states(engine).count(6) == 2
 
 
 def test_another_key_is_refused_and_engines_do_not_share_their_results(tmp_path):
