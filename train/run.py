@@ -12,12 +12,11 @@ from typing import Any
 import torch
 
 from conf.schema import TrainKeys
-from nrmap.learning.lookup import load_parent, trained_policy, training_folder
+from nrmap.learning.lookup import check_trained, load_parent, trained_policy, training_folder
 from nrmap.learning.settings import PolicyFile, TrainSettings
-from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
+from nrmap.policies.policy import Policy, PolicyCard, save_policy
 from nrmap.robustness.perturbations import epsilon_text
 from nrmap.support.clock import Clock, Part
-from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import remove_leftovers, write_json
 from nrmap.support.identity import recorded
 from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, OPTIONS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
@@ -92,7 +91,9 @@ def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
                 with _tracked(settings, options.keys, identity, folder) as tracker:
                     _train(settings, options, folder=folder, parent=parent, tracker=tracker)
                 return policy_path
-    _check_finished(policy_path, identity, options, label)
+    made_in, asked = check_trained(policy_path, identity).results.get("precision"), options.keys.precision
+    if asked not in ("auto", made_in):
+        log.info("%s: made in %s, not in %s; precision enters no identity", label, made_in, asked)
     log.info("%s: already trained, %s", label, policy_path)
     # A kill right after saving the policy leaves checkpoints behind; a read-only folder may keep them.
     with contextlib.suppress(OSError):
@@ -147,18 +148,6 @@ def _train(
     training.remove_checkpoints()
     tracker.artifact(label, "policy", [policy_path, folder / CURVES_FILE])
     log.info("%s: trained, %s, %s", label, curves.describe(), policy_path)
-
-
-def _check_finished(policy_path: Path, identity: str, options: RunOptions, label: str) -> None:
-    """Raise NrmapError if the finished policy is damaged or of other settings; log it if its precision differs."""
-    try:
-        card = load_policy(policy_path).card
-        check(card.identity == identity, f"{policy_path} is the policy of other settings")
-    except NrmapError as error:
-        raise NrmapError(f"{error}; remove it to train it anew") from error
-    made_in, asked = card.results.get("precision"), options.keys.precision
-    if asked not in ("auto", made_in):
-        log.info("%s: made in %s, not in %s; precision enters no identity", label, made_in, asked)
 
 
 def _recorded(settings: TrainSettings, parent: Policy | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 
 from nrmap.learning.settings import PolicyFile, TrainSettings
 from nrmap.policies.network import NetworkSpec
-from nrmap.policies.policy import Policy, load_policy
+from nrmap.policies.policy import Policy, PolicyCard, load_policy
 from nrmap.support.errors import NrmapError, check, unknown_choice
 from nrmap.support.layout import POLICY_FILE, Layout
 
@@ -21,7 +21,10 @@ def training_folder(settings: TrainSettings, layout: Layout, parent_sha256: str 
 
 
 def trained_policy(settings: TrainSettings, layout: Layout) -> Path:
-    """The policy file of `settings`. NrmapError if it is missing, or if its parent is missing or does not fit."""
+    """The policy file of `settings`.
+
+    NrmapError if it is missing or of other settings, or if its parent is missing or does not fit.
+    """
     parent_sha256 = None
     if settings.parent is not None:
         parent = settings.parent
@@ -33,7 +36,18 @@ def trained_policy(settings: TrainSettings, layout: Layout) -> Path:
             f"no trained policy {settings.label} with these settings under {layout.outputs}: "
             f"train it with the same options to `python -m train`, or name a file with policy=FILE"
         )
+    check_trained(policy_path, settings.identity(parent_sha256))
     return policy_path
+
+
+def check_trained(path: Path, identity: str) -> PolicyCard:
+    """The card of the policy file `path`; NrmapError if it is damaged or not of the settings with that `identity`."""
+    try:
+        card = load_policy(path).card
+        check(card.identity == identity, f"{path} is the policy of other settings, {card.method} seed {card.seed}")
+    except NrmapError as error:
+        raise NrmapError(f"{error}; remove it to train it anew") from error
+    return card
 
 
 def load_parent(settings: TrainSettings, path: Path, device: str | torch.device = "cpu") -> Policy:
@@ -52,10 +66,15 @@ def load_parent(settings: TrainSettings, path: Path, device: str | torch.device 
 
 
 def reference_policy(settings: TrainSettings, layout: Layout, *, scale: str) -> Path:
-    """The reference policy file for `scale` and the game, method and seed of `settings`; NrmapError if missing."""
+    """The reference policy file for `scale` and the game, method and seed of `settings`.
+
+    NrmapError if it is missing, damaged or of another game, method or seed.
+    """
     game, method, seed = settings.env.game, settings.method, settings.seed
     path = layout.reference(scale=scale, game=game, method=method, seed=seed) / POLICY_FILE
     if not path.is_file():
         there = [str(found.parent.relative_to(layout.references)) for found in layout.references.rglob(POLICY_FILE)]
         raise unknown_choice("reference policy", f"{scale}/{settings.label}", there)
+    label = load_policy(path).label
+    check(label == settings.label, f"{path} is of {label}: expected {settings.label}")
     return path

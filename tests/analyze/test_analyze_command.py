@@ -122,12 +122,17 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
 
 
 @pytest.mark.slow
-def test_a_reference_policy_is_found_by_game_method_and_seed(study: Study) -> None:
-    reference = study.outputs / "reference/smoke/Freeway/ddqn/seed5"
-    reference.mkdir(parents=True)
-    shutil.copy(study.given, reference / "policy.safetensors")
-    # The same policy from another place is the same analysis; under outputs/train there is none of seed 5.
-    assert result_of(study.analyze("seed=5", "policies_from=reference")) == study.folder
+def test_a_reference_policy_is_found_by_game_method_and_seed(study: Study, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    for seed in (0, 5):
+        reference = outputs / f"reference/smoke/Freeway/ddqn/seed{seed}"
+        reference.mkdir(parents=True)
+        shutil.copy(study.trained, reference / "policy.safetensors")
+    # There is none under outputs/train.
+    folder = result_of(study.analyze("policies_from=reference", outputs=outputs))
+    assert metrics_of(folder)["inputs"]["policy_sha256"] == load_policy(study.trained).sha256
+    line = complaint_of(study.analyze("policies_from=reference", "seed=5", outputs=outputs))
+    assert line == f"error: {reference}/policy.safetensors is of Freeway/ddqn/seed0: expected Freeway/ddqn/seed5"
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
 """Policies are found by what they are, and a missing one is named with what there is."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from example_outputs import write_training
 
 from nrmap.learning.lookup import reference_policy, trained_policy, training_folder
 from nrmap.learning.settings import PolicyFile
@@ -19,11 +21,23 @@ def test_a_reference_policy_is_found_by_game_method_and_seed_whatever_its_settin
     game = settings.env.game
     path = tmp_path / "reference" / "quick" / game / "sa_ddqn" / "seed2" / POLICY_FILE
     path.parent.mkdir(parents=True)
-    path.touch()
+    shutil.copy(write_training(Layout(tmp_path), settings), path)
     assert reference_policy(settings, layout, scale="quick") == path
     assert reference_policy(replace(settings, steps=settings.steps + 1), layout, scale="quick") == path
     with pytest.raises(NrmapError, match=f"policy 'quick/{game}/sa_ddqn/seed3': did you mean .*seed2"):
         reference_policy(replace(settings, seed=3), layout, scale="quick")
+    shutil.copytree(path.parent, path.parents[1] / "seed3")
+    with pytest.raises(NrmapError, match=rf"seed3/{POLICY_FILE} is of {game}/sa_ddqn/seed2: expected .*seed3$"):
+        reference_policy(replace(settings, seed=3), layout, scale="quick")
+
+
+def test_a_policy_in_the_folder_of_other_settings_is_refused(tmp_path, tiny_settings):
+    layout = Layout(tmp_path)
+    path, other = (write_training(layout, tiny_settings(method=method)) for method in ("ddqn", "sa_ddqn"))
+    assert trained_policy(tiny_settings(method="ddqn"), layout) == path
+    shutil.copy(other, path)
+    with pytest.raises(NrmapError, match=f"^{path} is the policy of other settings, sa_ddqn seed 3; remove it to"):
+        trained_policy(tiny_settings(method="ddqn"), layout)
 
 
 def test_a_policy_that_was_not_trained_is_asked_for(tmp_path, tiny_settings):
@@ -44,9 +58,11 @@ def start(tmp_path, tiny_settings) -> Path:
 def test_a_policy_that_started_from_a_file_is_found_by_what_the_file_holds(tmp_path, start, tiny_settings):
     layout = Layout(tmp_path)
     settings = tiny_settings(method="sa_ddqn", parent=PolicyFile(str(start)))
-    path = training_folder(settings, layout, load_policy(start).sha256) / POLICY_FILE
+    parent = load_policy(start).sha256
+    path = training_folder(settings, layout, parent) / POLICY_FILE
     path.parent.mkdir(parents=True)
-    path.touch()
+    card = PolicyCard("sa_ddqn", 3, 120, settings.identity(parent), parent_sha256=parent)
+    save_policy(path, Policy(load_policy(start).network, settings.env, card))
     assert trained_policy(settings, layout) == path
     elsewhere = start.rename(tmp_path / "elsewhere.safetensors")
     assert trained_policy(replace(settings, parent=PolicyFile(str(elsewhere))), layout) == path
