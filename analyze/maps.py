@@ -14,18 +14,19 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from analyze.study import StatesFile, Study, check_fits, once, write_metrics
+from analyze.stages import once, read_stage, write_metrics
+from analyze.study import StatesFile, Study, check_fits
 from nrmap.ablation import make_engine
 from nrmap.ablation.store import ablated_q_values
-from nrmap.maps.episode_maps import EpisodeMaps, load_maps, merge_maps, save_maps
-from nrmap.maps.measures import map_records, measured_records
+from nrmap.maps.episode_maps import EpisodeMaps, merge_maps, save_maps
+from nrmap.maps.measures import load_measured, map_records
 from nrmap.maps.null_networks import NULL_NETWORKS, null_networks, policy_fields
 from nrmap.maps.sweep import sweep_maps, sweep_workers
 from nrmap.policies.agent import Agent
 from nrmap.policies.policy import Policy
 from nrmap.statistics.nested_subsets import prefix_ranks
 from nrmap.support.errors import check
-from nrmap.support.files import read_json, write_json
+from nrmap.support.files import read_json, sha256_of_file, write_json
 from nrmap.support.identity import VERSIONS, stage_identity
 from nrmap.support.layout import MAPS_FILE, METRICS_FILE
 from nrmap.support.progress import Progress
@@ -83,19 +84,31 @@ def ensure_maps(study: Study, policy: Agent, states: StatesFile) -> MapsResult:
 
     def make() -> None:
         ids = states.states.episode_ids
-        maps = _merged(folder, ids, lambda episodes: episode_maps(study, policy, states, episodes))
+        shards = (_maps_of(policy, path, inputs) for path in sorted(shards_folder(folder).glob("*-of-*.npz")))
+        maps = _merged(shards, ids, lambda episodes: episode_maps(study, policy, states, episodes))
         maps = replace(maps, players=states.states.episode_origins[maps.episode_ids])
         save_maps(folder / MAPS_FILE, maps, {"policy": policy.label, **inputs})
         fields = {**policy_fields(policy), **study.settings.states.record_fields}
         records = map_records(maps, partial(Record, **fields))
         path = _as_recorded(states.path, study.layout.outputs)
-        context = {"states_path": path, "version": VERSIONS["maps"], **inputs}
+        digest = sha256_of_file(folder / MAPS_FILE)
+        context = {"states_path": path, "version": VERSIONS["maps"], "maps_sha256": digest, **inputs}
         write_metrics(folder / METRICS_FILE, records, settings=asdict(settings), inputs=context)
         shutil.rmtree(shards_folder(folder), ignore_errors=True)
 
-    records = once(folder / METRICS_FILE, make, measured_records)
-    maps, _ = load_maps(folder / MAPS_FILE)
-    return MapsResult(folder, maps, records)
+    def read(path: Path) -> MapsResult:
+        metrics = read_stage(path, settings=asdict(settings), inputs=inputs)
+        return MapsResult(folder, _maps_of(policy, folder / MAPS_FILE, metrics.inputs), list(metrics.records))
+
+    return once(folder / METRICS_FILE, make, read)
+
+
+def _maps_of(policy: Agent, path: Path, inputs: Mapping[str, Any]) -> EpisodeMaps:
+    """Load the maps in `path`; NrmapError unless they are of `inputs` and have the pixels of the policy's states."""
+    maps = load_measured(path, inputs)
+    expected = policy.state_shape[-len(maps.pixels) :]
+    check(maps.pixels == expected, f"{path} holds maps of {maps.pixels} pixels: expected {expected}, as the states")
+    return maps
 
 
 def ensure_shard(study: Study, policy: Agent, states: StatesFile, shard: Shard) -> Path:
@@ -103,15 +116,14 @@ def ensure_shard(study: Study, policy: Agent, states: StatesFile, shard: Shard) 
     folder = maps_folder(study, policy, states)
     episodes = shard.episodes(states.states.episode_ids)
     if (folder / METRICS_FILE).exists():
-        load_maps(folder / MAPS_FILE)
-        return folder / MAPS_FILE
+        return ensure_maps(study, policy, states).folder / MAPS_FILE
     path = shard.path(folder)
 
     def make() -> None:
         maps = episode_maps(study, policy, states, episodes)
         save_maps(path, maps, {"policy": policy.label, **_inputs(policy, states)})
 
-    once(path, make, load_maps)
+    once(path, make, lambda path: _maps_of(policy, path, _inputs(policy, states)))
     return path
 
 
@@ -135,15 +147,13 @@ def maps_folder(study: Study, policy: Agent, states: StatesFile) -> Path:
     return study.layout.of_policy("maps", game=policy.game, method=method, seed=policy.seed or 0, identity=identity)
 
 
-def _merged(folder: Path, episode_ids: ArrayLike, make: Callable[[list[int]], EpisodeMaps]) -> EpisodeMaps:
-    """Merge the maps of all episodes in `episode_ids` [N]: the shards in `folder`; `make` maps the other episodes.
-
-    Raises NrmapError for a shard that cannot be read.
-    """
+def _merged(
+    shards: Iterable[EpisodeMaps], episode_ids: ArrayLike, make: Callable[[list[int]], EpisodeMaps]
+) -> EpisodeMaps:
+    """Merge the maps of all episodes in `episode_ids` [N]: those of `shards`; `make` maps the other episodes."""
     missing = set(np.unique(episode_ids).tolist())
     parts = []
-    for path in sorted(shards_folder(folder).glob("*-of-*.npz")):
-        maps, _ = load_maps(path)
+    for maps in shards:
         found = set(maps.episode_ids.tolist())
         if found <= missing:  # otherwise it overlaps a shard of another `count`
             parts.append(maps)

@@ -10,16 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from analyze.settings import AnalysisSettings
+from analyze.stages import measured_once, once
 from nrmap.api import attack, certify
-from nrmap.atari.envs import EnvSpec
-from nrmap.maps.measures import measured_records
+from nrmap.atari.envs import EVALUATION_STREAM, EnvSpec, episode_seed
+from nrmap.maps.measures import read_measured
 from nrmap.maps.null_networks import policy_fields
 from nrmap.play.evaluation import (
     WORST_CASE,
@@ -39,13 +40,10 @@ from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import identity_of, sha256_of_file
 from nrmap.support.identity import VERSIONS, recorded, stage_identity
 from nrmap.support.layout import METRICS_FILE, Layout
-from nrmap.support.locks import locked
 from nrmap.support.progress import Progress
-from nrmap.support.records import Record, read_metrics, write_records
-from nrmap.support.runtime import provenance
+from nrmap.support.records import Record, read_metrics
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 PARALLEL_EPISODES = 16
 ROLL_OUTS_FOLDER = "roll_outs"
@@ -85,7 +83,7 @@ def ensure_states(study: Study, policies: Sequence[Agent]) -> StatesFile:
     identity = stage_identity("pool", states_sha256=[part.sha256 for part in parts])
     path = study.layout.states(game=first.game, identity=identity)
     played = [part.states for part in parts if isinstance(part.states, RolloutStates)]
-    return once(path, lambda: save_states(path, pool_states(played)), partial(_states_file, policy=first))
+    return once(path, lambda: save_states(path, pool_states(played)), partial(_played_states, study, policies))
 
 
 def _ensure_own_states(study: Study, policy: Agent) -> StatesFile:
@@ -97,7 +95,22 @@ def _ensure_own_states(study: Study, policy: Agent) -> StatesFile:
             states = collect_states(policy, **_sample(study), num_envs=PARALLEL_EPISODES, progress=progress.update)
         save_states(path, states)
 
-    return once(path, make, partial(_states_file, policy=policy))
+    return once(path, make, partial(_played_states, study, [policy]))
+
+
+def _played_states(study: Study, policies: Sequence[Agent], path: Path) -> StatesFile:
+    """Read the states in `path`; NrmapError unless `policies` played them, as the study asks for."""
+    found, sample = _states_file(path, policies[0]), study.settings.states
+    states = found.states
+    if not isinstance(states, RolloutStates):
+        raise NrmapError(f"{path} does not say who played its states")
+    players, ours = [origin.policy_sha256 for origin in states.origins], [policy.sha256 for policy in policies]
+    check(players == ours, f"{path} holds states that other policies played: {players}, expected {ours}")
+    first_seed = episode_seed(sample.run_seed, EVALUATION_STREAM, 0, 0)
+    played = len(states.states), len(states.episodes), states.episodes[0].seed
+    asked = sample.num_states * len(ours), sample.episodes * len(ours), first_seed
+    check(played == asked, f"{path} holds another sample (states, episodes, first seed): {played}, expected {asked}")
+    return found
 
 
 def _sample(study: Study) -> dict[str, int]:
@@ -131,25 +144,25 @@ def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
     """
     published = _published_evaluation(study, policy)
     if published is not None:
-        return measured_records(published)
-    settings = _possible(study, policy)
+        return list(read_measured(published).records)
+    settings, inputs = _possible(study, policy), evaluation_inputs(policy)
     path = _play_path(study, policy, "evaluation", settings)
     roll_outs = path.with_name(ROLL_OUTS_FOLDER)
 
     def keep(roll_out: str, play_it: Callable[[], list[Record]]) -> list[Record]:
         part = roll_outs / f"{roll_out}.json"
-        return once(part, lambda: write_records(part, play_it()), measured_records)
+        return measured_once(part, play_it, settings=asdict(settings), inputs={**inputs, "roll_out": roll_out})
 
-    def make() -> None:
+    def make() -> list[Record]:
         with Progress(f"{policy.label}: evaluation", unit="steps", clock=study.clock) as progress:
-            records = evaluate(
+            return evaluate(
                 policy, settings, num_envs=settings.episodes,
                 certify=_certifier(policy), keep=keep, progress=progress.update,
             )  # fmt: skip
-        write_metrics(path, records, settings=asdict(settings), inputs=evaluation_inputs(policy))
-        shutil.rmtree(roll_outs, ignore_errors=True)
 
-    return once(path, make, measured_records)
+    records = measured_once(path, make, settings=asdict(settings), inputs=inputs)
+    shutil.rmtree(roll_outs, ignore_errors=True)
+    return records
 
 
 def _play_path(study: Study, policy: Agent, stage: str, settings: EvaluationSettings, **inputs: Any) -> Path:
@@ -193,7 +206,7 @@ def ensure_attacks(study: Study, policy: Agent, states: StatesFile) -> list[Reco
         found_rate = asdict(estimate_rate(counts, lengths))
         return Record(**policy_fields(policy), num_states=len(seen), episodes=len(lengths), **fields, **found_rate)
 
-    def make() -> None:
+    def make() -> list[Record]:
         records = []
         for run in settings.attack_runs:
             if run.attack != WORST_CASE:
@@ -202,11 +215,11 @@ def ensure_attacks(study: Study, policy: Agent, states: StatesFile) -> list[Reco
         for epsilon in settings.certify_epsilons:
             proven = certify(policy, seen, epsilon)
             records.append(rate(proven, metric="certified_rate", attack="clean", attack_epsilon=epsilon))
-        write_metrics(path, records, settings=asdict(settings), inputs=inputs)
+        return records
 
     if not settings.attack_runs and not settings.certify_epsilons:
         return []
-    return once(path, make, measured_records)
+    return measured_once(path, make, settings=asdict(settings), inputs=inputs)
 
 
 def evaluation_inputs(policy: Agent) -> dict[str, Any]:
@@ -229,15 +242,14 @@ def ensure_baselines(study: Study, policy: Agent) -> list[Record]:
     env, settings = env_of(policy), study.settings.evaluation
     path = _baselines_path(study, policy)
 
-    def make() -> None:
+    def make() -> list[Record]:
         with Progress(f"{env.game}: baselines", unit="steps", clock=study.clock) as progress:
-            records = evaluate_baselines(
+            return evaluate_baselines(
                 env, episodes=settings.episodes, run_seed=settings.run_seed, stream=settings.stream,
                 num_envs=settings.episodes, progress=progress.update,
             )  # fmt: skip
-        write_metrics(path, records, settings=baselines_settings(env, asdict(settings)), inputs={})
 
-    return once(path, make, measured_records)
+    return measured_once(path, make, settings=baselines_settings(env, asdict(settings)), inputs={})
 
 
 def _baselines_path(study: Study, policy: Agent) -> Path:
@@ -261,23 +273,3 @@ def baselines_settings(env: EnvSpec, settings: Mapping[str, Any]) -> dict[str, A
     names = ("episodes", "run_seed", "stream")
     check(set(names) <= settings.keys(), f"the settings of an evaluation lack {' or '.join(names)}")
     return {"env": recorded(env), **{name: settings[name] for name in names}}
-
-
-def write_metrics(path: Path, records: list[Record], *, settings: dict[str, Any], inputs: dict[str, Any]) -> None:
-    """Write a stage's records with their settings, inputs and provenance."""
-    write_records(path, records, settings=settings, inputs=inputs, provenance=provenance())
-
-
-def once(path: Path, make: Callable[[], None], read: Callable[[Path], T]) -> T:
-    """Read `path`. If there is no such file, `make` writes it first, under a lock for which other processes wait.
-
-    Raises NrmapError for a file that `read` refuses.
-    """
-    if not path.exists():
-        with locked(path.with_name(f".{path.name}.lock"), f"waiting for another process to write {path}"):
-            if not path.exists():
-                make()
-    try:
-        return read(path)
-    except NrmapError as error:
-        raise NrmapError(f"{error}; remove {path} to make it anew") from error

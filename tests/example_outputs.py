@@ -260,6 +260,7 @@ def write_maps(layout: Layout, policy: Policy, states_path: Path, states_from: s
     save_maps(folder / "maps.npz", maps, {"policy": policy.label, **inputs})
     records = map_records(maps, partial(Record, **policy_fields(policy), states_from=states_from))
     inputs |= {"states_path": str(states_path.relative_to(layout.outputs)), "version": VERSIONS["maps"]}
+    inputs |= {"maps_sha256": sha256_of_file(folder / "maps.npz")}
     _write(folder / METRICS_FILE, records, settings, inputs)
 
 

@@ -26,7 +26,7 @@ from nrmap.support.layout import (
     REFERENCE_FOLDER,
     SETTINGS_FILE,
 )
-from nrmap.support.records import Record
+from nrmap.support.records import Metrics, Record
 from nrmap.support.schema import validated
 
 Content = TypeVar("Content")
@@ -88,7 +88,7 @@ def _if_there(path: Path, form: Any) -> Any:
 def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
     for name in ("evaluation", "maps", REFERENCE_FOLDER):
         for path in sorted((outputs / name).rglob(METRICS_FILE)):
-            metrics = readable(read_measured, path, outputs, problems)
+            metrics = readable(partial(_metrics, of_maps=name == "maps"), path, outputs, problems)
             if metrics is None:
                 continue
             maps = path.with_name(MAPS_FILE)
@@ -100,6 +100,14 @@ def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
                 problems.append(f"{result.folder}: left out, another version of this project measured it")
                 continue
             yield result
+
+
+def _metrics(path: Path, of_maps: bool) -> Metrics:
+    """Return the metrics in `path`; NrmapError unless they are of maps or of play, whichever belongs there."""
+    metrics, (here, elsewhere) = read_measured(path), ("maps", "play") if of_maps else ("play", "maps")
+    fits = all((record.states_from is not None) == of_maps for record in metrics.records)
+    check(fits, f"{path} holds records of {elsewhere}: expected records of {here}")
+    return metrics
 
 
 def _is_outdated(result: Result) -> bool:

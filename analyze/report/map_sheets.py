@@ -15,9 +15,10 @@ from analyze.report.names import PolicyName, StatesName, grouped, metric_name, n
 from analyze.report.results import Part
 from analyze.report.sheets import Panel, Sheet, save_figure, save_sheet
 from analyze.report.tables import headline_temperature
-from nrmap.maps.episode_maps import EpisodeMaps, TotalMaps, load_maps
+from nrmap.maps.episode_maps import EpisodeMaps, TotalMaps
 from nrmap.maps.heatmaps import draw_map, draw_overlay, map_figures
 from nrmap.maps.kinds import KINDS
+from nrmap.maps.measures import load_measured
 from nrmap.maps.sparsity import sparsity
 from nrmap.play.given_states import GivenStates
 from nrmap.play.rollout import replay_rgb
@@ -72,10 +73,11 @@ def map_sets(part: Part, outputs: Path) -> tuple[list[MapSet], list[str]]:
     sets: dict[tuple[PolicyName, StatesName], MapSet] = {}
     problems: list[str] = []
     for result in part.results:
-        read = readable(load_maps, result.maps, outputs, problems) if result.maps and result.is_of_maps else None
-        if read is None:
+        load = partial(load_measured, inputs=result.inputs)
+        maps = readable(load, result.maps, outputs, problems) if result.maps and result.is_of_maps else None
+        if maps is None:
             continue
-        found = MapSet(name_of(result.first), states_of(result.first), read[0].total(), result.states_path(outputs))
+        found = MapSet(name_of(result.first), states_of(result.first), maps.total(), result.states_path(outputs))
         key = (found.name, replace(found.states, num_states=found.total.num_states))
         if key not in sets or len(found.total.temperatures) > len(sets[key].total.temperatures):
             sets[key] = replace(found, states=key[1])

@@ -15,7 +15,8 @@ from analyze.report.load import readable
 from analyze.report.names import PolicyName, group_of, grouped, name_of, states_of
 from analyze.report.results import Found, Result
 from nrmap.maps.differences import paired_differences, seed_difference
-from nrmap.maps.episode_maps import EpisodeMaps, load_maps
+from nrmap.maps.episode_maps import EpisodeMaps
+from nrmap.maps.measures import load_measured
 from nrmap.play.states import RolloutStates, load_states
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.records import Record, RecordFactory
@@ -66,12 +67,16 @@ def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
         )
         if not (bases and others):
             continue
-        files = {r.folder: readable(load_maps, r.maps, found.outputs, problems) for r in group if r.maps}
+        files = {
+            r.folder: readable(partial(load_measured, inputs=r.inputs), r.maps, found.outputs, problems)
+            for r in group
+            if r.maps
+        }
         states = readable(load_states, bases[0].states_path(found.outputs), found.outputs, problems)
         for other, base in product(others, bases):
-            if (ours := files[other.folder]) is None or (theirs := files[base.folder]) is None or states is None:
+            maps, base_maps = files[other.folder], files[base.folder]
+            if maps is None or base_maps is None or states is None:
                 continue
-            (maps, _), (base_maps, _) = ours, theirs
             names = name_of(other.first), name_of(base.first)
             make = _difference_factory(
                 other.first, names[1], num_states=maps.num_states, episodes=len(maps.episode_ids)

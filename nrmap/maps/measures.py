@@ -1,19 +1,21 @@
 """Make the records of maps: sparsity, effective pixels, map entropy and grid number, with intervals over episodes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nrmap.maps.episode_maps import EpisodeMaps
+from nrmap.maps.episode_maps import EpisodeMaps, load_maps
 from nrmap.maps.grid import grid_excess, grid_excess_of_rows, smallest_side
 from nrmap.maps.kinds import KINDS
 from nrmap.maps.sparsity import map_entropy, relative_map_entropy, sparsity_of_rows, sparsity_of_sum
 from nrmap.statistics.intervals import estimate_of_sum
 from nrmap.support.errors import check
+from nrmap.support.files import sha256_of_file
 from nrmap.support.records import GAP_QUANTILES, Metrics, Record, RecordFactory, read_metrics
 
 # The strides of the Nature network's convolutions multiply to 8.
@@ -29,9 +31,18 @@ def read_measured(path: Path) -> Metrics:
     return metrics
 
 
-def measured_records(path: Path) -> list[Record]:
-    """The records in `path`; see `read_measured`."""
-    return list(read_measured(path).records)
+def load_measured(path: Path, inputs: Mapping[str, Any]) -> EpisodeMaps:
+    """The maps in `path`. NrmapError if `load_maps` raises it, and unless `inputs` of their metrics fit them.
+
+    `inputs` has the hashes of the policy, the states and, unless an earlier version wrote them, the file of maps.
+    """
+    maps, metadata = load_maps(path)
+    found = {**metadata, "maps_sha256": sha256_of_file(path)}
+    for name in ("policy_sha256", "states_sha256", "maps_sha256"):
+        expected = inputs.get(name)
+        theirs = found.get(name, expected)
+        check(expected in (None, theirs), f"{path} holds other maps: its {name} is {theirs}, expected {expected}")
+    return maps
 
 
 def map_records(maps: EpisodeMaps, make: RecordFactory) -> list[Record]:

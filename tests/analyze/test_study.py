@@ -16,12 +16,13 @@ from toy_policies import SMALL_FREEWAY, toy_policy
 
 from analyze import maps as mapping
 from analyze import study as playing
-from analyze.maps import MapsResult, ensure_maps, ensure_null_networks
+from analyze.maps import MapsResult, Shard, ensure_maps, ensure_null_networks
 from analyze.plan import planned_parts
 from analyze.report.load import find
 from analyze.settings import AnalysisSettings, MapSettings, StatesSettings
 from analyze.study import Study, ensure_baselines, ensure_evaluation, ensure_states
 from nrmap.ablation import AblationSpec
+from nrmap.maps.episode_maps import load_maps, save_maps
 from nrmap.maps.null_networks import NULL_NETWORKS, null_networks
 from nrmap.maps.sparsity import sparsity
 from nrmap.maps.sweep import sweep_maps
@@ -182,6 +183,39 @@ def test_states_of_another_game_are_refused(finished: Study, policy: Policy, tmp
     study = study_in(tmp_path, states=replace(STATES, states_from=str(states.path)))
     with pytest.raises(NrmapError, match="states are of Freeway: expected Breakout"):
         ensure_states(study, [load_policy(tmp_path / "breakout")])
+
+
+def test_a_file_of_another_policy_sample_or_stage_is_refused(finished: Study, policy: Policy, tmp_path: Path) -> None:
+    """Each of two that were swapped is named, and nothing is made of it."""
+    outputs, other, ours = finished.layout.outputs, saved(tmp_path, 1), run_all(policy, finished)
+    theirs = run_all(other, finished)
+    resampled = replace(finished, settings=replace(SETTINGS, states=replace(STATES, run_seed=1)))
+    maps, states = ours.folder / "maps.npz", ensure_states(finished, [policy]).path
+    played = {seed: next((outputs / f"evaluation/Freeway/toy/seed{seed}").glob("*/metrics.json")) for seed in (0, 1)}
+    cut, metadata = load_maps(maps)
+    smaller = {name: array[..., :20, :20] for name, array in cut.arrays.items()}
+    save_maps(tmp_path / "cut.npz", replace(cut, arrays=smaller, prefixes={}), metadata)
+    for path, source, line in (
+        (maps, theirs.folder / "maps.npz", "holds other maps: its policy_sha256 is"),
+        (maps, tmp_path / "cut.npz", "holds other maps: its maps_sha256 is"),
+        (ours.folder / "metrics.json", theirs.folder / "metrics.json", "holds other results: its policy_sha256 is"),
+        (ours.folder / "metrics.json", played[0], "holds other results: its states_sha256 is None"),
+        (played[0], played[1], "holds other results: its policy_sha256 is"),
+        (played[0], ours.folder / "metrics.json", "holds other results: its version is"),
+        (states, ensure_states(finished, [other]).path, "holds states that other policies played"),
+        (states, ensure_states(resampled, [policy]).path, "holds another sample"),
+    ):
+        whole = path.read_bytes()
+        shutil.copy(source, path)
+        with pytest.raises(NrmapError, match=f"^{path} {line}.*; remove "):
+            run_all(policy, finished)
+        path.write_bytes(whole)
+    shard = Shard(0, 1).path(ours.folder)
+    shard.parent.mkdir()
+    shutil.copy(tmp_path / "cut.npz", shard)
+    (ours.folder / "metrics.json").unlink()
+    with pytest.raises(NrmapError, match=rf"^{shard} holds maps of \(20, 20\) pixels: expected \(42, 42\)"):
+        run_all(policy, finished)
 
 
 def test_an_interrupted_stage_leaves_nothing_that_counts_as_done(finished, policy, calls, monkeypatch):

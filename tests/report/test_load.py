@@ -14,9 +14,11 @@ from example_outputs import SMALL, synthetic_states, write_maps, write_training
 from analyze.report import build
 from analyze.report.inventory import missing
 from analyze.report.load import find
+from analyze.report.map_sheets import map_sets
 from analyze.report.tables import all_tables
 from conf.schema import AnalyzeKeys, TrainKeys
 from conf.training import train_settings
+from nrmap.maps.episode_maps import load_maps, save_maps
 from nrmap.maps.null_networks import null_networks
 from nrmap.play.states import save_states
 from nrmap.policies.policy import PolicySource, load_policy, save_policy
@@ -99,6 +101,11 @@ EVALUATION, MAPS = "evaluation/Freeway/ddqn/**/metrics.json", "maps/**/metrics.j
 HUGE = [{"agent_step": 1, "undiscounted_return": 1e308}]
 
 
+def play_among_the_maps(folder):
+    metrics = next((folder / "evaluation/Freeway/ddqn").rglob("metrics.json"))
+    shutil.copy(metrics, next((folder / "maps").rglob("metrics.json")))
+
+
 def policy_in_no_folder(folder):
     shutil.copy(next((folder / "train").rglob("policy.safetensors")), folder / "train")
 
@@ -136,6 +143,7 @@ def imported_with_an_odd_parent(folder):
             changed(EVALUATION, lambda metrics: metrics["records"][0].update(method="random_policy")),
             r"evaluation/.*metrics\.json is damaged: .*random_policy has no network",
         ),
+        (play_among_the_maps, r"maps/.*metrics\.json holds records of play: expected records of maps"),
         (policy_in_no_folder, "train: expected a training in a folder of its own"),
         (reference_in_no_folder, "reference: expected a training in a folder of its own"),
         (name_that_is_not_utf_8, r"evaluation/.*\\udcff/metrics\.json: left out, expected a name in UTF-8"),
@@ -165,6 +173,24 @@ def test_a_damaged_file_of_maps_or_states_is_left_out_and_named(copied, monkeypa
     for path, line in zip(damaged, report.problems, strict=True):
         assert line.startswith(f"{path.relative_to(copied)} is not a readable ")
     assert report.page.read_text().splitlines() == report.problems
+
+
+def of_another_policy(path, other):
+    shutil.copy(other, path)
+
+
+def of_fewer_pixels(path, other):
+    maps, metadata = load_maps(path)
+    cut = {name: array[..., :20, :20] for name, array in maps.arrays.items()}
+    save_maps(path, replace(maps, arrays=cut, prefixes={}), metadata)
+
+
+@pytest.mark.parametrize(("change", "name"), [(of_another_policy, "policy_sha256"), (of_fewer_pixels, "maps_sha256")])
+def test_maps_that_are_not_those_measured_are_left_out_and_named(change, name, copied):
+    path, other = (next((copied / "maps/Freeway" / method).rglob("maps.npz")) for method in ("ddqn", "sa_ddqn"))
+    change(path, other)
+    (problem,) = map_sets(find(copied).parts()[0], copied)[1]
+    assert problem.startswith(f"{path.relative_to(copied)} holds other maps: its {name} is ")
 
 
 def test_reference_policies_have_rows_and_a_section_of_their_own(copied, tiny_settings):

@@ -18,7 +18,7 @@ from nrmap.maps.episode_maps import load_maps, save_maps
 from nrmap.maps.kinds import KINDS
 from nrmap.maps.sparsity import sparsity
 from nrmap.play.states import load_states, save_states
-from nrmap.support.files import read_json
+from nrmap.support.files import read_json, sha256_of_file
 from nrmap.support.records import Record, select
 
 THREE_SEEDS = Example(seeds=(0, 1, 2), temperatures=(1.0,), prefix_sizes=(), without_flips=(("sa_ddqn", 1),))
@@ -126,16 +126,22 @@ def test_the_players_of_a_pool_are_those_of_its_states(other):
     assert problem.startswith("states/Freeway/pool.npz is not a readable states file")
 
 
+def save_measured(path, maps, metadata):
+    save_maps(path, maps, metadata)
+    with edited(path.with_name("metrics.json")) as content:
+        content["inputs"]["maps_sha256"] = sha256_of_file(path)
+
+
 def test_maps_of_other_episodes_are_not_compared(other):
     for path in (other / "maps" / "Freeway" / "ddqn" / "seed0").rglob("maps.npz"):
         maps, metadata = load_maps(path)
-        save_maps(path, replace(maps, episode_ids=maps.episode_ids + 1), metadata)
+        save_measured(path, replace(maps, episode_ids=maps.episode_ids + 1), metadata)
     of_both = "no difference between SA-DDQN seed 0 and DDQN seed 0: the maps are"
     found = with_differences(find(other))
     assert found.problems == (f"{of_both} not of the same episodes and pixels",)
     for path in (other / "maps" / "Freeway").glob("*/seed0/*/maps.npz"):
         maps, metadata = load_maps(path)
-        save_maps(path, replace(maps, episode_ids=np.arange(len(maps.episode_ids)) - 100), metadata)
+        save_measured(path, replace(maps, episode_ids=np.arange(len(maps.episode_ids)) - 100), metadata)
     (problem,) = with_differences(find(other)).problems
     assert problem.startswith(f"{of_both} of episodes that the ")
 

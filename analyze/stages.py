@@ -1,0 +1,56 @@
+"""The files of the stages of an analysis: each is written once, and says of which settings and inputs it is."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nrmap.maps.measures import read_measured
+from nrmap.support.errors import NrmapError, check
+from nrmap.support.files import identity_of
+from nrmap.support.locks import locked
+from nrmap.support.records import Metrics, Record, write_records
+from nrmap.support.runtime import provenance
+
+T = TypeVar("T")
+
+
+def write_metrics(path: Path, records: list[Record], *, settings: dict[str, Any], inputs: dict[str, Any]) -> None:
+    """Write a stage's records with their settings, inputs and provenance."""
+    write_records(path, records, settings=settings, inputs=inputs, provenance=provenance())
+
+
+def read_stage(path: Path, *, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> Metrics:
+    """Read a stage's metrics. Raises NrmapError if `read_measured` does, and for those of other settings or inputs."""
+    found = read_measured(path)
+    for name, expected in inputs.items():
+        theirs = found.inputs.get(name)
+        check(theirs == expected, f"{path} holds other results: its {name} is {theirs}, expected {expected}")
+    same = identity_of(found.settings) == identity_of(settings)
+    check(same, f"{path} holds other results: they were measured with other settings")
+    return found
+
+
+def measured_once(
+    path: Path, make: Callable[[], list[Record]], *, settings: dict[str, Any], inputs: dict[str, Any]
+) -> list[Record]:
+    """Return the records in `path`, see `read_stage`; if there is no such file, those of `make` are written first."""
+
+    def write() -> None:
+        write_metrics(path, make(), settings=settings, inputs=inputs)
+
+    return once(path, write, lambda path: list(read_stage(path, settings=settings, inputs=inputs).records))
+
+
+def once(path: Path, make: Callable[[], None], read: Callable[[Path], T]) -> T:
+    """Read `path`. If there is no such file, `make` writes it first, under a lock for which other processes wait.
+
+    Raises NrmapError for a file that `read` refuses.
+    """
+    if not path.exists():
+        with locked(path.with_name(f".{path.name}.lock"), f"waiting for another process to write {path}"):
+            if not path.exists():
+                make()
+    try:
+        return read(path)
+    except NrmapError as error:
+        raise NrmapError(f"{error}; remove {path} to make it anew") from error
