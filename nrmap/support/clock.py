@@ -9,8 +9,10 @@ from pathlib import Path
 
 from nrmap.support.errors import NrmapError
 from nrmap.support.files import read_json, write_json
+from nrmap.support.schema import NotNegative
 
 log = logging.getLogger(__name__)
+_Cost = tuple[NotNegative, NotNegative]  # mean units per piece, mean seconds per unit
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,9 @@ class Clock:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._costs: dict[str, list[float]] = {}
-        with contextlib.suppress(NrmapError, OSError, ValueError, TypeError, AttributeError):
-            found = read_json(path) if path is not None and path.is_file() else {}
-            self._costs = {str(kind): [float(units), float(seconds)] for kind, (units, seconds) in found.items()}
+        with contextlib.suppress(NrmapError):
+            found = {} if path is None else read_json(path, dict[str, _Cost])
+            self._costs = {kind: [units, seconds] for kind, (units, seconds) in found.items()}
         self._parts: dict[str, Part] = {}
         self._sums: dict[str, list[float]] = {}  # of this command, by kind: pieces, units, units timed, seconds
         self._now: str | None = None

@@ -115,7 +115,9 @@ def read_json(path: Path, form: Any = Any) -> Any:
     Raises NrmapError if the file is missing, unreadable, above `MOST_JSON_BYTES`, not JSON, or does not fit `form`.
     """
     with regular_file(path) as file:
-        data = file.read(MOST_JSON_BYTES + 1)
+        data = file.read(
+            min(MOST_JSON_BYTES, os.fstat(file.fileno()).st_size) + 1
+        )  # it allocates all that is asked for
     try:
         value = parse_json(data)
     except ValueError as error:

@@ -141,7 +141,8 @@ def read_metrics(path: Path) -> Metrics:
             content |= {"schema": SCHEMA_VERSION, "records": [_upgraded(values) for values in content["records"]]}
         return validated(Metrics, content)
     except (NrmapError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise NrmapError(f"{path} is damaged: {error}") from error
+        reason = f"expected records of schema 1, {error} is missing" if isinstance(error, KeyError) else error
+        raise NrmapError(f"{path} is damaged: {reason}") from error
 
 
 def _upgraded(old: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,7 +123,13 @@ def test_a_command_learns_from_earlier_ones_how_long_it_takes_in_all(tmp_path, c
     assert third[0] == "Pong: 7.5 min expected"
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"maps": 1}', '{"maps": ["a", 2]}', '{"maps": [1, 2, 3]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "[1]", '{"maps": 1}', '{"maps": ["a", 2]}', '{"maps": [1, 2, 3]}', '{"maps": ["inf", "inf"]}',
+        '{"maps": "nan"}', '{"maps": [1, -2]}', '{"maps": [1, 1e300]}', '{"maps": [NaN, Infinity]}',
+    ],
+)  # fmt: skip
 def test_damaged_notes_of_durations_are_forgotten(tmp_path, content):
     path = tmp_path / "durations.json"
     path.write_text(content)

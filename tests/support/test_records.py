@@ -53,6 +53,9 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "m.json", {"schema": 0, "records": []})
     with pytest.raises(NrmapError, match="schema 0: expected 2, or 1"):
         read_records(tmp_path / "m.json")
+    write_json(tmp_path / "m.json", {"schema": 1, "records": [{"method": "ddqn"}]})
+    with pytest.raises(NrmapError, match=r"m\.json is damaged: expected records of schema 1, 'attack' is missing"):
+        read_records(tmp_path / "m.json")
 
 
 def old(metric: str, **fields: Any) -> dict[str, Any]:
