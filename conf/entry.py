@@ -7,8 +7,10 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -24,6 +26,7 @@ from conf.choices import as_mapping
 from conf.command_line import CommandLine, hydra_errors_in_one_line, register_games
 from conf.failures import JobFailedError, failures_since, forget_failure, note_failure
 from conf.help import command_help
+from conf.interrupts import INTERRUPTED, raise_interrupts
 from conf.logs import with_writable_logs
 from nrmap.support.errors import NrmapError, errors_in_one_line, first_line
 
@@ -52,7 +55,11 @@ def entry_point(
     if {"-h", "--help"} & {*arguments}:
         least, most = _HELP_WIDTHS
         width = min(max(shutil.get_terminal_size((100, 24)).columns, least), most)
-        print(command_help(config_name, inspect.getdoc(sys.modules[run.__module__]) or "", width))
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ends quietly at a closed pipe
+        try:
+            print(command_help(config_name, inspect.getdoc(sys.modules[run.__module__]) or "", width), flush=True)
+        except OSError as error:
+            raise _of_hydra(error) from error
         return
     _let_children_import_the_clone()
     register_games()
@@ -73,11 +80,16 @@ def entry_point(
         with errors_in_one_line():  # Hydra would add a line of its own
             run(read(values, True), given)
 
+    if not command.is_run:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     # Makes Hydra raise its errors instead of printing several lines.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    raise_interrupts()
     try:
         with hydra_errors_in_one_line():
             hydra.main(version_base="1.3", config_path="pkg://conf", config_name=config_name)(task)()
+        handed_over = False
+        print(end="", flush=True)
         if command.is_run:
             folders = [argument.partition("=")[2] for argument in arguments if argument.startswith("outputs=")]
             outputs = [f"outputs={folders[-1]}"] if folders else []
@@ -87,22 +99,29 @@ def entry_point(
             print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("\ninterrupted: repeat the command to resume from the last checkpoint", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         sys.exit(130)
     except BrokenProcessPool:
         killed = "the process of a job was killed, perhaps for lack of memory, which ended the sweep"
         print(f"error: {killed}: repeat the command to finish it", file=sys.stderr)
         sys.exit(1)
-    except OSError as error:
-        if handed_over or not error.filename:
-            raise
-        raise NrmapError(f"cannot write {os.fsdecode(error.filename)}: {error.strerror}") from error
     except Exception as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):  # PyTorch raises a RuntimeError
+            raise NrmapError(f"not enough memory: {first_line(error)}") from error
         if handed_over or isinstance(error, NrmapError):
             raise
-        # Of Hydra, its launcher or its sweeper: flags that do not go together, no SLURM here.
-        why = error.__cause__ or error
-        raise NrmapError(f"{type(why).__name__}: {first_line(why)}") from error
+        raise _of_hydra(error) from error
+
+
+def _of_hydra(error: Exception) -> NrmapError:
+    """The error for one of Hydra, its launcher or its sweeper: flags that do not go together, no SLURM, a full disk."""
+    why = error.__cause__ or error
+    if isinstance(why, OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would complain of a full stdout once more at its end
+        if why.filename:
+            return NrmapError(f"cannot write {os.fsdecode(why.filename)}: {why.strerror}")
+    what = first_line(why) if str(why) else traceback.extract_tb(why.__traceback__)[-1].line  # as in "assert x > 0"
+    return NrmapError(f"{type(why).__name__}: {what}")
 
 
 def _importable(run: F) -> F:

@@ -40,6 +40,10 @@ def run(config, given):
         open("absent")
     if seed == -2:
         os.kill(os.getpid(), 2)
+    if seed == -3:
+        raise OSError(28, "of our own code")
+    if seed == -4:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
     if seed >= 4:
         import torch
         (Path(config["outputs"]) / f"threads{seed}").write_text(str(torch.get_num_threads()))
@@ -136,6 +140,38 @@ def test_a_bug_keeps_its_traceback_and_other_ends_are_one_line(jobs, tmp_path: P
         (line,) = [line for line in unwritable.stderr.splitlines() if line.startswith("error: ")]
         assert line.startswith(f"error: cannot write {tmp_path / 'file'}/logs")
         assert "Traceback" not in unwritable.stderr
+
+
+def test_what_has_no_file_name_is_one_line_too_unless_a_job_raised_it(jobs, tmp_path: Path) -> None:
+    bug = jobs("seed=-3")
+    assert (bug.returncode, bug.stderr.splitlines()[-1]) == (1, "OSError: [Errno 28] of our own code")
+    too_large = jobs("seed=-4")
+    assert too_large.returncode == 2
+    assert too_large.stderr.splitlines()[-1].startswith("error: not enough memory: DefaultCPUAllocator")
+    no_batch = jobs("-m", "seed=0", "hydra.sweeper.max_batch_size=0")
+    line = "error: AssertionError: assert max_batch_size is None or max_batch_size > 0"
+    assert (no_batch.returncode, no_batch.stderr.splitlines()[-1]) == (2, line)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+@pytest.mark.parametrize("flags", ["--help", "--cfg job"])
+def test_a_full_disk_and_a_closed_pipe_behind_the_command(flags: str, tmp_path: Path) -> None:
+    (tmp_path / "jobs.py").write_text(JOBS)
+    shown = f"{sys.executable} {tmp_path}/jobs.py {flags}"
+    script = f"{shown} > /dev/full; echo $?; {shown} | true"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert ended.stdout == "2\n"
+    assert ended.stderr == "error: OSError: [Errno 28] No space left on device\n"
+
+
+def test_an_interrupt_during_the_imports_is_one_line() -> None:
+    hook = "import sys, os, signal; sys.addaudithook(lambda event, arguments: event == 'import' and "
+    hook += "arguments[0] == 'torch' and os.kill(os.getpid(), signal.SIGINT)); import runpy; sys.argv = ['-m']; "
+    hook += "signal.signal(signal.SIGINT, signal.default_int_handler); runpy.run_module('train', run_name='__main__')"
+    ended = command(["-c", hook, "train"])
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr == "\ninterrupted: repeat the command to resume from the last checkpoint\n"
 
 
 @pytest.mark.slow
