@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import inspect
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from nrmap.play.imports import ensure_imported
 from nrmap.policies.agent import Agent, is_dense
 from nrmap.policies.formats import FORMATS, convert
 from nrmap.policies.policy import load_policy
-from nrmap.support.errors import check, code_of_others
+from nrmap.support.errors import NrmapError, check, code_of_others
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,11 @@ def python_agent(reference: str, states_from: str, seed: int, device: torch.devi
     from the file `states_from`. The agent's `sha256` covers the module's source, the weights and, unless it is a torch
     module, a few outputs, so that another version gets new results. Raises NrmapError for any exception in that code.
     """
-    _, module_name, factory_name = [*reference.split(":"), "", ""][:3]
-    check(bool(module_name and factory_name), f"policy={reference}: expected py:MODULE:FACTORY, as in py:my_agent:make")
+    parts = re.fullmatch(r"py:(\w+(?:\.\w+)*):(\w+)", reference)
+    if parts is None:
+        what = "expected py:MODULE:FACTORY, the names of a module, not its path, and of a function in it"
+        raise NrmapError(f"policy={reference}: {what}, as in py:my_agent:make")
+    module_name, factory_name = parts.groups()
     log.info("running the Python code of %s", module_name)
     with code_of_others(f"policy={reference}"):
         module = importlib.import_module(module_name)

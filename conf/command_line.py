@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.util
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,10 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
 from conf.choices import as_mapping, group_options
 from nrmap.atari.games import game_named, game_names
@@ -32,6 +33,7 @@ _LAUNCHERS = {"joblib": "joblib", "slurm": "submitit", "ray": "ray"}  # the plug
 _SHOWS = ("cfg", "info", "hydra_help", "shell_completion", "help", "resolve")
 # Flags that add other files to conf/.
 _OTHER_FILES = ("config_path", "config_name", "config_dir")
+MOST_JOBS = 10_000  # of a sweep, all of which are checked before the first starts
 LONGEST_OVERRIDE = 10_000  # characters, which Hydra parses in seconds
 _SYNTAX = re.compile(r"[()\[\]{}*$'\"]")  # of values that are no plain choice
 
@@ -87,11 +89,14 @@ class CommandLine:
             assert hydra is not None
             parser = OverridesParser.create(config_loader=hydra.config_loader)
             parsed = [self._parsed(parser, override) for override in self.overrides]
+            _check_number_of_jobs(parsed)
             for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
                 check(bool(batch), f"{as_typed(' '.join(self.overrides))}: no job has these options")
                 for job in batch:
                     try:
                         values = as_mapping(compose(config_name, [*job]))
+                    except (GrammarParseError, OverrideParseException) as error:  # which do not name the option
+                        raise NrmapError(f"{as_typed(' '.join(self.overrides))}: {first_line(error)}") from error
                     except (HydraException, OmegaConfBaseException):  # some are built-in errors as well
                         raise
                     except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
@@ -148,7 +153,8 @@ def results_folder(text: str) -> Path:
         path = os.path.normpath(os.path.join(os.getcwd(), os.path.expanduser(_folder(text))))
     except FileNotFoundError as error:
         raise NrmapError("the working folder was removed: expected a command in a folder that is there") from error
-    check(path.isprintable(), f"outputs={as_typed(text)} is {path}: expected a folder without control characters")
+    what = "with a name in UTF-8" if re.search("[\ud800-\udfff]", path) else "without control characters"
+    check(path.isprintable(), f"outputs={as_typed(text)} is {path}: expected a folder {what}")
     return Path(path)
 
 
@@ -164,6 +170,18 @@ def _quoted(folder: Path) -> str:
     check("${" not in path, f"outputs={path}: expected a path without ${{; name another folder as outputs=FOLDER")
     path = re.sub(r"(\\*)'", r"\1\1\\'", path)
     return "'{}'".format(re.sub(r"(\\+)$", r"\1\1", path))
+
+
+def _check_number_of_jobs(overrides: Sequence[Override]) -> None:
+    """Raise NrmapError for more than `MOST_JOBS`, before Hydra makes a list of all."""
+    jobs = 1
+    for override in overrides:
+        if override.is_sweep_override():
+            values = override.value()
+            each = values.range() if isinstance(values, RangeSweep) else override.sweep_iterator()
+            jobs *= sum(1 for _ in itertools.islice(each, MOST_JOBS + 1))
+    what = f"more than {MOST_JOBS:,} jobs: expected fewer in one sweep"
+    check(jobs <= MOST_JOBS, f"{as_typed(' '.join(override.input_line or '' for override in overrides))}: {what}")
 
 
 def _check_launcher(name: str) -> None:

@@ -57,6 +57,7 @@ Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f
 
 _NAME = re.compile(r"[A-Za-z0-9_+=-][A-Za-z0-9_+=.-]*")
 LONGEST_NAME = 100
+_NO_WORD = re.compile(r"|null|true|false|[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 TOO_DEEP = "nested too deeply, expected at most a few levels"
 
 
@@ -285,8 +286,8 @@ def _range(metadata: Iterable[Any]) -> str:
 
 
 def as_typed(value: Any) -> str:
-    """`value` as a user types it: null, true, [1,2], a word without quotes; shortened if it is long."""
-    if isinstance(value, str) and value.isprintable() and value.strip() == value != "":
+    """`value` as a user types it: null, true, [1,2], a word, in quotes if it would be none without; shortened."""
+    if isinstance(value, str) and value.isprintable() and value.strip() == value and not _NO_WORD.fullmatch(value):
         text = value
     else:
         text = json.dumps(value, ensure_ascii=False, default=str) if not dataclasses.is_dataclass(value) else str(value)

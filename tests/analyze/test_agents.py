@@ -169,6 +169,8 @@ def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factor
         ("py:an_agent:silent", "states.npy", "RuntimeError: no attribute"),
         ("py:no_such_module:make", "states.npy", "No module named 'no_such_module'"),
         ("py:an_agent", "states.npy", "expected py:MODULE:FACTORY"),
+        ("py:./an_agent.py:make", "states.npy", "expected py:MODULE:FACTORY, the names of a module, not its path"),
+        ("py:an_agent:make:x", "states.npy", "expected py:MODULE:FACTORY"),
         ("py:an_agent:network", "own", "add states_from=FILE.npy"),
         ("py:an_agent:logits", "own", "plays no game: add states_from=FILE.npy"),
         ("py:an_agent:network", "broken.npy", "broken.npy is not a readable states file"),

@@ -63,13 +63,15 @@ def test_a_folder_that_is_there_has_any_name(monkeypatch: pytest.MonkeyPatch, tm
     assert results_folder("a,b") == tmp_path / "a,b"
 
 
-@pytest.mark.parametrize("name", ["a\nb", "\udcff"])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("a\nb", "without control characters"), ("\udcff", "with a name in UTF-8")]
+)
 def test_a_working_folder_with_control_characters_is_named(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
-    line = f"outputs=outputs is {ascii(str(tmp_path / name))[1:-1]}/outputs: expected a folder without control"
+    line = f"outputs=outputs is {ascii(str(tmp_path / name))[1:-1]}/outputs: expected a folder {expected}"
     with pytest.raises(NrmapError, match=re.escape(line)):
         configurations("seed=0")
 
@@ -121,6 +123,9 @@ def test_a_working_folder_that_hydra_would_misread(monkeypatch: pytest.MonkeyPat
         (["-m", "seed=0,1", "scale.step=3"], "unknown key of scale 'step': did you mean steps"),
         (["method.regulariser.kappa=1"], "method.regulariser.kappa: this method has no regulariser; use method=sa_"),
         (["seed=[1"], "seed=[1: "),
+        (["-m", "seed=range(0,1000000000)"], "seed=range(0,1000000000) outputs="),
+        (["-m", "seed=shuffle(range(0,200))", "scale.steps=range(0,200)"], "seed=shuffle(range(0,200)) scale.steps="),
+        (["seed=${oc.decode:'3x'}"], "seed=${oc.decode:'3x'} outputs="),
         (["outputs=${x}"], "outputs: Interpolation key 'x' not found"),
     ],
 )

@@ -50,6 +50,7 @@ def test_a_whole_number_is_a_real_one_and_lists_and_mappings_become_tuples_and_d
         ({"size": 1.0}, "whole.name is missing: expected a word"),
         ({"name": "a", "size": float("inf")}, "whole.size=Infinity: expected a finite number"),
         ({"name": "a", "size": True}, "whole.size=true: expected a finite number"),
+        ({"name": "a", "part": {"count": "1"}}, 'whole.part.count="1": expected a whole number from 0 to 9'),
         ({"name": "a", "part": {"count": 10}}, "whole.part.count=10: expected a whole number from 0 to 9"),
         ({"name": "a", "parts": [{}, {"count": 7}]}, "whole.parts[1].count=7: expected any number but 7"),
         ({"name": "a", "parts": 5}, "whole.parts=5: expected a list, each item keys and values"),
