@@ -214,7 +214,7 @@ def test_a_file_of_another_policy_sample_or_stage_is_refused(finished: Study, po
     shard.parent.mkdir()
     shutil.copy(tmp_path / "cut.npz", shard)
     (ours.folder / "metrics.json").unlink()
-    with pytest.raises(NrmapError, match=rf"^{shard} holds maps of \(20, 20\) pixels: expected \(42, 42\)"):
+    with pytest.raises(NrmapError, match=rf"^{shard} holds maps of \(20, 20\) pixels: expected \(28, 28\)"):
         run_all(policy, finished)
 
 

@@ -40,7 +40,7 @@ def test_what_fits_arrives_with_the_numbers_of_numpy_and_torch_as_those_of_pytho
     ("arguments", "message"),
     [
         ({"path": 5}, "path=5: expected a word or a path"),
-        ({"numbers": "1"}, "numbers=1: expected a list, each item a finite number"),
+        ({"numbers": "1"}, 'numbers="1": expected a list, each item a finite number'),
         ({"numbers": [1, None]}, r"numbers\[1\]=null: expected a finite number"),
         ({"numbers": [float("nan")]}, r"numbers\[0\]=NaN: expected a finite number"),
         ({"seed": -1}, "seed=-1: expected a whole number at least 0"),
