@@ -1,4 +1,4 @@
-"""The files of the stages of an analysis: each is written once, and says of which settings and inputs it is."""
+"""Write the file of each stage of an analysis once, and refuse a file of other settings or inputs."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

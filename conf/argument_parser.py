@@ -11,7 +11,7 @@ class ArgumentParser(argparse.ArgumentParser):
     """A parser that raises NrmapError for wrong arguments."""
 
     def error(self, message: str) -> NoReturn:
-        """See `ArgumentParser`."""
+        """Raise NrmapError with `message`."""
         raise NrmapError(f"{message}; --help explains the options")
 
 

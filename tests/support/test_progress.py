@@ -82,13 +82,16 @@ def test_a_terminal_has_a_bar_that_goes_when_the_work_is_done(clock, caplog, mon
 
 
 @pytest.mark.parametrize("stderr", [None, io.StringIO()])
-def test_without_an_open_stderr_there_is_no_bar(clock, monkeypatch, stderr):
+def test_without_an_open_stderr_there_are_log_lines(clock, monkeypatch, caplog, stderr):
+    caplog.set_level(logging.INFO)
     if stderr is not None:
         stderr.close()
     monkeypatch.setattr("sys.stderr", stderr)
     with Progress("work", unit="steps") as shown:
         clock[0] = 100
         shown.update(1, 2)
+    assert caplog.messages[0] == "work"
+    assert caplog.messages[1].startswith("work: 1 of 2 steps")
 
 
 PARTS = [Part("roll-out", "Pong/roll-out"), Part("evaluation, pgd", "Pong/pgd", 3), Part("maps", "maps", units=100)]
