@@ -195,6 +195,8 @@ def _read(agent: Agent, states: States) -> Tensor:
         # torch takes neither negative strides nor, without a warning, arrays that cannot be written.
         array = np.ascontiguousarray(array)
         states = torch.from_numpy(array if array.flags.writeable else array.copy())
+    with torch._C.DisableTorchFunctionSubclass():  # a subclass's own code runs in no operation below
+        states = states.as_subclass(Tensor)
     check_states(states, agent.state_shape)
     with _float32():
         agent.check(states[:PROBE_STATES].to(agent.device))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nrmap.atari.envs import EnvSpec
-from nrmap.policies.network import STATE_SCALE
+from nrmap.policies.network import STATE_SCALE, acts_as_its_type
 from nrmap.support.errors import NrmapError, check, code_of_others, first_line, shortened, unknown_choice
 
 Outputs = Literal["q_values", "logits"]
@@ -129,6 +129,7 @@ class Agent(nn.Module):
         function, scale = self.function, self.input_scale
         if scale is None:
             raise NrmapError("input_scale=None hands the function uint8 states, which have no gradient to attack with")
+        self._expect(acts_as_its_type(self), "attacks pass by hooks on the agent itself: put them on its function")
         factor = 255 * scale
 
         def outputs_of(states: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules import module as every_module
 
 from nrmap.support.errors import check
 from nrmap.support.schema import schema
@@ -118,12 +119,26 @@ class QNetwork(nn.Module):
             return self.expectation(advantage)
         return _dueling(self.value(features), advantage)
 
+    @property
+    def is_as_specified(self) -> bool:
+        """Whether a call gives what `spec` and the weights say: no layer was replaced, set otherwise or hooked."""
+        with torch.device("meta"):
+            declared = repr(QNetwork(self.spec))
+        return repr(self) == declared and all(map(acts_as_its_type, self.modules()))
+
     def expectation(self, outputs: Tensor) -> Tensor:
         """Turn outputs [N, A·Z] from a categorical head into Σ_z z · softmax_z, [N, A]; return others unchanged."""
         if self.spec.atoms is None:
             return outputs
         probabilities = outputs.unflatten(1, (self.spec.actions, -1)).softmax(dim=2)  # [N, A, Z]
         return (probabilities * self.atom_values).sum(dim=2)
+
+
+def acts_as_its_type(layer: nn.Module) -> bool:
+    """Whether a call of `layer` runs its class's `forward` alone: no hook, its own or global, and no own method."""
+    everywhere = every_module._global_forward_pre_hooks or every_module._global_forward_hooks
+    own = any(callable(getattr(type(layer), name, None)) for name in vars(layer))  # as in `layer.forward = …`
+    return not (layer._forward_pre_hooks or layer._forward_hooks or everywhere or own)
 
 
 def seeded_network(spec: NetworkSpec, seed: int) -> QNetwork:

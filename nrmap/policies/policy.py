@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nrmap.atari.envs import EnvSpec, action_names
 from nrmap.policies.agent import Agent, Outputs
-from nrmap.policies.network import NetworkSpec, QNetwork, frozen
+from nrmap.policies.network import NetworkSpec, QNetwork, acts_as_its_type, frozen
 from nrmap.support.arguments import checked
 from nrmap.support.errors import NrmapError, check, first_line, shortened
 from nrmap.support.files import parse_json
@@ -87,8 +87,12 @@ class Policy(Agent):
         return f"{self.env.game}/{self.card.method}/seed{self.card.seed}"
 
     def for_attacks(self) -> Callable[[Tensor], Tensor]:
-        """As in Agent, but with cheap gradients and without V(s), which changes no margin or softmax; see `frozen`."""
-        return frozen(self.network, value=False)
+        """As in Agent, but with cheap gradients and without V(s), which changes no margin or softmax; see `frozen`.
+
+        A network that was changed, as by a hook, is called as it is.
+        """
+        unchanged = self.network.is_as_specified and acts_as_its_type(self)
+        return frozen(self.network, value=False) if unchanged else super().for_attacks()
 
 
 def save_policy(path: Path, policy: Policy, dtype: torch.dtype = torch.float32) -> None:
@@ -136,7 +140,8 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
         _check_network(described.network, described.env)
     except (NrmapError, ValueError) as error:  # of parse_json
         raise NrmapError(f"{path}: {first_line(error)}") from error
-    network = QNetwork(described.network)
+    with torch.device("cpu"):  # whatever the caller's default is
+        network = QNetwork(described.network)
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     try:
         network.to(torch.device(device)).requires_grad_(False)

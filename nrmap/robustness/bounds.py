@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nrmap.policies.agent import Agent
-from nrmap.policies.network import QNetwork
+from nrmap.policies.network import QNetwork, acts_as_its_type
 from nrmap.policies.policy import Policy
 from nrmap.robustness.perturbations import ends
 from nrmap.support.errors import NrmapError, check
@@ -94,7 +94,8 @@ def bounded_network(agent: Agent) -> BoundedNetwork:
     if scale is None:
         raise NrmapError("input_scale=None hands the function uint8 states: bounds need a network of float states")
     for name, layer in agent.named_modules():
-        fits = type(layer) in _KINDS.get(name, _LAYERS) and _acts_as_its_type(layer)
+        fits = type(layer) in _KINDS.get(name, _LAYERS) and acts_as_its_type(layer)
+        fits = fits and (not isinstance(layer, nn.Conv2d) or _is_plain(layer))
         check(fits, f"no bounds for the {type(layer).__name__} at {name!r}: expected {_EXPECTED}")
     scaling = [] if 255 * scale == 1 else [Scaling(255 * scale)]
     if isinstance(function, QNetwork):
@@ -113,12 +114,6 @@ _EXPECTED = (
     "Conv2d without padding, groups or dilation, Linear, ReLU, Flatten, Identity or Dropout, in a Sequential; "
     "no subclass, no hook (as of pruning and weight_norm), no method of its own"
 )
-
-
-def _acts_as_its_type(layer: nn.Module) -> bool:
-    own = any(callable(getattr(type(layer), name, None)) for name in vars(layer))  # as in `layer.forward = …`
-    changed = layer._forward_pre_hooks or layer._forward_hooks or own
-    return not changed and (not isinstance(layer, nn.Conv2d) or _is_plain(layer))
 
 
 def _flattened(layers: nn.Sequential) -> Iterator[nn.Module]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import prune
-from toy_policies import FREEWAY, toy_policy
+from toy_policies import FREEWAY, SMALL_FREEWAY, real_states, toy_policy
 
 import nrmap
 from nrmap.play.evaluation import AttackRun, EvaluationSettings
@@ -189,6 +189,40 @@ def test_layers_that_act_otherwise_than_their_types_have_no_bounds_but_maps(
     maps = [nrmap.compute_maps(changed, states, engine=engine, progress=False) for engine in ("auto", "dense")]
     for kind in maps[0].kinds:
         np.testing.assert_allclose(maps[0][kind], maps[1][kind], rtol=1e-4, atol=1e-4)
+
+
+def with_tanh(network: QNetwork) -> None:
+    network.features[1] = nn.Tanh()
+
+
+def with_weight_norm(network: QNetwork) -> None:
+    nn.utils.parametrizations.weight_norm(network.advantage[0])
+
+
+def with_hook(network: QNetwork) -> None:
+    network.advantage.register_forward_hook(lambda layer, inputs, outputs: outputs.flip(1))
+
+
+@pytest.mark.parametrize("change", [with_tanh, with_weight_norm, with_hook])
+def test_an_attack_is_on_a_loaded_policy_as_it_was_changed(change: Callable[[QNetwork], None]) -> None:
+    policy, (states, _) = toy_policy(SMALL_FREEWAY), real_states(SMALL_FREEWAY)
+    change(policy.network)
+    found = nrmap.attack(policy, states, "pgd-10", 0.1)
+    assert torch.equal(found.clean_actions, policy(torch.from_numpy(states)).argmax(dim=1))
+    assert torch.equal(found.actions, policy.network(found.perturbed).argmax(dim=1))
+    assert found.flipped.any()
+
+
+def test_a_hook_of_all_modules_leaves_no_bounds() -> None:
+    def flip_linear(layer: nn.Module, inputs: Any, outputs: Tensor) -> Tensor | None:
+        return -outputs if isinstance(layer, nn.Linear) else None
+
+    handle = nn.modules.module.register_module_forward_hook(flip_linear)
+    try:
+        with pytest.raises(nrmap.NrmapError, match="no bounds for the Agent"):
+            nrmap.certify(agent(sequential()), some_states())
+    finally:
+        handle.remove()
 
 
 @pytest.mark.parametrize(
