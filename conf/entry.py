@@ -11,8 +11,9 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,7 +78,7 @@ def entry_point(
         if hydra_config.mode is RunMode.MULTIRUN:
             _run_as_job(lambda: run(read(values, True), given), hydra_config)
             return
-        with errors_in_one_line():  # Hydra would add a line of its own
+        with errors_in_one_line(), _memory_errors_in_one_line():  # Hydra would add a line of its own
             run(read(values, True), given)
 
     if not command.is_run:
@@ -106,11 +107,19 @@ def entry_point(
         print(f"error: {killed}: repeat the command to finish it", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):  # PyTorch raises a RuntimeError
-            raise NrmapError(f"not enough memory: {first_line(error)}") from error
         if handed_over or isinstance(error, NrmapError):
             raise
         raise _of_hydra(error) from error
+
+
+@contextmanager
+def _memory_errors_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):  # PyTorch raises a RuntimeError
+            raise NrmapError(f"not enough memory: {first_line(error)}") from error
+        raise
 
 
 def _of_hydra(error: Exception) -> NrmapError:
@@ -150,7 +159,8 @@ def _run_as_job(run: Callable[[], None], hydra_config: HydraConf) -> None:
     job, folder = " ".join(overrides), Path(hydra_config.runtime.output_dir)
     forget_failure(folder, job)
     try:
-        run()
+        with _memory_errors_in_one_line():
+            run()
     except Exception as error:
         expected = isinstance(error, NrmapError)
         logging.getLogger(__name__).error("this job failed: %s: %s", job, error, exc_info=not expected)
