@@ -5,17 +5,9 @@ from nrmap.support.records import BASELINES, Record
 JACKKNIFE = "jackknife over 16 episodes, for this policy"
 
 
-def map_record(
-    method: str, seed: int | None, map_kind: str | None, metric: str, value: float | None, **fields
-) -> Record:
-    given_fields = {
-        "states_from": "own",
-        "num_states": 256,
-        "episodes": 16,
-        "policy_sha256": f"{method}{seed}",
-        **fields,
-    }
-    return Record("Freeway", method, seed, metric, value, map_kind=map_kind, **given_fields)
+def map_record(method, seed, map_kind, metric, value, **fields) -> Record:
+    fields = {"states_from": "own", "num_states": 256, "episodes": 16, "policy_sha256": f"{method}{seed}"} | fields
+    return Record("Freeway", method, seed, metric, value, map_kind=map_kind, **fields)
 
 
 SPARSITIES = [
@@ -31,7 +23,7 @@ SPARSITIES = [
 
 
 def grid_records(method: str, seed: int | None, **fields) -> list[Record]:
-    quantiles = {"null": (0.9, 1.0, 1.125), "crop": (2.0, 3.0, 4.0)}
+    quantiles = {"null": (1.125, 1.0, 0.9), "crop": (4.0, 3.0, 2.0)}
     return [
         map_record(method, seed, "kl", "grid_excess", 3.5, low=3.0, high=4.0, interval=JACKKNIFE, **fields),
         map_record(method, seed, "kl", "grid_excess", 9.0, direction="vertical", **fields),
@@ -39,15 +31,15 @@ def grid_records(method: str, seed: int | None, **fields) -> list[Record]:
         *(
             map_record(method, seed, "kl", f"grid_{name}_quantile", value, quantile=quantile, **fields)
             for name, values in quantiles.items()
-            for quantile, value in zip((0.95, 0.5, 0.05), values[::-1], strict=True)
+            for quantile, value in zip((0.95, 0.5, 0.05), values, strict=True)
         ),
     ]
 
 
 def play_record(metric: str, value: float, **fields) -> Record:
     of_network = fields.get("method") not in BASELINES
-    shared = {"episodes": 20, "attack": "clean", "policy_sha256": "abc" if of_network else None, **fields}
-    return Record("Freeway", shared.pop("method", "sa_ddqn"), shared.pop("seed", 0), metric, value, **shared)
+    fields = {"episodes": 20, "attack": "clean", "policy_sha256": "abc" if of_network else None} | fields
+    return Record("Freeway", fields.pop("method", "sa_ddqn"), fields.pop("seed", 0), metric, value, **fields)
 
 
 PLAYED = [
@@ -58,8 +50,8 @@ PLAYED = [
     play_record("return_mean", 27.0, attack="pgd", attack_steps=50, attack_epsilon=1 / 255, episodes=5),
     play_record("return_mean", 20.0, attack="pgd", attack_steps=10, attack_epsilon=3 / 255),
     play_record("return_mean", 29.0, attack="noise", attack_epsilon=1 / 255),
-    play_record("return_mean", 21.75, method="constant_action", variant="UP", seed=None, policy_sha256=None),
-    play_record("return_mean", 0.5, method="random_policy", seed=None, policy_sha256=None),
+    play_record("return_mean", 21.75, method="constant_action", variant="UP", seed=None),
+    play_record("return_mean", 0.5, method="random_policy", seed=None),
     play_record("action_share", 0.75, action="UP"),
     play_record("action_share", 0.25, action="NOOP"),
     play_record("q_gap_quantile", 0.125, quantile=0.5, num_states=1000),

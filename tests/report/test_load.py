@@ -33,14 +33,13 @@ def commands_of(line):
     for command in line.split("`")[1::2]:
         python, m, module, *options = shlex.split(command)
         assert (python, m) == ("python", "-m")
-        policies = [""]
+        policies = [[]]
         if options[0] == "-m":
             (swept,) = [option for option in options if option.startswith("policy=")]
             options = [option for option in options[1:] if option != swept]
-            policies = [f"policy={path}" for path in swept.removeprefix("policy=").split(",")]
-        for policy in policies:
-            values = composed(module, *options, *filter(None, [policy]))
-            yield schema.validated({"train": TrainKeys, "analyze": AnalyzeKeys}[module], values)
+            policies = [[f"policy={path}"] for path in swept.removeprefix("policy=").split(",")]
+        form = {"train": TrainKeys, "analyze": AnalyzeKeys}[module]
+        yield from (schema.validated(form, composed(module, *options, *policy)) for policy in policies)
 
 
 SMOKE = ["env=Pong", "env.width=42", "env.height=42", "scale=smoke", "scale.steps=960"]
@@ -52,13 +51,11 @@ def test_commands_for_unfinished_and_missing_trainings_have_the_options_of_those
     path = write_training(Layout(tmp_path), settings)
     write_json(path.with_name("options.json"), options)
     path.unlink()
-    found = find(tmp_path)
-    unfinished, vanilla = missing(found)
+    unfinished, vanilla = missing(find(tmp_path))
     assert unfinished.startswith("Pong, trainings that are not finished: SA-DDQN seed 4. ")
     assert vanilla.startswith("Pong, not trained: DDQN seed 4. ")
     (again,), (parent,) = commands_of(unfinished), commands_of(vanilla)
-    assert again.outputs == str(tmp_path)
-    assert train_settings(again) == settings
+    assert (again.outputs, train_settings(again)) == (str(tmp_path), settings)
     assert train_settings(parent) == settings.parent
 
 
@@ -70,89 +67,69 @@ def test_commands_for_missing_results_analyse_the_files_that_are_there(tmp_path,
         shutil.move(path.parent, layout.reference(scale="quick", game="Freeway", method=method, seed=1))
     path = write_training(layout, tiny_settings(method="sa_ddqn", seed=0))
     write_json(path.with_name("options.json"), [*SMOKE, "method=sa_ddqn"])
-    found = find(Path("outputs"))
-    returns, own, shared, trained, baselines = missing(found)
-    assert returns.startswith("Freeway, no returns: ")
-    assert own.startswith("Freeway, no maps on their own states: ")
-    assert shared.startswith("Freeway, no maps on shared states: DDQN seed 1, SA-DDQN seed 1. ")
-    assert trained.startswith("Freeway, not trained: DDQN seed 0. ")
+    returns, own, shared, trained, baselines = missing(find(Path("outputs")))
+    assert "Freeway, no returns: " in returns
+    assert "no maps on their own states: " in own
+    assert "no maps on shared states: DDQN seed 1, SA-DDQN seed 1. " in shared
+    assert "not trained: DDQN seed 0. " in trained
     assert "no returns of constant actions" in baselines
     (*published, here), pooled = (list(commands_of(line)) for line in (own, shared))
-    assert [(keys.policies_from, keys.method["name"], keys.seed) for keys in published] == [
-        ("reference", "ddqn", 1), ("reference", "sa_ddqn", 1),
-    ]  # fmt: skip
+    named = [(keys.policies_from, keys.method["name"], keys.seed) for keys in published]
+    assert named == [("reference", "ddqn", 1), ("reference", "sa_ddqn", 1)]
     paper = schema.validated(AnalyzeKeys, composed("analyze", "evaluation=paper")).evaluation
     assert all(keys.evaluation == paper for keys in (*published, *pooled))
     assert {(keys.states_from, len(keys.pool)) for keys in pooled} == {("pool", 2)}
     assert (here.scale["name"], load_policy(Path(here.policy)).card.method) == ("smoke", "sa_ddqn")
 
 
-def changed(pattern, change):
-    """A damage: the content of the first file of that pattern after `change`."""
-
-    def damage(folder):
-        with edited(next(folder.glob(pattern))) as content:
-            change(content)
-
-    return damage
-
-
 EVALUATION, MAPS = "evaluation/Freeway/ddqn/**/metrics.json", "maps/**/metrics.json"
-HUGE = [{"agent_step": 1, "undiscounted_return": 1e308}]
+CURVES, POLICY = "train/**/curves.json", "train/**/policy.safetensors"
 
 
-def play_among_the_maps(folder):
-    metrics = next((folder / "evaluation/Freeway/ddqn").rglob("metrics.json"))
-    shutil.copy(metrics, next((folder / "maps").rglob("metrics.json")))
+def changed(path, change):
+    with edited(path) as content:
+        change(content)
 
 
-def policy_in_no_folder(folder):
-    shutil.copy(next((folder / "train").rglob("policy.safetensors")), folder / "train")
+def copied_to(path, target):
+    """A copy in place of `target`, or of the first file of that pattern."""
+    (outputs,) = [folder for folder in path.parents if folder.name == "outputs"]
+    copy = next(outputs.glob(target), outputs / target)
+    copy.parent.mkdir(exist_ok=True)
+    shutil.copy(path, copy)
 
 
-def reference_in_no_folder(folder):
-    (folder / "reference").mkdir()
-    shutil.copy(next((folder / "train").rglob("policy.safetensors")), folder / "reference")
+def in_a_folder(path, name):
+    path.parent.rename(path.parent.with_name(name))
 
 
-def name_that_is_not_utf_8(folder):
-    metrics = next(folder.glob(EVALUATION))
-    metrics.parent.rename(metrics.parent.with_name("\udcff"))
-
-
-def imported_with_an_odd_parent(folder):
-    path = next((folder / "train").rglob("policy.safetensors"))
+def imported_with_a_parent(path, parent):
     policy = load_policy(path)
-    policy.card = replace(policy.card, source=PolicySource("sb3", "0" * 64), settings={"parent": {"steps": "x"}})
+    policy.card = replace(policy.card, source=PolicySource("sb3", "0" * 64), settings={"parent": parent})
     save_policy(path, policy)
 
 
 @pytest.mark.parametrize(
-    ("damage", "line"),
+    ("damage", "pattern", "value", "line"),
     [
-        (
-            changed("train/**/curves.json", lambda curves: curves.update(episodes=HUGE)),
-            r"train/.*curves\.json: episodes\[0\]\.undiscounted_return=1e\+308: expected a finite",
-        ),
-        (changed(EVALUATION, lambda metrics: metrics["records"].clear()), r"evaluation/.*metrics\.json has no records"),
-        (
-            changed(MAPS, lambda metrics: metrics["records"][0].update(map_kind="zzz")),
-            r"maps/.*metrics\.json has an unknown kind of map: 'zzz'",
-        ),
-        (
-            changed(EVALUATION, lambda metrics: metrics["records"][0].update(method="random_policy")),
-            r"evaluation/.*metrics\.json is damaged: .*random_policy has no network",
-        ),
-        (play_among_the_maps, r"maps/.*metrics\.json holds records of play: expected records of maps"),
-        (policy_in_no_folder, "train: expected a training in a folder of its own"),
-        (reference_in_no_folder, "reference: expected a training in a folder of its own"),
-        (name_that_is_not_utf_8, r"evaluation/.*\\udcff/metrics\.json: left out, expected a name in UTF-8"),
-        (imported_with_an_odd_parent, r"train/.*policy\.safetensors: card\.settings\.parent\.env is missing"),
+        (changed, CURVES, lambda curves: curves.update(episodes=[{"agent_step": 1, "undiscounted_return": 1e308}]),
+         r"train/.*curves\.json: episodes\[0\]\.undiscounted_return=1e\+308: expected a finite"),
+        (changed, EVALUATION, lambda metrics: metrics["records"].clear(), r"evaluation/.*metrics\.json has no records"),
+        (changed, EVALUATION, lambda metrics: metrics["records"][0].update(method="random_policy"),
+         r"evaluation/.*metrics\.json is damaged: .*random_policy has no network"),
+        (changed, MAPS, lambda metrics: metrics["records"][0].update(map_kind="zzz"),
+         r"maps/.*metrics\.json has an unknown kind of map: 'zzz'"),
+        (copied_to, EVALUATION, MAPS, r"maps/.*metrics\.json holds records of play: expected records of maps"),
+        (copied_to, POLICY, "train/policy.safetensors", "train: expected a training in a folder of its own"),
+        (copied_to, POLICY, "reference/policy.safetensors", "reference: expected a training in a folder of its own"),
+        (in_a_folder, EVALUATION, "\udcff", r"evaluation/.*\\udcff/metrics\.json: left out, expected a name in UTF-8"),
+        (imported_with_a_parent, POLICY, {"steps": "x"},
+         r"train/.*policy\.safetensors: card\.settings\.parent\.env is missing"),
     ],
-)
-def test_what_is_damaged_is_left_out_and_named(damage, line, copied, outputs):
+)  # fmt: skip
+def test_what_is_damaged_is_left_out_and_named(damage, pattern, value, line, copied, outputs):
     before = find(outputs)
-    damage(copied)
+    damage(next(copied.glob(pattern)), value)
     found = find(copied)
     (problem,) = set(found.problems) - set(before.problems)
     assert re.match(line, problem)
@@ -161,10 +138,7 @@ def test_what_is_damaged_is_left_out_and_named(damage, line, copied, outputs):
 
 
 def test_a_damaged_file_of_maps_or_states_is_left_out_and_named(copied, monkeypatch):
-    damaged = [
-        *(copied / "maps" / "Freeway" / "ddqn").rglob("maps.npz"),
-        copied / "states" / "Freeway" / "sa_ddqn0.npz",
-    ]
+    damaged = [*(copied / "maps/Freeway/ddqn").rglob("maps.npz"), copied / "states/Freeway/sa_ddqn0.npz"]
     for path in damaged:
         path.write_bytes(path.read_bytes()[:-100])
     monkeypatch.setattr(build, "save_sheet", lambda sheet, folder: folder / f"{sheet.name}.png")
@@ -175,22 +149,15 @@ def test_a_damaged_file_of_maps_or_states_is_left_out_and_named(copied, monkeypa
     assert report.page.read_text().splitlines() == report.problems
 
 
-def of_another_policy(path, other):
+def test_maps_that_are_not_those_measured_are_left_out_and_named(copied):
+    paths = path, other = [next((copied / "maps/Freeway" / method).rglob("maps.npz")) for method in ("ddqn", "sa_ddqn")]
+    maps, metadata = load_maps(other)
     shutil.copy(other, path)
-
-
-def of_fewer_pixels(path, other):
-    maps, metadata = load_maps(path)
     cut = {name: array[..., :20, :20] for name, array in maps.arrays.items()}
-    save_maps(path, replace(maps, arrays=cut, prefixes={}), metadata)
-
-
-@pytest.mark.parametrize(("change", "name"), [(of_another_policy, "policy_sha256"), (of_fewer_pixels, "maps_sha256")])
-def test_maps_that_are_not_those_measured_are_left_out_and_named(change, name, copied):
-    path, other = (next((copied / "maps/Freeway" / method).rglob("maps.npz")) for method in ("ddqn", "sa_ddqn"))
-    change(path, other)
-    (problem,) = map_sets(find(copied).parts()[0], copied)[1]
-    assert problem.startswith(f"{path.relative_to(copied)} holds other maps: its {name} is ")
+    save_maps(other, replace(maps, arrays=cut, prefixes={}), metadata)
+    _, problems = map_sets(find(copied).parts()[0], copied)
+    for path, name, problem in zip(paths, ("policy_sha256", "maps_sha256"), problems, strict=True):
+        assert problem.startswith(f"{path.relative_to(copied)} holds other maps: its {name} is ")
 
 
 def test_reference_policies_have_rows_and_a_section_of_their_own(copied, tiny_settings):
@@ -203,13 +170,11 @@ def test_reference_policies_have_rows_and_a_section_of_their_own(copied, tiny_se
     (control,) = null_networks(policy, "random_weights", 1, seed=0)
     write_maps(layout, control, states_path, "own", SMALL)
     found = find(copied)
-    assert len(found.reference) == 2
-    reference, trained = found.parts()
-    assert [reference.name, trained.name] == ["Freeway-quick", "Freeway"]
+    assert ([part.name for part in found.parts()], len(found.reference)) == (["Freeway-quick", "Freeway"], 2)
     # A control is shown beside the policies whose states it was mapped on, and nowhere else.
-    for source, number in ((reference, 0), (trained, 1)):
-        assert sum(result.policy_sha256 == control.sha256 for result in source.results) == number
-        assert any(record.policy_sha256 == control.sha256 for record in source.records) == bool(number)
+    for part, number in zip(found.parts(), (0, 1), strict=True):
+        assert sum(result.policy_sha256 == control.sha256 for result in part.results) == number
+        assert any(record.policy_sha256 == control.sha256 for record in part.records) == bool(number)
     table = all_tables(found.records, [], found.reference)[0]
     assert [row[1].value for row in table.rows] == ["reference, quick", "trained here"]
 

@@ -1,5 +1,6 @@
 """The differences in S between methods: the pairs that are compared, and their values and intervals."""
 
+import re
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -53,15 +54,12 @@ def s_of_files(tree, method: str, seed: int, kind: str) -> float | None:
 
 def test_methods_are_compared_seed_by_seed_on_the_same_states_only(tree, found):
     paired = [record for record in found.differences if record.seed is not None]
-    assert {(r.method, r.compared_with, r.states_from, r.num_states, r.episodes) for r in paired} == {
-        ("sa_ddqn", "ddqn", "pool", 16, 16)
-    }
-    assert len(paired) == 3 * len(KINDS)
+    shared = {(r.method, r.compared_with, r.states_from, r.num_states, r.episodes) for r in paired}
+    assert (shared, len(paired)) == ({("sa_ddqn", "ddqn", "pool", 16, 16)}, 3 * len(KINDS))
     for record in paired:
         ours, theirs = (s_of_files(tree, method, record.seed, record.map_kind) for method in ("sa_ddqn", "ddqn"))
         if ours is None:
-            assert (record.value, record.seed) == (None, 1)
-            assert record.map_kind in ("kmap", "flip_map")
+            assert (record.value, record.seed, record.map_kind in ("kmap", "flip_map")) == (None, 1, True)
         else:
             assert record.value == pytest.approx(ours - theirs, rel=1e-12)
             assert record.low < record.value < record.high
@@ -69,9 +67,8 @@ def test_methods_are_compared_seed_by_seed_on_the_same_states_only(tree, found):
 
 def test_means_over_seeds_are_compared_on_every_kind_of_states(tree, found):
     over_seeds = [record for record in found.differences if record.seed is None]
-    assert {(r.method, r.compared_with, r.states_from) for r in over_seeds} == {
-        ("sa_ddqn", "ddqn", s) for s in ("own", "pool")
-    }
+    compared = {(r.method, r.compared_with, r.states_from) for r in over_seeds}
+    assert compared == {("sa_ddqn", "ddqn", states) for states in ("own", "pool")}
     (kl,) = select(over_seeds, map_kind="kl", states_from="pool", temperature=1.0)
     means = [np.mean([s_of_files(tree, m, seed, "kl") for seed in range(3)]) for m in ("sa_ddqn", "ddqn")]
     assert kl.value == pytest.approx(means[0] - means[1], rel=1e-12)
@@ -97,7 +94,6 @@ def test_differences_stand_in_tables_beside_those_of_the_paper(found):
     assert (cell.value, cell.low, cell.high) == (record.value, record.low, record.high)
     over_seeds = map_table("seed-differences", found.differences)
     assert [row[at["seed"]].value for row in over_seeds.rows] == ["all", "all"]
-    assert any("Welch" in note for note in over_seeds.notes)
 
 
 def test_a_damaged_file_of_maps_is_named_once_and_the_other_seeds_are_compared(other):
@@ -106,8 +102,7 @@ def test_a_damaged_file_of_maps_is_named_once_and_the_other_seeds_are_compared(o
     found = with_differences(find(other))
     assert {record.seed for record in found.differences} == {None, 1, 2}
     (problem,) = found.problems
-    assert problem.startswith("maps/Freeway/ddqn/seed0/")
-    assert "is not a readable maps file" in problem
+    assert re.match("maps/Freeway/ddqn/seed0/.* is not a readable maps file", problem)
 
 
 def test_the_players_of_a_pool_are_those_of_its_states(other):
@@ -116,9 +111,8 @@ def test_the_players_of_a_pool_are_those_of_its_states(other):
     origins = np.repeat([0, 1], len(states.episodes) // 2)
     save_states(path, replace(states, origins=states.origins * 2, episode_origins=origins))
     paired = [record for record in with_differences(find(other)).differences if record.low and record.seed is not None]
-    assert {record.interval for record in paired} == {
-        "jackknife over 16 episodes of 2 policies, for these two policies"
-    }
+    (interval,) = {record.interval for record in paired}
+    assert interval == "jackknife over 16 episodes of 2 policies, for these two policies"
     path.write_bytes(path.read_bytes()[:-100])
     found = with_differences(find(other))
     assert {record.seed for record in found.differences} == {None}
@@ -154,11 +148,6 @@ def test_another_ablation_is_not_compared(other):
 
 
 def test_the_glance_says_how_far_methods_lie_apart(found):
-    (part,) = found.parts()
-    own, pool, *_ = glance(part.records, part.differences)
-    assert own.startswith("KMAP of SA-DDQN (adversarial) is sparser than that of DDQN (vanilla) in ")
-    assert "interval" not in own
-    assert "interval over episodes is below 0 in" in pool
     on_pool = {"metric": "sparsity_difference", "compared_with": "ddqn", "states_from": "pool", "num_states": 16}
     difference = partial(Record, "Freeway", "sa_ddqn", map_kind="kmap", **on_pool)
     records = [
@@ -167,5 +156,6 @@ def test_the_glance_says_how_far_methods_lie_apart(found):
         difference(2, value=-1.25, low=-3.5, high=0.5),
         difference(None, value=-30.5, low=-40.0, high=7.875),
     ]
-    _, text, *_ = glance(part.records, records)
+    own, text, *_ = glance(found.parts()[0].records, records)
+    assert "interval" not in own
     assert "interval over episodes is below 0 in 1 of 2 seeds. That between seeds, -40 to 7.88, contains 0." in text

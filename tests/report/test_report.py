@@ -31,13 +31,8 @@ def test_a_report_is_made_once_and_again_for_other_inputs_or_when_it_lost_a_file
     assert not figure.exists()
     assert "No maps yet: <code>make maps</code>" in (copied / "report/index.html").read_text()
     monkeypatch.setattr(build, "build_page", lambda *_: "a page")
-    for lost in (
-        "tables/returns.csv",
-        "figures/returns-Freeway.pdf",
-        "index.html",
-        "differences.json",
-        "manifest.json",
-    ):
+    files = ("tables/returns.csv", "figures/returns-Freeway.pdf", "index.html", "differences.json", "manifest.json")
+    for lost in files:
         (copied / "report" / lost).unlink()
         assert ensure_report(copied).made
         assert (copied / "report" / lost).is_file()
@@ -48,31 +43,30 @@ def test_a_report_is_made_once_and_again_for_other_inputs_or_when_it_lost_a_file
 def test_an_empty_folder_has_a_page_and_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     report = ensure_report(tmp_path)
     text = report.page.read_text()
-    assert report.tables == []
+    assert (report.tables, Page(text).mistakes) == ([], [])
     assert "There are no results under this outputs folder yet" in text
-    assert Page(text).mistakes == []
     shutil.rmtree(tmp_path / "report")
     (tmp_path / "report").write_text("a file where the folder should be")
     with pytest.raises(NrmapError, match="cannot write"):
         ensure_report(tmp_path)
 
 
+def sheets_of(part, tree):
+    return {sheet.name: sheet for sheet in map_sheets(part, map_sets(part, tree)[0])}
+
+
 def test_a_sheet_has_a_row_for_every_seed_and_is_left_out_without_a_map(tmp_path, tiny_settings):
     tree = tmp_path / "outputs"
     write_example(tree, tiny_settings(), replace(SMALL, seeds=(0, 1)))
     write_example(tree, tiny_settings(), replace(SMALL, temperatures=(0.1,), states_from=("pool",)))
-    for lost in (tree / "maps" / "Freeway" / "ddqn" / "seed0").glob("*"):
-        records = [record for record in read_records(lost / "metrics.json") if record.states_from == "own"]
-        if records:
-            shutil.rmtree(lost)
+    for metrics in (tree / "maps/Freeway/ddqn/seed0").glob("*/metrics.json"):
+        if read_records(metrics)[0].states_from == "own":
+            shutil.rmtree(metrics.parent)
     (part,) = find(tree).parts()
-    sets, _ = map_sets(part, tree)
-    sheets = {sheet.name: sheet for sheet in map_sheets(part, sets)}
+    sheets = sheets_of(part, tree)
     own = sheets["figure2-Freeway-own-states-16"]
-    assert (own.columns, [panel and panel.alt.partition(" of ")[2].partition(",")[0] for panel in own.panels]) == (
-        2,
-        [None, "SA-DDQN seed 0", "DDQN seed 1", "SA-DDQN seed 1"],
-    )
+    labels = [panel and panel.alt.partition(" of ")[2].partition(",")[0] for panel in own.panels]
+    assert (own.columns, labels) == (2, [None, "SA-DDQN seed 0", "DDQN seed 1", "SA-DDQN seed 1"])
     assert "figure1-Freeway-pooled-states-16" in sheets
     assert "figure2-Freeway-pooled-states-16" not in sheets, "no HMAP of the pool is at the headline's T = 1"
     assert sheets["figure2-Freeway-pooled-states-16-T0.1"].folded
@@ -89,8 +83,6 @@ def test_controls_belong_to_no_training_and_stand_beside_the_agents(tmp_path, ou
     (part,) = found.parts()
     assert set(networks) <= set(part.records)
     assert glance(part.records) == glance(find(outputs).records)
-    sets, _ = map_sets(part, tree)
-    sheets = {sheet.name: sheet for sheet in map_sheets(part, sets)}
+    sheets = sheets_of(part, tree)
     assert len(sheets["figure1-Freeway-own-states-16"].panels) == 2
-    kinds = sheets["kinds-Freeway"]
-    assert (kinds.columns, len(kinds.panels)) == (4, 4 * len(KINDS))
+    assert (sheets["kinds-Freeway"].columns, len(sheets["kinds-Freeway"].panels)) == (4, 4 * len(KINDS))

@@ -32,9 +32,8 @@ def test_the_temperature_of_the_headline_is_that_of_most_maps_then_the_one_neare
 
 def test_controls_stand_in_a_table_beside_the_agents_on_the_same_states():
     source = {"source_method": "sa_ddqn", "source_seed": 0}
-    controls = [
-        map_record("shuffled_weights", None, "kmap", "sparsity", 5.0 + draw, draw=draw, **source) for draw in range(3)
-    ]
+    shuffled_weights = partial(map_record, "shuffled_weights", None, "kmap", "sparsity", **source)
+    controls = [shuffled_weights(5.0 + draw, draw=draw) for draw in range(3)]
     elsewhere = map_record("ddqn", 0, "kmap", "sparsity", 30.0, states_from="pool", num_states=512)
     records = [*SPARSITIES, elsewhere, *controls]
     assert table1(records) == table1([*SPARSITIES, elsewhere])
@@ -51,19 +50,15 @@ def test_controls_stand_in_a_table_beside_the_agents_on_the_same_states():
 
 
 def test_the_grid_has_its_number_its_p_value_and_what_it_is_without_a_grid():
-    undefined = [
-        map_record("sa_ddqn", 0, "kmap", f"grid_{name}", None, note="the map is 0 everywhere")
-        for name in ("excess", "p_value")
-    ]
+    zero = {"value": None, "note": "the map is 0 everywhere"}
+    undefined = [map_record("sa_ddqn", 0, "kmap", f"grid_{name}", **zero) for name in ("excess", "p_value")]
     records = [*SPARSITIES, *undefined, *grid_records("sa_ddqn", 0, temperature=1.0)]
-    records += grid_records("random_weights", None, draw=1, temperature=1.0)
-    table = map_table("grid", records)
+    table = map_table("grid", [*records, *grid_records("random_weights", None, draw=1, temperature=1.0)])
     assert [heading for heading, _ in table.groups()] == ["", "grid(K)", "grid(KL)"]
     assert [column.title for column in table.columns][-6:] == ["grid", "p", "grid", "p", "no grid", "crops"]
     agent, control = table.rows
-    undefined_cell = Cell(None, note="the map is 0 everywhere")
     measured = (Cell(3.5, 3.0, 4.0), Cell(0.005), Cell(1.0, 0.9, 1.125), Cell(3.0, 2.0, 4.0))
-    assert agent[-6:] == (undefined_cell, undefined_cell, *measured)
+    assert agent[-6:] == (Cell(**zero), Cell(**zero), *measured)
     assert control[-6:] == (Cell(), Cell(), *measured)
     assert values_of(table, "method") == [("SA-DDQN (adversarial)",), ("random weights",)]
 
@@ -75,8 +70,7 @@ def test_a_mean_of_p_values_is_not_shown():
 
 
 def test_different_n_states_and_origins_stand_in_rows_of_their_own():
-    larger = replace(SPARSITIES[0], num_states=2048)
-    pooled = replace(SPARSITIES[0], states_from="pool")
+    larger, pooled = replace(SPARSITIES[0], num_states=2048), replace(SPARSITIES[0], states_from="pool")
     table = table1([pooled, larger, SPARSITIES[0]], reference={"ddqn0": "quick"})
     assert values_of(table, "states", "N") == [("own", 256), ("own", 2048), ("pool", 256)]
     both = table1([SPARSITIES[0], replace(SPARSITIES[1], seed=0)], reference={"ddqn0": "quick"})
@@ -84,8 +78,7 @@ def test_different_n_states_and_origins_stand_in_rows_of_their_own():
 
 
 def test_a_second_value_for_one_cell_is_a_note():
-    again = replace(SPARSITIES[0], value=1.5)
-    (row,) = table1([SPARSITIES[0], again]).rows
+    (row,) = table1([SPARSITIES[0], replace(SPARSITIES[0], value=1.5)]).rows
     assert (row[5].value, row[5].note) == (41.98125, "with other settings also 1.5")
 
 
@@ -105,10 +98,9 @@ def test_every_game_has_its_own_headline_temperature_and_the_others_are_named():
 
 
 def test_the_spread_names_the_seeds_that_it_lacks():
-    records = [
-        map_record("ddqn", seed, "kmap", "sparsity", value, note="zero") for seed, value in enumerate((4.0, None))
-    ]
-    *_, spread = table1([*records, map_record("sa_ddqn", 2, "kmap", "sparsity", 1.0)]).rows
+    of_seeds = (("ddqn", 0, 4.0), ("ddqn", 1, None), ("sa_ddqn", 2, 1.0))
+    records = [map_record(method, seed, "kmap", "sparsity", value, note="zero") for method, seed, value in of_seeds]
+    *_, spread = table1(records).rows
     assert [cell.note for cell in spread if cell.spread] == [
         "over 1 of 3: undefined (seed 1); not measured (seed 2)", "over 1 of 3: not measured (seed 0, seed 1)",
     ]  # fmt: skip
