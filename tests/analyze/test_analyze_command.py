@@ -1,6 +1,5 @@
 """`python -m analyze` by every way to say which policy, which states and which share: each ends in the right maps."""
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -18,9 +17,10 @@ from toy_policies import FREEWAY, toy_policy
 import analyze.__main__
 from conf.entry import entry_point
 from nrmap.maps.episode_maps import EpisodeMaps, load_maps
-from nrmap.play.states import RolloutStates, load_states
+from nrmap.play.states import load_states
 from nrmap.policies.policy import load_policy, save_policy
 from nrmap.support.errors import NrmapError
+from nrmap.support.files import read_json
 from nrmap.support.records import read_records
 
 # A busy machine may take several times as long as an idle one.
@@ -47,24 +47,12 @@ class Study:
         where = f"outputs={outputs or self.outputs}"
         return self.commands.start("analyze", *flags, *TINY_ANALYSIS, *SCREEN, where, *keys, **options)
 
-    def states_of(self, folder: Path) -> RolloutStates:
-        return load_states(self.states_path(folder))
-
     def states_path(self, folder: Path) -> Path:
         return self.outputs / metrics_of(folder)["inputs"]["states_path"]
 
-    def q_values(self) -> Path:
-        """The file of ablated Q-values behind the maps in `folder`."""
-        inputs = metrics_of(self.folder)["inputs"]
-        for path in (self.outputs / "ablated").rglob("*.npy"):
-            key = json.loads(path.with_name("key.json").read_text())["key"]
-            if all(key[name] == inputs[name] for name in ("policy_sha256", "states_sha256")):
-                return path
-        raise AssertionError("no Q-values were kept")
-
 
 def metrics_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "metrics.json").read_text())
+    return read_json(folder / "metrics.json")
 
 
 def maps_of(folder: Path) -> EpisodeMaps:
@@ -99,9 +87,8 @@ def test_a_policy_file_is_mapped_on_its_own_states(tmp_path: Path) -> None:
 def test_a_policy_of_another_game_than_asked_for_is_refused(tmp_path: Path) -> None:
     other, outputs = tmp_path / "pong.safetensors", tmp_path / "outputs"
     save_policy(other, toy_policy(replace(FREEWAY, game="Pong")))
-    with pytest.raises(NrmapError) as caught:
+    with pytest.raises(NrmapError, match=f"^env=Freeway: the policy {other} is of Pong; leave env out or say env=Pong"):
         analyzed(*TINY_ANALYSIS, *SCREEN, "env=Freeway", policy=str(other), outputs=str(outputs))
-    assert str(caught.value) == f"env=Freeway: the policy {other} is of Pong; leave env out or say env=Pong"
     assert not list(outputs.rglob("*.json"))
 
 
@@ -128,8 +115,7 @@ def test_a_reference_policy_is_found_by_game_method_and_seed(study: Study, tmp_p
         reference = outputs / f"reference/smoke/Freeway/ddqn/seed{seed}"
         reference.mkdir(parents=True)
         shutil.copy(study.trained, reference / "policy.safetensors")
-    # There is none under outputs/train.
-    folder = result_of(study.analyze("policies_from=reference", outputs=outputs))
+    folder = result_of(study.analyze("policies_from=reference", outputs=outputs))  # none is under outputs/train
     assert metrics_of(folder)["inputs"]["policy_sha256"] == load_policy(study.trained).sha256
     line = complaint_of(study.analyze("policies_from=reference", "seed=5", outputs=outputs))
     assert line == f"error: {reference}/policy.safetensors is of Freeway/ddqn/seed0: expected Freeway/ddqn/seed5"
@@ -138,17 +124,14 @@ def test_a_reference_policy_is_found_by_game_method_and_seed(study: Study, tmp_p
 @pytest.mark.slow
 def test_a_pool_of_a_method_and_a_file(study: Study) -> None:
     folder = result_of(study.analyze(f"policy={study.given}", "states_from=pool", f"pool=[ddqn,{study.given}]"))
-    pool, own = study.states_of(folder), study.states_of(study.folder)
+    pool, own = (load_states(study.states_path(maps)) for maps in (folder, study.folder))
     hashes = [load_policy(path).sha256 for path in (study.trained, study.given)]
     assert [origin.policy_sha256 for origin in pool.origins] == hashes
-    assert len(pool.states) == 2 * STATES
-    assert np.array_equal(pool.states[STATES:], own.states)
     parts = [load_states(path) for path in (study.outputs / "states/Freeway").glob("*.npz")]
     (of_trained,) = [part for part in parts if [origin.policy_sha256 for origin in part.origins] == hashes[:1]]
-    assert np.array_equal(pool.states[:STATES], of_trained.states)
-    # The maps of an episode are independent of the rest of the pool.
-    maps, own_maps = maps_of(folder), maps_of(study.folder)
-    for kind, temperature, map_ in own_maps.each():
+    assert np.array_equal(pool.states, [*of_trained.states, *own.states])
+    maps = maps_of(folder)  # those of an episode are independent of the rest of the pool
+    for kind, temperature, map_ in maps_of(study.folder).each():
         assert np.array_equal(maps[kind.name, temperature][EPISODES:], map_)
 
 
@@ -160,8 +143,8 @@ def test_a_states_file_is_what_its_states_are(study: Study, tmp_path: Path) -> N
     assert folder != study.folder
     assert identical(maps_of(folder), maps_of(study.folder))
     found, own = metrics_of(folder), metrics_of(study.folder)
-    assert found["inputs"] == {**own["inputs"], "states_path": str(file)}
-    assert found["records"] == [{**each, "states_from": "file", "states_set": "shared.npz"} for each in own["records"]]
+    assert found["inputs"] == own["inputs"] | {"states_path": str(file)}
+    assert found["records"] == [each | {"states_from": "file", "states_set": "shared.npz"} for each in own["records"]]
     # States that policies share have controls beside them.
     contents = [metrics_of(path.parent) for path in (study.outputs / "maps").rglob("metrics.json")]
     beside = [each["records"][0]["method"] for each in contents if each["inputs"]["states_path"] == str(file)]
@@ -190,8 +173,11 @@ def test_shards_are_merged_into_the_maps_of_one_job(study: Study, tmp_path: Path
 def test_a_full_disk_is_one_line_and_the_next_command_does_the_rest(study: Study, tmp_path: Path) -> None:
     full = tmp_path / "outputs"
     (baselines,) = study.outputs.glob("evaluation/Freeway/baseline/*/metrics.json")
+    inputs = {name: metrics_of(study.folder)["inputs"][name] for name in ("policy_sha256", "states_sha256")}
+    keys = {path: read_json(path.with_name("key.json"))["key"] for path in study.outputs.glob("ablated/**/*.npy")}
+    q_values = next(path for path, key in keys.items() if key.items() >= inputs.items())
     # Each limit lets one stage more through: the evaluation, the ablated Q-values, then the maps or their figures.
-    largest = [baselines, study.q_values(), max(study.folder.iterdir(), key=lambda path: path.stat().st_size)]
+    largest = [baselines, q_values, max(study.folder.iterdir(), key=lambda path: path.stat().st_size)]
     for path, stage in zip(largest, ("evaluation", "ablated", "maps"), strict=True):
         line = complaint_of(study.analyze(f"policy={study.given}", outputs=full, largest_file=path.stat().st_size - 1))
         assert line.startswith(f"error: cannot write {full}/{stage}/Freeway/")

@@ -1,7 +1,5 @@
 """A reference policy is a copy of a trained and measured one, and its card says what the records say."""
 
-import shutil
-
 import pytest
 from example_outputs import Example, write_example
 
@@ -24,31 +22,32 @@ def trained(tmp_path, tiny_settings):
     return path.parent
 
 
-def test_policy_curves_settings_and_evaluation_are_copied(tmp_path, trained):
+@pytest.fixture
+def evaluation(tmp_path, trained):
+    (path,) = (tmp_path / "evaluation").glob("*/sa_ddqn/*/*/metrics.json")
+    return path
+
+
+def test_policy_curves_settings_and_evaluation_are_copied(tmp_path, trained, evaluation):
     target = publish(trained, Layout(tmp_path), scale="quick")
-    assert target == tmp_path / "reference" / "quick" / "Freeway" / "sa_ddqn" / "seed3"
-    for name in (POLICY_FILE, CURVES_FILE, SETTINGS_FILE):
-        assert (target / name).read_bytes() == (trained / name).read_bytes()
-    (evaluation,) = (tmp_path / "evaluation").glob("*/sa_ddqn/*/*/metrics.json")
-    assert (target / METRICS_FILE).read_bytes() == evaluation.read_bytes()
+    assert target == tmp_path / "reference/quick/Freeway/sa_ddqn/seed3"
     (baselines,) = (tmp_path / "evaluation/Freeway/baseline").glob("*/metrics.json")
-    copied = tmp_path / "reference/quick/Freeway/baseline" / baselines.parent.name / METRICS_FILE
-    assert copied.read_bytes() == baselines.read_bytes()
+    copies = {target / name: trained / name for name in (POLICY_FILE, CURVES_FILE, SETTINGS_FILE)}
+    copies[target / METRICS_FILE] = evaluation
+    copies[target.parents[1] / "baseline" / baselines.parent.name / METRICS_FILE] = baselines
+    assert [copy for copy, source in copies.items() if copy.read_bytes() != source.read_bytes()] == []
     found = find(tmp_path)
-    assert found.problems == ()
-    assert [(training.folder, training.reference) for training in found.trainings] == [
-        ("reference/quick/Freeway/sa_ddqn/seed3", "quick")
-    ]
+    places = [(training.folder, training.reference) for training in found.trainings]
+    assert (places, found.problems) == ([("reference/quick/Freeway/sa_ddqn/seed3", "quick")], ())
 
 
-def test_the_card_tells_hashes_recipe_and_every_clean_episode(tmp_path, trained):
+def test_the_card_tells_hashes_recipe_and_every_clean_episode(tmp_path, trained, evaluation):
     text = (publish(trained, Layout(tmp_path), scale="quick") / CARD_FILE).read_text()
     policy = load_policy(trained / POLICY_FILE)
     assert text.startswith("# Freeway, SA-DDQN (adversarial), seed 3\n")
     assert f"SHA-256 of the policy: {policy.sha256}\n" in text
     assert f"SHA-256 of policy.safetensors: {sha256_of_file(trained / POLICY_FILE)}\n" in text
     assert f"* learner.batch_size: {policy.card.settings['learner']['batch_size']}\n" in text
-    (evaluation,) = (tmp_path / "evaluation").glob("*/sa_ddqn/*/*/metrics.json")
     records = read_records(evaluation)
     for attack in ({"attack": "clean"}, {"attack": "pgd", "attack_steps": 50}):
         (mean,) = select(records, metric="return_mean", **attack)
@@ -57,10 +56,16 @@ def test_the_card_tells_hashes_recipe_and_every_clean_episode(tmp_path, trained)
     assert f"\n{episodes}\n" in text
 
 
-@pytest.mark.parametrize("name", [CURVES_FILE, SETTINGS_FILE])
-def test_nothing_is_copied_where_a_file_is_damaged(name, tmp_path, trained):
-    (trained / name).write_text("{}")
-    with pytest.raises(NrmapError, match=name):
+@pytest.mark.parametrize(
+    ("lost", "why"),
+    [(CURVES_FILE, CURVES_FILE), (SETTINGS_FILE, SETTINGS_FILE), (None, "Freeway/sa_ddqn/seed3 has no evaluation")],
+)
+def test_nothing_is_copied_where_a_file_is_damaged_or_the_evaluation_missing(lost, why, tmp_path, trained, evaluation):
+    if lost:
+        (trained / lost).write_text("{}")
+    else:
+        evaluation.unlink()
+    with pytest.raises(NrmapError, match=why):
         publish(trained, Layout(tmp_path), scale="quick")
     assert not (tmp_path / "reference").exists()
 
@@ -78,16 +83,8 @@ def test_another_policy_is_replaced_only_when_told_to(tmp_path, trained):
     assert (target / POLICY_FILE).read_bytes() == (trained / POLICY_FILE).read_bytes()
 
 
-def test_of_two_evaluations_the_fuller_is_taken(tmp_path, trained):
-    (full,) = (tmp_path / "evaluation").glob("*/sa_ddqn/*/*/metrics.json")
-    content = read_json(full)
+def test_of_two_evaluations_the_fuller_is_taken(tmp_path, trained, evaluation):
+    content = read_json(evaluation)
     for name in ("a", "z"):
-        write_json(full.parent.with_name(name) / METRICS_FILE, content | {"records": content["records"][:1]})
-    assert (publish(trained, Layout(tmp_path), scale="quick") / METRICS_FILE).read_bytes() == full.read_bytes()
-
-
-def test_a_policy_that_was_not_measured_is_refused_and_leaves_nothing(tmp_path, trained):
-    shutil.rmtree(tmp_path / "evaluation")
-    with pytest.raises(NrmapError, match="Freeway/sa_ddqn/seed3 has no evaluation"):
-        publish(trained, Layout(tmp_path), scale="quick")
-    assert not (tmp_path / "reference").exists()
+        write_json(evaluation.parent.with_name(name) / METRICS_FILE, content | {"records": content["records"][:1]})
+    assert (publish(trained, Layout(tmp_path), scale="quick") / METRICS_FILE).read_bytes() == evaluation.read_bytes()

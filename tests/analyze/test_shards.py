@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -35,9 +36,7 @@ def _three_states_at_a_time_of_one_roll_out() -> Iterator[None]:
     once = functools.cache(lambda policy, **sample: collect_states(policy, **sample, num_envs=1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nrmap.ablation.incremental.MOST_STATES", {"cpu": 3, "cuda": 3})
-        patch.setattr(
-            "analyze.study.collect_states", lambda policy, num_envs, progress, **sample: once(policy, **sample)
-        )
+        patch.setattr("analyze.study.collect_states", lambda policy, num_envs, progress, **it: once(policy, **it))
         yield
 
 
@@ -48,23 +47,14 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return load_policy(path)
 
 
-def run(
-    policy: Policy,
-    outputs: Path,
-    *jobs: Shard | None,
-    resources: tuple[Any, float] = RESOURCES["kept"],
-    sample: StatesSettings = STATES,
-    settings: MapSettings = MAPS,
-) -> Any:
+def run(policy: Policy, outputs: Path, *jobs: Shard | None, resources="kept", sample=STATES, settings=MAPS) -> Any:
     """The result of the last of `jobs`; None is the job that merges."""
     everything = AnalysisSettings(sample, EvaluationSettings(episodes=1, run_seed=0), settings, controls=0)
-    study = Study(everything, Layout(outputs), *resources)
+    study = Study(everything, Layout(outputs), *RESOURCES[resources])
     states = ensure_states(study, [policy])
-    results = [
-        ensure_maps(study, policy, states) if shard is None else ensure_shard(study, policy, states, shard)
-        for shard in jobs
-    ]
-    return results[-1]
+    for job in jobs:
+        last = ensure_shard(study, policy, states, job) if job else ensure_maps(study, policy, states)
+    return last
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +66,10 @@ def whole(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> MapsResul
 @pytest.mark.bitwise
 @pytest.mark.parametrize(("count", "resources"), [(2, "kept"), (EPISODES, "streamed"), (2, "dense")])
 def test_merged_shards_are_the_unsharded_maps(policy, whole, tmp_path, count, resources):
-    how = RESOURCES[resources]
     if resources != "kept":
-        whole = run(policy, tmp_path / "whole", None, resources=how)
+        whole = run(policy, tmp_path / "whole", None, resources=resources)
     jobs = [Shard(index, count) for index in reversed(range(count))]
-    merged = run(policy, tmp_path / "sharded", *jobs, None, resources=how)
+    merged = run(policy, tmp_path / "sharded", *jobs, None, resources=resources)
     # The files hold every array and nothing else, so equal bytes are equal maps.
     assert (merged.folder / "maps.npz").read_bytes() == (whole.folder / "maps.npz").read_bytes()
     assert merged.records == whole.records
@@ -93,20 +82,12 @@ def test_merged_shards_are_the_unsharded_maps(policy, whole, tmp_path, count, re
 @pytest.mark.bitwise
 def test_only_the_episodes_of_missing_shards_are_ablated(policy, whole, tmp_path, monkeypatch):
     run(policy, tmp_path / "sharded", Shard(0, 3), Shard(2, 3))
-    made: list[list[int]] = []
-    work = maps.episode_maps
-
-    def noting(study: Study, policy: Policy, states: Any, episodes: list[int]) -> Any:
-        made.append(list(episodes))
-        return work(study, policy, states, episodes)
-
-    monkeypatch.setattr(maps, "episode_maps", noting)
+    monkeypatch.setattr(maps, "episode_maps", made := Mock(side_effect=maps.episode_maps))
     merged = run(policy, tmp_path / "sharded", Shard(0, 3), None)
-    assert made == [[1]]
     assert (merged.folder / "maps.npz").read_bytes() == (whole.folder / "maps.npz").read_bytes()
     # There is nothing left to do for a shard that comes too late, nor for one of another count.
     assert run(policy, tmp_path / "sharded", Shard(1, 2)) == merged.folder / "maps.npz"
-    assert made == [[1]]
+    assert [[*call.args[3]] for call in made.call_args_list] == [[1]]
 
 
 @pytest.mark.bitwise
@@ -130,20 +111,17 @@ def test_a_job_that_was_killed_goes_on_where_it_was(policy, tmp_path, monkeypatc
     options = {"sample": UNEVEN, "settings": replace(MAPS, temperatures=(0.001, 0.01, 0.1))}
     run(policy, tmp_path / "whole", job, **options)
 
-    class KilledError(Exception):
-        pass
-
     ablated_q_values = maps.ablated_q_values
 
     def killed(*arguments: Any, **named: Any) -> Any:
         for number, chunk in enumerate(ablated_q_values(*arguments, **named)):
             if number == 4:  # in the middle of an episode
-                raise KilledError
+                raise KeyboardInterrupt
             yield chunk
 
     with monkeypatch.context() as patched:
         patched.setattr(maps, "ablated_q_values", killed)
-        with pytest.raises(KilledError):
+        with pytest.raises(KeyboardInterrupt):
             run(policy, tmp_path / "killed", job, **options)
     run(policy, tmp_path / "killed", job, **options)
     files = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.npz")]

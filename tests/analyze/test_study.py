@@ -3,15 +3,19 @@
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from composed import analysis
+from random_networks import ablated_one_by_one
+from swept_maps import sweep
 from toy_policies import SMALL_FREEWAY, toy_policy
 
 from analyze import maps as mapping
@@ -25,7 +29,6 @@ from nrmap.ablation import AblationSpec
 from nrmap.maps.episode_maps import load_maps, save_maps
 from nrmap.maps.null_networks import NULL_NETWORKS, null_networks
 from nrmap.maps.sparsity import sparsity
-from nrmap.maps.sweep import sweep_maps
 from nrmap.play import evaluation
 from nrmap.play.evaluation import AttackRun, EvaluationSettings
 from nrmap.policies.policy import Policy, load_policy, save_policy
@@ -44,8 +47,7 @@ SETTINGS = AnalysisSettings(STATES, EVALUATION, MAPS, controls=2)
 
 def study_in(folder: Path, **settings: Any) -> Study:
     """A study under `folder`/outputs with some settings changed."""
-    changed = replace(SETTINGS, **settings)
-    return Study(changed, Layout(folder / "outputs"), disk_budget_gb=0.1)
+    return Study(replace(SETTINGS, **settings), Layout(folder / "outputs"), disk_budget_gb=0.1)
 
 
 @pytest.fixture
@@ -53,18 +55,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts the runs of each stage."""
     counted: Counter[str] = Counter()
 
-    def count(name: str) -> None:
-        module = mapping if name == "sweep_maps" else playing
-        work: Callable[..., Any] = getattr(module, name)
-
-        def counting(*arguments: Any, **options: Any) -> Any:
-            counted[name] += 1
-            return work(*arguments, **options)
-
-        monkeypatch.setattr(module, name, counting)
+    def counting(work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        counted[work.__name__] += 1
+        return work(*arguments, **options)
 
     for name in ("collect_states", "pool_states", "evaluate", "evaluate_baselines", "sweep_maps"):
-        count(name)
+        module = mapping if name == "sweep_maps" else playing
+        monkeypatch.setattr(module, name, partial(counting, getattr(module, name)))
     return counted
 
 
@@ -84,19 +81,9 @@ def run_all(policy: Policy, study: Study) -> MapsResult:
     return ensure_maps(study, policy, ensure_states(study, [policy]))
 
 
-@dataclass(frozen=True)
-class Made:
-    """A study whose every stage but the null networks ran once; the parts that were planned and those that came."""
-
-    study: Study
-    maps: MapsResult
-    planned: list[str]
-    planned_with_states: list[str]
-    came: list[str]
-
-
 @pytest.fixture(scope="module")
-def made(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A study whose every stage but the null networks ran once; the parts that were planned and those that came."""
     study, came = study_in(tmp_path_factory.mktemp("made")), list[str]()
     planned = [part.name for part in planned_parts(study, policy, [policy], None)]
     with pytest.MonkeyPatch.context() as patch:
@@ -105,11 +92,11 @@ def made(policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> Made:
         with_states = [part.name for part in planned_parts(study, policy, [policy], states)]
         ensure_baselines(study, policy)
         maps = run_all(policy, study)
-    return Made(study, maps, planned, with_states, came)
+    return SimpleNamespace(study=study, maps=maps, planned=planned, planned_with_states=with_states, came=came)
 
 
 @pytest.fixture
-def finished(made: Made, tmp_path: Path) -> Study:
+def finished(made: SimpleNamespace, tmp_path: Path) -> Study:
     """A copy of that study."""
     study = study_in(tmp_path)
     shutil.copytree(made.study.layout.outputs, study.layout.outputs)
@@ -123,10 +110,8 @@ def test_a_second_run_does_nothing_and_gives_the_same(policy, made, calls):
     assert run_all(policy, study).records == first.records
     assert not calls
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    # The report leaves out what another version measured.
-    found = find(study.layout.outputs)
-    assert found.problems == ()
-    assert {record.method for record in found.records} == {"constant_action", "random_policy", "toy"}
+    found, methods = find(study.layout.outputs), {"constant_action", "random_policy", "toy"}
+    assert ({record.method for record in found.records}, found.problems) == (methods, ()), "the report finds all"
 
 
 @pytest.mark.parametrize(
@@ -146,17 +131,16 @@ def test_a_changed_setting_runs_exactly_what_depends_on_it(finished, policy, cal
     assert dict(calls) == dict.fromkeys(again, 1)
 
 
-def test_another_policy_runs_everything(finished: Study, tmp_path: Path, calls: Counter[str]) -> None:
-    run_all(saved(tmp_path, 1), finished)
-    assert dict(calls) == {"collect_states": 1, "evaluate": 1, "sweep_maps": 1}
-
-
-def test_a_new_version_of_a_stage_leaves_what_the_old_one_made(finished, policy, calls, monkeypatch):
+def test_another_policy_runs_everything_and_another_version_of_a_stage_that_stage(
+    finished, policy, tmp_path, calls, monkeypatch
+):
     files = set(finished.layout.outputs.rglob("metrics.json"))
     monkeypatch.setitem(VERSIONS, "evaluation", VERSIONS["evaluation"] + 1)
     run_all(policy, finished)
-    assert set(calls) == {"evaluate"}
-    assert files < set(finished.layout.outputs.rglob("metrics.json"))
+    assert dict(calls) == {"evaluate": 1}
+    assert files < set(finished.layout.outputs.rglob("metrics.json")), "what the old one made is left"
+    run_all(saved(tmp_path, 1), finished)
+    assert dict(calls) == {"evaluate": 2, "collect_states": 1, "sweep_maps": 1}
 
 
 def test_a_pool_is_the_states_of_all_its_policies_and_has_maps_at_the_same_n_as_those_of_one(tmp_path, calls):
@@ -175,11 +159,10 @@ def test_a_pool_is_the_states_of_all_its_policies_and_has_maps_at_the_same_n_as_
 
 
 def test_states_of_another_game_are_refused(finished: Study, policy: Policy, tmp_path: Path) -> None:
-    states = ensure_states(finished, [policy])
-    other = replace(states, states=replace(states.states, env=replace(SMALL_FREEWAY, game="Breakout")))
+    states, breakout = ensure_states(finished, [policy]), replace(SMALL_FREEWAY, game="Breakout")
     with pytest.raises(NrmapError, match="the states are of Breakout: expected Freeway"):
-        ensure_maps(finished, policy, other)
-    save_policy(tmp_path / "breakout", toy_policy(replace(SMALL_FREEWAY, game="Breakout")))
+        ensure_maps(finished, policy, replace(states, states=replace(states.states, env=breakout)))
+    save_policy(tmp_path / "breakout", toy_policy(breakout))
     study = study_in(tmp_path, states=replace(STATES, states_from=str(states.path)))
     with pytest.raises(NrmapError, match="states are of Freeway: expected Breakout"):
         ensure_states(study, [load_policy(tmp_path / "breakout")])
@@ -219,12 +202,9 @@ def test_a_file_of_another_policy_sample_or_stage_is_refused(finished: Study, po
 
 
 def test_an_interrupted_stage_leaves_nothing_that_counts_as_done(finished, policy, calls, monkeypatch):
-    def killed(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
     study = replace(finished, settings=replace(SETTINGS, maps=replace(MAPS, prefix_sizes=())))
     with monkeypatch.context() as patch:
-        patch.setattr(mapping, "map_records", killed)
+        patch.setattr(mapping, "map_records", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run_all(policy, study)
     result = run_all(policy, study)
@@ -256,17 +236,15 @@ def test_the_evaluation_and_baselines_of_a_reference_policy_come_with_it(finishe
         assert (calls["evaluate_baselines"], calls["evaluate"]) == (number, number)
 
 
-@pytest.fixture(scope="module")
-def paper() -> AnalysisSettings:
-    return analysis("evaluation=paper")
-
-
-@pytest.mark.parametrize("path", sorted(REFERENCE.glob("*/*/*/seed*/metrics.json")), ids=lambda path: path.parts[-3])
-def test_published_evaluations_are_those_of_evaluation_paper_and_are_not_repeated(path, paper, calls):
-    study = Study(paper, Layout(REFERENCE.parent), disk_budget_gb=0.1)
-    policy = load_policy(path.parent / "policy.safetensors")
-    assert len(select(ensure_evaluation(study, policy), metric="return_mean")) == 11
-    assert select(ensure_baselines(study, policy), method="random_policy")
+def test_published_evaluations_are_those_of_evaluation_paper_and_are_not_repeated(calls):
+    study = Study(analysis("evaluation=paper"), Layout(REFERENCE.parent), disk_budget_gb=0.1)
+    policies = [
+        load_policy(path.with_name("policy.safetensors")) for path in REFERENCE.glob("*/*/*/seed*/metrics.json")
+    ]
+    assert len(policies) > 10
+    for policy in policies:
+        assert len(select(ensure_evaluation(study, policy), metric="return_mean")) == 11
+        assert select(ensure_baselines(study, policy), method="random_policy")
     assert not calls
 
 
@@ -316,31 +294,14 @@ def test_null_networks_are_mapped_once_for_their_weights_and_states(finished, po
 
     states = ensure_states(finished, [policy]).states
     for kind in NULL_NETWORKS:
-        (network,) = null_networks(policy, kind, 1, seed=0)
-        by_hand = AblatedByHand(network, torch.from_numpy(states.states))
-        maps = sweep_maps([by_hand], episode_ids=states.episode_ids, temperatures=(1.0,), rounding_floor=1e-6)
+        (network,), tensor = null_networks(policy, kind, 1, seed=0), torch.from_numpy(states.states)
+        q_values = ablated_one_by_one(network, tensor, AblationSpec())
+        maps = sweep(q_values, network(tensor), states.episode_ids, floor=1e-6)
         for key in ("margin_drop", ("kl", 1.0)):
             name, temperature = (key, None) if isinstance(key, str) else key
             fields = {"metric": "sparsity", "map_kind": name, "temperature": temperature, "prefix": False}
             (ours,) = select(records, method=kind, draw=0, **fields)
             assert ours.value == pytest.approx(sparsity(maps[key].sum(axis=0)).value, rel=1e-3)
-
-
-class AblatedByHand:
-    """Every pixel of every state set to zero, a row of pixels at a time."""
-
-    start = 0
-
-    def __init__(self, policy: Policy, states: torch.Tensor) -> None:
-        height, width = states.shape[-2:]
-        self.clean_q_values = policy(states)
-        rows = []
-        for row in range(height):
-            ablated = states[:, None].repeat(1, width, 1, 1, 1)  # [N, W, C, H, W]
-            for column in range(width):
-                ablated[:, column, :, row, column] = 0
-            rows.append(policy(ablated.flatten(0, 1)).unflatten(0, (len(states), width)))
-        self.q_values = torch.stack(rows, dim=1)  # [N, H, W, A]
 
 
 def test_a_plan_has_the_parts_of_the_work_in_order_and_only_missing_ones(made, finished, policy, monkeypatch):
