@@ -1,6 +1,7 @@
 """bench.robustness on policies of known robustness."""
 
 import json
+import re
 import sys
 from dataclasses import asdict, replace
 
@@ -21,18 +22,13 @@ from train.trainer import Trainer
 CROSSED = replace(FREEWAY, max_agent_steps=120)  # long enough to get to the other side
 
 
-def constant_policy() -> Policy:
-    """UP (1) leads DOWN (2) by 0.5 and NOOP (0) by 1 in every state."""
+def test_nothing_moves_a_constant_policy() -> None:
     policy = toy_policy(CROSSED)
     head = policy.network.advantage[2]
-    with torch.no_grad():
+    with torch.no_grad():  # in every state UP (1) leads DOWN (2) by 0.5 and NOOP (0) by 1
         head.weight.zero_()
         head.bias.copy_(torch.tensor([0.0, 1.0, 0.5]))
-    return policy
-
-
-def test_nothing_moves_a_constant_policy() -> None:
-    cells = look(constant_policy(), episodes=1, attacked_episodes=0, num_states=4, attack_epsilon=0.1)
+    cells = look(policy, episodes=1, attacked_episodes=0, num_states=4, attack_epsilon=0.1)
     (episode,) = play(constant_player(1), CROSSED, episode_seeds(CROSSED, 0, 1, VALIDATION_STREAM), num_envs=1)
     assert episode.total_reward > 0
     shift, flipped, bound, certified = "0.0000", "0.0%", "-0.5", "100.0%"
@@ -41,19 +37,18 @@ def test_nothing_moves_a_constant_policy() -> None:
 
 
 def test_a_large_radius_flips_every_state(tmp_path, monkeypatch, capsys) -> None:
-    policy = toy_policy(FREEWAY)
+    policy, path = toy_policy(FREEWAY), tmp_path / "policy.safetensors"
     regulariser = {"solver": "pgd", "pgd_steps": 2, "pgd_step_fraction": 0.8}
     policy.card = replace(policy.card, settings={"regulariser": regulariser})
-    save_policy(tmp_path / "policy.safetensors", policy)
-    arguments = ["--episodes", "1", "--attacked-episodes", "1", "--states", "4", "--attack-epsilon", "0.2"]
-    monkeypatch.setattr(sys, "argv", ["bench.robustness", str(tmp_path / "policy.safetensors"), *arguments])
+    save_policy(path, policy)
+    options = "--episodes 1 --attacked-episodes 1 --states 4 --attack-epsilon 0.2"
+    monkeypatch.setattr(sys, "argv", ["bench.robustness", str(path), *options.split()])
     main()
     header, _, row = ([cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines())
     cells = dict(zip(header, row, strict=True))
-    assert cells["PGD-10"] == cells["clean"] == "0.0", "in 40 steps nobody crosses"
-    assert cells["policy"] == str(tmp_path)
-    assert cells["certified"] == "0.0%"
-    assert cells["own flips"] == cells["flipped"] == "100.0%"
+    expected = {"policy": str(tmp_path), "certified": "0.0%", "own flips": "100.0%", "flipped": "100.0%"}
+    expected |= {"clean": "0.0", "PGD-10": "0.0"}  # in 40 steps nobody crosses
+    assert cells.items() >= expected.items()
     assert float(cells["bound"]) > 0, "where the attack flips a state no bound can be below 0"
 
 
@@ -65,8 +60,7 @@ def test_a_checkpoint_is_read_as_the_policy_that_it_would_become(tmp_path, tiny_
     save_checkpoint(tmp_path / "checkpoint.safetensors", {"trainer": trainer.get_state()})
     (tmp_path / "settings.json").write_text(json.dumps(asdict(settings)))
     policy = read(tmp_path / "checkpoint.safetensors")
-    assert policy.card.agent_steps == 3 * settings.num_envs
-    assert policy.env == settings.env
+    assert (policy.card.agent_steps, policy.env) == (3 * settings.num_envs, settings.env)
     online = trainer.learner.online
     save_policy(tmp_path / "policy.safetensors", Policy(online, settings.env, policy.card), torch.float16)
     states = torch.randint(256, (5, *settings.env.state_shape), dtype=torch.uint8)
@@ -80,9 +74,7 @@ def test_files_that_are_no_policy_or_checkpoint_are_one_line(tmp_path, monkeypat
     for file, settings, why in (
         (checkpoint, None, "no file"),
         (checkpoint, {}, "expected a checkpoint of a training"),
-        (checkpoint, {"env": asdict(FREEWAY), "dueling": True}, "expected a checkpoint of a training"),
         (tmp_path / "missing", None, "no policy file"),
-        (tmp_path, None, "expected a regular file"),
         ("/dev/zero", None, "expected a regular file"),
     ):
         if settings is not None:
@@ -91,7 +83,5 @@ def test_files_that_are_no_policy_or_checkpoint_are_one_line(tmp_path, monkeypat
         with pytest.raises(SystemExit):
             main()
         printed = capsys.readouterr()
+        assert re.fullmatch(f"error: .*{why}.*\n", printed.err)
         assert printed.out == ""
-        assert printed.err.startswith("error: ")
-        assert why in printed.err
-        assert printed.err.count("\n") == 1

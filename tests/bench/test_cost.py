@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -29,7 +31,6 @@ HOST = {
     "training_rss_mb": 2048.0, "checkpoint_mb": 53.0, "checkpoint_seconds": 0.125, "replaying_seconds_per_step": 0.0004,
     "machine": MACHINE,
 }  # fmt: skip
-FILES = {"train.json": TRAIN, "host.json": HOST}
 
 
 @pytest.fixture
@@ -60,48 +61,40 @@ def test_chains_are_shared_out(study: StudyPlan, workers: int, rounds: int) -> N
 
 def test_the_scale_is_the_papers() -> None:
     study = paper_study(4, 5)
-    assert study.chains == 20
-    for settings in study.trainings.values():
-        assert settings.steps == 6_000_000
-        assert settings.steps_per_update == 1
+    scale = {(settings.steps, settings.steps_per_update) for settings in study.trainings.values()}
+    assert (study.chains, scale) == (20, {(6_000_000, 1)})
     assert study.trainings["sa_ddqn"].parent == study.trainings["ddqn"]
     # 2,048 own states of each of two policies; 4,096 pooled ones for 2 trained, 3 random and 6 shuffled networks.
     assert study.ablated_states == 4_096 + 45_056
 
 
 def test_a_gpu_has_a_file_of_its_own() -> None:
-    updates = {"ddqn": 2.0, "sa_ddqn": 8.0}
-    on_gpu = {**HOST, "collecting_seconds_per_step": 0.0005, "update_milliseconds": updates}
-    expected = Speeds(collecting=0.0005, updates={"ddqn": 0.002, "sa_ddqn": 0.008}, ablating=0.25)
-    assert gpu_speeds(on_gpu) == expected
+    on_gpu = HOST | {"collecting_seconds_per_step": 0.0005, "update_milliseconds": {"ddqn": 2.0, "sa_ddqn": 8.0}}
+    assert gpu_speeds(on_gpu) == Speeds(0.0005, updates={"ddqn": 0.002, "sa_ddqn": 0.008}, ablating=0.25)
 
 
 def test_the_timed_steps_ask_the_network(tiny_settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = tiny_settings(exploration={"epsilon_initial": 1.0, "epsilon_final": 0.0})
     trainer = collecting_trainer(settings, "cpu", settings.replay.capacity)
-    asked = []
-
-    def greedy_actions(states: torch.Tensor) -> torch.Tensor:
-        asked.append(len(states))
-        return torch.zeros(len(states), dtype=torch.int64)
-
+    greedy_actions = Mock(side_effect=lambda states: torch.zeros(len(states), dtype=torch.int64))
     monkeypatch.setattr(trainer.learner, "greedy_actions", greedy_actions)
     for _ in zip(range(5), trainer.run(), strict=False):
         pass
-    assert asked == 5 * [settings.num_envs]
+    assert [len(call.args[0]) for call in greedy_actions.call_args_list] == 5 * [settings.num_envs]
 
 
 @pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench.cost", "--folder", str(tmp_path)]
-    absent = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    def bench_cost(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "bench.cost", "--folder", str(tmp_path), *options]
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # where other work runs, threads wait for one another
+        return subprocess.run(command, cwd=ROOT, env=one_thread, capture_output=True, text=True, timeout=280)
+
+    absent = bench_cost()
     assert absent.returncode == 1
-    assert absent.stderr.startswith(f"error: no file {tmp_path}/train.json")
-    assert len(absent.stderr.splitlines()) == 1
+    assert re.fullmatch(rf"error: no file {tmp_path}/train\.json.*\n", absent.stderr)
     (tmp_path / "train.json").write_text(json.dumps(TRAIN))
-    command += ["--measure", "--agent-steps", "64"]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # where other work runs, threads wait for one another
-    done = subprocess.run(command, cwd=ROOT, env=one_thread, capture_output=True, text=True, timeout=280, check=False)
+    done = bench_cost("--measure", "--agent-steps", "64")
     assert done.returncode == 0, done.stderr
     host = json.loads((tmp_path / "host.json").read_text())
     assert host["collecting_seconds_per_step"] > 0

@@ -39,8 +39,6 @@ def test_the_benchmark_writes_its_json(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     results = json.loads(output.read_text())
-    assert results["sps_ratio_vs_sb3"] > 0
-    assert results["sa_update_ratio_vs_plain"] > 0
+    assert min(results["sps_ratio_vs_sb3"], results["sa_update_ratio_vs_plain"], results["machine"]["cores"]) > 0
     assert set(results["sps_by_num_envs"]) == {"2", "16"}
     assert all(0 < share < 1 for share in results["fraction_of_matmul_peak"].values())
-    assert results["machine"]["cores"] > 0
