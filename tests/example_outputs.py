@@ -7,6 +7,7 @@ drawn at random, so that a whole tree takes a second.
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +35,11 @@ from nrmap.support.records import CONSTANT_ACTION, RANDOM_POLICY, Record, write_
 from nrmap.support.runtime import provenance
 
 ACTIONS = ("NOOP", "UP", "DOWN")
+PROTOCOL = {"episodes": 20, "run_seed": 0, "stream": EVALUATION_STREAM}
 ATTACKS = (
-    AttackRun("noise", 1 / 255, 10),
-    AttackRun("pgd-10", 1 / 255, 10),
-    AttackRun("pgd-10", 3 / 255, 10),
-    AttackRun("pgd-50", 1 / 255, 5),
-    AttackRun(WORST_CASE, 1 / 255, 10),
-)
+    AttackRun("noise", 1 / 255, 10), AttackRun("pgd-10", 1 / 255, 10), AttackRun("pgd-10", 3 / 255, 10),
+    AttackRun("pgd-50", 1 / 255, 5), AttackRun(WORST_CASE, 1 / 255, 10),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,43 +67,33 @@ def write_example(outputs: Path, base: TrainSettings, example: Example) -> None:
     """Write the tree under `outputs`; `base` are settings of a small training run."""
     layout = Layout(outputs)
     pool_path = layout.states(game=base.env.game, identity="pool")
-    for method in example.methods:
-        for seed in example.seeds:
-            settings = replace(base, method=method, seed=seed)
-            policy_path = write_training(layout, settings)
-            policy = load_policy(policy_path)
-            write_evaluation(layout, policy, example)
-            own_path = layout.states(game=base.env.game, identity=f"{method}{seed}")
-            save_states(own_path, synthetic_states(policy, example))
-            if not pool_path.exists():
-                save_states(pool_path, synthetic_states(policy, example))
-            paths = {"own": own_path, "pool": pool_path}
-            for states_from in example.states_from:
-                write_maps(layout, policy, paths[states_from], states_from, example)
-                for kind in NULL_NETWORKS if example.controls else ():
-                    for control in null_networks(policy, kind, example.controls, seed=0):
-                        write_maps(layout, control, paths[states_from], states_from, example)
+    for method, seed in product(example.methods, example.seeds):
+        policy = load_policy(write_training(layout, replace(base, method=method, seed=seed)))
+        write_evaluation(layout, policy, example)
+        paths = {"own": layout.states(game=base.env.game, identity=f"{method}{seed}"), "pool": pool_path}
+        for path in paths.values():
+            if not path.exists():
+                save_states(path, synthetic_states(policy, example))
+        for states_from in example.states_from:
+            write_maps(layout, policy, paths[states_from], states_from, example)
+            for kind in NULL_NETWORKS if example.controls else ():
+                for control in null_networks(policy, kind, example.controls, seed=0):
+                    write_maps(layout, control, paths[states_from], states_from, example)
     write_baselines(layout, base)
 
 
 def write_training(layout: Layout, settings: TrainSettings) -> Path:
     """A policy of random weights with its card, settings and curves; returns the policy's path."""
-    identity = settings.identity(None)
-    folder = layout.of_policy(
-        "train", game=settings.env.game, method=settings.method, seed=settings.seed, identity=identity
-    )
+    identity, player = settings.identity(None), {"method": settings.method, "seed": settings.seed}
+    folder = layout.of_policy("train", game=settings.env.game, **player, identity=identity)
     torch.manual_seed(_seed(settings.method, settings.seed))
     channels, height, width = settings.env.state_shape
     network = QNetwork(NetworkSpec(channels, height, width, len(ACTIONS), dueling=settings.dueling))
+    results = {"updates": 60, "precision": "bfloat16", "recent_mean_return": 21.5, "seconds": 12.5}
     card = PolicyCard(
-        method=settings.method,
-        seed=settings.seed,
-        agent_steps=settings.steps,
-        identity=identity,
-        settings=recorded(settings),
-        results={"updates": 60, "precision": "bfloat16", "recent_mean_return": 21.5, "seconds": 12.5},
+        **player, agent_steps=settings.steps, identity=identity, settings=recorded(settings), results=results,
         provenance=provenance(),
-    )
+    )  # fmt: skip
     save_policy(folder / POLICY_FILE, Policy(network, settings.env, card))
     write_json(folder / "settings.json", recorded(settings))
     write_json(folder / CURVES_FILE, made_up_curves(settings))
@@ -137,25 +126,22 @@ def made_up_episodes(rng: np.random.Generator, count: int, mean: float, shares: 
     episodes = []
     for number in range(count):
         actions = rng.choice(len(shares), size=200, p=shares).astype(np.uint8)
-        rewards = np.zeros(200, dtype=np.float32)
-        rewards[: max(round(mean + rng.normal(0, 1.2)), 0)] = 1
+        rewards = (np.arange(200) < round(mean + rng.normal(0, 1.2))).astype(np.float32)
         episodes.append(Episode(number, actions, rewards, terminated=True, truncated=False))
     return episodes
 
 
 def write_evaluation(layout: Layout, policy: Policy, example: Example) -> None:
     card, game = policy.card, policy.env.game
-    robust = card.method.startswith("sa_")
-    rng = _rng("evaluation", card.method, card.seed)
+    rng, robust = _rng("evaluation", card.method, card.seed), card.method.startswith("sa_")
     shares = (0.1, 0.8, 0.1) if robust else (0.15, 0.7, 0.15)
     shared = partial(Record, game, card.method, card.seed, policy_sha256=policy.sha256)
     played = made_up_episodes(rng, 20, 29 if robust else 32, shares)
     make = partial(shared, episodes=20, attack="clean")
     records = episode_records(make, played, ACTIONS)
     gaps = rng.exponential(1.0 if robust else 0.1, 4000)
-    for quantile in GAP_QUANTILES:
-        value = float(np.quantile(gaps, quantile))
-        records.append(make(metric="q_gap_quantile", value=value, quantile=quantile, num_states=4000))
+    make_gap = partial(make, metric="q_gap_quantile", num_states=4000)
+    records += [make_gap(value=float(np.quantile(gaps, share)), quantile=share) for share in GAP_QUANTILES]
     for attack_epsilon, share in ((1 / 255, 0.95 if robust else 0.02), (3 / 255, 0.4 if robust else 0.0)):
         proven = EpisodeCounts({number: int(rng.binomial(200, share)) for number in range(20)})
         records.append(rate_record(partial(make, attack_epsilon=attack_epsilon), "certified_rate", proven, played))
@@ -166,45 +152,32 @@ def write_evaluation(layout: Layout, policy: Policy, example: Example) -> None:
         records += episode_records(make, played, ACTIONS)
         flips = EpisodeCounts({number: int(rng.integers(0, 10 if robust else 200)) for number in range(run.episodes)})
         records.append(rate_record(make, "flip_rate", flips, played))
-    of_episodes = {"episodes": 20, "run_seed": 0, "stream": EVALUATION_STREAM}
-    settings = {**of_episodes, "attack_runs": [asdict(run) for run in example.attacks]}
+    settings = PROTOCOL | {"attack_runs": [asdict(run) for run in example.attacks]}
     identity = identity_of({"policy": policy.sha256, **settings})
     folder = layout.of_policy("evaluation", game=game, method=card.method, seed=card.seed, identity=identity)
     _write(folder / METRICS_FILE, records, settings, evaluation_inputs(policy))
 
 
 def write_baselines(layout: Layout, base: TrainSettings) -> None:
-    rng = _rng("baselines")
-    records = []
+    rng, records = _rng("baselines"), []
     players = {
-        None: (0.5, (1 / 3, 1 / 3, 1 / 3)),
-        "NOOP": (0, (1, 0, 0)),
-        "UP": (21.8, (0, 1, 0)),
-        "DOWN": (0, (0, 0, 1)),
-    }
+        None: (0.5, (1 / 3, 1 / 3, 1 / 3)), "NOOP": (0, (1, 0, 0)), "UP": (21.8, (0, 1, 0)), "DOWN": (0, (0, 0, 1)),
+    }  # fmt: skip
     for action, (mean, shares) in players.items():
         method = RANDOM_POLICY if action is None else CONSTANT_ACTION
         make = partial(Record, base.env.game, method, None, variant=action, episodes=20, attack="clean")
         records += episode_records(make, made_up_episodes(rng, 20, mean, shares), ACTIONS)
-    settings = {"env": recorded(base.env), "episodes": 20, "run_seed": 0, "stream": EVALUATION_STREAM}
+    settings = PROTOCOL | {"env": recorded(base.env)}
     path = layout.baselines(game=base.env.game, identity=stage_identity("baselines", **settings)) / METRICS_FILE
     _write(path, records, settings, {})
 
 
 def synthetic_states(policy: Policy, example: Example) -> RolloutStates:
-    rng = _rng("states", policy.label)
+    rng, length = _rng("states", policy.label), policy.env.max_agent_steps
     per_episode = example.num_states // example.episodes
-    length = policy.env.max_agent_steps
-    episodes = tuple(
-        Episode(
-            seed=100 + number,
-            actions=rng.choice(len(ACTIONS), size=length, p=(0.1, 0.8, 0.1)).astype(np.uint8),
-            rewards=np.zeros(length, dtype=np.float32),
-            terminated=False,
-            truncated=True,
-        )
-        for number in range(example.episodes)
-    )
+    of_episode = partial(Episode, rewards=np.zeros(length, dtype=np.float32), terminated=False, truncated=True)
+    actions = rng.choice(len(ACTIONS), size=(example.episodes, length), p=(0.1, 0.8, 0.1)).astype(np.uint8)
+    episodes = tuple(of_episode(100 + number, of_one) for number, of_one in enumerate(actions))
     positions = (2 * np.arange(per_episode) + 1) * length // (2 * per_episode)
     return RolloutStates(
         env=policy.env,
@@ -247,11 +220,8 @@ def made_up_maps(policy: Policy, example: Example, states_from: str) -> EpisodeM
 
 def write_maps(layout: Layout, policy: Policy, states_path: Path, states_from: str, example: Example) -> None:
     maps = made_up_maps(policy, example, states_from)
-    settings = {
-        "temperatures": list(example.temperatures),
-        "ablation": {"value": 0, "channels": "all"},
-        "prefix_sizes": list(example.prefix_sizes),
-    }
+    settings = {"temperatures": list(example.temperatures), "prefix_sizes": list(example.prefix_sizes)}
+    settings |= {"ablation": {"value": 0, "channels": "all"}}
     inputs = {"policy_sha256": policy.sha256, "states_sha256": sha256_of_file(states_path)}
     identity = identity_of({**inputs, **settings, "states_from": states_from})
     card, game = policy.card, policy.env.game

@@ -11,13 +11,8 @@ FOLDERS = ("support", "statistics", "atari", "policies", "robustness", "ablation
 
 def imported(path: Path) -> set[str]:
     """The modules that a file imports, wherever in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return {".".join(filter(None, (getattr(node, "module", ""), name.name))) for node in nodes for name in node.names}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
