@@ -1,6 +1,8 @@
 """Random small networks and states, and a brute-force ablation as the reference for every engine."""
 
 import copy
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +10,9 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nrmap.ablation import AblationSpec
+from nrmap.ablation import AblatedChunk, AblationSpec
+from nrmap.ablation.incremental import IncrementalEngine
+from nrmap.ablation.trace import trace
 from nrmap.policies.agent import Agent
 
 
@@ -37,9 +41,7 @@ class ScaledPolicy(nn.Module):
 
     def __init__(self, network: nn.Module, scale: float, shift: float) -> None:
         super().__init__()
-        self.network = network
-        self.scale = scale
-        self.shift = shift
+        self.network, self.scale, self.shift = network, scale, shift
 
     def forward(self, states: Tensor) -> Tensor:
         return self.network(states.float() * self.scale - self.shift)
@@ -53,12 +55,13 @@ class Example:
 
     @property
     def agent(self) -> Agent:
-        return agent_of(self.policy, tuple(self.states.shape[1:]))
+        return Agent(self.policy, tuple(self.states.shape[1:]), input_scale=None)
 
 
-def agent_of(policy: nn.Module, state_shape: tuple[int, int, int]) -> Agent:
-    """An agent whose `policy` takes uint8 states."""
-    return Agent(policy, state_shape, input_scale=None)
+def incremental(agent: Agent, spec: AblationSpec, *, whole_strips: bool, **options: int) -> IncrementalEngine:
+    """The incremental engine; whole strips are its form for GPUs."""
+    parts = trace(agent.forward, torch.zeros(3, *agent.state_shape, dtype=torch.uint8))
+    return IncrementalEngine(agent, parts, spec=spec, whole_strips=whole_strips, **options)
 
 
 def _hidden(inputs: int, units: int, outputs: int) -> nn.Sequential:
@@ -98,6 +101,13 @@ def examples(draw: st.DrawFn) -> Example:
     return Example(policy, states, AblationSpec(value, draw(st.sampled_from(["all", "each"]))))
 
 
+def joined(chunks: Iterable[AblatedChunk]) -> tuple[Tensor, Tensor]:
+    """Ablated and clean Q-values of chunks that follow each other."""
+    chunks = list(chunks)
+    assert [chunk.start for chunk in chunks] == [0, *itertools.accumulate(len(c.q_values) for c in chunks)][:-1]
+    return torch.cat([chunk.q_values for chunk in chunks]), torch.cat([chunk.clean_q_values for chunk in chunks])
+
+
 def random_states(number: int, channels: int, height: int, width: int) -> Tensor:
     """States with few grey levels, so that many pixels have the ablated one."""
     levels = torch.tensor([0, 0, 30, 77, 77, 128, 255, 255], dtype=torch.uint8)
@@ -111,33 +121,20 @@ def plain_network(*layers: nn.Module, size: tuple[int, int, int]) -> RandomNetwo
     return network.eval().requires_grad_(False)
 
 
-def in_double(policy: ScaledPolicy) -> nn.Module:
+def in_double(policy: ScaledPolicy) -> Callable[[Tensor], Tensor]:
     """The policy in float64; states are scaled in float32."""
     network = copy.deepcopy(policy.network).double()
-
-    class Double(nn.Module):
-        def forward(self, states: Tensor) -> Tensor:
-            return network((states.float() * policy.scale - policy.shift).double())
-
-    return Double()
+    return lambda states: network((states.float() * policy.scale - policy.shift).double())
 
 
-def ablated_one_by_one(policy: nn.Module, states: Tensor, spec: AblationSpec) -> Tensor:
+def ablated_one_by_one(policy: Callable[[Tensor], Tensor], states: Tensor, spec: AblationSpec) -> Tensor:
     """Q-values [N, H, W, A] or [N, C, H, W, A] by a loop over all pixels."""
     _, channels, height, width = states.shape
     groups = [slice(None)] if spec.channels == "all" else [slice(channel, channel + 1) for channel in range(channels)]
     q_values = []
-    for group in groups:
-        for row in range(height):
-            for column in range(width):
-                ablated = states.clone()
-                ablated[:, group, row, column] = spec.value
-                q_values.append(policy(ablated))
+    for group, row, column in itertools.product(groups, range(height), range(width)):
+        ablated = states.clone()
+        ablated[:, group, row, column] = spec.value
+        q_values.append(policy(ablated))
     stacked = torch.stack(q_values, dim=1)  # [N, ablations, A]
     return stacked.unflatten(1, (height, width) if spec.channels == "all" else (channels, height, width))
-
-
-def unchanged(states: Tensor, spec: AblationSpec) -> Tensor:
-    """Mask of the ablations without effect, [N, H, W] or [N, C, H, W]."""
-    same = states == spec.value
-    return same.all(dim=1) if spec.channels == "all" else same

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from random_networks import joined
 from torch import Tensor
 
 from bench.exactness import compare
@@ -21,8 +22,8 @@ REFERENCE_POLICIES = sorted(REFERENCE.glob("**/policy.safetensors"))
 assert REFERENCE_POLICIES, "without them a test would have no cases, which is no failure"
 
 
-def nature_policy(game: str, frame_stack: int = 1, *, side: int = 84, dueling: bool = True) -> Policy:
-    env = EnvSpec(game, side, side, frame_stack=frame_stack)
+def nature_policy(game: str, frame_stack: int, *, dueling: bool) -> Policy:
+    env = EnvSpec(game, 84, 84, frame_stack=frame_stack)
     torch.manual_seed(0)
     network = QNetwork(NetworkSpec(*env.state_shape, actions=3, dueling=dueling)).requires_grad_(False)
     return Policy(network, env, PolicyCard("random", 0, 0, "random")).eval()
@@ -37,8 +38,16 @@ def played_states(env: EnvSpec, number: int) -> Tensor:
     return torch.from_numpy(np.concatenate(frames[29::30]))
 
 
-def exact_q_values(policy: Policy, states: Tensor) -> Tensor:
-    return copy.deepcopy(policy.network).double()((states.float() * STATE_SCALE).double())
+def assert_exact(policy: Policy, states: Tensor, pixels: Tensor, spec: AblationSpec, engine: str = "auto") -> None:
+    """The Q-values of all `states` with each of the numbered `pixels` ablated equal those of the network in float64."""
+    q_values = joined(make_engine(policy, spec=spec, engine=engine).ablate(states))[0].flatten(1, -2)[:, pixels]
+    network = copy.deepcopy(policy.network).double()
+    for state, found in zip(states, q_values, strict=True):
+        parts = [ablate_pixels(state, part, spec).float() * STATE_SCALE for part in pixels.split(256)]
+        exact = torch.cat([network(part.double()) for part in parts])
+        result = compare(found, exact)
+        assert result.exact, result
+        assert len(exact[:, 0].unique()) > 50, "hardly any pixel of this state matters"
 
 
 @pytest.mark.parametrize(
@@ -52,32 +61,10 @@ def exact_q_values(policy: Policy, states: Tensor) -> Tensor:
 )
 def test_corners_edges_and_a_sample_of_all_pixels_are_exact(game, frame_stack, dueling, spec):
     policy = nature_policy(game, frame_stack, dueling=dueling)
-    states = played_states(policy.env, 2)
-    q_values = torch.cat([chunk.q_values for chunk in make_engine(policy, spec=spec).ablate(states)]).flatten(1, -2)
-    generator = torch.Generator().manual_seed(0)
-    grid = torch.arange(q_values.shape[1]).view(-1, 84, 84)
+    grid = torch.arange(spec.ablated_shape(policy.env.state_shape).numel()).view(-1, 84, 84)
     edges = torch.cat([grid[:, [0, -1], ::9].flatten(), grid[:, ::9, [0, -1]].flatten(), grid[:, -1, -1]])
-    sample = torch.cat([edges, torch.randint(q_values.shape[1], (120,), generator=generator)])
-    for state, found in zip(states, q_values, strict=True):
-        exact = exact_q_values(policy, ablate_pixels(state, sample, spec))
-        result = compare(found[sample], exact)
-        assert result.exact, result
-        # The ablations do matter: what is compared is not one number over and over.
-        assert len(exact[:, 0].unique()) > 50
-
-
-def test_the_rounding_floor_is_small_and_covers_the_error():
-    policy = nature_policy("Freeway", side=44)
-    states = played_states(policy.env, 1)
-    sample = torch.arange(0, 44 * 44, 19)
-    exact = exact_q_values(policy, ablate_pixels(states[0], sample, AblationSpec())) - exact_q_values(policy, states)
-    for name in ("incremental", "dense"):
-        engine = make_engine(policy, spec=AblationSpec(), engine=name)
-        (chunk,) = engine.ablate(states)
-        change = chunk.q_values[0].flatten(0, 1)[sample] - chunk.clean_q_values.double()
-        assert (change - exact).abs().max() <= engine.rounding_floor
-        assert engine.rounding_floor <= 1e-5 * max(1.0, float(exact_q_values(policy, states).abs().max()))
-        assert engine.rounding_floor < change.abs().max() / 100
+    sample = torch.randint(grid.numel(), (120,), generator=torch.Generator().manual_seed(0))
+    assert_exact(policy, played_states(policy.env, 2), torch.cat([edges, sample]), spec)
 
 
 @pytest.mark.parametrize(
@@ -87,14 +74,5 @@ def test_the_rounding_floor_is_small_and_covers_the_error():
 @pytest.mark.parametrize("path", REFERENCE_POLICIES, ids=lambda path: "/".join(path.parts[-4:-1]))
 def test_trained_policies_are_exact(path, number, count):
     policy = load_policy(path)
-    states = played_states(policy.env, number)
     pixels = torch.randperm(policy.env.height * policy.env.width, generator=torch.Generator().manual_seed(0))[:count]
-    chunks = list(make_engine(policy, spec=AblationSpec(), engine="incremental").ablate(states))
-    found = torch.cat([chunk.q_values for chunk in chunks]).flatten(1, 2)[:, pixels]  # [2, count, A]
-    assert len(states) == len(found) == number
-    for state, of_state in zip(states, found, strict=True):
-        parts = [exact_q_values(policy, ablate_pixels(state, part, AblationSpec())) for part in pixels.split(256)]
-        exact = torch.cat(parts)
-        result = compare(of_state, exact)
-        assert result.exact, result
-        assert len(exact[:, 0].unique()) > 50, "no pixel of this state matters"
+    assert_exact(policy, played_states(policy.env, number), pixels, AblationSpec(), "incremental")

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from random_networks import plain_network
+from random_networks import incremental, plain_network
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,16 +14,10 @@ from nrmap.ablation.carry import CleanLayer
 from nrmap.ablation.dense import DenseEngine
 from nrmap.ablation.hidden import CleanHidden
 from nrmap.ablation.incremental import IncrementalEngine
-from nrmap.ablation.trace import trace
 from nrmap.policies.agent import Agent
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
 
 SIZE = (2, 12, 11)
-
-
-def engine_for(agent: Agent, spec: AblationSpec, *, whole_strips: bool = True, **options: int) -> IncrementalEngine:
-    parts = trace(agent.forward, torch.zeros(3, *agent.state_shape, dtype=torch.uint8))
-    return IncrementalEngine(agent, parts, spec=spec, whole_strips=whole_strips, **options)
 
 
 def deep_agent() -> Agent:
@@ -36,7 +30,7 @@ def deep_agent() -> Agent:
 
 def inputs_of_strips(agent: Agent, spec: AblationSpec, states: int) -> tuple[list[CleanLayer], CleanHidden, Tensor]:
     """The inputs of the strips for `states` random states."""
-    engine = engine_for(agent, spec)
+    engine = incremental(agent, spec, whole_strips=True)
     seen = torch.randint(256, (states, *SIZE), dtype=torch.uint8)
     pre_activations, hidden = engine._parts.pre_activations(seen)
     clean = [CleanLayer.of(z) for z in pre_activations]
@@ -61,7 +55,7 @@ def test_the_number_of_operations_does_not_grow_with_the_states(channels):
     for states in (1, 2, 9):
         clean, hidden, differences = inputs_of_strips(agent, spec, states)
         with torch.inference_mode(), Counter() as counter:
-            for strip in engine_for(agent, spec)._whole_strips:
+            for strip in incremental(agent, spec, whole_strips=True)._whole_strips:
                 strip.q_changes(clean, hidden, differences[:, strip.rows])
         calls.append(counter.calls)
     assert len(calls[0]) == len(calls[1]) == len(calls[2]) > 100
@@ -70,7 +64,7 @@ def test_the_number_of_operations_does_not_grow_with_the_states(channels):
 @pytest.mark.parametrize("channels", ["all", "each"])
 def test_a_strip_reads_no_value_on_the_host(channels):
     agent, spec = deep_agent(), AblationSpec(channels=channels)
-    engine = engine_for(agent, spec)
+    engine = incremental(agent, spec, whole_strips=True)
     clean, hidden, differences = inputs_of_strips(agent, spec, 3)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         clean = [CleanLayer(mode.from_tensor(z.below), mode.from_tensor(z.minus_above)) for z in clean]
@@ -85,7 +79,8 @@ def test_a_strip_reads_no_value_on_the_host(channels):
 
 
 def test_the_faster_engine_is_taken(monkeypatch):
-    engine, dense = engine_for(deep_agent(), AblationSpec()), DenseEngine(deep_agent(), spec=AblationSpec())
+    engine = incremental(deep_agent(), AblationSpec(), whole_strips=True)
+    dense = DenseEngine(deep_agent(), spec=AblationSpec())
     assert 0 < engine.seconds_per_state() < 60
     assert 0 < dense.seconds_per_state() < 60
     for seconds, expected in ((0.1, engine), (0.3, dense)):
@@ -98,7 +93,7 @@ def test_the_faster_engine_is_taken(monkeypatch):
 def test_the_memory_budget_holds(whole_strips):
     network = QNetwork(NetworkSpec(2, 42, 42, 4, convs=(ConvSpec(16, 8, 4), ConvSpec(32, 4, 2)), hidden=256))
     agent, budget = Agent(network, (2, 42, 42)), 30_000_000
-    engine = engine_for(agent, AblationSpec(), memory_budget=budget, whole_strips=whole_strips)
+    engine = incremental(agent, AblationSpec(), memory_budget=budget, whole_strips=whole_strips)
     assert 4 < engine.states_at_once < 64
     states = torch.randint(256, (engine.states_at_once, 2, 42, 42), dtype=torch.uint8)
     list(engine.ablate(states))  # also makes the weights by tap
