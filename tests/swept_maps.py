@@ -18,10 +18,8 @@ Q_VALUES, CLEAN = _DRAWN[:, :6].reshape(4, 2, 3, 5), _DRAWN[:, 6]  # [N, H, W, A
 
 
 def chunked(q_values, clean, size=3):
-    return [
-        AblatedChunk(start, q_values[start : start + size], clean[start : start + size])
-        for start in range(0, len(clean), size)
-    ]
+    parts = (slice(start, start + size) for start in range(0, len(clean), size))
+    return [AblatedChunk(part.start, q_values[part], clean[part]) for part in parts]
 
 
 def ablated(network, states, by_channel=False):
@@ -50,13 +48,8 @@ def random_states(seed, count, spec=SPEC):
 
 def sweep(q_values, clean, episode_ids=None, temperatures=(1.0,), floor=0.0, size=3, **options):
     ids = np.zeros(len(clean), dtype=np.int64) if episode_ids is None else episode_ids
-    return sweep_maps(
-        chunked(torch.as_tensor(q_values), torch.as_tensor(clean), size),
-        episode_ids=ids,
-        temperatures=temperatures,
-        rounding_floor=floor,
-        **options,
-    )
+    chunks = chunked(torch.as_tensor(q_values), torch.as_tensor(clean), size)
+    return sweep_maps(chunks, episode_ids=ids, temperatures=temperatures, rounding_floor=floor, **options)
 
 
 def identical(first: EpisodeMaps, second: EpisodeMaps) -> bool:

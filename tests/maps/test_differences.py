@@ -14,8 +14,7 @@ from nrmap.maps.episode_maps import EpisodeMaps
 from nrmap.support.records import Record
 
 MAKE = partial(Record, "Freeway", "sa_ddqn", 0, compared_with="ddqn")
-EPISODES, SIDE = 17, 5
-ONE_PLAYER = np.zeros(EPISODES, dtype=np.int64)
+EPISODES, SIDE, ONE_PLAYER = 17, 5, np.zeros(17, dtype=np.int64)
 
 
 def random_maps(seed: int, temperatures=(0.5, 1.0)) -> EpisodeMaps:
@@ -24,10 +23,6 @@ def random_maps(seed: int, temperatures=(0.5, 1.0)) -> EpisodeMaps:
     clean, matters = rng.normal(size=(states, 3)), rng.random((states, SIDE, SIDE, 1)) < 0.4
     ablated = clean[:, None, None] + rng.normal(size=(states, SIDE, SIDE, 3)) * matters
     return sweep(ablated, clean, np.repeat(np.arange(EPISODES), 2), temperatures)
-
-
-def with_kmap(maps: EpisodeMaps, kmap) -> EpisodeMaps:
-    return replace(maps, arrays={**maps.arrays, "kmap": kmap})
 
 
 def brute_force(ours, theirs, players) -> tuple[float, float, float]:
@@ -43,25 +38,24 @@ def brute_force(ours, theirs, players) -> tuple[float, float, float]:
 @pytest.mark.parametrize("players", [ONE_PLAYER, np.arange(EPISODES) % 2])
 def test_every_difference_is_jackknifed_over_episodes_of_both_maps(players):
     ours, theirs = random_maps(1), random_maps(2, temperatures=(1.0, 2.0))
-    ours = with_kmap(ours, ours["kmap"] * np.where(np.arange(EPISODES) % 2, 20.0, 1.0)[:, None, None])
+    uneven = ours["kmap"] * np.where(np.arange(EPISODES) % 2, 20.0, 1.0)[:, None, None]
+    ours = replace(ours, arrays={**ours.arrays, "kmap": uneven})
     records = paired_differences(MAKE, ours, theirs, players)
     both = (("kmap", None), ("hmap", 1.0), ("kl", 1.0), ("margin_drop", None), ("flip_map", None))
     assert [(record.map_kind, record.temperature) for record in records] == list(both)
+    of_players = " of 2 policies" if players.any() else ""
     for record, key in zip(records, both, strict=True):
         expected = brute_force(ours[key], theirs[key], players)
         np.testing.assert_allclose((record.value, record.low, record.high), expected, rtol=1e-10)
-        of_players = " of 2 policies" if players.any() else ""
         assert record.interval == f"jackknife over 17 episodes{of_players}, for these two policies"
-        assert (record.metric, record.compared_with) == ("sparsity_difference", "ddqn")
 
 
 @pytest.mark.parametrize(("ours_is_zero", "note"), [(True, "this S is undefined"), (False, "the other S is undefined")])
 def test_a_map_of_zeros_has_no_difference(ours_is_zero, note):
-    maps, zero = random_maps(1), with_kmap(random_maps(2), np.zeros((EPISODES, SIDE, SIDE)))
+    maps = random_maps(1)
+    zero = replace(maps, arrays={**maps.arrays, "kmap": np.zeros((EPISODES, SIDE, SIDE))})
     record, *others = paired_differences(MAKE, *((zero, maps) if ours_is_zero else (maps, zero)), ONE_PLAYER)
-    assert (record.value, record.low, record.interval) == (None, None, None)
-    assert record.note.startswith(note)
-    assert "no pixel flips an action" in record.note
+    assert (record.value, record.low, record.note[: len(note)]) == (None, None, note)
     assert all(other.value is not None for other in others)
 
 
@@ -73,8 +67,7 @@ def test_over_seeds_the_interval_is_welchs():
     half = stats.t.ppf(0.975, freedom) * sum(squares) ** 0.5
     centre = sum(ours) / 4 - sum(theirs) / 3
     np.testing.assert_allclose((record.value, record.low, record.high), (centre, centre - half, centre + half))
-    assert record.metric == "sparsity_difference"
-    assert record.interval == "Welch's t over 4 and 3 training seeds"
+    assert (record.metric, record.interval) == ("sparsity_difference", "Welch's t over 4 and 3 training seeds")
 
 
 def test_over_seeds_there_is_nothing_of_two_and_nothing_defined_of_an_undefined_one():

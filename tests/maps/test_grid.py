@@ -17,8 +17,7 @@ def grid(period, height=84, width=84):
     return ((rows % period == 0) & (columns % period == 0)).astype(float)
 
 
-def blob(row=30, column=40, sigma=15):
-    return np.exp(-((ROWS - row) ** 2 + (COLUMNS - column) ** 2) / (2 * sigma**2))
+BLOB = np.exp(-((ROWS - 30) ** 2 + (COLUMNS - 40) ** 2) / (2 * 15**2))
 
 
 def noise(seed, power=0.0):
@@ -48,13 +47,11 @@ def excess_as_a_loop(values, period, side, axis):
 
 @pytest.mark.parametrize("period", [4, 7, 8])
 def test_the_definition(period):
-    values = noise(0, power=1.5) + 3 * grid(8)
+    values, side = noise(0, power=1.5) + 3 * grid(8), (84 // period - 1) * period
     found = grid_excess(values, period=period, draws=5)
-    side = (84 // period - 1) * period
     (vertical, around_v), (horizontal, around_h) = (excess_as_a_loop(values, period, side, axis) for axis in (0, 1))
-    assert found.vertical == pytest.approx(vertical / around_v)
-    assert found.horizontal == pytest.approx(horizontal / around_h)
-    assert found.value == pytest.approx((vertical + horizontal) / (around_v + around_h))
+    expected = vertical / around_v, horizontal / around_h, (vertical + horizontal) / (around_v + around_h)
+    assert (found.vertical, found.horizontal, found.value) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("period", "offset"), [(4, (0, 0)), (8, (3, 5))])
@@ -74,7 +71,7 @@ def test_lines_a_faint_grid_in_noise_and_a_grid_within_an_outline():
     found = grid_excess(noise(2) + 2 * grid(8))
     assert found.value > 1.3
     assert found.p_value == 1 / 200
-    outlined = grid_excess(grid(4) * blob())
+    outlined = grid_excess(grid(4) * BLOB)
     assert outlined.value > outlined.null_quantiles[2] > 1
     assert outlined.p_value < 0.02
     assert outlined.crop_quantiles[0] > outlined.null_quantiles[2]
@@ -88,15 +85,12 @@ def test_stripes_of_another_period_are_no_grid(period):
     assert found.p_value > 0.05
 
 
-def spikes(seed):
-    rng = np.random.default_rng(seed)
-    return np.where(rng.random((84, 84)) < 0.01, rng.standard_normal((84, 84)) ** 2, 0.0)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("power", [0, 1, 2, 3, 4, None])
 def test_false_alarms_are_rare(power):
-    maps = (spikes(seed) if power is None else noise(seed, power) for seed in range(150))
+    rng = np.random.default_rng(0)
+    spikes = np.where(rng.random((150, 84, 84)) < 0.01, rng.standard_normal((150, 84, 84)) ** 2, 0.0)
+    maps = spikes if power is None else (noise(seed, power) for seed in range(150))
     assert np.mean([grid_excess(map_, draws=39).p_value <= 0.05 for map_ in maps]) < 0.09
 
 
@@ -109,7 +103,7 @@ def test_the_scale_and_the_level_do_not_matter(scale):
 
 
 def test_rows_have_the_numbers_of_their_maps():
-    maps = np.stack([noise(6), np.full((84, 84), 0.3), grid(8) + blob(), np.zeros((84, 84))])
+    maps = np.stack([noise(6), np.full((84, 84), 0.3), grid(8) + BLOB, np.zeros((84, 84))])
     found = grid_excess_of_rows(maps)
     assert found[[0, 2]] == pytest.approx([grid_excess(map_, draws=1).value for map_ in maps[[0, 2]]])
     assert np.isnan(found[[1, 3]]).all()

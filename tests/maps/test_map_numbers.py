@@ -105,11 +105,9 @@ def test_invariants(arrays, temperature):
     np.testing.assert_allclose(maps.q_gaps, gaps, rtol=1e-12)
     # The unit of Q is arbitrary: with Q and T doubled, K doubles and the policy is the same.
     doubled = sweep(2 * q_values, 2 * clean, ids, temperatures=(2 * temperature,))
-    assert np.array_equal(doubled["kmap"], 2 * maps["kmap"])
-    assert np.array_equal(doubled["margin_drop"], 2 * maps["margin_drop"])
-    assert np.array_equal(doubled["flip_map"], maps["flip_map"])
-    assert np.array_equal(doubled["hmap", 2 * temperature], h)
-    assert np.array_equal(doubled["kl", 2 * temperature], kl)
+    for kind, at, map_ in maps.each():
+        factor = 2 if kind.name in ("kmap", "margin_drop") else 1
+        assert np.array_equal(doubled[kind.name, at and 2 * at], factor * map_)
     # K costs where the action flips, and only there.
     assert not maps["kmap"][maps["flip_map"] == 0].any()
 
@@ -138,13 +136,11 @@ def test_maps_add_and_merge(arrays, size, seed):
         np.testing.assert_allclose(map_, sum(one[kind.name, temperature] for one in alone), atol=1e-9)
     # Shards of whole episodes, in any order.
     rng = np.random.default_rng(seed)
-    shard_of = dict(zip(maps.episode_ids.tolist(), rng.integers(0, 3, len(maps.episode_ids)), strict=True))
-    shards = []
-    for shard in rng.permutation(3):
-        members = np.array([shard_of[episode] == shard for episode in ids.tolist()])
-        if members.any():
-            options = {"prefix_sizes": prefixes, "ranks": ranks[members]}
-            shards.append(sweep(q_values[members], clean[members], ids[members], **options))
+    shard_of = rng.integers(0, 3, len(maps.episode_ids))[np.searchsorted(maps.episode_ids, ids)]  # [N]
+    shards = [
+        sweep(q_values[own], clean[own], ids[own], prefix_sizes=prefixes, ranks=ranks[own])
+        for own in (shard_of == shard for shard in rng.permutation(np.unique(shard_of)))
+    ]
     assert identical(maps, merge_maps(shards))
     # The same episodes under other ids are the same maps in another order.
     renamed = sweep(q_values, clean, -ids)
@@ -152,39 +148,21 @@ def test_maps_add_and_merge(arrays, size, seed):
         assert np.array_equal(renamed[kind.name, temperature][::-1], map_)
 
 
-STATES, PIXELS = 11, (17, 3)  # rows of 51 pixels leave a remainder in every vector width
-EPISODES = np.repeat([0, 1, 2], [5, 4, 2])
-TEMPERATURES = (0.01, 1.0)
-
-
-def q_values(seed: int, actions: int, count: int = STATES) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ablated [N, H, W, A] and clean [N, A] Q-values in float32, as the engines give them."""
-    generator = torch.Generator().manual_seed(seed)
-    clean = torch.randn(count, actions, generator=generator)
-    return clean[:, None, None] + 0.3 * torch.randn(count, *PIXELS, actions, generator=generator), clean
-
-
 @pytest.mark.bitwise
 @pytest.mark.parametrize("actions", [2, 3, 6, 18])
-def test_chunks_do_not_matter(actions):
-    ablated, clean = q_values(0, actions)
-    whole = sweep(ablated, clean, EPISODES, temperatures=TEMPERATURES, size=STATES, prefix_sizes=(4,))
+def test_neither_chunks_nor_neighbours_matter(actions):
+    """Eleven states in chunks of every size, in episodes and each on its own; in float32, as the engines give them."""
+    pixels = (17, 3)  # rows of 51 pixels leave a remainder in every vector width
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randn(11, actions, generator=generator)
+    ablated = clean[:, None, None] + 0.3 * torch.randn(11, *pixels, actions, generator=generator)
+    options = {"temperatures": (0.01, 1.0), "prefix_sizes": (4,)}
+    episodes = np.repeat([0, 1, 2], [5, 4, 2])
+    whole = sweep(ablated, clean, episodes, size=11, **options)
+    alone = [sweep(ablated[[n]], clean[[n]], temperatures=(0.01, 1.0)) for n in range(11)]
     for size in range(1, 10):
-        chunked = sweep(ablated, clean, EPISODES, temperatures=TEMPERATURES, size=size, prefix_sizes=(4,))
-        assert identical(chunked, whole)
-
-
-@pytest.mark.bitwise
-@pytest.mark.parametrize("actions", [3, 18])
-@pytest.mark.parametrize("size", range(1, 10))
-def test_neighbours_do_not_matter(size, actions):
-    """A state alone, and behind up to eight others in one chunk."""
-    ablated, clean = q_values(1, actions, count=1)
-    alone = sweep(ablated, clean, [99], temperatures=TEMPERATURES)
-    for seed in range(3):
-        others = q_values(seed + 2, actions, count=size - 1)
-        together = (torch.cat(both) for both in zip(others, (ablated, clean), strict=True))
-        maps = sweep(*together, [*range(size - 1), 99], temperatures=TEMPERATURES, size=size)
-        assert np.array_equal(maps.entropy[:, -1:], alone.entropy)
-        for kind, temperature, map_ in alone.each():
-            assert np.array_equal(maps[kind.name, temperature][-1:], map_)
+        assert identical(sweep(ablated, clean, episodes, size=size, **options), whole)
+        together = sweep(ablated, clean, range(11), size=size, **options)
+        assert np.array_equal(together.entropy, np.concatenate([one.entropy for one in alone], axis=1))
+        for kind, temperature, map_ in together.each():
+            assert np.array_equal(map_, np.concatenate([one[kind.name, temperature] for one in alone]))

@@ -63,9 +63,7 @@ def test_a_draw_depends_on_kind_seed_and_number(policy):
         state = torch.get_rng_state()
         two = null_networks(policy, kind, draws=5, seed=5)
         assert torch.equal(torch.get_rng_state(), state), "the global generator is left alone"
-        for a, b in zip(one, two[:3], strict=True):
-            assert same(a, b)
-            assert (a.sha256, a.card) == (b.sha256, b.card)
+        assert all(same(a, b) and (a.sha256, a.card) == (b.sha256, b.card) for a, b in zip(one, two[:3], strict=True))
         different += [*two, *null_networks(policy, kind, draws=2, seed=6)]
     assert len({network.sha256 for network in different}) == len({network.card.identity for network in different}) == 15
     assert not any(same(a, b) for index, a in enumerate(different) for b in different[:index])
@@ -76,18 +74,18 @@ def test_identities_and_fields_name_the_shape_and_the_source(policy):
     other = copy.deepcopy(policy)
     other.sha256 = "f" * 64
 
-    def first(of: Policy, kind: str) -> Policy:
-        return null_networks(of, kind, draws=1, seed=0)[0]
-
-    random, shuffled = (first(policy, kind) for kind in NULL_NETWORKS)
+    (random, shuffled), of_other, of_wider = (
+        [null_networks(source, kind, draws=1, seed=0)[0] for kind in NULL_NETWORKS] for source in (policy, other, wider)
+    )
     # Names of folders that exist.
     assert (random.card.identity, shuffled.card.identity) == ("bf28cd908810", "74fa009c096a")
-    assert first(other, "random_weights").card.identity == random.card.identity
-    assert first(wider, "random_weights").card.identity != random.card.identity
-    assert first(other, "shuffled_weights").card.identity != shuffled.card.identity
+    assert of_other[0].card.identity == random.card.identity != of_wider[0].card.identity
+    assert of_other[1].card.identity != shuffled.card.identity
     assert (random.card.parent_sha256, shuffled.card.parent_sha256) == (None, policy.sha256)
-    expected = {"game": "Freeway", "seed": None, "draw": 0, "source_method": None, "source_seed": None}
-    expected |= {"method": "random_weights", "policy_sha256": random.sha256}
-    assert policy_fields(random) == expected
-    expected |= {"method": "shuffled_weights", "policy_sha256": shuffled.sha256}
-    assert policy_fields(shuffled) == expected | {"source_method": "toy", "source_seed": 3}
+    for network, method, source in (
+        (random, "random_weights", (None, None)),
+        (shuffled, "shuffled_weights", ("toy", 3)),
+    ):
+        expected = {"game": "Freeway", "seed": None, "draw": 0, "method": method, "policy_sha256": network.sha256}
+        expected |= {"source_method": source[0], "source_seed": source[1]}
+        assert policy_fields(network) == expected

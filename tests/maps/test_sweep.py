@@ -54,8 +54,7 @@ def test_captum_feature_ablation():
         q = network(states)
         drops = [attribution.attribute(states, target=action) for action in range(4)]  # Q − Q(Z) [5, 1, 9, 8] each
     q_ablated = q[:, :, None, None] - torch.stack([drop[:, 0] for drop in drops], 1)  # [5, A, 9, 8]
-    chosen = q_ablated.argmax(1)  # [5, 9, 8]
-    k = q.amax(1)[:, None, None] - q[torch.arange(5)[:, None, None], chosen]
+    k = q.amax(1)[:, None, None] - q[torch.arange(5)[:, None, None], q_ablated.argmax(1)]  # [5, 9, 8]
     np.testing.assert_allclose(maps["kmap"], k.sum(0), atol=1e-12)
     policy, log_ablated = torch.softmax(q / 0.3, 1), torch.log_softmax(q_ablated / 0.3, 1)
     divergence = nn.functional.kl_div(log_ablated, policy[:, :, None, None].expand_as(log_ablated), reduction="none")
@@ -64,8 +63,7 @@ def test_captum_feature_ablation():
 
 def test_channels_ablated_apart():
     spec = replace(SPEC, in_channels=2)
-    network, states = random_network(10, spec), random_states(11, 4, spec)
-    q_values, clean = ablated(network, states, by_channel=True)
+    q_values, clean = ablated(random_network(10, spec), random_states(11, 4, spec), by_channel=True)
     maps = sweep(q_values, clean, [0, 0, 1, 1], temperatures=(1.0, 2.0), prefix_sizes=(2,))
     assert maps["kmap"].shape == (2, 2, 9, 8)
     for channel in range(2):
@@ -76,11 +74,8 @@ def test_channels_ablated_apart():
 
 @pytest.mark.bitwise
 def test_threads_change_no_bit():
-    alone, beside = (
-        sweep(Q_VALUES, CLEAN, [0, 0, 1, 2], (0.1, 1.0), size=1, prefix_sizes=[3], workers=workers)
-        for workers in (1, 3)
-    )
-    assert identical(alone, beside)
+    of_workers = [sweep(Q_VALUES, CLEAN, [0, 0, 1, 2], size=1, prefix_sizes=[3], workers=workers) for workers in (1, 3)]
+    assert identical(*of_workers)
 
 
 @pytest.mark.parametrize(
@@ -102,13 +97,8 @@ def test_mistakes_are_named(options, message):
         sweep(Q_VALUES, CLEAN, **options)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_q_values_that_are_not_finite_are_refused(bad):
-    q_values, clean = Q_VALUES.clone(), CLEAN.clone()
-    q_values[2, 1, 1, 3], clean[3, 0] = bad, bad
-    for number, arrays in ((2, (q_values, CLEAN)), (3, (Q_VALUES, clean))):
-        with pytest.raises(NrmapError, match=f"for state {number} or its ablations"):
-            sweep(*arrays, size=2)
+NOT_FINITE = Q_VALUES.clone(), CLEAN.clone()
+NOT_FINITE[0][2, 1, 1, 3], NOT_FINITE[1][3, 0] = math.inf, math.nan
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -119,9 +109,11 @@ def test_q_values_that_are_not_finite_are_refused(bad):
         ([AblatedChunk(0, Q_VALUES, CLEAN[:, :3])], r"expected \[n, \(C,\) H, W, A\]"),
         ([AblatedChunk(0, Q_VALUES[..., :1], CLEAN[:, :1])], "A ≥ 2"),
         ([], "of 0 states: expected 4"),
+        (chunked(NOT_FINITE[0], CLEAN, 2), "for state 2 or its ablations"),
+        (chunked(Q_VALUES, NOT_FINITE[1], 2), "for state 3 or its ablations"),
     ],
 )
-def test_chunks_out_of_order_or_of_wrong_shape_are_refused(chunks, message, workers):
+def test_chunks_out_of_order_of_wrong_shape_or_not_finite_are_refused(chunks, message, workers):
     with pytest.raises(NrmapError, match=message):
         sweep_maps(chunks, episode_ids=[0] * 4, temperatures=(1.0,), rounding_floor=0.0, workers=workers)
 
