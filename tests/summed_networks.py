@@ -1,10 +1,11 @@
 """Small random networks and states, points near them, and the same networks summed in other orders."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork, frozen
 from nrmap.robustness.perturbations import project
@@ -78,13 +79,23 @@ def in_another_order(network: QNetwork, seed: int) -> QNetwork:
 
 def ways_to_evaluate(network: QNetwork):
     """The float32 network in several orders of summation: [N, C, H, W] → [N, A]."""
-    contiguous = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
-    yield network
-    yield frozen(network)
-    yield contiguous
+    yield from (network, frozen(network), copy.deepcopy(network).to(memory_format=torch.contiguous_format))
     yield lambda points: torch.cat([network(point[None]) for point in points])
-    for seed in range(3):
-        yield in_another_order(network, seed)
+    yield from (in_another_order(network, seed) for seed in range(3))
+
+
+def two_ends(layers: Iterable[nn.Module], states: Tensor, attack_epsilon: float) -> tuple[Tensor, Tensor]:
+    """Interval bounds as lower and upper ends, with W⁺ and W⁻ instead of |W|; differentiable in the weights."""
+    low, high = (states - attack_epsilon).clamp(0, 1), (states + attack_epsilon).clamp(0, 1)
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            apply = layer._conv_forward if isinstance(layer, nn.Conv2d) else functional.linear
+            rising, falling = layer.weight.clamp(min=0), layer.weight.clamp(max=0)
+            of_low, of_high = (apply(end, rising, layer.bias) for end in (low, high))
+            low, high = of_low + apply(high, falling, None), of_high + apply(low, falling, None)
+        else:
+            low, high = layer(low), layer(high)
+    return low, high
 
 
 def lead_of(network: QNetwork, action: int, change: float) -> None:

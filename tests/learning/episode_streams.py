@@ -42,9 +42,7 @@ class Episode:
 class Stream:
     """Feeds the same episodes to a replay and to the oracle `episodes`, one list for each environment."""
 
-    def __init__(
-        self, *, num_envs: int, frame_stack: int, n_step: int, ring: int, exponent: float = 0.0, kind=Replay
-    ) -> None:
+    def __init__(self, *, num_envs: int, frame_stack: int, n_step: int, ring: int, exponent: float = 0.0, kind=Replay):
         self.spec = ReplaySpec(ring * num_envs, n_step, DISCOUNT, priority_exponent=exponent)
         self.replay = kind(self.spec, num_envs=num_envs, state_shape=(frame_stack, 1, 3))
         self.episodes: list[list[Episode]] = [[] for _ in range(num_envs)]

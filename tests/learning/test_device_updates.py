@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from toy_learners import ACTIONS, SIDE, SPEC, TOTAL_STEPS, make_batch, make_learner, undecided_network, weights_of
+from toy_learners import ACTIONS, IBP, SIDE, SPEC, make_batch, make_learner, undecided_network, weights_of
 
 from nrmap.learning.device_replay import DeviceReplay
 from nrmap.learning.device_updates import DeviceUpdates
@@ -16,14 +16,14 @@ from nrmap.learning.schedules import Linear
 
 CPU = torch.device("cpu")
 REPLAY = ReplaySpec(60, 3, 0.9, priority_exponent=0.5, anneal_steps=400, n_step_final=1, discount_final=0.95)
-BETA = Linear(0.4, 1.0, 0, TOTAL_STEPS)
+BETA = Linear(0.4, 1.0, 0, 1_000)
 METHODS = {
     "ddqn": None,
     "pgd": {},
     "worst_of_path": {"inner_attack": "worst_of_path", "hold_advantages": 0.5},
     "n_fgsm": {"inner_attack": "n_fgsm", "pgd_steps": 1},
     "random_steps": {"inner_attack": "random_steps", "ramp_of": "kappa"},
-    "ibp": {"solver": "ibp", "pgd_steps": 0, "pgd_step_fraction": 0.0, "hinge_reduction": "per_sample_mean"},
+    "ibp": {**IBP, "hinge_reduction": "per_sample_mean"},
 }
 methods = pytest.mark.parametrize("method", METHODS)
 
@@ -45,13 +45,10 @@ def filled(kind, **options):
     replay.begin_episodes(both, rng.integers(256, size=(2, 2, SIDE, SIDE), dtype=np.uint8))
     for _ in range(100):
         replay.append(
-            both,
-            actions=rng.integers(ACTIONS, size=2),
-            rewards=rng.normal(size=2).astype(np.float32),
-            terminal=rng.random(2) < 0.1,
-            ended=np.zeros(2, dtype=bool),
+            both, actions=rng.integers(ACTIONS, size=2), rewards=rng.normal(size=2).astype(np.float32),
+            terminal=rng.random(2) < 0.1, ended=np.zeros(2, dtype=bool),
             next_states=rng.integers(256, size=(2, 2, SIDE, SIDE), dtype=np.uint8),
-        )
+        )  # fmt: skip
     return replay
 
 

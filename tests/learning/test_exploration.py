@@ -14,9 +14,8 @@ def redrawn(epsilons: list[float], num_actions: int, longest: int, steps: int, s
     A step draws for all environments whether one begins, which action and how long; nothing here knows an Explorer.
     """
     rng, num_envs = np.random.default_rng(seed), len(epsilons)
-    draws = [
-        (rng.random(num_envs), rng.integers(num_actions, size=num_envs), rng.random(num_envs)) for _ in range(steps)
-    ]
+    one_step = lambda: (rng.random(num_envs), rng.integers(num_actions, size=num_envs), rng.random(num_envs))  # noqa: E731
+    draws = [one_step() for _ in range(steps)]
     norm = math.fsum(1 / n**2 for n in range(1, longest + 1))
     expected = np.full((steps, num_envs), -1)
     for env, epsilon in enumerate(epsilons):

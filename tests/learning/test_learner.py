@@ -1,15 +1,17 @@
 """A learner's updates: Adam, clipping, the target network; learners that stop and go on, and learn."""
 
-import copy
 import functools
 
 import numpy as np
 import pytest
 import torch
-from toy_learners import ACTIONS, PRECISIONS, SIDE, make_batch, make_learner, weights_of
+from toy_learners import ACTIONS, IBP, PRECISIONS, SIDE, gradient_of, make_batch, make_learner, weights_of
 
 from nrmap.learning.replay import Replay, ReplaySpec
+from nrmap.policies.network import frozen
+from nrmap.robustness.attacks import StateNoise, pgd
 from nrmap.robustness.bounds import margin_bounds
+from nrmap.robustness.certify import IntervalCertifier
 from train.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -20,7 +22,7 @@ def test_adam_follows_its_schedule_and_its_definition():
         rate = float(np.interp(agent_step, [500, 1000], [0.01, 0.001]))
         before = weights_of(learner).double()
         learner.update(make_batch(t), agent_step)
-        gradient = torch.cat([parameter.grad.flatten() for parameter in learner.online.parameters()]).double()
+        gradient = gradient_of(learner).double()
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
         step = rate * (first / (1 - 0.9**t)) / ((second / (1 - 0.999**t)).sqrt() + 1e-6)
@@ -31,20 +33,18 @@ def test_gradients_are_clipped_to_the_norm():
     free, clipped = make_learner(), make_learner(gradient_clip=0.01)
     for learner in (free, clipped):
         learner.update(make_batch(0), agent_step=0)
-    one, two = (torch.cat([p.grad.flatten() for p in learner.online.parameters()]) for learner in (free, clipped))
+    one, two = gradient_of(free), gradient_of(clipped)
     assert one.norm() > 0.02
     torch.testing.assert_close(two, one * (0.01 / one.norm()), rtol=1e-3, atol=1e-7)
 
 
 def test_the_target_network_follows_every_fourth_update():
     learner = make_learner()
-    start = copy.deepcopy(learner.online.state_dict())
+    expected = weights_of(learner)
     for update in range(1, 10):
         learner.update(make_batch(update), agent_step=0)
-        target = learner.target_network.state_dict()
-        if update % 4 == 0:
-            start = copy.deepcopy(learner.online.state_dict())
-        assert all(torch.equal(target[name], start[name]) for name in start)
+        expected = expected if update % 4 else weights_of(learner)
+        assert torch.equal(weights_of(learner.target_network), expected)
     assert not any(parameter.requires_grad for parameter in learner.target_network.parameters())
 
 
@@ -94,8 +94,7 @@ def test_cuda_learns_what_the_cpu_learns():
 @pytest.mark.parametrize("updates", [0, 1, 6])
 @pytest.mark.parametrize("solver", [None, "pgd", "ibp"])
 def test_a_learner_goes_on_from_a_file(updates, solver, device, tmp_path, tiny_regulariser):
-    no_attack = {"solver": "ibp", "pgd_steps": 0, "pgd_step_fraction": 0.0}
-    regulariser = {None: None, "pgd": tiny_regulariser(), "ibp": tiny_regulariser(**no_attack)}[solver]
+    regulariser = {None: None, "pgd": tiny_regulariser(), "ibp": tiny_regulariser(**IBP)}[solver]
     learner = make_learner(regulariser, device=device)
     for seed in range(updates):
         learner.update(make_batch(seed), agent_step=100)
@@ -109,6 +108,23 @@ def test_a_learner_goes_on_from_a_file(updates, solver, device, tmp_path, tiny_r
         one, two = (each.update(make_batch(seed), agent_step=100) for each in (learner, other))
         assert same(one["td_errors"], two["td_errors"])
     assert same(weights_of(learner), weights_of(other))
+
+
+def test_training_on_the_bounds_ends_in_a_network_that_is_certified(tiny_regulariser):
+    """With κ = 0 nothing is proven and the attack succeeds; with κ everything is, and it fails everywhere."""
+    batch, radius, numbers = make_batch(0, size=24), 0.1, np.arange(24)
+    shares, flips = {}, {}
+    for kappa in (0.0, 1.0):
+        options = {"hinge": 0.5, "hinge_reduction": "per_sample_mean", "ramp_steps": 100, "attack_epsilon": radius}
+        learner = make_learner(tiny_regulariser(kappa=kappa, **IBP, **options))
+        for update in range(150):
+            learner.update(batch, agent_step=update)
+        states, noise = batch.s_tm1.float() / 255, StateNoise(0, episodes=numbers, steps=numbers)
+        result = pgd(20)(frozen(learner.online), states, attack_epsilon=radius, noise=noise)
+        certified = IntervalCertifier(learner.online)(states, result.clean_actions, radius)
+        shares[kappa], flips[kappa] = certified.double().mean().item(), result.flipped.double().mean().item()
+    assert (shares[0.0], shares[1.0], flips[1.0]) == (0.0, 1.0, 0.0)
+    assert flips[0.0] > 0.1
 
 
 CHAIN, GAMMA = 4, 0.9

@@ -31,18 +31,15 @@ def test_a_reference_policy_is_found_by_game_method_and_seed_whatever_its_settin
         reference_policy(replace(settings, seed=3), layout, scale="quick")
 
 
-def test_a_policy_in_the_folder_of_other_settings_is_refused(tmp_path, tiny_settings):
+def test_a_policy_that_is_missing_or_of_other_settings_is_refused(tmp_path, tiny_settings):
     layout = Layout(tmp_path)
+    with pytest.raises(NrmapError, match=r"no trained policy .* train it with the same options"):
+        trained_policy(tiny_settings(), layout)
     path, other = (write_training(layout, tiny_settings(method=method)) for method in ("ddqn", "sa_ddqn"))
     assert trained_policy(tiny_settings(method="ddqn"), layout) == path
     shutil.copy(other, path)
     with pytest.raises(NrmapError, match=f"^{path} is the policy of other settings, sa_ddqn seed 3; remove it to"):
         trained_policy(tiny_settings(method="ddqn"), layout)
-
-
-def test_a_policy_that_was_not_trained_is_asked_for(tmp_path, tiny_settings):
-    with pytest.raises(NrmapError, match=r"no trained policy .* train it with the same options"):
-        trained_policy(tiny_settings(), Layout(tmp_path))
 
 
 @pytest.fixture

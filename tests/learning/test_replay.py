@@ -24,12 +24,9 @@ EVENTS = ("plain", "plain", "plain", "life_loss", "terminated", "truncated", "bo
 @both_replays
 @settings(max_examples=120)
 @given(
-    num_envs=st.integers(1, 3),
-    frame_stack=st.integers(1, 4),
-    n_step=st.integers(1, 5),
-    spare=st.integers(0, 12),
+    num_envs=st.integers(1, 3), frame_stack=st.integers(1, 4), n_step=st.integers(1, 5), spare=st.integers(0, 12),
     data=st.data(),
-)
+)  # fmt: skip
 def test_every_transition_of_any_stream_of_episodes(kind, num_envs, frame_stack, n_step, spare, data):
     smallest = n_step + frame_stack + 1
     stream = Stream(num_envs=num_envs, frame_stack=frame_stack, n_step=n_step, ring=smallest + spare, kind=kind)
@@ -54,16 +51,11 @@ def test_every_transition_of_any_stream_of_episodes(kind, num_envs, frame_stack,
     assert (batch.weights == 1).all()
 
 
-def test_a_smaller_ring_is_refused():
-    with pytest.raises(ValueError, match="capacity 9 over 2 environments"):
-        Replay(ReplaySpec(9, 2, 0.9, 0.5), num_envs=2, state_shape=(2, 1, 3))
-
-
-def busy_stream(exponent: float, kind=Replay) -> Stream:
+def busy_stream(exponent: float, kind=Replay, n_step: int = 3, steps: int = 130) -> Stream:
     """Two environments whose rings have gone round, with many ends of all kinds."""
-    stream = Stream(num_envs=2, frame_stack=2, n_step=3, ring=40, exponent=exponent, kind=kind)
+    stream = Stream(num_envs=2, frame_stack=2, n_step=n_step, ring=40, exponent=exponent, kind=kind)
     rng = np.random.default_rng(1)
-    for _ in range(130):
+    for _ in range(steps):
         stream.step([EVENTS[k] for k in rng.integers(len(EVENTS), size=2)])
     return stream
 
@@ -73,8 +65,7 @@ def busy_stream(exponent: float, kind=Replay) -> Stream:
 def test_priorities_and_importance_weights_follow_the_paper(exponent, importance, kind):
     stream, rng = busy_stream(exponent, kind), np.random.default_rng(2)
     replay = stream.replay
-    priorities = dict.fromkeys(stream.drawable(), 1.0)  # new ones have the largest priority so far
-    largest = 1.0
+    largest, priorities = 1.0, dict.fromkeys(stream.drawable(), 1.0)  # new ones have the largest priority so far
     for _ in range(12):
         batch = replay.sample(6, importance=importance, rng=rng)
         errors = rng.normal(size=6).astype(np.float32) * 3
@@ -83,15 +74,12 @@ def test_priorities_and_importance_weights_follow_the_paper(exponent, importance
             priorities[key] = abs(float(error)) + 1e-3
             largest = max(largest, priorities[key])
         stream.step(["plain", "truncated"])
-        drawable = stream.drawable()
-        priorities = {key: priorities.get(key, largest) for key in drawable}
+        priorities = {key: priorities.get(key, largest) for key in stream.drawable()}
     powered = {key: priority**exponent for key, priority in priorities.items()}
     total = sum(powered.values())
     probabilities = {key: weight / total for key, weight in powered.items()}  # eq. 1 of Schaul et al.
-
-    draws = 300
     counts = dict.fromkeys(probabilities, 0)
-    for _ in range(draws):
+    for _ in range(300):
         batch = replay.sample(32, importance=importance, rng=rng)
         keys = stream.absolute(batch.indices)
         uncorrected = np.array([(len(probabilities) * probabilities[key]) ** -importance for key in keys])
@@ -116,9 +104,7 @@ def test_priorities_agree_with_cpprb():
     errors = np.random.default_rng(3).gamma(0.5, 2.0, size=size).astype(np.float32)
     replay.update_priorities(np.arange(size), errors)
     other.update_priorities(np.arange(size), errors)
-
-    ours, theirs = np.zeros(size), np.zeros(size)
-    ours_counted, theirs_counted = np.zeros(size), np.zeros(size)
+    ours, theirs, ours_counted, theirs_counted = np.zeros((4, size))
     for seed in range(40):
         batch = replay.sample(512, importance=importance, rng=np.random.default_rng(seed))
         ours[batch.indices] = batch.weights.numpy() / batch.weights.numpy().min()
@@ -129,8 +115,7 @@ def test_priorities_agree_with_cpprb():
     both = (ours > 0) & (theirs > 0)
     assert both.sum() > size / 2
     assert ours[both] == pytest.approx(theirs[both], rel=1e-4)
-    frequent = theirs_counted >= 20
-    table = np.stack([ours_counted[frequent], theirs_counted[frequent]])
+    table = np.stack([ours_counted, theirs_counted])[:, theirs_counted >= 20]
     assert stats.chi2_contingency(table).pvalue > 1e-4  # cpprb cannot be seeded
 
 
@@ -152,15 +137,12 @@ def test_priorities_are_brought_back_only_after_the_same_episodes(kind):
         stream.replay.update_priorities(batch.indices, rng.normal(size=8).astype(np.float32))
     state = stream.replay.get_state()
     again.replay.set_state(state)
-    one, two = (
-        replay.sample(64, importance=0.5, rng=np.random.default_rng(5)) for replay in (stream.replay, again.replay)
-    )
+    one, two = (each.replay.sample(64, importance=0.5, rng=np.random.default_rng(5)) for each in (stream, again))
     np.testing.assert_array_equal(one.indices, two.indices)
     assert (one.weights == two.weights).all()
-    stream.step(["plain", "plain"])
-    again.step(["plain", "plain"])
+    for each in (stream, again, shorter):
+        each.step(["plain", "plain"])
     np.testing.assert_array_equal(stream.replay.priorities.weights, again.replay.priorities.weights)
-    shorter.step(["plain", "plain"])
     with pytest.raises(ValueError, match="slots written again"):
         shorter.replay.set_state(state)
 
@@ -168,11 +150,7 @@ def test_priorities_are_brought_back_only_after_the_same_episodes(kind):
 @both_replays
 @pytest.mark.parametrize("steps", [4, 300])
 def test_the_latest_states_go_back_in_time_as_far_as_there_are_whole_ones(steps, kind):
-    stream = Stream(num_envs=2, frame_stack=2, n_step=1, ring=40, kind=kind)
-    rng = np.random.default_rng(1)
-    for _ in range(steps):
-        stream.step([EVENTS[k] for k in rng.integers(len(EVENTS), size=2)])
-    per_env, spacing = 5, 12
+    stream, per_env, spacing = busy_stream(0.0, kind, n_step=1, steps=steps), 5, 12
     states = stream.replay.latest_states(per_env, spacing).reshape(per_env, 2, 2, 1, 3)
     for env, episodes in enumerate(stream.episodes):
         frames = [(episode, step) for episode in episodes for step in range(len(episode.frames))]
@@ -193,11 +171,9 @@ def test_n_and_the_discount_are_annealed_by_equal_factors():
 @both_replays
 def test_annealed_returns_are_those_of_the_smaller_n(kind):
     stream, rng = busy_stream(0.0, kind), np.random.default_rng(4)
-    annealing = replace(stream.spec, anneal_steps=10, n_step_final=1, discount_final=stream.spec.discount)
-    stream.replay.spec = annealing
     drawable = stream.drawable()  # with the first n: a slot is complete from then on
-    stream.spec = replace(annealing, n_step=1)
-    stream.drawable = lambda: drawable
+    stream.replay.spec = replace(stream.spec, anneal_steps=10, n_step_final=1, discount_final=stream.spec.discount)
+    stream.spec, stream.drawable = replace(stream.spec, n_step=1), lambda: drawable
     stream.assert_drawn_right(stream.replay.sample(64, importance=1.0, rng=rng, agent_step=10))
 
 

@@ -56,9 +56,8 @@ def test_geometric_ramp_gives_equal_times_to_equal_factors():
 @pytest.mark.parametrize("initial", [0.0, 1e-3])
 def test_either_the_radius_or_kappa_grows(tiny_regulariser, initial):
     ramp = Ramp(5, 20, initial)
-    spec = tiny_regulariser(
-        kappa=0.05, attack_epsilon=0.05, ramp_begin=5, ramp_steps=20, ramp_initial=initial, ramp_of="radius"
-    )
+    sizes = {"kappa": 0.05, "attack_epsilon": 0.05}
+    spec = tiny_regulariser(**sizes, ramp_begin=5, ramp_steps=20, ramp_initial=initial, ramp_of="radius")
     for step in (0, 5, 6, 12, 24, 25, 1000):
         assert spec.at(step) == pytest.approx((0.05, 0.05 * ramp(step)))
         assert replace(spec, ramp_of="kappa").at(step) == pytest.approx((0.05 * ramp(step), 0.05 if step > 5 else 0))
@@ -66,9 +65,7 @@ def test_either_the_radius_or_kappa_grows(tiny_regulariser, initial):
 
 @given(epsilon=st.floats(0, 1), num_envs=st.integers(1, 16), spread=st.floats(0, 7), step=st.integers(0, 10**7))
 def test_epsilon_of_every_environment(epsilon, num_envs, spread, step):
-    spec = ExplorationSpec(
-        epsilon_initial=1.0, epsilon_final=epsilon, decay_steps=1000, env_spread=spread, max_repeat=1
-    )
+    spec = ExplorationSpec(1.0, epsilon, decay_steps=1000, env_spread=spread, max_repeat=1)
     now = 1 + (epsilon - 1) * min(step / 1000, 1)
     expected = [now ** (1 + spread * i / (num_envs - 1)) if num_envs > 1 else now for i in range(num_envs)]
     epsilons = spec.epsilons(step, num_envs)

@@ -7,7 +7,6 @@ import pytest
 from commands import ROOT
 from composed import training
 
-from nrmap.learning.settings import TrainSettings
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError
 
@@ -21,18 +20,9 @@ def other(value: Any) -> Any:
     }  # fmt: skip
     if isinstance(value, bool):
         return not value
-    if isinstance(value, int):
-        return 2 * value or 1
-    if isinstance(value, float):
-        return value / 2 or 0.5
-    return words[value]
-
-
-def with_another_solver(settings: TrainSettings) -> TrainSettings:
-    """The solver does not change alone: the other one knows nothing of PGD's steps."""
-    assert settings.regulariser is not None
-    regulariser = replace(settings.regulariser, solver="ibp", pgd_steps=0, pgd_step_fraction=0.0)
-    return replace(settings, regulariser=regulariser)
+    if isinstance(value, str):
+        return words[value]
+    return 2 * value or 1 if isinstance(value, int) else value / 2 or 0.5
 
 
 def test_interval_bounds_take_no_settings_of_pgd(tiny_regulariser):
@@ -55,24 +45,17 @@ def variants(settings: Any, path: str = "") -> list[tuple[str, Any]]:
 
 
 def test_the_identity_follows_every_field(tiny_settings, tiny_regulariser):
-    base = tiny_settings(
-        method="sa_ddqn",
-        regulariser=tiny_regulariser(),
-        parent=tiny_settings(),
-        env={"pooling": "rgb"},
-        replay={"capacity": 1000, "anneal_steps": 10, "n_step_final": 1, "discount_final": 0.97},
-    )
-    changed = variants(base)
-    assert {"seed", "replay.n_step", "env.game", "regulariser.kappa", "learner.double_q"} <= {
-        name for name, _ in changed
-    }
-    identities = {name: settings.identity(None) for name, settings in changed}
-    identities["unchanged"] = base.identity(None)
-    identities["without a regulariser"] = replace(base, regulariser=None).identity(None)
-    identities["with another solver"] = with_another_solver(base).identity(None)
-    identities["with a parent"] = base.identity("a" * 64)
-    identities["with another parent"] = base.identity("b" * 64)
-    assert len(set(identities.values())) == len(identities)
+    replay = {"capacity": 1000, "anneal_steps": 10, "n_step_final": 1, "discount_final": 0.97}
+    options = {"method": "sa_ddqn", "env": {"pooling": "rgb"}, "replay": replay, "parent": tiny_settings()}
+    base = tiny_settings(**options, regulariser=tiny_regulariser())
+    # The solver does not change alone: the other one knows nothing of PGD's steps.
+    bounds = tiny_regulariser(solver="ibp", pgd_steps=0, pgd_step_fraction=0.0)
+    others = [base, replace(base, regulariser=None), replace(base, regulariser=bounds)]
+    changed = dict(variants(base))
+    assert {"seed", "replay.n_step", "env.game", "regulariser.kappa", "learner.double_q"} <= set(changed)
+    identities = [settings.identity(None) for settings in (*changed.values(), *others)]
+    identities += [base.identity(parent * 64) for parent in "ab"]
+    assert len(set(identities)) == len(identities)
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("outputs/reference/**/policy.safetensors")), ids=str)
@@ -88,14 +71,11 @@ def test_the_identity_is_that_of_the_values(tiny_settings):
     assert base.identity(None) == tiny_settings().identity(None)
     # The parent's settings are in the parent's file, whose hash counts.
     assert replace(base, parent=tiny_settings(seed=9)).identity("a") == base.identity("a")
-    assert training("method=sa_ddqn", "method.regulariser.hinge=1").identity("a") == training(
-        "method=sa_ddqn", "method.regulariser.hinge=1.0"
-    ).identity("a")
+    one, two = (training("method=sa_ddqn", f"method.regulariser.hinge={hinge}") for hinge in ("1", "1.0"))
+    assert one.identity("a") == two.identity("a")
 
 
 def test_the_identity_ignores_machine_and_tracking():
     here = training("method=sa_ddqn")
     for overrides in (("device=cuda", "threads=7"), ("wandb=online", "wandb.group=x"), ("checkpoint_seconds=1",)):
-        there = training("method=sa_ddqn", *overrides)
-        assert there == here
-        assert there.identity("a") == here.identity("a")
+        assert training("method=sa_ddqn", *overrides) == here

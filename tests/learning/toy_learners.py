@@ -5,7 +5,7 @@ from math import inf
 
 import numpy as np
 import torch
-from torch import nn
+from summed_networks import two_ends
 from torch.nn import functional
 
 from nrmap.learning.learner import Learner, LearnerSpec
@@ -14,15 +14,10 @@ from nrmap.learning.state_adversarial import RegulariserSpec
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
 
 SPEC = LearnerSpec(
-    batch_size=6,
-    learning_rate=1e-3,
-    learning_rate_final=1e-4,
-    decay_from=0.5,
-    adam_epsilon=1e-6,
-    gradient_clip=0.0,
-    target_update_period=4,
-    double_q=True,
-)
+    batch_size=6, learning_rate=1e-3, learning_rate_final=1e-4, decay_from=0.5, adam_epsilon=1e-6, gradient_clip=0.0,
+    target_update_period=4, double_q=True,
+)  # fmt: skip
+IBP = {"solver": "ibp", "pgd_steps": 0, "pgd_step_fraction": 0.0}  # what a regulariser with interval bounds takes
 SIDE, ACTIONS, TOTAL_STEPS = 12, 3, 1_000
 PRECISIONS = (torch.float32, torch.bfloat16)
 
@@ -38,26 +33,12 @@ def undecided_network(seed: int) -> QNetwork:
     return network
 
 
-def make_learner(
-    regulariser=None,
-    *,
-    seed: int = 0,
-    device: str = "cpu",
-    precision: torch.dtype = torch.float32,
-    parent: QNetwork | None = None,
-    anchor: float = 0.0,
-    **changes,
-) -> Learner:
+def make_learner(regulariser=None, *, seed=0, device="cpu", precision=torch.float32, parent=None, anchor=0.0, **spec):
     return Learner(
-        online=undecided_network(seed).to(device),
-        spec=replace(SPEC, **changes),
-        regulariser=regulariser,
-        total_steps=TOTAL_STEPS,
-        generator=torch.Generator(device).manual_seed(11),
-        precision=precision,
-        parent=parent,
+        online=undecided_network(seed).to(device), spec=replace(SPEC, **spec), regulariser=regulariser,
+        total_steps=TOTAL_STEPS, generator=torch.Generator(device).manual_seed(11), precision=precision, parent=parent,
         anchor=anchor,
-    )
+    )  # fmt: skip
 
 
 def with_another_target(learner: Learner) -> Learner:
@@ -89,14 +70,18 @@ def weights_of(learner: Learner | QNetwork) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
+def gradient_of(learner: Learner) -> torch.Tensor:
+    """The gradient of the latest update."""
+    return torch.cat([parameter.grad.flatten() for parameter in learner.online.parameters()])
+
+
 def plain_td_loss(online: QNetwork, target: QNetwork, batch: Batch, *, double_q: bool) -> torch.Tensor:
     """The weighted mean Huber loss, one sample after the other."""
     losses = []
     for b in range(len(batch.a_tm1)):
         with torch.no_grad():
             s_t = batch.s_t[b : b + 1].float() / 255
-            chooser = online if double_q else target
-            best = chooser(s_t).argmax()
+            best = (online if double_q else target)(s_t).argmax()
             goal = batch.r_t[b] + batch.discount_t[b] * target(s_t)[0, best]
         estimate = online(batch.s_tm1[b : b + 1].float() / 255)[0, batch.a_tm1[b]]
         losses.append(batch.weights[b] * functional.smooth_l1_loss(estimate, goal))
@@ -143,23 +128,11 @@ def attacked_margins(
 
 
 def bounded_margins(network: QNetwork, states: torch.Tensor, radius: float) -> torch.Tensor:
-    """Interval bounds for one state, one layer, one pair of actions after the other, with two ends, not a centre."""
-    margins = []
+    """Interval bounds for one state, one pair of actions after the other, with two ends, not a centre."""
+    margins, last = [], network.advantage[2]
     for state in states:
-        a_star = int(network(state[None]).argmax())
-        low, high = (state[None] - radius).clamp(min=0), (state[None] + radius).clamp(max=1)
-        for layer in (*network.features, *network.advantage[:2]):
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                apply = layer._conv_forward if isinstance(layer, nn.Conv2d) else functional.linear
-                rising, falling, none = layer.weight.clamp(min=0), layer.weight.clamp(max=0), None
-                low, high = (
-                    apply(low, rising, layer.bias) + apply(high, falling, none),
-                    apply(high, rising, layer.bias) + apply(low, falling, none),
-                )
-            else:
-                low, high = layer(low), layer(high)
-        last = network.advantage[2]
-        leads = []
+        a_star, leads = int(network(state[None]).argmax()), []
+        low, high = two_ends((*network.features, *network.advantage[:2]), state[None], radius)
         for action in set(range(ACTIONS)) - {a_star}:
             row = last.weight[action] - last.weight[a_star]
             lead = (row.clamp(min=0) * high[0]).sum() + (row.clamp(max=0) * low[0]).sum()
@@ -200,7 +173,3 @@ def plain_losses(
         losses["anchor_loss"] = ((apart - apart.mean(dim=1, keepdim=True)) ** 2).sum(dim=1).mean() / 2
         loss, descended = (each + learner.anchor * losses["anchor_loss"] for each in (loss, descended))
     return {**losses, "loss": loss, "descended": descended}
-
-
-def gradients(loss: torch.Tensor, network: QNetwork) -> list[torch.Tensor]:
-    return list(torch.autograd.grad(loss, list(network.parameters())))

@@ -39,13 +39,9 @@ def test_every_action_that_an_attack_reaches_was_possible(seed, attack_epsilon):
     possible = IntervalCertifier(network).possible_actions(states, attack_epsilon)
     for start in points_of_the_ball(states, attack_epsilon, seed, count=8):
         path, _, _ = projected_gradient_ascent(
-            lambda points: other_action_margin(frozen(network)(points), actions),
-            states,
-            attack_epsilon=attack_epsilon,
-            steps=10,
-            step_size=attack_epsilon / 3,
-            start=start,
-        )
+            lambda points: other_action_margin(frozen(network)(points), actions), states,
+            attack_epsilon=attack_epsilon, steps=10, step_size=attack_epsilon / 3, start=start,
+        )  # fmt: skip
         for points in (start, path[-1]):
             assert possible.gather(1, network(points).argmax(dim=1, keepdim=True)).all()
 

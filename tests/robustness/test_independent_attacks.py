@@ -44,12 +44,9 @@ def flips(name: str) -> tuple[Mask, Mask, Mask]:
     assert certifier.possible_actions(states, ATTACK_EPSILON).gather(1, ours.actions[:, None]).all()
     actions = ours.clean_actions.numpy()
     classifier = PyTorchClassifier(
-        policy.network,
-        loss=torch.nn.CrossEntropyLoss(),
-        input_shape=states.shape[1:],
-        nb_classes=policy.network.spec.actions,
-        clip_values=(0, 1),
-    )
+        policy.network, loss=torch.nn.CrossEntropyLoss(), input_shape=states.shape[1:],
+        nb_classes=policy.network.spec.actions, clip_values=(0, 1),
+    )  # fmt: skip
     ball: dict[str, Any] = {"norm": np.inf, "eps": ATTACK_EPSILON, "batch_size": NUM_STATES, "verbose": False}
     steps: dict[str, Any] = {"eps_step": 2 * ATTACK_EPSILON, "max_iter": 100, "nb_random_init": 3}
     attacks: list[Callable[..., NDArray[np.float32]]] = [

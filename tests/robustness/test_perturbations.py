@@ -34,8 +34,7 @@ def test_projection_is_the_nearest_point_of_ball_and_screen(perturbed, states, a
     radius = np.float32(attack_epsilon)
     low, high = np.maximum(states - radius, 0), np.minimum(states + radius, 1)
     np.testing.assert_array_equal(projected, np.minimum(np.maximum(perturbed, low), high))
-    assert projected.min() >= 0
-    assert projected.max() <= 1
+    assert 0 <= projected.min() <= projected.max() <= 1
     # One rounding of s ± ε is all that separates the float32 ball from the real one.
     distance = np.abs(projected.astype(np.float64) - states.astype(np.float64)).max()
     assert distance <= attack_epsilon + 2.0**-24
@@ -53,23 +52,15 @@ def test_random_starts_fill_the_ball_uniformly_and_follow_from_the_generator():
     assert not torch.equal(starts, random_start(states, 0.1, torch.Generator().manual_seed(1)))
 
 
-def linear_objective(weights):
-    return lambda states: (states * weights).sum(dim=(1, 2, 3))
-
-
 @given(pixels(-1, 1), pixels(), st.floats(0.01, 0.5))
 def test_ascent_on_a_linear_objective_reaches_the_best_corner(weights, states, attack_epsilon):
     """The maximum is the corner given by the signs of the weights."""
     centre, slope = torch.from_numpy(states), torch.from_numpy(weights)
     start = random_start(centre, attack_epsilon, torch.Generator().manual_seed(0))
     points, _, _ = projected_gradient_ascent(
-        linear_objective(slope),
-        centre,
-        attack_epsilon=attack_epsilon,
-        steps=8,
-        step_size=attack_epsilon / 4,
-        start=start,
-    )
+        lambda points: (points * slope).sum(dim=(1, 2, 3)), centre,
+        attack_epsilon=attack_epsilon, steps=8, step_size=attack_epsilon / 4, start=start,
+    )  # fmt: skip
     best = points[-1].numpy()
     low, high = np.maximum(states - attack_epsilon, 0), np.minimum(states + attack_epsilon, 1)
     corner = np.where(weights > 0, high, low)
