@@ -132,37 +132,31 @@ def categorical_dueling(network: Network, states: Tensor) -> Tensor:
 
 
 AFFINE_BEHIND_RELU = {
-    "plain": Network,
-    "padded": Padded,
-    "normalised": Normalised,
+    **dict.fromkeys(("plain", "padded", "normalised")),
     **{
-        form.__name__: lambda form=form: Network(form)
+        form.__name__: form
         for form in (
             dueling_slices, split_before_relu, two_hidden_layers, some_features, cast_to_its_weights,
             functions_of_weights, unused_branch,
         )
     },
-    "reshape by size": lambda: Network(lambda n, s: n.out(n.hidden(n.maps(s).view(s.size(0), -1)).relu())),
-    "reshape by length": lambda: Network(
-        lambda n, s: n.out(n.hidden(n.maps(s).contiguous().reshape(len(s), -1)).relu_()).view(s.shape[0], ACTIONS)
-    ),
-    "features in TensorFlow's order": lambda: Network(
-        lambda n, s: n.out(n.hidden(n.maps(s).permute(0, 2, 3, 1).flatten(1)).relu())
-    ),
-    "channels scaled apart": lambda: Network(lambda n, s: n.plain((s / 100 - n.mean).clamp(min=-0.5) * 2)),
-    "quantiles": lambda: Network(lambda n, s: n.atoms(n.units(s)).view(-1, ATOMS, ACTIONS).mean(dim=1)),
-    "quantiles by action": lambda: Network(lambda n, s: n.atoms(n.units(s)).view(len(s), ACTIONS, ATOMS).mean(2)),
+    "reshape by size": lambda n, s: n.out(n.hidden(n.maps(s).view(s.size(0), -1)).relu()),
+    "reshape by length":
+        lambda n, s: n.out(n.hidden(n.maps(s).contiguous().reshape(len(s), -1)).relu_()).view(s.shape[0], ACTIONS),
+    "features in TensorFlow's order": lambda n, s: n.out(n.hidden(n.maps(s).permute(0, 2, 3, 1).flatten(1)).relu()),
+    "channels scaled apart": lambda n, s: n.plain((s / 100 - n.mean).clamp(min=-0.5) * 2),
+    "quantiles": lambda n, s: n.atoms(n.units(s)).view(-1, ATOMS, ACTIONS).mean(dim=1),
+    "quantiles by action": lambda n, s: n.atoms(n.units(s)).view(len(s), ACTIONS, ATOMS).mean(2),
 }  # fmt: skip
 OTHERS = {
-    "categorical": lambda: Network(  # C51: the expectation of a softmax over atoms
-        lambda n, s: (n.atoms(n.units(s)).view(s.shape[0], ACTIONS, ATOMS).softmax(dim=2) * n.support).sum(dim=2)
-    ),
-    "categorical dueling": lambda: Network(categorical_dueling),
-    "deep": lambda: Network(lambda n, s: n.deep_out(torch.relu(n.plain(s)))),
-    "no hidden activation": lambda: Network(lambda n, s: n.out(n.hidden(n.maps(s).flatten(1)))),
-    "product": lambda: Network(lambda n, s: (q := n.plain(s)) * q),
-    "logits": lambda: Network(lambda n, s: n.plain(s).log_softmax(1)),
-}
+    "categorical":  # C51: the expectation of a softmax over atoms
+        lambda n, s: (n.atoms(n.units(s)).view(s.shape[0], ACTIONS, ATOMS).softmax(dim=2) * n.support).sum(dim=2),
+    "categorical dueling": categorical_dueling,
+    "deep": lambda n, s: n.deep_out(torch.relu(n.plain(s))),
+    "no hidden activation": lambda n, s: n.out(n.hidden(n.maps(s).flatten(1))),
+    "product": lambda n, s: (q := n.plain(s)) * q,
+    "logits": lambda n, s: n.plain(s).log_softmax(1),
+}  # fmt: skip
 FORMS = AFFINE_BEHIND_RELU | OTHERS
 IN_BOTH_LAYOUTS = (
     "plain", "two_hidden_layers", "features in TensorFlow's order", "padded", "normalised", "categorical",
@@ -180,7 +174,8 @@ def parts_of(network: Callable[[Tensor], Tensor]) -> NetworkParts:
 )
 @torch.no_grad()
 def test_every_form_is_ablated_exactly_in_either_memory_layout(name, layout):
-    network = FORMS[name]().eval().to(memory_format=getattr(torch, layout))
+    network = Padded() if name == "padded" else Normalised() if name == "normalised" else Network(FORMS[name])
+    network = network.eval().to(memory_format=getattr(torch, layout))
     states, spec = random_states(2, *SHAPE), AblationSpec(30)
     parts = parts_of(network)
     assert len(parts.convolutions) == 2

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from paper_algorithms import algorithms_1_and_2
+from swept_maps import identical
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -50,27 +51,26 @@ def with_close_actions(network: nn.Module, last: nn.Linear, states: Tensor) -> n
 
 
 def dueling() -> Case:
+    torch.manual_seed(1)
     states = some_states(3, 4, 20, 22)
     network = QNetwork(NetworkSpec(4, 20, 22, 5, convs=(ConvSpec(6, 5, 2), ConvSpec(6, 3, 1)), hidden=16))
     return nrmap.Agent(with_close_actions(network, network.advantage[2], states), (4, 20, 22)), states
 
 
 def batch_normalised() -> Case:
-    states = some_states(2, 4, 18, 18)
-    network = nn.Sequential(
-        nn.Conv2d(4, 6, 3, 2, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 8 * 8, 3)
-    )
+    states, convolution = some_states(3, 4, 18, 18), nn.Conv2d(4, 6, 3, 2, bias=False)
+    network = nn.Sequential(convolution, nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 8 * 8, 3))
     network.train()(torch.rand(64, 4, 18, 18))  # means and variances of its own
     return nrmap.Agent(with_close_actions(network, network[-1], states), (4, 18, 18)), states
 
 
 def residual() -> Case:
-    network, states = Residual(), some_states(2, 4, 24, 24)
+    network, states = Residual(), some_states(3, 4, 24, 24)
     return nrmap.Agent(with_close_actions(network, network.last, states), (4, 24, 24)), states
 
 
 def logits_of_a_network_that_scales_by_itself() -> Case:
-    states = some_states(2, 1, 16, 16)
+    states = some_states(3, 1, 16, 16)
     network = nn.Sequential(nn.Conv2d(1, 4, 4, 2), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 7 * 7, 6))
     with_close_actions(network, network[-1], states)
     return nrmap.Agent(lambda levels: network(levels / 255), (1, 16, 16), "logits", input_scale=1), states
@@ -86,17 +86,6 @@ def uint8_function() -> Case:
     return nrmap.Agent(function, (2, 9, 7), input_scale=None), some_states(4, 2, 9, 7)
 
 
-def with_an_ablated_state(make: Callable[[], Case], value: int) -> Callable[[], Case]:
-    """`make`, with a second state that no ablation changes, such as a black screen."""
-
-    def case() -> Case:
-        agent, states = make()
-        states[1] = value
-        return agent, states
-
-    return case
-
-
 @pytest.mark.parametrize(
     ("make", "incremental", "value"),
     [
@@ -105,24 +94,23 @@ def with_an_ablated_state(make: Callable[[], Case], value: int) -> Callable[[], 
         (batch_normalised, True, 200),
         (residual, False, 0),
         (logits_of_a_network_that_scales_by_itself, False, 0),
+        (uint8_function, False, 0),
         (uint8_function, False, 200),
-        (with_an_ablated_state(dueling, 0), True, 0),
-        (with_an_ablated_state(uint8_function, 0), False, 0),
-        (with_an_ablated_state(uint8_function, 255), False, 255),
+        (uint8_function, False, 255),
     ],
 )
 def test_maps_equal_a_double_loop_over_pixels(make: Callable[[], Case], incremental: bool, value: int) -> None:
     torch.manual_seed(1)
     agent, states = make()
+    states[1] = value  # as a black screen: no ablation changes it
     maps = nrmap.compute_maps(agent, states.numpy(), [0.05, 1.0], ablated_value=value, progress=False)
     assert maps.metadata["engine"].startswith("incremental") == incremental
     function, scale = agent.function, agent.input_scale
     if isinstance(function, nn.Module):
         exact = copy.deepcopy(function).double()
         function = lambda inputs: exact(inputs.double())  # noqa: E731
-    expected = algorithms_1_and_2(
-        lambda some: function(some if scale is None else some.float() * scale), states, 1.0, value
-    )
+    read = lambda some: function(some if scale is None else some.float() * scale)  # noqa: E731
+    expected = algorithms_1_and_2(read, states, 1.0, value)
     ties = expected.pop("ties")
     assert (np.abs(maps["flip_map"] - expected.pop("flip_map")) <= ties).all()
     for kind, map_ in expected.items():
@@ -135,23 +123,19 @@ def test_maps_equal_a_double_loop_over_pixels(make: Callable[[], Case], incremen
 
 
 def test_arrays_and_tensors_of_any_layout_give_the_same_maps() -> None:
-    torch.manual_seed(0)
     agent, states = dueling()
     expected = nrmap.compute_maps(agent, states, progress=False)["kmap"]
-    array = states.numpy()
-    read_only = array.copy()
+    array, read_only = states.numpy(), states.numpy().copy()
     read_only.flags.writeable = False
     backwards = np.ascontiguousarray(array[:, :, ::-1])[:, :, ::-1]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         for same in (array, np.asfortranarray(array), read_only, backwards, list(array)):
             assert np.array_equal(nrmap.compute_maps(agent, same, progress=False)["kmap"], expected)
 
 
 def test_channels_are_ablated_apart_on_request() -> None:
-    torch.manual_seed(0)
     agent, states = dueling()
-    states[1] = 0  # no ablation changes it
+    states[1] = 0
     maps = nrmap.compute_maps(agent, states, channels="each", progress=False)
     dense = nrmap.compute_maps(agent, states, channels="each", engine="dense", progress=False)
     np.testing.assert_allclose(maps["kl", 1.0], dense["kl", 1.0], rtol=1e-4, atol=2e-5)
@@ -160,25 +144,20 @@ def test_channels_are_ablated_apart_on_request() -> None:
 
 
 def test_without_episodes_there_is_no_interval_and_with_enough_there_is() -> None:
-    torch.manual_seed(0)
-    agent, states = dueling()
-    states = some_states(16, 4, 20, 22)
+    agent, states = dueling()[0], some_states(16, 4, 20, 22)
     alone = nrmap.compute_maps(agent, states, progress=False).sparsity("kl", 1.0)
     assert alone.low is alone.high is alone.interval is None
     assert "needs at least 16 episodes, found 1" in str(alone)
     maps = nrmap.compute_maps(agent, states, episode_ids=np.arange(16), progress=False)
     each = maps.sparsity("kl", 1.0)
-    assert each.value == pytest.approx(alone.value, rel=1e-6)
     assert each.low < each.value < each.high
     total = maps["kl", 1.0]
-    assert each.value == pytest.approx(np.abs(total).sum() / np.sqrt((total**2).sum()))
+    assert each.value == pytest.approx(alone.value) == pytest.approx(np.abs(total).sum() / np.sqrt((total**2).sum()))
 
 
 @pytest.mark.bitwise
 def test_the_maps_of_an_episode_do_not_depend_on_others() -> None:
-    torch.manual_seed(0)
-    agent, _ = dueling()
-    states, ids = some_states(12, 4, 20, 22), np.repeat([0, 1, 2], [5, 4, 3])
+    (agent, _), states, ids = dueling(), some_states(12, 4, 20, 22), np.repeat([0, 1, 2], [5, 4, 3])
     together = nrmap.compute_maps(agent, states, [0.1, 1.0], ids, progress=False).by_episode
     for episode in (0, 1, 2):
         own = torch.from_numpy(ids == episode)
@@ -188,18 +167,13 @@ def test_the_maps_of_an_episode_do_not_depend_on_others() -> None:
 
 
 def test_maps_come_back_from_their_file(tmp_path: Path) -> None:
-    torch.manual_seed(0)
     agent, states = dueling()
     maps = nrmap.compute_maps(agent, states, [0.1, 1.0], [0, 0, 7], progress=False)
     maps.save(tmp_path / "maps.npz")
     loaded = nrmap.Maps.load(str(tmp_path / "maps.npz"))
-    assert loaded.kinds == maps.kinds
-    for key in maps.kinds:
-        assert np.array_equal(loaded[key], maps[key])
-    for one in (np.float32(1), np.int64(1)):
-        assert np.array_equal(maps["hmap", one], maps["hmap", 1.0])
-    assert loaded.metadata == maps.metadata
-    assert loaded.by_episode.episode_ids.tolist() == [0, 7]
+    assert (loaded.kinds, loaded.metadata) == (maps.kinds, maps.metadata)
+    assert identical(loaded.by_episode, maps.by_episode)
+    assert all(np.array_equal(maps["hmap", one], maps["hmap", 1.0]) for one in (np.float32(1), np.int64(1)))
     assert maps.difference(loaded, "kmap").value == 0
     (tmp_path / "maps.npz").write_bytes(b"")
     with pytest.raises(nrmap.NrmapError, match=r"maps\.npz"):
@@ -223,9 +197,7 @@ def nested(levels: int) -> object:
         (lambda array: array[..., 0], {}),
     ],
 )
-def test_what_load_would_refuse_is_not_saved(
-    tmp_path: Path, arrays: Callable[[np.ndarray], np.ndarray], metadata: dict[str, object]
-) -> None:
+def test_what_load_would_refuse_is_not_saved(tmp_path: Path, arrays: Callable, metadata: dict) -> None:
     maps, path = nrmap.compute_maps(*dueling(), progress=False), tmp_path / "maps.npz"
     maps.save(path)
     before = path.read_bytes()
@@ -237,11 +209,8 @@ def test_what_load_would_refuse_is_not_saved(
 
 
 class Unreadable:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
     def __array__(self, *_: object, **__: object) -> np.ndarray:
-        raise self.error
+        raise SystemExit(3)
 
 
 @pytest.mark.parametrize(
@@ -252,25 +221,21 @@ class Unreadable:
         (lambda a, s: compute_maps(a, s[:0]), "N ≥ 1"),
         (lambda a, s: compute_maps(a.function, s), r"agent is a QNetwork: expected nrmap.Agent"),
         (lambda a, s: compute_maps(a, s, 1.0), r"temperatures=1.0: expected a list"),
-        (lambda a, s: compute_maps(a, [[1], [2, 3]]), "states cannot be made an array"),
         (lambda a, s: compute_maps(a, s, [0.0]), "temperature 0.0"),
         (lambda a, s: compute_maps(a, s, [*range(1, 1002)]), "1001 temperatures: expected at most 1000"),
-        (lambda a, s: compute_maps(a, Unreadable(ZeroDivisionError())), "cannot be made an array: ZeroDivisionError"),
-        (lambda a, s: compute_maps(a, Unreadable(SystemExit(3))), "states cannot be made an array: SystemExit: 3"),
+        (lambda a, s: compute_maps(a, Unreadable()), "states cannot be made an array: SystemExit: 3"),
         (lambda a, s: compute_maps(a, s)["kl", 10**400], r"no temperature 1000.*…: use maps\['kl', 1.0\]"),
+        (lambda a, s: compute_maps(a, s, [0.1, 1.0])["kl", 0.9], r"use maps\['kl', 1.0\]"),
         (lambda a, s: nrmap.Maps(compute_maps(a, s).by_episode, 5), "metadata=5: expected a dict"),
         (lambda a, s: nrmap.Maps(None), "by_episode=None: expected"),
         (lambda a, s: compute_maps(a, s, [1.0], [0.5, 1, 2]), "expected 3 whole numbers"),
         (lambda a, s: compute_maps(a, s, [1.0], np.array([0, 1, 2**63], np.uint64)), "whole numbers below 2⁶³"),
         (lambda a, s: compute_maps(a, s, [1.0], np.arange(3).astype("m8[s]")), "expected 3 whole numbers"),
         (lambda a, s: compute_maps(a, s, engine="incrementel"), "did you mean incremental"),
-        (lambda a, s: compute_maps(a, s, channels="every"), "channels=every: expected all or each"),
         (lambda a, s: compute_maps(a, s, ablated_value=256), "^ablated_value=256: expected a whole number from 0"),
         (lambda a, s: compute_maps(a, s)["kmpa"], "unknown map 'kmpa': did you mean kmap"),
         (lambda a, s: compute_maps(a, s)["hmap"], r"needs a temperature: use maps\['hmap', 1.0\]"),
-        (lambda a, s: compute_maps(a, s, [0.1, 1.0])["kl", 0.9], r"use maps\['kl', 1.0\]"),
         (lambda a, s: compute_maps(a, s)["kmap", 1.0], r"use maps\['kmap'\]"),
-        (lambda a, s: compute_maps(a, s).sparsity("K"), "unknown map 'K'"),
         (lambda a, s: compute_maps(a, s).save("nowhere/maps.npz"), "no folder nowhere"),
         (lambda a, s: compute_maps(a, s).difference(compute_maps(a, s[:2]), "kmap"), "not of the same episodes"),
     ],
