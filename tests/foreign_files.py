@@ -49,13 +49,24 @@ def stored(kind: str, content: Any, outputs: Callable[[Tensor], Tensor], bias: T
     return Foreign(kind, partial(torch.save, content), outputs, bias, **facts)
 
 
-def cnn(frames: int, *, small: bool = False) -> list[nn.Module]:
-    sizes = [(frames, 16, 8, 4), (16, 32, 4, 2)] if small else [(frames, 32, 8, 4), (32, 64, 4, 2), (64, 64, 3, 1)]
+def cnn(frames: int) -> list[nn.Module]:
+    sizes = (frames, 32, 8, 4), (32, 64, 4, 2), (64, 64, 3, 1)
     return [layer for size in sizes for layer in (nn.Conv2d(*size), nn.ReLU())]
 
 
-def head(outputs: int, hidden: int = 512, features: int = 3136) -> list[nn.Module]:
-    return [nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, outputs)]
+def head(outputs: int) -> list[nn.Module]:
+    return [nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, outputs)]
+
+
+def nature(outputs: int = ACTIONS, frames: int = 4) -> nn.Sequential:
+    return nn.Sequential(*cnn(frames), nn.Flatten(), *head(outputs))
+
+
+def named(net: nn.Module, *names: str) -> dict[str, Tensor]:
+    """The state dict of `net`, with other names for its layers in their order."""
+    keys = [key.rpartition(".")[::2] for key in net.state_dict()]
+    new = dict(zip(dict(keys), names, strict=True))
+    return {f"{new[layer]}.{part}": net.state_dict()[f"{layer}.{part}".lstrip(".")] for layer, part in keys}
 
 
 def unit(states: Tensor) -> Tensor:
@@ -68,46 +79,47 @@ SA_DQN = {"frames": 1, "game": SIX_ACTIONS}  # the screens of SA_DQN and of what
 class Dueling(nn.Module):
     """SA_DQN's DuelingCnnDQN; RADIAL's returns the two summands."""
 
-    def __init__(self) -> None:
+    def __init__(self, frames: int = 1) -> None:
         super().__init__()
-        self.cnn = nn.Sequential(*cnn(1), nn.Flatten())
+        self.cnn = nn.Sequential(*cnn(frames), nn.Flatten())
         self.advantage, self.value = nn.Sequential(*head(ACTIONS)), nn.Sequential(*head(1))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Tensor:
         advantage = self.advantage(self.cnn(x))
-        return self.value(self.cnn(x)), advantage - advantage.mean(dim=1, keepdim=True)
+        return self.value(self.cnn(x)) + advantage - advantage.mean(dim=1, keepdim=True)
 
 
 def sa_dqn() -> Foreign:
     net = Dueling()
-    return stored("sa_dqn", net.state_dict(), lambda states: sum(net(unit(states).mT)), net.advantage[2].bias, **SA_DQN)
+    return stored("sa_dqn", net.state_dict(), lambda states: net(unit(states).mT), net.advantage[2].bias, **SA_DQN)
 
 
 def sa_dqn_plain() -> Foreign:
-    net = nn.Sequential(*cnn(1), nn.Flatten(), *head(ACTIONS))
+    net = nature(frames=1)
     return stored("car", net.state_dict(), lambda states: net(unit(states).mT), net[9].bias, **SA_DQN)
 
 
 def radial() -> Foreign:
     net = Dueling()
     optimizer = torch.optim.Adam(net.parameters())
-    sum(net(torch.rand(1, 1, 84, 84)))[0, 0].backward()
+    net(torch.rand(1, 1, 84, 84))[0, 0].backward()
     optimizer.step()
     content = {"model_state_dict": net.state_dict(), "optimizer_state_dict": optimizer.state_dict(), "step": 7}
-    return stored("radial", content, lambda states: sum(net(unit(states).mT)), net.advantage[2].bias, **SA_DQN)
+    return stored("radial", content, lambda states: net(unit(states).mT), net.advantage[2].bias, **SA_DQN)
+
+
+CLEANRL = ("network.0", "network.2", "network.4", "network.7")
 
 
 def cleanrl_dqn() -> Foreign:
-    net = nn.ModuleDict({"network": nn.Sequential(*cnn(4), nn.Flatten(), *head(ACTIONS))})
-    network = net["network"]
-    return stored("cleanrl", net.state_dict(), lambda states: network(unit(states)), network[9].bias)
+    net = nature()
+    return stored("cleanrl", named(net, *CLEANRL, "network.9"), lambda states: net(unit(states)), net[9].bias)
 
 
 def cleanrl_ppo() -> Foreign:
-    trunk = nn.Sequential(*cnn(4), nn.Flatten(), nn.Linear(3136, 512), nn.ReLU())
-    net = nn.ModuleDict({"network": trunk, "actor": nn.Linear(512, ACTIONS), "critic": nn.Linear(512, 1)})
-    actor = net["actor"]
-    return stored("cleanrl", net.state_dict(), lambda states: actor(trunk(unit(states))), actor.bias)
+    net = nature()
+    weights = named(net, *CLEANRL, "actor") | named(nn.Linear(512, 1), "critic")
+    return stored("cleanrl", weights, lambda states: net(unit(states)), net[9].bias)
 
 
 def expectation(logits: Tensor, values: Tensor) -> Tensor:
@@ -115,94 +127,59 @@ def expectation(logits: Tensor, values: Tensor) -> Tensor:
 
 
 def cleanrl_c51() -> Foreign:
-    net = nn.ModuleDict({"network": nn.Sequential(*cnn(4), nn.Flatten(), *head(ACTIONS * 51))})
-    net.register_buffer("atoms", torch.linspace(-10, 10, 51))
+    net, atoms = nature(ACTIONS * 51), torch.linspace(-10, 10, 51)
     args = {"env_id": "PongNoFrameskip-v4", "seed": 3, "n_atoms": 51, "v_min": -10, "v_max": 10, "track": False}
     return stored(
-        "cleanrl", {"model_weights": net.state_dict(), "args": args},
-        lambda states: expectation(net["network"](unit(states)), net.atoms),
-        net["network"][9].bias.view(ACTIONS, 51), tilt=net.atoms / 40,
+        "cleanrl", {"model_weights": named(net, *CLEANRL, "network.9") | {"atoms": atoms}, "args": args},
+        lambda states: expectation(net(unit(states)), atoms), net[9].bias.view(ACTIONS, 51), tilt=atoms / 40,
     )  # fmt: skip
 
 
-class PfrlCnn(nn.Module):
-    def __init__(self, *, small: bool) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(cnn(4, small=small)[::2])
-        self.output = nn.Linear(2592, 256) if small else nn.Linear(3136, 512)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x).relu()
-        return self.output(x.view(len(x), -1)).relu()
+def pfrl(*, shared: bool = False) -> Foreign:
+    net = nature()
+    weights, bias = named(net, "0.layers.0", "0.layers.1", "0.layers.2", "0.output", "1"), net[9].bias
+    if shared:  # by all actions: it levels nothing
+        nn.init.constant_(bias, 0.3)
+        weights["2.bias"], bias = weights.pop("1.bias")[:1].clone(), torch.zeros(ACTIONS)
+    return stored("pfrl", weights, lambda states: net(unit(states)), bias)
 
 
-class SingleSharedBias(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.full([1], 0.3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.bias.expand_as(x)
-
-
-def pfrl(*, small: bool = False, shared: bool = False) -> Foreign:
-    last = nn.Linear(256 if small else 512, ACTIONS, bias=not shared)
-    net = nn.Sequential(PfrlCnn(small=small), last, *[SingleSharedBias()] * shared)
-    bias = torch.zeros(ACTIONS) if shared else last.bias  # a shared one levels nothing
-    return stored("pfrl", net.state_dict(), lambda states: net(unit(states)), bias)
-
-
-class PfrlMlp(nn.Module):
-    def __init__(self, outputs: int) -> None:
-        super().__init__()
-        self.hidden_layers = nn.ModuleList([nn.Linear(3136, 512)])
-        self.output = nn.Linear(512, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.hidden_layers[0](x).relu())
+def pfrl_of_2013() -> Foreign:
+    convolutions = nn.Conv2d(4, 16, 8, 4), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU(), nn.Flatten()
+    net = nn.Sequential(*convolutions, nn.Linear(2592, 256), nn.ReLU(), nn.Linear(256, ACTIONS))
+    weights = named(net, "0.layers.0", "0.layers.1", "0.output", "1")
+    return stored("pfrl", weights, lambda states: net(unit(states)), net[7].bias)
 
 
 def pfrl_dueling() -> Foreign:
-    net = nn.ModuleDict(
-        {"conv_layers": nn.ModuleList(cnn(4)[::2]), "a_stream": PfrlMlp(ACTIONS), "v_stream": PfrlMlp(1)}
-    )
-
-    def outputs(states: Tensor) -> Tensor:
-        x = unit(states)
-        for layer in net["conv_layers"]:
-            x = layer(x).relu()
-        advantage = net["a_stream"](x.flatten(1))
-        return advantage - advantage.mean(dim=1, keepdim=True) + net["v_stream"](x.flatten(1))
-
-    return stored("pfrl", net.state_dict(), outputs, net["a_stream"].output.bias)
+    net = Dueling(frames=4)
+    streams = [f"{stream}.{layer}" for stream in ("a_stream", "v_stream") for layer in ("hidden_layers.0", "output")]
+    weights = named(net, "conv_layers.0", "conv_layers.1", "conv_layers.2", *streams)
+    return stored("pfrl", weights, lambda states: net(unit(states)), net.advantage[2].bias)
 
 
 def pfrl_ppo() -> Foreign:
-    branched = nn.ModuleDict(
-        {"child_modules": nn.ModuleList([nn.Sequential(nn.Linear(512, ACTIONS)), nn.Linear(512, 1)])}
-    )
-    net = nn.Sequential(*cnn(4), nn.Flatten(), nn.Linear(3136, 512), nn.ReLU(), branched)
-    actor = branched["child_modules"][0][0]
-    return stored("pfrl", net.state_dict(), lambda states: actor(net[:9](unit(states))), actor.bias)
+    net = nature()
+    actor, critic = named(net, "0", "2", "4", "7", "9.child_modules.0.0"), nn.Linear(512, 1)
+    weights = actor | named(critic, "9.child_modules.1")
+    return stored("pfrl", weights, lambda states: net(unit(states)), net[9].bias)
 
 
 def tianshou(per_action: int = 1, *, scaled: bool = True, categorical: bool = False) -> Foreign:
-    net = nn.Sequential(nn.Sequential(*cnn(4), nn.Flatten()), *head(ACTIONS * per_action))
-    states = {f"{name}.net.{key}": value for name in ("model", "model_old") for key, value in net.state_dict().items()}
-    values = torch.linspace(-5, 5, per_action)
-    if categorical:
-        states["support"] = values
+    net, values = nature(ACTIONS * per_action), torch.linspace(-5, 5, per_action)
+    layers = ("0.0", "0.2", "0.4", "1", "3")
+    states = named(net, *(f"model.net.{layer}" for layer in layers))
+    states |= named(net, *(f"model_old.net.{layer}" for layer in layers)) | ({"support": values} if categorical else {})
     if not scaled:
         with torch.no_grad():
-            net[0][0].weight /= 255
+            net[0].weight /= 255
 
     def outputs(raw: Tensor) -> Tensor:
         rows = net(unit(raw) if scaled else raw.float())
         return expectation(rows, values) if categorical else rows.view(len(rows), ACTIONS, -1).mean(dim=2)
 
     return stored(
-        "tianshou", states, outputs, net[3].bias.view(ACTIONS, per_action),
+        "tianshou", states, outputs, net[9].bias.view(ACTIONS, per_action),
         options={"input_scale": 1 / 255 if scaled else 1.0}, tilt=values / 10 if categorical else 1.0,
     )  # fmt: skip
 
@@ -230,18 +207,14 @@ def sb3(name: str) -> Foreign:
     settings = settings or {"buffer_size": 100, "learning_starts": 8, "batch_size": 8}
     kind = getattr(stable_baselines3, name, None) or getattr(sb3_contrib, name)
     model = kind("CnnPolicy", Noise(), seed=3, device="cpu", **settings).learn(12)
-    policy = model.policy.eval()
-    policy.requires_grad_(False)
-
-    def logits(states: Tensor) -> Tensor:
-        return policy.get_distribution(states).distribution.logits
-
+    policy = model.policy.eval().requires_grad_(False)
     if name == "DQN":
         return Foreign("sb3", model.save, policy.q_net, policy.q_net.q_net[0].bias)
     if name == "QRDQN":
         bias = policy.quantile_net.quantile_net[0].bias.view(-1, ACTIONS).T
         return Foreign("sb3", model.save, lambda states: policy.quantile_net(states).mean(dim=1), bias)
-    return Foreign("sb3", model.save, logits, policy.action_net.bias)
+    bias = policy.action_net.bias
+    return Foreign("sb3", model.save, lambda states: policy.get_distribution(states).distribution.logits, bias)
 
 
 FOREIGN: dict[str, Callable[[], Foreign]] = {
@@ -253,7 +226,7 @@ FOREIGN: dict[str, Callable[[], Foreign]] = {
     "cleanrl_ppo": cleanrl_ppo,
     "cleanrl_c51": cleanrl_c51,
     "pfrl_dqn": pfrl,
-    "pfrl_dqn of 2013": lambda: pfrl(small=True),
+    "pfrl_dqn of 2013": pfrl_of_2013,
     "pfrl_dqn with one bias": lambda: pfrl(shared=True),
     "pfrl_dqn, dueling": pfrl_dueling,
     "pfrl_ppo": pfrl_ppo,

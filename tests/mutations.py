@@ -3,10 +3,11 @@
 import copy
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
 NESTED: Any = []
@@ -22,8 +23,10 @@ ODD_VALUES = (
 @st.composite
 def damaged_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
     """`whole` with some bits flipped, some bytes replaced by a large number, cut short, repeated or lengthened."""
-    place = draw(st.integers(0, max(len(whole) - 1, 0)))
-    kind = draw(st.sampled_from(("flip", "number", "cut", "repeat", "append", "swap")))
+    last = max(len(whole) - 1, 0)
+    # Headers are at both ends.
+    place = draw(st.integers(0, last) | st.integers(0, min(last, 2_000)) | st.integers(max(last - 4_000, 0), last))
+    kind = draw(st.sampled_from(("flip", "number", "cut", "remove", "repeat", "append", "swap")))
     if kind == "flip":
         return whole[:place] + bytes([whole[place] ^ draw(st.integers(1, 255))]) + whole[place + 1 :]
     if kind == "number":
@@ -32,6 +35,8 @@ def damaged_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
         return whole[:place] + number.to_bytes(size, "little") + whole[place + size :]
     if kind == "cut":
         return whole[:place]
+    if kind == "remove":
+        return whole[:place] + whole[place + draw(st.integers(1, 300)) :]
     if kind == "repeat":
         return whole[:place] + whole[place // 2 :]
     if kind == "append":
@@ -73,8 +78,20 @@ def rewritten_zip(whole: bytes, change: Callable[[dict[str, bytes]], None]) -> b
     with zipfile.ZipFile(BytesIO(whole)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     change(members)
+    return zipped(members)
+
+
+def zipped(members: Mapping[str, bytes]) -> bytes:
     target = BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return target.getvalue()
+
+
+def array_header(dtype: np.dtype | type, shape: tuple[int, ...]) -> bytes:
+    """The header of a .npy file, which claims `shape`."""
+    header = BytesIO()
+    descr = np.dtype(dtype).str
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    return header.getvalue()

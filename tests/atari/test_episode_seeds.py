@@ -28,12 +28,10 @@ def first_screens(seeds):
 @pytest.mark.slow
 def test_every_episode_has_a_start_of_its_own():
     # Freeway's cars drive on with every no-op, so starts differ where first screens do.
-    expected, seen = [], set()
-    candidates = in_a_row(RUN_SEED, 16)
+    candidates, first = in_a_row(RUN_SEED, 16), {}
     for seed, screen in zip(candidates, first_screens(candidates), strict=True):
-        if screen not in seen:
-            seen.add(screen)
-            expected.append(seed)
+        first.setdefault(screen, seed)
+    expected = list(first.values())
     assert 9 <= len(expected) < 16, "some seed should repeat another's start, or this shows nothing"
     for episodes in (1, 9):
         assert list(episode_seeds(FREEWAY, RUN_SEED, episodes)) == expected[:episodes]
@@ -50,8 +48,7 @@ def test_an_episode_that_is_passed_over_repeats_an_earlier_one():
         seen[screen] = again
     one, other = play(greedy(policy), FREEWAY, [seen[screen], again], num_envs=2)
     assert one.seed != other.seed
-    assert one.actions.tolist() == other.actions.tolist()
-    assert one.rewards.tolist() == other.rewards.tolist()
+    assert (one.actions.tolist(), one.rewards.tolist()) == (other.actions.tolist(), other.rewards.tolist())
     assert len(set(one.actions.tolist())) > 1
 
 

@@ -1,21 +1,13 @@
 """Arrays of states from elsewhere: what fits is read, and everything else is named."""
 
-import io
-
 import numpy as np
 import pytest
+from mutations import array_header
 
 from nrmap.play.given_states import read_states
 from nrmap.support.errors import NrmapError
 
 STATES = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5)
-
-
-def claims(shape: tuple[int, ...]) -> bytes:
-    """An .npy file of uint8 without data, whose header claims `shape`."""
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return file.getvalue()
 
 
 def test_arrays_are_read(tmp_path):
@@ -34,18 +26,15 @@ def test_arrays_are_read(tmp_path):
         (STATES.astype(np.uint16), "states are uint16"),
         (STATES[0], r"states are uint8 \[3, 4, 5\]"),
         (STATES[:0], "at least one state"),
-        (claims((4_000_000_000, 0, 8, 8)), r"states are uint8 \[4000000000, 0, 8, 8\]"),
-        (claims((4_000_000_000, 4, 8, 8)), "not a readable states file"),
+        (array_header(np.uint8, (4_000_000_000, 0, 8, 8)), r"states are uint8 \[4000000000, 0, 8, 8\]"),
+        (array_header(np.uint8, (4_000_000_000, 4, 8, 8)), "not a readable states file"),
         (b"", "not a readable states file"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["npy", "npz"])  # the content tells the kind
 def test_other_arrays_are_refused_in_one_line(states, why, suffix, tmp_path):
     path = tmp_path / f"states.{suffix}"
-    if isinstance(states, bytes):
-        path.write_bytes(states)
-    else:
-        with open(path, "wb") as file:
-            np.save(file, states)
+    with open(path, "wb") as file:
+        file.write(states) if isinstance(states, bytes) else np.save(file, states)
     with pytest.raises(NrmapError, match=why):
         read_states(path)

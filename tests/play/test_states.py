@@ -12,15 +12,7 @@ from nrmap.atari.envs import VALIDATION_STREAM
 from nrmap.atari.episode_seeds import episode_seeds
 from nrmap.play import states as states_module
 from nrmap.play.rollout import Episode, even_positions, replay_states
-from nrmap.play.states import (
-    RolloutStates,
-    SourcePolicy,
-    check_same_game,
-    collect_states,
-    load_states,
-    pool_states,
-    save_states,
-)
+from nrmap.play.states import RolloutStates, SourcePolicy, collect_states, load_states, pool_states, save_states
 from nrmap.support.errors import NrmapError
 
 
@@ -36,27 +28,19 @@ def states(policy):
 
 def synthetic_states(env=FREEWAY, lengths=(4, 6, 2), label="made up", seed=0):
     """Two states of random pixels per episode."""
-    generator = np.random.default_rng(seed)
-    episodes = tuple(
-        Episode(
-            seed=100 * seed + number,
-            actions=generator.integers(2, size=length).astype(np.uint8),
-            rewards=generator.random(length).astype(np.float32),
-            terminated=number % 2 == 0,
-            truncated=number % 2 == 1,
-        )
-        for number, length in enumerate(lengths)
-    )
-    count = 2 * len(lengths)
+    generator, episodes = np.random.default_rng(seed), []
+    for number, length in enumerate(lengths):
+        actions, rewards = generator.integers(2, size=length), generator.random(length)
+        ends = {"terminated": number % 2 == 0, "truncated": number % 2 == 1}
+        episode = Episode(100 * seed + number, actions.astype(np.uint8), rewards.astype(np.float32), **ends)
+        episodes.append(episode)
     return RolloutStates(
-        env=env,
-        origins=(SourcePolicy(label, f"{seed:064x}"),),
-        episodes=episodes,
+        env=env, origins=(SourcePolicy(label, f"{seed:064x}"),), episodes=tuple(episodes),
         episode_origins=np.zeros(len(lengths), dtype=np.int64),
-        states=generator.integers(256, size=(count, *env.state_shape)).astype(np.uint8),
+        states=generator.integers(256, size=(2 * len(lengths), *env.state_shape)).astype(np.uint8),
         episode_ids=np.repeat(np.arange(len(lengths)), 2),
         positions=np.array([step for length in lengths for step in (0, length - 1)]),
-    )
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +98,6 @@ def test_a_states_file_gives_back_what_was_saved(states, tmp_path, assert_equal)
         ("episode_lengths", lambda a: a * 0, "each of 1 to 12 steps"),
         ("episode_actions", lambda a: a * 0 + 3, "episode_actions has a number out of range"),
         ("episode_seeds", lambda a: a + 2**40, "episode_seeds has a number out of range"),
-        ("episode_seeds", lambda a: a * 0 - 5, "episode_seeds has a number out of range"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(name, change, message, tmp_path):
@@ -144,7 +127,6 @@ def test_a_pool_keeps_episodes_apart_and_remembers_their_origin(assert_equal):
     ("changes", "message"),
     [
         ({"game": "Breakout"}, "states are of Freeway: expected Breakout"),
-        ({"frame_stack": 2}, "shape"),
         ({"height": 50}, "shape"),
         ({"full_action_space": True}, "other actions than the policy's: full_action_space=False instead of True"),
         ({"first_actions": 2}, "other actions than the policy's: first_actions=0 instead of 2"),
@@ -154,8 +136,8 @@ def test_a_pool_keeps_episodes_apart_and_remembers_their_origin(assert_equal):
 def test_states_of_another_game_screen_or_action_set_are_refused(changes, message):
     states, other = synthetic_states(), replace(FREEWAY, **changes)
     with pytest.raises(NrmapError, match=message):
-        check_same_game(states, other)
-    check_same_game(states, replace(FREEWAY, max_agent_steps=9, sticky_actions=0.25))
+        states_module.check_same_game(states, other)
+    states_module.check_same_game(states, replace(FREEWAY, max_agent_steps=9, sticky_actions=0.25))
     for parts in ([], [synthetic_states(env=other), states]):
         with pytest.raises(NrmapError):
             pool_states(parts)

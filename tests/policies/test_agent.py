@@ -40,40 +40,17 @@ def sums(states: Tensor) -> Tensor:
     return states.float().mean(dim=(2, 3))  # [N, 2]
 
 
-def uint8_only(states: Tensor) -> Tensor:
-    assert states.dtype == torch.uint8
-    return sums(states)
+@pytest.mark.parametrize("scale", [1 / 255, 1.0, 2, np.float32(0.5), None])
+def test_the_function_sees_float_states_times_the_scale_or_uint8_ones(scale: float | None) -> None:
+    seen, states = [], some_states()
+    Agent(lambda states: seen.append(states) or sums(states), SHAPE, input_scale=scale)(states)
+    expected = states if scale is None else states.float() * float(scale)
+    assert seen[-1].dtype == expected.dtype
+    assert torch.equal(seen[-1], expected)
 
 
-ACTIONS = itertools.count(2)
-
-
-class UnprintableError(Exception):
-    def __str__(self) -> str:
-        raise ValueError
-
-
-def fail(error: BaseException) -> Tensor:
-    raise error
-
-
-@pytest.mark.parametrize(("scale", "expected"), [(1 / 255, 1 / 255), (1.0, 1.0), (2, 2.0), (np.float32(0.5), 0.5)])
-def test_the_function_sees_float_states_times_the_scale(scale: float, expected: float) -> None:
-    seen = []
-
-    def function(states: Tensor) -> Tensor:
-        seen.append(states)
-        return sums(states)
-
-    states = some_states()
-    Agent(function, SHAPE, input_scale=scale)(states)
-    assert seen[-1].dtype == torch.float32
-    assert torch.equal(seen[-1], states.float() * expected)
-
-
-def test_without_a_scale_the_function_sees_uint8_states_and_cannot_be_attacked() -> None:
-    agent, states = Agent(uint8_only, SHAPE, input_scale=None), some_states()
-    assert torch.equal(agent(states), sums(states))
+def test_without_a_scale_an_agent_cannot_be_attacked() -> None:
+    agent = Agent(sums, SHAPE, input_scale=None)
     with pytest.raises(NrmapError, match="input_scale=None hands the function uint8 states, which have no gradient"):
         agent.for_attacks()
 
@@ -127,20 +104,15 @@ def counter() -> Callable[[Tensor], Tensor]:
         (counter(), "called twice on the same states"),
         (reusing(counter()), "called twice on the same states"),
         (layers(nn.Dropout(0.1)), "Dropout at .* in training mode"),
-        (layers(nn.BatchNorm2d(4)), "BatchNorm2d at .* in training mode"),
         (layers(nn.BatchNorm2d(4, track_running_stats=False)).eval(), "given one state at a time and in a batch"),
         (lambda states: sums(states) - sums(states).mean(dim=0), "given one state at a time and in a batch"),
         (lambda states: (sums(states), sums(states)), "returns a tuple: expected one tensor"),
-        (lambda states: sums(states).numpy(), "returns a ndarray: expected one tensor"),
         (lambda states: sums(states)[:, :1], r"shape \[., 1\]: expected \[., A\] with A ≥ 2"),
         (lambda states: states, r"shape \[., 2, 10, 12\]: expected"),
-        (lambda states: sums(states)[:1], r"shape \[1, 2\]: expected"),
         (lambda states: sums(states).long(), "outputs are torch.int64"),
         (lambda states: sums(states).to_sparse(), "expected one tensor"),
         (lambda states: sums(states).to("meta"), "expected one tensor"),
-        (lambda states: torch.randn(len(states), next(ACTIONS)), "for a state are now"),
         (lambda states: sys.exit(3), "with SystemExit: 3"),
-        (lambda states: fail(UnprintableError()), "with UnprintableError: UnprintableError"),
         (lambda states: sums(states) / 0, "NaN or infinite"),
         (nn.Conv2d(3, 4, 3), r"fails on states of shape \[., 2, 10, 12\] with RuntimeError: .*2 channels"),
     ],
@@ -161,14 +133,11 @@ def test_other_functions_are_refused_by_one_line(function: Callable[[Tensor], Te
         (lambda: setattr(Agent(sums), "env", 5), "env=5: expected nrmap.EnvSpec"),
         (lambda: Agent(3), "function=3: expected"),  # type: ignore[arg-type]
         (lambda: Agent(sums, (84, 84)), r"state_shape=\(84, 84\): expected \(channels, height, width\)"),
-        (lambda: Agent(sums, 84), "state_shape=84: expected"),  # type: ignore[arg-type]
         (lambda: Agent(sums, (1, 0, 84)), "sides of at least 1"),
         (lambda: Agent(sums, outputs="logit"), "did you mean logits"),  # type: ignore[arg-type]
         (lambda: Agent(sums, input_scale=0), "input_scale=0: expected a finite number > 0"),
-        (lambda: Agent(sums, input_scale="1/255"), "input_scale='1/255'"),  # type: ignore[arg-type]
         (lambda: Agent(sums, SHAPE)(some_states() / 255), r"states are torch.float32 .*: expected torch.uint8"),
         (lambda: Agent(lambda x: sums(x.fill_(3)), SHAPE, input_scale=None)(some_states()), "it changes the states"),
-        (lambda: Agent(sums)(some_states()), r"expected torch.uint8 \[N, 4, 84, 84\]"),
     ],
 )
 def test_wrong_arguments_are_named(make: Callable[[], object], message: str) -> None:
@@ -179,23 +148,18 @@ def test_wrong_arguments_are_named(make: Callable[[], object], message: str) -> 
 def test_the_incremental_engine_sees_through_an_agent() -> None:
     network = QNetwork(NetworkSpec(*SHAPE, actions=3, convs=(ConvSpec(4, 3, 2),), hidden=8)).requires_grad_(False)
     for function in (network, lambda states: network(states)):
-        engine = make_engine(Agent(function, SHAPE, input_scale=1 / 100), spec=AblationSpec(), engine="auto")
-        assert engine.name == "incremental"
+        agent = Agent(function, SHAPE, input_scale=1 / 100)
+        assert make_engine(agent, spec=AblationSpec(), engine="auto").name == "incremental"
 
 
 @pytest.mark.parametrize(
     ("later", "why"),
     [
-        (lambda states: None, "returns a NoneType: expected one tensor"),
-        (lambda states: sums(states).numpy(), "returns a ndarray"),
+        (lambda states: sums(states).numpy(), "returns a ndarray: expected one tensor"),
         (lambda states: sums(states)[:1], r"have shape \[1, 2\]"),
         (lambda states: sums(states).repeat(1, 2), "now 4 of torch.float32: expected 2 of torch.float32, as before"),
         (lambda states: sums(states).double(), "now 2 of torch.float64"),
-        (lambda states: sums(states).long(), "outputs are torch.int64"),
         (lambda states: sums(states) > 0, "outputs are torch.bool"),
-        (lambda states: sums(states) + 0j, "outputs are torch.complex64"),
-        (lambda states: sums(states).to_sparse(), "expected one tensor"),
-        (lambda states: sums(states).to("meta"), "expected one tensor"),
         (lambda states: sums(states) / 0, "NaN or infinite"),
         (lambda states: sums(states) + sums(states.resize_(0)), "fails on|changes the states"),
     ],
@@ -219,15 +183,6 @@ def test_outputs_stay_when_the_function_reuses_their_memory() -> None:
     points, attacked = states / 255, agent.for_attacks()
     first, _ = attacked(points), attacked(1 - points)
     assert torch.equal(first, sums(points * 255).double())
-
-
-def test_layers_that_cannot_be_listed_are_named() -> None:
-    network = layers()
-    agent = Agent(network, SHAPE)
-    network[0].named_modules = lambda *_: fail(RuntimeError("no modules"))  # type: ignore[method-assign]
-    for call in (lambda: agent(some_states()), lambda: agent.device, lambda: Agent(network, SHAPE)):
-        with pytest.raises(NrmapError, match="RuntimeError: no modules"):
-            call()
 
 
 @pytest.mark.parametrize("wrap", [nn.Parameter, lambda outputs: outputs.clone().requires_grad_()])

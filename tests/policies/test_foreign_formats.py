@@ -1,14 +1,14 @@
 """Policies of other programs: the same outputs and maps as the original's, on the same uint8 states."""
 
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from foreign_files import ACTIONS, FOREIGN, Foreign, cnn, head
-from torch import Tensor, nn
+from foreign_files import CLEANRL, FOREIGN, Foreign, named, nature
+from mutations import rewritten_zip
+from torch import Tensor
 
 import nrmap
 from nrmap.atari.envs import action_names
@@ -100,21 +100,20 @@ def test_swapped_axes_are_folded_once_whoever_names_them(tmp_path: Path) -> None
 def test_other_extractors_and_colours_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "agent.zip"
     FOREIGN["sb3_dqn"]().save(path)
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    data = json.loads(members["data"])
+    whole = path.read_bytes()
     for key, value, why in (
         ("policy_kwargs", {"features_extractor_class": "<class '__main__.Tanh'>"}, r"Tanh.*expected NatureCNN"),
         ("observation_space", {"_shape": None}, "_shape None: expected a list"),
         ("observation_space", {"_shape": [4, None, {}]}, r"None, \{\}\): expected whole numbers"),
     ):
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, content in (members | {"data": json.dumps(data | {key: value}).encode()}).items():
-                archive.writestr(name, content)
+
+        def change(members: dict[str, bytes], key: str = key, value: dict = value) -> None:
+            members["data"] = json.dumps(json.loads(members["data"]) | {key: value}).encode()
+
+        path.write_bytes(rewritten_zip(whole, change))
         with pytest.raises(nrmap.NrmapError, match=why):
             convert(f"sb3:{path}", game="Pong")
-    rgb = nn.ModuleDict({"network": nn.Sequential(*cnn(3), nn.Flatten(), *head(ACTIONS))})
-    torch.save(rgb.state_dict(), tmp_path / "rgb")
+    torch.save(named(nature(frames=3), *CLEANRL, "network.9"), tmp_path / "rgb")
     with pytest.raises(nrmap.NrmapError, match="3 channels: colours are not supported"):
         convert(f"cleanrl:{tmp_path / 'rgb'}", game="Pong")
     for outputs in ("", "\0", "x" * 300):
@@ -126,8 +125,7 @@ def test_other_extractors_and_colours_are_refused(tmp_path: Path) -> None:
 
 def test_the_last_layer_tells_the_set_of_actions(tmp_path: Path) -> None:
     for actions, names in ((4, "first 4 of Pong"), (6, "all of Pong"), (18, "all of ALE")):
-        net = nn.Sequential(*cnn(1), nn.Flatten(), *head(actions))
-        torch.save(net.state_dict(), tmp_path / "f")
+        torch.save(nature(actions, frames=1).state_dict(), tmp_path / "f")
         policy = convert(f"sa_dqn:{tmp_path / 'f'}", game="Pong")
         assert len(action_names(policy.env)) == actions, names
     with pytest.raises(nrmap.NrmapError, match="18 outputs, 4 actions need 4"):

@@ -4,18 +4,18 @@ import io
 import json
 import os
 import pickle
-import random
 import subprocess
 import tarfile
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from foreign_files import FOREIGN
+from hypothesis import HealthCheck, given, settings
+from mutations import damaged_bytes, zipped
 from torch import nn
 
 import nrmap
@@ -38,14 +38,6 @@ class Command:
 def torch_file(content: object) -> bytes:
     file = io.BytesIO()
     torch.save(content, file)
-    return file.getvalue()
-
-
-def zip_of(**members: bytes) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            archive.writestr(name.replace("_pth", ".pth"), data)
     return file.getvalue()
 
 
@@ -74,9 +66,9 @@ def planted(command: Command) -> dict[str, bytes]:
         "old torch file": pickle.dumps(0x1950A86A20F9469CFC6C) + pickle.dumps(1001) + raw,
         "module": torch_file(net),
         "tar": legacy_tar(raw),
-        "sb3 zip with a state dict": zip_of(data=data, policy_pth=saved),
-        "sb3 zip with a pickle": zip_of(data=data, policy_pth=raw),
-        "sb3 zip with other pickles": zip_of(data=data, policy_pth=b"", pytorch_variables_pth=saved),
+        "sb3 zip with a state dict": zipped({"data": data, "policy.pth": saved}),
+        "sb3 zip with a pickle": zipped({"data": data, "policy.pth": raw}),
+        "sb3 zip with other pickles": zipped({"data": data, "policy.pth": b"", "pytorch_variables.pth": saved}),
         "yaml": yaml,
         "safetensors": b"\x08\0\0\0\0\0\0\0" + raw,
     }
@@ -108,11 +100,11 @@ def test_a_planted_command_does_not_run(kind: str, tmp_path: Path) -> None:
 def test_archives_that_lead_outside_or_explode_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "agent.zip"
     for name in ("../evil.pth", "/tmp/evil", "a/../../evil", "..\\evil"):
-        path.write_bytes(zip_of(**{name: b"x"}))
+        path.write_bytes(zipped({name: b"x"}))
         with pytest.raises(NrmapError, match="leads out of the archive"):
             convert(f"sb3:{path}", game="Pong")
     monkeypatch.setattr(reading, "MOST_BYTES", 10**6)
-    bomb = zip_of(policy_pth=bytes(10**6), data=bytes(10**6))
+    bomb = zipped({"policy.pth": bytes(10**6), "data": bytes(10**6)})
     assert len(bomb) < 10**4
     for format_ in ("sb3", "cleanrl"):
         path.write_bytes(bomb)
@@ -130,7 +122,6 @@ def test_archives_that_lead_outside_or_explode_are_refused(tmp_path: Path, monke
         (lambda tensors: {**tensors, "network.7.weight_sigma": torch.zeros(3)}, "NoisyNet"),
         (lambda tensors: {**tensors, "network.1.running_mean": torch.zeros(3)}, "batch normalisation"),
         (lambda tensors: {**tensors, "lstm.weight": torch.zeros(3)}, "recurrent"),
-        (lambda tensors: {**tensors, "network.11.weight": torch.zeros(3)}, "layers that this format does not have"),
         (lambda tensors: {**tensors, "network.9.weight": torch.zeros(5, 512)}, "5 outputs, 6 actions need 6"),
         (lambda tensors: {**tensors, "network.7.weight": torch.zeros(512, 7744)}, "without padding"),
         (lambda tensors: {**tensors, "network.2.weight": torch.zeros(64, 32, 5, 5)}, "convolutions with kernels"),
@@ -140,14 +131,9 @@ def test_archives_that_lead_outside_or_explode_are_refused(tmp_path: Path, monke
         (lambda tensors: {**tensors, 3: torch.zeros(3)}, "expected a state dict"),
         (lambda tensors: {**tensors, "network.9.weight": torch.tensor(1.0)}, r"has shape \(\): expected 2 dimensions"),
         (lambda tensors: {**tensors, "network.9.weight": torch.zeros(6, 512, device="meta")}, "without values"),
-        (lambda tensors: {**tensors, "atoms": torch.zeros(51, device="meta")}, "without values"),
-        (
-            lambda tensors: {**tensors, "atoms": torch.ones(9).byte().view(torch.float4_e2m1fn_x2)},
-            "expected at least two",
-        ),
+        (lambda tensors: {**tensors, "atoms": torch.ones(9).byte().view(torch.float4_e2m1fn_x2)}, "at least two"),
         (lambda tensors: {**tensors, "network.9.bias": nested()}, "nested"),
         (lambda tensors: {**tensors, "a" * 10**6: torch.zeros(3)}, "layers that this format does not have"),
-        (lambda tensors: {"a": "b"}, "expected a state dict"),
         (lambda tensors: {}, r"it has no network.0.weight"),
         (lambda tensors: [*tensors.values()], "holds a list: expected a state dict"),
     ],
@@ -173,7 +159,6 @@ def test_facts_that_are_missing_or_contradict_the_file_are_named(tmp_path: Path)
         ({"game": "Freeway"}, "env=Freeway: the file says PongNoFrameskip-v4"),
         ({"input_scale": 1.0}, "which is not done twice"),
         ({"env_settings": {"frame_stack": 1}}, "frame_stack=1: the file says 4"),
-        ({"env_settings": {"game": "Pong"}}, "unknown env setting 'game'"),
         ({"env_settings": {1: 2}}, "unknown env setting 1"),
         ({"env_settings": 5}, "env_settings=5: expected a dict"),
     ):
@@ -197,25 +182,6 @@ def test_facts_that_are_missing_or_contradict_the_file_are_named(tmp_path: Path)
         convert(f"pfrl:{tmp_path / 'pipe'}", game="Pong")
 
 
-def mutated(data: bytes, generator: random.Random) -> bytes:
-    """`data` cut short, with a few bytes changed, a part repeated, or a part removed."""
-    changed = bytearray(data)
-    # The headers are at both ends.
-    place = generator.choice([generator.randrange(len(data)), generator.randrange(2000), -generator.randrange(1, 4000)])
-    place %= len(data)
-    how = generator.randrange(4)
-    if how == 0:
-        return bytes(changed[:place])
-    if how == 1:
-        for _ in range(generator.randrange(1, 9)):
-            changed[(place + generator.randrange(60)) % len(data)] = generator.randrange(256)
-    elif how == 2:
-        changed[place:place] = changed[place : place + generator.randrange(1, 300)]
-    else:
-        del changed[place : place + generator.randrange(1, 300)]
-    return bytes(changed)
-
-
 @pytest.mark.parametrize(
     ("name", "rounds"),
     [
@@ -227,12 +193,16 @@ def test_mutated_files_are_read_or_refused_in_one_line(name: str, rounds: int, t
     foreign = FOREIGN[name]()
     foreign.save(tmp_path / "agent")
     (path,) = tmp_path.iterdir()  # of sb3 with a suffix
-    data, generator = path.read_bytes(), random.Random(zlib.crc32(name.encode()))
-    for whole in (data, *(mutated(data, generator) for _ in range(rounds))):
-        path.write_bytes(whole)
+    read = partial(convert, f"{foreign.format}:{path}", game=foreign.game, **foreign.options)
+    read()
+
+    @settings(max_examples=rounds, suppress_health_check=list(HealthCheck))
+    @given(damaged_bytes(path.read_bytes()))
+    def is_read_or_refused(damaged: bytes) -> None:
+        path.write_bytes(damaged)
         try:
-            convert(f"{foreign.format}:{path}", game=foreign.game, **foreign.options)
+            read()
         except NrmapError as error:
-            lines = str(error).count("\n")
-            assert lines == 0
-            assert whole is not data
+            assert "\n" not in str(error)  # noqa: PT017
+
+    is_read_or_refused()

@@ -13,12 +13,10 @@ from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork, frozen, roun
 def test_the_default_is_the_nature_network_with_dueling_heads() -> None:
     network = QNetwork(NetworkSpec(1, 84, 84, 3))
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
-    assert shapes["features.0.weight"] == (32, 1, 8, 8)
-    assert shapes["features.2.weight"] == (64, 32, 4, 4)
-    assert shapes["features.4.weight"] == (64, 64, 3, 3)
+    convolutions = (32, 1, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3)
+    assert tuple(shapes[f"features.{layer}.weight"] for layer in (0, 2, 4)) == convolutions
     assert shapes["advantage.0.weight"] == shapes["value.0.weight"] == (512, 64 * 7 * 7)
-    assert shapes["advantage.2.weight"] == (3, 512)
-    assert shapes["value.2.weight"] == (1, 512)
+    assert (shapes["advantage.2.weight"], shapes["value.2.weight"]) == ((3, 512), (1, 512))
 
 
 def test_dueling_heads_add_up_as_equation_9_of_wang_et_al() -> None:

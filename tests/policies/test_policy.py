@@ -46,10 +46,8 @@ def test_a_policy_comes_back_with_its_card_and_its_q_values(tmp_path: Path) -> N
     save_policy(path, policy)
     loaded = load_policy(path)
     states = torch.randint(0, 256, (4, 1, SIDE, SIDE), dtype=torch.uint8)
-    torch.testing.assert_close(loaded(states), policy(states), rtol=0, atol=0)
-    assert loaded.card == policy.card
-    assert loaded.env == ENV
-    assert loaded.label == "Freeway/ddqn/seed3"
+    assert torch.equal(loaded(states), policy(states))
+    assert (loaded.card, loaded.env, loaded.label) == (policy.card, ENV, "Freeway/ddqn/seed3")
     whole = path.read_bytes()
     save_policy(path, make_policy())
     assert path.read_bytes() == whole, "equal policies give equal bytes"
@@ -80,12 +78,9 @@ def test_the_hash_is_of_what_the_policy_is_not_of_how_it_came_about(tmp_path: Pa
 def test_half_precision_weights_are_what_is_computed_with(tmp_path: Path) -> None:
     policy = make_policy()
     save_policy(tmp_path / "p", policy, dtype=torch.float16)
-    loaded = load_policy(tmp_path / "p")
-    for name, tensor in policy.network.state_dict().items():
-        torch.testing.assert_close(loaded.network.state_dict()[name], tensor.half().float(), rtol=0, atol=0)
-    assert (tmp_path / "p").stat().st_size < 2.2 * sum(
-        tensor.numel() for tensor in policy.network.state_dict().values()
-    )
+    loaded, weights = load_policy(tmp_path / "p").network.state_dict(), policy.network.state_dict()
+    assert all(torch.equal(loaded[name], tensor.half().float()) for name, tensor in weights.items())
+    assert (tmp_path / "p").stat().st_size < 2.2 * sum(tensor.numel() for tensor in weights.values())
 
 
 @pytest.mark.parametrize(
@@ -95,7 +90,6 @@ def test_half_precision_weights_are_what_is_computed_with(tmp_path: Path) -> Non
         ({"env": {"game": "Pnog"}}, "unknown game 'Pnog': did you mean Pong"),
         ({"env": {"frame_stack": 4}}, "its network takes states (1, 36, 36), its environment gives (4, 36, 36)"),
         ({"env": {"game": "Pong"}}, "its network has 3 actions, Pong has 6"),
-        ({"env": {"full_action_space": True}}, "its network has 3 actions, Freeway has 18"),
         ({"network": {"hidden": 256}}, "weight advantage.0.bias is (512,), its network needs (256,)"),
     ],
 )
@@ -105,9 +99,7 @@ def test_metadata_of_another_kind_is_one_clear_line(tmp_path: Path, changes: dic
     rewrite(path, **changes)
     with pytest.raises(NrmapError) as caught:
         load_policy(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: {message}")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -132,11 +124,7 @@ def test_the_hash_is_of_the_bytes_of_the_weights(tmp_path: Path, dtype: torch.dt
     [
         (lambda weights: weights.long(), r"weight value\.2\.bias is torch\.int64: expected floating-point numbers"),
         (lambda weights: weights * float("nan"), r"value\.2\.bias holds NaN or infinite"),
-        (lambda weights: weights / 0, r"value\.2\.bias holds NaN or infinite"),
-        (
-            lambda weights: weights.byte().view(torch.float4_e2m1fn_x2),
-            "expected floating-point numbers of 16 to 64 bits",
-        ),
+        (lambda weights: weights.byte().view(torch.float4_e2m1fn_x2), "expected floating-point numbers of 16 to 64"),
     ],
 )
 def test_weights_that_are_no_finite_numbers(tmp_path: Path, change: Callable, message: str) -> None:
@@ -153,5 +141,3 @@ def test_a_device_that_is_not_there_is_named(device: str, tmp_path: Path) -> Non
     save_policy(tmp_path / "p", make_policy())
     with pytest.raises(NrmapError, match=f"device='{device}'"):
         load_policy(tmp_path / "p", device)
-    with pytest.raises(NrmapError, match="cannot read /proc/self/mem"):
-        load_policy("/proc/self/mem")
