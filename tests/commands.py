@@ -7,9 +7,10 @@ import resource
 import runpy
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,19 +64,11 @@ class Commands:
     folder: Path
     started: list[Command] = field(default_factory=list)
 
-    def start(
-        self,
-        module: str,
-        *arguments: str,
-        largest_file: int | None = None,
-        environment: Mapping[str, str | None] | None = None,
-    ) -> Command:
-        """`python -m module arguments`; a file beyond `largest_file` bytes is a full disk, None removes a variable."""
+    def start(self, module: str, *arguments: str, **machine: Any) -> Command:
+        """`python -m module arguments`, on a `machine` as `_run_as_main` makes it."""
         folder = self.folder / f"command{len(self.started)}"
         folder.mkdir()
-        process = processes.Process(
-            target=_run_as_main, args=(module, arguments, folder, largest_file, dict(environment or {}))
-        )
+        process = processes.Process(target=_run_as_main, args=(module, arguments, folder), kwargs=machine)
         process.start()
         self.started.append(Command(process, folder))
         return self.started[-1]
@@ -93,12 +86,13 @@ def commands_in(folder: Path) -> Iterator[Commands]:
             command.process.join()
 
 
-def _run_as_main(
-    module: str, arguments: tuple[str, ...], folder: Path, largest_file: int | None, environment: dict[str, str | None]
-) -> None:
-    """The child process: become `python -m module` with its output in `folder`."""
+def _run_as_main(module: str, arguments: Sequence[str], folder: Path, *, largest_file=None, environment=None) -> None:
+    """The child process: become `python -m module` with its output in `folder`.
+
+    A file beyond `largest_file` bytes is a full disk; None in `environment` removes a variable.
+    """
     os.chdir(ROOT)
-    for name, value in environment.items():
+    for name, value in (environment or {}).items():
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
@@ -122,7 +116,6 @@ def complaint_of(command: Command) -> str:
     """The only line that the command wrote, but for its log."""
     assert command.wait() == 2, command.err
     assert command.out == ""
-    lines = [line for line in command.err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
+    (line,) = [line for line in command.err.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in command.err
-    return lines[0]
+    return line

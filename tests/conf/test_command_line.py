@@ -51,12 +51,6 @@ def test_folders_of_results(folder: str | None, path: str, monkeypatch: pytest.M
     assert config["outputs"] == path.format(here=tmp_path, home=Path.home())
 
 
-@pytest.mark.parametrize("folder", ["", "[a]", "null", "5", "a\nb"])
-def test_what_is_no_folder(folder: str) -> None:
-    with pytest.raises(NrmapError, match=r"^outputs=.*: expected a folder"):
-        configurations(f"outputs={folder}")
-
-
 def test_a_folder_that_is_there_has_any_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "a,b").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -64,35 +58,26 @@ def test_a_folder_that_is_there_has_any_name(monkeypatch: pytest.MonkeyPatch, tm
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("a\nb", "without control characters"), ("\udcff", "with a name in UTF-8")]
+    ("name", "line"),
+    [
+        ("a\nb", "outputs=outputs is {here}/outputs: expected a folder without control characters"),
+        ("\udcff", "outputs=outputs is {here}/outputs: expected a folder with a name in UTF-8"),
+        ("${x}", "outputs={here}/outputs: expected a path without ${{"),  # which Hydra would replace
+        ("gone", "the working folder was removed: expected"),
+    ],
 )
-def test_a_working_folder_with_control_characters_is_named(
-    name: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_working_folder_that_cannot_hold_outputs_is_named(
+    name: str, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path / name)
-    line = f"outputs=outputs is {ascii(str(tmp_path / name))[1:-1]}/outputs: expected a folder {expected}"
-    with pytest.raises(NrmapError, match=re.escape(line)):
+    (here := tmp_path / name).mkdir()
+    monkeypatch.chdir(here)
+    if name == "gone":
+        here.rmdir()
+    with pytest.raises(NrmapError, match=re.escape(line.format(here=ascii(str(here))[1:-1]))):
         configurations("seed=0")
-
-
-def test_a_working_folder_that_was_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "gone").mkdir()
-    monkeypatch.chdir(tmp_path / "gone")
-    (tmp_path / "gone").rmdir()
-    for outputs in ([], [f"outputs={tmp_path}"]):
-        with pytest.raises(NrmapError, match="the working folder was removed: expected"):
-            configurations("seed=0", *outputs)
-
-
-def test_a_working_folder_that_hydra_would_misread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    odd = tmp_path / "${x}"
-    odd.mkdir()
-    monkeypatch.chdir(odd)
-    with pytest.raises(NrmapError, match="expected a path without"):
-        configurations("seed=0")
-    (config,) = configurations("outputs=/elsewhere")
-    assert config["outputs"] == "/elsewhere"
+    if name != "gone":
+        (config,) = configurations("outputs=/elsewhere")
+        assert config["outputs"] == "/elsewhere"
 
 
 @pytest.mark.parametrize(
@@ -102,23 +87,13 @@ def test_a_working_folder_that_hydra_would_misread(monkeypatch: pytest.MonkeyPat
         (["freeway"], "freeway: expected KEY=VALUE, as in env=Freeway"),
         (["env=Freeway,Pong"], "env=Freeway,Pong: several values need -m"),
         (["env=Freeway,Pongg"], "unknown game 'Pongg': did you mean Pong"),
-        (["env=base"], "unknown game 'base'"),
         (["method=sa_dqn"], "unknown method 'sa_dqn': did you mean sa_ddqn"),
-        (["method=1"], "unknown method 1: choose one of ddqn"),
-        (
-            ["temperature=[" + "1," * 10_000 + "1]"],
-            f"temperature=[{'1,' * 23}1…: 20,015 characters, expected at most 10,000",
-        ),
-        (["scale=[quick]"], r"unknown scale ['quick']: did you mean quick"),
+        ([f"seed={'1' * 10_000}"], f"seed={'1' * 55}…: 10,005 characters, expected at most 10,000"),
         (["-m", "wandb=off,auto"], "unknown wandb mode 'off': did you mean"),
         (["hydra=null"], "hydra=null outputs="),
         (["-m", "seed=range(0,0)"], "seed=range(0,0) outputs="),
         (["--experimental-rerun", "x.pickle"], "--experimental-rerun: not possible, a pickle can run code"),
-        (["seed=" + 2000 * "["], "seed=[[["),
-        (
-            ["seed=" + 300 * "[" + "1" + 300 * "]"],
-            f"seed={55 * '['}…: nested too deeply, expected at most a few levels",
-        ),
+        (["seed=" + 300 * "[" + "1" + 300 * "]"], f"seed={55 * '['}…: nested too deeply, expected at most a"),
         (["outputs=x", "scale.name=日本"], "scale.name=日本: not understood; special characters need quotes"),
         (["-m", "seed=0,1", "scale.step=3"], "unknown key of scale 'step': did you mean steps"),
         (["method.regulariser.kappa=1"], "method.regulariser.kappa: this method has no regulariser; use method=sa_"),
@@ -126,6 +101,8 @@ def test_a_working_folder_that_hydra_would_misread(monkeypatch: pytest.MonkeyPat
         (["-m", "seed=range(0,1000000000)"], "seed=range(0,1000000000) outputs="),
         (["-m", "seed=shuffle(range(0,200))", "scale.steps=range(0,200)"], "seed=shuffle(range(0,200)) scale.steps="),
         (["seed=${oc.decode:'3x'}"], "seed=${oc.decode:'3x'} outputs="),
+        (["outputs="], 'outputs="": expected a folder'),
+        (["outputs=5"], 'outputs="5": expected a folder'),
         (["outputs=${x}"], "outputs: Interpolation key 'x' not found"),
     ],
 )

@@ -19,6 +19,6 @@ def test_only_a_folder_that_cannot_be_written_gets_logs_elsewhere(tmp_path, monk
     assert same == given
     assert run.partition("=")[2] == sweep.partition("=")[2]
     assert Path(run.partition("=")[2].strip("'")).is_dir()
-    assert with_writable_logs([*given, "hydra.run.dir=x"], tmp_path) == [*given, "hydra.run.dir=x"]
-    for folder in (None, Path("/nowhere/at all")):
-        assert with_writable_logs(given, folder) == given
+    own = [*given, "hydra.run.dir=x"]
+    assert with_writable_logs(own, tmp_path) == own
+    assert with_writable_logs(given, None) == with_writable_logs(given, Path("/nowhere/at all")) == given

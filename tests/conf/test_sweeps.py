@@ -124,33 +124,24 @@ def test_without_a_folder_outputs_is_in_the_current_one(mode: list[str], tmp_pat
     assert {path.name for path in here.iterdir()} == {"outputs"}
 
 
-def test_a_bug_keeps_its_traceback_and_other_ends_are_one_line(jobs, tmp_path: Path) -> None:
-    bug = jobs("seed=-1")
-    assert bug.returncode == 1
-    assert bug.stderr.splitlines()[-1] == "FileNotFoundError: [Errno 2] No such file or directory: 'absent'"
-    assert "error: cannot" not in bug.stderr
-    interrupted = jobs("seed=-2")
-    assert (interrupted.returncode, interrupted.stdout) == (130, "")
-    assert interrupted.stderr.splitlines()[-1] == "interrupted: repeat the command to resume from the last checkpoint"
-    assert "Traceback" not in interrupted.stderr
-    (tmp_path / "file").touch()
-    for mode in ([], ["-m"]):
-        unwritable = jobs(*mode, "seed=0", outputs=tmp_path / "file")
-        assert unwritable.returncode == 2
-        (line,) = [line for line in unwritable.stderr.splitlines() if line.startswith("error: ")]
-        assert line.startswith(f"error: cannot write {tmp_path / 'file'}/logs")
-        assert "Traceback" not in unwritable.stderr
-
-
-def test_what_has_no_file_name_is_one_line_too_unless_a_job_raised_it(jobs, tmp_path: Path) -> None:
-    bug = jobs("seed=-3")
-    assert (bug.returncode, bug.stderr.splitlines()[-1]) == (1, "OSError: [Errno 28] of our own code")
-    too_large = jobs("seed=-4")
-    assert too_large.returncode == 2
-    assert too_large.stderr.splitlines()[-1].startswith("error: not enough memory: DefaultCPUAllocator")
-    no_batch = jobs("-m", "seed=0", "hydra.sweeper.max_batch_size=0")
-    line = "error: AssertionError: assert max_batch_size is None or max_batch_size > 0"
-    assert (no_batch.returncode, no_batch.stderr.splitlines()[-1]) == (2, line)
+@pytest.mark.parametrize(
+    ("arguments", "status", "line"),
+    [
+        ("seed=-1", 1, "FileNotFoundError: [Errno 2] No such file or directory: 'absent'"),
+        ("seed=-2", 130, "interrupted: repeat the command to resume from the last checkpoint"),
+        ("seed=-3", 1, "OSError: [Errno 28] of our own code"),
+        ("seed=-4", 2, "error: not enough memory: DefaultCPUAllocator"),
+        ("-m seed=0 hydra.sweeper.max_batch_size=0", 2, "error: AssertionError: assert max_batch_size is None or"),
+        ("seed=0", 2, "error: cannot write {file}/logs"),
+        ("-m seed=0", 2, "error: cannot write {file}/logs"),
+    ],
+)
+def test_a_bug_keeps_its_traceback_and_other_ends_are_one_line(arguments, status, line, jobs, tmp_path) -> None:
+    (file := tmp_path / "file").touch()
+    ended = jobs(*arguments.split(), outputs=file if "{file}" in line else tmp_path)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (status, status == 1)
+    assert ended.stderr.splitlines()[-1].startswith(line.format(file=file))
+    assert ended.stderr.count("error: ") == (status == 2)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")

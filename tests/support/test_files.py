@@ -1,6 +1,7 @@
 """Files are whole or absent; identities follow the content."""
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 
@@ -11,19 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nrmap.support import files
 from nrmap.support.errors import NrmapError
-from nrmap.support.files import (
-    TEMPORARY_PREFIX,
-    atomic_path,
-    identity_of,
-    read_json,
-    read_npz,
-    remove_leftovers,
-    sha256_of_file,
-    write_bytes,
-    write_json,
-    write_npz,
-)
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 
@@ -37,10 +27,10 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False,
 )
 def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path, error, raised, message):
     path = tmp_path / "deep" / "file.txt"
-    write_bytes(path, b"old")
+    files.write_bytes(path, b"old")
 
     def write_half() -> None:
-        with atomic_path(path) as temporary:
+        with files.atomic_path(path) as temporary:
             temporary.write_text("half")
             raise error
 
@@ -49,15 +39,15 @@ def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path, error
     assert path.read_bytes() == b"old"
     assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
     with pytest.raises(NrmapError, match="cannot write"):
-        write_bytes(path / "below" / "a file", b"")
+        files.write_bytes(path / "below" / "a file", b"")
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
 def test_the_umask_says_who_may_read_a_file(umask: int, mode: int, tmp_path: Path) -> None:
     before = os.umask(umask)
     try:
-        write_bytes(tmp_path / "bytes", b"abc")
-        with atomic_path(tmp_path / "tensors") as temporary:  # written by a library that makes a file of its own
+        files.write_bytes(tmp_path / "bytes", b"abc")
+        with files.atomic_path(tmp_path / "tensors") as temporary:  # written by a library that makes a file of its own
             safetensors.torch.save_file({"a": torch.zeros(1)}, temporary)
     finally:
         os.umask(before)
@@ -68,63 +58,59 @@ def test_what_a_kill_leaves_is_removed_and_nothing_else(tmp_path: Path) -> None:
     kept = {".nfs000000000001", ".lock", "file.bin", "unfinished-"}
     for name in kept:
         (tmp_path / name).touch()
-    with atomic_path(tmp_path / "file.bin") as temporary:
-        (tmp_path / f"{TEMPORARY_PREFIX}old").touch()
-        assert temporary.name.startswith(f"{TEMPORARY_PREFIX}file.bin.")
+    with files.atomic_path(tmp_path / "file.bin") as temporary:
+        (tmp_path / f"{files.TEMPORARY_PREFIX}old").touch()
+        assert temporary.name.startswith(f"{files.TEMPORARY_PREFIX}file.bin.")
         assert temporary.suffix == ".bin"
-    remove_leftovers(tmp_path)
+    files.remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 def test_json_comes_back_and_not_a_number_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    write_json(path, {"b": [1, 2.5, None], "a": "é"})
-    assert read_json(path) == {"b": [1, 2.5, None], "a": "é"}
+    files.write_json(path, {"b": [1, 2.5, None], "a": "é"})
+    assert files.read_json(path) == {"b": [1, 2.5, None], "a": "é"}
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(path, {"x": float("nan")})
-    assert read_json(path)["a"] == "é"
-
-
-HEADER = {"format": 1, "kinds": ["a"]}
+        files.write_json(path, {"x": float("nan")})
+    assert files.read_json(path)["a"] == "é"
 
 
 def test_arrays_come_back_with_their_header_and_not_a_number_is_refused(tmp_path: Path) -> None:
     path, written = tmp_path / "maps.npz", {"a": np.arange(600), "b": np.ones((2, 3))}
-    write_npz(path, "nrmap_maps", HEADER, written)
+    files.write_npz(path, "nrmap_maps", {"format": 1, "kinds": ["a"]}, written)
     forms = {"a": (np.int64, (1,)), "b": (np.float64, (1, 2))}
-    header, arrays = read_npz(path, "nrmap_maps", "maps", read_header=dict, forms=lambda header: forms)
-    assert header == HEADER
+    header, arrays = files.read_npz(path, "nrmap_maps", "maps", read_header=dict, forms=lambda header: forms)
+    assert header == {"format": 1, "kinds": ["a"]}
     assert all(np.array_equal(arrays[name], written[name]) for name in written)
     whole = path.read_bytes()
-    write_npz(path, "nrmap_maps", header, arrays)
+    files.write_npz(path, "nrmap_maps", header, arrays)
     assert path.read_bytes() == whole
     with pytest.raises(NrmapError, match="its metadata is no JSON"):
-        write_npz(path, "nrmap_maps", {"floor": float("nan")}, arrays)
+        files.write_npz(path, "nrmap_maps", {"floor": float("nan")}, arrays)
     assert path.read_bytes() == whole
 
 
-def test_sha256_is_that_of_the_empty_file(tmp_path: Path) -> None:
-    (tmp_path / "empty").touch()
-    assert sha256_of_file(tmp_path / "empty").startswith("e3b0c44298fc1c149afbf4c8996fb924")
+def test_sha256_is_that_of_hashlib(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(range(256)) * 10**4)
+    assert files.sha256_of_file(tmp_path / "file") == hashlib.sha256(bytes(range(256)) * 10**4).hexdigest()
 
 
 @given(st.dictionaries(st.text(), SCALARS, min_size=1), st.integers())
 def test_identity_follows_the_values_and_not_the_order_of_keys(settings: dict[str, object], other: int) -> None:
-    assert identity_of(settings) == identity_of(dict(reversed(settings.items())))
+    assert files.identity_of(settings) == files.identity_of(dict(reversed(settings.items())))
     key = next(iter(settings))
     changed = {**settings, key: other}
     same = type(settings[key]) is int and settings[key] == other
-    assert (identity_of(settings) == identity_of(changed)) == same
+    assert (files.identity_of(settings) == files.identity_of(changed)) == same
 
 
 def test_a_link_keeps_its_place_and_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     target, link, pipe = tmp_path / "target.json", tmp_path / "link.json", tmp_path / "pipe.json"
     link.symlink_to(target)
-    write_json(link, {"here": 1})
-    assert link.is_symlink()
-    assert read_json(target) == {"here": 1}
+    files.write_json(link, {"here": 1})
+    assert (link.is_symlink(), files.read_json(target)) == (True, {"here": 1})
     os.mkfifo(pipe)
     for place in (pipe, tmp_path):
         with pytest.raises(NrmapError, match="no regular file"):
-            write_json(place, {})
+            files.write_json(place, {})
     assert pipe.is_fifo()

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -19,30 +18,18 @@ from nrmap.support.errors import NrmapError
 from nrmap.support.runtime import choose_device, choose_precision, keep_freed_memory, peak_memory_mb, provenance
 
 
-@pytest.fixture
-def tensor_float(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`tensor_float()`: whether convolutions and matrix products of CUDA may use it, at first both."""
-    parts = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [part.allow_tf32 for part in parts]
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
-    for part in parts:
-        part.allow_tf32 = True
-    yield lambda: [part.allow_tf32 for part in parts]
-    for part, allowed in zip(parts, before, strict=True):
-        part.allow_tf32 = allowed
-
-
-def test_auto_takes_what_there_is_and_float32_is_float32_on_cuda(monkeypatch, tensor_float):
+def test_auto_takes_what_there_is_and_float32_is_float32_on_cuda(monkeypatch):
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = False, True, True
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto").type == "cpu"
     with pytest.raises(NrmapError, match="no CUDA device is available"):
         choose_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("cpu").type == "cpu"
-    assert tensor_float() == [True, True]
+    assert (cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32) == (False, True, True)
     assert choose_device("auto").type == "cuda"
-    assert tensor_float() == [False, False]
-    assert torch.backends.cudnn.deterministic
+    assert (cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32) == (True, False, False)
 
 
 @pytest.mark.parametrize("names", [(), ("avx512_bf16",), ("amx_bf16",)])
@@ -57,18 +44,17 @@ def test_precision_is_the_one_asked_for_or_bfloat16_where_the_cpu_has_it(monkeyp
 
 @pytest.mark.parametrize("largest_block", [1 << 30, 32 << 20, 0])
 def test_memory_is_kept_as_far_as_the_c_library_allows(largest_block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {}
+    accepted = {}
 
     def mallopt(parameter: int, value: int) -> int:
-        accepted = parameter == -1 or value <= largest_block
-        if accepted:
-            settings[parameter] = value
-        return int(accepted)
+        fits = parameter == -1 or value <= largest_block
+        accepted.update({parameter: value} if fits else {})
+        return int(fits)
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.0"))
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
     assert keep_freed_memory() == (largest_block > 0)
-    assert settings == {-1: (1 << 31) - 1} | ({-3: largest_block} if largest_block else {})
+    assert accepted == {-1: (1 << 31) - 1} | ({-3: largest_block} if largest_block else {})
     monkeypatch.setattr(platform, "libc_ver", lambda: ("musl", ""))
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("called the C library"))
     assert not keep_freed_memory()

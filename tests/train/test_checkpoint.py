@@ -11,29 +11,17 @@ from hypothesis.extra import numpy as arrays
 from nrmap.support.errors import NrmapError
 from train.checkpoint import load_checkpoint, save_checkpoint
 
-dtypes = st.sampled_from([np.uint8, np.int32, np.int64, np.float32, np.float64, np.bool_])
-some_arrays = dtypes.flatmap(
+some_arrays = st.sampled_from([np.uint8, np.int32, np.int64, np.float32, np.float64, np.bool_]).flatmap(
     lambda dtype: arrays.arrays(dtype, arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
 )
-leaves = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**130), 2**130)  # a PCG64's state has 128 bits
-    | st.floats(allow_nan=False)
-    | st.text(max_size=4)
-    | some_arrays
-    | some_arrays.map(torch.from_numpy)
-)
+numbers = st.booleans() | st.integers(-(2**130), 2**130) | st.floats(allow_nan=False)  # a PCG64's state has 128 bits
+leaves = st.none() | numbers | st.text(max_size=4) | some_arrays | some_arrays.map(torch.from_numpy)
 names = st.text("ab.0", min_size=1, max_size=4)
-states = st.dictionaries(
-    names,
-    st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3)),
-    max_size=4,
-)
+nested = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3))
 
 
 @settings(max_examples=50)
-@given(states)
+@given(st.dictionaries(names, nested, max_size=4))
 def test_any_state_comes_back(tmp_path_factory, assert_same, state):
     path = tmp_path_factory.mktemp("state") / "state.safetensors"
     save_checkpoint(path, state)

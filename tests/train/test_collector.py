@@ -22,15 +22,10 @@ PHOENIX = EnvSpec("Phoenix", 36, 36, max_agent_steps=100)
 NUM_ENVS, SEED = 2, 5
 
 
-def make_collector(
-    spec: EnvSpec = SPEC, *, kind=Replay, capacity: int = 900, clip_rewards: bool = True, life_loss: bool = True
-) -> Collector:
+def make_collector(spec: EnvSpec, *, kind=Replay, capacity: int = 900, **settings: bool) -> Collector:
     of_stack = {name: getattr(spec, name) for name in ("state_shape", "newest_first", "stack_fill")}
     replay = kind(ReplaySpec(capacity, 1, 0.9, 0.0), num_envs=NUM_ENVS, **of_stack)
-    settings = replace(
-        TINY, env=spec, num_envs=NUM_ENVS, seed=SEED, clip_rewards=clip_rewards, life_loss_ends_return=life_loss
-    )
-    return Collector(settings, replay)
+    return Collector(replace(TINY, env=spec, num_envs=NUM_ENVS, seed=SEED, **settings), replay)
 
 
 def actions_at(tick: int, num_actions: int) -> np.ndarray:
@@ -54,23 +49,21 @@ def played_by_hand(spec: EnvSpec, env: int, ticks: int) -> list[dict]:
     while tick < ticks:
         seed = episode_seed(SEED, TRAINING_STREAM, env, len(episodes))
         states, lives = emulator.begin(np.ones(1, dtype=bool), [seed])
-        episode = {"states": [states[0].copy()], "lives": [int(lives[0])], "actions": [], "rewards": []}
-        episode.update(terminated=False, truncated=False, restarted=[])
+        episode = {"states": [states[0].copy()], "lives": [lives[0].copy()], "terminated": False, "truncated": False}
+        episode |= {"actions": [], "rewards": [], "restarted": []}
         episodes.append(episode)
         while tick < ticks and not (episode["terminated"] or episode["truncated"]):
             action = actions_at(tick, emulator.num_actions)[env]
             step = emulator.step(np.array([action]))
             episode["actions"].append(int(action))
-            episode["rewards"].append(float(step.rewards[0]))
-            episode["states"].append(step.states[0].copy())
-            episode["lives"].append(int(step.lives[0]))
-            episode["restarted"].append(bool(step.restarted[0]))
+            for name in ("states", "rewards", "lives", "restarted"):
+                episode[name].append(getattr(step, name)[0].copy())
             episode.update(terminated=bool(step.terminated[0]), truncated=bool(step.truncated[0]))
             tick += 1
     return episodes
 
 
-UNCLIPPED = {"clip_rewards": False, "life_loss": False}
+UNCLIPPED = {"clip_rewards": False, "life_loss_ends_return": False}
 OTHER_EYES = {"stack_fill": "first_frame", "newest_first": True, "fire_reset": "step", "life_loss": "restarts"}
 STACKED = replace(SPEC, frame_stack=4, max_agent_steps=60)
 CASES = [
@@ -97,12 +90,11 @@ def test_the_replay_holds_the_latest_of_the_episodes_and_nothing_else(spec, tick
     for env in range(NUM_ENVS):
         slot = 0
         for episode in played_by_hand(spec, env, ticks):
-            for k, action in enumerate(episode["actions"]):
+            for k, (action, reward) in enumerate(zip(episode["actions"], episode["rewards"], strict=True)):
                 last = k == len(episode["actions"]) - 1
                 lost = episode["lives"][k + 1] < episode["lives"][k]
-                reward, life_loss = episode["rewards"][k], options.get("life_loss", True)
                 met |= {name for name, there in (("lost life", lost), ("large reward", abs(reward) > 1)) if there}
-                over = (episode["terminated"] and last) or (life_loss and lost)
+                over = (episode["terminated"] and last) or (options.get("life_loss_ends_return", True) and lost)
                 reward = np.sign(reward) if options.get("clip_rewards", True) else reward
                 transition = (episode["states"][k], action, reward, 0.0 if over else 0.9, episode["states"][k + 1])
                 if slot - (spec.frame_stack - 1) > replay.newest[env] - replay.slots:
@@ -124,9 +116,8 @@ def test_the_replay_holds_the_latest_of_the_episodes_and_nothing_else(spec, tick
         state, action, reward, discount, next_state = expected[key]
         np.testing.assert_array_equal(batch.s_tm1[b].numpy(), state)
         np.testing.assert_array_equal(batch.s_t[b].numpy(), next_state)
-        assert int(batch.a_tm1[b]) == action
-        assert float(batch.r_t[b]) == pytest.approx(reward)
-        assert float(batch.discount_t[b]) == pytest.approx(discount)
+        found = [float(values[b]) for values in (batch.a_tm1, batch.r_t, batch.discount_t)]
+        assert found == pytest.approx([action, reward, discount])
 
 
 def test_the_log_forgets_an_episode_once_the_replay_has_overwritten_it():
@@ -148,6 +139,10 @@ def test_the_log_forgets_an_episode_once_the_replay_has_overwritten_it():
     assert forgotten > 0
 
 
+SHORT = replace(SPEC, max_agent_steps=30)
+NEWEST_FIRST = replace(SHORT, frame_stack=2, newest_first=True)
+
+
 @cache
 def played_state(spec) -> dict:
     """The state of a collector after some episodes of 30 steps."""
@@ -157,19 +152,11 @@ def played_state(spec) -> dict:
     return collector.get_state()
 
 
-SHORT = replace(SPEC, max_agent_steps=30)
-
-
 # The emulator ends an episode too early, does not end it where it did, or shows other frames.
 @pytest.mark.parametrize("change", [{"max_agent_steps": 29}, {"max_agent_steps": 31}, {"sticky_actions": 0.9}])
 def test_an_emulator_that_plays_otherwise_is_noticed(change):
-    with pytest.raises(
-        NrmapError, match=r"^cannot resume: episode 0 of environment 0 is another one when played again"
-    ):
+    with pytest.raises(NrmapError, match=r"^cannot resume: episode 0 of environment 0 is another one"):
         make_collector(replace(SHORT, **change)).set_state(copy.deepcopy(played_state(SHORT)))
-
-
-NEWEST_FIRST = replace(SHORT, frame_stack=2, newest_first=True)
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,11 @@ def iteration(agent_step: int, *returns: float) -> Iteration:
 
 def test_episodes_and_their_recent_mean():
     curves = Curves()
-    assert curves.recent_mean_return() is None
-    assert curves.describe() == "no episode ended yet"
-    curves.record(iteration(4))
+    assert (curves.recent_mean_return(), curves.describe()) == (None, "no episode ended yet")
     for step in range(30):
         curves.record(iteration(8 + step, float(step)))
     assert curves.episodes[0] == {"agent_step": 8, "env": 0, "undiscounted_return": 0.0, "length": 10}
-    assert curves.recent_mean_return() == pytest.approx(sum(range(10, 30)) / 20)
-    assert curves.describe() == "return 19.5"
+    assert (curves.recent_mean_return(), curves.describe()) == (sum(range(10, 30)) / 20, "return 19.5")
 
 
 def test_a_row_is_due_once_for_every_two_thousand_steps():
@@ -42,17 +39,11 @@ def test_rows_count_the_steps_since_the_last_one(monkeypatch):
     assert curves.add_row(2_000, {"loss": 0.5})["steps_per_second"] == pytest.approx(200)
     now[0] = 115.0
     curves.record(iteration(2_100, 3.0))
-    row = curves.add_row(4_000, {"loss": 0.25})
-    assert row == {
-        "agent_step": 4_000, "seconds": 15.0, "steps_per_second": 400.0, "episodes": 1, "loss": 0.25,
-        "recent_mean_return": 3.0,
-    }  # fmt: skip
-
+    expected = {"agent_step": 4_000, "seconds": 15.0, "steps_per_second": 400.0, "episodes": 1, "loss": 0.25}
+    assert curves.add_row(4_000, {"loss": 0.25}) == {**expected, "recent_mean_return": 3.0}
     state = curves.get_state()
-    assert state["seconds"] == 15.0
     now[0] = 1_000.0  # a later process, whose clock says something else
     again = Curves.from_state(state)
     now[0] = 1_002.0
-    assert again.seconds == pytest.approx(17.0)
-    assert again.rows == curves.rows
-    assert again.episodes == curves.episodes
+    assert (state["seconds"], again.seconds) == (15.0, pytest.approx(17.0))
+    assert (again.rows, again.episodes) == (curves.rows, curves.episodes)

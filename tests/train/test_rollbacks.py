@@ -40,16 +40,11 @@ def run(training, *, fell: frozenset[tuple[int, int]] = frozenset()) -> list[int
         steps.append(iteration.agent_step)
         training.curves.record(iteration)
         here = (iteration.agent_step, training.trainer.learner.attack_level)
-        training.curves.add_row(
-            iteration.agent_step, {**training.trainer.metrics(), "margin_fell": 0.01 * (here in fell)}
-        )
+        metrics = {**training.trainer.metrics(), "margin_fell": 0.01 * (here in fell)}
+        training.curves.add_row(iteration.agent_step, metrics)
         if iteration.agent_step % 26 == 0:
             training.save()
     return steps
-
-
-def weights(training) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in training.trainer.learner.online.parameters()])
 
 
 def test_a_run_that_is_left_behind_twice_in_a_row_repeats_from_the_last_good_step_with_a_stronger_attack(begin):
@@ -60,23 +55,19 @@ def test_a_run_that_is_left_behind_twice_in_a_row_repeats_from_the_last_good_ste
     attack = training.trainer.learner.inner_attack
     assert (attack.steps, attack.step_fraction) == (4, 0.5)
     assert training.curves.rollbacks == [
-        {
-            "agent_step": left, "back_to": back_to, **LEFT_BEHIND, "inner_attack": "pgd", "pgd_steps": steps,
-            "pgd_step_fraction": 2 / steps,
-        }
-        for left, back_to, steps in ((30, 10, 3), (50, 20, 4))
-    ]  # fmt: skip
+        {"agent_step": left, "back_to": back, **LEFT_BEHIND, "inner_attack": "pgd", **attack}
+        for left, back, attack in (
+            (30, 10, {"pgd_steps": 3, "pgd_step_fraction": 2 / 3}),
+            (50, 20, {"pgd_steps": 4, "pgd_step_fraction": 2 / 4}),
+        )
+    ]
     assert [row["agent_step"] for row in training.curves.rows] == list(range(2, 61, 2))
     assert [row["agent_step"] for row in training.curves.abandoned_rows] == [*range(12, 31, 2), *range(22, 51, 2)]
     seconds = [row["seconds"] for row in training.curves.rows]
     assert seconds == sorted(seconds)
-    assert not torch.equal(weights(training), weights_of_a_run(begin, "calm", set()))
-
-
-def weights_of_a_run(begin, folder: str, left_behind) -> torch.Tensor:
-    training = begin(folder, left_behind)
-    run(training)
-    return weights(training)
+    calm = begin("calm", set())
+    run(calm)
+    assert not all(map(torch.equal, *(one.trainer.learner.online.parameters() for one in (training, calm))))
 
 
 def test_without_a_good_checkpoint_a_run_goes_back_to_its_start(begin):
@@ -94,31 +85,25 @@ def test_an_attack_as_strong_as_the_probe_is_not_strengthened(begin):
 @pytest.mark.slow
 def test_a_kill_before_any_write_changes_no_bit_of_what_follows(begin, monkeypatch, assert_same):
     left_behind = {(20, 0), (30, 0), (40, 1)}
-    save, writes = training_module.save_checkpoint, []
+    save, writes, fatal = training_module.save_checkpoint, [], None
 
-    def count(path, state):
-        writes.append(path.name)
+    def save_or_die(path, state):
+        if len(writes) == fatal:
+            raise KilledError
         save(path, state)
+        writes.append(path.name)
 
-    monkeypatch.setattr(training_module, "save_checkpoint", count)
+    monkeypatch.setattr(training_module, "save_checkpoint", save_or_die)
     whole = begin("whole", left_behind, steps=46)
     run(whole)
     assert writes.count(GOOD_CHECKPOINT_FILE) >= 2
-    for fatal in range(len(writes)):
-        remaining = fatal
-
-        def save_or_die(path, state):
-            nonlocal remaining
-            if remaining == 0:
-                raise KilledError
-            save(path, state)
-            remaining -= 1
-
-        monkeypatch.setattr(training_module, "save_checkpoint", save_or_die)
+    for number in range(len(writes)):
+        writes.clear()
+        fatal = number
         with pytest.raises(KilledError):
-            run(begin(f"killed-{fatal}", left_behind, steps=46))
-        monkeypatch.setattr(training_module, "save_checkpoint", save)
-        resumed = begin(f"killed-{fatal}", left_behind, steps=46)
+            run(begin(f"killed-{number}", left_behind, steps=46))
+        fatal = None
+        resumed = begin(f"killed-{number}", left_behind, steps=46)
         run(resumed)
         assert_same(resumed.trainer.get_state(), whole.trainer.get_state())
         assert resumed.curves.rollbacks == whole.curves.rollbacks

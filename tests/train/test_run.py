@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -11,46 +12,30 @@ from composed import composed
 from conf.schema import TrainKeys
 from nrmap.atari.envs import VALIDATION_STREAM
 from nrmap.atari.episode_seeds import episode_seeds
-from nrmap.learning.settings import PolicyFile, TrainSettings
 from nrmap.play.rollout import greedy, play
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError
 from nrmap.support.files import read_json
-from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, POLICY_FILE, Layout
+from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, Layout
 from nrmap.support.schema import validated
 from nrmap.support.tracking import Tracker
 from train.checkpoint import load_checkpoint, save_checkpoint
-from train.run import RunOptions, ensure_trained, main_settings
-
-
-def interrupt(tracker, metrics, step):
-    """`Tracker.log` that ends the run before its policy is written, as a kill would."""
-    raise InterruptedError
+from train.run import RunOptions, ensure_trained
 
 
 @pytest.fixture
 def run(tmp_path, caplog, monkeypatch):
-    """`run(settings, precision="bfloat16")`: the policy file; None where `interrupted` before there is one."""
+    """`run(settings, "bfloat16")`: the policy file; None where `interrupted` before there is one."""
     caplog.set_level(logging.INFO)
 
-    def run(
-        settings: TrainSettings,
-        *,
-        precision: str = "auto",
-        folder: str = "outputs",
-        interrupted: bool = False,
-        greedy_every: int = 0,
-    ) -> Path | None:
-        keys = validated(TrainKeys, composed("train", "wandb=disabled"))
-        options = RunOptions(
-            replace(keys, precision=precision, checkpoint_seconds=0.0, greedy_every=greedy_every, greedy_episodes=2),
-            torch.device("cpu"),
-            Layout(tmp_path / folder),
-        )
+    def run(settings, precision="auto", *, folder="outputs", interrupted=False, greedy_every=0) -> Path | None:
+        keys = replace(validated(TrainKeys, composed("train", "wandb=disabled")), precision=precision)
+        keys = replace(keys, checkpoint_seconds=0.0, greedy_every=greedy_every, greedy_episodes=2)
+        options = RunOptions(keys, torch.device("cpu"), Layout(tmp_path / folder))
         if not interrupted:
             return ensure_trained(settings, options)
-        with monkeypatch.context() as patch:
-            patch.setattr(Tracker, "log", interrupt)
+        with monkeypatch.context() as patch:  # ends before the policy is written, as by a kill
+            patch.setattr(Tracker, "log", Mock(side_effect=InterruptedError))
             with pytest.raises(InterruptedError):
                 ensure_trained(settings, options)
         return None
@@ -65,21 +50,21 @@ def same_weights(one: Path, other: Path) -> bool:
 
 def test_a_run_goes_on_in_the_precision_it_was_begun_in(run, tiny_settings, caplog):
     settings = tiny_settings(steps=60)
-    run(settings, precision="bfloat16", interrupted=True)
+    run(settings, "bfloat16", interrupted=True)
     path = run(settings)
     assert "Freeway/ddqn/seed3: going on from agent step 58, in bfloat16" in caplog.messages
     assert load_policy(path).card.results["precision"] == "bfloat16"
-    assert same_weights(path, run(settings, precision="bfloat16", folder="whole"))
-    assert not same_weights(path, run(settings, precision="float32", folder="other"))
+    assert same_weights(path, run(settings, "bfloat16", folder="whole"))
+    assert not same_weights(path, run(settings, "float32", folder="other"))
 
 
 def test_another_precision_or_device_is_refused_and_nothing_is_lost(run, tmp_path, tiny_settings):
     settings = tiny_settings(steps=60)
-    run(settings, precision="bfloat16", interrupted=True)
+    run(settings, "bfloat16", interrupted=True)
     (path,) = (tmp_path / "outputs").rglob(CHECKPOINT_FILE)
     before = path.read_bytes()
     with pytest.raises(NrmapError, match=rf"{path} was started in bfloat16, not in float32: .*precision=bfloat16"):
-        run(settings, precision="float32")
+        run(settings, "float32")
     assert path.read_bytes() == before
     state = load_checkpoint(path)
     assert state["machine"] == {"device": "cpu", "precision": "bfloat16"}
@@ -91,21 +76,9 @@ def test_another_precision_or_device_is_refused_and_nothing_is_lost(run, tmp_pat
 
 def test_a_checkpoint_beside_a_finished_policy_is_removed(run, tiny_settings):
     path = run(tiny_settings(steps=60))
-    left_over = path.with_name(CHECKPOINT_FILE)
-    left_over.touch()
+    (left_over := path.with_name(CHECKPOINT_FILE)).touch()
     assert run(tiny_settings(steps=60)) == path
     assert not left_over.exists()
-    assert {file.name for file in path.parent.iterdir()} >= {POLICY_FILE, CURVES_FILE}
-
-
-def test_the_summary_of_a_run_has_its_main_settings(tiny_settings, tiny_regulariser, policy):
-    tuned = tiny_settings(
-        method="sa_ddqn", regulariser=tiny_regulariser(), anchor=2.5, parent=PolicyFile("some/file"),
-    )  # fmt: skip
-    plain, robust = main_settings(tiny_settings(), None), main_settings(tuned, policy)
-    assert plain.startswith("120 agent steps, 45 updates, learning rate 0.001 to 0.0001, exploration 1 to 0.1 over 80")
-    for setting in ("κ 0.1", "attack ε = 0.05", "anchor 2.5", "from Freeway/ddqn/seed0 (some/file)"):
-        assert setting in robust
 
 
 def test_greedy_returns_are_those_of_the_policy_and_change_no_weight(run, tiny_settings, monkeypatch):

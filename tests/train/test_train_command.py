@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,21 +39,10 @@ def start(tmp_path):
         yield start
 
 
-@pytest.fixture(scope="module")
-def outputs_of_parent(tmp_path_factory):
-    """Outputs that hold the vanilla policy of Breakout and seed 0."""
-    outputs = tmp_path_factory.mktemp("parent") / "outputs"
-    with commands_in(outputs.parent) as commands:
-        finished(commands.start("train", *TINY, f"outputs={outputs}", "env=Breakout"))
-    return outputs
-
-
 @pytest.fixture
-def parent(outputs_of_parent, tmp_path):
-    """That policy under tmp_path/outputs, where methods that start from it find it."""
-    shutil.copytree(outputs_of_parent, tmp_path / "outputs")
-    (path,) = (tmp_path / "outputs").rglob(POLICY_FILE)
-    return path
+def parent(start):
+    """The vanilla policy of Breakout and seed 0, under tmp_path/outputs, where methods that start from it find it."""
+    return finished(start("env=Breakout"))
 
 
 def finished(command: Command) -> Path:
@@ -63,19 +53,10 @@ def finished(command: Command) -> Path:
     return path
 
 
-def weights_and_card(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """All that a policy file holds but when, how fast and by which versions it was made."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        metadata = json.loads(file.metadata()["nrmap"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    del metadata["card"]["provenance"], metadata["card"]["results"]["seconds"]
-    return tensors, metadata
-
-
-def same_policies(one: Path, two: Path) -> bool:
-    (tensors, metadata), (others, other_metadata) = weights_and_card(one), weights_and_card(two)
-    assert metadata == other_metadata
-    return all(torch.equal(tensors[name], others[name]) for name in tensors | others)
+def content(path: Path) -> tuple[str | None, dict]:
+    """The hash of weights, settings and environment of a policy, and its results but for the seconds."""
+    policy = load_policy(path)
+    return policy.sha256, {**policy.card.results, "seconds": None}
 
 
 @pytest.mark.slow
@@ -92,28 +73,20 @@ def test_python_m_train_makes_a_policy_once(tmp_path):
     assert (policy.label, policy.card.agent_steps, policy.env.state_shape) == ("Pong/ddqn/seed0", 320, (1, 84, 84))
     with safetensors.safe_open(path, framework="pt") as file:
         assert file.get_tensor("features.0.weight").dtype == torch.float16
-    assert sorted(file.name for file in path.parent.iterdir()) == [
-        CURVES_FILE, "lock", OPTIONS_FILE, POLICY_FILE, "settings.json",
-    ]  # fmt: skip
 
 
 @pytest.mark.slow
 def test_every_method_starts_from_one_parent(start, tmp_path, parent):
     methods = [name for name in group_options("method") if name != "ddqn"]
     runs = [(f"method={name}",) for name in methods] + [("method=sa_ddqn", "method.regulariser.kappa=3")]
-    before = parent.read_bytes(), parent.stat().st_mtime_ns
+    before = parent.stat().st_mtime_ns
     paths = [finished(start(*run, "env=Breakout")) for run in runs]
-    assert (parent.read_bytes(), parent.stat().st_mtime_ns) == before
-    assert load_policy(parent).card.agent_steps == 160
-    sha256, cards = load_policy(parent).sha256, [load_policy(path).card for path in paths]
-    assert [card.method for card in cards] == [*methods, "sa_ddqn"]
-    for path, card in zip(paths, cards, strict=True):
-        assert (card.parent_sha256, card.agent_steps) == (sha256, 80)
-        assert card.settings["parent"]["method"] == "ddqn"
-        assert json.loads(path.with_name(CURVES_FILE).read_text())["rows"][-1]["agent_step"] == 80
+    assert parent.stat().st_mtime_ns == before
+    sha256, policies = load_policy(parent).sha256, [load_policy(path) for path in paths]
+    facts = [(policy.card.method, policy.card.parent_sha256, policy.card.agent_steps) for policy in policies]
+    assert facts == [(method, sha256, 80) for method in (*methods, "sa_ddqn")]
     # They start alike and differ in the loss, so all end differently.
-    assert len({json.dumps(weights_and_card(path)[0]["value.2.weight"].tolist()) for path in paths}) == len(paths)
-    assert len({path.parent.name for path in paths}) == len(paths)
+    assert len({float(policy.network.value[2].weight.sum()) for policy in policies}) == len(paths)
     # The options beside a policy lead to its folder again.
     for path in (*paths, parent):
         settings = training(*json.loads(path.with_name(OPTIONS_FILE).read_text()))
@@ -126,17 +99,9 @@ def test_a_training_starts_from_any_file_that_fits(tmp_path):
     start_from = f"method.start_from={file}"
     path = trained(*TINY, "method=sa_ddqn", "seed=1", start_from, f"outputs={tmp_path / 'outputs'}")
     card, loaded = load_policy(path).card, load_policy(file)
-    assert (card.parent_sha256, card.agent_steps) == (loaded.sha256, 80)
-    assert card.settings["parent"] == loaded.card.settings
+    assert (card.parent_sha256, card.settings["parent"]) == (loaded.sha256, loaded.card.settings)
     assert json.loads((path.parent / "settings.json").read_text()) == card.settings
     assert str(tmp_path) not in json.dumps(card.settings)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("game", [game for game in group_options("env") if game not in ("Freeway", "Pong")])
-def test_every_game_with_a_file_of_its_own_trains(game, start):
-    path = finished(start(f"env={game}", "scale.steps=60"))
-    assert load_policy(path).env.game == game
 
 
 @pytest.mark.slow
@@ -162,10 +127,8 @@ def test_a_killed_command_goes_on_to_the_same_policy(start, tmp_path):
     resumed = start(*options)
     path = finished(resumed)
     assert "going on from agent step" in resumed.err
-    assert same_policies(path, uninterrupted)
-    assert sorted(file.name for file in folder.iterdir()) == sorted(
-        file.name for file in uninterrupted.parent.iterdir()
-    )
+    assert content(path) == content(uninterrupted)
+    assert {file.name for file in folder.iterdir()} == {file.name for file in uninterrupted.parent.iterdir()}
 
 
 def reached(outputs: Path) -> int:
@@ -177,36 +140,8 @@ def reached(outputs: Path) -> int:
 
 
 @pytest.mark.slow
-def test_an_interrupted_command_says_how_to_go_on(start, tmp_path):
-    command = start("checkpoint_seconds=0", "scale.steps=100000")
-    deadline = time.monotonic() + 120
-    while reached(tmp_path / "outputs") < 10 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(command.process.pid, signal.SIGINT)
-    assert command.wait() == 130, command.err
-    assert "repeat the command to resume from the last checkpoint" in command.err
-    assert "Traceback" not in command.err
-    assert reached(tmp_path / "outputs") >= 10
-
-
-@pytest.mark.slow
-def test_two_commands_that_want_the_same_parent_train_it_once(start, tmp_path):
-    commands = [start(f"method={method}", "env=Breakout") for method in ("sa_ddqn", "sa_ddqn", "ddqn_continued")]
-    paths = [finished(command) for command in commands]
-    assert paths[0] == paths[1] != paths[2]
-    logs = "".join(command.err for command in commands)
-    for label in ("Breakout/ddqn/seed0", "Breakout/sa_ddqn/seed0", "Breakout/ddqn_continued/seed0"):
-        assert logs.count(f"{label}: trained") == 1
-    (parent,) = (tmp_path / "outputs").glob(f"train/*/ddqn/*/*/{POLICY_FILE}")
-    assert {load_policy(path).card.parent_sha256 for path in paths} == {load_policy(parent).sha256}
-
-
-@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_half_written(start, tmp_path):
     command = start(largest_file=100_000)
-    line = complaint_of(command)
-    assert line.startswith("error: cannot write ")
-    assert POLICY_FILE in line
-    assert "File too large" in line
+    assert re.fullmatch(f"error: cannot write .*{POLICY_FILE}: File too large", complaint_of(command))
     names = {path.name for path in (tmp_path / "outputs/train").rglob("*") if path.is_file()}
     assert names == {"settings.json", "options.json", CURVES_FILE, "lock"}
