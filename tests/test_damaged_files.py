@@ -51,7 +51,7 @@ class _Engine:
     rounding_floor = 0.0
 
     def ablate(self, states: torch.Tensor, episode_ids: object = None) -> Any:
-        yield from chunked(Q_VALUES[: len(states)], CLEAN[: len(states)])
+        yield from chunked(Q_VALUES[: len(states)], CLEAN[: len(states)], size=len(states))
 
 
 def written_or_read(path: Path) -> Any:

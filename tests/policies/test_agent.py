@@ -3,6 +3,7 @@
 import itertools
 import sys
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -132,6 +133,7 @@ def test_other_functions_are_refused_by_one_line(function: Callable[[Tensor], Te
         (lambda: Agent(ScalesItself()), r"divides by 255 itself \(normalize_images\): give input_scale=1"),
         (lambda: setattr(Agent(sums), "env", 5), "env=5: expected nrmap.EnvSpec"),
         (lambda: Agent(3), "function=3: expected"),  # type: ignore[arg-type]
+        (lambda: Agent(Mock(nn.Module, modules=Mock(side_effect=RuntimeError("none")))), "RuntimeError: none"),
         (lambda: Agent(sums, (84, 84)), r"state_shape=\(84, 84\): expected \(channels, height, width\)"),
         (lambda: Agent(sums, (1, 0, 84)), "sides of at least 1"),
         (lambda: Agent(sums, outputs="logit"), "did you mean logits"),  # type: ignore[arg-type]

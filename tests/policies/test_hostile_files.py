@@ -178,8 +178,9 @@ def test_facts_that_are_missing_or_contradict_the_file_are_named(tmp_path: Path)
     with pytest.raises(NrmapError, match="unknown policy format 'sb4': did you mean sb3"):
         convert("sb4:x.zip")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(NrmapError, match="expected a regular file"):
-        convert(f"pfrl:{tmp_path / 'pipe'}", game="Pong")
+    for file, why in ((tmp_path / "pipe", "expected a regular file"), ("/proc/self/mem", "cannot read /proc/self/mem")):
+        with pytest.raises(NrmapError, match=why):
+            convert(f"pfrl:{file}", game="Pong")
 
 
 @pytest.mark.parametrize(

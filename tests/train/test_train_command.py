@@ -142,6 +142,6 @@ def reached(outputs: Path) -> int:
 @pytest.mark.slow
 def test_a_full_disk_leaves_nothing_half_written(start, tmp_path):
     command = start(largest_file=100_000)
-    assert re.fullmatch(f"error: cannot write .*{POLICY_FILE}: File too large", complaint_of(command))
+    assert re.match(f"error: cannot write .*{POLICY_FILE}.*File too large", complaint_of(command))
     names = {path.name for path in (tmp_path / "outputs/train").rglob("*") if path.is_file()}
     assert names == {"settings.json", "options.json", CURVES_FILE, "lock"}
