@@ -91,7 +91,7 @@ def test_the_command(tmp_path: Path) -> None:
         return subprocess.run(command, cwd=ROOT, env=one_thread, capture_output=True, text=True, timeout=280)
 
     absent = bench_cost()
-    assert absent.returncode == 1
+    assert absent.returncode == 2
     assert re.fullmatch(rf"error: no file {tmp_path}/train\.json.*\n", absent.stderr)
     (tmp_path / "train.json").write_text(json.dumps(TRAIN))
     done = bench_cost("--measure", "--agent-steps", "64")
