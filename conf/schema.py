@@ -9,6 +9,7 @@ from nrmap.atari.envs import PIXEL_FIELDS, EnvSpec
 from nrmap.atari.eyes import EYES
 from nrmap.learning.settings import TrainSettings
 from nrmap.learning.state_adversarial import RegulariserSpec
+from nrmap.maps.sweep import HIGHEST_TEMPERATURE
 from nrmap.play.evaluation import EvaluationSettings
 from nrmap.support.schema import Keys, NotNegative, Positive, Seed, SomeSteps, Steps, Word, schema
 from nrmap.support.tracking import TrackingSpec
@@ -26,7 +27,7 @@ _StatesFile = Annotated[str, Field(pattern=r"^[^\x00]+\.np[yz]$", description="a
 _Count = Annotated[int, Field(ge=1, le=100_000)]
 _Draws = Annotated[int, Field(ge=0, le=1000)]
 # Softmax of Q / T must not overflow.
-Temperature = Annotated[float, Field(ge=1e-30, le=1e30)]
+Temperature = Annotated[float, Field(ge=1e-30, le=HIGHEST_TEMPERATURE)]
 
 _LITERATURE = Keys(
     kappa=NotNegative, vanilla_exploration_steps=SomeSteps, optional=["kappa", "vanilla_exploration_steps"]
@@ -113,7 +114,7 @@ class AnalyzeKeys(CommandKeys):
     policies_from: Literal["trained", "reference"]
     temperature: Annotated[
         tuple[Temperature, ...],
-        Field(min_length=1, description="a number from 1e-30 to 1e30, or a list such as [0.1,1]"),
+        Field(min_length=1, description="a number from 1e-30 to 1e9, or a list such as [0.1,1]"),
         BeforeValidator(lambda value: tuple(value) if isinstance(value, list | tuple) else (value,)),
     ]
     states_from: Literal["own", "pool"] | _StatesFile

@@ -6,7 +6,7 @@ input, such as an agent that is not a fixed function of the state, or states of 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from typing import Annotated, Any, Literal
 
@@ -68,6 +68,8 @@ def compute_maps(
     seen = _read(agent, states)
     rollout = states if isinstance(states, RolloutStates) and episode_ids is None else None
     ids = _episode_ids(episode_ids if rollout is None else rollout.episode_ids, len(seen))
+    order = np.argsort(ids, kind="stable")  # the states of an episode are ablated together
+    seen, ids = (seen, ids) if (np.diff(order) == 1).all() else (seen[torch.from_numpy(order)], ids[order])
     with _float32(), _shown(f"{agent.label}: maps", "states", progress) as report:
         spec = AblationSpec(ablated_value, channels)
         ablates = make_engine(agent, spec=spec, engine=engine, memory_budget=memory_budget, differences_only=True)
@@ -189,17 +191,19 @@ def _read(agent: Agent, states: States) -> Tensor:
             play_states.check_same_game(states, agent.env)
         states = states.states
     if not isinstance(states, Tensor):
+        check(not isinstance(states, np.ma.MaskedArray), "states are a masked array: expected one without a mask")
         array = _array("states", states)
         expected = f"expected uint8 [N, {', '.join(map(str, agent.state_shape))}] in [0, 255]"
         check(array.dtype == np.uint8, f"states are {array.dtype} {list(array.shape)}: {expected}")
         # torch takes neither negative strides nor, without a warning, arrays that cannot be written.
         array = np.ascontiguousarray(array)
         states = torch.from_numpy(array if array.flags.writeable else array.copy())
-    with torch._C.DisableTorchFunctionSubclass():  # a subclass's own code runs in no operation below
-        states = states.as_subclass(Tensor)
-    check_states(states, agent.state_shape)
-    with _float32():
-        agent.check(states[:PROBE_STATES].to(agent.device))
+    with code_of_others("states cannot be read"):
+        with torch._C.DisableTorchFunctionSubclass():  # a subclass's own code runs in no operation below
+            states = states.as_subclass(Tensor)
+        check_states(states, agent.state_shape)
+        with _float32():
+            agent.check(states[:PROBE_STATES].to(agent.device))
     return states
 
 
@@ -232,8 +236,9 @@ def _float32() -> Iterator[None]:
 
     The caller's autocast, which rounds as much, does not count here, nor do its modes without gradients.
     """
+    on_gpu = torch.cuda.is_available()  # elsewhere these flags change nothing but what other threads see
     with (
-        torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
+        torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False) if on_gpu else nullcontext(),
         torch.autocast("cpu", enabled=False),
         torch.autocast("cuda", enabled=False),
         torch.inference_mode(False),  # turns gradients on, also inside torch.no_grad

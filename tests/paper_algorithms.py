@@ -32,9 +32,9 @@ def algorithms_1_and_2(network, states, temperature, value=0):
                 chosen = first_arg_max(q_augmented)
                 maps["kmap"][i, j] += q_values[best] - q_values[chosen]
                 maps["flip_map"][i, j] += chosen != best
-                log_policy = [math.log(p) for p in softmax(q_augmented, temperature)]
-                maps["hmap"][i, j] += -sum(p * log_p for p, log_p in zip(policy, log_policy, strict=True))
-                maps["kl"][i, j] += sum(p * (math.log(p) - log_p) for p, log_p in zip(policy, log_policy, strict=True))
+                pairs = [pair for pair in zip(policy, softmax(q_augmented, temperature), strict=True) if pair[0] > 0]
+                maps["hmap"][i, j] += -sum(p * math.log(p_augmented) for p, p_augmented in pairs)
+                maps["kl"][i, j] += sum(p * (math.log(p) - math.log(p_augmented)) for p, p_augmented in pairs)
                 others = max(value for action, value in enumerate(q_augmented) if action != best)
                 maps["margin_drop"][i, j] += margin - (q_augmented[best] - others)
                 maps["ties"][i, j] += abs(q_augmented[best] - others) < 1e-5

@@ -122,7 +122,7 @@ class IncrementalEngine(Engine):
     def _agrees(self, found: Tensor, expected: Tensor) -> bool:
         if not self._differences_only:
             return agrees(found, expected)
-        missing = (expected - found).mean(dim=1, keepdim=True)  # [S, 1], common to all actions
+        missing = (expected - found).median(dim=1, keepdim=True).values  # [S, 1], common to all actions
         return agrees(found + missing, expected, roundings=4)
 
     def _differences(self, states: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -101,7 +102,7 @@ def record(function: Callable[[Tensor], Tensor], states: Tensor) -> Recording:
     states = states.clone()
     recorder = _Recorder(states)
     try:
-        with recorder:
+        with _NoOtherReads(recorder), recorder:
             result = function(states)
     except NotTraceable:
         raise
@@ -164,6 +165,26 @@ class _Recorder(TorchDispatchMode):
         self._tensors.append(tensor)
         self._values[id(tensor)] = value, version
         return value
+
+
+class _NoOtherReads(TorchFunctionMode):
+    """Raises NotTraceable where the function reads a tensor by means that no recorder of operations sees."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        unseen = function in _UNSEEN or getattr(function, "__self__", None) is Tensor.data
+        if unseen and isinstance(self._recorder.seen(args[0]), Value):
+            raise NotTraceable("its Python code reads values of the states")
+        return function(*args, **kwargs or {})
+
+
+_UNSEEN = {
+    Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr, Tensor.untyped_storage,
+    Tensor.storage,
+}  # fmt: skip
 
 
 def _out_of_place(function: OpOverload, arguments: tuple[Any, ...]) -> OpOverload:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from nrmap.ablation.parts import NetworkParts
 from nrmap.ablation.spec import AblationSpec
+from nrmap.policies.agent import usual_actions
 from nrmap.support.errors import check
 
 SAMPLES = 4
@@ -18,9 +19,14 @@ ASSUMED_ERROR = 4
 
 
 def agrees(found: Tensor, expected: Tensor, roundings: int = 1) -> bool:
-    """True if the Q-values differ by ≤ `roundings`·1e-5·max(1, max|Q|), or `expected` has NaN or infinite ones."""
+    """True if the Q-values [N, A] differ by ≤ `roundings`·1e-5·max(1, max|Q|), or `expected` has NaN or infinite ones.
+
+    Only `usual_actions` are compared.
+    """
     if not expected.isfinite().all():
         return True  # `check_finite` raises the clearer error later
+    usual = usual_actions(expected)
+    found, expected = found[:, usual], expected[:, usual]
     return bool((found - expected).abs().max() <= roundings * 1e-5 * max(1.0, float(expected.abs().max())))
 
 
@@ -50,15 +56,17 @@ def rounding_floor(
 
     `clean` [N, A] and `ablated` [N, n, A] are an engine's Q-values for `states` [N, C, H, W] and
     their `sampled_ablations`. The error is measured against `exact`, the network in float64, and at
-    least eps·max|Q|. If `exact` is None, ASSUMED_ERROR·eps·max|Q| is assumed.
+    least eps·max|Q|. If `exact` is None, ASSUMED_ERROR·eps·max|Q| is assumed. Only `usual_actions` count.
     """
+    usual = usual_actions(ablated)
+    clean, ablated = clean[..., usual], ablated[..., usual]
     unit = torch.finfo(torch.float32).eps * float(ablated.abs().max())
     if exact is None:
         error = ASSUMED_ERROR * unit
     else:
         copies = [ablate_pixels(state, sampled_ablations(spec, tuple(state.shape)), spec) for state in states]
         exact_ablated = torch.stack([exact.q_values(batch) for batch in copies])  # [N, n, A]
-        exact_change = exact_ablated - exact.q_values(states)[:, None]
+        exact_change = (exact_ablated - exact.q_values(states)[:, None])[..., usual]
         error = max(unit, float((ablated.double() - clean.double()[:, None] - exact_change).abs().max()))
     check(math.isfinite(error), "the agent cannot be mapped: its outputs for some ablated states are NaN or infinite")
     return 2.0 ** math.ceil(math.log2(SAFETY * error)) if error else 0.0

@@ -83,8 +83,8 @@ class EpisodeMaps(_MapsByKind):
     order of nrmap.statistics.nested_subsets.prefix_ranks; an episode without a state in a prefix
     has zeros there.
 
-    Raises NrmapError for arrays whose shapes do not fit together, and without a temperature or with one that is not
-    finite and > 0.
+    Raises NrmapError for arrays whose shapes do not fit together, for equal or unordered episode ids, for negative
+    counts, and unless the temperatures are different, finite and > 0.
     """
 
     episode_ids: IntArray  # [E]
@@ -98,7 +98,8 @@ class EpisodeMaps(_MapsByKind):
     def __post_init__(self) -> None:
         check(len(self.arrays) > 0 and len(self.episode_ids) > 0, "maps of no kind or episode: expected at least one")
         positive = all(0 < temperature < np.inf for temperature in self.temperatures)
-        check(positive and len(self.temperatures) > 0, f"temperatures={self.temperatures}: expected numbers above 0")
+        different = len({*self.temperatures}) == len(self.temperatures) > 0
+        check(positive and different, f"temperatures={self.temperatures}: expected different numbers above 0")
         episodes = self.episode_ids.shape
         each_temperature = (len(self.temperatures), *episodes)
         expected: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
@@ -115,6 +116,9 @@ class EpisodeMaps(_MapsByKind):
         for name, (array, shape) in expected.items():
             found = array.shape
             check(found == shape, f"{name} of {len(self.episode_ids)} episodes is {found}: expected {shape}")
+        check(bool((np.diff(self.episode_ids) > 0).all()), "the episodes are not in ascending order of different ids")
+        counts = min(self.states_per_episode.min(), self.ties.min())
+        check(bool(counts >= 0), f"{counts} states or ties in an episode: expected at least 0")
 
     @property
     def num_states(self) -> int:

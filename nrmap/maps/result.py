@@ -1,6 +1,7 @@
 """The maps of an agent as the public API returns them: looked up by name, measured, drawn, saved and loaded."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,12 @@ class Maps:
     def kinds(self) -> list[tuple[str, float | None]]:
         """The name of every map and its temperature, or None."""
         return [(kind.name, temperature) for kind, temperature, _ in self.by_episode.each()]
+
+    def __iter__(self) -> Iterator[tuple[str, float | None]]:
+        return iter(self.kinds)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.kinds or (key, None) in self.kinds
 
     def __getitem__(self, key: str | tuple[str, float | None]) -> FloatArray:
         total: FloatArray = self.by_episode[key].sum(axis=0)

@@ -1,5 +1,6 @@
 """Compute the maps of every kind and episode in one pass over ablated Q-values."""
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,10 @@ from nrmap.maps.kinds import KINDS, Ablated, FloatArray
 from nrmap.statistics.nested_subsets import prefix_ranks
 from nrmap.support.errors import NrmapError, check
 
+log = logging.getLogger(__name__)
+
+# Far above it all actions are equally likely, up to the last digits of float64.
+HIGHEST_TEMPERATURE = 1e9
 MOST_TEMPERATURES = 1000  # on tiny states they take seconds, and each map of each episode is kept
 
 
@@ -49,8 +54,10 @@ def sweep_maps(
     Summands are computed and added state by state in float64, so that a map depends, to the last
     bit, neither on the chunks' sizes nor on other episodes or temperatures.
 
-    Raises NrmapError for a temperature that is not finite and > 0, or so small that Q/T overflows,
-    for NaN or infinite Q-values, and for chunks that do not cover the states in order.
+    A warning is logged if the floor is above a thousandth of the largest |Q|.
+
+    Raises NrmapError for a temperature out of range, or so small that Q/T overflows, for NaN or infinite
+    Q-values, and for chunks that do not cover the states in order.
     """
     ids = np.asarray(episode_ids, dtype=np.int64)
     check(ids.ndim == 1 and len(ids) > 0, f"episode_ids of shape {ids.shape}: expected [N] with N ≥ 1")
@@ -58,7 +65,8 @@ def sweep_maps(
     many = f"{len(temperatures)} temperatures: expected at most {MOST_TEMPERATURES}, since each has maps of its own"
     check(len(temperatures) <= MOST_TEMPERATURES, many)
     for temperature in temperatures:
-        check(0 < temperature < np.inf, f"temperature {temperature}: expected a finite number > 0")
+        fits = 0 < temperature <= HIGHEST_TEMPERATURE
+        check(fits, f"temperature {temperature}: expected a number above 0, at most {HIGHEST_TEMPERATURE:g}")
     check(0 <= rounding_floor < np.inf, f"rounding floor {rounding_floor}: expected a finite number ≥ 0")
     rank = prefix_ranks(ids) if ranks is None else np.asarray(ranks, dtype=np.int64)
     check(rank.shape == ids.shape, f"ranks of shape {rank.shape}: expected {ids.shape}, one for each state")
@@ -71,13 +79,14 @@ def sweep_maps(
         return _terms(state, temperatures, rounding_floor, index)
 
     sums: dict[int | None, _Sums] = {}
-    index = 0
+    index, largest = 0, 0.0
     with ThreadPoolExecutor(workers) as pool:
         for chunk in _ahead(chunks) if workers > 1 else chunks:
             _check_chunk(chunk, index, len(ids))
             if not sums:
                 pixels = tuple(chunk.q_values.shape[1:-1])
                 sums = {size: _Sums(ids, temperatures, pixels) for size in (None, *sorted(set(prefix_sizes)))}
+            largest = max(largest, float(chunk.clean_q_values.abs().max()))
             parts = range(index, index + len(chunk.q_values)), chunk.clean_q_values.cpu(), chunk.q_values.cpu()
             for terms in pool.map(terms_of, *parts) if workers > 1 else map(terms_of, *parts):
                 for size, part in sums.items():
@@ -86,6 +95,9 @@ def sweep_maps(
                 index += 1
             progress(index, len(ids))
     check(index == len(ids), f"ablated Q-values of {index} states: expected {len(ids)}, one for each episode id")
+    if rounding_floor > largest / 1000:
+        small = f"the outputs of these states are at most {largest:.2g}"
+        log.warning("%s, and changes up to %.2g count as rounding: small effects are lost", small, rounding_floor)
     return sums.pop(None).maps({size: part.maps({}) for size, part in sums.items() if size is not None})
 
 

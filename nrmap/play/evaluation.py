@@ -20,7 +20,7 @@ from nrmap.play.players import (
 )
 from nrmap.play.rollout import ActionFn, Episode, ProgressFn, env_of, no_report, play
 from nrmap.policies.agent import Agent
-from nrmap.robustness.attacks import attack_named, attack_parts, uniform_noise
+from nrmap.robustness.attacks import MOST_STEPS, attack_named, attack_parts, uniform_noise
 from nrmap.robustness.certify import IntervalCertifier
 from nrmap.robustness.perturbations import epsilon_text
 from nrmap.statistics.intervals import estimate_mean, estimate_rate
@@ -50,7 +50,7 @@ class AttackRun:
 
     def __post_init__(self) -> None:
         steps = self.record_fields["attack_steps"]
-        expect(steps is None or 1 <= steps <= 10_000, self, "attack", "pgd-1 to pgd-10000")
+        expect(steps is None or 1 <= steps <= MOST_STEPS, self, "attack", f"pgd-1 to pgd-{MOST_STEPS}")
 
     @property
     def label(self) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nrmap.robustness.perturbations import check_attack_epsilon, ends, other_action_margin, project, within
-from nrmap.support.errors import NrmapError, check, shortened, unknown_choice
+from nrmap.support.errors import NrmapError, check, code_of_others, shortened, unknown_choice
 
 # Maps states in [0, 1], float [N, C, H, W], to Q-values [N, A]; see `nrmap.policies.network.frozen`.
 ScoresStates = Callable[[Tensor], Tensor]
@@ -26,6 +26,7 @@ ScoresStates = Callable[[Tensor], Tensor]
 AttackObjective = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Total length of all steps in radii: enough to reach any corner from any start (Madry et al. 2018).
 PGD_WALK = 2.5
+MOST_STEPS = 10_000
 GRADIENT_ATTACKS = ("fgsm", "pgd")  # the kinds whose lowest return is quoted
 ALL = slice(None)
 # On one AVX2 core the Nature network makes 750 forward and backward passes a second with 5 rows, 1,340 with 20:
@@ -213,6 +214,8 @@ class GradientAttack:
             parts = (part.split(sizes) for part in (scores, each.clean_actions[rows], worst_actions[rows]))
             values = [objective(*part).sum() for objective, *part in zip(self.objectives, *parts, strict=True)]
             gradient = _gradient(torch.stack(values).sum(), points)
+            known = left is None or not bool(gradient.isnan().any())
+            check(known, "the gradient of the policy's outputs is NaN: this attack cannot take a step")
             moved = points.detach() + self.step_fraction * attack_epsilon * gradient.sign()
             if left is not None:
                 moved, rows = moved[left[rows]], left.nonzero().squeeze(1)
@@ -224,10 +227,12 @@ class GradientAttack:
 
 
 def _gradient(value: Tensor, points: Tensor) -> Tensor:
-    gradients = torch.autograd.grad(value, points, allow_unused=True) if value.requires_grad else (None,)
-    if gradients[0] is None:
+    with code_of_others("the policy's outputs cannot be differentiated, which this attack needs"):
+        gradients = torch.autograd.grad(value, points, allow_unused=True) if value.requires_grad else (None,)
+    gradient = gradients[0]
+    if gradient is None:
         raise NrmapError("the policy's outputs have no gradient with respect to its states, which this attack needs")
-    return gradients[0]
+    return gradient
 
 
 class _Search:
@@ -267,8 +272,8 @@ class _Search:
 
 
 def pgd(steps: int) -> GradientAttack:
-    """PGD from a random start with `steps` steps of 2.5 ε / `steps`; NrmapError unless `steps` ≥ 1."""
-    check(steps >= 1, f"attack steps={steps}: expected at least 1")
+    """PGD from a random start with `steps` steps of 2.5 ε / `steps`; NrmapError unless 1 ≤ `steps` ≤ `MOST_STEPS`."""
+    check(1 <= steps <= MOST_STEPS, f"attack steps={steps}: expected 1 to {MOST_STEPS}")
     return GradientAttack(steps=steps, step_fraction=PGD_WALK / steps, random_start=True)
 
 

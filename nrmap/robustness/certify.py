@@ -40,9 +40,9 @@ class IntervalCertifier:
         """`network` is copied; later changes have no effect. For an agent pass `bounded_network(agent)`."""
         last = split_head(network.advantage)[1]
         actions, hidden = last.out_features, last.in_features
-        most = f"expected at most {MOST_DIFFERENCES:,}"
-        fits = actions**2 * max(hidden, 256) <= MOST_DIFFERENCES
-        check(fits, f"bounds for all pairs of {actions:,} actions take {actions**2 * hidden:,} numbers: {most}")
+        numbers = actions**2 * max(hidden, 256)
+        take = f"bounds for all pairs of {actions:,} actions take {numbers:,} numbers"
+        check(numbers <= MOST_DIFFERENCES, f"{take}: expected at most {MOST_DIFFERENCES:,}")
         self._network = copy.deepcopy(network).requires_grad_(False)
         self._exact = copy.deepcopy(self._network).double()
         self._known: dict[tuple[bytes, int, float], bool] = {}  # results by state, action and radius

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -44,6 +45,8 @@ def _fitting(name: str, value: Any, annotation: Any) -> Any:
         return value
     if isinstance(value, np.generic | np.ndarray | torch.Tensor):
         value = value.tolist()
+    elif isinstance(value, os.PathLike):
+        value = Path(value)
     elif isinstance(value, list | tuple):
         value = [item.item() if isinstance(item, np.generic) else item for item in value]
     try:

@@ -86,6 +86,12 @@ def uint8_function() -> Case:
     return nrmap.Agent(function, (2, 9, 7), input_scale=None), some_states(4, 2, 9, 7)
 
 
+def with_a_masked_action() -> Case:
+    agent, states = dueling()
+    mask, network = torch.tensor([False, True, False, False, False]), agent.function
+    return nrmap.Agent(lambda inputs: torch.where(mask, -1e9, network(inputs)), agent.state_shape), states
+
+
 @pytest.mark.parametrize(
     ("make", "incremental", "value"),
     [
@@ -97,6 +103,7 @@ def uint8_function() -> Case:
         (uint8_function, False, 0),
         (uint8_function, False, 200),
         (uint8_function, False, 255),
+        (with_a_masked_action, True, 0),
     ],
 )
 def test_maps_equal_a_double_loop_over_pixels(make: Callable[[], Case], incremental: bool, value: int) -> None:
@@ -156,8 +163,10 @@ def test_without_episodes_there_is_no_interval_and_with_enough_there_is() -> Non
 
 
 @pytest.mark.bitwise
-def test_the_maps_of_an_episode_do_not_depend_on_others() -> None:
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_maps_of_an_episode_do_not_depend_on_others(mixed: bool) -> None:
     (agent, _), states, ids = dueling(), some_states(12, 4, 20, 22), np.repeat([0, 1, 2], [5, 4, 3])
+    ids = np.random.default_rng(0).permutation(ids) if mixed else ids
     together = nrmap.compute_maps(agent, states, [0.1, 1.0], ids, progress=False).by_episode
     for episode in (0, 1, 2):
         own = torch.from_numpy(ids == episode)

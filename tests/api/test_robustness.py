@@ -101,6 +101,10 @@ def agent(function: Callable[[Tensor], Tensor], **options: Any) -> nrmap.Agent:
     return nrmap.Agent(function, SHAPE, **options)
 
 
+def root_of_zero(states: Tensor) -> Tensor:
+    return states + (states - states).sqrt()
+
+
 PADDED = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.Flatten(), nn.Linear(504, 3))
 NESTED = nn.Sequential(QNetwork(NetworkSpec(*SHAPE, 3, convs=(ConvSpec(4, 3, 2),), hidden=4)), nn.Linear(3, 3))
 MANY = nn.Sequential(nn.Flatten(), nn.Linear(336, 20_000))
@@ -203,6 +207,8 @@ def test_a_hook_of_all_modules_leaves_no_bounds() -> None:
             "input_scale=None",
         ),
         (lambda: nrmap.attack(agent(lambda s: sequential()(s.detach())), some_states()), "no gradient with respect to"),
+        (lambda: nrmap.attack(agent(lambda s: sequential()(root_of_zero(s))), some_states()), "gradient .* is NaN"),
+        (lambda: nrmap.attack(agent(sequential()), some_states(), "pgd-99999"), "expected 1 to 10000"),
         (lambda: nrmap.certify(agent(lambda s: sequential()(s)), some_states()), "no bounds for a function"),
         (lambda: nrmap.certify(agent(MANY), some_states()), "bounds for all pairs of 20,000 actions"),
         (lambda: nrmap.certify(agent(PADDED), some_states()), "no bounds for the Conv2d.* without padding"),

@@ -65,8 +65,11 @@ def test_arrays_that_contradict_each_other_are_named(tmp_path, maps):
     for changes, message in (
         ({"hmap": arrays["hmap"][:, :1]}, "hmap of 2 episodes is"),
         ({"q_gaps": arrays["q_gaps"][:3]}, "q_gaps of 2 episodes is \\(3,\\): expected \\(4,\\)"),
-        ({"temperatures": -arrays["temperatures"]}, r"temperatures=\(-.*\): expected numbers above 0"),
-        ({"temperatures": np.zeros(0)}, r"temperatures=\(\): expected numbers above 0"),
+        ({"temperatures": -arrays["temperatures"]}, r"temperatures=\(-.*\): expected different numbers above 0"),
+        ({"temperatures": arrays["temperatures"] * 0 + 1}, r"temperatures=\(1.*\): expected different numbers"),
+        ({"episode_ids": arrays["episode_ids"][::-1]}, "not in ascending order of different ids"),
+        ({"ties": arrays["ties"] - 10**6}, "states or ties in an episode: expected at least 0"),
+        ({"temperatures": np.zeros(0)}, r"temperatures=\(\): expected different numbers above 0"),
         ({"kmap": arrays["kmap"] + 1e308}, r"kmap holds .* above 1e\+100"),
         ({"kmap": arrays["kmap"] * np.nan}, "kmap holds NaN or infinite values"),
     ):

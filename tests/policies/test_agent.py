@@ -107,6 +107,7 @@ def counter() -> Callable[[Tensor], Tensor]:
         (layers(nn.Dropout(0.1)), "Dropout at .* in training mode"),
         (layers(nn.BatchNorm2d(4, track_running_stats=False)).eval(), "given one state at a time and in a batch"),
         (lambda states: sums(states) - sums(states).mean(dim=0), "given one state at a time and in a batch"),
+        (lambda states: 1e-8 * (sums(states) + len(states)), "given one state at a time and in a batch"),
         (lambda states: (sums(states), sums(states)), "returns a tuple: expected one tensor"),
         (lambda states: sums(states)[:, :1], r"shape \[., 1\]: expected \[., A\] with A ≥ 2"),
         (lambda states: states, r"shape \[., 2, 10, 12\]: expected"),
