@@ -53,19 +53,19 @@ install: $(INSTALLED) ## create .venv with the pinned dependencies
 reproduce: $(INSTALLED) ## train, map and report: GAMES="Freeway" SEEDS="0" SCALE=quick JOBS=1 ANALYSES=2
 	$(BIN)/python -m train -m $(GRID) $(call LAUNCHER,$(JOBS)) $(ARGS)
 	$(BIN)/python -m analyze -m states_from=own,pool $(GRID) $(call LAUNCHER,$(ANALYSES)) $(ARGS)
-	$(BIN)/python -m analyze.report
+	$(BIN)/python -m analyze.report $(filter outputs=%,$(ARGS))
 
 maps: $(INSTALLED) ## map the reference policies of Freeway that come with an evaluation: ANALYSES=2
 	$(foreach method,$(METHODS),$(if $(call seeds,$(method)),$(call MAPS_OF,$(method))))
-	$(BIN)/python -m analyze.report
+	$(BIN)/python -m analyze.report $(filter outputs=%,$(ARGS))
 
 controls: $(INSTALLED) ## random and shuffled weights on the states of the reference policies of seed 0
 	$(REFERENCE) method=$(call LIST,$(foreach method,$(METHODS),$(if $(filter 0,$(call seeds,$(method))),$(method)))) \
 		seed=0 states_from=pool controls=3 $(ARGS)
-	$(BIN)/python -m analyze.report
+	$(BIN)/python -m analyze.report $(filter outputs=%,$(ARGS))
 
 report: $(INSTALLED) ## build outputs/report/index.html from what lies under outputs/
-	$(BIN)/python -m analyze.report
+	$(BIN)/python -m analyze.report $(filter outputs=%,$(ARGS))
 
 results: $(DEV) ## write the tables of the documents from the committed records and timings
 	$(BIN)/python -m analyze.documents

@@ -25,7 +25,7 @@ from nrmap.maps.sweep import sweep_maps, sweep_workers
 from nrmap.policies.agent import Agent
 from nrmap.policies.policy import Policy
 from nrmap.statistics.nested_subsets import prefix_ranks
-from nrmap.support.errors import check
+from nrmap.support.errors import NrmapError, check, shortened
 from nrmap.support.files import read_json, sha256_of_file, write_json
 from nrmap.support.identity import VERSIONS, stage_identity
 from nrmap.support.layout import MAPS_FILE, METRICS_FILE
@@ -84,7 +84,8 @@ def ensure_maps(study: Study, policy: Agent, states: StatesFile) -> MapsResult:
 
     def make() -> None:
         ids = states.states.episode_ids
-        shards = (_maps_of(policy, path, inputs) for path in sorted(shards_folder(folder).glob("*-of-*.npz")))
+        paths = sorted(shards_folder(folder).glob("*-of-*.npz"))
+        shards = (_shard_of(study, policy, states, path) for path in paths)
         maps = _merged(shards, ids, lambda episodes: episode_maps(study, policy, states, episodes))
         maps = replace(maps, players=states.states.episode_origins[maps.episode_ids])
         save_maps(folder / MAPS_FILE, maps, {"policy": policy.label, **inputs})
@@ -121,10 +122,25 @@ def ensure_shard(study: Study, policy: Agent, states: StatesFile, shard: Shard) 
 
     def make() -> None:
         maps = episode_maps(study, policy, states, episodes)
-        save_maps(path, maps, {"policy": policy.label, **_inputs(policy, states)})
+        save_maps(path, maps, {"policy": policy.label, **_shard_inputs(study, policy, states)})
 
-    once(path, make, lambda path: _maps_of(policy, path, _inputs(policy, states)))
+    def read(path: Path) -> None:
+        found = _maps_of(policy, path, _shard_inputs(study, policy, states)).episode_ids.tolist()
+        check(found == episodes, f"{path} holds the episodes {shortened(found)}: expected {shortened(episodes)}")
+
+    once(path, make, read)
     return path
+
+
+def _shard_of(study: Study, policy: Agent, states: StatesFile, path: Path) -> EpisodeMaps:
+    try:
+        return _maps_of(policy, path, _shard_inputs(study, policy, states))
+    except NrmapError as error:
+        raise NrmapError(f"{error}; remove {path} to make it anew") from error
+
+
+def _shard_inputs(study: Study, policy: Agent, states: StatesFile) -> dict[str, Any]:
+    return {**_inputs(policy, states), "version": VERSIONS["maps"], **asdict(study.settings.maps.ablation)}
 
 
 def _inputs(policy: Agent, states: StatesFile) -> dict[str, str | None]:
@@ -247,6 +263,9 @@ def ensure_figures(policy: Agent, states: StatesFile, maps: MapsResult) -> dict[
         write_json(index, {name: path.name for name, path in made.items()})
 
     files = once(index, make, partial(read_json, form=dict[str, Name]))
+    if not all((maps.folder / file).is_file() for file in files.values()):
+        make()
+        files = read_json(index, dict[str, Name])
     return {name: maps.folder / file for name, file in files.items()}
 
 

@@ -209,7 +209,7 @@ def main() -> None:
     """Measure with --measure, then print the tables."""
     parser = ArgumentParser(
         prog="python -m bench.cost",
-        description=__doc__.partition("\n")[0],
+        description=(__doc__ or "").partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = partial(parser.add_argument, type=whole())

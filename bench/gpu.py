@@ -36,7 +36,7 @@ STAGES = {
 
 def main() -> None:
     """Run all stages, write their files, print a table; status 1 if a stage failed."""
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="cpu rehearses; default: cuda")
     parser.add_argument("--minutes", type=float, default=9.0, help="time limit of all stages; default: 9")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="default: all")

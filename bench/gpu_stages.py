@@ -228,7 +228,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
 
 def main() -> None:
     """Run one stage and keep its results in a file."""
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu_stages", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu_stages", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--seconds", type=float, default=60.0)

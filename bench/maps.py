@@ -190,7 +190,7 @@ def tables(results: dict[str, Any]) -> list[Table]:
 @errors_in_one_line()
 def main() -> None:
     """Measure, show, write."""
-    parser = ArgumentParser(prog="python -m bench.maps", description=__doc__.partition("\n")[0])
+    parser = ArgumentParser(prog="python -m bench.maps", description=(__doc__ or "").partition("\n")[0])
     default = [path for path in TRAINED if path.is_file()]
 
     def add(name: str, *, explained: str, **options: Any) -> None:

@@ -155,7 +155,7 @@ def main() -> None:
     """Measure, show, write."""
     parser = ArgumentParser(
         prog="python -m bench.train",
-        description=__doc__.partition("\n")[0],
+        description=(__doc__ or "").partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--rounds", type=whole(), default=9, help="timings of each contender")

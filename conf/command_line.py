@@ -62,11 +62,12 @@ class CommandLine:
         self.is_multirun = bool(self.flags.multirun)
         self.is_run = not any(getattr(self.flags, name, None) for name in _SHOWS)
         self.outputs: Path | None = None  # None if each job has its own
-        before = [argument for argument in arguments if argument not in self.overrides]
+        given = [*self.overrides]
+        before = [argument for argument in arguments if argument not in given]
         if not any(override.lstrip("+").startswith("outputs=") for override in self.overrides):
             self.overrides.append("outputs=outputs")
         self.overrides = [self._rewritten(override) for override in self.overrides]
-        self.arguments = [*before, *self.overrides] if self.is_run else [*arguments]
+        self.arguments = [*before, *(self.overrides if self.is_run else given)]
 
     def _rewritten(self, override: str) -> str:
         key, equals, value = override.partition("=")
@@ -99,7 +100,7 @@ class CommandLine:
                         raise NrmapError(f"{as_typed(' '.join(self.overrides))}: {first_line(error)}") from error
                     except (HydraException, OmegaConfBaseException):  # some are built-in errors as well
                         raise
-                    except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
+                    except (ValueError, TypeError, AttributeError, LookupError, OSError, RecursionError) as error:
                         reason = TOO_DEEP if isinstance(error, RecursionError) else first_line(error)
                         raise NrmapError(f"{as_typed(' '.join(job))}: {reason}") from error
                     yield values
@@ -150,7 +151,8 @@ def _folder(text: str) -> str:
 def results_folder(text: str) -> Path:
     """The absolute path of the folder in `outputs=text`; NrmapError if `text` cannot name a folder."""
     try:
-        path = os.path.normpath(os.path.join(os.getcwd(), os.path.expanduser(_folder(text))))
+        path = os.path.join(os.getcwd(), os.path.expanduser(_folder(text)))
+        path = os.path.realpath(path) if ".." in Path(path).parts else os.path.normpath(path)  # links before ..
     except FileNotFoundError as error:
         raise NrmapError("the working folder was removed: expected a command in a folder that is there") from error
     what = "with a name in UTF-8" if re.search("[\ud800-\udfff]", path) else "without control characters"
@@ -221,7 +223,7 @@ def _as_one_line(error: Exception) -> NrmapError:
         return unknown_choice(_NOUNS.get(group, group), choice, options)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     parent = getattr(cause, "parent_node", None)
-    folder, dot, key = str(getattr(cause, "full_key", "")).rpartition(".")
+    folder, dot, key = str(getattr(cause, "full_key", None) or "").rpartition(".")
     if folder == "method.regulariser" and not parent:
         return NrmapError(f"{folder}.{key}: this method has no regulariser; use method=sa_ddqn or method=sa_ddqn_ibp")
     if isinstance(parent, DictConfig) and key and key not in parent:

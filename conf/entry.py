@@ -29,7 +29,7 @@ from conf.failures import JobFailedError, failures_since, forget_failure, note_f
 from conf.help import command_help
 from conf.interrupts import INTERRUPTED, raise_interrupts
 from conf.logs import with_writable_logs
-from nrmap.support.errors import NrmapError, errors_in_one_line, first_line
+from nrmap.support.errors import NrmapError, errors_in_one_line, first_line, system_error
 
 S = TypeVar("S")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -78,13 +78,13 @@ def entry_point(
         if hydra_config.mode is RunMode.MULTIRUN:
             _run_as_job(lambda: run(read(values, True), given), hydra_config)
             return
-        with errors_in_one_line(), _memory_errors_in_one_line():  # Hydra would add a line of its own
+        with errors_in_one_line(), _errors_of_the_machine():  # Hydra would add a line of its own
             run(read(values, True), given)
 
     if not command.is_run:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     # Makes Hydra raise its errors instead of printing several lines.
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     raise_interrupts()
     try:
         with hydra_errors_in_one_line():
@@ -113,9 +113,14 @@ def entry_point(
 
 
 @contextmanager
-def _memory_errors_in_one_line() -> Iterator[None]:
+def _errors_of_the_machine() -> Iterator[None]:
+    """Raise a lack of memory, and files that cannot be used, as NrmapError."""
     try:
         yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise NrmapError(system_error(error)) from error
     except Exception as error:
         if isinstance(error, MemoryError) or "allocate memory" in str(error):  # PyTorch raises a RuntimeError
             raise NrmapError(f"not enough memory: {first_line(error)}") from error
@@ -159,7 +164,7 @@ def _run_as_job(run: Callable[[], None], hydra_config: HydraConf) -> None:
     job, folder = " ".join(overrides), Path(hydra_config.runtime.output_dir)
     forget_failure(folder, job)
     try:
-        with _memory_errors_in_one_line():
+        with _errors_of_the_machine():
             run()
     except Exception as error:
         expected = isinstance(error, NrmapError)

@@ -1,10 +1,11 @@
 """Notes of failed jobs as files, because jobs may run on other machines than the command that waits for them."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
-from nrmap.support.errors import NrmapError
-from nrmap.support.files import identity_of, write_text
+from nrmap.support.errors import LONGEST_ERROR, NrmapError
+from nrmap.support.files import identity_of, regular_file, write_text
 
 CLOCKS_DIFFER_BY = 2.0  # seconds, between this machine and the file server
 
@@ -37,8 +38,12 @@ def forget_failure(folder: Path, job: str) -> None:
 
 def failures_since(begun: float, sweep_folder: Path) -> list[str]:
     """The lines noted under `sweep_folder` since the time `begun`, in seconds since the epoch."""
-    paths = sorted(sweep_folder.rglob("failed-*.txt"))
-    return [path.read_text() for path in paths if os.stat(path).st_mtime > begun - CLOCKS_DIFFER_BY]
+    lines = []
+    for path in sorted(sweep_folder.rglob("failed-*.txt")):
+        with suppress(NrmapError, OSError), regular_file(path) as file:  # another sweep may remove it
+            if os.fstat(file.fileno()).st_mtime > begun - CLOCKS_DIFFER_BY:
+                lines.append(file.read(LONGEST_ERROR).decode(errors="replace"))
+    return lines
 
 
 def _marker(folder: Path, job: str) -> Path:

@@ -5,6 +5,7 @@ Radii are on the scale [0, 1] of pixels. Every function raises NrmapError with a
 input, such as an agent that is not a fixed function of the state, or states of another type or shape.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
@@ -84,7 +85,9 @@ def compute_maps(
     if rollout is not None:
         maps = replace(maps, players=rollout.episode_origins[maps.episode_ids])
     settings = {"ablated_value": ablated_value, "channels": channels, "engine": ablates.name}
-    return Maps(maps, {"agent": agent.label, "policy_sha256": agent.sha256, "outputs": agent.outputs, **settings})
+    of_states = {"states_digest": hashlib.sha256(seen.cpu().numpy().tobytes()).hexdigest()}
+    metadata = {"agent": agent.label, "policy_sha256": agent.sha256, "outputs": agent.outputs, **of_states, **settings}
+    return Maps(maps, metadata)
 
 
 @checked
@@ -191,7 +194,6 @@ def _read(agent: Agent, states: States) -> Tensor:
             play_states.check_same_game(states, agent.env)
         states = states.states
     if not isinstance(states, Tensor):
-        check(not isinstance(states, np.ma.MaskedArray), "states are a masked array: expected one without a mask")
         array = _array("states", states)
         expected = f"expected uint8 [N, {', '.join(map(str, agent.state_shape))}] in [0, 255]"
         check(array.dtype == np.uint8, f"states are {array.dtype} {list(array.shape)}: {expected}")
@@ -216,6 +218,7 @@ def _episode_ids(episode_ids: ArrayLike | None, num_states: int) -> NDArray[np.i
 
 
 def _array(name: str, values: ArrayLike) -> NDArray[Any]:
+    check(not isinstance(values, np.ma.MaskedArray), f"{name} are a masked array: expected one without a mask")
     with code_of_others(f"{name} cannot be made an array"):
         return np.asarray(values)
 

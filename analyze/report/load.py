@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from nrmap.learning.recorded import ForeignSettings, GivenOptions, RecordedCurve
 from nrmap.maps.measures import read_measured
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError, check
-from nrmap.support.files import read_json, sha256_of_file
+from nrmap.support.files import TEMPORARY_PREFIX, read_json, sha256_of_file
 from nrmap.support.identity import VERSIONS, stage_identity
 from nrmap.support.layout import (
     CURVES_FILE,
@@ -140,7 +141,7 @@ def readable(read: Callable[[Path], Content], path: Path, outputs: Path, problem
     try:
         check(not re.search("[\ud800-\udfff]", str(path)), f"{path}: left out, expected a name in UTF-8")
         return read(path)
-    except NrmapError as error:
+    except (NrmapError, OSError) as error:  # OSError: a folder that may not be entered
         problems.append(str(error).replace(f"{outputs}/", ""))
         return None
 
@@ -163,9 +164,17 @@ def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str
 
 
 def digest_of_inputs(outputs: Path) -> dict[str, str]:
-    """Hash the result files that a report depends on, by path relative to `outputs`."""
+    """Hash the result files that a report depends on, by path relative to `outputs`; files without a hash are left out.
+
+    Such are files that cannot be read, or that another process removes meanwhile.
+    """
     roots = ("train", "evaluation", "maps", "states", REFERENCE_FOLDER)
     names = {POLICY_FILE, CURVES_FILE, METRICS_FILE, MAPS_FILE, SETTINGS_FILE, OPTIONS_FILE}
-    paths = (path for root in roots for path in (outputs / root).rglob("*") if path.is_file())
+    paths = (path for root in roots for path in (outputs / root).rglob("*"))
     wanted = (path for path in paths if path.name in names or path.suffix == ".npz")
-    return {str(path.relative_to(outputs)): sha256_of_file(path) for path in sorted(wanted)}
+    digests = {}
+    for path in sorted(wanted):
+        with suppress(NrmapError):
+            if not path.name.startswith(TEMPORARY_PREFIX):
+                digests[str(path.relative_to(outputs))] = sha256_of_file(path)
+    return digests

@@ -81,6 +81,8 @@ def _parts(agent: Agent) -> tuple[NetworkParts | None, str]:
     """Split the agent's network into parts; None and the reason if that fails. NrmapError if outputs are random."""
     states = synthetic_states(agent.state_shape, agent.device)
     outputs = agent(states)
+    if outputs.dtype == torch.float64:
+        return None, "its outputs are float64, and its arithmetic is float32"
     try:
         parts = trace(agent.forward, states[1:])  # another number of states than in the comparison below
     except DrawsRandomNumbers as error:

@@ -46,8 +46,8 @@ class DenseEngine(Engine):
         states = synthetic_states(self._state_shape, self._device)
         numbers = sampled_ablations(self._spec, self._state_shape).to(self._device)
         with torch.inference_mode():
-            ablated = torch.stack([self._agent(ablate_pixels(state, numbers, self._spec)) for state in states])
-            return rounding_floor(self._agent(states), ablated, self._exact, self._spec, states)
+            ablated = torch.stack([self._scores(ablate_pixels(state, numbers, self._spec)) for state in states])
+            return rounding_floor(self._scores(states), ablated, self._exact, self._spec, states)
 
     @torch.inference_mode()
     def seconds_per_state(self) -> float:
@@ -59,7 +59,7 @@ class DenseEngine(Engine):
     @torch.inference_mode()
     def _ablate(self, states: Tensor) -> tuple[Tensor, Tensor]:
         shape, (state,) = self._spec.ablated_shape(self._state_shape), states
-        clean = self._agent(states).float()  # [1, A]
+        clean = self._scores(states)  # [1, A]
         q_values = clean.repeat(shape.numel(), 1)  # [ablations, A]
         if self._skip_unchanged:
             differs = state != self._spec.value  # [C, H, W]
@@ -69,5 +69,10 @@ class DenseEngine(Engine):
             numbers = torch.arange(len(q_values), device=self._device)
         for batch in numbers.split(self._batch_size) if len(numbers) else ():  # none in a state of the ablated value
             copies = ablate_pixels(state, batch, self._spec).contiguous(memory_format=self._memory_format)
-            q_values[batch] = self._agent(copies).float()
+            q_values[batch] = self._scores(copies)
         return q_values.unflatten(0, shape)[None], clean
+
+    def _scores(self, states: Tensor) -> Tensor:
+        """Outputs [N, A] in float32. From float64 ones each state's largest is subtracted first, which changes no map."""
+        outputs = self._agent(states)
+        return (outputs - outputs.amax(dim=1, keepdim=True) if outputs.dtype == torch.float64 else outputs).float()

@@ -1,6 +1,7 @@
 """Sum, merge, save and load the maps of each episode."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,7 +34,8 @@ class _MapsByKind:
 
     def __getitem__(self, key: str | tuple[str, float | None]) -> FloatArray:
         name, temperature = key if isinstance(key, tuple) and len(key) == 2 else (key, None)
-        temperature = temperature.item() if isinstance(temperature, np.generic) else temperature
+        with suppress(TypeError, ValueError, OverflowError):  # Fraction, a NumPy or torch number
+            temperature = temperature if isinstance(temperature, str | None) else float(temperature)
         if not isinstance(name, str) or name not in self.arrays:
             raise unknown_choice("map", name, self.arrays)
         if not KINDS[name].by_temperature:

@@ -35,11 +35,11 @@ def load_measured(path: Path, inputs: Mapping[str, Any]) -> EpisodeMaps:
     """The maps in `path`. NrmapError if `load_maps` raises it, and unless `inputs` of their metrics fit them.
 
     `inputs` has the hashes of the policy, the states and, unless an earlier version wrote them, the file of maps.
+    Other inputs count where the file's metadata has them.
     """
     maps, metadata = load_maps(path)
     found = {**metadata, "maps_sha256": sha256_of_file(path)}
-    for name in ("policy_sha256", "states_sha256", "maps_sha256"):
-        expected = inputs.get(name)
+    for name, expected in inputs.items():
         theirs = found.get(name, expected)
         check(expected in (None, theirs), f"{path} holds other maps: its {name} is {theirs}, expected {expected}")
     return maps

@@ -80,9 +80,15 @@ class Maps:
         """The sparsity S of a map minus that of the same map of another agent on the same states.
 
         The 95% interval is a jackknife that leaves an episode out of both maps, so effects on both cancel. It
-        needs 16 episodes. Raises NrmapError for an unknown map and for maps of other episodes or pixels.
+        needs 16 episodes. Raises NrmapError for an unknown map and for maps of other episodes, states or ablations.
         """
         check(isinstance(other, Maps), f"other={shortened(other)}: expected nrmap.Maps")
+        for name in ("states_digest", "ablated_value", "channels", "outputs"):
+            mine, theirs = self.metadata.get(name), other.metadata.get(name)
+            check(
+                None in (mine, theirs) or mine == theirs,
+                f"maps of other {name}: {shortened(theirs)}, not {shortened(mine)}",
+            )
         return paired_difference(self.by_episode, other.by_episode, kind, temperature)
 
     @checked

@@ -90,11 +90,19 @@ class Agent(nn.Module):
         else:
             self.check(states)
         outputs = self._run(super().__call__, states)
+        # A GPU must not be waited for.
+        self._expect(outputs.device.type != "cpu" or not bool(outputs.isnan().any()), "its outputs are NaN")
         return outputs if torch.is_grad_enabled() else outputs.detach()  # which may have made a Parameter of them
 
     def forward(self, states: Tensor) -> Tensor:
         """Outputs [N, A] of uint8 `states` [N, C, H, W], unchecked; torch.fx traces through here."""
         return self.function(states if self.input_scale is None else states.float() * self.input_scale)
+
+    def train(self, mode: bool = True) -> "Agent":
+        """As of any module; the function is checked again in its new mode."""
+        self._checked = False
+        super().train(mode)
+        return self
 
     def named_modules(self, *args: Any, **options: Any) -> Iterator[Any]:
         """As of any module; parameters and buffers are found by it. Raises NrmapError where a layer's own fails."""
@@ -131,7 +139,8 @@ class Agent(nn.Module):
         function, scale = self.function, self.input_scale
         if scale is None:
             raise NrmapError("input_scale=None hands the function uint8 states, which have no gradient to attack with")
-        self._expect(acts_as_its_type(self), "attacks pass by hooks on the agent itself: put them on its function")
+        own = acts_as_its_type(self) and type(self).forward is Agent.forward
+        self._expect(own, "attacks pass by hooks and methods of the agent itself: put them into its function")
         factor = 255 * scale
 
         def outputs_of(states: Tensor) -> Tensor:
@@ -236,7 +245,8 @@ def _outputs(outputs: Any) -> Any:
 
 def _input_scale(scale: Any) -> float | None:
     scale = scale.item() if isinstance(scale, np.generic) else scale
-    fits = scale is None or (isinstance(scale, float | int) and 0 < scale < math.inf)
+    number = isinstance(scale, float | int) and not isinstance(scale, bool)
+    fits = scale is None or (number and 0 < scale < math.inf)
     check(fits, f"input_scale={shortened(scale)}: expected a finite number > 0, or None for uint8 input")
     return scale  # type: ignore[no-any-return]
 

@@ -147,7 +147,7 @@ def propagate(layers: Iterable[nn.Module], box: Box, *, rounded: bool = False) -
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:
-    return layer.padding == (0, 0) and layer.dilation == (1, 1) and layer.groups == 1
+    return layer.padding in ((0, 0), "valid") and layer.dilation == (1, 1) and layer.groups == 1
 
 
 def _affine(layer: nn.Conv2d | nn.Linear, box: Box, rounded: bool) -> Box:

@@ -1,6 +1,8 @@
 """Errors that a user can act on: one line with the value, the expectation and the nearest choice."""
 
 import difflib
+import io
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,12 +25,30 @@ class NrmapError(Exception):
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """For entry points: print a NrmapError as one line and exit with status 2."""
+    """For entry points: print a NrmapError, or an error of the system, as one line and exit with status 2.
+
+    Characters that the encoding of the terminal lacks are replaced. A reader who left, as in `| head`, is no error.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         yield
     except NrmapError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would complain of a full stdout once more at its end
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        print(f"error: {system_error(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def system_error(error: OSError) -> str:
+    """What the system says of `error`, with the file's name if it has one."""
+    name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return f"{name}{error.strerror or error}"
 
 
 @contextmanager

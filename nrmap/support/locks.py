@@ -65,7 +65,8 @@ def locked(lock: Path, waiting: str) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         handle, held = _acquired(lock, waiting)
     except (OSError, ValueError) as error:  # ValueError for NUL in the path
-        raise NrmapError(f"cannot write {lock.parent}: {getattr(error, 'strerror', None) or error}") from error
+        what = getattr(error, "filename", None) or lock
+        raise NrmapError(f"cannot write {what}: {getattr(error, 'strerror', None) or error}") from error
     ended = threading.Event()
     signs = threading.Thread(target=_give_signs_of_life, args=(handle, ended), daemon=True)
     signs.start()

@@ -59,7 +59,8 @@ class ReadNetwork:
     """The tensors of a policy file, and the facts about the policy that the file or its format states.
 
     `eyes` is the preset of the format's usual preprocessing. `input_scale` is the factor from states in [0, 255] to
-    the network's own input, None if unknown. `sides` are height and width of a state, () if unknown.
+    the network's own input, None if unknown. `sides` are height and width of a state, () if unknown, and `actions` is
+    their number, None if unknown.
     Raises NrmapError for values of another type or range.
     """
 
@@ -73,6 +74,7 @@ class ReadNetwork:
     agent_steps: int = 0
     sides: tuple[int, ...] = ()
     atom_values: Tensor | None = None
+    actions: int | None = None
 
     def __post_init__(self) -> None:
         whole = (*(self.seed,) * (self.seed is not None), self.agent_steps, *self.sides)

@@ -3,6 +3,7 @@
 The JSON holds pickles as text, under ":serialized:". They are never decoded.
 """
 
+import re
 from typing import Any
 
 from nrmap.policies.formats.layers import Keys, ReadNetwork, matching
@@ -45,10 +46,14 @@ def read(data: bytes) -> ReadNetwork:
         algorithm = "ppo" if "clip_range" in settings else "a2c"
     kwargs = _part(settings, "policy_kwargs")
     extractor = str(kwargs.get("features_extractor_class", "NatureCNN"))
-    check(
-        "NatureCNN" in extractor,
-        f"its features_extractor_class is {shortened(extractor)}: expected NatureCNN, the default",
-    )
+    default = re.fullmatch(r"(<class 'stable_baselines3\.[\w.]+\.)?NatureCNN('>)?", extractor)
+    check(bool(default), f"its features_extractor_class is {shortened(extractor)}: expected NatureCNN, the default")
+    normalized = kwargs.get("normalize_images", True)
+    check(isinstance(normalized, bool), f"its normalize_images is {shortened(normalized)}: expected true or false")
+    actions = _part(settings, "action_space")
+    kind, number = str(actions.get(":type:", "Discrete")), str(actions.get("n", ""))
+    discrete = re.fullmatch(r"(<class '[\w.]+\.)?Discrete('>)?", kind) and re.fullmatch(r"\d{0,9}", number)
+    check(bool(discrete), f"its action_space is {shortened(kind)} of {shortened(number)}: expected Discrete")
     shape = _part(settings, "observation_space").get("_shape", [])
     check(isinstance(shape, list), f"its observation_space has _shape {shortened(shape)}: expected a list of sides")
     return ReadNetwork(
@@ -56,10 +61,11 @@ def read(data: bytes) -> ReadNetwork:
         tensors,
         keys,
         eyes="sb3",
-        input_scale=None if kwargs.get("normalize_images") is False else STATE_SCALE,
+        input_scale=STATE_SCALE if normalized else None,
         seed=settings.get("seed"),
         agent_steps=settings.get("num_timesteps", 0),
         sides=tuple(shape[1:]),
+        actions=int(number) if number else None,
     )
 
 
