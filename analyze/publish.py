@@ -7,6 +7,7 @@ copied to outputs/reference/, with a README.md that describes the policy.
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from analyze.report.formats import to_markdown
@@ -15,12 +16,13 @@ from analyze.report.results import flattened
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.study import baselines_settings, evaluation_inputs
 from conf.argument_parser import ArgumentParser
+from conf.choices import group_options
 from conf.command_line import results_folder, with_flag_outputs
 from nrmap.learning.recorded import RecordedCurves, RecordedSettings
 from nrmap.maps.measures import read_measured
 from nrmap.policies.policy import Policy, load_policy
-from nrmap.support.errors import check, errors_in_one_line
-from nrmap.support.files import atomic_path, read_json, sha256_of_file, write_text
+from nrmap.support.errors import NrmapError, check, errors_in_one_line, unknown_choice
+from nrmap.support.files import atomic_path, identity_of, read_json, sha256_of_file, write_text
 from nrmap.support.identity import stage_identity
 from nrmap.support.layout import CARD_FILE, CURVES_FILE, METRICS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
 from nrmap.support.records import Record, read_metrics, read_records, select
@@ -46,7 +48,8 @@ def publish(folder: Path, layout: Layout, *, scale: str, replace: bool = False) 
         METRICS_FILE: evaluation,
     }
     read_json(folder / CURVES_FILE, RecordedCurves)
-    read_json(folder / SETTINGS_FILE, RecordedSettings)
+    same = identity_of(read_json(folder / SETTINGS_FILE, RecordedSettings)) == identity_of(policy.card.settings)
+    check(same, f"{folder / SETTINGS_FILE} holds other settings than the policy's card")
     copies = {target / name: source for name, source in sources.items()}
     identity = stage_identity("baselines", **baselines_settings(policy.env, read_metrics(evaluation).settings))
     baselines = layout.baselines(game=policy.env.game, identity=identity) / METRICS_FILE
@@ -54,6 +57,8 @@ def publish(folder: Path, layout: Layout, *, scale: str, replace: bool = False) 
         published = layout.reference_baselines(scale=scale, game=policy.env.game, identity=identity)
         copies[published / METRICS_FILE] = baselines
         read_records(baselines)
+    for copy in copies:
+        check(not copy.is_dir(), f"cannot write {copy}: it is a folder")
     for copy, source in copies.items():
         with atomic_path(copy) as temporary:
             shutil.copyfile(source, temporary)
@@ -62,10 +67,14 @@ def publish(folder: Path, layout: Layout, *, scale: str, replace: bool = False) 
 
 
 def _evaluation(policy: Policy, layout: Layout) -> Path:
-    every = layout.evaluations(game=policy.env.game, method=policy.card.method, seed=policy.card.seed)
-    fitting = [path for path in every if read_measured(path).inputs == evaluation_inputs(policy)]
-    check(bool(fitting), f"{policy.label} has no evaluation under {layout.outputs}: run `python -m analyze policy=…`")
-    return max(fitting, key=lambda path: len(read_measured(path).records))
+    found = []
+    for path in layout.evaluations(game=policy.env.game, method=policy.card.method, seed=policy.card.seed):
+        with suppress(NrmapError):  # a damaged evaluation, perhaps of another policy
+            measured = read_measured(path)
+            if measured.inputs == evaluation_inputs(policy):
+                found.append((len(measured.records), path))
+    check(bool(found), f"{policy.label} has no evaluation under {layout.outputs}: run `python -m analyze policy=…`")
+    return max(found)[1]
 
 
 def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
@@ -116,6 +125,9 @@ def main() -> None:
     parser.add_argument("--replace", action="store_true", help="overwrite other reference policies")
     parser.add_argument("--outputs", type=results_folder, default=Path("outputs"), help="also outputs=FOLDER")
     arguments = parser.parse_args(with_flag_outputs(sys.argv[1:]))
+    scales = group_options("scale")
+    if arguments.scale not in scales:
+        raise unknown_choice("scale", arguments.scale, scales)
     for folder in arguments.folders:
         print(publish(folder, Layout(arguments.outputs), scale=arguments.scale, replace=arguments.replace))
 

@@ -29,7 +29,7 @@ from conf.failures import JobFailedError, failures_since, forget_failure, note_f
 from conf.help import command_help
 from conf.interrupts import INTERRUPTED, raise_interrupts
 from conf.logs import with_writable_logs
-from nrmap.support.errors import NrmapError, errors_in_one_line, first_line, system_error
+from nrmap.support.errors import NrmapError, errors_in_one_line, first_line, refusal
 
 S = TypeVar("S")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -120,7 +120,7 @@ def _errors_of_the_machine() -> Iterator[None]:
     except OSError as error:
         if error.filename is None:
             raise
-        raise NrmapError(system_error(error)) from error
+        raise refusal(error) from error
     except Exception as error:
         if isinstance(error, MemoryError) or "allocate memory" in str(error):  # PyTorch raises a RuntimeError
             raise NrmapError(f"not enough memory: {first_line(error)}") from error

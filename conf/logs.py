@@ -19,6 +19,7 @@ class LogFile(logging.FileHandler):
     def _open(self) -> Any:
         if os.path.exists(self.baseFilename) and not stat.S_ISREG(os.stat(self.baseFilename).st_mode):
             raise OSError(errno.EEXIST, "it is there and no regular file", self.baseFilename)
+        self.encoding, self.errors = "utf-8", "backslashreplace"
         return super()._open()
 
 

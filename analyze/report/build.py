@@ -60,6 +60,8 @@ def ensure_report(outputs: Path) -> Report:
         os.path.isdir(outputs), f"no outputs folder {outputs}: run make reproduce, or name another with outputs=FOLDER"
     )
     folder = Layout(outputs).report
+    for made in (folder / TABLES, folder / FIGURES):
+        check(not made.is_symlink(), f"cannot write {made}: it is a link, and old files in it would be removed")
     identity = identity_of({"inputs": digest_of_inputs(outputs), "code": _digest_of_code()})
     found = find(outputs)
     differences = _differences_of(folder, identity)

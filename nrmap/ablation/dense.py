@@ -73,6 +73,6 @@ class DenseEngine(Engine):
         return q_values.unflatten(0, shape)[None], clean
 
     def _scores(self, states: Tensor) -> Tensor:
-        """Outputs [N, A] in float32. From float64 ones each state's largest is subtracted first, which changes no map."""
+        """Outputs [N, A] in float32. Of float64 ones each state's largest is subtracted first: no map sees it."""
         outputs = self._agent(states)
         return (outputs - outputs.amax(dim=1, keepdim=True) if outputs.dtype == torch.float64 else outputs).float()

@@ -12,7 +12,7 @@ from nrmap.ablation.parts import NetworkParts
 from nrmap.ablation.rounding import agrees, rounding_floor, sampled_ablations, synthetic_states
 from nrmap.ablation.spec import AblationSpec, Engine
 from nrmap.ablation.whole_strips import WeightCache, WholeStrip
-from nrmap.policies.agent import Agent
+from nrmap.policies.agent import Agent, usual_actions
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.runtime import keep_freed_memory, seconds_of
 
@@ -122,7 +122,7 @@ class IncrementalEngine(Engine):
     def _agrees(self, found: Tensor, expected: Tensor) -> bool:
         if not self._differences_only:
             return agrees(found, expected)
-        missing = (expected - found).median(dim=1, keepdim=True).values  # [S, 1], common to all actions
+        missing = (expected - found)[:, usual_actions(expected)].mean(dim=1, keepdim=True)  # [S, 1], common to all
         return agrees(found + missing, expected, roundings=4)
 
     def _differences(self, states: Tensor) -> Tensor:

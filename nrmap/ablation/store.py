@@ -120,7 +120,7 @@ class _Entry:
         if self._progress.exists() and self._partial.exists():
             return
         with self._errors():
-            for old in (self._progress, self._data):
+            for old in (self._progress, self._data, self._partial):
                 old.unlink(missing_ok=True)
             header = {"descr": DTYPE.str, "fortran_order": False, "shape": (num_states, *_rows(sample).shape[1:])}
             with open(self._partial, "wb") as file:

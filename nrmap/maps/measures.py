@@ -39,7 +39,8 @@ def load_measured(path: Path, inputs: Mapping[str, Any]) -> EpisodeMaps:
     """
     maps, metadata = load_maps(path)
     found = {**metadata, "maps_sha256": sha256_of_file(path)}
-    for name, expected in inputs.items():
+    for name in dict.fromkeys(("policy_sha256", "states_sha256", "maps_sha256", *inputs)):
+        expected = inputs.get(name)
         theirs = found.get(name, expected)
         check(expected in (None, theirs), f"{path} holds other maps: its {name} is {theirs}, expected {expected}")
     return maps

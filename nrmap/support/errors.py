@@ -25,9 +25,10 @@ class NrmapError(Exception):
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """For entry points: print a NrmapError, or an error of the system, as one line and exit with status 2.
+    """For entry points: print a NrmapError, or a refusal of the system, as one line and exit with status 2.
 
-    Characters that the encoding of the terminal lacks are replaced. A reader who left, as in `| head`, is no error.
+    Characters that the encoding of the terminal lacks are replaced. Where a reader left, as in `| head`, the status
+    is 1 without a line.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -41,14 +42,16 @@ def errors_in_one_line() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would complain of a full stdout once more at its end
         if isinstance(error, BrokenPipeError):
             sys.exit(1)
-        print(f"error: {system_error(error)}", file=sys.stderr)
+        print(f"error: {refusal(error)}", file=sys.stderr)
         sys.exit(2)
 
 
-def system_error(error: OSError) -> str:
-    """What the system says of `error`, with the file's name if it has one."""
+def refusal(error: OSError) -> NrmapError:
+    """What the system says for lack of rights or space, with the file's name; raises `error` if it is a bug of ours."""
+    if isinstance(error, FileNotFoundError | FileExistsError):
+        raise error
     name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-    return f"{name}{error.strerror or error}"
+    return NrmapError(f"{name}{error.strerror or error}")
 
 
 @contextmanager

@@ -42,8 +42,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     the disk is full, or `path` exists but is no regular file.
     """
     try:
-        check(path.exists() or not path.is_symlink(), f"cannot write {path}: it is a link to a file that is not there")
-        path = Path(os.path.realpath(path))
+        link, path = path, Path(os.path.realpath(path))
+        check(path.parent.is_dir() or not link.is_symlink(), f"cannot write {link}: it is a link to a missing folder")
         check(path.is_file() or not path.exists(), f"cannot write {path}: it is there and no regular file")
         temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{secrets.token_hex(8)}{path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -102,7 +102,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
         entry_point("analyze", analyze.__main__.read, analyze.__main__.analyze)
     out, err = capsys.readouterr()
     assert (end.value.code, out, len(err.splitlines())) == (2, "", 1)
-    assert err.startswith("error: temperature=0: expected a number from 1e-30 to 1e30, or a list")
+    assert err.startswith("error: temperature=0: expected a number from 1e-30 to 1e9, or a list")
     with pytest.raises(NrmapError, match=r"^no trained policy Freeway/ddqn/seed7 with these settings"):
         analyzed("scale=smoke", seed=7, outputs=str(outputs))
     assert not list(outputs.rglob("*.*"))

@@ -58,13 +58,20 @@ def test_the_card_tells_hashes_recipe_and_every_clean_episode(tmp_path, trained,
 
 @pytest.mark.parametrize(
     ("lost", "why"),
-    [(CURVES_FILE, CURVES_FILE), (SETTINGS_FILE, SETTINGS_FILE), (None, "Freeway/sa_ddqn/seed3 has no evaluation")],
+    [
+        (CURVES_FILE, CURVES_FILE),
+        (SETTINGS_FILE, SETTINGS_FILE),
+        (SETTINGS_FILE, "holds other settings"),
+        (None, "Freeway/sa_ddqn/seed3 has no evaluation"),
+    ],
 )
 def test_nothing_is_copied_where_a_file_is_damaged_or_the_evaluation_missing(lost, why, tmp_path, trained, evaluation):
-    if lost:
+    if why == "holds other settings":
+        write_json(trained / lost, read_json(trained / lost) | {"steps": 7})
+    elif lost:
         (trained / lost).write_text("{}")
     else:
-        evaluation.unlink()
+        evaluation.write_text("{")
     with pytest.raises(NrmapError, match=why):
         publish(trained, Layout(tmp_path), scale="quick")
     assert not (tmp_path / "reference").exists()

@@ -1,6 +1,7 @@
 """Several jobs make the same maps as one job, bit for bit."""
 
 import functools
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -99,9 +100,21 @@ def test_shards_of_two_counts_are_not_counted_twice(policy: Policy, whole: MapsR
 def test_a_damaged_shard_is_named(policy: Policy, tmp_path: Path) -> None:
     path = run(policy, tmp_path, Shard(1, 2))
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(NrmapError, match=str(path)):
+    with pytest.raises(NrmapError, match=f"{path} .*; remove {path} to make it anew"):
         run(policy, tmp_path, None)
     assert not (path.parent.parent / "metrics.json").exists()
+
+
+def test_a_shard_of_another_ablation_or_other_episodes_is_refused(policy: Policy, tmp_path: Path) -> None:
+    white = replace(MAPS, ablation=AblationSpec(value=255))
+    paths = [run(policy, tmp_path, Shard(0, 2), settings=settings) for settings in (MAPS, white)]
+    paths[0].write_bytes(paths[1].read_bytes())
+    for job in (Shard(0, 2), None):
+        with pytest.raises(NrmapError, match="holds other maps: its value is 255, expected 0; remove"):
+            run(policy, tmp_path, job)
+    shutil.copy(paths[1], paths[1].with_name("1-of-2.npz"))
+    with pytest.raises(NrmapError, match=r"holds the episodes \[0, 2\]: expected \[1, 3\]"):
+        run(policy, tmp_path, Shard(1, 2), settings=white)
 
 
 @pytest.mark.bitwise

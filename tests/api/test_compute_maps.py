@@ -243,7 +243,7 @@ class Unreadable:
         (lambda a, s: compute_maps(a, s)["hmap"], r"needs a temperature: use maps\['hmap', 1.0\]"),
         (lambda a, s: compute_maps(a, s)["kmap", 1.0], r"use maps\['kmap'\]"),
         (lambda a, s: compute_maps(a, s).save("nowhere/maps.npz"), "no folder nowhere"),
-        (lambda a, s: compute_maps(a, s).difference(compute_maps(a, s[:2]), "kmap"), "not of the same episodes"),
+        (lambda a, s: compute_maps(a, s).difference(compute_maps(a, s[:2]), "kmap"), "maps of other states_digest"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_clear_line(call: Callable[[nrmap.Agent, Tensor], object], message: str) -> None:

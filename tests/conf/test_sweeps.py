@@ -9,6 +9,7 @@ import pytest
 from commands import TINY, commands_in
 
 from conf.entry import _let_children_import_the_clone
+from conf.failures import failures_since
 from nrmap.policies.policy import load_policy
 from nrmap.support.layout import POLICY_FILE
 
@@ -129,7 +130,7 @@ def test_without_a_folder_outputs_is_in_the_current_one(mode: list[str], tmp_pat
     [
         ("seed=-1", 1, "FileNotFoundError: [Errno 2] No such file or directory: 'absent'"),
         ("seed=-2", 130, "interrupted: repeat the command to resume from the last checkpoint"),
-        ("seed=-3", 1, "OSError: [Errno 28] of our own code"),
+        ("seed=-3", 2, "error: of our own code"),
         ("seed=-4", 2, "error: not enough memory: DefaultCPUAllocator"),
         ("-m seed=0 hydra.sweeper.max_batch_size=0", 2, "error: AssertionError: assert max_batch_size is None or"),
         ("seed=0", 2, "error: cannot write {file}/logs"),
@@ -154,6 +155,21 @@ def test_a_full_disk_and_a_closed_pipe_behind_the_command(flags: str, tmp_path: 
     ended = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert ended.stdout == "2\n"
     assert ended.stderr == "error: OSError: [Errno 28] No space left on device\n"
+
+
+def test_notes_of_failed_jobs_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "failed-1.txt").mkdir()
+    (tmp_path / "failed-2.txt").symlink_to("gone")
+    os.mkfifo(tmp_path / "failed-3.txt")
+    (tmp_path / "failed-4.txt").write_bytes(b"\xff failed")
+    assert failures_since(0, tmp_path) == ["\ufffd failed"]
+
+
+@pytest.mark.parametrize("flags", [("--cfg", "job", "seed=1"), ("seed=1", "--cfg", "job")])
+def test_flags_before_and_after_overrides(flags, jobs) -> None:
+    shown = jobs(*flags)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "seed: 1" in shown.stdout
 
 
 def test_an_interrupt_during_the_imports_is_one_line() -> None:

@@ -102,7 +102,10 @@ def test_other_extractors_and_colours_are_refused(tmp_path: Path) -> None:
     FOREIGN["sb3_dqn"]().save(path)
     whole = path.read_bytes()
     for key, value, why in (
-        ("policy_kwargs", {"features_extractor_class": "<class '__main__.Tanh'>"}, r"Tanh.*expected NatureCNN"),
+        ("policy_kwargs", {"features_extractor_class": "<class '__main__.NatureCNNTanh'>"}, "Tanh.*expected NatureCNN"),
+        ("policy_kwargs", {"normalize_images": "False"}, "its normalize_images is 'False'"),
+        ("action_space", {":type:": "<class 'gymnasium.spaces.MultiDiscrete'>"}, "MultiDiscrete.*: expected Discrete"),
+        ("action_space", {":type:": "<class 'gymnasium.spaces.Discrete'>", "n": "4"}, "for 4 actions, Pong has 6"),
         ("observation_space", {"_shape": None}, "_shape None: expected a list"),
         ("observation_space", {"_shape": [4, None, {}]}, r"None, \{\}\): expected whole numbers"),
     ):

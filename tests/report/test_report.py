@@ -15,6 +15,7 @@ from analyze.report.map_sheets import map_sets, map_sheets
 from analyze.report.summary import glance
 from nrmap.maps.kinds import KINDS
 from nrmap.support.errors import NrmapError
+from nrmap.support.files import TEMPORARY_PREFIX
 from nrmap.support.records import read_records
 
 
@@ -38,6 +39,22 @@ def test_a_report_is_made_once_and_again_for_other_inputs_or_when_it_lost_a_file
         assert (copied / "report" / lost).is_file()
     (copied / "report/manifest.json").write_text("[]")
     assert [ensure_report(copied).made for _ in range(2)] == [True, False]
+
+
+def test_a_report_beside_a_writer_and_a_folder_that_may_not_be_entered(copied, monkeypatch):
+    monkeypatch.setattr(build, "save_sheet", save_nothing)
+    monkeypatch.setattr("analyze.report.page.picture", lambda sheet, panel: "data:,")
+    assert ensure_report(copied).made
+    (copied / "states" / f"{TEMPORARY_PREFIX}x.npz.1.npz").write_bytes(b"half")
+    (copied / "maps" / "gone.npz").symlink_to("nowhere.npz")
+    assert not ensure_report(copied).made
+    shutil.rmtree(copied / "report" / "figures")
+    (mine := copied / "mine").mkdir()
+    (mine / "mine.png").touch()
+    (copied / "report" / "figures").symlink_to(mine)
+    with pytest.raises(NrmapError, match="figures: it is a link"):
+        ensure_report(copied)
+    assert (mine / "mine.png").exists()
 
 
 def test_an_empty_folder_has_a_page_and_a_folder_that_cannot_be_written_is_an_error(tmp_path):

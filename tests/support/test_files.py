@@ -109,6 +109,11 @@ def test_a_link_keeps_its_place_and_what_is_no_file_is_not_replaced(tmp_path: Pa
     link.symlink_to(target)
     files.write_json(link, {"here": 1})
     assert (link.is_symlink(), files.read_json(target)) == (True, {"here": 1})
+    link.unlink()
+    link.symlink_to(tmp_path / "missing" / "target.json")
+    with pytest.raises(NrmapError, match="a link to a missing folder"):
+        files.write_json(link, {})
+    assert not (tmp_path / "missing").exists()
     os.mkfifo(pipe)
     for place in (pipe, tmp_path):
         with pytest.raises(NrmapError, match="no regular file"):
