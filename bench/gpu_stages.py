@@ -33,6 +33,7 @@ from nrmap.policies.network import unit_states
 from nrmap.policies.policy import Policy
 from nrmap.robustness.attacks import StateNoise, pgd
 from nrmap.support.cuda_graphs import Graphed
+from nrmap.support.errors import errors_in_one_line
 from nrmap.support.files import write_json
 from nrmap.support.runtime import choose_device, seconds_of
 
@@ -226,6 +227,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
 }
 
 
+@errors_in_one_line()
 def main() -> None:
     """Run one stage and keep its results in a file."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_stages", description=(__doc__ or "").partition("\n")[0])
