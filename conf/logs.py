@@ -12,6 +12,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from nrmap.support.errors import check
+
 
 class LogFile(logging.FileHandler):
     """A log file that must be a regular file: to open a pipe would block."""
@@ -24,7 +26,12 @@ class LogFile(logging.FileHandler):
 
 
 def with_writable_logs(arguments: Sequence[str], outputs: Path | None) -> list[str]:
-    """Add a temporary log folder to `arguments` if they set none and the folder `outputs` exists but is read-only."""
+    """Add a temporary log folder to `arguments` if they set none and the folder `outputs` exists but is read-only.
+
+    Raises NrmapError where Hydra would write its list of jobs into something else than a file, as a pipe, and wait.
+    """
+    for written in (outputs / "logs").glob("*/multirun.yaml") if outputs else ():
+        check(written.is_file(), f"cannot write {written}: it is there and no regular file")
     own = any(argument.startswith(("hydra.run.dir=", "hydra.sweep.dir=")) for argument in arguments)
     if own or outputs is None or not os.path.isdir(outputs) or os.access(outputs, os.W_OK):
         return list(arguments)

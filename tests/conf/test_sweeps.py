@@ -157,6 +157,14 @@ def test_a_full_disk_and_a_closed_pipe_behind_the_command(flags: str, tmp_path: 
     assert ended.stderr == "error: OSError: [Errno 28] No space left on device\n"
 
 
+def test_a_pipe_in_the_place_of_the_list_of_jobs_is_refused(jobs, tmp_path) -> None:
+    (folder := tmp_path / "logs" / "train").mkdir(parents=True)
+    os.mkfifo(folder / "multirun.yaml")
+    ended = jobs("-m", "seed=0", outputs=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"error: cannot write {folder}/multirun.yaml: it is there and no regular file\n"
+
+
 def test_notes_of_failed_jobs_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "failed-1.txt").mkdir()
     (tmp_path / "failed-2.txt").symlink_to("gone")
