@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 LONGEST_VALUE = 60  # characters of a value in a message
 LONGEST_LINE = 300  # of what other libraries say
@@ -32,7 +32,8 @@ def errors_in_one_line() -> Iterator[None]:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            with suppress(OSError):  # it writes first what waits
+                stream.reconfigure(errors="replace")
     try:
         yield
     except NrmapError as error:
