@@ -284,10 +284,8 @@ def attack_parts(name: str) -> tuple[str, int | None]:
     """
     kind, _, steps = name.partition("-")
     if kind == "pgd":
-        check(
-            steps.isascii() and steps.isdecimal() and len(steps) < 7,
-            f"attack {shortened(name)}: expected pgd- and a number of steps, as in pgd-10",
-        )
+        number = steps.isascii() and steps.isdecimal() and len(steps) < 7
+        check(number, f"attack {shortened(name)}: expected pgd- and a number of steps, as in pgd-10")
         return kind, int(steps)
     if name not in ("noise", *GRADIENT_ATTACKS):
         raise unknown_choice("attack", name, ("noise", "fgsm", "pgd-10", "pgd-50"))
@@ -299,6 +297,4 @@ def attack_named(name: str) -> Attack:
     kind, steps = attack_parts(name)
     if steps is not None:
         return pgd(steps)
-    if kind == "noise":
-        return uniform_noise
-    return GradientAttack(steps=1, step_fraction=1.0, random_start=False)
+    return uniform_noise if kind == "noise" else GradientAttack(steps=1, step_fraction=1.0, random_start=False)
