@@ -4,6 +4,7 @@ AutoPGD (Croce and Hein 2020) adapts its step sizes and restarts; Square uses no
 would reveal useless gradients.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import torch
 from art.attacks.evasion import AutoProjectedGradientDescent, SquareAttack
 from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
+from toy_policies import FREEWAY, toy_policy
 
+from bench.independent_attacks import main
 from nrmap.play.states import collect_states
 from nrmap.policies.network import STATE_SCALE, frozen
-from nrmap.policies.policy import load_policy
+from nrmap.policies.policy import load_policy, save_policy
 from nrmap.robustness.attacks import StateNoise, attack_named
 from nrmap.robustness.bounds import margins_of
 from nrmap.robustness.certify import IntervalCertifier
@@ -44,9 +47,12 @@ def flips(name: str) -> tuple[Mask, Mask, Mask]:
     assert certifier.possible_actions(states, ATTACK_EPSILON).gather(1, ours.actions[:, None]).all()
     actions = ours.clean_actions.numpy()
     classifier = PyTorchClassifier(
-        policy.network, loss=torch.nn.CrossEntropyLoss(), input_shape=states.shape[1:],
-        nb_classes=policy.network.spec.actions, clip_values=(0, 1),
-    )  # fmt: skip
+        policy.network,
+        loss=torch.nn.CrossEntropyLoss(),
+        input_shape=states.shape[1:],
+        nb_classes=policy.network.spec.actions,
+        clip_values=(0, 1),
+    )
     ball: dict[str, Any] = {"norm": np.inf, "eps": ATTACK_EPSILON, "batch_size": NUM_STATES, "verbose": False}
     steps: dict[str, Any] = {"eps_step": 2 * ATTACK_EPSILON, "max_iter": 100, "nb_random_init": 3}
     attacks: list[Callable[..., NDArray[np.float32]]] = [
@@ -77,3 +83,16 @@ def test_policies_that_are_not_robust_are_not_so_against_them_either(name: str) 
     ours, theirs, certified = flips(name)
     assert not certified.any()
     assert min(ours.mean(), theirs.mean()) >= 0.4
+
+
+@pytest.mark.parametrize(("epsilon", "least", "most"), [(0.2, 90, 100), (1e-6, 0, 0)])
+def test_their_attack_is_played_within_its_radius(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    epsilon: float, least: float, most: float,
+) -> None:  # fmt: skip
+    save_policy(tmp_path / "policy.safetensors", toy_policy(FREEWAY))
+    options = ["--episodes", "1", "--steps", "5", "--attack-epsilon", str(epsilon)]
+    monkeypatch.setattr(sys, "argv", ["bench.independent_attacks", str(tmp_path / "policy.safetensors"), *options])
+    main()
+    *_, row = capsys.readouterr().out.splitlines()
+    assert least <= float(row.split("|")[-2].strip().rstrip("%")) <= most
