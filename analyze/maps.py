@@ -262,10 +262,11 @@ def ensure_figures(policy: Agent, states: StatesFile, maps: MapsResult) -> dict[
         made = save_map_figures(maps.maps, policy=policy, states=states.states, folder=maps.folder)
         write_json(index, {name: path.name for name, path in made.items()})
 
-    files = once(index, make, partial(read_json, form=dict[str, Name]))
+    read = partial(read_json, form=dict[str, Name])
+    files = once(index, make, read)
     if not all((maps.folder / file).is_file() for file in files.values()):
-        make()
-        files = read_json(index, dict[str, Name])
+        index.unlink(missing_ok=True)  # so that one process draws them again, under the lock
+        files = once(index, make, read)
     return {name: maps.folder / file for name, file in files.items()}
 
 

@@ -84,7 +84,7 @@ class Agent(nn.Module):
         super().__setattr__(name, _SETTINGS[name](value) if name in _SETTINGS else value)
 
     def __call__(self, states: Tensor) -> Tensor:
-        """Outputs [N, A] of uint8 `states` [N, C, H, W]."""
+        """Outputs [N, A] of uint8 `states` [N, C, H, W]; on a CPU NrmapError where they are NaN."""
         if self._checked:
             check_states(states, self.state_shape)
         else:

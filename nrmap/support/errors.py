@@ -48,7 +48,10 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def refusal(error: OSError) -> NrmapError:
-    """What the system says for lack of rights or space, with the file's name; raises `error` if it is a bug of ours."""
+    """Return `error`, such as a lack of rights or of disk space, as a NrmapError that names the file.
+
+    Raises `error` itself for a file that is missing or already there: no user could mend that.
+    """
     if isinstance(error, FileNotFoundError | FileExistsError):
         raise error
     name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "

@@ -19,7 +19,7 @@ CONSTANT_ACTION, RANDOM_POLICY = BASELINES = ("constant_action", "random_policy"
 
 @schema
 class Record:
-    """One measured value, and the policy, states and conditions it was measured for. What does not apply is None.
+    """One measured value, with the policy, states and conditions of its measurement. Other fields are None.
 
     `value` None means undefined; `note` says why and must then be given, else NrmapError. `low` and `high` bound
     a 95% interval, and `interval` says of which kind ("jackknife over 16 episodes, for this policy"). NrmapError too

@@ -131,6 +131,9 @@ def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factor
     expected = nrmap.compute_maps(agent, given, progress=False)
     np.testing.assert_allclose(load_maps(folder / "maps.npz")[0].total()["kmap"], expected["kmap"], atol=1e-4)
     assert list(json.loads((folder / "figures.json").read_text())) == ["heatmaps"]
+    (folder / "heatmaps.png").unlink()
+    assert result(f"policy=py:an_agent:{factory}", f"states_from={tmp_path / file}") == folder
+    assert (folder / "heatmaps.png").is_file()
     first = read_records(folder / "metrics.json")[0]
     assert (first.game, first.method, first.outputs) == ("no_game", factory, "logits" if factory == "logits" else None)
     attacks = list((tmp_path / f"outputs/evaluation/no_game/{factory}").glob("*/*/metrics.json"))
