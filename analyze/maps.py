@@ -84,7 +84,7 @@ def ensure_maps(study: Study, policy: Agent, states: StatesFile) -> MapsResult:
 
     def make() -> None:
         ids = states.states.episode_ids
-        paths = sorted(shards_folder(folder).glob("*-of-*.npz"))
+        paths = sorted(shards_folder(folder).glob("[!.]*-of-*.npz"))  # dotfiles: unfinished files of killed jobs
         shards = (_shard_of(study, policy, states, path) for path in paths)
         maps = _merged(shards, ids, lambda episodes: episode_maps(study, policy, states, episodes))
         maps = replace(maps, players=states.states.episode_origins[maps.episode_ids])
