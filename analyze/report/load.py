@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -37,7 +37,7 @@ _RESULT_FIELDS = ("value", "low", "high", "interval", "note")
 
 def find(outputs: Path) -> Found:
     """Read everything under `outputs`. Unreadable files are left out and named in `problems`."""
-    problems: list[str] = []
+    problems = list(_closed_folders(outputs))
     trainings = with_variants(_without_published(list(_trainings(outputs, problems))))
     results = told_apart(_without_superseded(list(_results(outputs, problems)), problems), trainings)
     records, disagreements = _merged(results)
@@ -46,6 +46,16 @@ def find(outputs: Path) -> Found:
         for (shown, other), count in disagreements.items()
     ]
     return Found(outputs, tuple(trainings), tuple(results), tuple(problems), tuple(records))
+
+
+def _closed_folders(outputs: Path) -> Iterator[str]:
+    """Yield a line for each folder of results that may not be read: `Path.rglob` passes over these in silence."""
+    refused: list[OSError] = []
+    for name in ("train", "evaluation", "maps", REFERENCE_FOLDER):
+        deque(os.walk(outputs / name, onerror=refused.append), maxlen=0)
+    for error in refused:
+        if not isinstance(error, FileNotFoundError):
+            yield f"{Path(error.filename).relative_to(outputs)}: left out, {error.strerror}"
 
 
 def _trainings(outputs: Path, problems: list[str]) -> Iterator[Training]:

@@ -21,7 +21,7 @@ CONSTANT_ACTION, RANDOM_POLICY = BASELINES = ("constant_action", "random_policy"
 class Record:
     """One measured value, with the policy, states and conditions of its measurement. Other fields are None.
 
-    `value` None means undefined; `note` says why and must then be given, else NrmapError. `low` and `high` bound
+    `value` None means undefined; `note` says why and must then be given, else NrmapError. `low` ≤ `high` bound
     a 95% interval, and `interval` says of which kind ("jackknife over 16 episodes, for this policy"). NrmapError too
     for a baseline with maps, null networks or the hash of a policy.
     """
@@ -67,6 +67,8 @@ class Record:
 
     def __post_init__(self) -> None:
         check(self.value is not None or self.note is not None, f"record {self.metric}: undefined without a note")
+        ordered = self.low is None or self.high is None or self.low <= self.high
+        check(ordered, f"record {self.metric}: expected low ≤ high, found {self.low} and {self.high}")
         of_network = self.policy_sha256 or self.states_from or self.is_null_network
         check(not (self.is_baseline and of_network), f"record {self.metric}: {self.method} has no network and no maps")
 

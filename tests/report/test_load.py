@@ -1,5 +1,7 @@
 """Results found under an outputs folder, and the commands for missing ones."""
 
+import errno
+import os
 import re
 import shlex
 import shutil
@@ -210,6 +212,20 @@ def test_evaluations_of_another_version_are_left_out(outputs, monkeypatch):
     assert ["evaluation/Freeway/" in text and "another version" in text for text in found.problems] == [True, True]
     monkeypatch.setitem(VERSIONS, "baselines", 99)
     assert not any(record.attack for record in find(outputs).records)
+
+
+def test_a_folder_that_may_not_be_read_is_named(copied, monkeypatch):
+    closed, before, scandir = copied / "train", find(copied), os.scandir
+
+    def refused(path):
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    found = find(copied)
+    assert found.problems == (*before.problems, "train: left out, Permission denied")
+    assert len(found.trainings) < len(before.trainings)
 
 
 def test_maps_of_an_earlier_version_are_shown_until_they_are_made_anew(copied):

@@ -28,6 +28,7 @@ def test_records_come_back(tmp_path: Path) -> None:
     [
         ({"value": None}, "undefined without a note"),
         ({"value": float("nan")}, "value=NaN: expected a finite number"),
+        ({"low": 2.0, "high": 1.0}, "record return: expected low ≤ high, found 2.0 and 1.0"),
         ({"states_from": ""}, 'states_from="": expected own, pool, file or null'),
         ({"attack_epsilon": 1e307}, r"attack_epsilon=1e\+307: expected a finite number from 0 to 1"),
         ({"temperature": -1.0}, "temperature=-1.0: expected a finite number above 0"),
