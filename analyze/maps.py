@@ -69,7 +69,7 @@ class Shard:
 
 
 def shards_folder(folder: Path) -> Path:
-    """Return the folder of shards, which are merged into maps in `folder`."""
+    """Return the folder for the shards of the maps in `folder`."""
     return folder / "shards"
 
 

@@ -159,7 +159,7 @@ def _let_children_import_the_clone() -> None:
 
 
 def _run_as_job(run: Callable[[], None], hydra_config: HydraConf) -> None:
-    """Call `run`. Log and note any error, and raise JobFailedError instead."""
+    """Call `run`. Log an error, write it to the job's note and raise JobFailedError instead."""
     overrides = (override for override in hydra_config.overrides.task if not override.startswith("outputs="))
     job, folder = " ".join(overrides), Path(hydra_config.runtime.output_dir)
     forget_failure(folder, job)

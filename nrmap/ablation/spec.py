@@ -39,6 +39,8 @@ class AblationSpec:
 class AblatedChunk:
     """The Q-values of n consecutive states and of all their ablations, float32 on the CPU.
 
+    An engine with `differences_only` may have all values of an ablated state off by the same number.
+
     Where a pixel already has the ablated value, the Q-values equal the clean ones exactly.
     """
 

@@ -46,7 +46,7 @@ def trace(function: Callable[[Tensor], Tensor], states: Tensor) -> NetworkParts:
     """Split `function` into its parts, with copies of the current weights; `states` [N, C, H, W] are examples.
 
     Supported are arithmetic on single pixel values; convolutions, optionally with padding by zeros,
-    batch normalisation in evaluation mode and ReLU; Flatten; Linear; and then any operations that
+    batch normalisation in evaluation mode and ReLU; Flatten; Linear; and then operations known to
     treat each state on its own, e.g. dueling heads, or mean or softmax over atoms. Raises
     NotTraceable with the reason for any other function.
     """

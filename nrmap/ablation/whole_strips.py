@@ -24,7 +24,7 @@ WeightCache = dict[tuple[object, ...], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class _Column:
-    """One column of a convolution's outputs in the window of a strip."""
+    """Weights for one output column of a convolution in a strip."""
 
     reach: range  # the pixel columns whose ablations reach it
     weights: dict[int, Tensor]  # by input column: [units of the input window, units of the window]

@@ -29,7 +29,7 @@ class ForeignSettings(TypedDict):
 
 @with_config(_OPEN)
 class RecordedSettings(ForeignSettings):
-    """The settings of a training that all versions record; `parent` has the settings of its parent policy."""
+    """The training settings that every version records; `parent` has those of the parent policy."""
 
     env: RecordedEnv
     method: Name

@@ -27,8 +27,8 @@ def paired_differences(
     """Make records of S of `maps` minus S of `base`, the maps of two policies on the same states.
 
     There is one "sparsity_difference" for each kind of map and temperature that both have; `make`
-    fills in the common fields. `players` [E] numbers the policies that played the episodes, see
-    `estimate_of_sum`. Raises NrmapError when the episodes, states or pixels differ.
+    fills in the common fields. `players` [E] is the index of the policy that played an episode, see
+    `estimate_of_sum`. Raises NrmapError when episode ids, numbers of states or pixels differ.
     """
     maps = replace(maps, players=players)
     of_base = {(kind.name, temperature) for kind, temperature, _ in base.each()}
@@ -43,7 +43,7 @@ def paired_differences(
 def paired_difference(maps: EpisodeMaps, base: EpisodeMaps, kind: str, temperature: float | None = None) -> Estimate:
     """Estimate S of one map in `maps` minus S of the same map in `base`, from another policy on the same states.
 
-    Raises NrmapError when the episodes, states or pixels differ and for a map that one of them lacks.
+    Raises NrmapError when episode ids, numbers of states or pixels differ, and for a map that one of them lacks.
     """
     check(
         np.array_equal(maps.episode_ids, base.episode_ids)

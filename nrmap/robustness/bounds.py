@@ -206,7 +206,7 @@ def output_differences(last: nn.Linear, hidden: Box) -> Tensor:
 
 
 def q_difference_bounds(network: QNetwork | BoundedNetwork, states: Tensor, attack_epsilon: float | Tensor) -> Tensor:
-    """Upper bounds [N, A, A] of Q(s', a) − Q(s', b) over D(s), indexed (n, a, b); 0 for a = b.
+    """Upper bounds [N, A, A] of Q(s', a) − Q(s', b) in the ball at (n, a, b); 0 for a = b.
 
     `states` are float [N, C, H, W] in [0, 1]. V(s') and the mean advantage cancel, so only the
     advantage stream of a dueling network matters. The bounds hold in exact arithmetic; for

@@ -182,7 +182,7 @@ class Keys:
 
 
 def one_line(error: ValidationError, kind: Any, values: Any, where: str) -> NrmapError:
-    """The error for the first mistake in `values`; unknown keys first: a misspelt key also leaves one missing."""
+    """The error for one mistake in `values`: an unknown key if there is one, as a misspelt key is missing too."""
     mistakes = error.errors(include_url=False)
     mistake = next((each for each in mistakes if each["type"] in _UNKNOWN_KEY), mistakes[0])
     if mistake["type"] == "json_invalid":

@@ -85,7 +85,7 @@ def _game(read: ReadNetwork, given: str | None) -> str:
 
 
 def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpec, int]:
-    """The policy's environment, from its format's preset changed by `settings`, and the number of actions."""
+    """The policy's environment (its format's preset, then the file, then `settings`) and its number of actions."""
     stated: dict[str, Any] = {"frame_stack": read.in_channels}
     if read.sides:
         stated |= {"height": read.sides[0], "width": read.sides[1]}

@@ -60,7 +60,7 @@ class ReadNetwork:
 
     `eyes` is the preset of the format's usual preprocessing. `input_scale` is the factor from states in [0, 255] to
     the network's own input, None if unknown. `sides` are height and width of a state, () if unknown, and `actions` is
-    their number, None if unknown.
+    the number of actions, None if unknown.
     Raises NrmapError for values of another type or range.
     """
 
