@@ -30,8 +30,9 @@ from analyze.settings import AnalysisSettings, analysis_settings
 from analyze.study import Study, ensure_attacks, ensure_baselines, ensure_evaluation, ensure_states
 from conf.choices import read_option
 from conf.entry import entry_point
+from conf.machine import check_file, check_machine
 from conf.schema import AnalyzeKeys
-from conf.training import check_file, check_machine, env_spec, train_settings
+from conf.train_settings import env_spec, train_settings
 from nrmap.learning.lookup import reference_policy, trained_policy
 from nrmap.policies.agent import NO_GAME, Agent
 from nrmap.policies.policy import load_policy

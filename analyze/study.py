@@ -19,7 +19,8 @@ from torch import Tensor
 from analyze.settings import AnalysisSettings
 from analyze.stages import measured_once, once
 from nrmap.api import attack, certify
-from nrmap.atari.envs import EVALUATION_STREAM, EnvSpec, episode_seed
+from nrmap.atari.env_spec import EnvSpec
+from nrmap.atari.episode_seeds import EVALUATION_STREAM, episode_seed
 from nrmap.maps.measures import read_measured
 from nrmap.maps.null_networks import policy_fields
 from nrmap.play.evaluation import (

@@ -18,7 +18,7 @@ from bench.host import measure
 from conf.argument_parser import ArgumentParser, whole
 from conf.command_line import composed
 from conf.schema import TrainKeys
-from conf.training import train_settings
+from conf.train_settings import train_settings
 from nrmap.learning.settings import TrainSettings
 from nrmap.support.errors import check, code_of_others, errors_in_one_line
 from nrmap.support.files import read_json, write_json

@@ -14,7 +14,7 @@ from bench import host
 from bench.cost import METHODS, paper_study
 from conf.command_line import composed
 from conf.schema import TrainKeys
-from conf.training import train_settings
+from conf.train_settings import train_settings
 from nrmap.learning.settings import TrainSettings
 from nrmap.support.runtime import choose_device
 from nrmap.support.schema import validated

@@ -16,8 +16,7 @@ from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 
 from conf.argument_parser import ArgumentParser, whole
-from nrmap.atari.envs import EVALUATION_STREAM
-from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.atari.episode_seeds import EVALUATION_STREAM, episode_seeds
 from nrmap.play.rollout import Actions, Bytes, Ints, play
 from nrmap.policies.network import unit_states
 from nrmap.policies.policy import Policy, load_policy

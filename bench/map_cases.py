@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.atari.env_spec import EnvSpec
+from nrmap.atari.envs import SeededVectorEnv
 from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
 

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from conf.argument_parser import ArgumentParser, whole
-from nrmap.atari.envs import VALIDATION_STREAM, EnvSpec, action_names
+from nrmap.atari.env_spec import EnvSpec
+from nrmap.atari.envs import action_names
+from nrmap.atari.episode_seeds import VALIDATION_STREAM
 from nrmap.learning.inner_attack import InnerAttack
 from nrmap.play.evaluation import AttackRun, EvaluationSettings, evaluate
 from nrmap.play.states import collect_states

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.paired import Work
-from nrmap.atari.envs import EnvSpec
+from nrmap.atari.env_spec import EnvSpec
 from nrmap.atari.games import rom_id
 from nrmap.learning.double_dqn import double_q_targets, td_loss
 from nrmap.learning.learner import Learner, LearnerSpec

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BeforeValidator, Field
 
-from nrmap.atari.envs import PIXEL_FIELDS, EnvSpec
+from nrmap.atari.env_spec import PIXEL_FIELDS, EnvSpec
 from nrmap.atari.eyes import EYES
 from nrmap.learning.settings import TrainSettings
 from nrmap.learning.state_adversarial import RegulariserSpec

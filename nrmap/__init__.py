@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nrmap.api import attack, certify, collect_states, compute_maps, evaluate
-    from nrmap.atari.envs import EnvSpec
+    from nrmap.atari.env_spec import EnvSpec
     from nrmap.maps.result import Maps
     from nrmap.play.imports import import_policy
     from nrmap.play.states import RolloutStates
@@ -36,7 +36,7 @@ __all__ = [
 _MODULES = {
     "Agent": "policies.agent",
     "Attacked": "robustness.attacks",
-    "EnvSpec": "atari.envs",
+    "EnvSpec": "atari.env_spec",
     "Estimate": "statistics.intervals",
     "Maps": "maps.result",
     "NrmapError": "support.errors",

@@ -12,7 +12,7 @@ import train.__main__
 from analyze.settings import AnalysisSettings, analysis_settings
 from conf import command_line
 from conf.schema import AnalyzeKeys, TrainKeys
-from conf.training import train_settings
+from conf.train_settings import train_settings
 from nrmap.learning.settings import TrainSettings
 from nrmap.support.schema import validated
 

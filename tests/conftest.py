@@ -14,7 +14,7 @@ from example_outputs import SMALL, write_example, write_training
 from matplotlib.figure import Figure
 
 from nrmap.atari import envs
-from nrmap.atari.envs import EnvSpec
+from nrmap.atari.env_spec import EnvSpec
 from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
 from nrmap.learning.settings import ExplorationSpec, TrainSettings

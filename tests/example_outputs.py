@@ -16,7 +16,7 @@ import torch
 from analyze.report.sheets import Sheet
 from analyze.study import evaluation_inputs
 from nrmap.ablation import AblatedChunk
-from nrmap.atari.envs import EVALUATION_STREAM
+from nrmap.atari.episode_seeds import EVALUATION_STREAM
 from nrmap.learning.settings import TrainSettings
 from nrmap.maps.episode_maps import EpisodeMaps, save_maps
 from nrmap.maps.measures import map_records

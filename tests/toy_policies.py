@@ -5,7 +5,8 @@ from functools import cache
 import numpy as np
 import torch
 
-from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.atari.env_spec import EnvSpec
+from nrmap.atari.envs import SeededVectorEnv
 from nrmap.policies.network import ConvSpec, NetworkSpec, QNetwork
 from nrmap.policies.policy import Policy, PolicyCard
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from conf.entry import entry_point
+from conf.machine import check_file, check_machine, check_memory
 from conf.schema import TrainKeys
-from conf.training import check_file, check_machine, check_memory, train_settings
+from conf.train_settings import train_settings
 from nrmap.learning.settings import PolicyFile, TrainSettings
 from nrmap.support.clock import Clock
 from nrmap.support.layout import Layout

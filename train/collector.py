@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nrmap.atari.envs import TRAINING_STREAM, SeededVectorEnv, Transition, episode_seed
+from nrmap.atari.envs import SeededVectorEnv, Transition
+from nrmap.atari.episode_seeds import TRAINING_STREAM, episode_seed
 from nrmap.learning.replay import Replay
 from nrmap.learning.settings import TrainSettings
 from nrmap.support.errors import check

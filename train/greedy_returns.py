@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nrmap.atari.envs import VALIDATION_STREAM, EnvSpec
-from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.atari.env_spec import EnvSpec
+from nrmap.atari.episode_seeds import VALIDATION_STREAM, episode_seeds
 from nrmap.play.rollout import greedy, play
 from nrmap.policies.network import QNetwork
 from nrmap.policies.policy import Policy, PolicyCard

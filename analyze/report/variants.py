@@ -9,7 +9,7 @@ from typing import Any
 
 from analyze.report.names import name_of
 from analyze.report.results import Result, Training, flattened
-from nrmap.atari.envs import EnvSpec
+from nrmap.atari.env_spec import EnvSpec
 from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
 from nrmap.learning.settings import ExplorationSpec, TrainSettings

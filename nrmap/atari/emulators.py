@@ -9,7 +9,7 @@ import numpy as np
 from ale_py import ALEInterface, LoggerMode, roms
 from numpy.typing import NDArray
 
-from nrmap.atari.envs import EnvSpec
+from nrmap.atari.env_spec import EnvSpec
 from nrmap.atari.eyes import Screen, frame_of, visible_part
 from nrmap.atari.games import rom_id
 from nrmap.support.errors import check

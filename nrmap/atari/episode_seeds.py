@@ -7,14 +7,25 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nrmap.atari.envs import EVALUATION_STREAM, EnvSpec, SeededVectorEnv, episode_seed
+from nrmap.atari.env_spec import EnvSpec
+from nrmap.atari.envs import SeededVectorEnv
 from nrmap.support.errors import check
+
+# Streams separate training, evaluation and validation episodes of the same run seed.
+TRAINING_STREAM, EVALUATION_STREAM, VALIDATION_STREAM = 0, 1, 2
+EPISODE_SEEDS = 2**31  # seeds that the emulator takes, from 0
 
 log = logging.getLogger(__name__)
 
 # Seeds to try per possible start. With 30 starts the chance of missing one is below 1%.
 TRIES_PER_START = 8
 SEEDS_AT_A_TIME = 16
+
+
+def episode_seed(run_seed: int, stream: int, env: int, episode: int) -> int:
+    """The emulator seed of one episode of one environment, in [0, 2^31)."""
+    words = np.random.SeedSequence([run_seed, stream, env, episode]).generate_state(1)
+    return int(words[0] >> 1)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,15 +1,13 @@
 """Preprocessing: presets of other libraries, and the function from a screen to a frame."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nrmap.atari.env_spec import EnvSpec
 from nrmap.support.errors import unknown_choice
-
-if TYPE_CHECKING:
-    from nrmap.atari.envs import EnvSpec
 
 Screen = NDArray[np.uint8]  # [h, w] grey or [h, w, 3] RGB
 
@@ -48,7 +46,12 @@ def preset(eyes: str, game: str) -> dict[str, Any]:
     return {**EYES[eyes], **of_game}
 
 
-def frame_of(screen: Screen, spec: "EnvSpec") -> NDArray[np.uint8]:
+def env_with_eyes(game: str, eyes: str, **changes: Any) -> EnvSpec:
+    """The EnvSpec of `game` with the preset `eyes`, a key of `EYES`, and `changes` to it; 84 × 84 unless changed."""
+    return EnvSpec(game, **{"height": 84, "width": 84, **preset(eyes, game), **changes})
+
+
+def frame_of(screen: Screen, spec: EnvSpec) -> NDArray[np.uint8]:
     """Preprocess a screen, grey [h, w] or RGB [h, w, 3], to a grey frame [height, width] as `spec` says."""
     import cv2  # imported here, because the preset "nrmap" does not need it
 
@@ -62,7 +65,7 @@ def frame_of(screen: Screen, spec: "EnvSpec") -> NDArray[np.uint8]:
     return frame.T if spec.transposed else frame
 
 
-def visible_part(screen: Screen, spec: "EnvSpec") -> Screen:
+def visible_part(screen: Screen, spec: EnvSpec) -> Screen:
     """The screen with black columns added on both sides and rows cut off, as `spec` says."""
     columns = [(0, 0), (spec.pad_columns, spec.pad_columns), (0, 0)][: screen.ndim]
     padded: Screen = np.pad(screen, columns)

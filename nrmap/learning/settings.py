@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nrmap.atari.envs import EnvSpec
+from nrmap.atari.env_spec import EnvSpec
 from nrmap.learning.exploration import ExplorationSpec
 from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from nrmap.atari.envs import EVALUATION_STREAM, EnvSpec, action_names
-from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.atari.env_spec import EnvSpec
+from nrmap.atari.envs import action_names
+from nrmap.atari.episode_seeds import EVALUATION_STREAM, episode_seeds
 from nrmap.play.players import (
     AttackedPlayer,
     CleanPlayer,

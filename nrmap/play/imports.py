@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nrmap.atari.envs import EVALUATION_STREAM
-from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.atari.episode_seeds import EVALUATION_STREAM, episode_seeds
 from nrmap.play.rollout import env_of, greedy, play
 from nrmap.policies.formats import convert
 from nrmap.policies.policy import Policy, load_policy, save_policy

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from nrmap.atari.envs import ANY_SEED, EnvSpec, SeededVectorEnv, action_names
+from nrmap.atari.env_spec import EnvSpec
+from nrmap.atari.envs import ANY_SEED, SeededVectorEnv, action_names
 from nrmap.atari.games import rom_id
 from nrmap.policies.agent import Agent
 from nrmap.statistics.nested_subsets import van_der_corput

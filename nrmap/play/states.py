@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nrmap.atari.envs import EPISODE_SEEDS, EVALUATION_STREAM, PIXEL_FIELDS, EnvSpec, action_names
-from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.atari.env_spec import PIXEL_FIELDS, EnvSpec
+from nrmap.atari.envs import action_names
+from nrmap.atari.episode_seeds import EPISODE_SEEDS, EVALUATION_STREAM, episode_seeds
 from nrmap.play.rollout import (
     ActionFn,
     Episode,

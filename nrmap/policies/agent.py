@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nrmap.atari.envs import EnvSpec
+from nrmap.atari.env_spec import EnvSpec
 from nrmap.policies.network import STATE_SCALE, acts_as_its_type
 from nrmap.support.errors import NrmapError, check, code_of_others, first_line, shortened, unknown_choice
 

@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from nrmap.atari.envs import EnvSpec, action_names
+from nrmap.atari.env_spec import EnvSpec
+from nrmap.atari.envs import action_names
 from nrmap.policies.agent import Agent, Outputs
 from nrmap.policies.network import NetworkSpec, QNetwork, acts_as_its_type, frozen
 from nrmap.support.arguments import checked

@@ -13,7 +13,8 @@ from torch import Tensor
 from bench.exactness import compare
 from nrmap.ablation import AblationSpec, make_engine
 from nrmap.ablation.rounding import ablate_pixels
-from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.atari.env_spec import EnvSpec
+from nrmap.atari.envs import SeededVectorEnv
 from nrmap.policies.network import STATE_SCALE, NetworkSpec, QNetwork
 from nrmap.policies.policy import Policy, PolicyCard, load_policy
 

@@ -6,7 +6,8 @@ import torch
 from commands import ROOT
 
 from analyze.study import baselines_settings
-from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.atari.env_spec import EnvSpec
+from nrmap.atari.envs import SeededVectorEnv
 from nrmap.policies.policy import load_policy, save_policy
 from nrmap.support.files import read_json
 from nrmap.support.identity import stage_identity

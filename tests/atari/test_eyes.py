@@ -16,8 +16,8 @@ import torch
 from stable_baselines3.common import atari_wrappers as sb3
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecTransposeImage
 
-from nrmap.atari.envs import SeededVectorEnv, env_with_eyes
-from nrmap.atari.eyes import EYES
+from nrmap.atari.envs import SeededVectorEnv
+from nrmap.atari.eyes import EYES, env_with_eyes
 from nrmap.support.errors import NrmapError
 
 gymnasium.register_envs(ale_py)

@@ -5,7 +5,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from nrmap.atari.envs import EnvSpec, SeededVectorEnv
+from nrmap.atari.env_spec import EnvSpec
+from nrmap.atari.envs import SeededVectorEnv
 from nrmap.atari.games import game_names, rom_id
 from nrmap.support.errors import NrmapError
 

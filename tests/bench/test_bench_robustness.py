@@ -10,8 +10,7 @@ import torch
 from toy_policies import FREEWAY, toy_policy
 
 from bench.robustness import look, main, read
-from nrmap.atari.envs import VALIDATION_STREAM
-from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.atari.episode_seeds import VALIDATION_STREAM, episode_seeds
 from nrmap.play.players import constant_player
 from nrmap.play.rollout import play
 from nrmap.policies.network import STATE_SCALE

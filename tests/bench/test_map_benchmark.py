@@ -15,7 +15,7 @@ from bench import map_contenders as contenders
 from bench.map_cases import ACTIONS, Case, random_policy
 from bench.second_temperature import second_temperature
 from nrmap.ablation import AblationSpec
-from nrmap.atari.envs import EnvSpec
+from nrmap.atari.env_spec import EnvSpec
 from nrmap.policies.policy import save_policy
 
 ROOT = Path(__file__).parents[2]

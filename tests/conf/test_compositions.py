@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from conf.choices import group_options
 from conf.schema import AnalyzeKeys, TrainKeys
-from conf.training import train_settings
+from conf.train_settings import train_settings
 from nrmap.support.schema import validated
 
 SCALES = group_options("scale")

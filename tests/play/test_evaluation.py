@@ -8,8 +8,7 @@ import torch
 from summed_networks import lead_of
 from toy_policies import FREEWAY, toy_policy
 
-from nrmap.atari.envs import VALIDATION_STREAM
-from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.atari.episode_seeds import VALIDATION_STREAM, episode_seeds
 from nrmap.play import evaluation
 from nrmap.play.evaluation import WORST_CASE, AttackRun, EvaluationSettings, episode_records, evaluate
 from nrmap.play.players import AttackedPlayer, CleanPlayer, EpisodeCounts, constant_player, random_player

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_policies import BREAKOUT, FREEWAY, toy_policy
 
-from nrmap.atari.envs import SeededVectorEnv, env_with_eyes
+from nrmap.atari.envs import SeededVectorEnv
 from nrmap.atari.episode_seeds import episode_seeds
-from nrmap.atari.eyes import frame_of
+from nrmap.atari.eyes import env_with_eyes, frame_of
 from nrmap.play import rollout
 from nrmap.play.rollout import env_of, even_positions, greedy, play, replay_rgb, replay_states
 from nrmap.policies.agent import Agent

@@ -8,8 +8,7 @@ import pytest
 import torch
 from toy_policies import FREEWAY, toy_policy
 
-from nrmap.atari.envs import VALIDATION_STREAM
-from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.atari.episode_seeds import VALIDATION_STREAM, episode_seeds
 from nrmap.play import states as states_module
 from nrmap.play.rollout import Episode, even_positions, replay_states
 from nrmap.play.states import RolloutStates, SourcePolicy, collect_states, load_states, pool_states, save_states

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from nrmap.atari.envs import EnvSpec
+from nrmap.atari.env_spec import EnvSpec
 from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.policies.policy import METADATA_KEY, Policy, PolicyCard, load_policy, save_policy
 from nrmap.support.errors import NrmapError

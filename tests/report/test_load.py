@@ -19,7 +19,7 @@ from analyze.report.load import find
 from analyze.report.map_sheets import map_sets
 from analyze.report.tables import all_tables
 from conf.schema import AnalyzeKeys, TrainKeys
-from conf.training import train_settings
+from conf.train_settings import train_settings
 from nrmap.maps.episode_maps import load_maps, save_maps
 from nrmap.maps.null_networks import null_networks
 from nrmap.play.states import save_states

@@ -9,7 +9,9 @@ import pytest
 import torch
 from conftest import TINY
 
-from nrmap.atari.envs import TRAINING_STREAM, EnvSpec, SeededVectorEnv, episode_seed
+from nrmap.atari.env_spec import EnvSpec
+from nrmap.atari.envs import SeededVectorEnv
+from nrmap.atari.episode_seeds import TRAINING_STREAM, episode_seed
 from nrmap.learning.device_replay import DeviceReplay
 from nrmap.learning.replay import Replay, ReplaySpec
 from nrmap.support.errors import NrmapError

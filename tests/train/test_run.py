@@ -10,8 +10,7 @@ import torch
 from composed import composed
 
 from conf.schema import TrainKeys
-from nrmap.atari.envs import VALIDATION_STREAM
-from nrmap.atari.episode_seeds import episode_seeds
+from nrmap.atari.episode_seeds import VALIDATION_STREAM, episode_seeds
 from nrmap.play.rollout import greedy, play
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError

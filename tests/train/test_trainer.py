@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from nrmap.atari.envs import TRAINING_STREAM, SeededVectorEnv, episode_seed
+from nrmap.atari.envs import SeededVectorEnv
+from nrmap.atari.episode_seeds import TRAINING_STREAM, episode_seed
 from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.support.errors import NrmapError
 from nrmap.support.runtime import choose_device

@@ -7,7 +7,9 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from nrmap.atari.envs import EnvSpec, action_names, env_with_eyes
+from nrmap.atari.env_spec import EnvSpec
+from nrmap.atari.envs import action_names
+from nrmap.atari.eyes import env_with_eyes
 from nrmap.atari.games import game_named
 from nrmap.policies.formats import cleanrl, pfrl, sa_dqn, sb3, tianshou
 from nrmap.policies.formats.layers import ReadNetwork, build_network

@@ -1,6 +1,5 @@
-"""Convert the keys of conf/ to the settings of a training, and check that the machine has room for it."""
+"""Convert the keys of conf/ to the settings of a training."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -9,25 +8,19 @@ from omegaconf import OmegaConf
 
 from conf.choices import as_mapping
 from conf.schema import CommandKeys
-from nrmap.atari.envs import EnvSpec
+from nrmap.atari.env_spec import EnvSpec
 from nrmap.atari.eyes import preset
 from nrmap.learning.exploration import ExplorationSpec
 from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
 from nrmap.learning.settings import PolicyFile, TrainSettings
 from nrmap.learning.state_adversarial import RegulariserSpec
-from nrmap.support.runtime import choose_device, memory_bytes
 from nrmap.support.schema import SettingError, as_typed, validated
 
 # The solver of every method's regulariser; None: no regulariser.
 SOLVERS = {"ddqn": None, "ddqn_continued": None, "sa_ddqn": "pgd", "sa_ddqn_ibp": "ibp"}
 # Plain DDQN from the vanilla policy is the control of SA-DDQN by PGD: it has the same steps and the same anchor.
 _SOLVER_OF_CONTROLS = "pgd"
-
-# Torch survives this many threads on any machine.
-_SAFE_THREADS = 64
-# Bytes of a replay slot besides its frame, and bytes for each pixel of a batch: activations and gradients.
-_BYTES_PER_SLOT, _BYTES_PER_PIXEL = 40, 60
 
 Layers = Mapping[str, Mapping[str, Any]]  # nodes by their paths; later ones replace values of earlier ones
 
@@ -124,31 +117,3 @@ def _check_that_it_learns(settings: TrainSettings) -> None:
         if begin + steps > settings.steps:
             ends = f"{steps} from ramp_begin={begin} ends after steps={settings.steps}"
             raise SettingError("robust_ramp.ramp_steps", f"={ends}: expected the full robust loss before the end")
-
-
-def check_machine(keys: CommandKeys) -> None:
-    """Raise NrmapError for a device that is not here, and for more threads than the process can have."""
-    choose_device(keys.device)
-    most = max(os.cpu_count() or 1, _SAFE_THREADS)
-    if keys.threads > most:
-        raise SettingError("threads", f"={keys.threads}: expected at most {most} on this machine")
-
-
-def check_file(key: str, path: str) -> None:
-    """Raise NrmapError if there is no file `path`."""
-    if not os.path.isfile(path):
-        there = "this is none" if os.path.exists(path) else "there is none of this name"
-        raise SettingError(key, f"={as_typed(path)}: expected a file, {there}")
-
-
-def check_memory(settings: TrainSettings) -> None:
-    """Raise NrmapError if the replay or a batch takes more than the memory of this machine."""
-    memory, (channels, height, width) = memory_bytes(), settings.env.state_shape
-    slot, state = height * width + _BYTES_PER_SLOT, channels * height * width * _BYTES_PER_PIXEL
-    for key, number, size in (
-        ("scale.replay.capacity", settings.replay.capacity, slot),
-        ("scale.learner.batch_size", settings.learner.batch_size, state),
-    ):
-        if number * size > memory:
-            needed = f"it takes {number * size / 1e9:,.0f} GB of memory, this machine has {memory / 1e9:,.0f}"
-            raise SettingError(key, f"={number}: expected at most {memory // size:,}, as {needed}")

@@ -9,8 +9,9 @@ from composed import composed, training
 
 from conf.choices import group_options
 from conf.schema import TrainKeys
-from conf.training import train_settings
-from nrmap.atari.envs import EnvSpec, env_with_eyes
+from conf.train_settings import train_settings
+from nrmap.atari.env_spec import EnvSpec
+from nrmap.atari.eyes import env_with_eyes
 from nrmap.learning.settings import PolicyFile
 from nrmap.support.errors import NrmapError
 from nrmap.support.schema import validated
