@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -113,7 +114,8 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
     references = Layout(root / "outputs").references
     program = (root / PROGRAM).read_text(encoding="utf-8")
     blocks = {"program": f"```python\n{program.strip()}\n```"}
-    rows: list[Sequence[str]] = [_README_TITLES, ["---"] * len(_README_TITLES)]
+    titles = ["scale", "game", "policies", *(title for title, *_ in _README_COLUMNS)]
+    rows = [titles, ["---"] * len(titles)]
     play_sections, map_sections = [], []
     for folder in sorted(references.iterdir()):
         play = [record for path in sorted(folder.rglob(METRICS_FILE)) for record in read_records(path)]
@@ -130,9 +132,8 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
         if of_game and folder.name == SCALE:
             sentences = glance(of_game, select(of_game, metric=DIFFERENCE))
             blocks["finding"] = "\n".join(f"* {text}".replace(". ", ".\n  ") for text in sentences)
-    blocks["results"] = "\n".join(
-        f"| {' | '.join(cells)} |" for cells in [*rows, *(["", *row] for row in _published())]
-    )
+    rows += [["", *row] for row in _published()]
+    blocks["results"] = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     page = root / "docs" / "results.md"
     return {
         root / "README.md": with_blocks(root / "README.md", blocks),
@@ -141,15 +142,11 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
 
 
 def _play_section(records: Sequence[Record]) -> str:
-    tables = []
+    titles = {"return_mean": "Mean returns", "flip_rate": "Flip rates", "certified_rate": "Certified rates"}
+    tables: list[Table] = []
     for radius in sorted({record.attack_epsilon for record in records if record.attack_epsilon is not None}):
         whole = returns_table([record for record in records if record.attack_epsilon in (None, radius)])
-        for metric, title in (
-            ("return_mean", "Mean returns"),
-            ("flip_rate", "Flip rates"),
-            ("certified_rate", "Certified rates"),
-        ):
-            tables.append(_part(whole, metric, f"{title}, {epsilon_text(radius)}"))
+        tables += [_part(whole, metric, f"{title}, {epsilon_text(radius)}") for metric, title in titles.items()]
     tables += [action_table(records, game) for game in sorted({record.game for record in records})]
     return _as_section([*tables, q_gap_table(records)])
 
@@ -174,11 +171,15 @@ def _as_section(tables: Sequence[Table]) -> str:
     return "\n".join([*(to_markdown(replace(table, notes=())) for table in shown), *(f"* {note}" for note in notes)])
 
 
-_README_TITLES = (
-    "scale", "game", "policies", "clean return", "under FGSM and PGD, 1/255", "certified", "S(K)", "grid(K)",
-    "grid(Δm)",
-)  # fmt: skip
-_README_DIGITS = (2, 2, 3, 1, 1, 1)  # of the measured columns
+# The measured columns of the README's table: title, digits after the point, attacks, and fields of the records.
+_README_COLUMNS: tuple[tuple[str, int, Sequence[str | None], Mapping[str, Any]], ...] = (
+    ("clean return", 2, ["clean"], {"metric": "return_mean"}),
+    ("under FGSM and PGD, 1/255", 2, GRADIENT_ATTACKS, {"metric": "return_mean", "attack_epsilon": RADIUS}),
+    ("certified", 3, ["clean"], {"metric": "certified_rate", "attack_epsilon": RADIUS}),
+    ("S(K)", 1, [None], {"metric": "sparsity", "map_kind": "kmap"}),
+    ("grid(K)", 1, [None], {"metric": "grid_excess", "map_kind": "kmap"}),
+    ("grid(Δm)", 1, [None], {"metric": "grid_excess", "map_kind": "margin_drop"}),
+)
 
 
 def _readme_rows(
@@ -190,33 +191,19 @@ def _readme_rows(
             [record for record in (*play, *maps) if (record.game, name_of(record)) == (game, name)] for _, name in names
         ]
         if any(of_seeds):
-            columns = zip(*map(_readme_values, of_seeds), strict=True)
-            shown = [_over_seeds(values, digits) for values, digits in zip(columns, _README_DIGITS, strict=True)]
+            shown = [
+                _over_seeds([_lowest(own, attacks, fields) for own in of_seeds], digits)
+                for _, digits, attacks, fields in _README_COLUMNS
+            ]
             yield [game, f"{method.short}, {counted(len(names), 'seed')}", *shown]
     for record in best_constant_actions(play):
         yield [record.game, name_of(record).title, _over_seeds([record.value], 2), *[""] * 5]
 
 
-def _readme_values(own: Sequence[Record]) -> list[float | None]:
-    """Return the measured columns of the README's row for one policy, None where nothing was measured."""
-    of_maps = ("sparsity", "kmap"), ("grid_excess", "kmap"), ("grid_excess", "margin_drop")
-    return [
-        _value(select(own, metric="return_mean", attack="clean")),
-        _lowest_return(own),
-        _value(select(own, metric="certified_rate", attack_epsilon=RADIUS)),
-        *(_value(select(own, metric=metric, map_kind=kind)) for metric, kind in of_maps),
-    ]
-
-
-def _value(records: Sequence[Record]) -> float | None:
-    return records[0].value if records else None
-
-
-def _lowest_return(records: Sequence[Record]) -> float | None:
-    """Return the lowest mean return under FGSM and PGD at the README's radius; None without any."""
-    attacked = [record for attack in GRADIENT_ATTACKS for record in select(records, attack=attack)]
-    returns = select(attacked, metric="return_mean", attack_epsilon=RADIUS)
-    return min((record.value for record in returns if record.value is not None), default=None)
+def _lowest(own: Sequence[Record], attacks: Sequence[str | None], fields: Mapping[str, Any]) -> float | None:
+    """Return one policy's lowest value under the `attacks`; None without any."""
+    values = [record.value for record in select(own, **fields) if record.attack in attacks]
+    return min((value for value in values if value is not None), default=None)
 
 
 def _over_seeds(values: Sequence[float | None], digits: int) -> str:

@@ -41,16 +41,11 @@ def publish(folder: Path, layout: Layout, *, scale: str, replace: bool = False) 
     if (target / POLICY_FILE).is_file() and not replace:
         there = load_policy(target / POLICY_FILE).sha256
         check(there == policy.sha256, f"{target} holds another policy, {there}: give --replace to replace it")
-    sources = {
-        POLICY_FILE: folder / POLICY_FILE,
-        CURVES_FILE: folder / CURVES_FILE,
-        SETTINGS_FILE: folder / SETTINGS_FILE,
-        METRICS_FILE: evaluation,
-    }
     read_json(folder / CURVES_FILE, RecordedCurves)
     same = identity_of(read_json(folder / SETTINGS_FILE, RecordedSettings)) == identity_of(policy.card.settings)
     check(same, f"{folder / SETTINGS_FILE} holds other settings than the policy's card")
-    copies = {target / name: source for name, source in sources.items()}
+    copies = {target / name: folder / name for name in (POLICY_FILE, CURVES_FILE, SETTINGS_FILE)}
+    copies[target / METRICS_FILE] = evaluation
     identity = stage_identity("baselines", **baselines_settings(policy.env, read_metrics(evaluation).settings))
     baselines = layout.baselines(game=policy.env.game, identity=identity) / METRICS_FILE
     if baselines.is_file():

@@ -28,7 +28,6 @@ from analyze.report.names import (
     method_styles,
     metric_name,
     name_of,
-    policies_of,
     states_of,
 )
 from analyze.report.results import Part, best_constant_actions, of_most_episodes
@@ -62,7 +61,7 @@ def _rows(records: Sequence[Record], points: Callable[[Record], Sequence[float]]
 
     All draws of random weights, or of one method's weights shuffled, share a row: a dot each, and their mean.
     """
-    styles = method_styles(policies_of(records))
+    styles = method_styles(map(name_of, records))
     rows = []
     networks = sorted((record for record in records if record.is_trained), key=name_of)
     baselines = sorted((r for r in records if r.is_baseline), key=lambda record: -(record.value or 0.0))
@@ -109,7 +108,7 @@ def _title(record: Record, *, temperature: bool = True, num_states: bool = True)
 
 def _sparsity(part: Part) -> Iterator[Panel]:
     for mine in _whole_maps(part.trained, "sparsity"):
-        styles = method_styles(policies_of(mine))
+        styles = method_styles(map(name_of, mine))
         marks = {}
         for record in sorted(mine, key=name_of):
             published = paper_number(record.game, record.method, record.metric, record.map_kind)
@@ -149,7 +148,7 @@ def _against_temperature(part: Part) -> Iterator[Panel]:
 
 
 def _lines(records: Sequence[Record], x: str, x_label: str, title: str) -> Panel:
-    styles = method_styles(policies_of(records))
+    styles = method_styles(map(name_of, records))
     series, ends = [], []
     for name, mine in grouped(records, name_of).items():
         mine.sort(key=lambda record: getattr(record, x))
@@ -207,7 +206,7 @@ def _gaps(part: Part) -> Iterator[Panel]:
     gaps = select(part.trained, metric="q_gap_quantile")
     gaps = of_most_episodes(record for record in gaps if record.value is not None)
     for states, mine in grouped(gaps, lambda record: replace(states_of(record), num_states=None)).items():
-        styles = method_styles(policies_of(mine))
+        styles = method_styles(map(name_of, mine))
         rows = []
         for name, of_one in grouped(mine, name_of).items():
             values = {record.quantile: record.value or 0.0 for record in of_one}

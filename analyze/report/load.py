@@ -5,12 +5,11 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from analyze.report.results import Found, Result, Training
+from analyze.report.results import Found, Result, Training, measurement_of
 from analyze.report.variants import told_apart, with_variants
 from nrmap.learning.recorded import ForeignSettings, GivenOptions, RecordedCurves, RecordedSettings
 from nrmap.maps.measures import read_measured
@@ -31,8 +30,6 @@ from nrmap.support.records import Metrics, Record
 from nrmap.support.schema import validated
 
 Content = TypeVar("Content")
-# Two records that agree in all other fields claim to be the same measurement.
-_RESULT_FIELDS = ("value", "low", "high", "interval", "note")
 
 
 def find(outputs: Path) -> Found:
@@ -161,13 +158,11 @@ def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str
 
     The first folder's value is kept; reference folders come last.
     """
-    names = [field.name for field in fields(Record) if field.name not in _RESULT_FIELDS]
     merged: dict[tuple[Any, ...], tuple[Record, str]] = {}
     disagreements: Counter[tuple[str, str]] = Counter()
     for result in sorted(results, key=lambda result: result.reference):
         for record in result.records:
-            key = tuple(getattr(record, name) for name in names)
-            found, folder = merged.setdefault(key, (record, result.folder))
+            found, folder = merged.setdefault(measurement_of(record), (record, result.folder))
             if found.value != record.value:
                 disagreements[folder, result.folder] += 1
     return [record for record, _ in merged.values()], disagreements

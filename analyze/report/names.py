@@ -1,7 +1,6 @@
 """Labels of policies, attacks, states and metrics: the only place that makes them from the fields of records."""
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
@@ -16,11 +15,17 @@ Item = TypeVar("Item")
 Key = TypeVar("Key")
 
 
-def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
-    """Group the items by key, with the keys sorted."""
-    groups: dict[Any, list[Item]] = defaultdict(list)
+def gathered(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Group the items by key; the keys are in the order in which they appear."""
+    groups: dict[Key, list[Item]] = {}
     for item in items:
-        groups[key(item)].append(item)
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Any]) -> dict[Any, list[Item]]:
+    """Group the items by key, with the keys sorted."""
+    groups = gathered(items, key)
     return {found: groups[found] for found in sorted(groups)}
 
 
@@ -137,16 +142,14 @@ def group_of(record: Record) -> PolicyName:
     return name_of(record).group
 
 
-def policies_of(records: Iterable[Record]) -> list[PolicyName]:
-    """List the names of the measured policies and null networks, sorted, without baselines."""
-    return sorted({name_of(record) for record in records if not record.is_baseline})
-
-
 def method_styles(names: Iterable[PolicyName]) -> dict[PolicyName, tuple[str, str]]:
-    """Choose colour and marker for the group of every policy; a known method's first variant has its own."""
+    """Choose colour and marker for the group of every policy; a known method's first variant has its own.
+
+    Baselines are grey and have none.
+    """
     styles: dict[PolicyName, tuple[str, str]] = {}
     more = 0
-    for group in sorted({name.group for name in names}):
+    for group in sorted({name.group for name in names if name.method not in BASELINES}):
         style = _METHODS.get(group.method)
         if style and (style.colour, style.marker) not in styles.values():
             styles[group] = style.colour, style.marker

@@ -1,7 +1,6 @@
 """Differences in sparsity between each method and the vanilla one: for each seed, and between means over seeds."""
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analyze.report.load import readable
-from analyze.report.names import PolicyName, group_of, grouped, name_of, states_of
-from analyze.report.results import Found, Result
+from analyze.report.names import PolicyName, gathered, group_of, grouped, name_of, states_of
+from analyze.report.results import Found, Result, measurement_of
 from nrmap.maps.differences import paired_differences, seed_difference
 from nrmap.maps.episode_maps import EpisodeMaps
 from nrmap.maps.measures import load_measured
 from nrmap.play.states import RolloutStates, load_states
 from nrmap.support.errors import NrmapError, check
-from nrmap.support.records import Record, RecordFactory
+from nrmap.support.records import Record, RecordFactory, select
 
 BASE = "ddqn"
 
@@ -32,16 +31,7 @@ def with_differences(found: Found) -> Found:
     """
     problems: list[str] = []
     # A policy that was analysed twice is compared twice, with equal values.
-    paired = {
-        (
-            record.policy_sha256,
-            record.compared_variant,
-            record.metric_key,
-            states_of(record),
-            record.temperature,
-        ): record
-        for record in _paired(found, problems)
-    }
+    paired = {measurement_of(record): record for record in _paired(found, problems)}
     return replace(
         found,
         differences=(*paired.values(), *_over_seeds(found)),
@@ -57,11 +47,8 @@ def _difference_factory(record: Record, base: PolicyName, **fields: Any) -> Reco
 
 
 def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
-    groups: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
-    for result in found.results:
-        if result.maps is not None and result.is_of_maps and result.first.is_trained:
-            groups[_shared(result, found)].append(result)
-    for group in groups.values():
+    mapped = (r for r in found.results if r.maps is not None and r.is_of_maps and r.first.is_trained)
+    for group in gathered(mapped, partial(_shared, found)).values():
         bases, others = (
             [result for result in group if (result.first.method == BASE) is wanted] for wanted in (True, False)
         )
@@ -87,7 +74,7 @@ def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
                 problems.append(f"no difference between {' and '.join(name.label for name in names)}: {error}")
 
 
-def _shared(result: Result, found: Found) -> tuple[Any, ...]:
+def _shared(found: Found, result: Result) -> tuple[Any, ...]:
     """Return the properties that two results must share to be compared."""
     first, scale = result.first, found.reference.get(result.policy_sha256 or "")
     ablation = json.dumps(result.protocol, sort_keys=True)
@@ -104,12 +91,13 @@ def _players(states: RolloutStates, maps: EpisodeMaps) -> NDArray[np.int64]:
 
 def _over_seeds(found: Found) -> Iterator[Record]:
     """Yield differences between means over training seeds, for each set of states, temperature and kind of map."""
-    groups: dict[Any, list[Record]] = defaultdict(list)
-    for record in found.records:
-        if record.metric == "sparsity" and record.seed is not None and record.is_trained and not record.is_part:
-            shared = record.game, found.reference.get(record.policy_sha256 or ""), states_of(record)
-            groups[*shared, record.temperature, record.map_kind].append(record)
-    for group in groups.values():
+
+    def compared(record: Record) -> tuple[Any, ...]:
+        scale = found.reference.get(record.policy_sha256 or "")
+        return record.game, scale, states_of(record), record.temperature, record.map_kind
+
+    sizes = select(found.records, metric="sparsity", is_trained=True, is_part=False)
+    for group in gathered((record for record in sizes if record.seed is not None), compared).values():
         methods = grouped(group, group_of)
         others, bases = ([m for m in methods if (m.method == BASE) is wanted] for wanted in (False, True))
         for method, base in product(others, bases):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 from analyze.report.names import PolicyName
 from nrmap.policies.policy import PolicyCard
 from nrmap.support.records import CONSTANT_ACTION, Record, select
+
+_RESULT_FIELDS = ("value", "low", "high", "interval", "note")
 
 
 @dataclass(frozen=True)
@@ -176,13 +178,15 @@ class Part:
         return [record for record in self.records if not record.is_null_network]
 
 
+def measurement_of(record: Record, *ignored: str) -> tuple[Any, ...]:
+    """Return what a record measured: all fields except its result and the `ignored` ones."""
+    return tuple(value for name, value in vars(record).items() if name not in _RESULT_FIELDS and name not in ignored)
+
+
 def of_most_episodes(records: Iterable[Record]) -> list[Record]:
     """Keep the record over most episodes where only results and the numbers of episodes and states differ."""
-    best: dict[Record, Record] = {}
-    for record in sorted(records, key=lambda record: record.episodes or 0):
-        same = replace(record, value=0.0, low=None, high=None, interval=None, note=None, episodes=None, num_states=None)
-        best[same] = record
-    return list(best.values())
+    by_episodes = sorted(records, key=lambda record: record.episodes or 0)
+    return list({measurement_of(record, "episodes", "num_states"): record for record in by_episodes}.values())
 
 
 def best_constant_actions(records: Sequence[Record]) -> list[Record]:

@@ -1,7 +1,7 @@
 """Tables of maps: tables 1 and 2 in the paper's shape, and all other measures; also all tables of the report."""
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -9,7 +9,7 @@ from typing import Any
 
 from analyze.report.formats import Cell, Column, Table, print_table
 from analyze.report.literature import paper_difference, paper_number
-from analyze.report.names import group_of, metric_name, name_of, states_of
+from analyze.report.names import gathered, group_of, metric_name, name_of, states_of
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.report.rows import Entry, Head, cell_of, heads_of, interval_notes, measured_column, number_head, table_of
 from nrmap.maps.differences import DIFFERENCE
@@ -139,21 +139,16 @@ def _at_headline(chosen: Iterable[Record], records: Sequence[Record]) -> _Rows:
 
 def _at_every_temperature(chosen: Iterable[Record]) -> _Rows:
     """Put each record in the row of its temperature, and one without T in the rows of every T of the same maps."""
-    temperatures: dict[Any, set[float | None]] = defaultdict(set)
-    for record in chosen:
-        temperatures[_maps_of(record)].add(record.temperature)
-    every = {maps: found - {None} or {None} for maps, found in temperatures.items()}
+    same_maps = gathered(chosen, _maps_of)
+    every = {maps: {r.temperature for r in found} - {None} or {None} for maps, found in same_maps.items()}
     return {r: every[_maps_of(r)] if r.temperature is None else {r.temperature} for r in chosen}
 
 
 def _cells(records: Iterable[Record]) -> list[tuple[Record, Cell]]:
     """Make the cells. The three quantiles of a metric share one: the median, with the others as its interval."""
-    quantiles: dict[Any, list[Record]] = defaultdict(list)
-    for record in records:
-        if record.quantile is not None:
-            quantiles[record.policy_sha256, _maps_of(record), record.temperature, record.metric_key].append(record)
     cells = [(record, cell_of(record)) for record in records if record.quantile is None]
-    for same in quantiles.values():
+    quantiles = (record for record in records if record.quantile is not None)
+    for same in gathered(quantiles, lambda record: (_maps_of(record), record.temperature, record.metric_key)).values():
         values = sorted(record.value or 0.0 for record in same)
         cells.append((same[0], Cell(values[len(values) // 2], values[0], values[-1])))
     return cells

@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
-from analyze.report.names import name_of
+from analyze.report.names import gathered, name_of
 from analyze.report.results import Result, Training, flattened
 from nrmap.atari.env_spec import EnvSpec
 from nrmap.learning.learner import LearnerSpec
@@ -47,11 +47,8 @@ _DEFAULTS = flattened(
 
 def with_variants(trainings: list[Training]) -> list[Training]:
     """Fill in `variant` where one method has several configurations, that is, settings other than the seed differ."""
-    groups: dict[tuple[str, str, str | None], list[Training]] = defaultdict(list)
-    for training in trainings:
-        groups[training.game, training.method, training.reference].append(training)
     variants: dict[str, str] = {}
-    for alike in groups.values():
+    for alike in gathered(trainings, lambda training: (training.game, training.method, training.reference)).values():
         flat = [flattened(training.settings) for training in alike]
         names = {key: key.rpartition(".")[2] for settings in flat for key in settings}
         flat = [
