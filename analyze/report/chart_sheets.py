@@ -47,9 +47,8 @@ def chart_sheets(part: Part) -> list[Sheet]:
     for name, (title, panels_of, caption) in _CHARTS.items():
         panels = tuple(panels_of(part))
         file, columns = f"{name}-{part.name}", 4 if len(panels) % 4 == 0 else 3
-        sheet = Sheet(file, f"{title}: {part.game}", caption, panels, columns, _CHART_SIZE, columns_fixed=False)
-        sheets += [sheet] if panels else []
-    return sheets
+        sheets.append(Sheet(file, f"{title}: {part.game}", caption, panels, columns, _CHART_SIZE, columns_fixed=False))
+    return [sheet for sheet in sheets if sheet.panels]
 
 
 def _intervals(title: str, rows: Sequence[IntervalRow], **arguments: Any) -> Panel:
@@ -63,8 +62,8 @@ def _rows(records: Sequence[Record], points: Callable[[Record], Sequence[float]]
     """
     styles = method_styles(map(name_of, records))
     rows = []
-    networks = sorted((record for record in records if record.is_trained), key=name_of)
-    baselines = sorted((r for r in records if r.is_baseline), key=lambda record: -(record.value or 0.0))
+    networks = sorted(select(records, is_trained=True), key=name_of)
+    baselines = sorted(select(records, is_baseline=True), key=lambda record: -(record.value or 0.0))
     for record in (*networks, *baselines):
         name = name_of(record)
         colour, marker = (GREY, "|") if record.is_baseline else styles[name.group]
@@ -75,35 +74,31 @@ def _rows(records: Sequence[Record], points: Callable[[Record], Sequence[float]]
         source = None if record.method == "random_weights" else record.source_method
         return replace(group_of(record), source_method=source, source_seed=None)
 
-    for name, draws in grouped((record for record in records if record.is_null_network), network).items():
+    for name, draws in grouped(select(records, is_null_network=True), network).items():
         values = [record.value for record in draws if record.value is not None]
         rows.append(IntervalRow(name.short, float(np.mean(values)) if values else None, GREY, "|", points=values))
     return rows
 
 
-def _by_maps(records: Iterable[Record], *, by_n: bool = True) -> list[list[Record]]:
-    """Group records of maps by states, N and kind of map, own states first; with `by_n` false, ignore N."""
-    kinds = list(KINDS)
-
-    def key(record: Record) -> tuple[StatesName, int]:
-        states = states_of(record)
-        return states if by_n else replace(states, num_states=None), kinds.index(record.map_kind or "")
-
-    return list(grouped((record for record in records if record.map_kind in kinds), key).values())
+def _states_and_kind(record: Record) -> tuple[StatesName, int]:
+    return states_of(record), list(KINDS).index(record.map_kind or "")
 
 
-def _whole_maps(records: Sequence[Record], metric: str) -> list[list[Record]]:
-    """Group the records of `metric` that are no parts by states and kind; of kinds with T only at the headline T."""
+def _at_headline(records: Sequence[Record], metric: str) -> list[Record]:
+    """Select the records of `metric`; of kinds of maps with T only those at the headline T."""
     at = (None, headline_temperature(records))
-    return _by_maps(r for r in select(records, metric=metric) if r.temperature in at and not r.is_part)
+    return [record for record in select(records, metric=metric) if record.temperature in at]
 
 
-def _title(record: Record, *, temperature: bool = True, num_states: bool = True) -> str:
-    """Title a panel, as in `S(H), T = 1: own states, N = 256`."""
-    at = f", T = {record.temperature:g}" if temperature and record.temperature is not None else ""
-    states = states_of(record)
-    name = metric_name(record.metric, record.map_kind).title
-    return f"{name}{at}: {states.title if num_states else states.label}"
+def _whole_maps(records: Sequence[Record], metric: str) -> Iterable[list[Record]]:
+    """Group the records `_at_headline` that are no parts by states, own states first, and by kind of map."""
+    return grouped(select(_at_headline(records, metric), is_part=False), _states_and_kind).values()
+
+
+def _title(record: Record) -> str:
+    """Title a panel, as in `S(H), T = 1: own states, N = 256`, without T and N if these are None."""
+    at = "" if record.temperature is None else f", T = {record.temperature:g}"
+    return f"{metric_name(record.metric, record.map_kind).title}{at}: {states_of(record).title}"
 
 
 def _sparsity(part: Part) -> Iterator[Panel]:
@@ -133,31 +128,25 @@ def _grid(part: Part) -> Iterator[Panel]:
             yield _intervals(_title(mine[0]), _rows(mine), **arguments)
 
 
-def _against_size(part: Part) -> Iterator[Panel]:
-    at = (None, headline_temperature(part.trained))
-    sizes = [record for record in select(part.trained, metric="sparsity") if record.temperature in at]
-    for mine in _by_maps(sizes, by_n=False):
-        if len({record.num_states for record in mine if record.value is not None}) > 1:
-            yield _lines(mine, "num_states", "N, number of states", _title(mine[0], num_states=False))
+def _against(x: str, x_label: str, records: Sequence[Record]) -> Iterator[Panel]:
+    """Plot S against the field `x` of the records, for each set of states and kind of map with several values of `x`.
 
-
-def _against_temperature(part: Part) -> Iterator[Panel]:
-    for mine in _by_maps(select(part.trained, metric="sparsity", prefix=False)):
-        if len({record.temperature for record in mine if record.value is not None}) > 1:
-            yield _lines(mine, "temperature", "temperature T", _title(mine[0], temperature=False))
-
-
-def _lines(records: Sequence[Record], x: str, x_label: str, title: str) -> Panel:
-    styles = method_styles(map(name_of, records))
-    series, ends = [], []
-    for name, mine in grouped(records, name_of).items():
-        mine.sort(key=lambda record: getattr(record, x))
-        numbers = [[getattr(record, field) for record in mine] for field in (x, "value", "low", "high")]
-        xs, ys, low, high = np.array(numbers, dtype=np.float64)  # None becomes NaN
-        series.append(Series(name.short, xs, ys, *styles[name.group], low, high))
-        ends.append(f"{name.short} from {number_text(ys[0])} to {number_text(ys[-1])}")
-    labels = {"x_label": x_label, "y_label": _SPARSER, "log_x": True}
-    return panel_of(draw_lines, title, f", against {x_label}. {'; '.join(ends)}", series=series, **labels)
+    Every policy has a line.
+    """
+    any_x: dict[str, Any] = {x: None}
+    for same_maps in grouped(records, lambda record: _states_and_kind(replace(record, **any_x))).values():
+        if len({getattr(record, x) for record in same_maps if record.value is not None}) < 2:
+            continue
+        styles = method_styles(map(name_of, same_maps))
+        series, ends = [], []
+        for name, mine in grouped(same_maps, name_of).items():
+            mine.sort(key=lambda record: getattr(record, x))
+            numbers = [[getattr(record, field) for record in mine] for field in (x, "value", "low", "high")]
+            xs, ys, low, high = np.array(numbers, dtype=np.float64)  # None becomes NaN
+            series.append(Series(name.short, xs, ys, *styles[name.group], low, high))
+            ends.append(f"{name.short} from {number_text(ys[0])} to {number_text(ys[-1])}")
+        title, text = _title(replace(same_maps[0], **any_x)), f", against {x_label}. {'; '.join(ends)}"
+        yield panel_of(draw_lines, title, text, series=series, x_label=x_label, y_label=_SPARSER, log_x=True)
 
 
 def _returns(part: Part) -> Iterator[Panel]:
@@ -195,8 +184,7 @@ def _certified(part: Part) -> Iterator[Panel]:
 
 
 def _actions(part: Part) -> Iterator[Panel]:
-    shares = of_most_episodes(select(part.trained, metric="action_share", attack="clean"))
-    shares = [record for record in shares if record.is_trained]
+    shares = of_most_episodes(select(part.trained, metric="action_share", attack="clean", is_trained=True))
     for action in dict.fromkeys(record.action for record in shares):
         rows = _rows(select(shares, action=action))
         yield _intervals(f"Action {action}", rows, x_label="fraction of steps", limits=(-0.03, 1.03))
@@ -230,9 +218,11 @@ _CHARTS: dict[str, tuple[str, Callable[[Part], Iterable[Panel]], str]] = {
     "grid": ("The grid", _grid,
         "Does a map show a grid of 8 pixels, the stride of the network? Energy at multiples of 1/8 cycle per pixel, "
         "divided by the energy at neighbouring frequencies. Bars are 95% intervals, dots draws of null networks."),
-    "size": ("Sparsity against N", _against_size,
+    "size": ("Sparsity against N",
+        lambda part: _against("num_states", "N, number of states", _at_headline(part.trained, "sparsity")),
         "Sparsity against the number of states N. Every seed is a line; bands are 95% intervals."),
-    "temperature": ("Sparsity against T", _against_temperature,
+    "temperature": ("Sparsity against T",
+        lambda part: _against("temperature", "temperature T", select(part.trained, metric="sparsity", prefix=False)),
         "Sparsity against the temperature T. Every seed is a line; bands are 95% intervals."),
     "returns": ("Returns", _returns,
         "Dots are episodes, markers their means, bars 95% intervals. All panels have one scale."),

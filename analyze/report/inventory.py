@@ -8,6 +8,7 @@ from analyze.report.names import PolicyName, grouped
 from analyze.report.pairing import BASE
 from analyze.report.results import Found, Training
 from nrmap.support.layout import POLICY_FILE
+from nrmap.support.records import select
 
 COMPARED = (BASE, "sa_ddqn")
 # Commands with the labels of the policies that they are for.
@@ -24,6 +25,7 @@ def missing(found: Found) -> list[str]:
     for game, mine in grouped(found.trainings, lambda training: training.game).items():
         mine = sorted(mine, key=lambda training: (not training.reference, training.reference or "", training.name))
         finished = [training for training in mine if training.sha256]
+        baselines = select(found.records, game=game, is_baseline=True)
         without = {kind: [t for t in finished if kind not in has[t.sha256]] for kind in ("returns", "own", "pool")}
         for what, lacking in {
             "trainings that are not finished": _unfinished(found, mine),
@@ -31,16 +33,12 @@ def missing(found: Found) -> list[str]:
             "no maps on their own states": _measured(found, without["own"]),
             "no maps on shared states": _pooled(found, finished, without["pool"]),
             "not trained": _untrained(found, mine),
-            "no returns of constant actions": _measured(found, finished[:1] if not _has_baselines(found, game) else []),
+            "no returns of constant actions": _measured(found, [] if baselines else finished[:1]),
         }.items():
             commands = dict(lacking)
             if commands:
                 lines.append(f"{game}, {what}: {', '.join(commands.values())}. {' '.join(f'`{c}`' for c in commands)}")
     return lines
-
-
-def _has_baselines(found: Found, game: str) -> bool:
-    return any(record.game == game and record.is_baseline for record in found.records)
 
 
 def _unfinished(found: Found, trainings: Sequence[Training]) -> _Lacking:

@@ -47,24 +47,23 @@ def curve_panels(trainings: Sequence[Training], records: Sequence[Record]) -> li
                 lines.append(Series(run.name.short, run.steps_before + x, y, styles[run.name.group][0]))
         return lines
 
+    def panel(title: str, text: str, y_label: str, lines: list[Series], marks: Sequence[ReferenceLine] = ()) -> Panel:
+        return panel_of(draw_lines, title, text, series=lines, x_label="agent steps", y_label=y_label, marks=marks)
+
     panels = []
     episodes = lines_of("episodes", "undiscounted_return")
     if episodes:
-        baselines = of_most_episodes(record for record in select(records, metric="return_mean") if record.is_baseline)
+        baselines = of_most_episodes(select(records, metric="return_mean", is_baseline=True))
         best = max((record.value or 0.0 for record in baselines), default=None)
         marks = [] if best is None else [ReferenceLine("best baseline", best)]
         means = [replace(line, y=_recent_means(line.y), dots=line.y) for line in episodes]
         ends = "; ".join(f"{line.label} ends at {np.asarray(line.y)[-1]:.2f}" for line in means)
         title = f"Training returns, mean of the last {RECENT} episodes"
-        labels = {"x_label": "agent steps", "y_label": "training return"}
-        panels.append(panel_of(draw_lines, title, f". {ends}", series=means, marks=marks, **labels))
+        panels.append(panel(title, f". {ends}", "training return", means, marks))
     for key, title in DIAGNOSTICS.items():
         lines = lines_of("rows", key)
         if lines:
-            labels = {"x_label": "agent steps", "y_label": key.replace("_", " ")}
-            panels.append(
-                panel_of(draw_lines, title, f" during training, of {len(lines)} runs", series=lines, **labels)
-            )
+            panels.append(panel(title, f" during training, of {len(lines)} runs", key.replace("_", " "), lines))
     return panels
 
 

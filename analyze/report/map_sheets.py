@@ -106,15 +106,15 @@ def map_sheets(part: Part, sets: Sequence[MapSet]) -> list[Sheet]:
                 at = "" if temperature == headline else f"-T{temperature:g}"
                 file = f"{figure}-{part.name}-{slug}{at}"
                 title = f"{heading}{kind_title(kind.name, temperature)}: {part.game}, {states.title}"
-                cells = [(name.label, there.get(name), kind.name, temperature) for name in names]
+                panels = tuple(map_panel(name.label, there.get(name), kind.name, temperature) for name in names)
                 folded = number > 0 or temperature != headline or (bool(chosen) and not kind.paper_figure)
-                sheets.append(maps_sheet(file, title, kind.meaning, cells, len(methods), folded=folded))
+                sheets.append(Sheet(file, title, kind.meaning, panels, len(methods), _MAP_SIZE, folded=folded))
     if chosen:
         beside = " and of null networks" if any(found.name.is_null_network for found in chosen) else ""
         title = f"All kinds of maps of trained agents{beside}: {part.game}, {chosen[0].states.title}"
         kinds = [kind for kind in KINDS if any(map_at(found.total, kind, headline) is not None for found in chosen)]
-        cells = [(found.name.label, found.total, kind, headline) for kind in kinds for found in chosen]
-        sheets.append(maps_sheet(f"kinds-{part.name}", title, "", cells, len(chosen)))
+        panels = tuple(map_panel(found.name.label, found.total, kind, headline) for kind in kinds for found in chosen)
+        sheets.append(Sheet(f"kinds-{part.name}", title, "", panels, len(chosen), _MAP_SIZE))
     return [sheet for sheet in sheets if any(sheet.panels)]
 
 
@@ -152,20 +152,6 @@ def one_of_each_kind(sets: Iterable[MapSet]) -> list[MapSet]:
     return sorted(best.values(), key=lambda found: found.name) if len(best) > 1 else []
 
 
-def maps_sheet(
-    name: str,
-    title: str,
-    caption: str,
-    cells: Iterable[tuple[str, TotalMaps | None, str, float | None]],
-    columns: int,
-    *,
-    folded: bool = False,
-) -> Sheet:
-    """Make a sheet of maps. A cell is a policy's label, its maps, a kind and T; it stays empty without such a map."""
-    panels = tuple(None if total is None else map_panel(label, total, kind, t) for label, total, kind, t in cells)
-    return Sheet(name, title, caption, panels, columns, _MAP_SIZE, folded=folded)
-
-
 def overlay_sheet(
     name: str,
     title: str,
@@ -186,10 +172,9 @@ def overlay_sheet(
     return Sheet(name, title, "", tuple(panels), len(shown), _OVERLAY_SIZE, format="png")
 
 
-def map_panel(label: str, total: TotalMaps, kind: str, temperature: float | None) -> Panel | None:
+def map_panel(label: str, total: TotalMaps | None, kind: str, temperature: float | None) -> Panel | None:
     """Make the panel of one heat map, titled with policy, kind, T and sparsity; None if there is no such map."""
-    map_ = map_at(total, kind, temperature)
-    if map_ is None:
+    if total is None or (map_ := map_at(total, kind, temperature)) is None:
         return None
     name, size, shown = kind_title(kind, temperature), sparsity(map_).value, _summed(map_)
     value = "S undefined" if size is None else f"S = {size:.{metric_name('sparsity', kind).digits}f}"

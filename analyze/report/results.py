@@ -124,22 +124,17 @@ class Found:
     def _part(self, game: str, reference: str | None) -> "Part":
         """Select one part's results. Baselines are in both parts, null networks with the policies on their states."""
 
-        scales = self.reference
-
-        def belongs(sha256: str | None) -> bool:
-            return sha256 is None or scales.get(sha256) == reference
+        def is_ours(measured: Result | Record) -> bool:
+            sha256 = measured.policy_sha256
+            return sha256 is None or self.reference.get(sha256) == reference
 
         mapped = [result for result in self.results if result.is_of_maps and result.first.is_trained]
-        ours = {result.states_sha256 for result in mapped if belongs(result.policy_sha256)}
-        elsewhere = {result.states_sha256 for result in mapped} - ours
-        results = [
-            result
-            for result in self.results
-            if result.first.game == game
-            and (
-                result.states_sha256 not in elsewhere if result.first.is_null_network else belongs(result.policy_sha256)
-            )
-        ]
+        elsewhere = {result.states_sha256 for result in mapped} - {r.states_sha256 for r in mapped if is_ours(r)}
+
+        def belongs(result: Result) -> bool:
+            return result.states_sha256 not in elsewhere if result.first.is_null_network else is_ours(result)
+
+        results = [result for result in self.results if result.first.game == game and belongs(result)]
         measured = {record for result in results for record in result.records}
         return Part(
             game,
@@ -147,7 +142,7 @@ class Found:
             [record for record in self.records if record in measured],
             [training for training in self.trainings if (training.game, training.reference) == (game, reference)],
             results,
-            [record for record in self.differences if record.game == game and belongs(record.policy_sha256)],
+            [record for record in self.differences if record.game == game and is_ours(record)],
         )
 
 

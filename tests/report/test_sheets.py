@@ -10,7 +10,7 @@ from example_outputs import Example, made_up_maps, synthetic_states
 from PIL import Image
 
 from analyze.report.charts import IntervalRow, ReferenceLine, Series, draw_intervals, draw_lines
-from analyze.report.map_sheets import maps_sheet, overlay_sheet, screen_of
+from analyze.report.map_sheets import map_panel, overlay_sheet, screen_of
 from analyze.report.sheets import PNG_DPI, Panel, Sheet, picture, save_sheet
 from nrmap.maps.heatmaps import draw_map
 from nrmap.play.rollout import replay_rgb
@@ -50,7 +50,7 @@ def test_names_with_dollars_are_no_formulas(draw):
 def test_cells_without_a_map_stay_empty_and_the_others_keep_their_places(policy):
     at_1, at_2 = (made_up_maps(policy, Example(temperatures=(t,)), "own").total() for t in (1.0, 2.0))
     cells = [(label, total, "hmap", 1.0) for label, total in (("A", at_2), ("B", at_1), ("C", None), ("D", at_1))]
-    panels = maps_sheet("f", "title", "caption", cells, 2).panels
+    panels = [map_panel(*cell) for cell in cells]
     assert [panel and drawn(panel).get_title().split("\n")[0] for panel in panels] == [None, "B", None, "D"]
     np.testing.assert_array_equal(drawn(panels[1]).get_images()[0].get_array(), at_1["hmap", 1.0])
     screen = np.zeros((210, 160, 3), dtype=np.uint8)
