@@ -54,9 +54,6 @@ def study_workspace(*, entity: str, project: str, temperatures: Sequence[float])
         names = [summary_name(f"{kind.name}_{measure}", temperature=temperature) for temperature in at]
         return [prefix + name for name in names for prefix in prefixes]
 
-    def gallery(title: str, name: str) -> Any:
-        return panels.MediaBrowser(title=title, media_keys=[name], mode="gallery", gallery_axis="run")
-
     attack, radius = ATTACK
     clean = summary_name("return_mean", attack="clean")
     attacked = summary_name("return_mean", attack=attack, attack_epsilon=radius)
@@ -84,7 +81,10 @@ def study_workspace(*, entity: str, project: str, temperatures: Sequence[float])
             for symbol, measure in (("S", "sparsity"), ("grid", "grid_excess"))
             for kind in KINDS.values()
         ],
-        "Maps": [gallery("Heat maps", "heatmaps"), gallery("Maps over the game", "overlay")],
+        "Maps": [
+            panels.MediaBrowser(title=title, media_keys=[name], mode="gallery", gallery_axis="run")
+            for title, name in (("Heat maps", "heatmaps"), ("Maps over the game", "overlay"))
+        ],
         "Every number": [panels.WeavePanelSummaryTable(table_name="records")],
     }
     pinned = [f"config:{name}" for name in PINNED_CONFIG]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analyze.report.formats import Cell, Column, Table, counted
-from analyze.report.names import condition_of, name_of, states_of
+from analyze.report.names import condition_of, gathered, name_of, states_of
 from analyze.report.results import Found, Result, Training, flattened
 from nrmap.support.records import Record
 
@@ -24,9 +24,9 @@ def appendix(found: Found) -> list[tuple[str, Sequence[Entry]]]:
         first = result.first
         return first.game, name_of(first), result.reference, states_of(first), result.folder
 
-    trainings = [(_training_title(training), _training_values(training)) for training in found.trainings]
+    trainings = list(map(_of_training, found.trainings))
     results = sorted(found.results, key=key)
-    played, mapped = ([_entry(r) for r in results if r.is_of_maps is wanted] for wanted in (False, True))
+    played, mapped = ([_of_result(r) for r in results if r.is_of_maps is wanted] for wanted in (False, True))
     groups = (
         (counted(len(trainings), "training"), trainings),
         (counted(len(played), "evaluation"), played),
@@ -35,31 +35,21 @@ def appendix(found: Found) -> list[tuple[str, Sequence[Entry]]]:
     return [group for group in groups if group[1]]
 
 
-def _entry(result: Result) -> Entry:
+def _of_result(result: Result) -> Entry:
     first = result.first
     name = "baselines" if first.is_baseline else name_of(first).group.title
     number = f", draw {first.draw}" if first.is_null_network else "" if first.seed is None else f", seed {first.seed}"
     measured = f"maps on {states_of(first).label}" if result.is_of_maps else "evaluation"
     title = f"{first.game}, {name}{number}: {measured}{' (reference)' if result.reference else ''}"
-    values: dict[str, list[str]] = {}
-    for record in result.records:
-        values.setdefault(_line_name(record), []).append(_value_text(record))
     settings = {**flattened(result.settings), **flattened(result.inputs, "inputs."), "folder": result.folder}
-    return f"{title}, {counted(len(result.records), 'value')}", {
-        **settings,
-        **{name: "; ".join(texts) for name, texts in values.items()},
-    }
+    lines = gathered(result.records, _line_name)
+    values = {name: "; ".join(map(_value_text, records)) for name, records in lines.items()}
+    return f"{title}, {counted(len(result.records), 'value')}", settings | values
 
 
-def _training_title(training: Training) -> str:
-    state = "" if training.card else ", not finished"
-    return f"{training.game}, {training.name.group.title}, seed {training.seed}: training{state}"
-
-
-def _training_values(training: Training) -> dict[str, str]:
-    values = {}
-    if training.card:
-        card = training.card
+def _of_training(training: Training) -> Entry:
+    card, values = training.card, {}
+    if card:
         values = {
             "agent steps": f"{card.agent_steps:,}",
             **{f"results.{key}": value for key, value in flattened(card.results).items()},
@@ -69,7 +59,9 @@ def _training_values(training: Training) -> dict[str, str]:
         }
     elif training.curves and training.curves["rows"]:
         values["agent steps so far"] = f"{training.curves['rows'][-1]['agent_step']:,}"
-    return {**values, "folder": training.folder, **flattened(training.settings)}
+    title = f"{training.game}, {training.name.group.title}, seed {training.seed}: training"
+    settings = {"folder": training.folder, **flattened(training.settings)}
+    return f"{title}{'' if card else ', not finished'}", values | settings
 
 
 def _line_name(record: Record) -> str:

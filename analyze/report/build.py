@@ -1,10 +1,8 @@
 """Builds the report of an outputs folder: tables, figures and the page, only when something has changed."""
 
-import csv
-import io
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +10,7 @@ from typing import NamedTuple
 import analyze
 import nrmap
 from analyze.report.chart_sheets import chart_sheets
-from analyze.report.formats import WRITERS, Table
+from analyze.report.formats import WRITERS, Cell, Column, Table, to_csv
 from analyze.report.load import digest_of_inputs, find
 from analyze.report.map_sheets import map_sets, map_sheets, overlay_sheets
 from analyze.report.page import DOCUMENTS, Drawings, build_page
@@ -73,7 +71,7 @@ def ensure_report(outputs: Path) -> Report:
     write_records(folder / DIFFERENCES, found.differences)
     texts = {f"{table.name}.{ending}": write(table) for table in tables for ending, write in WRITERS.items()}
     if found.records:
-        texts["records.csv"] = records_csv([*found.records, *found.differences])
+        texts["records.csv"] = to_csv(_records_table([*found.records, *found.differences]))
     for name, text in texts.items():
         write_text(folder / TABLES / name, text)
     drawings, problems = [], list(found.problems)
@@ -97,13 +95,11 @@ def ensure_report(outputs: Path) -> Report:
     return Report(folder / PAGE, tables, made=True, problems=problems)
 
 
-def records_csv(records: Iterable[Record]) -> str:
-    """Return the records as CSV, with a column for every field of Record."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Record)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(record) for record in records)
-    return text.getvalue()
+def _records_table(records: Iterable[Record]) -> Table:
+    """Build a table with a column for every field of Record."""
+    names = [field.name for field in fields(Record)]
+    rows = tuple(tuple(Cell(getattr(record, name)) for name in names) for record in records)
+    return Table("records", "Every value", tuple(Column(name, name) for name in names), rows)
 
 
 def _digest_of_code() -> dict[str, str]:

@@ -52,7 +52,8 @@ def chart_sheets(part: Part) -> list[Sheet]:
 
 
 def _intervals(title: str, rows: Sequence[IntervalRow], **arguments: Any) -> Panel:
-    return panel_of(draw_intervals, title, f". {'; '.join(row.text for row in rows)}", rows=rows, **arguments)
+    values = "; ".join(f"{row.label} {number_text(row.value)}" for row in rows)
+    return panel_of(draw_intervals, title, f". {values}", rows=rows, **arguments)
 
 
 def _rows(records: Sequence[Record], points: Callable[[Record], Sequence[float]] = lambda _: ()) -> list[IntervalRow]:

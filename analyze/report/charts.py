@@ -47,11 +47,6 @@ class IntervalRow:
     wide: tuple[float, float] | None = None
     points: Sequence[float] = ()
 
-    @property
-    def text(self) -> str:
-        """The label and the value, for the text beside a chart."""
-        return f"{self.label} {number_text(self.value)}"
-
 
 @dataclass(frozen=True)
 class ReferenceLine:
@@ -94,7 +89,7 @@ def draw_lines(
             ax.minorticks_off()
     elif any(np.max(line.x, initial=0) >= 10_000 for line in series):
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    _finish(ax, "y", title, x_label, labelled=bool(series or marks))
+    _finish(ax, "y", title, x_label)
     ax.set_ylabel(y_label)
 
 
@@ -138,7 +133,7 @@ def draw_intervals(
         ax.set_xlim(*limits)
     if log_x:
         _log_axis(ax, base=10)
-    _finish(ax, "x", title, x_label, labelled=bool(marks))
+    _finish(ax, "x", title, x_label)
 
 
 def _log_axis(ax: Axes, base: int) -> None:
@@ -148,8 +143,8 @@ def _log_axis(ax: Axes, base: int) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _finish(ax: Axes, values: Literal["x", "y"], title: str, x_label: str, *, labelled: bool) -> None:
-    """Add title, grid, full tick labels on the axis `values` and, if `labelled`, a legend under the x axis.
+def _finish(ax: Axes, values: Literal["x", "y"], title: str, x_label: str) -> None:
+    """Add title, grid, full tick labels on the axis `values` and, if anything has a label, a legend under the x axis.
 
     A linear axis spans at least a millionth of its upper limit, so that rounding does not look like a difference.
     """
@@ -164,7 +159,7 @@ def _finish(ax: Axes, values: Literal["x", "y"], title: str, x_label: str, *, la
     ax.set_title(title)
     ax.set_xlabel(x_label)
     ax.grid(axis="x" if values == "x" else "both", alpha=0.3)
-    if labelled:
+    if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
 
 

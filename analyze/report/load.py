@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -26,17 +26,24 @@ from nrmap.support.layout import (
     REFERENCE_FOLDER,
     SETTINGS_FILE,
 )
-from nrmap.support.records import Metrics, Record
+from nrmap.support.records import Record
 from nrmap.support.schema import validated
 
 Content = TypeVar("Content")
+_RESULT_ROOTS = ("evaluation", "maps", REFERENCE_FOLDER)
 
 
 def find(outputs: Path) -> Found:
     """Read everything under `outputs`. Unreadable files are left out and named in `problems`."""
     problems = list(_closed_folders(outputs))
-    trainings = with_variants(_without_published(list(_trainings(outputs, problems))))
-    results = told_apart(_without_superseded(list(_results(outputs, problems)), problems), trainings)
+
+    def read_all(read: Callable[[Path, Path], Content], paths: Iterable[Path]) -> list[Content]:
+        contents = (readable(partial(read, outputs), path, outputs, problems) for path in paths)
+        return [content for content in contents if content is not None]
+
+    trainings = with_variants(_without_published(read_all(_training, _training_folders(outputs))))
+    metrics = (path for name in _RESULT_ROOTS for path in sorted((outputs / name).rglob(METRICS_FILE)))
+    results = told_apart(_without_superseded(read_all(_result, metrics), problems), trainings)
     records, disagreements = _merged(results)
     problems += [
         f"{other}: {count} of its values differ from those of {shown}, and the latter are shown"
@@ -55,13 +62,9 @@ def _closed_folders(outputs: Path) -> Iterator[str]:
             yield f"{Path(error.filename).relative_to(outputs)}: left out, {error.strerror}"
 
 
-def _trainings(outputs: Path, problems: list[str]) -> Iterator[Training]:
+def _training_folders(outputs: Path) -> Iterator[Path]:
     for root in (outputs / "train", outputs / REFERENCE_FOLDER):
-        folders = {path.parent for name in (POLICY_FILE, CURVES_FILE) for path in root.rglob(name)}
-        for folder in sorted(folders):
-            training = readable(partial(_training, outputs), folder, outputs, problems)
-            if training is not None:
-                yield training
+        yield from sorted({path.parent for name in (POLICY_FILE, CURVES_FILE) for path in root.rglob(name)})
 
 
 def _without_published(trainings: Sequence[Training]) -> list[Training]:
@@ -93,29 +96,19 @@ def _if_there(path: Path, form: Any) -> Any:
     return read_json(path, form) if os.path.lexists(path) else None
 
 
-def _results(outputs: Path, problems: list[str]) -> Iterator[Result]:
-    for name in ("evaluation", "maps", REFERENCE_FOLDER):
-        for path in sorted((outputs / name).rglob(METRICS_FILE)):
-            metrics = readable(partial(_metrics, of_maps=name == "maps"), path, outputs, problems)
-            if metrics is None:
-                continue
-            maps = path.with_name(MAPS_FILE)
-            result = Result(
-                str(path.parent.relative_to(outputs)), name == REFERENCE_FOLDER, metrics.records, metrics.settings,
-                metrics.inputs, metrics.provenance, maps if os.path.lexists(maps) else None,
-            )  # fmt: skip
-            if _is_outdated(result):
-                problems.append(f"{result.folder}: left out, another version of this project measured it")
-                continue
-            yield result
-
-
-def _metrics(path: Path, of_maps: bool) -> Metrics:
-    """Return the metrics in `path`; NrmapError unless they are of maps or of play, whichever belongs there."""
-    metrics, (here, elsewhere) = read_measured(path), ("maps", "play") if of_maps else ("play", "maps")
+def _result(outputs: Path, path: Path) -> Result:
+    """Read a metrics file; NrmapError if it is outdated, or of maps where play belongs, or the reverse."""
+    folder, maps = path.parent.relative_to(outputs), path.with_name(MAPS_FILE)
+    metrics, of_maps = read_measured(path), folder.parts[0] == "maps"
+    here, elsewhere = ("maps", "play") if of_maps else ("play", "maps")
     fits = all((record.states_from is not None) == of_maps for record in metrics.records)
     check(fits, f"{path} holds records of {elsewhere}: expected records of {here}")
-    return metrics
+    result = Result(
+        str(folder), folder.parts[0] == REFERENCE_FOLDER, metrics.records, metrics.settings, metrics.inputs,
+        metrics.provenance, maps if os.path.lexists(maps) else None,
+    )  # fmt: skip
+    check(not _is_outdated(result), f"{folder}: left out, another version of this project measured it")
+    return result
 
 
 def _is_outdated(result: Result) -> bool:

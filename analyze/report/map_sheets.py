@@ -77,10 +77,11 @@ def map_sets(part: Part, outputs: Path) -> tuple[list[MapSet], list[str]]:
         maps = readable(load, result.maps, outputs, problems) if result.maps and result.is_of_maps else None
         if maps is None:
             continue
-        found = MapSet(name_of(result.first), states_of(result.first), maps.total(), result.states_path(outputs))
-        key = (found.name, replace(found.states, num_states=found.total.num_states))
-        if key not in sets or len(found.total.temperatures) > len(sets[key].total.temperatures):
-            sets[key] = replace(found, states=key[1])
+        name, total = name_of(result.first), maps.total()
+        states = replace(states_of(result.first), num_states=total.num_states)
+        there = sets.get((name, states))
+        if there is None or len(total.temperatures) > len(there.total.temperatures):
+            sets[name, states] = MapSet(name, states, total, result.states_path(outputs))
     return list(sets.values()), problems
 
 

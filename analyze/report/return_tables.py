@@ -88,7 +88,7 @@ def _proves_nothing(record: Record, records: Sequence[Record]) -> bool:
 
 def action_table(records: Sequence[Record], game: str, reference: Mapping[str, str] = MappingProxyType({})) -> Table:
     """Build the table of the fraction of steps that take each action, in one game's clean episodes."""
-    chosen = [r for r in select(records, game=game, metric="action_share", attack="clean") if not r.is_baseline]
+    chosen = select(records, game=game, metric="action_share", attack="clean", is_baseline=False)
     entries: list[Entry] = []
     largest: dict[Any, Record] = {}
     for record in chosen:

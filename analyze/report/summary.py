@@ -21,7 +21,7 @@ def glance(records: Sequence[Record], differences: Sequence[Record] = ()) -> lis
 
 
 def _sparsity(records: Sequence[Record], differences: Sequence[Record]) -> Iterator[str]:
-    sizes = [r for r in select(records, metric="sparsity", map_kind="kmap") if r.is_trained and not r.is_part]
+    sizes = select(records, metric="sparsity", map_kind="kmap", is_trained=True, is_part=False)
     of_kmap = select(differences, map_kind="kmap", compared_with=BASE)
     for states, here in grouped(sizes, states_of).items():
         methods = {name: {r.seed: r.value for r in mine} for name, mine in grouped(here, group_of).items()}
@@ -61,7 +61,7 @@ def _intervals(differences: Sequence[Record]) -> Iterator[str]:
 
 def _grid(records: Sequence[Record]) -> Iterator[str]:
     for kind, name in (("kmap", "KMAP"), ("margin_drop", "the margin-drop map")):
-        grids = [r for r in select(records, metric="grid_excess", map_kind=kind) if r.is_trained and not r.is_part]
+        grids = select(records, metric="grid_excess", map_kind=kind, is_trained=True, is_part=False)
         for states, here in grouped((r for r in grids if r.value is not None), states_of).items():
             means = [f"{n.title} {_mean(r.value for r in mine)}" for n, mine in grouped(here, group_of).items()]
             paper = " The paper sees it in the adversarial agent." if kind == "kmap" else ""
@@ -79,7 +79,7 @@ def _returns(records: Sequence[Record]) -> Iterator[str]:
     names = " and ".join(name_of(record).title for record in best)
     subject, verb = ("action", "returns") if len(best) == 1 else ("actions", "return")
     yield f"The best constant {subject}, {names}, {verb} {_short(floor)}{_notes(best)}."
-    for group, mine in grouped((record for record in means if record.is_trained), group_of).items():
+    for group, mine in grouped(select(means, is_trained=True), group_of).items():
         clean = select(mine, attack="clean")
         judged = [record for record in clean if record.low is not None]
         above = sum((r.low or 0.0) > floor and (r.value or 0.0) >= floor + lead for r in judged)
