@@ -1,6 +1,5 @@
 """Sheets of charts: sparsity, null networks, the grid, N and T, returns, certified actions, actions, Q-gaps."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +22,7 @@ from analyze.report.names import (
     PolicyName,
     StatesName,
     condition_of,
+    gathered,
     group_of,
     grouped,
     method_styles,
@@ -153,13 +153,14 @@ def _against(x: str, x_label: str, records: Sequence[Record]) -> Iterator[Panel]
 def _returns(part: Part) -> Iterator[Panel]:
     """Yield a panel for each attack, from the evaluation over most episodes; the clean one has the baselines too."""
     means = of_most_episodes(select(part.trained, metric="return_mean"))
-    returns: dict[Any, list[float]] = defaultdict(list)
-    for record in select(part.trained, metric="return"):
-        if record.value is not None:
-            returns[name_of(record), condition_of(record), record.episodes].append(record.value)
+
+    def evaluation(record: Record) -> tuple[Any, ...]:
+        return name_of(record), condition_of(record), record.episodes
+
+    episodes = gathered(select(part.trained, metric="return"), evaluation)
 
     def points(record: Record) -> Sequence[float]:
-        return returns[name_of(record), condition_of(record), record.episodes]
+        return [each.value for each in episodes.get(evaluation(record), ()) if each.value is not None]
 
     best = best_constant_actions(means)
     names = ", ".join(name_of(record).title for record in best)

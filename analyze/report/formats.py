@@ -5,7 +5,7 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -64,7 +64,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
-    breaks: frozenset[int] = field(default_factory=frozenset)
+    breaks: frozenset[int] = frozenset()
 
     def footnotes(self) -> list[str]:
         """The distinct notes of the cells in reading order; the first is number 1."""

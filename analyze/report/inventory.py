@@ -1,7 +1,6 @@
 """The missing results of the trainings that were found, and the commands that make them."""
 
 import shlex
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from analyze.report.names import PolicyName, grouped
@@ -17,21 +16,21 @@ _Lacking = Iterator[tuple[str, str]]
 
 def missing(found: Found) -> list[str]:
     """List missing results, a Markdown line for each game and kind: the policies that lack it, and commands."""
-    has: dict[str | None, set[str]] = defaultdict(set)
-    for record in found.records:
-        kinds = {record.states_from or "", "returns" if record.metric == "return_mean" else ""}
-        has[record.policy_sha256] |= kinds - {""}
+    measured = {(r.policy_sha256, r.states_from or r.metric) for r in found.records}
     lines = []
     for game, mine in grouped(found.trainings, lambda training: training.game).items():
         mine = sorted(mine, key=lambda training: (not training.reference, training.reference or "", training.name))
         finished = [training for training in mine if training.sha256]
         baselines = select(found.records, game=game, is_baseline=True)
-        without = {kind: [t for t in finished if kind not in has[t.sha256]] for kind in ("returns", "own", "pool")}
+        returns, own, pool = (
+            [training for training in finished if (training.sha256, what) not in measured]
+            for what in ("return_mean", "own", "pool")
+        )
         for what, lacking in {
             "trainings that are not finished": _unfinished(found, mine),
-            "no returns": _measured(found, without["returns"]),
-            "no maps on their own states": _measured(found, without["own"]),
-            "no maps on shared states": _pooled(found, finished, without["pool"]),
+            "no returns": _measured(found, returns),
+            "no maps on their own states": _measured(found, own),
+            "no maps on shared states": _pooled(found, finished, pool),
             "not trained": _untrained(found, mine),
             "no returns of constant actions": _measured(found, [] if baselines else finished[:1]),
         }.items():

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from analyze.report.results import Found, Result, Training, measurement_of
 from analyze.report.variants import told_apart, with_variants
 from nrmap.learning.recorded import ForeignSettings, GivenOptions, RecordedCurves, RecordedSettings
-from nrmap.maps.measures import read_measured
+from nrmap.maps.episode_maps import EpisodeMaps
+from nrmap.maps.measures import load_measured, read_measured
 from nrmap.policies.policy import load_policy
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.files import TEMPORARY_PREFIX, read_json, sha256_of_file
@@ -105,7 +106,7 @@ def _result(outputs: Path, path: Path) -> Result:
     check(fits, f"{path} holds records of {elsewhere}: expected records of {here}")
     result = Result(
         str(folder), folder.parts[0] == REFERENCE_FOLDER, metrics.records, metrics.settings, metrics.inputs,
-        metrics.provenance, maps if os.path.lexists(maps) else None,
+        metrics.provenance, maps if of_maps and os.path.lexists(maps) else None,
     )  # fmt: skip
     check(not _is_outdated(result), f"{folder}: left out, another version of this project measured it")
     return result
@@ -146,6 +147,12 @@ def readable(read: Callable[[Path], Content], path: Path, outputs: Path, problem
         return None
 
 
+def readable_maps(result: Result, outputs: Path, problems: list[str]) -> EpisodeMaps | None:
+    """Return the maps of a result; None without any, and as `readable`."""
+    load = partial(load_measured, inputs=result.inputs)
+    return readable(load, result.maps, outputs, problems) if result.maps else None
+
+
 def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str]]]:
     """Return all records once, and the number of differing values for each pair of folders (kept, other).
 
@@ -167,7 +174,7 @@ def digest_of_inputs(outputs: Path) -> dict[str, str]:
     Such are files that cannot be read, or that another process removes meanwhile.
     """
     roots = ("train", "evaluation", "maps", "states", REFERENCE_FOLDER)
-    names = {POLICY_FILE, CURVES_FILE, METRICS_FILE, MAPS_FILE, SETTINGS_FILE, OPTIONS_FILE}
+    names = {POLICY_FILE, CURVES_FILE, METRICS_FILE, SETTINGS_FILE, OPTIONS_FILE}
     paths = (path for root in roots for path in (outputs / root).rglob("*"))
     wanted = (path for path in paths if path.name in names or path.suffix == ".npz")
     digests = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.report.load import readable
+from analyze.report.load import readable, readable_maps
 from analyze.report.names import PolicyName, StatesName, grouped, metric_name, name_of, states_of
 from analyze.report.results import Part
 from analyze.report.sheets import Panel, Sheet, save_figure, save_sheet
@@ -18,7 +18,6 @@ from analyze.report.tables import headline_temperature
 from nrmap.maps.episode_maps import EpisodeMaps, TotalMaps
 from nrmap.maps.heatmaps import draw_map, draw_overlay, map_figures
 from nrmap.maps.kinds import KINDS
-from nrmap.maps.measures import load_measured
 from nrmap.maps.sparsity import sparsity
 from nrmap.play.given_states import GivenStates
 from nrmap.play.rollout import replay_rgb
@@ -73,8 +72,7 @@ def map_sets(part: Part, outputs: Path) -> tuple[list[MapSet], list[str]]:
     sets: dict[tuple[PolicyName, StatesName], MapSet] = {}
     problems: list[str] = []
     for result in part.results:
-        load = partial(load_measured, inputs=result.inputs)
-        maps = readable(load, result.maps, outputs, problems) if result.maps and result.is_of_maps else None
+        maps = readable_maps(result, outputs, problems)
         if maps is None:
             continue
         name, total = name_of(result.first), maps.total()

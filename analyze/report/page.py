@@ -95,10 +95,6 @@ def _downloads(table: Table) -> dict[str, str]:
 
 def _subtitle(found: Found) -> str:
     trained = [record for record in found.records if record.policy_sha256 and record.is_trained]
-    counts = (
-        counted(len({record.policy_sha256 for record in trained}), "policy", "policies"),
-        counted(len({record.game for record in trained}), "game"),
-        counted(len({record.method for record in trained}), "method"),
-        counted(len({record.seed for record in trained}), "seed"),
-    )
-    return f"KMAP, HMAP and their sparsity. Measured: {', '.join(counts)}."
+    policies = counted(len({record.policy_sha256 for record in trained}), "policy", "policies")
+    others = [counted(len({getattr(r, field) for r in trained}), field) for field in ("game", "method", "seed")]
+    return f"KMAP, HMAP and their sparsity. Measured: {', '.join([policies, *others])}."

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analyze.report.load import readable
+from analyze.report.load import readable, readable_maps
 from analyze.report.names import PolicyName, gathered, group_of, grouped, name_of, states_of
 from analyze.report.results import Found, Result, measurement_of
 from nrmap.maps.differences import paired_differences, seed_difference
 from nrmap.maps.episode_maps import EpisodeMaps
-from nrmap.maps.measures import load_measured
 from nrmap.play.states import RolloutStates, load_states
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.records import Record, RecordFactory, select
@@ -47,18 +46,13 @@ def _difference_factory(record: Record, base: PolicyName, **fields: Any) -> Reco
 
 
 def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
-    mapped = (r for r in found.results if r.maps is not None and r.is_of_maps and r.first.is_trained)
+    mapped = (result for result in found.results if result.maps and result.first.is_trained)
     for group in gathered(mapped, partial(_shared, found)).values():
-        bases, others = (
-            [result for result in group if (result.first.method == BASE) is wanted] for wanted in (True, False)
-        )
+        bases = [result for result in group if result.first.method == BASE]
+        others = [result for result in group if result.first.method != BASE]
         if not (bases and others):
             continue
-        files = {
-            r.folder: readable(partial(load_measured, inputs=r.inputs), r.maps, found.outputs, problems)
-            for r in group
-            if r.maps
-        }
+        files = {result.folder: readable_maps(result, found.outputs, problems) for result in group}
         states = readable(load_states, bases[0].states_path(found.outputs), found.outputs, problems)
         for other, base in product(others, bases):
             maps, base_maps = files[other.folder], files[base.folder]

@@ -50,7 +50,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Result:
-    """The content of one metrics.json, at least one record, and its folder; `maps`: the file of maps there, if any."""
+    """The content of one metrics.json, at least one record, and its folder; `maps`: the file of maps that it measures.
+
+    `maps` is None for play and where the file is missing.
+    """
 
     folder: str
     reference: bool

@@ -3,14 +3,11 @@
 `reference` holds the scales of the reference policies by hash; each scale gets rows of its own.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
 
 from analyze.report.formats import Cell, Column, Table, counted
 from analyze.report.literature import PUBLISHED_RETURNS
-from analyze.report.names import Condition, condition_of, name_of
+from analyze.report.names import Condition, condition_of, gathered, name_of
 from analyze.report.rows import (
     PUBLISHED,
     Entry,
@@ -39,7 +36,7 @@ _GWC_NOTE = "GWC, the greedy worst case, plays the lowest-Q action that interval
 _VACUOUS_NOTE = "proves nothing: the bounds certify no state at this radius"
 
 
-def returns_table(records: Sequence[Record], reference: Mapping[str, str] = MappingProxyType({})) -> Table:
+def returns_table(records: Sequence[Record], reference: Mapping[str, str] = {}) -> Table:
     """Build the table of returns, flip rates and certified rates of policies, baselines and published agents."""
     chosen = [record for record in records if record.metric in _RETURN_METRICS]
     conditions = {(condition_of(record), record.episodes or 0) for record in chosen}
@@ -57,7 +54,7 @@ def returns_table(records: Sequence[Record], reference: Mapping[str, str] = Mapp
         heads = heads_of(record, reference)
         entries.append(entry(heads, record.metric, condition_of(record), record.episodes or 0, cell))
     there = {column.key for _, _, column, _ in entries}
-    sources: dict[str, dict[str, None]] = defaultdict(dict)
+    games, shown = {record.game for record in chosen}, []
     for published in PUBLISHED_RETURNS:
         same = Condition(published.attack or "clean", published.attack_steps, published.attack_epsilon)
         episodes = max((count for condition, count in conditions if condition == same), default=0)
@@ -69,13 +66,14 @@ def returns_table(records: Sequence[Record], reference: Mapping[str, str] = Mapp
         }
         note = None if published.attack == "clean" else _PUBLISHED_ATTACK_NOTE
         beside = entry(heads, published.metric, same, episodes, Cell(published.printed, note=note))
-        if beside.column.key in there and any(record.game == published.game for record in chosen):
+        if beside.column.key in there and published.game in games:
             entries.append(beside)
-            sources[published.source][published.agent] = None
+            shown.append(published)
     attacks = {condition.attack for condition, _ in conditions}
     notes = [*interval_notes(chosen), *([_ATTACK_NOTE] if attacks & {*GRADIENT_ATTACKS} else [])]
     notes += [_GWC_NOTE] if WORST_CASE in attacks else []
-    notes += [f"Published {', '.join(agents)}: {source}." for source, agents in sources.items()]
+    for source, numbers in gathered(shown, lambda published: published.source).items():
+        notes.append(f"Published {', '.join(dict.fromkeys(number.agent for number in numbers))}: {source}.")
     return table_of("returns", "Returns of whole greedy episodes", ("game", "policies", "player"), entries, notes)
 
 
@@ -86,24 +84,24 @@ def _proves_nothing(record: Record, records: Sequence[Record]) -> bool:
     return bool(rates) and not any(rates)
 
 
-def action_table(records: Sequence[Record], game: str, reference: Mapping[str, str] = MappingProxyType({})) -> Table:
+def action_table(records: Sequence[Record], game: str, reference: Mapping[str, str] = {}) -> Table:
     """Build the table of the fraction of steps that take each action, in one game's clean episodes."""
     chosen = select(records, game=game, metric="action_share", attack="clean", is_baseline=False)
     entries: list[Entry] = []
-    largest: dict[Any, Record] = {}
     for record in chosen:
-        action, row = record.action or "", (name_of(record), record.policy_sha256, record.episodes)
+        action = record.action or ""
         column = measured_column("action_share", action, action)
         entries.append(Entry(heads_of(record, reference), (0,), column, cell_of(record)))
-        largest[row] = max(largest.get(row, record), record, key=lambda record: record.value or 0.0)
     others = Column("all but the commonest", "all but the commonest", digits=4)
-    entries += [Entry(heads_of(r, reference), (1,), others, Cell(1 - (r.value or 0.0))) for r in largest.values()]
+    for row in gathered(chosen, lambda r: (name_of(r), r.policy_sha256, r.episodes)).values():
+        commonest = max(record.value or 0.0 for record in row)
+        entries.append(Entry(heads_of(row[0], reference), (1,), others, Cell(1 - commonest)))
     title = f"Actions of the greedy policies in {game}, as fractions of all steps of the clean episodes"
     index = ("game", "policies", "method", "episodes")
     return table_of(f"actions-{game}", title, index, entries, interval_notes(chosen))
 
 
-def q_gap_table(records: Sequence[Record], reference: Mapping[str, str] = MappingProxyType({})) -> Table:
+def q_gap_table(records: Sequence[Record], reference: Mapping[str, str] = {}) -> Table:
     """Build the table of Q-gaps, the lead of the greedy action over the next: quantiles over states."""
     entries = []
     for record in select(records, metric="q_gap_quantile"):

@@ -15,7 +15,6 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from nrmap.support.files import write_bytes
@@ -65,7 +64,7 @@ def save_sheet(sheet: Sheet, folder: Path) -> Path:
     width, height = sheet.panel_size
     columns = min(sheet.columns, len(sheet.panels))
     with mpl.rc_context(fname=STYLE):
-        figure = _figure(columns * width, rows * height)
+        figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for panel, ax in zip_longest(sheet.panels, axes):
             if panel is None:
@@ -91,16 +90,10 @@ def save_figure(figure: Figure, path: Path) -> Path:
 def picture(sheet: Sheet, panel: Panel) -> str:
     """Draw one panel of the sheet and return it as a data URI."""
     with mpl.rc_context(fname=STYLE):
-        figure = _figure(*sheet.panel_size)
+        figure = Figure(figsize=sheet.panel_size, layout="constrained")
         panel.draw(figure.subplots())
         content = b64encode(_bytes(figure, sheet.format, _SCREEN_DPI)).decode()
     return f"data:{_MEDIA[sheet.format]};base64,{content}"
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _bytes(figure: Figure, kind: str, dpi: int) -> bytes:

@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from analyze.report.formats import Cell, Column, Table, print_table
@@ -71,7 +70,7 @@ MAP_TABLES = {
 
 
 def all_tables(
-    records: Sequence[Record], differences: Sequence[Record], reference: Mapping[str, str] = MappingProxyType({})
+    records: Sequence[Record], differences: Sequence[Record], reference: Mapping[str, str] = {}
 ) -> list[Table]:
     """Build the non-empty tables over all games, in the order of the page."""
     tables = [map_table(name, [*records, *differences], reference) for name in MAP_TABLES]
@@ -88,7 +87,7 @@ def print_records(records: Sequence[Record]) -> None:
             print_table(table)
 
 
-def map_table(name: str, records: Sequence[Record], reference: Mapping[str, str] = MappingProxyType({})) -> Table:
+def map_table(name: str, records: Sequence[Record], reference: Mapping[str, str] = {}) -> Table:
     """Build the table `name` of `MAP_TABLES`. `reference`: scales of reference policies by hash.
 
     Values without T are repeated for every T of the same maps; by-method tables show the headline T only. "controls"
