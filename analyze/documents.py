@@ -201,7 +201,7 @@ def _readme_rows(
 
 
 def _lowest(own: Sequence[Record], attacks: Sequence[str | None], fields: Mapping[str, Any]) -> float | None:
-    """Return one policy's lowest value under the `attacks`; None without any."""
+    """Return one policy's lowest value of the records with these `attacks` and `fields`; None without any."""
     values = [record.value for record in select(own, **fields) if record.attack in attacks]
     return min((value for value in values if value is not None), default=None)
 

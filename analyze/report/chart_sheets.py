@@ -81,8 +81,14 @@ def _rows(records: Sequence[Record], points: Callable[[Record], Sequence[float]]
     return rows
 
 
-def _states_and_kind(record: Record) -> tuple[StatesName, int]:
-    return states_of(record), list(KINDS).index(record.map_kind or "")
+def _by_maps(records: Iterable[Record], **ignored: Any) -> Iterable[list[Record]]:
+    """Group records of maps by states, own states first, and by kind of map, after replacing the fields `ignored`."""
+    kinds = list(KINDS)
+
+    def key(record: Record) -> tuple[StatesName, int]:
+        return states_of(replace(record, **ignored)), kinds.index(record.map_kind or "")
+
+    return grouped((record for record in records if record.map_kind in kinds), key).values()
 
 
 def _at_headline(records: Sequence[Record], metric: str) -> list[Record]:
@@ -93,7 +99,7 @@ def _at_headline(records: Sequence[Record], metric: str) -> list[Record]:
 
 def _whole_maps(records: Sequence[Record], metric: str) -> Iterable[list[Record]]:
     """Group the records `_at_headline` that are no parts by states, own states first, and by kind of map."""
-    return grouped(select(_at_headline(records, metric), is_part=False), _states_and_kind).values()
+    return _by_maps(select(_at_headline(records, metric), is_part=False))
 
 
 def _title(record: Record) -> str:
@@ -135,7 +141,7 @@ def _against(x: str, x_label: str, records: Sequence[Record]) -> Iterator[Panel]
     Every policy has a line.
     """
     any_x: dict[str, Any] = {x: None}
-    for same_maps in grouped(records, lambda record: _states_and_kind(replace(record, **any_x))).values():
+    for same_maps in _by_maps(records, **any_x):
         if len({getattr(record, x) for record in same_maps if record.value is not None}) < 2:
             continue
         styles = method_styles(map(name_of, same_maps))

@@ -31,6 +31,7 @@ from nrmap.support.records import Record
 from nrmap.support.schema import validated
 
 Content = TypeVar("Content")
+# The folders that hold metrics files.
 _RESULT_ROOTS = ("evaluation", "maps", REFERENCE_FOLDER)
 
 
