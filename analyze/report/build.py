@@ -33,10 +33,11 @@ _LIBRARIES = ("matplotlib", "numpy", "scipy", "jinja2", "markdown-it-py", "pylat
 
 @schema
 class Manifest:
-    """The files of a report, relative to its folder, and the hash of the inputs and code that made them."""
+    """Files of a report, relative to its folder, the hash of the inputs and code that made them, and its problems."""
 
     identity: str
     files: tuple[Word, ...]
+    problems: tuple[str, ...]
 
 
 class Report(NamedTuple):
@@ -62,10 +63,11 @@ def ensure_report(outputs: Path) -> Report:
         check(not made.is_symlink(), f"cannot write {made}: it is a link, and old files in it would be removed")
     identity = identity_of({"inputs": digest_of_inputs(outputs), "code": _digest_of_code()})
     found = find(outputs)
-    differences = _differences_of(folder, identity)
-    if differences is not None:
+    last = _last_report(folder, identity)
+    if last is not None:
+        differences, known = last
         tables = all_tables(found.records, differences, found.reference)
-        return Report(folder / PAGE, tables, made=False, problems=list(found.problems))
+        return Report(folder / PAGE, tables, made=False, problems=list(dict.fromkeys([*found.problems, *known])))
     found = with_differences(found)
     tables = all_tables(found.records, found.differences, found.reference)
     write_records(folder / DIFFERENCES, found.differences)
@@ -91,7 +93,7 @@ def ensure_report(outputs: Path) -> Report:
     problems = list(dict.fromkeys(problems))
     write_text(folder / PAGE, build_page(found, tables, drawings, problems))
     files = [PAGE, DIFFERENCES, *(f"{TABLES}/{name}" for name in texts), *(f"{FIGURES}/{name}" for name in figures)]
-    write_json(folder / MANIFEST, {"identity": identity, "files": sorted(files)})
+    write_json(folder / MANIFEST, {"identity": identity, "files": sorted(files), "problems": problems})
     return Report(folder / PAGE, tables, made=True, problems=problems)
 
 
@@ -111,11 +113,13 @@ def _digest_of_code() -> dict[str, str]:
     return hashes | {library: version(library) for library in _LIBRARIES}
 
 
-def _differences_of(folder: Path, identity: str) -> list[Record] | None:
-    """Read the differences of the report in `folder`; None if it is incomplete or has another identity."""
+def _last_report(folder: Path, identity: str) -> tuple[list[Record], tuple[str, ...]] | None:
+    """Read differences and problems of the report in `folder`; None if it is incomplete or has another identity."""
     try:
         manifest = read_json(folder / MANIFEST, Manifest)
         whole = all((folder / name).is_file() for name in manifest.files)
-        return read_records(folder / DIFFERENCES) if whole and manifest.identity == identity else None
+        return (
+            (read_records(folder / DIFFERENCES), manifest.problems) if whole and manifest.identity == identity else None
+        )
     except NrmapError:
         return None

@@ -57,7 +57,7 @@ def find(outputs: Path) -> Found:
 def _closed_folders(outputs: Path) -> Iterator[str]:
     """Yield a line for each folder of results that may not be read: `Path.rglob` passes over these in silence."""
     refused: list[OSError] = []
-    for name in ("train", "evaluation", "maps", REFERENCE_FOLDER):
+    for name in ("train", *_RESULT_ROOTS):
         deque(os.walk(outputs / name, onerror=refused.append), maxlen=0)
     for error in refused:
         if not isinstance(error, FileNotFoundError):

@@ -25,7 +25,7 @@ from nrmap.maps.null_networks import null_networks
 from nrmap.play.states import save_states
 from nrmap.policies.policy import PolicySource, load_policy, save_policy
 from nrmap.support import schema
-from nrmap.support.files import write_json
+from nrmap.support.files import write_json, write_text
 from nrmap.support.identity import VERSIONS
 from nrmap.support.layout import Layout
 
@@ -143,12 +143,19 @@ def test_a_damaged_file_of_maps_or_states_is_left_out_and_named(copied, monkeypa
     damaged = [*(copied / "maps/Freeway/ddqn").rglob("maps.npz"), copied / "states/Freeway/sa_ddqn0.npz"]
     for path in damaged:
         path.write_bytes(path.read_bytes()[:-100])
-    monkeypatch.setattr(build, "save_sheet", lambda sheet, folder: folder / f"{sheet.name}.png")
+
+    def saved(sheet, folder):
+        for path in (paths := [folder / f"{sheet.name}{ending}" for ending in (".pdf", ".png")]):
+            write_text(path, "")
+        return paths[0]
+
+    monkeypatch.setattr(build, "save_sheet", saved)
     monkeypatch.setattr(build, "build_page", lambda found, tables, drawings, problems: "\n".join(problems))
     report = build.ensure_report(copied)
     for path, line in zip(damaged, report.problems, strict=True):
         assert line.startswith(f"{path.relative_to(copied)} is not a readable ")
     assert report.page.read_text().splitlines() == report.problems
+    assert build.ensure_report(copied)._replace(made=True) == report
 
 
 def test_maps_that_are_not_those_measured_are_left_out_and_named(copied):
