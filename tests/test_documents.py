@@ -52,7 +52,7 @@ def test_numbers_of_maps_are_those_of_reference_policies_and_their_null_networks
     assert f"S(K) {means[1]:.3g} against {means[0]:.3g}." in readme
     (between,) = select(records, metric="sparsity_difference", map_kind="kmap", seed=None, method="sa_ddqn")
     assert between.value == pytest.approx(means[1] - means[0])
-    assert f"That between seeds, {between.low:.3g} to {between.high:.3g}, " in readme
+    assert f"The interval over seeds, {between.low:.3g} to {between.high:.3g}, " in readme
 
 
 def test_a_block_is_replaced_and_the_rest_stays(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 from analyze.report.formats import Cell, Column, Table, counted
 from analyze.report.names import condition_of, gathered, name_of, states_of
-from analyze.report.results import Found, Result, Training, flattened
+from analyze.report.results import Found, FoundTraining, Result, flattened
 from nrmap.support.records import Record
 
 # A title, and under it a table of two columns.
@@ -47,7 +47,7 @@ def _of_result(result: Result) -> Entry:
     return f"{title}, {counted(len(result.records), 'value')}", settings | values
 
 
-def _of_training(training: Training) -> Entry:
+def _of_training(training: FoundTraining) -> Entry:
     card, values = training.card, {}
     if card:
         values = {

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from analyze.report.names import PolicyName, grouped
 from analyze.report.pairing import BASE
-from analyze.report.results import Found, Training
+from analyze.report.results import Found, FoundTraining
 from nrmap.support.layout import POLICY_FILE
 from nrmap.support.records import select
 
@@ -40,17 +40,17 @@ def missing(found: Found) -> list[str]:
     return lines
 
 
-def _unfinished(found: Found, trainings: Sequence[Training]) -> _Lacking:
+def _unfinished(found: Found, trainings: Sequence[FoundTraining]) -> _Lacking:
     for training in trainings:
         if training.sha256 is None:
             known = "" if training.options else " (add the other options that it was started with)"
             yield _train(found, training, training.method), training.name.label + known
 
 
-def _measured(found: Found, trainings: Sequence[Training], *more: str) -> _Lacking:
+def _measured(found: Found, trainings: Sequence[FoundTraining], *more: str) -> _Lacking:
     """Yield commands with `more` options, and labels: one for all trainings that share their analysis options."""
 
-    def analysis(training: Training) -> tuple[str, ...]:
+    def analysis(training: FoundTraining) -> tuple[str, ...]:
         if not training.reference:
             return tuple(option for option in training.options if option.startswith("scale="))
         return "policies_from=reference", f"scale={training.reference}", "evaluation=paper", f"method={training.method}"
@@ -64,7 +64,7 @@ def _measured(found: Found, trainings: Sequence[Training], *more: str) -> _Lacki
         yield command, ", ".join(training.name.label for training in alike)
 
 
-def _pooled(found: Found, trainings: Sequence[Training], lacking: Sequence[Training]) -> _Lacking:
+def _pooled(found: Found, trainings: Sequence[FoundTraining], lacking: Sequence[FoundTraining]) -> _Lacking:
     """Yield commands for missing maps on pooled states: those of the `COMPARED` methods' policies of one seed.
 
     Seeds that lack one of these methods have no pool. Commands name reference policies by method, others by file.
@@ -81,13 +81,13 @@ def _pooled(found: Found, trainings: Sequence[Training], lacking: Sequence[Train
     yield from _measured(found, published, "states_from=pool")
 
 
-def _untrained(found: Found, trainings: Sequence[Training]) -> _Lacking:
+def _untrained(found: Found, trainings: Sequence[FoundTraining]) -> _Lacking:
     for seed, same in grouped((t for t in trainings if not t.reference), lambda training: training.seed).items():
         for method in sorted(set(COMPARED) - {training.method for training in same}):
             yield _train(found, same[0], method), PolicyName(method, seed=seed).label
 
 
-def _train(found: Found, training: Training, method: str) -> str:
+def _train(found: Found, training: FoundTraining, method: str) -> str:
     """Return the command that trains `method` with the options of `training`, without those of another method."""
     options = [o for o in training.options if method == training.method or not o.startswith("method")]
     options = options or [f"env={training.game}", f"seed={training.seed}"]

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from analyze.report.charts import ReferenceLine, Series, draw_lines, panel_of
 from analyze.report.names import method_styles
-from analyze.report.results import Training, of_most_episodes
+from analyze.report.results import FoundTraining, of_most_episodes
 from analyze.report.sheets import Panel
 from nrmap.support.records import Record, select
 
@@ -33,7 +33,7 @@ DIAGNOSTICS = {
 }
 
 
-def curve_panels(trainings: Sequence[Training], records: Sequence[Record]) -> list[Panel]:
+def curve_panels(trainings: Sequence[FoundTraining], records: Sequence[Record]) -> list[Panel]:
     """Plot returns and diagnostics of all runs with curves, over agent steps that include earlier trainings."""
     runs = sorted((training for training in trainings if training.curves), key=lambda run: run.name)
     styles = method_styles(run.name for run in runs)

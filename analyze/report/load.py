@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from analyze.report.results import Found, Result, Training, measurement_of
+from analyze.report.results import Found, FoundTraining, Result, measurement_of
 from analyze.report.variants import told_apart, with_variants
 from nrmap.learning.recorded import ForeignSettings, GivenOptions, RecordedCurves, RecordedSettings
 from nrmap.maps.episode_maps import EpisodeMaps
@@ -69,13 +69,13 @@ def _training_folders(outputs: Path) -> Iterator[Path]:
         yield from sorted({path.parent for name in (POLICY_FILE, CURVES_FILE) for path in root.rglob(name)})
 
 
-def _without_published(trainings: Sequence[Training]) -> list[Training]:
+def _without_published(trainings: Sequence[FoundTraining]) -> list[FoundTraining]:
     """Leave out the runs whose policies were published as reference policies."""
     published = {training.sha256 for training in trainings if training.reference and training.sha256}
     return [training for training in trainings if training.reference or training.sha256 not in published]
 
 
-def _training(outputs: Path, folder: Path) -> Training:
+def _training(outputs: Path, folder: Path) -> FoundTraining:
     curves = _if_there(folder / CURVES_FILE, RecordedCurves)
     card, sha256 = None, None
     if os.path.lexists(folder / POLICY_FILE):
@@ -91,7 +91,7 @@ def _training(outputs: Path, folder: Path) -> Training:
     root, *below = (place := folder.relative_to(outputs)).parts
     check(bool(below), f"{folder}: expected a training in a folder of its own below it, not in it")
     reference = below[0] if root == REFERENCE_FOLDER else None
-    return Training(str(place), game, method, seed, reference, settings, curves, card, sha256, given)
+    return FoundTraining(str(place), game, method, seed, reference, settings, curves, card, sha256, given)
 
 
 def _if_there(path: Path, form: Any) -> Any:

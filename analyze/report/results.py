@@ -11,11 +11,12 @@ from analyze.report.names import PolicyName
 from nrmap.policies.policy import PolicyCard
 from nrmap.support.records import CONSTANT_ACTION, Record, select
 
+# Two records that agree in all other fields measure the same.
 _RESULT_FIELDS = ("value", "low", "high", "interval", "note")
 
 
 @dataclass(frozen=True)
-class Training:
+class FoundTraining:
     """One training run, unfinished if `card` and `sha256` are None; `folder` is relative to the outputs folder.
 
     `reference` is the scale of a reference policy, None for a policy trained here. `variant` names the configuration
@@ -104,7 +105,7 @@ class Found:
     """
 
     outputs: Path
-    trainings: tuple[Training, ...]
+    trainings: tuple[FoundTraining, ...]
     results: tuple[Result, ...]
     problems: tuple[str, ...] = ()
     records: tuple[Record, ...] = ()
@@ -156,7 +157,7 @@ class Part:
     game: str
     reference: str | None
     records: Sequence[Record]
-    trainings: Sequence[Training]
+    trainings: Sequence[FoundTraining]
     results: Sequence[Result]
     differences: Sequence[Record] = ()
 

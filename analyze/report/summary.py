@@ -16,7 +16,7 @@ LEADS = {"Freeway": 3.0}
 
 
 def glance(records: Sequence[Record], differences: Sequence[Record] = ()) -> list[str]:
-    """Describe one game in sentences: sparsity against the vanilla method, grid, returns against constant actions."""
+    """Say in sentences how sparse the maps are, beside vanilla, what grids they show, and what the agents return."""
     return [*_sparsity(records, differences), *_grid(records), *_returns(records)]
 
 
@@ -48,7 +48,7 @@ def _sparsity(records: Sequence[Record], differences: Sequence[Record]) -> Itera
 
 
 def _intervals(differences: Sequence[Record]) -> Iterator[str]:
-    """Say for how many seeds the interval of the difference is below 0, and whether that between seeds contains 0."""
+    """Count the seeds whose interval of the difference is below 0; say whether the interval over seeds contains 0."""
     defined = [record for record in differences if record.low is not None and record.high is not None]
     single = [record for record in defined if record.seed is not None]
     if single:
@@ -56,7 +56,7 @@ def _intervals(differences: Sequence[Record]) -> Iterator[str]:
         yield f"The difference's interval over episodes is below 0 in {below} of {counted(len(single), 'seed')}."
     for low, high in ((record.low or 0.0, record.high or 0.0) for record in defined if record.seed is None):
         relation = "contains" if low <= 0 <= high else "excludes"
-        yield f"That between seeds, {_short(low)} to {_short(high)}, {relation} 0."
+        yield f"The interval over seeds, {_short(low)} to {_short(high)}, {relation} 0."
 
 
 def _grid(records: Sequence[Record]) -> Iterator[str]:
@@ -65,7 +65,7 @@ def _grid(records: Sequence[Record]) -> Iterator[str]:
         for states, here in grouped((r for r in grids if r.value is not None), states_of).items():
             means = [f"{n.title} {_mean(r.value for r in mine)}" for n, mine in grouped(here, group_of).items()]
             paper = " The paper sees it in the adversarial agent." if kind == "kmap" else ""
-            yield f"Grid of {name} on {states.title}, about 1 without one: {', '.join(means)}.{paper}"
+            yield f"Grid number of {name} on {states.title} (1: no grid): {', '.join(means)}.{paper}"
 
 
 def _returns(records: Sequence[Record]) -> Iterator[str]:

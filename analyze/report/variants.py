@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from analyze.report.names import gathered, name_of
-from analyze.report.results import Result, Training, flattened
+from analyze.report.results import FoundTraining, Result, flattened
 from nrmap.atari.env_spec import EnvSpec
+from nrmap.learning.exploration import ExplorationSpec
 from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
-from nrmap.learning.settings import ExplorationSpec, TrainSettings
+from nrmap.learning.settings import TrainSettings
 from nrmap.learning.state_adversarial import RegulariserSpec
 from nrmap.support.files import identity_of
 from nrmap.support.records import Record
@@ -45,7 +46,7 @@ _DEFAULTS = flattened(
 )
 
 
-def with_variants(trainings: list[Training]) -> list[Training]:
+def with_variants(trainings: list[FoundTraining]) -> list[FoundTraining]:
     """Fill in `variant` where one method has several configurations, that is, settings other than the seed differ."""
     variants: dict[str, str] = {}
     for alike in gathered(trainings, lambda training: (training.game, training.method, training.reference)).values():
@@ -61,7 +62,7 @@ def with_variants(trainings: list[Training]) -> list[Training]:
     return [replace(training, variant=variants.get(training.folder)) for training in trainings]
 
 
-def told_apart(results: Sequence[Result], trainings: Sequence[Training]) -> list[Result]:
+def told_apart(results: Sequence[Result], trainings: Sequence[FoundTraining]) -> list[Result]:
     """Fill in `variant`, `states_set`, `protocol` and source fields so that different measurements differ in name.
 
     Rows of a table are compared with each other, so two policies, sets of states or settings must not share a name.

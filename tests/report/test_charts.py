@@ -11,7 +11,7 @@ from table_records import PLAYED, map_record, play_record
 from analyze.report.chart_sheets import chart_sheets
 from analyze.report.charts import Series, draw_lines
 from analyze.report.learning_curves import curve_panels
-from analyze.report.results import Part, Training
+from analyze.report.results import FoundTraining, Part
 from nrmap.support.records import Record
 
 
@@ -120,7 +120,7 @@ def test_a_learning_curve_is_the_mean_of_the_last_episodes_and_goes_on_where_the
     episodes = [{"agent_step": 100 * n, "undiscounted_return": float(score)} for n, score in enumerate(scores)]
     curves = {"episodes": episodes, "rows": [{"agent_step": 15, "loss": 0.5}]}
     settings = {"parent": {"steps": 600, "parent": {"steps": 400, "parent": None}}}
-    run = Training("", "Freeway", "sa_ddqn", 0, None, settings, curves, card=None, sha256=None)
+    run = FoundTraining("", "Freeway", "sa_ddqn", 0, None, settings, curves, card=None, sha256=None)
     returns, loss = map(drawn, curve_panels([run], []))
     (line,) = lines_of(returns)
     expected = [np.mean(scores[max(end - 20, 0) : end]) for end in range(1, 51)]

@@ -158,4 +158,4 @@ def test_the_glance_says_how_far_methods_lie_apart(found):
     ]
     own, text, *_ = glance(found.parts()[0].records, records)
     assert "interval" not in own
-    assert "interval over episodes is below 0 in 1 of 2 seeds. That between seeds, -40 to 7.88, contains 0." in text
+    assert "over episodes is below 0 in 1 of 2 seeds. The interval over seeds, -40 to 7.88, contains 0." in text
