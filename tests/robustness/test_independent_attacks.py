@@ -70,7 +70,9 @@ def flips(name: str) -> tuple[Mask, Mask, Mask]:
     return ours.flipped.numpy(), theirs, certified.numpy()
 
 
-@pytest.mark.parametrize("name", ["sa_ddqn/seed0", "sa_ddqn/seed2", "sa_ddqn_ibp/seed0", "sa_ddqn_ibp/seed1"])
+@pytest.mark.parametrize(
+    "name", [*(f"sa_ddqn/seed{seed}" for seed in range(5)), "sa_ddqn_ibp/seed0", "sa_ddqn_ibp/seed1"]
+)
 def test_robust_policies_are_as_robust_against_attacks_that_are_not_ours(name: str) -> None:
     ours, theirs, certified = flips(name)
     assert not ((theirs | ours) & certified).any()
@@ -78,9 +80,8 @@ def test_robust_policies_are_as_robust_against_attacks_that_are_not_ours(name: s
     assert theirs.mean() <= 0.2
 
 
-@pytest.mark.parametrize("name", ["ddqn/seed0", "sa_ddqn/seed1"])
-def test_policies_that_are_not_robust_are_not_so_against_them_either(name: str) -> None:
-    ours, theirs, certified = flips(name)
+def test_a_policy_that_is_not_robust_is_not_so_against_them_either() -> None:
+    ours, theirs, certified = flips("ddqn/seed0")
     assert not certified.any()
     assert min(ours.mean(), theirs.mean()) >= 0.4
 
