@@ -118,7 +118,7 @@ FORMATS = (
     json_format("settings", SETTINGS, RecordedSettings),
     json_format("options", ["env=Freeway", "seed=1"], GivenOptions),
     json_format("figures", {"heatmaps": "heatmaps.png"}, dict[str, Name]),
-    json_format("manifest", {"identity": "abc", "files": ["index.html"]}, Manifest),
+    json_format("manifest", {"identity": "abc", "files": ["index.html"], "problems": []}, Manifest),
     *(
         Format(f"dense/{name}", written_or_read, written_or_read, checked=True)
         for name in ("q_values.npy", "key.json", "progress.json")
