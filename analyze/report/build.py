@@ -118,8 +118,8 @@ def _last_report(folder: Path, identity: str) -> tuple[list[Record], tuple[str, 
     try:
         manifest = read_json(folder / MANIFEST, Manifest)
         whole = all((folder / name).is_file() for name in manifest.files)
-        return (
-            (read_records(folder / DIFFERENCES), manifest.problems) if whole and manifest.identity == identity else None
-        )
+        if whole and manifest.identity == identity:
+            return read_records(folder / DIFFERENCES), manifest.problems
     except NrmapError:
-        return None
+        pass
+    return None

@@ -1,7 +1,7 @@
 """Atari games as seeded episodes that can be replayed from their seed and actions.
 
 ale-py's vector environment hides the seeds of its own resets and cannot save an emulator. Here
-each episode starts from a seed computed from (run seed, stream, environment, episode), so that a
+each episode starts from a given seed, such as one of `nrmap.atari.episode_seeds`, so that a
 finished episode can be replayed and a running one restored from its seed and actions.
 """
 

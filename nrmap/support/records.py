@@ -19,11 +19,11 @@ CONSTANT_ACTION, RANDOM_POLICY = BASELINES = ("constant_action", "random_policy"
 
 @schema
 class Record:
-    """One measured value, with the policy, states and conditions of its measurement. Other fields are None.
+    """One measured value, with the policy, states and conditions that it was measured on.
 
-    `value` None means undefined; `note` says why and must then be given, else NrmapError. `low` ≤ `high` bound
-    a 95% interval, and `interval` says of which kind ("jackknife over 16 episodes, for this policy"). NrmapError too
-    for a baseline with maps, null networks or the hash of a policy.
+    A field that does not apply is None. An undefined value is None too, and `note` says why. `low` and `high` are the
+    ends of a 95% interval; `interval` names its kind ("jackknife over 16 episodes, for this policy"). Raises NrmapError
+    for an undefined value without a note, for `low` > `high`, and for a baseline with maps or the hash of a policy.
     """
 
     game: Name
