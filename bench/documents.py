@@ -17,9 +17,12 @@ MEASUREMENTS = ROOT / "outputs" / "bench"
 
 def documents() -> dict[Path, str]:
     """The texts of the documents in docs/, by path, with tables of the committed measurements filled in."""
-    of_training, of_maps = read_json(MEASUREMENTS / "train.json"), read_json(MEASUREMENTS / "maps.json")
+    of_maps = read_json(MEASUREMENTS / "maps.json")
+    of_training = [read_json(MEASUREMENTS / name) for name in ("train.json", "train-avx2.json")]
     blocks = {
-        "speed.md": {"training-speed": _section(train.tables(of_training), of_training["machine"])},
+        "speed.md": {
+            "training-speed": "\n\n".join(_section(train.tables(each), each["machine"]) for each in of_training)
+        },
         "ablation.md": {"engine": _section([*maps.tables(of_maps), _counts(of_maps)], of_maps["machine"])},
         "clusters.md": {"cost": cost.study_page(MEASUREMENTS)},
         "scale.md": {"gpu": of_gpu(MEASUREMENTS)},

@@ -76,7 +76,7 @@ CASES = [
     *(
         (replace(STACKED, **eyes), 90, {**UNCLIPPED, "kind": kind, "capacity": 2 * 50}, met)
         for kind in (Replay, partial(DeviceReplay, device=torch.device("cpu")))
-        for eyes, met in (({"noop_max": 0}, set()), ({"noop_max": 30}, set()), (OTHER_EYES, {"restart"}))
+        for eyes, met in (({"noop_max": 30}, set()), (OTHER_EYES, {"restart"}))
     ),
 ]
 
