@@ -25,6 +25,7 @@ PINNED = {
     "Freeway/sa_ddqn/seed0": ("45080ff63c67", "159bfbe480c6"),
     "Freeway/sa_ddqn/seed1": ("bbda86c764f3", "fdca044e9da8"),
     "Freeway/sa_ddqn/seed2": ("efcf3557bd84", "aaa4be3f5874"),
+    "Freeway/sa_ddqn/seed3": ("b8066267108c", "a00e41f22dcd"),
     "Freeway/sa_ddqn/seed4": ("684d0620d5ef", "8a6373b79be3"),
     "Freeway/sa_ddqn_ibp/seed0": ("87c98db4d019", "b3317f9f9225"),
     "Freeway/sa_ddqn_ibp/seed1": ("acee33d10250", "0ce20672527a"),
