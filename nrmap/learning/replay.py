@@ -23,7 +23,7 @@ class ReplaySpec:
     """Settings of a replay: `capacity` in frames over all environments, n-step returns with discount γ.
 
     Over `anneal_steps` agent steps (0: never) n and 1 − γ change geometrically to `n_step_final` and
-    1 − `discount_final`, as in BBF (Schwarzer et al. 2023).
+    1 − `discount_final`, as in BBF (Schwarzer et al. 2023). A final value of 0 keeps the first one.
 
     Slot i is drawn with probability p_i^α / Σ p^α, where p_i = |TD error| + `priority_floor` and α =
     `priority_exponent`; α = 0 draws uniformly. The importance exponent β rises linearly from
@@ -42,8 +42,7 @@ class ReplaySpec:
 
     def __post_init__(self) -> None:
         if self.anneal_steps:
-            fits = 1 <= self.n_step_final <= self.n_step
-            expect(fits, self, "n_step_final", f"from 1 to n_step={self.n_step}")
+            expect(self.n_step_final <= self.n_step, self, "n_step_final", f"from 1 to n_step={self.n_step}, or 0")
             for name in ("discount", "discount_final"):
                 expect(getattr(self, name) < 1, self, name, "less than 1 to anneal")
 
@@ -52,8 +51,8 @@ class ReplaySpec:
         if not self.anneal_steps:
             return self.n_step, self.discount
         fraction = min(agent_step / self.anneal_steps, 1.0)
-        n_step = self.n_step * (self.n_step_final / self.n_step) ** fraction
-        factor = ((1 - self.discount_final) / (1 - self.discount)) ** fraction
+        n_step = self.n_step * ((self.n_step_final or self.n_step) / self.n_step) ** fraction
+        factor = ((1 - (self.discount_final or self.discount)) / (1 - self.discount)) ** fraction
         return round(n_step), 1 - (1 - self.discount) * factor
 
     def smallest_ring(self, frame_stack: int) -> int:

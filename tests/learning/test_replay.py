@@ -166,6 +166,10 @@ def test_n_and_the_discount_are_annealed_by_equal_factors():
     assert [n for n, _ in horizons] == [8, 4, 2, 2]
     assert [discount for _, discount in horizons] == pytest.approx([0.96, 0.98, 0.99, 0.99])
     assert ReplaySpec(1000, 8, 0.96, 0.5).horizon(10**6) == (8, 0.96)
+    kept = replace(spec, n_step_final=0, discount_final=0.0)  # 0 keeps a value
+    assert kept.horizon(100) == (8, pytest.approx(0.96))
+    assert replace(kept, n_step_final=2).horizon(100) == (2, pytest.approx(0.96))
+    assert replace(kept, discount_final=0.99).horizon(100) == (8, pytest.approx(0.99))
 
 
 @both_replays
