@@ -73,19 +73,17 @@ def changed_json(draw: st.DrawFn, content: Any) -> str:
     return json.dumps(changed)
 
 
-def rewritten_zip(
-    whole: bytes, change: Callable[[dict[str, bytes]], None], *, compression: int = zipfile.ZIP_DEFLATED
-) -> bytes:
+def rewritten_zip(whole: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
     """The zip file `whole` after `change` of its members' bytes, with checksums that fit."""
     with zipfile.ZipFile(BytesIO(whole)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     change(members)
-    return zipped(members, compression=compression)
+    return zipped(members)
 
 
-def zipped(members: Mapping[str, bytes], *, compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+def zipped(members: Mapping[str, bytes]) -> bytes:
     target = BytesIO()
-    with zipfile.ZipFile(target, "w", compression, compresslevel=1) as archive:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return target.getvalue()

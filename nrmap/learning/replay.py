@@ -42,6 +42,8 @@ class ReplaySpec:
 
     def __post_init__(self) -> None:
         if self.anneal_steps:
+            changes = self.n_step_final or self.discount_final
+            expect(bool(changes), self, "anneal_steps", "0 where n_step_final and discount_final are 0")
             expect(self.n_step_final <= self.n_step, self, "n_step_final", f"from 1 to n_step={self.n_step}, or 0")
             for name in ("discount", "discount_final"):
                 expect(getattr(self, name) < 1, self, name, "less than 1 to anneal")

@@ -13,6 +13,7 @@ from scipy import stats
 
 from nrmap.learning.device_replay import DeviceReplay
 from nrmap.learning.replay import Replay, ReplaySpec
+from nrmap.support.errors import NrmapError
 
 # What an agent step can bring: nothing special, a lost life, the end of the game, the step limit,
 # both at once, or no step at all while other environments step (as when a run is resumed).
@@ -166,17 +167,17 @@ def test_n_and_the_discount_are_annealed_by_equal_factors():
     assert [n for n, _ in horizons] == [8, 4, 2, 2]
     assert [discount for _, discount in horizons] == pytest.approx([0.96, 0.98, 0.99, 0.99])
     assert ReplaySpec(1000, 8, 0.96, 0.5).horizon(10**6) == (8, 0.96)
-    kept = replace(spec, n_step_final=0, discount_final=0.0)  # 0 keeps a value
-    assert kept.horizon(100) == (8, pytest.approx(0.96))
-    assert replace(kept, n_step_final=2).horizon(100) == (2, pytest.approx(0.96))
-    assert replace(kept, discount_final=0.99).horizon(100) == (8, pytest.approx(0.99))
+    assert replace(spec, discount_final=0.0).horizon(100) == (2, pytest.approx(0.96))
+    assert replace(spec, n_step_final=0).horizon(100) == (8, pytest.approx(0.99))
+    with pytest.raises(NrmapError, match="anneal_steps=100: expected 0 where"):
+        replace(spec, n_step_final=0, discount_final=0.0)
 
 
 @both_replays
 def test_annealed_returns_are_those_of_the_smaller_n(kind):
     stream, rng = busy_stream(0.0, kind), np.random.default_rng(4)
     drawable = stream.drawable()  # with the first n: a slot is complete from then on
-    stream.replay.spec = replace(stream.spec, anneal_steps=10, n_step_final=1, discount_final=stream.spec.discount)
+    stream.replay.spec = replace(stream.spec, anneal_steps=10, n_step_final=1)
     stream.spec, stream.drawable = replace(stream.spec, n_step=1), lambda: drawable
     stream.assert_drawn_right(stream.replay.sample(64, importance=1.0, rng=rng, agent_step=10))
 

@@ -1,7 +1,6 @@
 """Policies of other programs: the same outputs and maps as the original's, on the same uint8 states."""
 
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +112,9 @@ def test_other_extractors_and_colours_are_refused(tmp_path: Path) -> None:
 
         def change(members: dict[str, bytes], key: str = key, value: dict = value) -> None:
             members["data"] = json.dumps(json.loads(members["data"]) | {key: value}).encode()
+            del members["policy.optimizer.pth"]  # which nobody reads and takes seconds to compress
 
-        path.write_bytes(rewritten_zip(whole, change, compression=zipfile.ZIP_STORED))
+        path.write_bytes(rewritten_zip(whole, change))
         with pytest.raises(nrmap.NrmapError, match=why):
             convert(f"sb3:{path}", game="Pong")
     torch.save(named(nature(frames=3), *CLEANRL, "network.9"), tmp_path / "rgb")

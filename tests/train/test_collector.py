@@ -74,9 +74,13 @@ CASES = [
     (PHOENIX, 60, UNCLIPPED, {"large reward"}),
     # Here the rings have gone round.
     *(
-        (replace(STACKED, **eyes), 90, {**UNCLIPPED, "kind": kind, "capacity": 2 * 50}, met)
+        pytest.param(replace(STACKED, **eyes), 90, {**UNCLIPPED, "kind": kind, "capacity": 2 * 50}, met, marks=marks)
         for kind in (Replay, partial(DeviceReplay, device=torch.device("cpu")))
-        for eyes, met in (({"noop_max": 30}, set()), (OTHER_EYES, {"restart"}))
+        for eyes, met, marks in (
+            ({"noop_max": 0}, set(), pytest.mark.slow),
+            ({"noop_max": 30}, set(), ()),
+            (OTHER_EYES, {"restart"}, ()),
+        )
     ),
 ]
 

@@ -50,6 +50,7 @@ def run_of(tiny_settings, tiny_regulariser):
     ("name", "points", "at_ends", "options"),
     [
         ("plain", [8, 100], False, {"precision": torch.bfloat16}),  # while warming up, and late
+        pytest.param("plain", [8, 100], True, {}, marks=pytest.mark.slow),
         ("robust", [100], True, {}),
         pytest.param("robust", [8, 100], True, {"precision": torch.bfloat16}, marks=pytest.mark.slow),
         ("robust", [100], False, {"replay_on_device": True}),
