@@ -1,4 +1,4 @@
-"""`python -m analyze.documents`: writes the tables of results in README.md and docs/results.md.
+"""`python -m analyze.documents`: writes README.md, docs/results.md and the cards of the reference policies.
 
 All numbers come from committed files: the evaluations beside the reference policies, and the numbers of their maps in
 outputs/reference/SCALE/GAME/maps.json. `--collect` writes maps.json from the results of `make maps controls`, and
@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image
 
+from analyze.publish import card
 from analyze.report.build import FIGURES
 from analyze.report.formats import Table, counted, to_markdown
 from analyze.report.literature import PUBLISHED_RETURNS, paper_number
@@ -30,8 +31,8 @@ from nrmap.policies.policy import load_policy
 from nrmap.robustness.attacks import GRADIENT_ATTACKS
 from nrmap.robustness.perturbations import epsilon_text
 from nrmap.support.errors import NrmapError, check, errors_in_one_line
-from nrmap.support.files import atomic_path, write_text
-from nrmap.support.layout import METRICS_FILE, POLICY_FILE, Layout
+from nrmap.support.files import atomic_path, sha256_of_file, write_text
+from nrmap.support.layout import CARD_FILE, METRICS_FILE, POLICY_FILE, Layout
 from nrmap.support.records import Record, read_records, select, write_records
 
 ROOT = Path(__file__).parents[1]
@@ -110,13 +111,13 @@ def write_picture(report: Path, picture: Path) -> None:
 
 
 def documents(root: Path = ROOT) -> dict[Path, str]:
-    """Return the new texts of README.md and docs/results.md, by path, with tables of the committed records."""
+    """Return the new texts of README.md, docs/results.md and the cards, by path, from the committed records."""
     references = Layout(root / "outputs").references
     program = (root / PROGRAM).read_text(encoding="utf-8")
     blocks = {"program": f"```python\n{program.strip()}\n```"}
     titles = ["scale", "game", "policies", *(title for title, *_ in _README_COLUMNS)]
     rows = [titles, ["---"] * len(titles)]
-    play_sections, map_sections = [], []
+    play_sections, map_sections, cards = [], [], {}
     for folder in sorted(references.iterdir()):
         play = [record for path in sorted(folder.rglob(METRICS_FILE)) for record in read_records(path)]
         maps = [record for path in sorted(folder.glob(f"*/{MAPS_RECORDS_FILE}")) for record in read_records(path)]
@@ -125,6 +126,10 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
             for game, method, seed in (path.parts[-4:-1] for path in folder.glob(f"*/*/*/{POLICY_FILE}"))
         ]
         title = f"### scale={folder.name}"
+        for path in sorted(folder.glob(f"*/*/*/{METRICS_FILE}")):
+            file = path.with_name(POLICY_FILE)
+            if file.is_file():  # else of baselines
+                cards[path.with_name(CARD_FILE)] = card(load_policy(file), read_records(path), sha256_of_file(file))
         rows += [[folder.name, *row] for row in _readme_rows(play, maps, policies)]
         play_sections.append(f"{title}\n\n{_play_section(play)}")
         map_sections.append(f"{title}\n\n{_maps_section(maps) if maps else _NO_MAPS}")
@@ -138,6 +143,7 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
     return {
         root / "README.md": with_blocks(root / "README.md", blocks),
         page: with_blocks(page, {"play": "\n\n".join(play_sections), "maps": "\n\n".join(map_sections)}),
+        **cards,
     }
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from analyze.report.formats import to_markdown
 from analyze.report.names import PolicyName
@@ -82,7 +83,7 @@ def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
         "settings' identity": about.identity,
         "SHA-256 of the policy": policy.sha256,
         f"SHA-256 of {POLICY_FILE}": file_sha256,
-        "weights": "float16, the last checkpoint; everything below was measured on the rounded weights",
+        "weights": f"float16, {_moment(about.settings)}; everything below was measured on the rounded weights",
         **flattened(about.provenance),
     }
     tables = [returns_table(records), action_table(records, policy.env.game), q_gap_table(records)]
@@ -96,6 +97,11 @@ def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
         "## Recipe\n\n" + _bullets(flattened(about.settings)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _moment(settings: Mapping[str, Any]) -> str:
+    average_from = settings["learner"].get("average_from", 1.0)
+    return "the last checkpoint" if average_from == 1 else f"the mean after {average_from:.0%} of the training"
 
 
 def _shown(value: float | int | str | list[dict[str, float]]) -> str:

@@ -270,7 +270,10 @@ def missing_play(study: Study, policy: Agent) -> tuple[bool, EvaluationSettings 
 
 
 def baselines_settings(env: EnvSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what baselines depend on: `env`, and `episodes`, `run_seed` and `stream` of `settings`."""
+    """Return what baselines depend on: `env`, and `episodes`, `run_seed` and `stream` of `settings`.
+
+    Raises NrmapError if `settings` lacks one of them.
+    """
     names = ("episodes", "run_seed", "stream")
     check(set(names) <= settings.keys(), f"the settings of an evaluation lack {' or '.join(names)}")
     return {"env": recorded(env), **{name: settings[name] for name in names}}

@@ -19,7 +19,7 @@ from nrmap.support.schema import SettingError, as_typed, validated
 
 # The solver of every method's regulariser; None: no regulariser.
 SOLVERS = {"ddqn": None, "ddqn_continued": None, "sa_ddqn": "pgd", "sa_ddqn_ibp": "ibp"}
-# Plain DDQN from the vanilla policy is the control of SA-DDQN by PGD: it has the same steps and the same anchor.
+# DDQN from the vanilla policy is the control of SA-DDQN by PGD: it has the same steps and the same anchor.
 _SOLVER_OF_CONTROLS = "pgd"
 
 Layers = Mapping[str, Mapping[str, Any]]  # nodes by their paths; later ones replace values of earlier ones

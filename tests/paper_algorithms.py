@@ -1,4 +1,4 @@
-"""Algorithms 1 and 2 of the paper, written as they are printed: plain loops over states and pixels."""
+"""Eq. 4 to 6 of the paper and the other kinds of maps, as plain loops over states and pixels."""
 
 import math
 

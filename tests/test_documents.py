@@ -41,7 +41,9 @@ def test_numbers_of_maps_are_those_of_reference_policies_and_their_null_networks
     for name in ("README.md", "docs/results.md", "examples/map_your_own_network.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text())
-    readme, results = documents.documents(tmp_path).values()
+    written = documents.documents(tmp_path)
+    readme, results = (written[tmp_path / name] for name in ("README.md", "docs/results.md"))
+    assert all(path.read_text() == text for path, text in written.items() if path.is_relative_to(layout.references))
     means = []
     for method, label in (("ddqn", "DDQN"), ("sa_ddqn", "SA-DDQN")):
         values = [record.value for record in select(records, metric="sparsity", map_kind="kmap", method=method)]

@@ -96,7 +96,7 @@ class Trainer:
         self._collected: dict[str, list[Tensor]] = defaultdict(list)
 
     def run(self) -> Iterator[Iteration]:
-        """Train to the end from the current step."""
+        """Train to the end; yields after each step of all environments."""
         while self.agent_step < self.settings.steps:
             yield self.step()
 

@@ -158,7 +158,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """Format a table as a LaTeX float, which needs booktabs and graphicx; special characters are escaped."""
+    """Format a table as a LaTeX float, which needs booktabs, graphicx and textcomp; special characters are escaped."""
     environment = templates().overlay(
         block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>"
     )

@@ -210,7 +210,7 @@ def _screen_in(path: Path) -> NDArray[np.uint8]:
 
 
 def screen_of(states: RolloutStates) -> NDArray[np.uint8]:
-    """Replay the first episode to its middle state; returns the game's colour screen [h, w, 3]."""
+    """Replay the first episode to the middle one of its sampled states; returns the game's colour screen [h, w, 3]."""
     of_first = np.flatnonzero(states.episode_ids == states.episode_ids[0])
     middle = int(states.positions[of_first[len(of_first) // 2]])
     episode = states.episodes[int(states.episode_ids[0])]

@@ -200,7 +200,7 @@ class StatesName(_Ranked):
 
     @property
     def short(self) -> str:
-        """`own`, `pool`, a file's name or `whole episodes`; in brackets `states_set` and `protocol`, if any."""
+        """`own`, `pool`, a file's name or `whole episodes`; in brackets `protocol` and, not for files, `states_set`."""
         return self._described(self.states_from or "whole episodes", f"{self.states_set}")
 
     @property

@@ -119,7 +119,7 @@ class Found:
         }
 
     def parts(self) -> list["Part"]:
-        """Split the results by game, each into reference policies of each scale and policies trained here, if any."""
+        """One part for each game and scale of reference policies, one for each game's other policies; no empty ones."""
         games = sorted({training.game for training in self.trainings} | {record.game for record in self.records})
         scales = [*sorted({training.reference for training in self.trainings if training.reference}), None]
         parts = [self._part(game, reference) for game in games for reference in scales]

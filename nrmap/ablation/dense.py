@@ -51,7 +51,7 @@ class DenseEngine(Engine):
 
     @torch.inference_mode()
     def seconds_per_state(self) -> float:
-        """Estimate the seconds that one state takes, by timing one batch."""
+        """Estimate the seconds that one state takes with all its pixels, by timing one batch."""
         batch = torch.zeros(self._batch_size, *self._state_shape, dtype=torch.uint8, device=self._device)
         seconds = seconds_of(lambda: self._agent(batch), self._device)
         return seconds * self._spec.ablated_shape(self._state_shape).numel() / len(batch)

@@ -24,7 +24,7 @@ FRACTION_OF_FREE_GPU_MEMORY = 0.8
 
 
 class IncrementalEngine(Engine):
-    """Propagates the changes of all ablations through the parts of a traced network."""
+    """Carries the exact changes of all ablations through the parts of a traced network; see docs/ablation.md."""
 
     def __init__(
         self,

@@ -72,7 +72,7 @@ class Emulator:
 
     @property
     def truncated(self) -> bool:
-        """Whether the episode has reached its step limit."""
+        """Whether the step limit ended the episode before the game was over."""
         return self._agent_steps >= self._spec.max_agent_steps and not self.terminated
 
     def _press_fire(self) -> float:
@@ -111,7 +111,10 @@ class Emulator:
 
 
 class Emulators:
-    """E = `num_envs` emulators on threads, with the methods of AtariVectorEnv that `SeededVectorEnv` uses."""
+    """E = `num_envs` emulators on threads, with the methods of AtariVectorEnv that `SeededVectorEnv` uses.
+
+    With `colour` a state is one RGB screen, cropped and padded like the grey one.
+    """
 
     def __init__(self, spec: EnvSpec, num_envs: int, *, colour: bool) -> None:
         self._newest_first = spec.newest_first

@@ -29,7 +29,7 @@ class ForeignSettings(TypedDict):
 
 @with_config(_OPEN)
 class RecordedSettings(ForeignSettings):
-    """The training settings that every version records; `parent` has those of the parent policy."""
+    """The training settings that are always recorded; `parent` has those of the parent policy."""
 
     env: RecordedEnv
     method: Name

@@ -59,17 +59,17 @@ class Ablated:
 
     @cached_property
     def log_policy(self) -> FloatArray:
-        """Log of the softmax policy (eq. 6) of the clean state, [A, 1]."""
+        """Log of the softmax policy at `temperature` (eq. 6) of the clean state, [A, 1]; NaN where Q/T overflows."""
         return self._log_softmax(self.clean)
 
     @cached_property
     def log_ablated_policy(self) -> FloatArray:
-        """Log of the softmax policy (eq. 6) of each ablated state, [A, P]."""
+        """Log of the softmax policy at `temperature` (eq. 6) of each ablated state, [A, P]; NaN where Q/T overflows."""
         return np.where(self.quiet, self.log_policy, self._log_softmax(self.ablated))
 
     @property
     def entropy(self) -> float:
-        """The entropy of the clean state's policy, in nats."""
+        """The entropy of the clean state's softmax policy at `temperature`, in nats."""
         return -float(_over_actions(np.exp(self.log_policy) * self.log_policy)[0])
 
     def ties(self, tolerance: float) -> int:

@@ -92,12 +92,6 @@ class RolloutStates:
         _check_indices("episode_actions", actions, len(action_names(self.env)))
         _check_indices("episode_seeds", np.array([episode.seed for episode in self.episodes]), EPISODE_SEEDS)
 
-    @property
-    def actions(self) -> NDArray[np.int64]:
-        """The recorded (greedy) actions [N] in these states."""
-        pairs = zip(self.episode_ids, self.positions, strict=True)
-        return np.array([self.episodes[episode].actions[step] for episode, step in pairs], dtype=np.int64)
-
 
 def _check_indices(name: str, indices: NDArray[np.integer], size: int | NDArray[np.int64]) -> None:
     check(bool(((indices >= 0) & (indices < size)).all()), f"{name} has a number out of range")

@@ -57,7 +57,8 @@ def unit_states(states: Tensor) -> Tensor:
 class NetworkSpec:
     """The shape of a network from states [N, in_channels, height, width] to Q-values or logits [N, actions].
 
-    With `atoms` the head is categorical: it has one output per action a and atom z, and Q(s, a) = Σ_z z · softmax_z.
+    With `atoms` the head is categorical: it has one output per action a and atom z, and Q(s, a) = Σ_z z · p(z | s, a)
+    with p the softmax over atoms. Raises NrmapError for atoms in a dueling head or a screen too small for `convs`.
     """
 
     in_channels: Channels

@@ -174,10 +174,10 @@ def _scaled(layer: Scaling, box: Box, rounded: bool) -> Box:
 
 
 def float32_error(terms: int) -> float:
-    """Upper limit of the float32 error of W x + b relative to |W| |x| + |b|, for rows of `terms` weights.
+    """Upper limit of the float32 error of W x + b relative to |W| |x| + |b|, for rows of n = `terms` weights.
 
-    This is γ of this module with n + 8 in place of n + 1. The excess covers the rounding of the float64 box
-    itself, whose unit roundoff is 2⁻⁵³.
+    γ = (n + 8) u / (1 − (n + 8) u) with u = 2⁻²⁴. Higham's bound has n + 1; the 7 more cover the rounding of the
+    float64 box itself.
     """
     lost = (terms + 8) * FLOAT32_UNIT_ROUNDOFF
     return lost / (1 - lost)

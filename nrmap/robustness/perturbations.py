@@ -34,7 +34,10 @@ def project(perturbed: Tensor, states: Tensor, attack_epsilon: float | Tensor) -
 
 
 def random_start(states: Tensor, attack_epsilon: float | Tensor, generator: torch.Generator) -> Tensor:
-    """A uniformly random point of the ε-ball, clipped to [0, 1], for each state: PGD's start in Madry et al. (2018)."""
+    """A uniformly random point of the ε-ball, clipped to [0, 1], for each of `states`, float [N, C, H, W] in [0, 1].
+
+    PGD starts there (Madry et al. 2018).
+    """
     noise = torch.rand(states.shape, generator=generator, device=states.device)
     return project(states + (2 * noise - 1) * attack_epsilon, states, attack_epsilon)
 

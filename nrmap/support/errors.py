@@ -25,10 +25,10 @@ class NrmapError(Exception):
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """For entry points: print a NrmapError, or a refusal of the system, as one line and exit with status 2.
+    """For entry points: print a NrmapError, or an OSError that `refusal` names, as one line and exit with status 2.
 
-    Characters that the encoding of the terminal lacks are replaced. Where a reader left, as in `| head`, the status
-    is 1 without a line.
+    Characters that the encoding of the terminal lacks are replaced. On a closed pipe, as after `| head`, it exits with
+    status 1 and prints nothing.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

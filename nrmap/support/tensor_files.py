@@ -60,7 +60,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, st
 
 
 def digest_tensors(digest: "hashlib._Hash", tensors: Mapping[str, Tensor]) -> None:
-    """Add names, types and bytes of `tensors` to `digest`."""
+    """Add names, types and bytes of the CPU `tensors`, sorted by name, to `digest`; not their shapes."""
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype}".encode())
         flat = tensor.reshape(-1).clone(memory_format=torch.contiguous_format)

@@ -157,8 +157,8 @@ def has_credentials() -> bool:
 def decide_mode(spec: TrackingSpec, environ: Mapping[str, str]) -> Mode:
     """The mode of `spec`; for `auto`, WANDB_MODE if it is set, else online with an API key and offline without.
 
-    If wandb cannot be imported, `disabled` replaces the last two, and a warning is logged. Never prompts or uses
-    the network. Raises NrmapError for an unknown WANDB_MODE and for `online` without an API key.
+    Without wandb `auto` becomes `disabled`, with a warning. Never prompts or uses the network. Raises NrmapError for
+    an unknown WANDB_MODE, and for `online` without wandb or an API key.
     """
     mode = spec.mode
     if mode == "auto" and (named := environ.get("WANDB_MODE")):
