@@ -86,11 +86,11 @@ class CleanLayer:
 def first_changes(
     layer: Convolution, clean: CleanLayer, differences: Tensor, strip: range, pixels: Tensor
 ) -> tuple[Ablations, Changes]:
-    """Find the ablations that change the first layer, and its changes, for a strip of I image rows.
+    """Find the ablations in a strip of I image rows that change the first layer, and the changes of its outputs.
 
-    `differences` [W, I, M, S, K]: change of the scaled input by pixel column, row, ablation, state and
-    channel. M = 1, K = C if channels are ablated together; M = C, K = 1 if one at a time. `pixels`
-    [W, I, M]: index of each ablation within its state.
+    `differences` [W, I, M, S, K] is the change of the scaled input, by pixel column, row, ablation of the
+    pixel, state and channel: M = 1, K = C if channels are ablated together; M = C, K = 1 if one at a time.
+    `pixels` [W, I, M] is the index of each ablation within its state.
     """
     width, _, _, states, _ = differences.shape
     window = layer.vertical.readers(strip, clean.height)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Run(NamedTuple):
-    """Consecutive kernel indices on consecutive inputs: index tap + k reads input + k, for 0 ≤ k < length."""
+    """Kernel indices that read consecutive inputs: index `tap` + k reads input number `input` + k, 0 ≤ k < `length`."""
 
     tap: int
     input: int
@@ -56,7 +56,7 @@ class Axis:
         return range(max(first, 0), min(first + self.span, inputs))
 
     def runs(self, output: int, changed: range) -> list[Run]:
-        """Kernel indices at which `output` reads inputs in `changed`: one run (with dilation one per index) or none."""
+        """The kernel indices at which `output` reads inputs in `changed`, as runs: at most one without dilation."""
         first = self.first_input(output)
         taps = [tap for tap in range(self.kernel) if first + tap * self.dilation in changed]
         if taps and self.dilation == 1:

@@ -1,13 +1,13 @@
 """Compute changes of the Q-values from changes of the features, skipping hidden units that keep their sign.
 
-A change δ of the features changes a hidden unit with weights w by wᵀδ, and |wᵀδ| ≤ Σ_x ‖w_x‖·‖δ_x‖ over
-the columns x of the feature map (Cauchy and Schwarz). One such bound for a state and a few neighbouring
-pixel columns is cheap.
+A change δ of the features changes a hidden unit with weights w by wᵀδ, and |wᵀδ| ≤ Σ_x ‖w_x‖·‖δ_x‖ (Cauchy
+and Schwarz), where w_x and δ_x are the parts of w and δ in column x of the feature map. One such bound for a
+state and a few neighbouring pixel columns is cheap.
 If the clean pre-activation is further from 0 than the bound, no ablation changes its sign: below 0 the
 unit is *silent*, above 0 it is *linear*, and all linear units together act on the Q-values as one matrix
 with A columns. A unit that is silent, or linear, in every state of the batch needs no matrix product of its own.
 
-All other units are *undecided* and computed as relu(h + wᵀδ). The clean readout is subtracted
+All other units are *undecided* and computed as relu(h + wᵀδ). Their part of the clean Q-values is subtracted
 at the end: unlike in earlier layers, no later step needs the differences of single units.
 """
 
@@ -49,7 +49,7 @@ class HiddenLayer:
         self.tail = parts.tail
 
     def q_changes(self, clean: CleanHidden, ablations: Ablations, features: Changes) -> Tensor:
-        """Compute each ablation's change of the Q-values, [R, A]; `features` are those of the last convolution."""
+        """Compute each ablation's change of the Q-values, [R, A], from its changes of the `features`."""
         window = features.window
         weights = {
             x: self.weight[x, window.start : window.stop].flatten(0, 1).index_select(0, column.units)  # [units, U]
@@ -105,7 +105,8 @@ def sorted_units(
 ) -> tuple[Tensor, Tensor]:
     """Find the linear hidden units, as a mask [U], and the undecided ones, as indices [B].
 
-    For all states and ablations, linear units stay above 0 and units of neither kind below 0.
+    For all S states and ablations, linear units stay above 0 and units of neither kind below 0. `weights[x]`
+    [units, U] are for the features in column x, `pre_activations` [S, U] for the clean states.
     """
     states, units = pre_activations.shape
     counts = torch.tensor(ablations.starts, device=pre_activations.device).diff()

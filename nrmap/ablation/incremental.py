@@ -38,11 +38,10 @@ class IncrementalEngine(Engine):
     ) -> None:
         """`agent` gives the clean Q-values; `parts`, traced from it, give the changes.
 
-        With `differences_only` all Q-values of an ablated state may be off by the same number.
-        `memory_budget` in bytes limits the number of states ablated at a time; None is 512 MiB on a
-        CPU and most of the free memory on a GPU. `whole_strips` says whether to compute by
-        `nrmap.ablation.whole_strips` or by `carry`; None is the former on a GPU only. Raises
-        NrmapError if the budget is too small for one state.
+        With `differences_only` all Q-values of an ablated state may be off by the same number. `memory_budget` in bytes
+        limits the number of states ablated at a time; None is 512 MiB on a CPU and most of the free memory on a GPU.
+        `whole_strips` says whether to compute by `nrmap.ablation.whole_strips` or by `carry`; None is the former on a
+        GPU only. Raises NrmapError if the budget is too small for one state.
         """
         super().__init__(agent, spec)
         self.name = "incremental-differences" if differences_only else "incremental"
@@ -75,7 +74,7 @@ class IncrementalEngine(Engine):
 
     @torch.inference_mode()
     def seconds_per_state(self) -> float:
-        """Estimate the seconds that one state takes, by timing the first strip; only with `whole_strips`."""
+        """Estimate the seconds that one state takes, by timing the first strip; only if made with `whole_strips`."""
         states = torch.zeros(self.states_at_once, *self._state_shape, dtype=torch.uint8, device=self._device)
         pre_activations, hidden = self._parts.pre_activations(states)
         clean, clean_hidden = [CleanLayer.of(z) for z in pre_activations], CleanHidden(hidden, self._parts.tail(hidden))
@@ -105,7 +104,7 @@ class IncrementalEngine(Engine):
         return q_values.unflatten(1, ablated_shape), clean_q
 
     def _carry(self, clean: list[CleanLayer], hidden: CleanHidden, differences: Tensor, q_values: Tensor) -> None:
-        """Add the changes by all ablations to `q_values` [S, ablations, A]; skips ablations and units without any."""
+        """Add each ablation's change to `q_values` [S, ablations, A]; skip ablations and units that change nothing."""
         first, *others = self._parts.convolutions
         numbers = torch.arange(q_values.shape[1], device=self._device).view(-1, *self._state_shape[1:])  # [M, H, W]
         numbers = numbers.permute(2, 1, 0)  # [W, H, M]
@@ -146,7 +145,7 @@ def _free_memory(device: torch.device) -> int:
 def _working_memory(
     parts: NetworkParts, spec: AblationSpec, state_shape: tuple[int, int, int], blocks: list[range], *, whole: bool
 ) -> tuple[int, int]:
-    """Upper limits of memory in bytes: the fixed part, and the part per state."""
+    """Upper limits of the working memory in bytes: a fixed part, and a part for each state ablated at a time."""
     channels, height, width = state_shape
     each = channels if spec.channels == "each" else 1
     clean, carried = 0, 0

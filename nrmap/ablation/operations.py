@@ -25,7 +25,7 @@ Shapes = Mapping[Value, torch.Size]
 
 
 def treats_states_apart(call: Call, shapes: Shapes, states: int) -> bool:
-    """True if `call` computes each state's rows of the results from the same state's rows of the inputs.
+    """True if `call` is known to compute each state's rows of the results from the same state's rows of the inputs.
 
     Rows are entries of dimension 0. Each of the N = `states` states has the same number of consecutive rows.
     """
@@ -60,7 +60,7 @@ def is_pointwise(call: Call) -> bool:
 
 
 def is_affine(call: Call) -> bool:
-    """True if the results are an affine function of all inputs that depend on the states."""
+    """True if the results are known to be an affine function of all inputs that depend on the states."""
     if call.name == "mul":
         return len(call.inputs) == 1
     if call.name == "div":
@@ -78,7 +78,7 @@ def matrix_of(call: Call) -> tuple[Tensor, Tensor | None] | None:
 
 
 def padding_of(call: Call) -> Padding | None:
-    """The number of zeros that `call` pads on each of the four sides of a map; None for any other operation."""
+    """The numbers of zeros (left, right, top, bottom) that `call` adds around a map; None unless it does only that."""
     if call.name != "constant_pad_nd" or call.argument("value") != 0:
         return None
     left, right, top, bottom, *others = (*call.argument("pad"), 0, 0)[: max(4, len(call.argument("pad")))]
@@ -86,7 +86,7 @@ def padding_of(call: Call) -> Padding | None:
 
 
 def convolution_of(call: Call, padded: Padding) -> Convolution:
-    """Convert `call`, and the zeros that earlier calls `padded`, to a `Convolution`; groups become zero weights.
+    """Convert `call`, and the zeros that earlier calls `padded`, to a `Convolution`, with zero weights between groups.
 
     Raises NotTraceable unless `call` is a two-dimensional convolution with constant float32 or float64 weights.
     """

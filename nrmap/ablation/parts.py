@@ -57,7 +57,7 @@ class Convolution:
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """The affine map from the hidden layer's pre-activations h to Q-values: Q = weight · relu(h) + bias."""
+    """The map from the hidden layer's pre-activations h to Q-values: Q = weight · relu(h) + bias."""
 
     weight: Tensor  # [A, U]
     bias: Tensor  # [A]
@@ -117,7 +117,7 @@ class NetworkParts:
     def differences_only(self) -> "NetworkParts":
         """Drop hidden units with equal weights for all actions, which shifts all Q-values of a state by one number.
 
-        Dueling heads lose the units of V(s), half of the layer. Nothing changes without a Readout or if none is left.
+        Dueling heads lose the units of V(s), half of the layer. Without a Readout, or if none would be left, all stay.
         """
         if not isinstance(self.tail, Readout):
             return self

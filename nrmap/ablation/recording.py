@@ -97,7 +97,7 @@ class Recording:
 def record(function: Callable[[Tensor], Tensor], states: Tensor) -> Recording:
     """Record `function` on `states`, uint8 [N, C, H, W].
 
-    Raises NotTraceable with the reason if the result cannot be replayed from the recording.
+    Raises NotTraceable with the reason if the recording cannot be replayed, DrawsRandomNumbers for random numbers.
     """
     states = states.clone()
     recorder = _Recorder(states)
@@ -151,7 +151,7 @@ class _Recorder(TorchDispatchMode):
         return results
 
     def seen(self, leaf: Any) -> Any:
-        """The `Value` of a tensor that depends on the states; anything else unchanged."""
+        """The `Value` of a tensor that depends on the states (NotTraceable if changed in place); else `leaf` itself."""
         if not isinstance(leaf, Tensor) or id(leaf) not in self._values:
             return leaf
         value, version = self._values[id(leaf)]
@@ -168,7 +168,7 @@ class _Recorder(TorchDispatchMode):
 
 
 class _NoOtherReads(TorchFunctionMode):
-    """Raises NotTraceable where the function reads a tensor by means that no recorder of operations sees."""
+    """Raises NotTraceable where the function reads values of the states without an operation, as by `Tensor.numpy`."""
 
     def __init__(self, recorder: _Recorder) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ _UNSEEN = {
 
 
 def _out_of_place(function: OpOverload, arguments: tuple[Any, ...]) -> OpOverload:
-    """The variant of `function` that changes none of its arguments."""
+    """The variant of `function` that changes none of its arguments; NotTraceable if there is none."""
     if not function._schema.is_mutable:
         return function
     packet = getattr(torch.ops.aten, function._schema.name.removeprefix("aten::").removesuffix("_"), None)

@@ -52,11 +52,11 @@ def sampled_ablations(spec: AblationSpec, state_shape: tuple[int, int, int]) -> 
 def rounding_floor(
     clean: Tensor, ablated: Tensor, exact: NetworkParts | None, spec: AblationSpec, states: Tensor
 ) -> float:
-    """SAFETY times the largest rounding error of an ablation's change in Q, rounded up to a power of two.
+    """`SAFETY` times the largest rounding error of an ablation's change in Q, rounded up to a power of two.
 
-    `clean` [N, A] and `ablated` [N, n, A] are an engine's Q-values for `states` [N, C, H, W] and
-    their `sampled_ablations`. The error is measured against `exact`, the network in float64, and at
-    least eps·max|Q|. If `exact` is None, ASSUMED_ERROR·eps·max|Q| is assumed. Only `usual_actions` count.
+    `clean` [N, A] and `ablated` [N, n, A] are an engine's Q-values for `states`, uint8 [N, C, H, W], and
+    their `sampled_ablations`. The error is measured against `exact`, the network in float64, and at least eps·max|Q|
+    (float32's eps); without `exact` it is `ASSUMED_ERROR`·eps·max|Q|. Only `usual_actions` count. NrmapError for NaN.
     """
     usual = usual_actions(ablated)
     clean, ablated = clean[..., usual], ablated[..., usual]

@@ -40,7 +40,6 @@ class AblatedChunk:
     """The Q-values of n consecutive states and of all their ablations, float32 on the CPU.
 
     An engine with `differences_only` may have all values of an ablated state off by the same number.
-
     Where a pixel already has the ablated value, the Q-values equal the clean ones exactly.
     """
 
@@ -62,7 +61,7 @@ class Engine(ABC):
     @property
     @abstractmethod
     def rounding_floor(self) -> float:
-        """Approximate upper limit of the rounding error of an ablation's change in Q; the same for all states."""
+        """Approximate upper limit of the rounding error of any ablation's change in Q; NrmapError for infinite Q."""
 
     @abstractmethod
     def seconds_per_state(self) -> float:

@@ -3,7 +3,7 @@
 A folder has one subfolder per engine with `key.json` (the inputs) and `q_values.npy`, a float32
 array [N, 1 + ablations, A] whose row 0 holds a state's clean Q-values. An unfinished file is named
 `q_values.npy.partial`. `progress.json` counts the states safely written, and has a digest of the key
-and their Q-values; an interrupted job continues after them.
+and of the Q-values of these states; an interrupted job continues with the next state.
 """
 
 import hashlib
@@ -50,11 +50,11 @@ def ablated_q_values(
 
     `key` holds everything that determines the result, as JSON values: hashes of policy and states,
     ablated value and channel mode. If several processes need the same folder, one ablates and the
-    others wait. States that a killed process finished are used. Results take 4·N·(1 + ablations)·A
-    bytes; those above `disk_budget` are not stored.
+    others wait. States that a killed process finished are used. The result takes 4·N·(1 + ablations)·A
+    bytes and is not stored if that is above `disk_budget`.
 
-    While iterating, raises NrmapError if the folder belongs to other inputs, holds a damaged file, or one
-    of another folder, or cannot be written.
+    While iterating, raises NrmapError where `engine.ablate` does, and if the folder belongs to other inputs,
+    holds a damaged file or one of another folder, or cannot be written.
     """
     ids = np.zeros(len(states)) if episode_ids is None else np.asarray(episode_ids)
     entry = _Entry(folder / engine.name, {**key, "engine": engine.name, "states_shape": list(states.shape)})
@@ -107,7 +107,7 @@ class _Entry:
 
     @property
     def whole(self) -> bool:
-        """True if all states are stored, with a digest, which earlier versions did not write."""
+        """True if the Q-values of all states, and their digest, are stored."""
         return self._data.exists() and self._progress.exists()
 
     def lock(self) -> AbstractContextManager[None]:
@@ -130,7 +130,7 @@ class _Entry:
         write_json(self._progress, {"states": 0, "sha256": _digest_of(key).hexdigest()})
 
     def read(self) -> Iterator[AblatedChunk]:
-        """Yield the stored Q-values in chunks, also those in an unfinished file, once their digest was compared."""
+        """Yield the stored Q-values in chunks, also of an unfinished file; NrmapError if they do not fit the digest."""
         key, progress = self._kept(self._key_file, _Key), self._kept(self._progress, _Progress)
         ablations, self._digest = key.ablations, _digest_of(key)
         path = self._data if self.whole else self._partial
@@ -185,7 +185,7 @@ class _Entry:
             raise NrmapError(f"{error}: remove {self._folder}") from error
 
     def _layout(self, path: Path) -> tuple[int, tuple[int, ...]]:
-        """Offset of the data in an .npy file, and the shape of the whole array: one row for each of the states."""
+        """Offset of the data in an .npy file, in bytes, and the array's shape [states, …]; NrmapError if damaged."""
         try:
             with regular_file(path) as file:
                 np.lib.format.read_magic(file)

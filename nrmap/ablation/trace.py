@@ -43,12 +43,12 @@ _BEHIND_FEATURES = {_Role.HIDDEN, _Role.AFFINE, _Role.ROWS}
 
 
 def trace(function: Callable[[Tensor], Tensor], states: Tensor) -> NetworkParts:
-    """Split `function` into its parts, with copies of the current weights; `states` [N, C, H, W] are examples.
+    """Split `function` into its parts, with copies of the current weights; `states`, uint8 [N, C, H, W], are examples.
 
     Supported are arithmetic on single pixel values; convolutions, optionally with padding by zeros,
     batch normalisation in evaluation mode and ReLU; Flatten; Linear; and then operations known to
-    treat each state on its own, e.g. dueling heads, or mean or softmax over atoms. Raises
-    NotTraceable with the reason for any other function.
+    treat each state on its own, e.g. dueling heads, or mean or softmax over atoms. Raises NotTraceable
+    with the reason for any other function; its subclass DrawsRandomNumbers if random numbers are drawn.
     """
     return _Reader(function, states).parts()
 
@@ -68,7 +68,7 @@ class _Reader:
         self.hidden: dict[Value, tuple[Tensor, Tensor]] = {}  # weight [U, F] and bias [U]
 
     def parts(self) -> NetworkParts:
-        """Split the recorded network."""
+        """Return the recorded network in parts; NotTraceable for an operation that is not supported at its place."""
         for call in self.recording.calls:
             self.roles.update(dict.fromkeys(call.results, self._role(call)))
         result = self.recording.result
@@ -157,7 +157,7 @@ class _Reader:
 
     @staticmethod
     def _with(call: Call, layer: Convolution) -> Convolution:
-        """`layer` with the ReLU, batch normalisation or arithmetic of `call` behind it."""
+        """`layer` with the ReLU, batch normalisation or arithmetic of `call` behind it; NotTraceable for others."""
         if call.name == "relu":
             return replace(layer, relu=True)
         scaling = channel_scaling(call, layer.channels)
@@ -228,7 +228,7 @@ def _readout(tail: Program, hidden_weight: Tensor) -> Readout:
 
 
 def _scaled_values(scaling: Program, weight: Tensor) -> Tensor:
-    """The scaled values of the grey levels 0 to 255 in each channel, [256, C]."""
+    """The scaled values [256, C] of the grey levels in each channel; NotTraceable if they differ between pixels."""
     levels = torch.arange(256, dtype=torch.uint8, device=weight.device)
     try:
         scaled = scaling(levels.view(256, 1, 1, 1).repeat(1, weight.shape[1], 1, 1))

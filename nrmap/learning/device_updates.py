@@ -25,7 +25,7 @@ class DeviceUpdates:
         self._names: dict[bool, tuple[str, ...]] = {}
 
     def __call__(self, rng: np.random.Generator, agent_step: int) -> dict[str, Tensor]:
-        """Run one update; returns scalar diagnostics on the device. `rng` draws the batch."""
+        """Run the update at `agent_step`, on a batch drawn by `rng`; returns scalar diagnostics on the device."""
         rates = self._learner.rates(agent_step)
         scheduled = (rates.learning_rate, rates.kappa, rates.attack_epsilon, self._importance(agent_step))
         numbers = [*scheduled, *self._replay.spec.horizon(agent_step), *rng.random(self._learner.spec.batch_size)]

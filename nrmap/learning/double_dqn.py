@@ -26,7 +26,7 @@ def double_q_targets(
 def td_loss(*, q_tm1: Tensor, a_tm1: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Returns mean_b weights_b · Huber(TD error_b), a scalar, and the TD errors [B], target minus estimate.
 
-    `q_tm1` [B, A], `a_tm1` [B], `targets` [B], `weights` [B] importance weights.
+    `q_tm1` [B, A], `a_tm1` [B], `targets` [B], `weights` [B] importance weights; Huber's loss has threshold 1.
     """
     estimates = q_tm1.gather(1, a_tm1[:, None]).squeeze(1)  # [B]
     losses = functional.huber_loss(estimates, targets, reduction="none")  # [B]

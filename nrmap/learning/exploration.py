@@ -16,8 +16,8 @@ class ExplorationSpec:
 
     Environment i of E has the rate ε^(1 + env_spread · i / (E − 1)) (Horgan et al. 2018); environments
     with low rates reach the states of a good policy. A random action is repeated for n steps, drawn from
-    P(n) ∝ n^−2 with n ≤ `max_repeat` (Dabney et al. 2021). `max_repeat` = 1 is plain ε-greedy, which
-    hardly ever finds a reward that takes dozens of equal actions, as in Freeway.
+    P(n) ∝ n^−2 with n ≤ `max_repeat` (Dabney et al. 2021). `max_repeat` = 1 is plain ε-greedy, which hardly ever
+    finds a reward that takes dozens of equal actions, as in Freeway. Raises NrmapError for values out of range.
     """
 
     epsilon_initial: Fraction

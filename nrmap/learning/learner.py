@@ -26,7 +26,7 @@ PROBE = pgd(10)
 
 @schema
 class LearnerSpec:
-    """Settings of Adam, the target network and weight averaging.
+    """Settings of Adam, the target network and weight averaging; NrmapError for values out of range.
 
     The learning rate is `learning_rate` until the fraction `decay_from` of the training, then falls
     linearly to `learning_rate_final` at the last agent step. Every `target_update_period` updates the online
@@ -105,7 +105,7 @@ class Learner:
         self.attack_level = 0  # raised by one with every roll-back
 
     def update(self, batch: Batch, agent_step: int) -> dict[str, Tensor]:
-        """Learn from one batch. Returns the TD errors [B] and scalar diagnostics, on the learner's device."""
+        """Learn from one batch. Returns "td_errors" [B] and scalar diagnostics by name, on the learner's device."""
         metrics = self.step(batch.to(self.device), self.rates(agent_step))
         self.after_step(agent_step)
         return metrics
@@ -240,7 +240,7 @@ class Learner:
         return None if self.regulariser is None else self.regulariser.attack(self.attack_level)
 
     def get_state(self) -> dict[str, Any]:
-        """All state that later updates depend on."""
+        """All state that later updates depend on; its tensors are the learner's own, not copies."""
         return {
             "online": self.online.state_dict(),
             "target_network": self.target_network.state_dict(),

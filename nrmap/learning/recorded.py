@@ -15,21 +15,21 @@ GivenOptions = list[Word]
 
 @with_config(_OPEN)
 class RecordedEnv(TypedDict):
-    """The environment of a training."""
+    """The environment of a training; fields besides `game` are not checked."""
 
     game: Name
 
 
 @with_config(_OPEN)
 class ForeignSettings(TypedDict):
-    """The settings of a policy from another program: any, but `parent` has the settings of a training."""
+    """The settings of a policy from another program: any keys; `parent`, if there, is None or a training's settings."""
 
     parent: NotRequired["RecordedSettings | None"]
 
 
 @with_config(_OPEN)
 class RecordedSettings(ForeignSettings):
-    """The training settings that are always recorded; `parent` has those of the parent policy."""
+    """The settings of a training, with other keys unchecked; `parent` has the settings of its parent policy, if any."""
 
     env: RecordedEnv
     method: Name
@@ -53,7 +53,7 @@ class RecordedEpisode(TypedDict):
 
 @with_config(_OPEN)
 class RecordedCurves(TypedDict):
-    """A learning curve: the episodes, and rows of averages by agent step."""
+    """A learning curve: the episodes, rows of averages by agent step, and a report of each roll-back, if any."""
 
     episodes: list[RecordedEpisode]
     rows: list[Annotated[dict[str, int | Number], AfterValidator(_with_step)]]

@@ -27,7 +27,7 @@ class ReplaySpec:
 
     Slot i is drawn with probability p_i^α / Σ p^α, where p_i = |TD error| + `priority_floor` and α =
     `priority_exponent`; α = 0 draws uniformly. The importance exponent β rises linearly from
-    `importance_initial` to 1 over the training (Schaul et al. 2016).
+    `importance_initial` to 1 over the training (Schaul et al. 2016). Raises NrmapError for values out of range.
     """
 
     capacity: Annotated[int, Field(ge=1, le=10**12)]
@@ -223,9 +223,9 @@ class Replay:
         return rewards.astype(np.float32), discounts.astype(np.float32), steps
 
     def latest_states(self, per_env: int, spacing: int) -> Tensor:
-        """`per_env` states of each environment, from the newest back in intervals of `spacing`: [per_env · E, C, H, W].
+        """`per_env` states of each environment, `spacing` agent steps apart, back from the newest.
 
-        An environment with fewer states repeats its oldest.
+        Returns uint8 [per_env · E, C, H, W]. An environment with fewer states repeats its oldest.
         """
         back = np.minimum(
             spacing * np.arange(per_env)[:, None], np.minimum(self.newest, self.slots - self.frame_stack)

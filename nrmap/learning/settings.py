@@ -28,7 +28,7 @@ class TrainSettings:
 
     After warm-up there is one update every `steps_per_update` agent steps. `parent` is the policy to start
     from: the settings that train it, or a file; None starts from random weights. `anchor` is the weight of
-    `anchor_loss`, which keeps advantages near the parent's.
+    `anchor_loss`, which keeps advantages near the parent's. Raises NrmapError for settings out of range.
     """
 
     env: EnvSpec

@@ -23,16 +23,16 @@ _SMALLEST_VARIANCE = 1e-12
 class RegulariserSpec:
     """Settings of the SA-DDQN regulariser R, eq. 7; the loss is TD + κ · R.
 
-    R comes from the margins m_b of a batch and c = `hinge`. With the `hinge_reduction` `per_sample_mean` it is
-    mean_b max(m_b, −c), with `batch_sum` it is max(Σ_b m_b, −c), as in the reference PGD code.
-    `attack_epsilon` is the final ℓ∞ radius for states in [0, 1]. The radius, or κ if `ramp_of` is "kappa",
-    grows for `ramp_steps` agent steps from `ramp_begin` on; for `ramp_initial` see `Ramp`. The solver "pgd"
-    uses an `InnerAttack` of kind `inner_attack`, "ibp" interval bounds. `hold_advantages` is the `fraction`
-    of the function of that name; 0 is eq. 7 as printed.
+    R comes from c = `hinge` and the margins m_b, max_{a≠a*} Q(s', a) − Q(s', a*) at the worst state s' in the ball
+    around each state of a batch. With the `hinge_reduction` `per_sample_mean` it is mean_b max(m_b, −c), with
+    `batch_sum` it is max(Σ_b m_b, −c), as in the reference PGD code. `attack_epsilon` is the final ℓ∞ radius for states
+    in [0, 1]. The radius, or κ if `ramp_of` is "kappa", grows for `ramp_steps` agent steps from `ramp_begin` on; for
+    `ramp_initial` see `Ramp`. The solver "pgd" uses an `InnerAttack` of kind `inner_attack`, "ibp" interval bounds.
+    `hold_advantages` is the `fraction` of the function of that name; 0 is eq. 7 as printed.
 
     Every `rollback_every` agent steps (0: never) PGD-10 is compared with the training's own attack. If it flips
     far more states twice in a row (see `left_behind`), the run goes back to its last good checkpoint with a
-    stronger attack (see `InnerAttack.strengthened`).
+    stronger attack (see `InnerAttack.strengthened`). Raises NrmapError for settings out of range.
     """
 
     kappa: NotNegative
@@ -69,7 +69,7 @@ class RegulariserSpec:
         return InnerAttack(self.inner_attack, self.pgd_steps, self.pgd_step_fraction).strengthened(level)
 
     def left_behind(self, probe_flips: float, probe_own_flips: float) -> bool:
-        """Whether PGD-10 flips far more states than the training's own attack (fractions from `Learner.probe`)."""
+        """Whether `probe_flips` > `rollback_ratio` · `probe_own_flips` + `rollback_slack`; see `Learner.probe`."""
         return probe_flips > self.rollback_ratio * probe_own_flips + self.rollback_slack
 
     def at(self, agent_step: int) -> tuple[float, float]:
@@ -81,15 +81,16 @@ class RegulariserSpec:
 
 
 def hold_advantages(margins: Tensor, q_values: Tensor, actions: Tensor, *, fraction: float) -> Tensor:
-    """Returns the worst-state `margins` [B] unchanged, but one dominant action cannot exploit their gradient.
+    """Returns the worst-state `margins` [B], equal in value, with a gradient that one dominant action cannot exploit.
 
     A worst margin is the clean margin plus the slack that the ball adds. Eq. 7 also falls if the lead of
     one action grows in all states, which drives the policy towards always that action. The slack also falls
-    if all advantages shrink together, which makes the policy arbitrary. So the clean margin gets no
-    gradient, and the slack gets that of slack / spread, the standard deviation of advantages in the batch.
+    if all advantages shrink together, which makes the policy arbitrary. So the clean margin gets no gradient,
+    and the slack gets the gradient of slack / spread, times the spread as a constant. The spread is the
+    standard deviation of an action's advantages over the batch, with variances averaged over actions.
 
     At `fraction` 1 the gradient is 0 for scaling all Q-values and for adding a constant to Q(·, a*). If worst
-    and clean state have different runner-up actions, training still lowers the first and raises the second.
+    and clean state have different runner-up actions, training still lowers the worst state's and raises the other.
     A `fraction` below 1 mixes in the gradient of eq. 7. `q_values` [B, A] at the clean states, `actions` a* [B].
     """
     clean = other_action_margin(q_values, actions)  # [B]

@@ -43,7 +43,8 @@ def paired_differences(
 def paired_difference(maps: EpisodeMaps, base: EpisodeMaps, kind: str, temperature: float | None = None) -> Estimate:
     """Estimate S of one map in `maps` minus S of the same map in `base`, from another policy on the same states.
 
-    Raises NrmapError when episode ids, numbers of states or pixels differ, and for a map that one of them lacks.
+    The value is None if either map is 0 everywhere. Raises NrmapError when episode ids, numbers of
+    states or pixels differ, and for a map that `maps` or `base` lacks.
     """
     check(
         np.array_equal(maps.episode_ids, base.episode_ids)
@@ -70,9 +71,9 @@ def seed_difference(
 ) -> Record | None:
     """Make the record of the mean S over the seeds in `values` minus that in `base`; None if either has under three.
 
-    The interval is Welch's t, which assumes independent seeds. A robust agent starts from the
-    vanilla one of its seed, so the interval is rather too long. If S of any seed is None, so is the
-    difference: a mean over the other seeds would be biased.
+    `values` and `base` have S by seed. The interval is Welch's t, which assumes independent agents. An
+    SA-DDQN agent starts from the DDQN agent of its seed, so the interval is rather too long. If S of any
+    seed is None, so is the difference: a mean over the other seeds would be biased.
     """
     if min(len(values), len(base)) < MIN_SEEDS:
         return None

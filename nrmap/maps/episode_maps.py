@@ -26,7 +26,7 @@ class _MapsByKind:
     """Maps of several kinds, looked up by name, or by name and temperature: `maps["kmap"]`, `maps["hmap", 1.0]`.
 
     `arrays` has an array for each kind, by its key in `KINDS`. Where a kind depends on the temperature,
-    the first axis of its array runs over `temperatures`.
+    the first axis of its array runs over `temperatures`. Looking up an unknown map raises NrmapError.
     """
 
     temperatures: tuple[float, ...]
@@ -80,10 +80,9 @@ class TotalMaps(_MapsByKind):
 class EpisodeMaps(_MapsByKind):
     """The maps of E episodes, each summed over that episode's states.
 
-    Each map is [E, H, W], or [E, C, H, W] if channels were ablated one at a time. Episodes are in
-    ascending order of their ids. `prefixes` maps a size n to the maps of the first n states in the
-    order of nrmap.statistics.nested_subsets.prefix_ranks; an episode without a state in a prefix
-    has zeros there.
+    Each map is [E, H, W], or [E, C, H, W] if channels were ablated one at a time. Episodes are in ascending order of
+    their ids. `prefixes` maps a size n to the maps of the first n states in the order of
+    nrmap.statistics.nested_subsets.prefix_ranks; an episode without a state in a prefix has zeros there.
 
     Raises NrmapError for arrays whose shapes do not fit together, for equal or unordered episode ids, for negative
     counts, and unless the temperatures are different, finite and > 0.
@@ -188,7 +187,7 @@ def save_maps(path: Path, maps: EpisodeMaps, metadata: Mapping[str, Any]) -> Non
 
     Equal maps and metadata give equal bytes. Arrays are named after the kinds of maps and the fields of
     EpisodeMaps, with `prefix<n>/` in front for the first n states; any reader of npz files can use them. Raises
-    NrmapError for what `load_maps` would refuse.
+    NrmapError for what `load_maps` would refuse, and if `path` cannot be written.
     """
     players = None if maps.players is None else tuple(maps.players.tolist())
     header = _Header(FORMAT_VERSION, tuple(maps.arrays), tuple(sorted(maps.prefixes)), players, {})

@@ -2,8 +2,8 @@
 
 A strided convolution treats pixels by their place in a lattice, and maps may show that lattice.
 The number is the energy of a square crop, mean removed, at k/period cycles per pixel (k = 1, 2, …
-up to 1/2) along each axis, divided by the mean energy of neighbouring frequencies. It is about 1
-without a grid and a little less for a smooth map, whose spectrum is convex.
+up to 1/2) along each axis, divided by the mean energy of three neighbouring frequencies on either
+side. It is about 1 without a grid and a little less for a smooth map, whose spectrum is convex.
 """
 
 from dataclasses import dataclass
@@ -40,14 +40,14 @@ class GridExcess:
 def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int = 0) -> GridExcess | None:
     """Compare the grid number of a map [H, W] with `draws` random maps without a grid; None if its crop is constant.
 
-    The random maps are Gaussian with the crop's energies on average, but with the neighbours' mean energy
-    at the frequencies of the grid. Shuffling the crop's phases instead would keep the energies and so
-    the grid number. Random energies make the test conservative: p ≤ 0.05 came up in 4, 2, 2, 0 and 0% of
-    400 Gaussian maps each with energies ∝ 1/f^b for b = 0, 1, 2, 3 and 4, and in 1 to 6% of 300 maps of
-    random spikes.
+    The random maps are Gaussian with the crop's energies on average, but with the neighbours' mean energy at the
+    frequencies of the grid. Shuffling the crop's phases instead would keep the energies and so the grid number. Random
+    energies make the test conservative: p ≤ 0.05 came up in 4, 2, 2, 0 and 0% of 400 Gaussian maps each with energies ∝
+    1/f^b for b = 0, 1, 2, 3 and 4, and in 1 to 6% of 300 maps of random spikes.
 
     The side of the crop is the largest multiple of the period that leaves one period of room for
-    offsets. Raises NrmapError for a map that is not [H, W], not finite, or too small.
+    offsets. Raises NrmapError for a map that is not [H, W], not finite, or smaller than `smallest_side`, and
+    unless `period` ≥ 2 and `draws` ≥ 1.
     """
     values = np.asarray(map_, dtype=np.float64)
     check(values.ndim == 2, f"a map of shape {values.shape}: expected [H, W]")
@@ -72,7 +72,7 @@ def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int
 
 
 def grid_excess_of_rows(maps: ArrayLike, *, period: int = 8) -> FloatArray:
-    """Compute the grid number [R] of each map in `maps` [R, H, W]; NaN where the central crop is constant."""
+    """The grid number [R] of each map in `maps` [R, H, W], NaN for a constant central crop; NrmapError if too small."""
     values = np.asarray(maps, dtype=np.float64)
     side = _side(values.shape[1:], period)
     crops = np.stack([_central_crop(one, side) for one in values])  # [R, L, L]

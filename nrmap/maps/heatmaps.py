@@ -21,7 +21,7 @@ MOST_COLUMNS = 12  # of one figure, so that its size is bounded
 
 
 def map_limits(map_: ArrayLike, kind: str) -> tuple[float, float]:
-    """The values at both ends of the colour bar: the map's smallest and largest; symmetric for signed kinds."""
+    """The values at both ends of the colour bar: the map's smallest and largest, or ± max |map| for signed kinds."""
     values = np.asarray(map_)
     low, high = float(values.min()), float(values.max())
     if KINDS[kind].signed:
@@ -31,7 +31,7 @@ def map_limits(map_: ArrayLike, kind: str) -> tuple[float, float]:
 
 
 def draw_map(ax: Axes, map_: ArrayLike, *, kind: str, title: str) -> None:
-    """Draw a map [H, W] with its colour bar."""
+    """Draw a map [H, W] of a `kind` in `KINDS` with its colour bar; a map of zeros is labelled "0 everywhere"."""
     values = np.asarray(map_, dtype=np.float64)
     style = KINDS[kind]
     low, high = map_limits(values, kind)

@@ -23,7 +23,7 @@ GRID_PERIOD = 8
 
 
 def read_measured(path: Path) -> Metrics:
-    """The metrics of a finished stage in `path`. Raises NrmapError if it has no records or an unknown kind of map."""
+    """The metrics in `path`; NrmapError for a damaged file, one without records or one with an unknown kind of map."""
     metrics = read_metrics(path)
     check(bool(metrics.records), f"{path} has no records")
     for record in metrics.records:
@@ -32,10 +32,10 @@ def read_measured(path: Path) -> Metrics:
 
 
 def load_measured(path: Path, inputs: Mapping[str, Any]) -> EpisodeMaps:
-    """The maps in `path`. NrmapError if `load_maps` raises it, and unless `inputs` of their metrics fit them.
+    """Load the maps in `path`; NrmapError as from `load_maps`, and if they are not of the `inputs` of their metrics.
 
-    `inputs` has the hashes of the policy, the states and, unless an earlier version wrote them, the file of maps.
-    Other inputs count where the file's metadata has them.
+    Each input, such as "policy_sha256", must equal the metadata's value of that name, and "maps_sha256" the hash of
+    the file. A name that either side lacks is not compared.
     """
     maps, metadata = load_maps(path)
     found = {**metadata, "maps_sha256": sha256_of_file(path)}
@@ -53,7 +53,7 @@ def map_records(maps: EpisodeMaps, make: RecordFactory) -> list[Record]:
     `maps.prefixes`, "effective_pixels" (S²), "map_entropy" (UAI eq. 8, of the sum over states),
     "relative_map_entropy" (of M / max |M|) and the records of `_grid_records`. "flip_pair_rate" and
     "tie_pair_rate" are the fractions of (state, pixel) pairs that flip the arg max or leave it to rounding;
-    "q_gap_quantile" are quantiles of the Q-gap.
+    "q_gap_quantile" are quantiles of the Q-gap. Raises NrmapError for maps without a flip map.
     """
     one_policy = np.zeros(len(maps.episode_ids), dtype=np.int64)
     players = one_policy if maps.players is None else maps.players
@@ -106,6 +106,7 @@ def _grid_records(
     "grid_excess", the grid number of the map's central crop, has an interval, and a value without one in each
     direction. "grid_p_value" tests it against random maps without a grid. "grid_null_quantile" are the 5%, 50% and
     95% quantiles over these random maps, "grid_crop_quantile" those over the crop and crops at random offsets.
+    For a small map or a constant crop "grid_excess" and "grid_p_value" are None, and the others are left out.
     """
     height, width = by_episode.shape[-2:]
     flat = by_episode.reshape(len(by_episode), -1, height, width).sum(axis=1)  # [E, H, W]

@@ -69,8 +69,8 @@ class Maps:
     def sparsity(self, kind: str, temperature: float | None = None) -> Estimate:
         """S = ‖M‖₁ / ‖M‖₂ (eq. 9) of a map, from 1 for a single pixel to √(number of pixels) for a flat map.
 
-        The 95% interval is a jackknife over episodes and needs 16 of them. Raises NrmapError for an unknown
-        map.
+        The value is None for a map of zeros. The 95% interval is a jackknife over episodes and needs 16 of them.
+        Raises NrmapError for an unknown map.
         """
         by_episode = self.by_episode[kind, temperature]
         why_zero = KINDS[kind].zero_reason(self.num_states)
@@ -80,7 +80,8 @@ class Maps:
         """The sparsity S of a map minus that of the same map of another agent on the same states.
 
         The 95% interval is a jackknife that leaves an episode out of both maps, so effects on both cancel. It
-        needs 16 episodes. Raises NrmapError for an unknown map and for maps of other episodes, states or ablations.
+        needs 16 episodes. The value is None if either map is 0 everywhere. Raises NrmapError for an unknown
+        map and for maps of other episodes, states or ablations.
         """
         check(isinstance(other, Maps), f"other={shortened(other)}: expected nrmap.Maps")
         for name in ("states_digest", "ablated_value", "channels", "outputs"):
@@ -109,7 +110,7 @@ class Maps:
 
     @checked
     def save(self, path: str | Path) -> None:
-        """Write an npz file, atomically. Raises NrmapError where the folder is missing or cannot be written."""
+        """Write an npz file, atomically. Raises NrmapError if the folder is missing or `path` cannot be written."""
         folder = Path(path).parent
         check(folder.is_dir(), f"no folder {folder}: make it first")
         save_maps(Path(path), self.by_episode, self.metadata)

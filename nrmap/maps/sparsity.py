@@ -11,7 +11,7 @@ WHY_ZERO = "the map is 0 everywhere"
 
 
 def sparsity_of_rows(maps: ArrayLike) -> FloatArray:
-    """S = ‖M‖₁ / ‖M‖₂ (eq. 9) of each map M in `maps` [R, …], [R]; NaN for a map of zeros."""
+    """S = ‖M‖₁ / ‖M‖₂ (eq. 9) of each M in `maps` [R, …], [R]; NaN for a map of zeros, NrmapError if not finite."""
     rows = _finite(maps)
     rows = np.abs(rows.reshape(len(rows), -1))  # [R, P]
     largest = rows.max(axis=1, keepdims=True)
@@ -24,8 +24,8 @@ def sparsity_of_rows(maps: ArrayLike) -> FloatArray:
 def sparsity(map_: ArrayLike, why_zero: str = WHY_ZERO) -> Estimate:
     """S(M) = ‖M‖₁ / ‖M‖₂ (eq. 9), from 1 for one pixel to √pixels for a flat map; smaller is sparser.
 
-    `map_` has any shape and either sign. S of a map of zeros, 0/0, is undefined for the reason
-    `why_zero`. Raises NrmapError for an empty map and for NaN or infinite values.
+    `map_` has any shape and either sign. For a map of zeros S is 0/0: the value is None, with `why_zero`
+    as the note. Raises NrmapError for an empty map and for NaN or infinite values.
     """
     value = float(sparsity_of_rows(np.asarray(map_)[None])[0])
     return Estimate(None, note=why_zero) if np.isnan(value) else Estimate(value)
@@ -58,7 +58,7 @@ def map_entropy(map_: ArrayLike) -> float:
 
 
 def relative_map_entropy(map_: ArrayLike, why_zero: str = WHY_ZERO) -> Estimate:
-    """`map_entropy` of M / max|M|, independent of the map's scale; undefined for a map of zeros."""
+    """`map_entropy` of M / max|M|, independent of the map's scale; the value is None for a map of zeros."""
     values = _finite(map_)
     largest = np.abs(values).max()
     return Estimate(map_entropy(values / largest)) if largest > 0 else Estimate(None, note=why_zero)

@@ -42,22 +42,20 @@ def sweep_maps(
 ) -> EpisodeMaps:
     """Compute every map of every episode in one pass over the ablated Q-values.
 
-    `chunks` come in state order and cover the N states whose episodes are `episode_ids` [N].
-    Where no Q-value changes by more than `rounding_floor`, the engine's own rounding, the ablated
-    Q-values count as equal to the clean ones. A pair of state and pixel counts as a tie when its
-    two best ablated Q-values lie within twice that floor. Each n in `prefix_sizes` adds the maps of the
-    states of rank < n; `ranks` [N] are by default `prefix_ranks(episode_ids)`, and a shard passes its
-    slice of the ranks of all states. Summands are computed by `workers` threads while the engine makes the
-    next chunk; more than one pay off where the engine runs on a GPU. `progress` is called after every chunk
+    `chunks` come in state order and cover the N states whose episodes are `episode_ids` [N]. Where no Q-value changes
+    by more than `rounding_floor`, the engine's own rounding, the ablated Q-values count as equal to the clean ones. A
+    pair of state and pixel counts as a tie when its two best ablated Q-values lie within twice that floor. Each n in
+    `prefix_sizes` adds the maps of the states of rank < n; `ranks` [N] are by default `prefix_ranks(episode_ids)`, and
+    a shard passes its slice of the ranks of all states. Summands are computed by `workers` threads while the engine
+    makes the next chunk; more than one pay off where the engine runs on a GPU. `progress` is called after every chunk
     with the number of states done and N.
 
     Summands are computed and added state by state in float64, so that a map depends, to the last
-    bit, neither on the chunks' sizes nor on other episodes or temperatures.
+    bit, neither on the chunks' sizes nor on other episodes or temperatures. A warning is logged if
+    the floor is above a thousandth of the largest |Q|.
 
-    A warning is logged if the floor is above a thousandth of the largest |Q|.
-
-    Raises NrmapError for a temperature out of range, or so small that Q/T overflows, for NaN or infinite
-    Q-values, and for chunks that do not cover the states in order.
+    Raises NrmapError for arguments out of range (temperatures: above 0, at most 10⁹), for a temperature so small
+    that Q/T overflows, for NaN or infinite Q-values, and for chunks that do not cover the states in order.
     """
     ids = np.asarray(episode_ids, dtype=np.int64)
     check(ids.ndim == 1 and len(ids) > 0, f"episode_ids of shape {ids.shape}: expected [N] with N ≥ 1")
@@ -153,7 +151,7 @@ class _Sums:
         self.q_gaps: list[list[float]] = [[] for _ in self.ids]
 
     def add(self, index: int, terms: _Terms) -> None:
-        """Add the summands of the state with that index."""
+        """Add the summands `terms` of state `index`."""
         episode = self.episode_of[index]
         for name, summand in terms.arrays.items():
             self.arrays[name][..., episode, :] += summand

@@ -1,1 +1,1 @@
-"""Roll-outs, states, players, evaluation."""
+"""Play episodes: roll-outs, players, samples of states, evaluation and imported policies."""

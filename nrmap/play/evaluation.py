@@ -60,16 +60,17 @@ class AttackRun:
 
     @property
     def record_fields(self) -> dict[str, Any]:
-        """The fields of a Record that describe the attack."""
+        """The fields of a Record that describe the attack; `attack_steps` is None unless the attack is PGD."""
         kind, steps = (WORST_CASE, None) if self.attack == WORST_CASE else attack_parts(self.attack)
         return {"attack": kind, "attack_steps": steps, "attack_epsilon": self.attack_epsilon}
 
 
 @schema
 class EvaluationSettings:
-    """Everything that an evaluation's result depends on, besides the policy.
+    """Everything that an evaluation's result depends on, besides the policy; NrmapError for values out of range.
 
-    Episode e has the same seed in every roll-out, see `episode_seeds`, so roll-outs differ only in the player.
+    `episodes` and `certify_epsilons`, ℓ∞ radii where white is 1, are for the clean roll-out. Episode e has the
+    same seed in every roll-out, see `episode_seeds`, so roll-outs differ only in the player.
     """
 
     episodes: Episodes
@@ -93,9 +94,9 @@ def evaluate(
     Each roll-out gives the records of `episode_records`. The clean one adds "q_gap_quantile": quantiles over its
     states of the Q-gap, max Q minus the second-largest Q, and "certified_rate": the fraction of its states certified
     at each of `certify_epsilons`. Attacked ones add "flip_rate": the fraction of states whose greedy action flips.
-    States that `certify` proves robust are not attacked, which saves time and changes no result. `keep` gets the
-    name of each roll-out and the function that plays it, and may return stored records instead. `progress` also gets
-    the name of the roll-out, as `part`.
+    On a CPU, FGSM and PGD skip states that `certify` proves robust, which saves time and changes no result. `keep`
+    gets the name of each roll-out and the function that plays it, and may return stored records instead. `progress`
+    also gets the name of the roll-out, as `part`.
 
     Raises NrmapError if the policy does not fit its environment, and if `certify_epsilons` or a greedy worst case
     are set without `certify`.
@@ -154,6 +155,7 @@ def evaluate_baselines(
     """Play every constant action and a uniformly random policy on the episodes of `evaluate`; return clean records.
 
     The records have no seed and no policy; `variant` is the name of the constant action, None for random actions.
+    Raises NrmapError unless `episodes` ≥ 1, `num_envs` ≥ 1 and `run_seed` ≥ 0.
     """
     seeds = episode_seeds(spec, run_seed, episodes, stream)
     names = action_names(spec)
@@ -194,7 +196,7 @@ def episode_records(make: RecordFactory, episodes: Sequence[Episode], action_nam
 
 
 def rate_record(make: RecordFactory, metric: str, counts: EpisodeCounts, episodes: Sequence[Episode]) -> Record:
-    """Make a record of `counts` as a fraction of all states of `episodes`, with its interval."""
+    """Make a record of `counts`, states by episode number, as a fraction of all states of `episodes`, with interval."""
     lengths = [episode.length for episode in episodes]
     by_episode = [counts[number] for number in range(len(episodes))]
     return make(metric=metric, num_states=sum(lengths), **asdict(estimate_rate(by_episode, lengths)))

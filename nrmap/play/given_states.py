@@ -16,7 +16,7 @@ _NPY = b"\x93NUMPY"  # the first bytes of a .npy file
 
 @dataclass(frozen=True, eq=False)
 class GivenStates:
-    """N states and their episodes. A file without episodes counts as one episode: no measure has an interval."""
+    """N states from a file that names no game. Without episode ids they are one episode: no measure has an interval."""
 
     states: NDArray[np.uint8]  # [N, C, H, W]
     episode_ids: NDArray[np.int64]  # [N], from 0
@@ -28,10 +28,10 @@ class GivenStates:
 
 
 def read_states(path: Path) -> RolloutStates | GivenStates:
-    """The states in `path`: a states file of nrmap, a .npy array, or an .npz with `states` and maybe `episode_ids`.
+    """The states in `path`: RolloutStates of a states file of nrmap, GivenStates of any other .npy or .npz file.
 
-    Arrays are uint8 [N, C, H, W]; `episode_ids` [N] are whole numbers.
-    Raises NrmapError for a file that is missing, damaged or of another kind.
+    A .npy file holds states, uint8 [N, C, H, W]; an .npz file has these as `states`, and maybe whole numbers
+    `episode_ids` [N]. Raises NrmapError for a file that is missing, damaged or of another kind.
     """
     with regular_file(path, "states") as file:
         is_one_array = file.read(len(_NPY)) == _NPY

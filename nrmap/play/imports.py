@@ -48,8 +48,8 @@ def import_policy(
     returns as `clean_returns`. If the step limit ended none of them and their mean is more than 30% below `expect`,
     a return of the original agent, a warning is logged.
 
-    Raises NrmapError for a file that is not of its format, for missing or contradicting facts, and for a
-    network that nrmap cannot describe or that does not fit the game.
+    Raises NrmapError for a file that is missing or not of its format, for arguments that are missing or contradict
+    the file, and for a network that nrmap cannot describe or that does not fit the game.
     """
     check(outputs != "", "outputs='': expected a folder, '.' for this one")
     policy = convert(reference, game=env, seed=seed, input_scale=input_scale, env_settings=env_settings)
@@ -57,7 +57,7 @@ def import_policy(
 
 
 def ensure_imported(policy: Policy, outputs: Path, expect: float | None = None) -> Path:
-    """Return the file of a converted policy under `outputs`; if missing, write it, see `import_policy`."""
+    """The file of a converted policy under `outputs`, made if missing, see `import_policy`; NrmapError if damaged."""
     card, game = policy.card, policy.env.game
     folder = Layout(outputs).of_policy(
         "imported", game=game, method=card.method, seed=card.seed, identity=card.identity

@@ -35,7 +35,7 @@ class ActionFn(Protocol):
     """A player: a greedy policy, a policy under attack, a constant action, a recording."""
 
     def __call__(self, states: Bytes, episodes: Ints, steps: Ints, /) -> Actions:
-        """Choose actions [n] for `states` [n, C, H, W].
+        """Choose actions [n], numbers from 0, for `states`, uint8 [n, C, H, W].
 
         State i is step `steps[i]` of episode `episodes[i]`. Random actions should depend on
         episode and step, not on the order of calls, so that episodes do not influence each other.
@@ -192,7 +192,7 @@ def even_positions(lengths: Sequence[int], num_states: int) -> list[NDArray[np.i
 def replay_states(
     spec: EnvSpec, episodes: Sequence[Episode], positions: Sequence[NDArray[np.int64]], *, num_envs: int
 ) -> NDArray[np.uint8]:
-    """Replay `episodes` and return the states at `positions[e]` of each episode e, [N, C, H, W].
+    """Replay `episodes` and return the states at the steps `positions[e]` of each episode e, uint8 [N, C, H, W].
 
     The states are in order of episode, then as in `positions[e]`. Raises NrmapError if a replayed episode differs in
     rewards or length, e.g. with another version of the emulator.
@@ -247,7 +247,7 @@ def replay_rgb(spec: EnvSpec, seed: int, actions: ArrayLike, positions: Sequence
 
 
 def screen_size(game: str) -> tuple[int, int]:
-    """Height and width of the game's original screen in pixels."""
+    """Height and width of the game's original screen in pixels; NrmapError for an unknown game."""
     from ale_py import ALEInterface, LoggerMode, roms
 
     ALEInterface.setLoggerMode(LoggerMode.Error)

@@ -57,7 +57,7 @@ ARRAYS: ArrayForms = {
 
 @schema
 class SourcePolicy:
-    """The policy that played an episode."""
+    """The policy that played an episode; `policy_sha256` is None for an agent without a hash."""
 
     label: Word
     policy_sha256: str | None
@@ -111,8 +111,8 @@ def collect_states(
     """Collect `num_states` states of the greedy policy, spread evenly over `episodes` whole episodes.
 
     The positions are known only after all episodes have ended. All states are kept until then if
-    they fit into `memory_budget` bytes; otherwise the episodes are replayed. Raises NrmapError if
-    the policy does not fit its environment or the episodes are too short.
+    they fit into `memory_budget` bytes; otherwise the episodes are replayed. Raises NrmapError if the policy
+    has no environment or does not fit it, for fewer states than episodes, and for episodes that are too short.
     """
     env = env_of(policy)
     check(num_states >= episodes, f"num_states={num_states}: expected at least one for each of {episodes} episodes")
@@ -155,7 +155,7 @@ class StateRecorder:
         return self._act(states, episodes, steps)
 
     def states(self, positions: Sequence[NDArray[np.int64]]) -> NDArray[np.uint8] | None:
-        """The states [N, C, H, W] at `positions[e]` of each episode e; None if the budget was too small."""
+        """The states [N, C, H, W] at the steps `positions[e]` of each episode e; None if the budget was too small."""
         if self._left < 0:
             return None
         return np.stack([self._seen[e, step] for e, steps in enumerate(positions) for step in steps.tolist()])
@@ -199,7 +199,7 @@ def pool_states(parts: Sequence[RolloutStates]) -> RolloutStates:
 
 
 def save_states(path: Path, states: RolloutStates) -> None:
-    """Write `states` to `path` atomically; equal states give equal bytes."""
+    """Write `states` to `path` atomically; equal states give equal bytes. NrmapError above 4 GiB or if not writable."""
     episodes = states.episodes
     arrays = {
         "states": states.states,

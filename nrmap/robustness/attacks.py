@@ -1,9 +1,8 @@
 """Attacks for evaluation: perturb states within an ℓ∞ ball to change the greedy action.
 
-FGSM is eq. 1 of the paper, PGD eq. 2-3. Training uses the cheaper `InnerAttack`. Evaluation tries three
-objectives and keeps the best point seen, so that a weak attack does not make a policy look robust.
-The search stops at the first flip of a state. It maximises the fraction of flipped states and does
-not look for the flips that cost the most return.
+FGSM is eq. 1 of the paper, PGD eq. 2-3. Training uses the cheaper `InnerAttack`. Evaluation tries three objectives and
+keeps the best point seen, so that a weak attack does not make a policy look robust. The search stops at the first flip
+of a state. It maximises the fraction of flipped states and does not look for the flips that cost the most return.
 """
 
 from collections.abc import Callable
@@ -35,22 +34,22 @@ SMALL_BATCH = 8
 
 
 def cross_entropy_objective(q_values: Tensor, actions: Tensor, worst_actions: Tensor) -> Tensor:
-    """log((1 − π(a*)) / π(a*)) with π = softmax(Q); increases with the cross-entropy −log π(a*).
+    """Returns [N]: log((1 − π(a*)) / π(a*)), π = softmax(Q(s', ·)), from `q_values` [N, A] at s' and `actions` a* [N].
 
-    Its gradient is the gradient of the cross-entropy divided by 1 − π(a*), so sign steps are
-    equal. If Q(s, a*) leads by more than about 17, 1 − π(a*) is 0 in float32: the gradient of the
-    cross-entropy vanishes and an attack on it does not move. This objective avoids that.
+    Its gradient is that of the cross-entropy −log π(a*) divided by 1 − π(a*), so steps along the sign are the same.
+    But where Q(s', a*) leads by more than about 17, 1 − π(a*) is 0 in float32: the gradient of the cross-entropy
+    vanishes, and an attack on it does not move. This objective avoids that.
     """
     return _log_odds_of_others(q_values, actions)
 
 
 def margin_objective(q_values: Tensor, actions: Tensor, worst_actions: Tensor) -> Tensor:
-    """max_{a≠a*} Q(s', a) − Q(s', a*), the inner term of eq. 7."""
+    """Returns [N]: max_{a≠a*} Q(s', a) − Q(s', a*), the inner term of eq. 7, for `q_values` [N, A] and `actions` a*."""
     return other_action_margin(q_values, actions)
 
 
 def worst_action_objective(q_values: Tensor, actions: Tensor, worst_actions: Tensor) -> Tensor:
-    """log(π(w) / (1 − π(w))) with w = argmin_a Q(s, a): the cross-entropy attack targeted at the worst action."""
+    """Returns [N]: log(π(w) / (1 − π(w))), π = softmax(Q(s', ·)), for the `worst_actions` w [N], of lowest Q(s, ·)."""
     return -_log_odds_of_others(q_values, worst_actions)
 
 
@@ -65,7 +64,7 @@ OBJECTIVES: tuple[AttackObjective, ...] = (worst_action_objective, margin_object
 
 @dataclass(frozen=True)
 class Attacked:
-    """Result of an attack on N states."""
+    """Result of an attack on N states s: the perturbed states s', and the greedy actions and margins at s and s'."""
 
     perturbed: Tensor  # [N, C, H, W], in [0, 1] and in the ball
     clean_actions: Tensor  # [N], a* = argmax_a Q(s, a)
@@ -91,7 +90,7 @@ class StateNoise:
     steps: NDArray[np.int64]  # [N]
 
     def of(self, rows: Tensor) -> "StateNoise":
-        """The same numbers for the states `rows` [n] alone."""
+        """The noise of some of the states alone; `rows` [n] are their indices, on the CPU."""
         chosen = rows.numpy()
         return StateNoise(self.seed, self.episodes[chosen], self.steps[chosen])
 
@@ -131,11 +130,11 @@ def uniform_noise(q_values: ScoresStates, states: Tensor, *, attack_epsilon: flo
 
 @dataclass(frozen=True)
 class GradientAttack:
-    """`steps` sign steps of `step_fraction`·ε for each objective; stops at a state's first flip.
+    """An attack by `steps` steps of `step_fraction`·ε along the sign of the gradient, for each of the `objectives`.
 
-    Each state keeps the point with the largest margin max_{a≠a*} Q(s', a) − Q(s', a*) among all
-    points seen, including the clean state. With `random_start` each objective starts from its own
-    random point of the ball.
+    Each state keeps its first flip or, without one, the point with the largest margin
+    max_{a≠a*} Q(s', a) − Q(s', a*) of all points seen, including the clean state. With `random_start`
+    each objective starts from its own random point of the ball.
     """
 
     steps: int
@@ -144,7 +143,7 @@ class GradientAttack:
     objectives: tuple[AttackObjective, ...] = OBJECTIVES
 
     def __call__(self, q_values: ScoresStates, states: Tensor, *, attack_epsilon: float, noise: StateNoise) -> Attacked:
-        """As `Attack`; on a GPU all objectives share a batch, see `in_one_batch`."""
+        """As `Attack`; NrmapError also for outputs without a gradient and, on a CPU, for a gradient that is NaN."""
         check_attack_epsilon(attack_epsilon)
         if states.is_cuda:
             starts = self.starts(states, attack_epsilon=attack_epsilon, noise=noise)
@@ -163,9 +162,9 @@ class GradientAttack:
         return search.result()
 
     def starts(self, states: Tensor, *, attack_epsilon: float, noise: StateNoise, first_draw: int = 0) -> Tensor:
-        """Starting points for each of the O objectives, [O, N, C, H, W]; drawn at random if `random_start`.
+        """Starts [O, N, C, H, W] of the O objectives: `states`, or random points of the ball if `random_start`.
 
-        Objective o has the draw `first_draw` + o of each state.
+        Objective o takes the draw `first_draw` + o of `noise`. `states` are float [N, C, H, W] in [0, 1].
         """
         centres = states.expand(len(self.objectives), *states.shape)
         if not self.random_start:
@@ -178,7 +177,7 @@ class GradientAttack:
     ) -> Attacked:
         """Attack with all objectives at once and without early stops, so that the host never waits for the GPU.
 
-        The result is that of `__call__`, up to rounding.
+        With `starts` [O, N, C, H, W] from the method `starts`, the result is that of `__call__`, up to rounding.
         """
         with torch.no_grad():
             clean = q_values(states)  # [N, A]
@@ -193,10 +192,10 @@ class GradientAttack:
         attack_epsilon: float,
         drop_finished: bool,
     ) -> "_Search":
-        """Search with all objectives in one batch. Of several flips of a state that of the first objective counts.
+        """Search with all objectives in one batch; if several flip a state, the flip of the first objective counts.
 
         With `drop_finished` an objective takes no more steps for a state once it, or an objective before it, has
-        flipped the action. The result stays the same.
+        flipped the action. The result stays the same, but a gradient that is NaN raises NrmapError.
         """
         repeats = len(self.objectives)
         search, worst_actions = _Search(states, clean), clean.argmin(dim=1).repeat(repeats)  # [O·N]
@@ -249,7 +248,7 @@ class _Search:
         return (self.actions == self.clean_actions).nonzero().squeeze(1)
 
     def unfinished(self, repeats: int) -> Tensor:
-        """Bool [O·N], for O = `repeats` searches on N states: no flip in this search nor in one before it."""
+        """Bool [O·N] for O = `repeats` searches on N states: True until this search, or one before it, finds a flip."""
         flipped = (self.actions != self.clean_actions).view(repeats, -1)  # [O, N]
         return ~flipped.cummax(dim=0).values.flatten()
 
@@ -293,7 +292,7 @@ def attack_parts(name: str) -> tuple[str, int | None]:
 
 
 def attack_named(name: str) -> Attack:
-    """The attack "noise", "fgsm" (eq. 1, one step of ε from the state) or "pgd-K"; NrmapError for any other."""
+    """The attack "noise", "fgsm" (eq. 1: one step of ε) or "pgd-K"; NrmapError for others, or unless 1 ≤ K ≤ 10,000."""
     kind, steps = attack_parts(name)
     if steps is not None:
         return pgd(steps)

@@ -1,9 +1,8 @@
 """Bounds of a Q-network's outputs over a box of states, by interval arithmetic.
 
-A box is propagated layer by layer (interval bound propagation, Gowal et al. 2018) as a centre c
-and a radius r ≥ 0: an affine layer maps it to W c + b and |W| r, a ReLU is applied to both ends.
-The image of every point of the input box lies in the output box. All steps have gradients, so the
-bounds can be used in training.
+A box is propagated layer by layer (interval bound propagation, Gowal et al. 2018) as a centre c and a radius r ≥ 0: an
+affine layer maps it to W c + b and |W| r, a ReLU is applied to both ends. The image of every point of the input box
+lies in the output box. All steps have gradients, so the bounds can be used in training.
 
 Float32 outputs can lie slightly outside such a box. `rounded` boxes are widened by the largest
 float32 error of each layer. The bound for a sum of n products and a bias holds for every order of
@@ -31,7 +30,7 @@ FLOAT32_UNDERFLOW = 2.0**-100
 
 @dataclass(frozen=True)
 class Box:
-    """The points x with |x − centre| ≤ radius; one box for each of N states."""
+    """The points x with |x − centre| ≤ radius in every coordinate; one box for each of N states."""
 
     centre: Tensor  # [N, …]
     radius: Tensor  # [N, …], at least 0
@@ -127,10 +126,9 @@ def _flattened(layers: nn.Sequential) -> Iterator[nn.Module]:
 def propagate(layers: Iterable[nn.Module], box: Box, *, rounded: bool = False) -> Box:
     """A box that contains all outputs of `layers` for inputs in `box`.
 
-    With `rounded` it also contains every output computed in float32 from float32 inputs and
-    weights, in any order of summation; pass float64 boxes and layers then. See `float32_error`.
-    Raises TypeError for layers other than Scaling, Linear, ReLU, Flatten and Conv2d without padding, groups
-    or dilation.
+    With `rounded` it also contains every output computed in float32 from float32 inputs and weights, in any order of
+    summation; pass float64 boxes and layers then. See `float32_error`. Raises TypeError for layers other than Scaling,
+    Linear, ReLU, Flatten and Conv2d without padding, groups or dilation.
     """
     for layer in layers:
         if isinstance(layer, nn.ReLU):
@@ -193,8 +191,8 @@ def split_head(head: nn.Sequential) -> tuple[list[nn.Module], nn.Linear]:
 def output_differences(last: nn.Linear, hidden: Box) -> Tensor:
     """Upper bounds [N, A, A] of y_a − y_b, indexed (n, a, b), for y = `last`(x) and x in `hidden` [N, F].
 
-    Subtracting the layer's rows first gives the exact maximum over the box. Subtracting bounds of
-    y_a and y_b could be too large by 2 |W| r.
+    The rows of the layer's weight are subtracted first, which gives the exact maximum over the box. The
+    upper bound of y_a minus the lower bound of y_b could be larger.
     """
     rows = last.weight[:, None] - last.weight  # [A, A, F]
     offsets = 0.0 if last.bias is None else last.bias[:, None] - last.bias  # [A, A]
@@ -206,11 +204,11 @@ def output_differences(last: nn.Linear, hidden: Box) -> Tensor:
 
 
 def q_difference_bounds(network: QNetwork | BoundedNetwork, states: Tensor, attack_epsilon: float | Tensor) -> Tensor:
-    """Upper bounds [N, A, A] of Q(s', a) − Q(s', b) in the ball at (n, a, b); 0 for a = b.
+    """Upper bounds [N, A, A], indexed (n, a, b), of Q(s', a) − Q(s', b) in the ℓ∞ ball of radius `attack_epsilon`.
 
-    `states` are float [N, C, H, W] in [0, 1]. V(s') and the mean advantage cancel, so only the
-    advantage stream of a dueling network matters. The bounds hold in exact arithmetic; for
-    float32 see `nrmap.robustness.certify`.
+    `states` are float [N, C, H, W] in [0, 1]; `network` has no atoms. V(s') and the mean advantage
+    cancel, so only the advantage stream of a dueling network matters. The bounds hold in exact
+    arithmetic; for float32 see `nrmap.robustness.certify`. They are 0 for a = b.
     """
     layers, last = split_head(network.advantage)
     hidden = propagate((*network.features, *layers), state_box(states, attack_epsilon))  # [N, F]
@@ -227,6 +225,6 @@ def margins_of(differences: Tensor, actions: Tensor) -> Tensor:
 def margin_bounds(network: QNetwork, states: Tensor, actions: Tensor, attack_epsilon: float | Tensor) -> Tensor:
     """Upper bounds [N] of max_{s'∈D(s)} max_{a≠a*} Q(s', a) − Q(s', a*), the inner maximum of eq. 7.
 
-    `states` are float [N, C, H, W] in [0, 1], `actions` a* [N]. For ε = 0 it is the margin.
+    `states` s are float [N, C, H, W] in [0, 1], `actions` a* [N], D(s) as in `state_box`. For ε = 0 it is the margin.
     """
     return margins_of(q_difference_bounds(network, states, attack_epsilon), actions)

@@ -37,7 +37,7 @@ class IntervalCertifier:
     """
 
     def __init__(self, network: QNetwork | BoundedNetwork) -> None:
-        """`network` is copied; later changes have no effect. For an agent pass `bounded_network(agent)`."""
+        """Copy `network`; for an agent pass `bounded_network(agent)`. NrmapError above about 500 actions."""
         last = split_head(network.advantage)[1]
         actions, hidden = last.out_features, last.in_features
         numbers = actions**2 * max(hidden, 256)
@@ -48,7 +48,7 @@ class IntervalCertifier:
         self._known: dict[tuple[bytes, int, float], bool] = {}  # results by state, action and radius
 
     def __call__(self, states: Tensor, actions: Tensor, attack_epsilon: float, /) -> Tensor:
-        """Bool [N]: True where `actions` [N] are proven to be greedy in the whole ball.
+        """Bool [N]: True where `actions` [N] are proven to be greedy in the whole ball, False where the proof fails.
 
         `states` are float [N, C, H, W] in [0, 1]. Results are cached: episodes with equal seeds have
         the same states until an attack flips an action.

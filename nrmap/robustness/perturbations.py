@@ -9,7 +9,7 @@ from nrmap.support.errors import check
 
 
 def other_action_margin(q_values: Tensor, actions: Tensor) -> Tensor:
-    """Returns [N]: max_{a≠a*} Q(s, a) − Q(s, a*), the inner term of eq. 7; positive if a* is not greedy.
+    """Returns [N]: max_{a≠a*} Q(s, a) − Q(s, a*), the inner term of eq. 7; positive if a* is not the best.
 
     `q_values` [N, A] with A ≥ 2, `actions` a* [N].
     """
@@ -19,7 +19,7 @@ def other_action_margin(q_values: Tensor, actions: Tensor) -> Tensor:
 
 
 def ends(states: Tensor, attack_epsilon: float | Tensor) -> tuple[Tensor, Tensor]:
-    """The lower and the upper bounds of D(s) for `states`, float [N, C, H, W] in [0, 1]."""
+    """The smallest and the largest state in D(s), both [N, C, H, W], for `states` s, float [N, C, H, W] in [0, 1]."""
     return (states - attack_epsilon).clamp(min=0), (states + attack_epsilon).clamp(max=1)
 
 
