@@ -1,8 +1,9 @@
 """The public API: functions that map, attack, certify and play an agent.
 
 States are uint8 [N, C, H, W] in [0, 255], as numpy arrays or torch tensors, or the result of `collect_states`.
-Radii are on the scale [0, 1] of pixels. Every function raises NrmapError with a one-line message for unusable
-input, such as an agent that is not a fixed function of the state, or states of another type or shape.
+Radii are on the scale [0, 1] of pixels. `progress=False` shows no progress bar. Every function raises NrmapError with
+a one-line message for unusable input, such as an agent that is not a fixed function of the state, or states of
+another type or shape.
 """
 
 import hashlib
@@ -103,7 +104,8 @@ def collect_states(
     """Play `episodes` whole greedy episodes of an agent that has an `env`; keep `num_states` evenly spread states.
 
     The result holds `states`, uint8 [N, C, H, W], `episode_ids` [N], and `episodes`, whose seeds and actions replay
-    them. Equal `run_seed`s give equal episodes. Raises NrmapError without an `env`, and if an episode is too short.
+    them. Equal `run_seed`s give equal episodes; `num_envs` are played at a time. Raises NrmapError without an `env`,
+    for fewer states than episodes, and if an episode has fewer steps than states to take from it.
     """
     with _float32(), _shown(f"{agent.label}: roll-out", "steps", progress) as report:
         return play_states.collect_states(
@@ -119,7 +121,8 @@ def attack(
 
     `states` are uint8 [N, C, H, W] in [0, 255] or the result of `collect_states`; `epsilon` is on the scale [0, 1].
     `attack` is "noise", "fgsm" or "pgd-K" for K steps. The result holds `perturbed`, float [N, C, H, W] in [0, 1],
-    and actions, margins and `flipped`, each [N]. The random numbers for state n depend only on `seed` and n.
+    and actions, margins and `flipped`, each [N]. The random numbers for state n depend only on `seed` and n. Raises
+    NrmapError for unusable input, another attack, and an agent with `input_scale=None`.
     """
     find, function = attack_named(attack), agent.for_attacks()
     seen = _read(agent, states)
@@ -138,9 +141,10 @@ def certify(agent: Agent, states: States, epsilon: Radius = 1 / 255) -> Tensor:
     """Bool [N]: True where it is proven that no point of the ℓ∞ ball of radius `epsilon` changes the greedy action.
 
     `states` are as for `attack`. A state without a proof may be robust all the same. The proof uses interval bounds
-    in float64, widened by the rounding of float32 on a CPU. Raises NrmapError unless the agent is a policy from
-    `load_policy`, except C51, or wraps a torch.nn.Sequential of Conv2d without padding, Linear, ReLU and Flatten.
-    Subclasses of these and layers with hooks, as of pruning, are refused: their bounds are not known.
+    in float64, widened by the rounding of float32 on a CPU. Raises NrmapError for `input_scale=None`, and unless
+    the agent is a loaded or imported policy, except C51, or wraps a torch.nn.Sequential of Conv2d without padding,
+    Linear, ReLU and Flatten that ends in Linear. Subclasses of these and layers with hooks, as of pruning, are
+    refused: their bounds are not known.
     """
     seen = _read(agent, states)
     certifier = IntervalCertifier(bounded_network(agent))
@@ -169,6 +173,7 @@ def evaluate(
     `attacks` are names as for `attack`, or "greedy_worst_case", each at radius `epsilon`. Each measured number is
     one Record, such as `metric="return_mean"` with its interval. The clean roll-out also gives the fraction of states
     certified at each of `certify_epsilons`; these and "greedy_worst_case" need an agent that `certify` accepts.
+    Raises NrmapError without an `env`, for other attacks, and where `certify` refuses an agent that it is needed for.
     """
     runs = tuple(evaluation.AttackRun(name, epsilon, episodes) for name in attacks)
     settings = evaluation.EvaluationSettings(
@@ -237,7 +242,7 @@ def _shown(label: str, unit: str, progress: bool) -> Iterator[Callable[..., None
 def _float32() -> Iterator[None]:
     """Use deterministic GPU convolutions without TensorFloat-32, which by default rounds their inputs to 10 bits.
 
-    The caller's autocast, which rounds as much, does not count here, nor do its modes without gradients.
+    The caller's autocast, which rounds as much, is off in the block, and gradients are on, also inside torch.no_grad.
     """
     on_gpu = torch.cuda.is_available()  # elsewhere these flags change nothing but what other threads see
     with (

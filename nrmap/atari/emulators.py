@@ -16,7 +16,10 @@ from nrmap.support.errors import check
 
 
 class Emulator:
-    """One game with the preprocessing of `spec`. `state`: uint8 [C, H, W], newest last; with `colour` [1, h, w, 3]."""
+    """One game with the preprocessing of `spec`; `state` is uint8 [C, H, W], newest screen last.
+
+    With `colour` it is [1, h, w, 3], the last RGB screen without resizing. Raises NrmapError if the crop leaves no row.
+    """
 
     def __init__(self, spec: EnvSpec, *, colour: bool = False) -> None:
         ALEInterface.setLoggerMode(LoggerMode.Error)
@@ -35,7 +38,7 @@ class Emulator:
         self.state: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
 
     def begin(self, seed: int) -> int:
-        """Start an episode and return its number of no-ops; a negative seed is any."""
+        """Start an episode and return its number of no-ops; a negative one leaves the emulator's seed as it is."""
         spec, ale = self._spec, self.ale
         if seed >= 0:
             ale.setInt("random_seed", seed)
@@ -113,7 +116,7 @@ class Emulator:
 class Emulators:
     """E = `num_envs` emulators on threads, with the methods of AtariVectorEnv that `SeededVectorEnv` uses.
 
-    With `colour` a state is one RGB screen, cropped and padded like the grey one.
+    With `colour` the states are RGB screens [E, 1, h, w, 3], cropped and padded like the grey ones.
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, *, colour: bool) -> None:
@@ -126,7 +129,7 @@ class Emulators:
     def reset(
         self, *, seed: NDArray[np.int32], options: Mapping[str, NDArray[np.bool_]]
     ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int32]]]:
-        """Begin episodes where `options["reset_mask"]` [E] is True; `seed` has one seed for each, in order."""
+        """Begin episodes where the reset mask [E] is True, one `seed` each; return states, lives and no-ops [E, …]."""
         chosen = np.flatnonzero(options["reset_mask"])
         no_ops = np.zeros(len(self._emulators), dtype=np.int32)
         pairs = zip(chosen, seed, strict=True)
@@ -135,7 +138,7 @@ class Emulators:
         return self._states(), {"lives": self._lives(), "episode_frame_number": no_ops}
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Begin one agent step of every emulator."""
+        """Begin one agent step of every emulator, with `actions` [E]."""
         pairs = zip(self._emulators, actions.tolist(), strict=True)
         self._steps = [self._pool.submit(emulator.step, action) for emulator, action in pairs]
 

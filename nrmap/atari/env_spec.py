@@ -31,7 +31,7 @@ class EnvSpec:
     width, uint8 in [0, 255], newest last unless `newest_first`. A new stack has one screen, and before it zeros or
     copies of that screen, as `stack_fill` says.
 
-    An episode starts with n no-ops, `noop_min` ≤ n < `noop_max` (none if `noop_max` is 0), and is truncated after
+    An episode starts with n no-op frames, `noop_min` ≤ n < max(`noop_max`, 1), and is truncated after
     `max_agent_steps`. `fire_reset` presses FIRE in games that have it. `frame`: one frame before the no-ops.
     `step`: one agent step after them. `two_steps`: FIRE, then action 2, one agent step each, after the no-ops.
     `sticky_actions` is the probability that the emulator repeats the previous action in a frame.
@@ -39,7 +39,7 @@ class EnvSpec:
     `life_loss="restarts"` a lost life is followed by a no-op step, the agent steps of `fire_reset`, and a fresh
     stack, as in stable-baselines3's EpisodicLifeEnv; their rewards are added to that of the step.
 
-    Raises NrmapError for unknown games and values out of range.
+    Raises NrmapError for unknown games, values out of range, and settings that exclude each other.
     """
 
     game: Annotated[str, AfterValidator(game_named)]

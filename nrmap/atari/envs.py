@@ -72,7 +72,7 @@ class SeededVectorEnv:
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, *, colour: bool = False) -> None:
-        """`colour`: see `replay_rgb`."""
+        """`colour` gives states [E, C, H, W, 3]. NrmapError if the game has fewer actions than `spec.first_actions`."""
         self.spec = spec
         self.num_envs = num_envs
         self._env: Any
@@ -122,7 +122,7 @@ class SeededVectorEnv:
         self._env.send(np.ascontiguousarray(actions, dtype=np.int64))
 
     def recv(self) -> Transition:
-        """Wait for the step begun by `send`."""
+        """Wait for the step begun by `send` and return its result."""
         states, rewards, terminated, truncated, info = self._env.recv()
         self._running = ~(terminated | truncated)
         restarted = info.get("restarted", np.zeros(self.num_envs, dtype=bool))

@@ -23,7 +23,7 @@ SEEDS_AT_A_TIME = 16
 
 
 def episode_seed(run_seed: int, stream: int, env: int, episode: int) -> int:
-    """The emulator seed of one episode of one environment, in [0, 2^31)."""
+    """The emulator seed, in [0, 2^31), of one episode of one environment in a stream such as `TRAINING_STREAM`."""
     words = np.random.SeedSequence([run_seed, stream, env, episode]).generate_state(1)
     return int(words[0] >> 1)
 
@@ -32,9 +32,9 @@ def episode_seed(run_seed: int, stream: int, env: int, episode: int) -> int:
 def episode_seeds(spec: EnvSpec, run_seed: int, episodes: int, stream: int = EVALUATION_STREAM) -> tuple[int, ...]:
     """Choose the emulator seeds of a run's `episodes` episodes, with different starts where possible.
 
-    Without sticky actions only the number of no-ops tells the starts of episodes apart: 30 by default. Of 20
-    consecutive seeds about five repeat the start of an earlier one; they are skipped. With too few starts,
-    episodes repeat and a warning is logged. Raises NrmapError unless `episodes` ≥ 1 and `run_seed` ≥ 0.
+    Without sticky actions episodes differ only in their number of no-ops, so by default there are 30 starts. Of 20
+    drawn seeds about five repeat an earlier start; they are skipped. With fewer starts than episodes, skipped seeds
+    are used after all and a warning is logged. Raises NrmapError unless `episodes` ≥ 1 and `run_seed` ≥ 0.
     """
     check(run_seed >= 0, f"run_seed={run_seed}: expected at least 0")
     check(episodes >= 1, f"episodes={episodes}: expected at least 1")

@@ -49,7 +49,7 @@ def preset(eyes: str, game: str) -> dict[str, Any]:
 def env_with_eyes(game: str, eyes: str, **changes: Any) -> EnvSpec:
     """The EnvSpec of `game` with the preset `eyes`, a key of `EYES`, and `changes` to it; 84 × 84 unless changed.
 
-    Raises NrmapError for an unknown preset.
+    Raises NrmapError for an unknown preset, and for a game or changes that EnvSpec refuses.
     """
     return EnvSpec(game, **{"height": 84, "width": 84, **preset(eyes, game), **changes})
 

@@ -1,1 +1,1 @@
-"""Q-networks and policy files."""
+"""Agents, their networks, and policy files."""

@@ -49,12 +49,13 @@ class Agent(nn.Module):
     ) -> None:
         """Wrap `function`, a torch.nn.Module or any other callable that returns a tensor [N, A], A ≥ 2.
 
-        `function` gets float32 states [N, C, H, W] in [0, 255·`input_scale`]. A network that divides
-        by 255 itself takes `input_scale=1`. With None it gets the uint8 states as they are and cannot
-        be attacked, since they have no gradient. `state_shape` is (C, H, W). `env` lets the agent play
-        an Atari game. `name` stands in records and figures.
+        `function` gets float32 states [N, C, H, W] in [0, 255·`input_scale`]. A network that divides by 255 itself
+        takes `input_scale=1`. With None it gets the uint8 states as they are and cannot be attacked, since they have no
+        gradient. `state_shape` is (C, H, W). `outputs` says whether the [N, A] are Q-values or the logits of a softmax
+        policy. `env` lets the agent play an Atari game. `name` stands in records and figures.
 
-        Raises NrmapError for arguments of another kind or range.
+        Raises NrmapError for arguments of another kind or range, and for a network of stable-baselines3
+        that divides by 255 itself, unless `input_scale` is 1 or None.
         """
         super().__init__()
         check(not isinstance(function, Agent), "the function is an Agent already: its input would be scaled twice")
@@ -80,11 +81,11 @@ class Agent(nn.Module):
         self._form: tuple[int, torch.dtype] | None = None  # A and the type of the outputs, known once called
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set a field; raises NrmapError for a setting of another kind or range, whenever it is set."""
+        """Set an attribute; NrmapError for a wrong `state_shape`, `outputs`, `input_scale`, `env` or `name`."""
         super().__setattr__(name, _SETTINGS[name](value) if name in _SETTINGS else value)
 
     def __call__(self, states: Tensor) -> Tensor:
-        """Outputs [N, A] of uint8 `states` [N, C, H, W]; on a CPU NrmapError where they are NaN."""
+        """Outputs [N, A] of uint8 `states` [N, C, H, W]; NrmapError for other states and, on a CPU, for NaN outputs."""
         if self._checked:
             check_states(states, self.state_shape)
         else:
@@ -99,13 +100,13 @@ class Agent(nn.Module):
         return self.function(states if self.input_scale is None else states.float() * self.input_scale)
 
     def train(self, mode: bool = True) -> "Agent":
-        """As of any module; the function is checked again in its new mode."""
+        """Set the training or evaluation mode, as in any module; the next call checks the function again."""
         self._checked = False
         super().train(mode)
         return self
 
     def named_modules(self, *args: Any, **options: Any) -> Iterator[Any]:
-        """As of any module; parameters and buffers are found by it. Raises NrmapError where a layer's own fails."""
+        """As in nn.Module, which finds parameters and buffers with it; NrmapError if the code of a layer fails."""
         with code_of_others(f"{self.label} cannot be used"):
             return iter(list(super().named_modules(*args, **options)))
 
@@ -133,8 +134,9 @@ class Agent(nn.Module):
     def for_attacks(self) -> Callable[[Tensor], Tensor]:
         """The agent as a differentiable function of float states [N, C, H, W] in [0, 1], to outputs [N, A].
 
-        An attack of radius ε thus moves the function's own input by up to ε·255·`input_scale`. Subclasses may
-        copy the weights and may shift all outputs of a state equally. Raises NrmapError for `input_scale=None`.
+        An attack of radius ε thus moves the function's own input by up to ε·255·`input_scale`. Subclasses may copy
+        the weights and may shift all outputs of a state equally. Raises NrmapError for `input_scale=None`, and for
+        hooks or a `forward` of the agent itself. On a CPU the returned function raises it for NaN or infinite outputs.
         """
         function, scale = self.function, self.input_scale
         if scale is None:
@@ -156,8 +158,9 @@ class Agent(nn.Module):
     def check(self, states: Tensor) -> None:
         """Raise NrmapError unless the function can be mapped: a fixed function of each state, to [N, A], A ≥ 2.
 
-        It is called on the first four of `states`, uint8 [N, C, H, W], and on the first one mirrored and
-        inverted (255 − s): twice as one batch, then one at a time. All outputs must agree up to `ROUNDING`.
+        It is called on the first four of `states`, uint8 [N, C, H, W], the first one mirrored, and the first one
+        inverted (255 − s): twice as one batch, then one at a time. Outputs must be finite and agree up to `ROUNDING`.
+        Dropout, batch normalisation and noisy layers must not be in training mode.
         """
         check_states(states, self.state_shape)
         for name, layer in self.named_modules():
@@ -190,7 +193,7 @@ class Agent(nn.Module):
         self._checked = True
 
     def _run(self, function: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
-        """`function(states)`, [N, A] of the same A and type in every call, else NrmapError, as for what it raises."""
+        """Return `function(states)`, [N, A]; NrmapError if it raises, or if A or the type differ from earlier calls."""
         try:
             before = states.shape
             outputs = function(states)
@@ -267,7 +270,7 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
 
 
 def usual_actions(outputs: Tensor) -> Tensor:
-    """Bool [A]: False for actions with far larger |outputs| [N, A] than the two best, such as −1e9 of a masked one."""
+    """Bool [A]: False for actions with |outputs| [N, A] above 1,000 times those of the two best, as of masked ones."""
     two_best = outputs.topk(2, dim=-1).values.abs().max()
     return outputs.abs().flatten(0, -2).amax(dim=0) <= MOST_UNUSUAL * two_best
 

@@ -37,7 +37,7 @@ MOST_RETURN = 1e30  # larger ones overflow in float32
 
 @schema
 class AtomSpec:
-    """The atoms of a categorical head (C51, Bellemare et al. 2017): returns z, evenly spaced from lowest to highest."""
+    """The atoms, evenly spaced returns z, of a C51 head (Bellemare et al. 2017); NrmapError unless lowest < highest."""
 
     number: Annotated[int, Field(ge=2, le=2**12)]
     lowest: float
@@ -88,7 +88,8 @@ class QNetwork(nn.Module):
     """A network from float states [N, C, H, W] in [0, 1] to Q-values or logits [N, A].
 
     With `dueling`, Q(s, a) = V(s) + A(s, a) − mean_a A(s, a) (Wang et al. 2016, eq. 9), and value and
-    advantage each have their own hidden layer. Otherwise one hidden layer leads to Q, or to its atoms.
+    advantage each have their own hidden layer. Otherwise one hidden layer leads to the outputs, with
+    `atoms` to a logit for each action and atom.
     """
 
     atom_values: Tensor  # [Z]
@@ -122,13 +123,13 @@ class QNetwork(nn.Module):
 
     @property
     def is_as_specified(self) -> bool:
-        """Whether a call gives what `spec` and the weights say: no layer was replaced, set otherwise or hooked."""
+        """Whether calls compute what `spec` says: no layer was replaced, reconfigured or given hooks or own methods."""
         with torch.device("meta"):
             declared = repr(QNetwork(self.spec))
         return repr(self) == declared and all(map(acts_as_its_type, self.modules()))
 
     def expectation(self, outputs: Tensor) -> Tensor:
-        """Turn outputs [N, A·Z] from a categorical head into Σ_z z · softmax_z, [N, A]; return others unchanged."""
+        """Turn logits [N, A·Z] of a categorical head into Σ_z z · p(z | s, a), [N, A]; return others unchanged."""
         if self.spec.atoms is None:
             return outputs
         probabilities = outputs.unflatten(1, (self.spec.actions, -1)).softmax(dim=2)  # [N, A, Z]
@@ -136,7 +137,7 @@ class QNetwork(nn.Module):
 
 
 def acts_as_its_type(layer: nn.Module) -> bool:
-    """Whether a call of `layer` runs its class's `forward` alone: no hook, its own or global, and no own method."""
+    """Whether a call of `layer` runs only the `forward` of its class: no hooks, also global ones, no own methods."""
     everywhere = every_module._global_forward_pre_hooks or every_module._global_forward_hooks
     own = any(callable(getattr(type(layer), name, None)) for name in vars(layer))  # as in `layer.forward = …`
     return not (layer._forward_pre_hooks or layer._forward_hooks or everywhere or own)
@@ -163,7 +164,7 @@ _LAST = {f"{head}.2.{kind}" for head in ("advantage", "value") for kind in ("wei
 
 
 def rounded(network: QNetwork, precision: torch.dtype, *, exact_input: bool = False) -> Callable[[Tensor], Tensor]:
-    """`network` as a function of its input, computed in `precision` except for its last linear layers.
+    """`network` as a function of float32 states, computed in `precision` except for its last linear layers.
 
     The last layers stay in float32 because Q-values of two actions of Freeway differ by about 0.01
     at values of about 1, where bfloat16 numbers are 0.01 apart too. With `exact_input` the first
@@ -196,14 +197,14 @@ def with_rounded_weights(network: QNetwork, precision: torch.dtype) -> QNetwork:
 def frozen(
     network: QNetwork, *, value: bool = True, precision: torch.dtype | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """`network` as a function of its input, with cheap input gradients and no parameter gradients.
+    """`network` as a function of float32 states, with cheap input gradients and no parameter gradients.
 
-    With a `precision` all but the first and the last layers are computed in it, see `rounded`. Without
-    `value` a dueling network gives the advantages A(s, a). They differ from Q(s, a) by the same number for
+    All but the first and the last layers are computed in `precision` (None: that of the weights), see `rounded`.
+    Without `value` a dueling network gives the advantages A(s, a). They differ from Q(s, a) by the same number for
     all actions of a state, so margins, softmax and the gradients of both stay the same.
 
-    If the stride of the first convolution divides its kernel and the screen, it becomes space-to-depth by the
-    stride and a convolution of stride 1. The result is the same, but the input gradient, the slowest step of an
+    If its stride divides kernel and screen, the first convolution becomes space-to-depth by the stride and a
+    convolution of stride 1. Outputs are the same up to rounding, but the input gradient, the slowest step of an
     attack on a CPU, takes a fifth of the time. Make a new function after each update: the parameters may be copied.
     """
     parameters = {

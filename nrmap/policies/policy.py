@@ -69,7 +69,7 @@ class Policy(Agent):
         sha256: str | None = None,
         outputs: Outputs = "q_values",
     ) -> None:
-        """`sha256` identifies the policy, see `load_policy`."""
+        """`sha256` identifies the policy, see `load_policy`; None if it was not loaded from a file."""
         spec = network.spec
         super().__init__(network, (spec.in_channels, spec.height, spec.width), outputs, env=env, name=card.method)
         self.card = card
@@ -97,7 +97,7 @@ class Policy(Agent):
 
 
 def save_policy(path: Path, policy: Policy, dtype: torch.dtype = torch.float32) -> None:
-    """Write `policy` to `path` atomically, with weights as `dtype`. Equal policies give equal bytes."""
+    """Write `policy` atomically, with weights as `dtype`; raises as `atomic_path`. Equal policies give equal bytes."""
     tensors = {name: tensor.detach().to("cpu", dtype) for name, tensor in policy.network.state_dict().items()}
     metadata = {
         "format": FORMAT_VERSION,
@@ -128,8 +128,8 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     training with the same weights gives the same hash, and results computed from the first policy stay valid.
 
     Raises NrmapError if the file is missing, truncated, changed, not a policy or of another format version,
-    if weights are NaN, infinite or do not fit the declared network, or if the network does not fit the
-    environment.
+    if weights are NaN, infinite or do not fit the declared network, if the network does not fit the
+    environment, or if there is no such `device`.
     """
     path = Path(path)
     tensors, of_file = read_tensors(path, "policy")

@@ -1,15 +1,15 @@
 """95% intervals over episodes: episodes are the independent units, the policy is fixed.
 
-All are jackknife intervals, value ± t(E − 1)·se, with se from leaving out one episode at a time.
-Where episodes of several policies are pooled, se comes from the differences within each policy's
-episodes, with t(E − policies). The intervals cover the expected value of the statistic for new
-episodes of the same policy, at the same numbers of episodes and states. They do not cover the
-spread over training seeds.
+Fractions of states have Wilson intervals, see `estimate_rate`; all others are jackknife intervals, value ± t(E − 1)·se.
+t(d) is the 97.5% quantile of Student's t with d degrees of freedom, and se comes from leaving out one of E episodes at
+a time. Where episodes of several policies are pooled, se comes from the differences within each policy's episodes, with
+t(E − number of policies). The intervals cover the expected value of the statistic for new episodes of the same policy,
+at the same numbers of episodes and states. They do not cover the spread over training seeds.
 
-The bootstrap does not work here: S of a sum of maps grows with the number of different episodes
-in it, and a resample of E episodes has only about 0.63·E different ones, so its S is too small.
-On synthetic maps (tests/statistics/test_intervals.py; 16 episodes of 400 pixels; 2,000 data sets
-each) the 95% intervals for S contained the true expected S this often:
+The percentile and BCa (bias-corrected, accelerated) bootstraps do not work here: S (eq. 9) of a sum of maps grows with
+the number of different episodes in it, and a resample of E episodes has only about 0.63·E different ones, so its S is
+too small. On synthetic maps (tests/statistics/test_intervals.py; 16 episodes of 400 pixels; 2,000 data sets each) the
+95% intervals for S contained the true expected S this often:
 
     the map                                          percentile    BCa   jackknife
     many flips of each pixel in every episode              0.90   0.85        0.93
@@ -41,7 +41,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured value with its 95% interval. `note` says why the value or the interval is missing."""
+    """A measured value and the ends of its 95% interval, each None if it does not exist; `note` then says why."""
 
     value: float | None
     low: float | None = None
@@ -67,13 +67,12 @@ def estimate_of_sum(
 ) -> Estimate:
     """Estimate a statistic of the sum of the episodes' `maps` [E, …], with a 95% interval.
 
-    `statistic` is a smooth function of several maps [R, …] that returns [R] values, NaN where
-    undefined. Maps may be stacked along a later axis, for example those of two policies on the same
-    episodes. The interval is cut to `bounds`, the range of the statistic. `players` [E] numbers the
-    policies that played the episodes; None means one policy. `Estimate.interval` ends in "for
-    `subject`". There is no interval for fewer than 16 episodes, for a policy with only one, for equal
-    episodes, nor where leaving out one episode gives NaN. If the statistic itself is NaN, the value
-    is None with `why_undefined` as the note.
+    `statistic` is a smooth function of several maps [R, …] that returns [R] values, NaN where undefined. Maps may be
+    stacked along a later axis, for example those of two policies on the same episodes. The interval is cut to `bounds`,
+    the range of the statistic. `players` [E] numbers the policies that played the episodes; None means one policy.
+    `Estimate.interval` ends in "for `subject`". There is no interval for fewer than 16 episodes, for a policy with only
+    one, nor where the value never changes, or once is NaN, when one episode is left out. If the statistic is NaN, the
+    value is None with `why_undefined` as the note. Raises NrmapError for `maps` or `players` of another shape.
     """
     by_episode = np.asarray(maps, dtype=np.float64)
     check(by_episode.ndim > 1, f"maps of shape {by_episode.shape}: expected [episodes, …]")
@@ -92,7 +91,7 @@ def estimate_of_sum(
 def estimate_mean(values: ArrayLike) -> Estimate:
     """Estimate the mean of one value per episode [E], such as the return, with Student's t interval.
 
-    There is no interval for fewer than 8 values, nor where all are equal.
+    There is no interval for fewer than 8 values, nor where all are equal. Raises NrmapError unless E ≥ 1.
     """
     each = np.asarray(values, dtype=np.float64)
     check(each.ndim == 1 and len(each) > 0, f"values of shape {each.shape}: expected [episodes]")
@@ -108,7 +107,7 @@ def estimate_rate(successes: ArrayLike, trials: ArrayLike) -> Estimate:
     independent trials with the same variance (Korn and Graubard 1998), and the normal quantile by
     Student's. Where all trials or none succeed, the variance is 0 and each episode counts as one
     trial. There is no interval for fewer than 8 episodes, nor where all episodes have the same
-    rate between 0 and 1. Raises NrmapError unless 0 ≤ successes ≤ trials and trials > 0.
+    rate between 0 and 1. Raises NrmapError unless E ≥ 1, 0 ≤ successes ≤ trials and trials > 0.
     """
     wins, tries = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     check(wins.shape == tries.shape == (wins.size,), f"successes {wins.shape}, trials {tries.shape}: expected [E] both")

@@ -7,11 +7,10 @@ from numpy.typing import ArrayLike, NDArray
 def prefix_ranks(episode_ids: ArrayLike) -> NDArray[np.int64]:
     """The rank of every state [N] in a fixed order whose prefixes are spread evenly over episodes and time.
 
-    S against N needs nested sets of states that differ in size alone. The order takes one state of
-    each episode in turn. Van der Corput sequences choose the next state within an episode, shift
-    the episodes against one another, so that even their first states cover the whole game, and
-    order the episodes, so that pooled policies alternate. The states of an episode must be in the
-    order of play.
+    A curve of a measure against N needs nested sets of states that differ in size alone. The order takes one state of
+    each episode in turn. Van der Corput sequences choose the next state within an episode, shift the episodes against
+    one another, so that even their first states cover the whole game, and order the episodes, so that pooled policies
+    alternate. `episode_ids` are integers [N]; the states of an episode must be in the order of play.
     """
     ids = np.asarray(episode_ids, dtype=np.int64)
     unique = np.unique(ids)

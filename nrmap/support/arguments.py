@@ -1,4 +1,4 @@
-"""Check the arguments of public functions by their annotations: a wrong one is one line, not an error far inside."""
+"""Check the arguments of public functions against their annotations: a wrong one is a one-line NrmapError."""
 
 import functools
 import inspect
@@ -20,10 +20,11 @@ _OF_PLAIN = (Sequence, Union, UnionType)
 
 
 def checked(function: F) -> F:
-    """Raise NrmapError for arguments that do not fit their annotations.
+    """Decorate `function` to raise NrmapError for arguments that do not fit their annotations.
 
-    Checked are numbers, words, flags, paths, choices, lists of these, and instances of classes; other annotations, as
-    of tensors and callables, are left to the function. NumPy's numbers, and arrays for lists, count as Python's.
+    Checked are numbers, strings, bools, paths, Literals, sequences and unions of these, and instances of a class, but
+    not other annotations, such as callables. NumPy's and torch's numbers and arrays become Python's numbers and lists
+    where these are expected. A missing or unknown argument is a TypeError.
     """
     signature = inspect.signature(function)
 

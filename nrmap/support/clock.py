@@ -1,4 +1,4 @@
-"""Estimate the time left of a command from its parts and from the speed of earlier ones."""
+"""Estimate the time left of a command from its parts and the speed of earlier parts and commands."""
 
 import contextlib
 import logging
@@ -32,7 +32,7 @@ class Clock:
     """Tracks the parts of a command and estimates how long the rest takes.
 
     The JSON file `path` stores the mean units per piece and the mean seconds per unit of each kind of part, for
-    later commands. An unreadable file counts as empty; None stores nothing. Results do not depend on estimates.
+    later commands; None stores nothing. An unreadable file counts as empty, and a failed write is ignored.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -47,14 +47,14 @@ class Clock:
         self._since, self._from, self._done = time.monotonic(), 0, 0
 
     def plan(self, label: str, parts: Iterable[Part]) -> None:
-        """Add `parts` of the command, in the order of the work, and log how long they should take."""
+        """Add `parts` of the command, in the order of the work, and log, after `label`, how long they should take."""
         added = {part.name: part for part in parts}
         self._parts |= added
         if added:
             log.info("%s: %s", label, self._left_of(0.0, list(added.values()), "expected"))
 
     def at(self, name: str, done: int, *, initial: int = 0) -> None:
-        """Note that part `name` has `done` units, `initial` of them from an earlier process; ends any other part."""
+        """Note that part `name` has finished `done` units, `initial` in an earlier process; ends any other part."""
         if name != self._now:
             if self._now is not None:
                 self.end()
@@ -88,7 +88,7 @@ class Clock:
         return self._costs[part.kind][1] if part is not None and part.kind in self._costs else None
 
     def left(self, name: str, seconds: float | None) -> str:
-        """A text such as "part 2 of 5, 12 min left". `seconds` is the time left in part `name`, None if unknown."""
+        """A text such as "part 2 of 5, 12 min left" or ""; `seconds`: the time left in part `name`, None if unknown."""
         names = list(self._parts)
         if name not in names:
             return "" if seconds is None else f"{in_words(seconds)} left"

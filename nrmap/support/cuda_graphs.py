@@ -30,7 +30,7 @@ class Graphed:
         enabled: bool,
         generators: Sequence[torch.Generator] = (),
     ) -> None:
-        """`generators`: all that `function` draws from. Every call is eager off CUDA or if not `enabled`."""
+        """`generators` are all that `function` draws from. Unless `enabled` and on CUDA, every call runs eagerly."""
         self._function, self._device, self._generators = function, device, generators
         self._name = getattr(function, "func", function).__qualname__  # a partial has no name
         self.enabled = enabled and device.type == "cuda"
@@ -40,7 +40,7 @@ class Graphed:
         self._result: Tensor | None = None
 
     def __call__(self, *arguments: Tensor) -> Tensor:
-        """Copy `arguments` to the device and return `function` of the copies."""
+        """Return `function` of `arguments`, moved to the device."""
         if not self.enabled:
             return self._function(*(argument.to(self._device, non_blocking=True) for argument in arguments))
         if not self._calls:

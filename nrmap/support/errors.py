@@ -15,7 +15,7 @@ LONGEST_ERROR = 1000  # of a whole error
 class NrmapError(Exception):
     """An error that a user can fix, mostly in the input. Entry points print it as one line and exit with status 2.
 
-    Of a line above `LONGEST_ERROR` characters the middle is left out: its end says what was expected.
+    Above `LONGEST_ERROR` characters, `str` leaves out the middle, because the end says what was expected.
     """
 
     def __str__(self) -> str:
@@ -25,10 +25,10 @@ class NrmapError(Exception):
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """For entry points: print a NrmapError, or an OSError that `refusal` names, as one line and exit with status 2.
+    """For entry points: print a NrmapError or OSError of the block as one line on stderr and exit with status 2.
 
-    Characters that the encoding of the terminal lacks are replaced. On a closed pipe, as after `| head`, it exits with
-    status 1 and prints nothing.
+    What `refusal` raises passes. On a closed pipe, as after `| head`, exit with status 1 and print nothing.
+    Characters that the encoding of the terminal lacks are replaced.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -50,7 +50,7 @@ def errors_in_one_line() -> Iterator[None]:
 def refusal(error: OSError) -> NrmapError:
     """Return `error`, such as a lack of rights or of disk space, as a NrmapError that names the file.
 
-    Raises `error` itself for a file that is missing or already there: no user could mend that.
+    Raises `error` itself for a file that is missing or already there: that is a fault of the program.
     """
     if isinstance(error, FileNotFoundError | FileExistsError):
         raise error
@@ -60,7 +60,7 @@ def refusal(error: OSError) -> NrmapError:
 
 @contextmanager
 def code_of_others(what: str) -> Iterator[None]:
-    """Whatever the code in the block raises, except an interrupt, becomes a NrmapError that begins with `what`."""
+    """Turn exceptions in the block into a NrmapError that begins with `what`; NrmapError and KeyboardInterrupt pass."""
     try:
         yield
     except (NrmapError, KeyboardInterrupt):

@@ -38,8 +38,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, for a file that replaces `path` if the block raises no error.
 
     If `path` is a symbolic link, the file that it points to is replaced. On any error the temporary file is removed
-    and `path` stays as it was. Permissions follow the umask. Raises NrmapError if the folder cannot be written,
-    the disk is full, or `path` exists but is no regular file.
+    and `path` stays as it was. Missing folders are made; permissions follow the umask. Raises NrmapError for an
+    OSError, in the block too, such as a full disk, and if `path` exists but is no regular file.
     """
     try:
         link, path = path, Path(os.path.realpath(path))
@@ -65,33 +65,33 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove unfinished files of killed processes. No process may be writing to `folder`."""
+    """Remove the unfinished files that killed processes left in `folder`; no process may be writing there."""
     for pattern in (f"{TEMPORARY_PREFIX}*", ".tmp??????"):  # ours, and those of safetensors
         for leftover in folder.glob(pattern):
             leftover.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically."""
+    """Write `data` to `path` atomically; raises NrmapError as `atomic_path` does."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, atomically."""
+    """Write `text` to `path` as UTF-8, atomically; raises NrmapError as `atomic_path` does."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; ValueError for NaN and infinity."""
+    """Write `value` as indented JSON, atomically; raises as `atomic_path`, and ValueError for NaN and infinity."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 @contextmanager
 def regular_file(path: Path, kind: str = "") -> Iterator[BinaryIO]:
-    """Open `path` for reading; NrmapError unless it is a regular file. `kind` is a noun for errors ("states").
+    """Open `path` for reading bytes. `kind` is a noun for errors ("states").
 
-    Other files are refused: reading a pipe can block for ever, and opening a device can have side effects.
+    Raises NrmapError if it is missing, unreadable or no regular file: a pipe can block, a device have side effects.
     """
     missing = f"no {kind} file {path}".replace("  ", " ")
     try:
@@ -179,8 +179,8 @@ def _finite(text: str) -> float:
 def write_npz(path: Path, header_key: str, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
     """Write `arrays` to `path` as npz, atomically, with `header` as JSON under `header_key`.
 
-    Equal content gives equal bytes. NrmapError above `MOST_ARRAY_BYTES`, which `read_npz` would not read, and for a
-    header that JSON cannot hold, such as NaN, or that `parse_json` refuses.
+    Equal content gives equal bytes. Raises NrmapError as `atomic_path` does, above `MOST_ARRAY_BYTES`, which `read_npz`
+    would not read, and for a header that JSON cannot hold, such as NaN, or that `parse_json` refuses.
     """
     size = sum(array.nbytes for array in arrays.values())
     check(size <= MOST_ARRAY_BYTES, f"cannot write {path}: its arrays take {size:,} bytes, above {MOST_ARRAY_BYTES:,}")
@@ -242,10 +242,10 @@ def sha256_of_file(path: Path) -> str:
 
 
 def identity_of(settings: Mapping[str, Any]) -> str:
-    """A short hash of `settings`, which names a result.
+    """The first 12 hexadecimal digits of the SHA-256 of `settings`, which name a result.
 
-    `settings` has everything that the result depends on, including the hashes of input files, and
-    nothing else: no paths, no device, no W&B.
+    `settings` has everything that the result depends on, including the hashes of input files, and nothing else: no
+    paths, no device, no W&B. Raises ValueError for NaN and infinity.
     """
     canonical = json.dumps(settings, sort_keys=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:IDENTITY_LENGTH]

@@ -25,7 +25,8 @@ PolicyStage = Literal["train", "imported", "evaluation", "maps"]
 class Layout:
     """Paths of results under the folder `outputs`, most of them named by the result's identity.
 
-    No other code joins names from files or settings into paths. NrmapError for a name that is no `safe_name`.
+    No other code joins names from files or settings into paths. Methods raise NrmapError for a name that is not a
+    `safe_name`. `scale` is the name of a set of settings, such as "quick".
     """
 
     outputs: Path
@@ -63,7 +64,7 @@ class Layout:
         return self._folder(REFERENCE_FOLDER, scale, game, "baseline", identity)
 
     def published(self, *parts: str) -> list[Path]:
-        """The published metrics files of all scales for `parts` = GAME, METHOD, seedK or GAME, baseline, IDENTITY."""
+        """Metrics files in `references`, of all scales; `parts` are GAME, METHOD, seedK or GAME, baseline, IDENTITY."""
         return sorted(self.references.glob(f"*/{_joined(parts)}/{METRICS_FILE}"))
 
     def _folder(self, *names: str) -> Path:

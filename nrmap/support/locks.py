@@ -29,7 +29,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.E
 
 @schema
 class Holder:
-    """The process that holds a lock, and since when."""
+    """The process that holds a lock, and since when (ISO 8601, UTC)."""
 
     host: str
     pid: int
@@ -57,9 +57,9 @@ class Holder:
 def locked(lock: Path, waiting: str) -> Iterator[None]:
     """Hold the lock file `lock` during the block; the system releases it if the process dies.
 
-    Waits while another process holds the lock, and logs once `waiting`, the holder and how to take the lock.
-    On a file system without locks, the existence of the file LOCK.held is the lock. Raises NrmapError if the
-    folder cannot be written, or if a holder that may be on another host is silent for `MOST_SILENT_SECONDS`.
+    Waits while another process holds the lock, and logs once `waiting` with the holder and how to take the lock.
+    On a file system without locks, the existence of the file LOCK.held is the lock. Raises NrmapError if the folder
+    cannot be written, `lock` is a symbolic link, or a holder maybe on another host is silent for `MOST_SILENT_SECONDS`.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)

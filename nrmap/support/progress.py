@@ -25,8 +25,8 @@ class Progress:
     def __init__(self, label: str, *, unit: str, initial: int = 0, clock: Clock | None = None) -> None:
         """`unit` names what is counted. An earlier process did `initial` units, which do not count for the speed.
 
-        `clock` estimates the time left. It knows the work as the part `label`, or "LABEL, PART" where `update`
-        gets a PART.
+        `clock` estimates the time left; None uses the speed of this work alone. The clock's name for the work is
+        `label`, or "LABEL, PART" where `update` gets a `part`.
         """
         self._label, self._unit, self._initial = label, unit, initial
         self._clock = clock or Clock()

@@ -23,7 +23,8 @@ class Record:
 
     A field that does not apply is None. An undefined value is None too, and `note` says why. `low` and `high` are the
     ends of a 95% interval; `interval` names its kind ("jackknife over 16 episodes, for this policy"). Raises NrmapError
-    for an undefined value without a note, for `low` > `high`, and for a baseline with maps or the hash of a policy.
+    for fields of another type or range, an undefined value without a note, `low` > `high`, and a baseline (a `method`
+    without a network) with `policy_sha256`, `states_from` or `draw`.
     """
 
     game: Name
@@ -89,7 +90,7 @@ class Record:
 
     @property
     def is_part(self) -> bool:
-        """Whether the value is one of several of its metric: of an episode, action, quantile, direction or prefix."""
+        """Whether the value is that of one episode, action, quantile or direction, or of a prefix of the states."""
         parts = (self.episode, self.action, self.quantile, self.direction)
         return self.prefix or any(part is not None for part in parts)
 
@@ -120,7 +121,7 @@ class Metrics:
 
 
 def write_records(path: Path, records: Iterable[Record], **context: Any) -> None:
-    """Write `records` to `path` as JSON, atomically, with `context` (settings, inputs, provenance) beside them."""
+    """Write `records` and `context` (settings, inputs, provenance) to `path`, atomically; raises as `write_json`."""
     values = [
         {field.name: value for field in fields(Record) if (value := getattr(record, field.name)) != field.default}
         for record in records
@@ -129,12 +130,12 @@ def write_records(path: Path, records: Iterable[Record], **context: Any) -> None
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records in `path`; see `read_metrics`."""
+    """The records in `path`; raises as `read_metrics` does."""
     return list(read_metrics(path).records)
 
 
 def read_metrics(path: Path) -> Metrics:
-    """The content of `path`, upgraded from schema 1 if need be; NrmapError for a damaged file and any other schema."""
+    """The content of `path`, with schema 1 upgraded; NrmapError for a missing or damaged file or another schema."""
     content = read_json(path)
     version = content.get("schema") if isinstance(content, dict) else None
     check(version in (1, SCHEMA_VERSION), f"{path} has metrics schema {version!r}: expected {SCHEMA_VERSION}, or 1")

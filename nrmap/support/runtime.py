@@ -24,11 +24,11 @@ _BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
 
 def keep_freed_memory() -> bool:
-    """Make glibc keep freed memory for the next allocation; True if it accepts both settings.
+    """Make glibc keep freed memory for the next allocation; False if glibc refuses or is not the C library.
 
-    Each update frees and allocates gradients of about 13 MB. By default glibc returns them to the
-    system, and taking them back costs thousands of page faults: a quarter of an update's time on
-    two cores. Peak memory does not change. Other C libraries, as on macOS, are left alone.
+    Each training update frees and allocates gradients of about 13 MB. By default glibc returns them
+    to the system, and taking them back costs thousands of page faults: a quarter of an update's time
+    on two cores. Peak memory does not change.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -39,10 +39,10 @@ def keep_freed_memory() -> bool:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; NrmapError for another name and for missing CUDA.
+    """The device for `cpu`, `cuda` or `auto` (CUDA if available); NrmapError for another name or missing CUDA.
 
     Choosing CUDA turns TensorFloat-32 off for the whole process and selects deterministic convolutions. By
-    default convolutions there round float32 inputs to 10 bits, which breaks the rounding bounds of
+    default, convolutions on CUDA round float32 inputs to 10 bits, which breaks the rounding bounds of
     certificates, and sum gradients in an order that changes from run to run.
     """
     if name not in ("auto", "cpu", "cuda"):
@@ -58,9 +58,9 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The precision of a training's large matrix products for `auto`, `float32` or `bfloat16`.
+    """The precision of a training's large matrix products for `auto`, `float32` or `bfloat16`; `name` is not checked.
 
-    `auto` is bfloat16 on a CPU with instructions for it, where an update takes two thirds of the
+    `auto` is bfloat16 on a CPU with instructions for it, where an update takes two thirds of float32's
     time, and float32 elsewhere, because emulated bfloat16 has a fifth of float32's speed.
     """
     native = device.type == "cpu" and any(torch.cpu.get_capabilities().get(name) for name in _BFLOAT16_INSTRUCTIONS)
@@ -97,7 +97,7 @@ def memory_bytes() -> int:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions and commit that made a result. For information only: identities do not include them."""
+    """Python, platform, library versions and commit, stored with results; identities do not include them."""
     import nrmap
 
     versions = {"nrmap": nrmap.__version__}

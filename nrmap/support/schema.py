@@ -1,8 +1,7 @@
 """Typed settings and headers: frozen, strict, with ranges; a value that does not fit raises a one-line error.
 
-A field's annotation is the only place that states its type and range. `Annotated[int, Field(ge=1)]`
-accepts whole numbers from 1 and nothing else: no true, no "3", no 3.0. `__post_init__` checks several
-fields together, with `expect`.
+A field's annotation is the only place that states its type and range. `Annotated[int, Field(ge=1)]` accepts whole
+numbers from 1 and nothing else: no true, no "3", no 3.0. `__post_init__` checks several fields together, with `expect`.
 """
 
 import dataclasses
@@ -77,7 +76,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="64 hexadec
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def schema(kind: type[T]) -> type[T]:
-    """Make `kind` a frozen dataclass that checks its fields; NrmapError for a value that does not fit."""
+    """Make `kind` a frozen dataclass whose constructor raises NrmapError for a value that does not fit its field."""
     checked = pydantic.dataclasses.dataclass(kind, frozen=True, config=_STRICT)
     init = checked.__init__
 
@@ -97,9 +96,8 @@ def schema(kind: type[T]) -> type[T]:
 def validated(kind: type[T], values: Any, where: str = "") -> T:
     """Make a `kind`, e.g. a `schema` class, from nested mappings and lists of JSON values.
 
-    A whole number becomes a float in a float field, so that 1 and 1.0 are the same setting. `where`, as in
-    "scale", goes before the key in errors. Raises NrmapError for the first unknown key, missing key or value
-    that does not fit.
+    A whole number becomes a float in a float field, so that 1 and 1.0 are the same setting. `where`, as in "scale",
+    goes before the key in errors. Raises NrmapError for the first unknown key, missing key or value that does not fit.
     """
     try:
         adapter: TypeAdapter[T] = adapter_of(kind)  # type: ignore[arg-type]
@@ -129,7 +127,7 @@ class SettingError(NrmapError):
 
 
 class MisfitError(ValueError):
-    """The field `name` has a `value` that other fields rule out."""
+    """The field `name` has a `value` that other fields rule out; `schema` turns it into a SettingError."""
 
     def __init__(self, name: str, value: Any, expected: str) -> None:
         super().__init__(name, value, expected)
@@ -137,7 +135,7 @@ class MisfitError(ValueError):
 
 
 def expect(condition: bool, settings: object, name: str, expected: str) -> None:
-    """For `__post_init__`: unless `condition` holds, refuse field `name` of `settings`, e.g. "replay.capacity"."""
+    """For `__post_init__`: raise MisfitError for field `name`, e.g. "replay.capacity", unless `condition` holds."""
     if not condition:
         raise MisfitError(name, attrgetter(name)(settings), expected)
 
@@ -145,9 +143,9 @@ def expect(condition: bool, settings: object, name: str, expected: str) -> None:
 class Keys:
     """Annotates a dict whose keys are the fields of a `schema` class: `Annotated[dict[str, Any], Keys(ReplaySpec)]`.
 
-    `without` leaves fields out and `more` adds keys with their types. Keys in `optional` may be missing, and with
-    `partial` every field, also of a field that is itself a `schema` class. Ranges are checked; `__post_init__` is run
-    only for classes inside another type, such as a tuple.
+    `without` leaves fields out and `more` adds keys with their types. Keys in `optional` may be missing; with `partial`
+    so may all fields of `kind` and of `schema` classes among its fields. Types and ranges are checked, but
+    `__post_init__` runs only for classes inside another type, such as a tuple.
     """
 
     def __init__(
@@ -182,7 +180,7 @@ class Keys:
 
 
 def one_line(error: ValidationError, kind: Any, values: Any, where: str) -> NrmapError:
-    """The error for one mistake in `values`: an unknown key if there is one, as a misspelt key is missing too."""
+    """Turn pydantic's `error` into an error about one mistake, preferably an unknown key; `where`: see `validated`."""
     mistakes = error.errors(include_url=False)
     mistake = next((each for each in mistakes if each["type"] in _UNKNOWN_KEY), mistakes[0])
     if mistake["type"] == "json_invalid":
@@ -224,7 +222,7 @@ class _EveryKey(dict[str, Any]):
 
 
 def _inside(annotation: Any) -> Any:
-    """For a mapping or class the annotations by key, for a list or tuple that of its items, else None."""
+    """The annotations of a mapping or class by key, or the annotation of the items of a list or tuple, else None."""
     for data in getattr(annotation, "__metadata__", ()):
         if isinstance(data, Keys):
             return data.hints
@@ -286,7 +284,7 @@ def _range(metadata: Iterable[Any]) -> str:
 
 
 def as_typed(value: Any) -> str:
-    """`value` as a user types it: null, true, [1,2], a word, in quotes if it would be none without; shortened."""
+    """`value` as a user types it: null, true, [1, 2], a word, quoted if it would be no word otherwise; shortened."""
     if isinstance(value, str) and value.isprintable() and value.strip() == value and not _NO_WORD.fullmatch(value):
         text = value
     else:

@@ -19,7 +19,7 @@ _DIGEST = "digest"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write CPU `tensors` to `path`, atomically, with `metadata`. Equal content gives equal bytes."""
+    """Write CPU `tensors` and `metadata` atomically; raises as `atomic_path`. Equal content gives equal bytes."""
     contiguous = {
         name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
@@ -43,7 +43,7 @@ def _sort_header(path: Path) -> None:
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata in a safetensors file; `kind` is a noun for errors ("policy").
 
-    Raises NrmapError if the file is missing, truncated, changed since it was written, or no safetensors file.
+    Raises NrmapError if the file is missing, truncated, no safetensors file or, where it has a digest, changed.
     """
     with regular_file(path, kind) as file:
         length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size

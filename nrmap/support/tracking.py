@@ -42,9 +42,8 @@ _ProjectName = Annotated[
 class TrackingSpec:
     """Settings of W&B. `decide_mode` resolves `auto`: WANDB_MODE, else online with an API key and offline without.
 
-    `group` replaces the group that the caller of `track` gives; `tags` are added to the caller's.
-    Raises NrmapError for an unknown mode, for a project name that W&B refuses, and unless `tags`
-    is a list of non-empty strings.
+    `group` replaces the group that the caller of `track` gives; `tags` are added to the caller's. Raises NrmapError for
+    an unknown mode, for a project name that W&B refuses, and unless `tags` is a list of non-empty strings.
     """
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
@@ -86,11 +85,11 @@ class Tracker:
         self._log_media(name, lambda wandb: wandb.Table(columns=list(columns), data=[list(row) for row in rows]))
 
     def image(self, name: str, file: Path) -> None:
-        """Add an image file."""
+        """Add an image from `file`, such as a PNG."""
         self._log_media(name, lambda wandb: wandb.Image(str(file)))
 
     def artifact(self, name: str, kind: str, files: Sequence[Path]) -> None:
-        """Add a versioned artifact with copies of `files`, made now."""
+        """Add a version of the artifact `name`, of W&B's type `kind`, with copies of `files` made now."""
 
         def send(run: Any) -> None:
             artifact = _import_wandb().Artifact(re.sub(r"[^\w.-]+", "-", name), kind)
@@ -190,7 +189,7 @@ def track(
     tags: Sequence[str],
     folder: Path,
 ) -> Iterator[Tracker]:
-    """A tracker for one run with its W&B files under `folder`/wandb.
+    """Yield a Tracker for one run with its W&B files under `folder`/wandb.
 
     A repeated `run_id` continues the same run, so derive it from the result's identity. The run
     ends as failed if the block raises. Without a connection at the start the run is kept offline.

@@ -47,8 +47,8 @@ def convert(
     own input. `seed` only labels the policy (default: the file's, else 0). `env_settings` override fields of EnvSpec
     in the format's usual preprocessing; the key `eyes` picks another preset.
 
-    Raises NrmapError for an unknown format, a file that is not of its format, a network that nrmap cannot
-    describe or that does not fit the game, and facts that are missing or contradict the file.
+    Raises NrmapError for an unknown format or setting, a file that is missing or not of its format, a network that
+    nrmap cannot describe or that does not fit the game, and facts that are missing or contradict the file.
     """
     named = env_settings is None or isinstance(env_settings, Mapping)
     check(named, f"env_settings={shortened(env_settings)}: expected a dict of fields of EnvSpec")

@@ -60,8 +60,8 @@ class ReadNetwork:
 
     `eyes` is the preset of the format's usual preprocessing. `input_scale` is the factor from states in [0, 255] to
     the network's own input, None if unknown. `sides` are height and width of a state, () if unknown, and `actions` is
-    the number of actions, None if unknown.
-    Raises NrmapError for values of another type or range.
+    the number of actions, None if unknown. `atom_values` [Z] are for categorical heads. Raises NrmapError for values of
+    another type or range, and for layers that are missing, not finite or not of floats with at most 32 bits.
     """
 
     algorithm: str
@@ -148,10 +148,10 @@ def without_prefix(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, T
 def build_network(
     read: ReadNetwork, *, actions: int, sides: tuple[int, int], input_scale: float, transposed: bool
 ) -> QNetwork:
-    """Build a QNetwork from float states [N, C, H, W] in [0, 1] to the outputs [N, A] of `read`.
+    """Build the QNetwork that maps float states [N, C, H, W] in [0, 1] to the outputs [N, A] of the network in `read`.
 
-    `actions` is A, `sides` are H and W, and `input_scale` is the factor from states in [0, 255] to the original's
-    input, which has its axes swapped if `transposed`. Swapped axes, scaling and means over quantiles are folded into
+    `actions` is A, `sides` are H and W, and `input_scale` is the factor from states in [0, 255] to the input of the
+    original, whose axes are swapped if `transposed`. Swapped axes, scaling and means over quantiles are folded into
     the weights of their layers; other weights keep every bit. Raises NrmapError for weights that do not fit a known
     stack of convolutions, the sides or the actions.
     """

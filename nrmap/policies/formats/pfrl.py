@@ -16,7 +16,7 @@ KEYS = (
 
 
 def read(data: bytes) -> ReadNetwork:
-    """Read a PPO (logits) or a DQN: with large or small convolutions, a shared last bias, or dueling heads.
+    """Read a PPO (logits) or a DQN (Q-values); a DQN may be large, small or dueling, or share one bias in all actions.
 
     Raises NrmapError for other networks and files.
     """

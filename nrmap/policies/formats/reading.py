@@ -80,9 +80,9 @@ def load_torch(data: bytes) -> dict[Any, Any]:
 
 
 def tensors_of(content: dict[Any, Any], inside: str = "") -> dict[str, Tensor]:
-    """The tensors of a state dict by name; if its key `inside` holds a dict, those of that dict.
+    """The tensors of a state dict by name; if `content[inside]` is a dict, the tensors in that dict instead.
 
-    Raises NrmapError for names that are no strings, values that are no dense real tensors, and missing content.
+    Raises NrmapError for names that are no strings, and for values that are no dense real tensors or lack data.
     """
     found, inner = {}, content.get(inside)
     for name, tensor in (inner if isinstance(inner, dict) else content).items():
