@@ -1,4 +1,4 @@
-"""The command `python -m analyze`. Its imports take seconds, in which Ctrl-C is one line too."""
+"""The command `python -m analyze`. Ctrl-C ends it with one line also during its imports, which take seconds."""
 
 from conf.interrupts import end_at_interrupts
 

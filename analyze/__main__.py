@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 
 def read(values: Mapping[str, Any], here: bool) -> tuple[AnalyzeKeys, AnalysisSettings]:
-    """Validate the keys of conf/analyze.yaml; with `here`, also the device, threads and files of this machine."""
+    """Check the keys of conf/analyze.yaml; with `here`, device, threads and files too. NrmapError for a wrong one."""
     keys = validated(AnalyzeKeys, values)
     settings = analysis_settings(keys)
     train_settings(keys)
@@ -63,7 +63,7 @@ def read(values: Mapping[str, Any], here: bool) -> tuple[AnalyzeKeys, AnalysisSe
 
 
 def analyze(command: tuple[AnalyzeKeys, AnalysisSettings], given: Sequence[str]) -> None:
-    """Run the analysis that `read` returned, or one shard of its maps. `given`: options on the command line."""
+    """Run the analysis that `read` returned as `command`, or one shard of its maps. `given`: command-line options."""
     keys, settings = command
     layout, device = Layout(Path(keys.outputs)), choose_device(keys.device)
     study = Study(settings, layout, keys.engine, keys.disk_budget_gb, Clock(layout.durations))

@@ -25,7 +25,7 @@ PYTHON = "py"
 
 
 def named_agent(keys: AnalyzeKeys, given: Sequence[str], device: torch.device) -> Agent:
-    """Load the agent that the key `policy` names; another program's file is converted first."""
+    """Load the agent that the key `policy` names, converting another program's file first. NrmapError if that fails."""
     reference = str(keys.policy)
     kind, colon, _ = reference.partition(":")
     if kind == PYTHON:
@@ -35,10 +35,10 @@ def named_agent(keys: AnalyzeKeys, given: Sequence[str], device: torch.device) -
 
 
 def import_file(keys: AnalyzeKeys, given: Sequence[str]) -> Path:
-    """Convert the policy file that the key `policy` names, see `ensure_imported`; returns the new file.
+    """Convert the policy file that the key `policy` names; returns the new file. Raises NrmapError as `convert` does.
 
     The game, its settings and the seed count only if an option in `given` sets them: defaults would contradict the
-    file. The exception is the length of episodes, which scale=smoke limits.
+    file. The exception is the length of episodes, which scale=smoke limits. For `keys.expect` see `ensure_imported`.
     """
     names = {option.lstrip("+~").partition("=")[0] for option in given}
     policy = convert(
@@ -60,7 +60,8 @@ def python_agent(reference: str, states_from: str, seed: int, device: torch.devi
 
     FACTORY is called without arguments. It returns an nrmap.Agent, or a function of states whose shape follows
     from the file `states_from`. The agent's `sha256` covers the module's source, the weights and, unless it is a torch
-    module, a few outputs, so that another version gets new results. Raises NrmapError for any exception in that code.
+    module, a few outputs, so that another version gets new results. Raises NrmapError for a malformed `reference`, if
+    a needed `states_from` is no file, and for any exception in that code.
     """
     parts = re.fullmatch(r"py:(\w+(?:\.\w+)*):(\w+)", reference)
     if parts is None:

@@ -64,7 +64,7 @@ def with_blocks(path: Path, blocks: Mapping[str, str]) -> str:
 
 
 def write_documents(documents: Mapping[Path, str]) -> None:
-    """Write every file whose text differs, atomically, and print its path."""
+    """Write every file whose text differs, atomically, and print its path; NrmapError if one cannot be written."""
     for path, text in documents.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
@@ -72,9 +72,9 @@ def write_documents(documents: Mapping[Path, str]) -> None:
 
 
 def collect(layout: Layout) -> list[Path]:
-    """Write a maps.json for each scale and game of the reference policies; returns the files.
+    """Write a maps.json for each scale and game of reference policies with maps on pooled states; returns the files.
 
-    It holds S, the grid and differences in S, for maps of policies and null networks on pooled states at T = 1.
+    It holds S, the grid number with its p-value, and differences in S of policies and null networks, at T = 1.
     """
     found = with_differences(find(layout.outputs))
     maps = [result for result in found.results if result.is_of_maps and result.first.states_from == "pool"]
@@ -98,7 +98,7 @@ def collect(layout: Layout) -> list[Path]:
 
 
 def write_picture(report: Path, picture: Path) -> None:
-    """Scale the figure of all kinds of maps in the folder `report` to 1,500 pixels, as the README's picture.
+    """Scale the figure of all kinds of maps in the folder `report` to a width of 1,500 pixels; write it to `picture`.
 
     Raises NrmapError if the figure is missing.
     """
@@ -111,7 +111,7 @@ def write_picture(report: Path, picture: Path) -> None:
 
 
 def documents(root: Path = ROOT) -> dict[Path, str]:
-    """Return the new texts of README.md, docs/results.md and the cards, by path, from the committed records."""
+    """Return the texts, by path, of README.md, docs/results.md and all cards, from the records of the clone `root`."""
     references = Layout(root / "outputs").references
     program = (root / PROGRAM).read_text(encoding="utf-8")
     blocks = {"program": f"```python\n{program.strip()}\n```"}
@@ -236,7 +236,7 @@ def _published() -> Iterable[list[str]]:
 
 @errors_in_one_line()
 def main() -> None:
-    """Write the documents, after the maps' records with `--collect`; an error prints one line, exit status 2."""
+    """Write the documents; with `--collect`, maps.json and docs/maps.png first. Exit status 2 after an error."""
     parser = ArgumentParser(prog="python -m analyze.documents", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--collect", action="store_true", help="first write the records and the picture of maps")
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs", help="folder of results to collect from")

@@ -15,7 +15,7 @@ from nrmap.support.schema import validated
 
 
 def read(values: Mapping[str, Any], here: bool) -> AnalyzeKeys:
-    """Validate the keys of conf/analyze.yaml. Raises NrmapError without `policy`.
+    """Validate the keys of conf/analyze.yaml. Raises NrmapError for a wrong value, and without `policy`.
 
     An import uses `policy`, `env`, `seed`, `scale`, `input_scale`, `expect` and `outputs`. `here` is unused:
     `entry_point` requires it.

@@ -76,8 +76,9 @@ def shards_folder(folder: Path) -> Path:
 def ensure_maps(study: Study, policy: Agent, states: StatesFile) -> MapsResult:
     """Make all maps of `policy` on `states` and measure them, unless their files exist.
 
-    Finished shards are merged and then removed; only missing episodes are ablated. Ablated
-    Q-values within the disk budget are kept, so another temperature costs little.
+    Finished shards are merged and then removed; only missing episodes are ablated. Ablated Q-values within the disk
+    budget are kept, so another temperature costs little. Raises NrmapError for states that do not fit the policy, and
+    for files that are damaged or of other inputs.
     """
     settings, folder = study.settings.maps, maps_folder(study, policy, states)
     inputs = _inputs(policy, states)
@@ -113,7 +114,7 @@ def _maps_of(policy: Agent, path: Path, inputs: Mapping[str, Any]) -> EpisodeMap
 
 
 def ensure_shard(study: Study, policy: Agent, states: StatesFile, shard: Shard) -> Path:
-    """Make one shard's maps, for `ensure_maps` to merge. Returns their file, or that of all maps if it exists."""
+    """Make one shard's maps, which `ensure_maps` merges; return their file, or the file of all maps if it exists."""
     folder = maps_folder(study, policy, states)
     episodes = shard.episodes(states.states.episode_ids)
     if (folder / METRICS_FILE).exists():
@@ -182,9 +183,9 @@ def _merged(
 
 
 def episode_maps(study: Study, policy: Agent, states: StatesFile, episodes: Sequence[int]) -> EpisodeMaps:
-    """Map `policy` on the states of `episodes`. The other episodes do not change a bit of the result.
+    """Map `policy` on the states of the episodes whose ids are `episodes`. Raises as `make_engine` and `sweep_maps`.
 
-    Another machine or number of threads may round differently.
+    The maps do not depend on the other episodes; another machine or number of threads may round differently.
     """
     settings = study.settings.maps
     ids = states.states.episode_ids
@@ -216,7 +217,7 @@ def episode_maps(study: Study, policy: Agent, states: StatesFile, episodes: Sequ
 
 
 def null_networks_of(study: Study, policy: Agent) -> list[Policy]:
-    """Make `settings.controls` null networks of each kind for `policy`; [] if nrmap does not know its layers.
+    """Make `settings.controls` null networks of each kind; [] for 0, and if nrmap does not know the layers of `policy`.
 
     Random weights depend on the network's shape only, so policies that share states also share these networks' maps.
     """

@@ -74,7 +74,7 @@ def _evaluation(policy: Policy, layout: Layout) -> Path:
 
 
 def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
-    """Return the card of a reference policy as Markdown: facts, returns, actions, Q-gaps and settings."""
+    """Return a policy's card in Markdown: facts, settings, and returns, actions and Q-gaps from its `records`."""
     about = policy.card
     facts = {
         "agent steps": f"{about.agent_steps:,}",

@@ -43,7 +43,7 @@ class StatesSettings:
 
 @schema
 class MapSettings:
-    """Temperatures T > 0, the ablation, and numbers n of states: maps of n of them (`prefix_ranks`) are measured."""
+    """Temperatures T > 0, the ablation, and sizes n: S is also measured on the n states of lowest `prefix_ranks`."""
 
     temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)]
     ablation: AblationSpec

@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 def write_metrics(path: Path, records: list[Record], *, settings: dict[str, Any], inputs: dict[str, Any]) -> None:
-    """Write a stage's records with their settings, inputs and provenance."""
+    """Write a stage's records to `path` with their settings, inputs and provenance; NrmapError if that fails."""
     write_records(path, records, settings=settings, inputs=inputs, provenance=provenance())
 
 
 def read_stage(path: Path, *, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> Metrics:
-    """Read a stage's metrics. Raises NrmapError if `read_measured` does, and for those of other settings or inputs."""
+    """Read a stage's metrics. Raises NrmapError as `read_measured` does, and for a file of other settings or inputs."""
     found = read_measured(path)
     for name, expected in inputs.items():
         theirs = found.inputs.get(name)
@@ -42,10 +42,7 @@ def measured_once(
 
 
 def once(path: Path, make: Callable[[], None], read: Callable[[Path], T]) -> T:
-    """Read `path`. If there is no such file, `make` writes it first, under a lock for which other processes wait.
-
-    Raises NrmapError for a file that `read` refuses.
-    """
+    """Read `path`; if missing, `make` writes it first, while other processes wait. NrmapError if `read` refuses it."""
     if not path.exists():
         with locked(path.with_name(f".{path.name}.lock"), f"waiting for another process to write {path}"):
             if not path.exists():

@@ -74,7 +74,10 @@ class StatesFile:
 
 
 def ensure_states(study: Study, policies: Sequence[Agent]) -> StatesFile:
-    """Return the states to map: those of the file, or of the policies' greedy episodes, pooled if several."""
+    """Return the states to map: of the file `states_from`, else of greedy episodes of `policies`, pooled if several.
+
+    Raises NrmapError for states that do not fit the first policy and, without a file, for a policy that plays no game.
+    """
     first, from_file = policies[0], study.settings.states.from_file
     if from_file is not None:
         return _states_file(from_file, first)
@@ -141,7 +144,7 @@ def check_fits(states: RolloutStates | GivenStates, policy: Agent) -> None:
 def ensure_evaluation(study: Study, policy: Agent) -> list[Record]:
     """Return the records of the evaluation of `policy`. Play only if it is neither published nor finished before.
 
-    An interrupted evaluation continues after its last finished roll-out.
+    An interrupted evaluation continues after its last finished roll-out. NrmapError if `policy` does not fit its game.
     """
     published = _published_evaluation(study, policy)
     if published is not None:
@@ -224,7 +227,7 @@ def ensure_attacks(study: Study, policy: Agent, states: StatesFile) -> list[Reco
 
 
 def evaluation_inputs(policy: Agent) -> dict[str, Any]:
-    """Return the inputs that the metrics of an evaluation record."""
+    """Return the `inputs` of an evaluation's metrics file: the policy's hash and the version of evaluations."""
     return {"policy_sha256": policy.sha256, "version": VERSIONS["evaluation"]}
 
 

@@ -192,10 +192,7 @@ def study_page(
     gpus: int = 20,
     cpu_jobs: int = 20,
 ) -> str:
-    """The tables of `page` for the paper's study, from the measurements in `folder`.
-
-    Raises NrmapError if they are missing or not those of the commands that make them.
-    """
+    """The tables of `page` for the paper's study, from files in `folder`; NrmapError if one is missing or unfit."""
     files, study = read_measurements(folder), paper_study(games, seeds)
     workers = {"GPU": 1, "GPUs": gpus, "CPU jobs": cpu_jobs}
     with code_of_others(f"the measurements in {folder} are not those of {' and '.join(MADE_BY.values())}"):

@@ -69,7 +69,7 @@ def _is_number(cell: str | float) -> bool:
 
 
 def write(path: Path, rows: Rows) -> None:
-    """Write `rows`, which have the same columns, to `path`."""
+    """Write `rows`, at least one and all with the same columns, to `path` as CSV; NrmapError if that fails."""
     with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -77,7 +77,7 @@ def write(path: Path, rows: Rows) -> None:
 
 
 def thinned(name: str, folder: Path, columns: list[str]) -> Rows:
-    """The rows of run `name`, the only training under `folder`: means of `columns` over every 2,000 agent steps."""
+    """Rows of run `name`, the only training in `folder` (else NrmapError): means of `columns[2:]` per 2,000 steps."""
     found = sorted(folder.rglob(CURVES_FILE))
     check(len(found) == 1, f"{folder} has {len(found)} trainings: expected 1")
     windows: dict[int, list[Mapping[str, float]]] = defaultdict(list)
@@ -95,7 +95,7 @@ def thinned(name: str, folder: Path, columns: list[str]) -> Rows:
 
 
 def by_run(rows: Rows) -> dict[str, np.ndarray]:
-    """Every run's values, [rows, columns], NaN where a cell is empty."""
+    """The values of each run by its name, float [rows, columns − 1], x first; NaN where a cell is empty."""
     runs: dict[str, list[list[float]]] = defaultdict(list)
     for row in rows:
         name, *cells = row.values()
@@ -127,7 +127,7 @@ def draw(rows: Rows, path: Path) -> None:
 
 
 def ends(rows: Rows) -> list[str]:
-    """A Markdown table: the last known value of every curve of every run."""
+    """The lines of a Markdown table: the last known value of every curve of every run, "—" without one."""
     header = [name.replace("_", " ") for name in rows[0]]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for name, values in by_run(rows).items():
@@ -141,7 +141,7 @@ def ends(rows: Rows) -> list[str]:
 
 @errors_in_one_line()
 def main() -> None:
-    """Add the runs that were named, draw the file and print its table."""
+    """Add the runs of `--add`, draw the file and print its table; an error prints one line and exits with status 2."""
     parser = ArgumentParser(prog="python -m bench.curves", description=__doc__)
     parser.add_argument("file", type=Path, help="a CSV file of curves; the picture is written beside it")
     parser.add_argument("--add", nargs="*", default=[], metavar="RUN=FOLDER", help="trainings to take in")

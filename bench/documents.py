@@ -16,7 +16,7 @@ MEASUREMENTS = ROOT / "outputs" / "bench"
 
 
 def documents() -> dict[Path, str]:
-    """The texts of the documents in docs/, by path, with tables of the committed measurements filled in."""
+    """The texts of documents in docs/, by path, with tables of the measurements; NrmapError for a missing file."""
     of_maps = read_json(MEASUREMENTS / "maps.json")
     of_training = [read_json(MEASUREMENTS / name) for name in ("train.json", "train-avx2.json")]
     blocks = {

@@ -33,10 +33,7 @@ class Exactness:
 
 
 def compare(q_values: Tensor, exact: Tensor) -> Exactness:
-    """Compare `q_values` [..., A] with `exact`, float64 of the same shape.
-
-    Raises NrmapError for another shape, or if `exact` is not float64.
-    """
+    """Compare `q_values` [..., A] with `exact`, float64 of the same shape; NrmapError for another shape or type."""
     check(exact.dtype == torch.float64, f"exact Q-values are {exact.dtype}: expected torch.float64")
     check(q_values.shape == exact.shape, f"Q-values {list(q_values.shape)}: expected {list(exact.shape)}")
     found, exact = q_values.flatten(0, -2).double(), exact.flatten(0, -2)  # [n, A]

@@ -34,8 +34,8 @@ MAPPED_STATES = 64
 def measure(trainings: Mapping[str, TrainSettings], device: str, agent_steps: int) -> dict[str, Any]:
     """Measure the content of host.json.
 
-    `trainings` has settings for each method; "ddqn" is used to collect. Training runs in its own
-    process, so that its peak memory is measured alone.
+    `trainings` has the settings by method; "ddqn" collects, timed over `agent_steps` after as many to warm up.
+    Training runs in its own process, so that its peak memory is measured alone.
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         of_training = pool.apply(_measure_training, (trainings, device, agent_steps))

@@ -46,7 +46,7 @@ class AutoPgdPlayer:
         self.counts: Counter[str] = Counter()
 
     def __call__(self, states: Bytes, episodes: Ints, steps: Ints, /) -> Actions:
-        """See `ActionFn`."""
+        """Choose actions [n] for uint8 `states` [n, C, H, W], see `ActionFn`; NrmapError if AutoPGD leaves the ball."""
         clean = unit_states(torch.from_numpy(states))  # [n, C, H, W]
         greedy = self._greedy(clean)
         attack = AutoProjectedGradientDescent(

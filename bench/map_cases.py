@@ -41,7 +41,7 @@ class Case:
 
 
 def make_cases(folder: Path, trained: Sequence[Path], num_states: int, names: Sequence[str]) -> list[Case]:
-    """The cases `names`, with trained policies where available, otherwise with random weights."""
+    """Make the cases `names` in `folder`, each with a fitting policy of `trained`, otherwise with random weights."""
     given = {}
     for path in trained:
         spec = load_policy(path).network.spec

@@ -218,7 +218,7 @@ def best_batch_size(prepare: Callable[[Case, int], Work], case: Case, sizes: Seq
 
 
 def peak_memory(case: Case, num_states: int, engine: Literal["incremental", "dense"]) -> tuple[float, float]:
-    """Peak resident MB of this process while ablating `num_states` states, and its growth after loading them."""
+    """Peak resident MiB of this process while ablating `num_states` states, and its growth after loading them."""
     policy, states = case.load()
     states = _cycled(states, num_states)
     policy(states[:1])
@@ -245,9 +245,9 @@ def exactness(case: Case, num_states: int) -> tuple[Exactness, float]:
 
 @torch.inference_mode()
 def exactness_of(policy: Policy, states: Tensor, batch_size: int) -> tuple[Exactness, float]:
-    """Compare the incremental engine with the network in float64 on all pixels; also its rounding floor.
+    """Compare the incremental engine with the network in float64 on all pixels; also return the rounding floor.
 
-    `states` are uint8 [N, C, H, W].
+    `states` are uint8 [N, C, H, W]. The engine may round Q-values by up to its rounding floor.
     """
     engine = make_engine(policy, spec=SPEC, engine="incremental")
     network, exact = copy.deepcopy(policy.network).double(), []

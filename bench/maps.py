@@ -37,7 +37,7 @@ RIVALS: dict[str, Callable[..., Work]] = {
 
 
 def measure_case(case: Case, options: argparse.Namespace) -> dict[str, Any]:
-    """Make all measurements of one case."""
+    """Make all measurements of one case: an entry of "cases" in maps.json."""
     best = {
         rival: _apart(contenders.best_batch_size, prepare, case, options.batch_sizes)
         for rival, prepare in RIVALS.items()
@@ -90,7 +90,7 @@ def _halved(operations: dict[str, float]) -> dict[str, float]:
 
 
 def growth_with_states(case: Case, options: argparse.Namespace) -> list[dict[str, float]]:
-    """Measure time and memory of the engine for growing numbers of states."""
+    """Measure the engine's seconds per state and memory, in MiB, for growing numbers of states, a row for each."""
     numbers = [number for number in (1, 4, 16, 64, 256) if number <= options.states] or [options.states]
     results = race({str(n): Entry(contenders.incremental, (case,), n) for n in numbers}, options.rounds)
     rows = []
@@ -102,7 +102,7 @@ def growth_with_states(case: Case, options: argparse.Namespace) -> list[dict[str
 
 
 def growth_with_image_size(case: Case, folder: Path, options: argparse.Namespace) -> list[dict[str, float]]:
-    """Measure the time of the engine and of dense batches for screens of growing size."""
+    """Measure seconds per state of the engine and of dense batches for growing screens, a row for each side."""
     rows = []
     for side in options.sides:
         resized = resized_case(folder, case, side, num_states=min(16, options.states))
@@ -189,7 +189,7 @@ def tables(results: dict[str, Any]) -> list[Table]:
 
 @errors_in_one_line()
 def main() -> None:
-    """Measure, show, write."""
+    """Measure, print the tables and write the results; an error prints one line and exits with status 2."""
     parser = ArgumentParser(prog="python -m bench.maps", description=(__doc__ or "").partition("\n")[0])
     default = [path for path in TRAINED if path.is_file()]
 

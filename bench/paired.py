@@ -53,7 +53,7 @@ class Result:
 
 
 def race(entries: Mapping[str, Entry], rounds: int) -> dict[str, Result]:
-    """Prepare all `entries`, then time each once per round; every second round runs in reverse order."""
+    """Prepare all `entries`, then time each once per round, in alternating order; RuntimeError if a process ends."""
     with _started(entries) as (connections, operations):
         rates: dict[str, list[float]] = {name: [] for name in entries}
         for number in track(range(rounds), "rounds", transient=True):

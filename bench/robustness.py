@@ -38,7 +38,7 @@ COLUMNS = (
 
 
 def read(path: Path) -> Policy:
-    """Load the policy in `path`, or the current policy of the checkpoint in `path`."""
+    """Load the policy in `path`, or the current policy of the checkpoint in `path`; NrmapError if that fails."""
     if path.name != CHECKPOINT_FILE:
         return load_policy(path)
     state, settings = load_checkpoint(path), read_json(path.with_name(SETTINGS_FILE), dict[str, Any])
@@ -77,7 +77,7 @@ def own_flips(policy: Policy, states: torch.Tensor, attack_epsilon: float) -> st
 
 
 def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: int, attack_epsilon: float) -> list[str]:
-    """Measure a policy and return its row of the table, without the first cell."""
+    """Measure a policy; return its cells of `COLUMNS` but the first. `attack_epsilon`: the ℓ∞ radius in [0, 1]."""
     runs = (AttackRun("pgd-10", attack_epsilon, attacked_episodes),) if attacked_episodes else ()
     settings = EvaluationSettings(episodes, RUN_SEED, VALIDATION_STREAM, attack_runs=runs)
     records = evaluate(policy, settings, num_envs=max(episodes, attacked_episodes))

@@ -152,7 +152,7 @@ def _times(values: tuple[float, float, float]) -> str:
 
 @errors_in_one_line()
 def main() -> None:
-    """Measure, show, write."""
+    """Measure, print the tables and write the results; an error prints one line and exits with status 2."""
     parser = ArgumentParser(
         prog="python -m bench.train",
         description=(__doc__ or "").partition("\n")[0],

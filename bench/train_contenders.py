@@ -273,16 +273,16 @@ class NativeAtari(VecEnv):
         super().__init__(num_envs, states, self._env.single_action_space)
 
     def reset(self) -> np.ndarray:
-        """The first states [E, C, H, W]."""
+        """The first states, uint8 [E, C, H, W]."""
         states, _ = self._env.reset(seed=0)
         return states
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Begin a step."""
+        """Begin a step of all environments with `actions` [E]."""
         self._env.send(np.asarray(actions, dtype=np.int64))
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """States, rewards, ended flags, and the last states of ended episodes."""
+        """States uint8 [E, C, H, W], rewards and ended flags [E], and infos with the last states of ended episodes."""
         states, rewards, terminated, truncated, info = self._env.recv()
         ended = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]

@@ -1,4 +1,4 @@
-"""Command lines of the commands without Hydra."""
+"""The argument parser of the commands that do not use Hydra."""
 
 import argparse
 from collections.abc import Callable

@@ -14,13 +14,13 @@ def group_options(group: str) -> list[str]:
 
 
 def read_option(group: str, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of conf/`group`/`name`.yaml, a file without a defaults list; `config` resolves interpolations."""
+    """The content of conf/`group`/`name`.yaml, which has no defaults list; its ${…} take values from `config`."""
     content = OmegaConf.load(str(resources.files("conf") / group / f"{name}.yaml"))
     return as_mapping(OmegaConf.create({**config, group: content})[group])
 
 
 def as_mapping(config: Any) -> dict[str, Any]:
-    """The resolved content of the DictConfig `config`."""
+    """The content of the DictConfig `config` as a dict, with every ${…} replaced by its value."""
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

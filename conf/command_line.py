@@ -79,9 +79,9 @@ class CommandLine:
         return override
 
     def configurations(self, config_name: str) -> Iterator[dict[str, Any]]:
-        """Compose the configuration of each job from conf/`config_name`.yaml; NrmapError where that fails.
+        """Yield the configuration of each job, composed from conf/`config_name`.yaml; NrmapError where that fails.
 
-        Yields nothing if a flag makes Hydra read other files, or if another sweeper makes the jobs.
+        Yields none if a flag makes Hydra read other files, or if another sweeper (hydra/sweeper) makes the jobs.
         """
         if any(getattr(self.flags, name) for name in _OTHER_FILES) or "hydra/sweeper" in " ".join(self.overrides):
             return
@@ -198,7 +198,7 @@ def _check_launcher(name: str) -> None:
 
 
 def composed(config_name: str, *overrides: str) -> dict[str, Any]:
-    """The content of conf/`config_name`.yaml with `overrides`."""
+    """The content of conf/`config_name`.yaml with `overrides`, as in "seed=1". Raises Hydra's own errors."""
     register_games()
     with initialize_config_module("conf", version_base="1.3"):
         return as_mapping(compose(config_name, overrides=[*overrides]))
@@ -206,7 +206,7 @@ def composed(config_name: str, *overrides: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def hydra_errors_in_one_line() -> Iterator[None]:
-    """Raise complaints of Hydra and OmegaConf as NrmapError."""
+    """Raise errors of Hydra and OmegaConf in the block as NrmapError."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:

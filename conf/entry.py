@@ -128,7 +128,7 @@ def _errors_of_the_machine() -> Iterator[None]:
 
 
 def _of_hydra(error: Exception) -> NrmapError:
-    """The error for one of Hydra, its launcher or its sweeper: flags that do not go together, no SLURM, a full disk."""
+    """The NrmapError for an `error` of Hydra, its launcher or sweeper: clashing flags, no SLURM, a full disk."""
     why = error.__cause__ or error
     if isinstance(why, OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would complain of a full stdout once more at its end
@@ -139,7 +139,7 @@ def _of_hydra(error: Exception) -> NrmapError:
 
 
 def _importable(run: F) -> F:
-    """A function `run` of `__main__`, taken from that module under its importable name; others unchanged.
+    """Return the function `run`; one of `__main__` is taken from that module under its importable name instead.
 
     A launcher's processes would get copies of everything in `__main__`, and copied dataclasses have no fields.
     """

@@ -9,7 +9,7 @@ INTERRUPTED = "\ninterrupted: repeat the command to resume from the last checkpo
 
 
 def end_at_interrupts(command: str) -> None:
-    """Let Ctrl-C end `python -m command` at once while it is imported: it has begun nothing. Else do nothing."""
+    """Let Ctrl-C end `python -m command` at once during its imports. Does nothing if another program imports it."""
     if (
         sys.argv[:1] == ["-m"]
         and command in sys.orig_argv

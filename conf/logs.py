@@ -28,7 +28,7 @@ class LogFile(logging.FileHandler):
 def with_writable_logs(arguments: Sequence[str], outputs: Path | None) -> list[str]:
     """Add a temporary log folder to `arguments` if they set none and the folder `outputs` exists but is read-only.
 
-    Raises NrmapError where Hydra would write its list of jobs into something else than a file, as a pipe, and wait.
+    Raises NrmapError if a multirun.yaml, Hydra's list of the jobs of a sweep, is no regular file: a pipe would block.
     """
     for written in (outputs / "logs").glob("*/multirun.yaml") if outputs else ():
         check(written.is_file(), f"cannot write {written}: it is there and no regular file")

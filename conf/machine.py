@@ -14,7 +14,7 @@ _BYTES_PER_SLOT, _BYTES_PER_PIXEL = 40, 60
 
 
 def check_machine(keys: CommandKeys) -> None:
-    """Raise NrmapError for a device that is not here, and for more threads than the process can have."""
+    """Raise NrmapError for a device that is not here, and for more threads than both 64 and the number of cores."""
     choose_device(keys.device)
     most = max(os.cpu_count() or 1, _SAFE_THREADS)
     if keys.threads > most:
@@ -22,14 +22,14 @@ def check_machine(keys: CommandKeys) -> None:
 
 
 def check_file(key: str, path: str) -> None:
-    """Raise NrmapError if there is no file `path`."""
+    """Raise NrmapError, which names the setting `key`, unless `path` is a file."""
     if not os.path.isfile(path):
         there = "this is none" if os.path.exists(path) else "there is none of this name"
         raise SettingError(key, f"={as_typed(path)}: expected a file, {there}")
 
 
 def check_memory(settings: TrainSettings) -> None:
-    """Raise NrmapError if the replay or a batch takes more than the memory of this machine."""
+    """Raise NrmapError if the replay or a batch needs, by an estimate, more memory than this process may use."""
     memory, (channels, height, width) = memory_bytes(), settings.env.state_shape
     slot, state = height * width + _BYTES_PER_SLOT, channels * height * width * _BYTES_PER_PIXEL
     for key, number, size in (

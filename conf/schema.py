@@ -80,7 +80,7 @@ _METHOD = Keys(
 
 @schema
 class CommandKeys:
-    """The keys of both commands. The first four determine a trained policy."""
+    """The keys that train and analyze share. The first four determine a trained policy."""
 
     env: Annotated[dict[str, Any], _ENV]
     scale: Annotated[dict[str, Any], _SCALE]

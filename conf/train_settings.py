@@ -28,10 +28,10 @@ Layers = Mapping[str, Mapping[str, Any]]  # nodes by their paths; later ones rep
 def train_settings(keys: CommandKeys) -> TrainSettings:
     """The settings of the run that `keys` describe.
 
-    Their values come from the node `scale`. In a training that starts from a policy, `scale.fine_tune` overrides some,
+    Most values come from the node `scale`. In a training that starts from a policy, `scale.fine_tune` overrides some,
     and then `scale.fine_tune.by_solver.SOLVER` (pgd for methods without a regulariser). In a robust training from
     scratch `scale.robust_from_scratch` does. Raises NrmapError for values that do not go together, a run without
-    updates, and a run that ends before its ramp.
+    updates, and a run that ends before the ramp of its robust loss.
     """
     _check_method(keys.method)
     name, start_from, regulariser = (keys.method[key] for key in ("name", "start_from", "regulariser"))
@@ -51,7 +51,7 @@ def train_settings(keys: CommandKeys) -> TrainSettings:
 
 
 def env_spec(keys: CommandKeys) -> EnvSpec:
-    """The environment of `keys`; null keys take the value of the preset `eyes`. Other YAML nodes use `literature`."""
+    """The environment of `keys`; the preset `eyes` fills null keys. NrmapError for values that do not go together."""
     given = {key: value for key, value in keys.env.items() if key not in ("literature", "eyes") and value is not None}
     return validated(EnvSpec, {**preset(keys.env["eyes"], keys.env["game"]), **given}, "env")
 
@@ -108,7 +108,7 @@ def _has(node: Any, path: list[str]) -> bool:
 
 
 def _check_that_it_learns(settings: TrainSettings) -> None:
-    """Reject runs without updates and runs that end before their ramp; benchmarks do not come through here."""
+    """Raise SettingError for a run without updates, and for one that ends before the ramp of its robust loss."""
     if settings.updates == 0:
         expected = f"more than warm_up_steps={settings.warm_up_steps}, or nothing is learned"
         raise SettingError("steps", f"={settings.steps}: expected {expected}")

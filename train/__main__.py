@@ -23,7 +23,10 @@ from train.run import RunOptions, ensure_trained, missing_trainings, training_pa
 
 
 def read(values: Mapping[str, Any], here: bool) -> tuple[TrainKeys, TrainSettings]:
-    """Check `values` of conf/train.yaml and derive the settings; with `here` check files, device and memory too."""
+    """Return the checked keys and the settings that `values` of conf/train.yaml give; NrmapError for a wrong value.
+
+    With `here`, also check that this machine has the device, threads, memory and files that they ask for.
+    """
     keys = validated(TrainKeys, values)
     settings = train_settings(keys)
     if here:
@@ -35,7 +38,7 @@ def read(values: Mapping[str, Any], here: bool) -> tuple[TrainKeys, TrainSetting
 
 
 def train(command: tuple[TrainKeys, TrainSettings], given: Sequence[str]) -> None:
-    """Train the policy of `command` if it is missing, and print its path; `given`: options on the command line."""
+    """Train the policy of `command`, from `read`, if it is missing; print its path. `given`: command-line options."""
     keys, settings = command
     keep_freed_memory()
     if keys.threads:

@@ -16,14 +16,14 @@ FORMAT_VERSION = "2"  # version 1 wrote none
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state`, nested dicts and lists of tensors, arrays and JSON values, to `path` atomically."""
+    """Atomically write `state`: nested dicts and lists of tensors, arrays, JSON values. NrmapError if that fails."""
     tensors: dict[str, torch.Tensor] = {}
     tree = _flatten(state, "", tensors)
     write_tensors(path, tensors, {"format": FORMAT_VERSION, "state": json.dumps(tree, sort_keys=True)})
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state in `path`. Raises NrmapError for a damaged file and for another format version."""
+    """The state in `path`, tensors on the CPU. NrmapError for a missing or damaged file or another format version."""
     try:
         tensors, metadata = read_tensors(path, "checkpoint")
         check("state" in metadata, "a safetensors file, but no checkpoint")

@@ -22,9 +22,9 @@ from nrmap.support.errors import check
 
 @dataclass
 class EpisodeLog:
-    """One episode of one environment: its number, first slot in the replay, and actions so far.
+    """One episode of one environment: its number, first slot in the replay, actions and unclipped return so far.
 
-    `checksum` is over every frame, reward and number of lives that the emulator gave.
+    `checksum` is the CRC-32 of every frame, reward and number of lives that the emulator gave.
     """
 
     number: int
@@ -44,7 +44,7 @@ class FinishedEpisode:
 
 
 class Collector:
-    """The running episodes of E environments and the replay that they fill."""
+    """The running episodes of E environments, their current `states` (uint8 [E, C, H, W]), and the replay they fill."""
 
     def __init__(self, settings: TrainSettings, replay: Replay) -> None:
         self.num_envs = settings.num_envs
@@ -83,7 +83,7 @@ class Collector:
         self._env.send(actions)
 
     def receive(self) -> list[FinishedEpisode]:
-        """Wait for the step of `send`, write it to the replay, and restart environments whose episode ended."""
+        """Wait for the step of `send`, store it, and restart ended environments; return the episodes that finished."""
         assert self._sent is not None, "receive without send"
         step = self._env.recv()
         finished = self._write(np.arange(self.num_envs), self._sent, step)
@@ -131,10 +131,10 @@ class Collector:
         return {"episodes": episodes, "replay": self.replay.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Play the logged episodes again, which restores emulators and replay, then set the priorities.
+        """Restore a `state` from `get_state`: play the logged episodes again, then set the replay's priorities.
 
-        Takes as long as acting took for the frames in the replay. Raises NrmapError where an episode
-        ends at another step than in the log or has other frames, rewards or lives.
+        Takes as long as acting took for the frames in the replay. Raises NrmapError where an episode ends at another
+        step than in the log or has other frames, rewards or lives, and ValueError where its slots in the replay differ.
         """
         plans: list[deque[dict[str, Any]]] = [deque() for _ in range(self.num_envs)]
         for episode in state["episodes"]:

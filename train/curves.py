@@ -44,7 +44,7 @@ class Curves:
         return agent_step // ROW_EVERY > last // ROW_EVERY
 
     def add_row(self, agent_step: int, metrics: dict[str, float]) -> dict[str, float]:
-        """Append and return a row: the step, the time, the steps per second since the last row, `metrics`."""
+        """Append and return a row: step, seconds, steps per second since the last row, episodes, return, `metrics`."""
         seconds = self.seconds
         last = self.rows[-1] if self.rows else {"agent_step": 0, "seconds": 0.0}
         row = {
@@ -61,7 +61,7 @@ class Curves:
         return row
 
     def describe(self) -> str:
-        """The recent mean return as text, e.g. "return 21.3"."""
+        """The recent mean return as text: "return 21.3", or "no episode ended yet"."""
         recent = self.recent_mean_return()
         return "no episode ended yet" if recent is None else f"return {recent:.1f}"
 
@@ -78,7 +78,7 @@ class Curves:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Curves":
-        """Restore curves from `get_state`; the clock goes on from their time."""
+        """Restore curves from a `state` of `get_state`; the clock goes on from its seconds."""
         curves = cls()
         curves.episodes, curves.rows = state["episodes"], state["rows"]
         curves.rollbacks, curves.abandoned_rows = state.get("rollbacks", []), state.get("abandoned_rows", [])

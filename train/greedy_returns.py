@@ -17,10 +17,10 @@ NAME = "greedy_return"
 
 @dataclass
 class GreedyReturns:
-    """Adds `greedy_return`, the mean over `episodes` episodes, to the rows of a curve.
+    """Adds `greedy_return`, the mean unclipped return of `episodes` greedy episodes, to rows of a learning curve.
 
-    A row gets its value when its episodes have ended, some rows later. If the process is killed, values still
-    being played are lost. The trained weights do not depend on any of this.
+    A background thread plays them, so a row gets its value some rows later. A kill loses the values still being
+    played. The trained weights do not depend on these episodes.
     """
 
     env: EnvSpec

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of a training command besides the settings of a run: its keys, device, folders and clock.
+    """Options of a training command besides the settings of a run: all keys, device, layout of folders and clock.
 
     `given` are the options on the command line, kept so that the report can print the command again.
     """
@@ -47,7 +47,7 @@ class RunOptions:
 
 
 def missing_trainings(settings: TrainSettings, layout: Layout) -> list[TrainSettings]:
-    """The trainings that `ensure_trained` has to do, in order. Raises NrmapError for a parent that does not fit."""
+    """Settings of the trainings that `ensure_trained` has to run, in order. Raises NrmapError as `load_parent` does."""
     parent, path = settings.parent, None
     if isinstance(parent, TrainSettings):
         before = missing_trainings(parent, layout)
@@ -70,9 +70,9 @@ def training_part(settings: TrainSettings) -> Part:
 def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
     """The policy file of `settings`. Trains the policy, and first its parent, where they are missing.
 
-    A lock in the run's folder makes other processes that need the same policy wait. Raises NrmapError for a
-    folder that cannot be written, a checkpoint that cannot be read or resumed with these options, a parent file
-    that does not fit, and a finished policy that is damaged or of other settings.
+    A lock in the run's folder makes other processes that need the same policy wait. Raises NrmapError for a folder
+    that cannot be written, a checkpoint that cannot be read or resumed with these options, a parent file that does
+    not fit, a training that diverges, and a finished policy that is damaged or of other settings.
     """
     parent = None
     if settings.parent is not None:
@@ -151,7 +151,7 @@ def _train(
 
 
 def _recorded(settings: TrainSettings, parent: Policy | None) -> dict[str, Any]:
-    """The settings in their recorded form; a parent file contributes its own settings, not its path."""
+    """The settings as files hold them, see `recorded`; a parent file adds its steps and settings, not its path."""
     values = recorded(settings)
     if parent is not None and isinstance(settings.parent, PolicyFile):
         values["parent"] = {"steps": parent.card.agent_steps, **parent.card.settings}

@@ -51,8 +51,9 @@ class Trainer:
     ) -> None:
         """Start from a copy of `initial`, or from weights drawn from the seed; for `precision` see `Learner`.
 
-        `settings.anchor` keeps advantages near those of `initial`. `replay_on_device` None means on a GPU only.
-        On a GPU with `graphs`, acting and updates from such a replay are CUDA graphs.
+        `settings.anchor` keeps advantages near those of `initial`. `replay_on_device` None means on a GPU only. On a
+        GPU with `graphs`, acting is a CUDA graph, and so are updates if the replay is there. ValueError if `initial`
+        has another shape than `settings` and the game need.
         """
         self.settings = settings
         exploration_seed, sampling_seed, network_seed, attack_seed = np.random.SeedSequence(settings.seed).spawn(4)
@@ -96,7 +97,7 @@ class Trainer:
         self._collected: dict[str, list[Tensor]] = defaultdict(list)
 
     def run(self) -> Iterator[Iteration]:
-        """Train to the end; yields after each step of all environments."""
+        """Train to the end; yields an `Iteration` after each step of all environments."""
         while self.agent_step < self.settings.steps:
             yield self.step()
 
@@ -148,7 +149,7 @@ class Trainer:
         return metrics
 
     def metrics(self) -> dict[str, float]:
-        """Means of the update's diagnostics since the last call, schedules, and probes of the network.
+        """Numbers by name: means of the updates' diagnostics since the last call, current schedules, probes.
 
         `epsilon` is the exploration rate of the first environment, which explores most. Raises NrmapError where a
         mean is not finite: the training has diverged.
@@ -172,7 +173,7 @@ class Trainer:
         return {**means, **schedules, "active_features": active, **self.probe()}
 
     def probe(self) -> dict[str, float]:
-        """Results of `Learner.probe` on four states of each environment, the newest and every 16th before it."""
+        """Results of `Learner.probe` on four states of each environment: the newest, and 16, 32 and 48 steps before."""
         return self.learner.probe(self.collector.replay.latest_states(PROBE_STATES_PER_ENV, PROBE_SPACING))
 
     def get_state(self) -> dict[str, Any]:
@@ -188,7 +189,7 @@ class Trainer:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore a state from `get_state`; the episodes in the replay are played again."""
+        """Restore a `state` from `get_state`; replays the logged episodes and raises as `Collector.set_state` does."""
         self.agent_step = state["agent_step"]
         self._exploration_rng.bit_generator.state = state["exploration_rng"]
         self._sampling_rng.bit_generator.state = state["sampling_rng"]

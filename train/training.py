@@ -35,13 +35,13 @@ class Training:
     """
 
     def __init__(self, folder: Path, make_trainer: Callable[[], Trainer]) -> None:
-        """A new training; `make_trainer` makes its trainer, and another one for each roll-back."""
+        """A new training in `folder`; `make_trainer` makes its trainer, and another one for each roll-back."""
         self._folder, self._make_trainer = folder, make_trainer
         self.trainer, self.curves = make_trainer(), Curves()
         self._probed_at, self._was_behind = 0, False  # the agent step and the outcome of the last probe
 
     def iterations(self) -> Iterator[Iteration]:
-        """Train to the end from the current step. After a roll-back agent steps repeat."""
+        """Train to the end from the current step, yielding each `Iteration`. After a roll-back agent steps repeat."""
         while True:
             self._probe_if_due()
             if self.trainer.agent_step >= self.trainer.settings.steps:
@@ -49,7 +49,7 @@ class Training:
             yield self.trainer.step()
 
     def save(self, name: str = CHECKPOINT_FILE) -> None:
-        """Write a checkpoint: all state that the rest of the run depends on."""
+        """Save all state that the rest of the run depends on as `name` in the run's folder; NrmapError if it fails."""
         machine = {"device": self.trainer.learner.device.type, "precision": name_of(self.trainer.learner.precision)}
         last_probe = {"agent_step": self._probed_at, "was_behind": self._was_behind}
         state = {"machine": machine, "last_probe": last_probe, "curves": self.curves.get_state()}
@@ -130,8 +130,9 @@ def start_or_resume(
 ) -> Training:
     """Resume the training in `folder` from its checkpoint, else start one from `initial` (None: random weights).
 
-    With the `precision` `auto` a checkpoint resumes in its own. Raises NrmapError if it cannot resume on `device`,
-    in `precision` or with the emulator installed.
+    `precision` is auto, float32 or bfloat16; with auto a checkpoint resumes in the precision that it was written in.
+    `graphs`: see `Trainer`. Raises NrmapError for a damaged checkpoint, and for one that cannot resume on `device`, in
+    `precision` or with the emulator installed.
     """
     path = folder / CHECKPOINT_FILE
     state = load_checkpoint(path) if path.is_file() else None

@@ -15,7 +15,7 @@ Entry = tuple[str, Mapping[str, str]]
 
 
 def appendix(found: Found) -> list[tuple[str, Sequence[Entry]]]:
-    """List the settings and values of all trainings, evaluations and sets of maps, in one group for each.
+    """List the settings and values of all trainings, evaluations and sets of maps: a titled group for each kind found.
 
     Values that differ only in episode, action, quantile or direction share a line.
     """

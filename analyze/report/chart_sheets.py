@@ -82,7 +82,7 @@ def _rows(records: Sequence[Record], points: Callable[[Record], Sequence[float]]
 
 
 def _by_maps(records: Iterable[Record], **ignored: Any) -> Iterable[list[Record]]:
-    """Group records of maps by states, own states first, and by kind of map, after replacing the fields `ignored`."""
+    """Group records by states, own first, and kind of map; `ignored`: values for fields that must not split groups."""
     kinds = list(KINDS)
 
     def key(record: Record) -> tuple[StatesName, int]:
@@ -92,13 +92,13 @@ def _by_maps(records: Iterable[Record], **ignored: Any) -> Iterable[list[Record]
 
 
 def _at_headline(records: Sequence[Record], metric: str) -> list[Record]:
-    """Select the records of `metric`; of kinds of maps with T only those at the headline T."""
+    """Select the records of `metric`; where a kind of map depends on T, only those at `headline_temperature`."""
     at = (None, headline_temperature(records))
     return [record for record in select(records, metric=metric) if record.temperature in at]
 
 
 def _whole_maps(records: Sequence[Record], metric: str) -> Iterable[list[Record]]:
-    """Group the records `_at_headline` that are no parts by states, own states first, and by kind of map."""
+    """Group the records of `_at_headline`, without parts (`Record.is_part`), by states, own first, and kind of map."""
     return _by_maps(select(_at_headline(records, metric), is_part=False))
 
 
@@ -136,10 +136,7 @@ def _grid(part: Part) -> Iterator[Panel]:
 
 
 def _against(x: str, x_label: str, records: Sequence[Record]) -> Iterator[Panel]:
-    """Plot S against the field `x` of the records, for each set of states and kind of map with several values of `x`.
-
-    Every policy has a line.
-    """
+    """Yield a panel of S against the field `x`, a line per policy, for states and kinds of maps with several `x`."""
     any_x: dict[str, Any] = {x: None}
     for same_maps in _by_maps(records, **any_x):
         if len({getattr(record, x) for record in same_maps if record.value is not None}) < 2:

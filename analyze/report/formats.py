@@ -41,7 +41,7 @@ class Cell:
 class Column:
     """A column called `key` in CSV and `title` elsewhere, under a heading `group` that neighbours may share.
 
-    Numbers have `digits` after the point; None shows them unrounded. A `measured` column has
+    Floats have `digits` after the point; None: up to six significant digits. A `measured` column has
     intervals and notes, which become CSV columns of their own. `spreads` is false where a mean over
     seeds has no meaning. `scientific` shows a number that the digits would round to 0 as 1.54e-20.
     """
@@ -110,7 +110,10 @@ class Table:
 
 
 def format_number(value: float | int | str, digits: int | None, *, scientific: bool = True) -> str:
-    """Format floats with `digits` after the point; with `scientific`, those that would round to 0 as 1.54e-20."""
+    """Format a float with `digits` after the point; with `scientific`, one that would round to 0 as 1.54e-20.
+
+    With `digits` None it has up to six significant digits. Whole numbers and strings stay as they are.
+    """
     if isinstance(value, str | int) or digits is None:
         return f"{value:g}" if isinstance(value, float) else str(value)
     if scientific and value != 0 and abs(value) < 0.5 * 10.0**-digits:

@@ -15,7 +15,7 @@ _Lacking = Iterator[tuple[str, str]]
 
 
 def missing(found: Found) -> list[str]:
-    """List missing results, a Markdown line for each game and kind: the policies that lack it, and commands."""
+    """List missing results, a Markdown line for each game and kind: policies that lack it, commands that make it."""
     measured = {(r.policy_sha256, r.states_from or r.metric) for r in found.records}
     lines = []
     for game, mine in grouped(found.trainings, lambda training: training.game).items():
@@ -48,7 +48,7 @@ def _unfinished(found: Found, trainings: Sequence[FoundTraining]) -> _Lacking:
 
 
 def _measured(found: Found, trainings: Sequence[FoundTraining], *more: str) -> _Lacking:
-    """Yield commands with `more` options, and labels: one for all trainings that share their analysis options."""
+    """Yield a command with the options `more`, and labels, for each set of trainings with the same analysis options."""
 
     def analysis(training: FoundTraining) -> tuple[str, ...]:
         if not training.reference:
@@ -65,7 +65,7 @@ def _measured(found: Found, trainings: Sequence[FoundTraining], *more: str) -> _
 
 
 def _pooled(found: Found, trainings: Sequence[FoundTraining], lacking: Sequence[FoundTraining]) -> _Lacking:
-    """Yield commands for missing maps on pooled states: those of the `COMPARED` methods' policies of one seed.
+    """Yield commands for missing maps on pooled states. A pool holds one seed's policies of the `COMPARED` methods.
 
     Seeds that lack one of these methods have no pool. Commands name reference policies by method, others by file.
     """

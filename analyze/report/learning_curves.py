@@ -34,7 +34,7 @@ DIAGNOSTICS = {
 
 
 def curve_panels(trainings: Sequence[FoundTraining], records: Sequence[Record]) -> list[Panel]:
-    """Plot returns and diagnostics of all runs with curves, over agent steps that include earlier trainings."""
+    """Plot training returns, the best baseline of `records`, and diagnostics; agent steps include earlier trainings."""
     runs = sorted((training for training in trainings if training.curves), key=lambda run: run.name)
     styles = method_styles(run.name for run in runs)
 

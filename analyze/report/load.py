@@ -149,7 +149,7 @@ def readable(read: Callable[[Path], Content], path: Path, outputs: Path, problem
 
 
 def readable_maps(result: Result, outputs: Path, problems: list[str]) -> EpisodeMaps | None:
-    """Return the maps of a result; None without any, and as `readable`."""
+    """Return the maps of `result`; None if it has none, or if they are damaged, which is added to `problems`."""
     load = partial(load_measured, inputs=result.inputs)
     return readable(load, result.maps, outputs, problems) if result.maps else None
 

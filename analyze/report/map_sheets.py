@@ -86,8 +86,8 @@ def map_sets(part: Part, outputs: Path) -> tuple[list[MapSet], list[str]]:
 def map_sheets(part: Part, sets: Sequence[MapSet]) -> list[Sheet]:
     """Make a sheet for each kind of map, set of states and T (a row for each seed, a column for each method).
 
-    The last sheet compares all kinds of maps of `one_of_each_kind`, if that finds any. Unfolded are that sheet and,
-    on the first set of states at the headline T, the paper's kinds, or all kinds if the last sheet is missing.
+    A last sheet compares all kinds of maps of the sets that `one_of_each_kind` chooses, if any. Unfolded are that sheet
+    and, on the first states at `headline_temperature`, the paper's kinds, or all kinds if there is no last sheet.
     """
     headline = headline_temperature(part.records)
     sheets, chosen = [], one_of_each_kind(sets)
@@ -122,7 +122,7 @@ def _seeds(sets: Iterable[MapSet]) -> list[int | None]:
 
 
 def overlay_sheets(part: Part, sets: Sequence[MapSet], outputs: Path) -> tuple[list[Sheet], list[str]]:
-    """Draw the first seed's maps over the game's screen, on own states if any; also return errors in files."""
+    """Return at most one sheet, of the first seed's maps over a screen, on own states if any; also errors in files."""
     trained = [found for found in sets if not found.name.is_null_network]
     own = [found for found in trained if found.states.states_from == "own"] or trained
     shown: dict[str, tuple[NDArray[np.uint8], TotalMaps]] = {}
@@ -191,7 +191,7 @@ def kind_title(kind: str, temperature: float | None) -> str:
 
 
 def map_at(total: TotalMaps, kind: str, temperature: float | None) -> FloatArray | None:
-    """Find the map of one kind, at `temperature` if it depends on T; None if missing."""
+    """Find the map of one kind, [(C,) H, W], at `temperature` if it depends on T; None if missing."""
     return next((map_ for each, at, map_ in total.each() if each.name == kind and at in (None, temperature)), None)
 
 
@@ -210,7 +210,7 @@ def _screen_in(path: Path) -> NDArray[np.uint8]:
 
 
 def screen_of(states: RolloutStates) -> NDArray[np.uint8]:
-    """Replay the first episode to the middle one of its sampled states; returns the game's colour screen [h, w, 3]."""
+    """Replay the first episode to its middle sampled state; return the colour screen there, uint8 [h, w, 3]."""
     of_first = np.flatnonzero(states.episode_ids == states.episode_ids[0])
     middle = int(states.positions[of_first[len(of_first) // 2]])
     episode = states.episodes[int(states.episode_ids[0])]

@@ -143,9 +143,9 @@ def group_of(record: Record) -> PolicyName:
 
 
 def method_styles(names: Iterable[PolicyName]) -> dict[PolicyName, tuple[str, str]]:
-    """Choose colour and marker for the group of every policy; a known method's first variant has its own.
+    """Choose a colour and a marker for each group of `names` except baselines, which charts draw in grey.
 
-    Baselines are grey and have none.
+    A known method's first variant has the method's own style; all others share `_MORE_STYLES`.
     """
     styles: dict[PolicyName, tuple[str, str]] = {}
     more = 0
@@ -205,14 +205,14 @@ class StatesName(_Ranked):
 
     @property
     def label(self) -> str:
-        """`own states`, `pooled states`, `states of FILE` or `states of clean episodes`, with the same brackets."""
+        """`own states`, `pooled states`, `states of FILE` or `states of clean episodes`, with `short`'s brackets."""
         adjective = "pooled" if self.states_from == "pool" else self.states_from
         name = f"{adjective} states" if adjective else "states of clean episodes"
         return self._described(name, f"states of {self.states_set}")
 
     @property
     def title(self) -> str:
-        """`own states, N = 256`."""
+        """`label` and, if it is known, N: `own states, N = 256`."""
         return self.label if self.num_states is None else f"{self.label}, N = {self.num_states}"
 
     def _described(self, name: str, name_of_file: str) -> str:

@@ -42,7 +42,7 @@ class Section(NamedTuple):
 
 
 def build_page(found: Found, tables: Sequence[Table], drawings: Sequence[Drawings], problems: Sequence[str]) -> str:
-    """Build the page as HTML; equal input gives equal text. `problems` name the files that were not used, and why."""
+    """Build the HTML page; equal input gives equal text. `problems`: unused files and why. NrmapError without docs/."""
     parts = [drawn.part for drawn in drawings]
     glances = {part.title: glance(part.records, part.differences) for part in parts}
     provenance = provenance_table(found)

@@ -51,10 +51,7 @@ class FoundTraining:
 
 @dataclass(frozen=True)
 class Result:
-    """The content of one metrics.json, at least one record, and its folder; `maps`: the file of maps that it measures.
-
-    `maps` is None for play and where the file is missing.
-    """
+    """The content of one metrics.json, at least one record; `maps`: its file of maps, None for play and if missing."""
 
     folder: str
     reference: bool
@@ -126,7 +123,7 @@ class Found:
         return [part for part in parts if part.trainings or any(result.first.is_trained for result in part.results)]
 
     def _part(self, game: str, reference: str | None) -> "Part":
-        """Select one part's results. Baselines are in both parts, null networks with the policies on their states."""
+        """Select one part's results. Baselines are in every part, null networks with the policies on their states."""
 
         def is_ours(measured: Result | Record) -> bool:
             sha256 = measured.policy_sha256

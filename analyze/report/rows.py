@@ -64,8 +64,8 @@ def seed_head(seed: int | None) -> Head:
 def table_of(name: str, title: str, index: Sequence[str], entries: Iterable[Entry], notes: Sequence[str] = ()) -> Table:
     """Arrange the entries in a row for each seed and combination of the `index` heads, and add rows for the spread.
 
-    The column "policies" is left out unless it tells policies of ours apart: two scales, or trained here. If a cell has
-    two different values, the first is shown and a note gives the last.
+    The column "policies" is left out unless our policies have several origins: scales of reference policies, trained
+    here. If a cell has two different values, the first is shown and a note gives the last.
     """
     columns: dict[str, tuple[tuple[Any, ...], Column]] = {}
     cells: dict[tuple[Head, ...], dict[Head, dict[str, Cell]]] = defaultdict(lambda: defaultdict(dict))

@@ -69,7 +69,7 @@ def _grid(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _returns(records: Sequence[Record]) -> Iterator[str]:
-    """Compare with the best constant action: above it are the whole interval, and the mean by at least `LEADS`."""
+    """Yield sentences on returns. "Above the best constant action": the whole interval, and the mean by `LEADS`."""
     means = [r for r in of_most_episodes(select(records, metric="return_mean")) if r.value is not None]
     best = best_constant_actions(means)
     if not best:

@@ -72,7 +72,7 @@ MAP_TABLES = {
 def all_tables(
     records: Sequence[Record], differences: Sequence[Record], reference: Mapping[str, str] = {}
 ) -> list[Table]:
-    """Build the non-empty tables over all games, in the order of the page."""
+    """Build the non-empty tables over all games, in the page's order. `reference`: scales of policies by hash."""
     tables = [map_table(name, [*records, *differences], reference) for name in MAP_TABLES]
     tables[3:3] = [returns_table(records, reference)]
     tables.append(q_gap_table(records, reference))
@@ -90,8 +90,8 @@ def print_records(records: Sequence[Record]) -> None:
 def map_table(name: str, records: Sequence[Record], reference: Mapping[str, str] = {}) -> Table:
     """Build the table `name` of `MAP_TABLES`. `reference`: scales of reference policies by hash.
 
-    Values without T are repeated for every T of the same maps; by-method tables show the headline T only. "controls"
-    keeps agents on states that null networks were mapped on. Differences add a column "against".
+    Values without T are repeated for every T of the same maps; tables `by_method` show `headline_temperature` only.
+    "controls" keeps agents on states that null networks were mapped on. Differences add a column "against".
     """
     spec = MAP_TABLES[name]
     of_maps = [record for record in records if record.states_from is not None and not record.prefix]
