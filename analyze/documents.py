@@ -30,7 +30,7 @@ from nrmap.maps.differences import DIFFERENCE
 from nrmap.policies.policy import load_policy
 from nrmap.robustness.attacks import GRADIENT_ATTACKS
 from nrmap.robustness.perturbations import epsilon_text
-from nrmap.support.errors import NrmapError, check, errors_in_one_line
+from nrmap.support.errors import NrmapError, check, errors_in_one_line, refused
 from nrmap.support.files import atomic_path, sha256_of_file, write_text
 from nrmap.support.layout import CARD_FILE, METRICS_FILE, POLICY_FILE, Layout
 from nrmap.support.records import Record, read_records, select, write_records
@@ -51,10 +51,8 @@ def with_blocks(path: Path, blocks: Mapping[str, str]) -> str:
 
     Raises NrmapError unless the file can be read and has each block exactly once.
     """
-    try:
+    with refused(f"cannot read {path}"):
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise NrmapError(f"cannot read {path}: {error.strerror}") from error
     for name, content in blocks.items():
         found = list(re.finditer(rf"<!-- begin {name}:[^\n]*-->\n(.*?)<!-- end {name} -->", text, re.DOTALL))
         if len(found) != 1:

@@ -25,7 +25,7 @@ from nrmap.maps.sweep import sweep_maps, sweep_workers
 from nrmap.policies.agent import Agent
 from nrmap.policies.policy import Policy
 from nrmap.statistics.nested_subsets import prefix_ranks
-from nrmap.support.errors import NrmapError, check, shortened
+from nrmap.support.errors import check, named, shortened
 from nrmap.support.files import read_json, sha256_of_file, write_json
 from nrmap.support.identity import VERSIONS, stage_identity
 from nrmap.support.layout import MAPS_FILE, METRICS_FILE
@@ -134,10 +134,8 @@ def ensure_shard(study: Study, policy: Agent, states: StatesFile, shard: Shard) 
 
 
 def _shard_of(study: Study, policy: Agent, states: StatesFile, path: Path) -> EpisodeMaps:
-    try:
+    with named(after=f"; remove {path} to make it anew"):
         return _maps_of(policy, path, _shard_inputs(study, policy, states))
-    except NrmapError as error:
-        raise NrmapError(f"{error}; remove {path} to make it anew") from error
 
 
 def _shard_inputs(study: Study, policy: Agent, states: StatesFile) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nrmap.maps.measures import read_measured
-from nrmap.support.errors import NrmapError, check
+from nrmap.support.errors import check, named
 from nrmap.support.files import identity_of
 from nrmap.support.locks import locked
 from nrmap.support.records import Metrics, Record, write_records
@@ -47,7 +47,5 @@ def once(path: Path, make: Callable[[], None], read: Callable[[Path], T]) -> T:
         with locked(path.with_name(f".{path.name}.lock"), f"waiting for another process to write {path}"):
             if not path.exists():
                 make()
-    try:
+    with named(after=f"; remove {path} to make it anew"):
         return read(path)
-    except NrmapError as error:
-        raise NrmapError(f"{error}; remove {path} to make it anew") from error

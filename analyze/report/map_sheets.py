@@ -23,7 +23,7 @@ from nrmap.play.given_states import GivenStates
 from nrmap.play.rollout import replay_rgb
 from nrmap.play.states import RolloutStates, load_states
 from nrmap.policies.agent import Agent
-from nrmap.support.errors import NrmapError
+from nrmap.support.errors import named
 from nrmap.support.schema import LONGEST_NAME
 
 FloatArray = NDArray[np.float64]
@@ -203,10 +203,8 @@ def _summed(map_: FloatArray) -> FloatArray:
 
 def _screen_in(path: Path) -> NDArray[np.uint8]:
     states = load_states(path)
-    try:
+    with named(f"{path}: "):
         return screen_of(states)
-    except NrmapError as error:
-        raise NrmapError(f"{path}: {error}") from error
 
 
 def screen_of(states: RolloutStates) -> NDArray[np.uint8]:

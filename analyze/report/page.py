@@ -14,7 +14,7 @@ from analyze.report.inventory import missing
 from analyze.report.results import Found, Part
 from analyze.report.sheets import Sheet, picture
 from analyze.report.summary import glance
-from nrmap.support.errors import NrmapError
+from nrmap.support.errors import named, refused
 
 TITLE = "Non-robust feature maps of deep reinforcement learning policies"
 IN_SIGHT = ("table1", "differences", "seed-differences", "returns")
@@ -78,10 +78,8 @@ def _inline(text: str) -> Markup:
 
 def _document(path: Path) -> Markup:
     """Render a Markdown file without its first line, the title. Raises NrmapError if it cannot be read."""
-    try:
+    with named(after="; the report needs a clone"), refused(f"cannot read {path}"):
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise NrmapError(f"cannot read {path}: {error.strerror}; the report needs a clone") from error
     return Markup(MarkdownIt().enable("table").render(text.partition("\n")[2]))
 
 

@@ -13,7 +13,7 @@ import math
 import os
 import tokenize
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from nrmap.ablation.spec import AblatedChunk, Engine
-from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.support.errors import NrmapError, check, first_line, named, refused
 from nrmap.support.files import read_json, regular_file, write_json
 from nrmap.support.locks import locked
 from nrmap.support.schema import Sha256, schema
@@ -119,7 +119,7 @@ class _Entry:
         """Create an empty file for `num_states` states shaped like `sample`, unless an unfinished file exists."""
         if self._progress.exists() and self._partial.exists():
             return
-        with self._errors():
+        with refused(f"cannot write {self._folder}"):
             for old in (self._progress, self._data, self._partial):
                 old.unlink(missing_ok=True)
             header = {"descr": DTYPE.str, "fortran_order": False, "shape": (num_states, *_rows(sample).shape[1:])}
@@ -161,7 +161,7 @@ class _Entry:
             chunk = replace(chunk, start=done + chunk.start)
             end = chunk.start + len(chunk.q_values)
             data = _rows(chunk).numpy().astype(DTYPE).tobytes()
-            with self._errors(), open(self._partial, "r+b") as file:
+            with refused(f"cannot write {self._folder}"), open(self._partial, "r+b") as file:
                 file.seek(offset + chunk.start * math.prod(shape[1:]) * DTYPE.itemsize)
                 file.write(data)
                 file.flush()
@@ -175,14 +175,12 @@ class _Entry:
             self._finish()
 
     def _finish(self) -> None:
-        with self._errors():
+        with refused(f"cannot write {self._folder}"):
             self._partial.replace(self._data)
 
     def _kept(self, path: Path, form: type[T]) -> T:
-        try:
+        with named(after=f": remove {self._folder}"):
             return read_json(path, form)
-        except NrmapError as error:
-            raise NrmapError(f"{error}: remove {self._folder}") from error
 
     def _layout(self, path: Path) -> tuple[int, tuple[int, ...]]:
         """Offset of the data in an .npy file, in bytes, and the array's shape [states, …]; NrmapError if damaged."""
@@ -195,13 +193,6 @@ class _Entry:
                 return file.tell(), shape
         except (NrmapError, ValueError, SyntaxError, tokenize.TokenError) as error:  # of damaged bytes
             raise NrmapError(f"{path} is damaged ({first_line(error)}): remove {self._folder}") from error
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise NrmapError(f"cannot write {self._folder}: {error.strerror or error}") from error
 
 
 def _digest_of(key: _Key) -> "hashlib._Hash":

@@ -8,7 +8,7 @@ import torch
 from nrmap.learning.settings import PolicyFile, TrainSettings
 from nrmap.policies.network import NetworkSpec
 from nrmap.policies.policy import Policy, PolicyCard, load_policy
-from nrmap.support.errors import NrmapError, check, unknown_choice
+from nrmap.support.errors import NrmapError, check, named, unknown_choice
 from nrmap.support.layout import POLICY_FILE, Layout
 
 
@@ -42,11 +42,9 @@ def trained_policy(settings: TrainSettings, layout: Layout) -> Path:
 
 def check_trained(path: Path, identity: str) -> PolicyCard:
     """The card of the policy file `path`; NrmapError if it is damaged or not of the settings with that `identity`."""
-    try:
+    with named(after="; remove it to train it anew"):
         card = load_policy(path).card
         check(card.identity == identity, f"{path} is the policy of other settings, {card.method} seed {card.seed}")
-    except NrmapError as error:
-        raise NrmapError(f"{error}; remove it to train it anew") from error
     return card
 
 

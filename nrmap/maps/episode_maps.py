@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from nrmap.maps.kinds import KINDS, FloatArray, MapKind
-from nrmap.support.errors import NrmapError, check, shortened, unknown_choice
+from nrmap.support.errors import NrmapError, check, named, shortened, unknown_choice
 from nrmap.support.files import ArrayForms, array_of, read_npz, write_npz
 from nrmap.support.schema import LARGEST, schema, validated
 
@@ -195,12 +195,10 @@ def save_maps(path: Path, maps: EpisodeMaps, metadata: Mapping[str, Any]) -> Non
     for prefix, part in {"": maps, **{f"prefix{size}/": part for size, part in maps.prefixes.items()}}.items():
         arrays |= {prefix + name: array for name, array in part.arrays.items()}
         arrays |= {prefix + name: getattr(part, name) for name in _OTHER_ARRAYS}
-    try:
+    with named(f"cannot write {path}: "):
         for name, form in _forms(header).items():
             array_of(arrays, name, *form)
         _check_values(arrays)
-    except NrmapError as error:
-        raise NrmapError(f"cannot write {path}: {error}") from error
     write_npz(path, HEADER_KEY, asdict(header) | {"metadata": dict(metadata)}, arrays)
 
 
@@ -213,12 +211,10 @@ def load_maps(path: Path) -> tuple[EpisodeMaps, dict[str, Any]]:
     """
     header, arrays = read_npz(path, HEADER_KEY, "maps", read_header=_read_header, forms=_forms)
     players = None if header.players is None else np.array(header.players, dtype=np.int64)
-    try:
+    with named(f"{path}: "):
         _check_values(arrays)
         prefixes = {size: _from_arrays(arrays, header, f"prefix{size}/") for size in header.prefixes}
         return _from_arrays(arrays, header, "", players=players, prefixes=prefixes), header.metadata
-    except NrmapError as error:
-        raise NrmapError(f"{path}: {error}") from error
 
 
 def _check_values(arrays: Mapping[str, NDArray[Any]]) -> None:

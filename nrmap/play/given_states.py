@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nrmap.play.states import HEADER_KEY, RolloutStates, load_states
-from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.support.errors import NrmapError, check, first_line, named
 from nrmap.support.files import array_of, open_npz, regular_file
 
 _NPY = b"\x93NUMPY"  # the first bytes of a .npy file
@@ -51,11 +51,9 @@ def read_states(path: Path) -> RolloutStates | GivenStates:
                 ids = array_of(npz, "episode_ids", np.integer, (1,)) if "episode_ids" in npz.files else None
         if of_nrmap:
             return load_states(path)
-    try:
+    with named(f"{path}: "):
         fits = states.dtype == np.uint8 and states.ndim == 4 and states.size > 0
         check(fits, f"states are {states.dtype} {list(states.shape)}: expected uint8 [N, C, H, W], at least one state")
         ids = np.zeros(len(states), dtype=np.int64) if ids is None else ids
         check(ids.shape == (len(states),), f"episode_ids are {list(ids.shape)}: expected {len(states)} whole numbers")
-    except NrmapError as error:
-        raise NrmapError(f"{path}: {error}") from error
     return GivenStates(states, np.unique(ids, return_inverse=True)[1].astype(np.int64))

@@ -28,7 +28,7 @@ from nrmap.play.rollout import (
     replay_states,
 )
 from nrmap.policies.agent import Agent, check_states
-from nrmap.support.errors import NrmapError, check
+from nrmap.support.errors import check, named
 from nrmap.support.files import ArrayForms, read_npz, write_npz
 from nrmap.support.identity import recorded
 from nrmap.support.schema import Word, schema, validated
@@ -231,7 +231,7 @@ def load_states(path: Path) -> RolloutStates:
     header, content = read_npz(
         path, HEADER_KEY, "states", read_header=partial(validated, _Header), forms=lambda header: ARRAYS
     )
-    try:
+    with named(f"{path}: "):
         return RolloutStates(
             env=header.env,
             origins=header.origins,
@@ -241,8 +241,6 @@ def load_states(path: Path) -> RolloutStates:
             episode_ids=content["episode_ids"],
             positions=content["positions"],
         )
-    except NrmapError as error:
-        raise NrmapError(f"{path}: {error}") from error
 
 
 @schema

@@ -69,6 +69,24 @@ def code_of_others(what: str) -> Iterator[None]:
         raise NrmapError(f"{what}: {type(error).__name__}: {first_line(error)}") from error
 
 
+@contextmanager
+def named(before: str = "", after: str = "") -> Iterator[None]:
+    """Put `before` and `after`, such as the name of a file, around the text of a NrmapError in the block."""
+    try:
+        yield
+    except NrmapError as error:
+        raise NrmapError(f"{before}{error}{after}") from error
+
+
+@contextmanager
+def refused(what: str, other: type[Exception] = OSError) -> Iterator[None]:
+    """An OSError in the block, or an `other` error, becomes a NrmapError: `what` and the reason."""
+    try:
+        yield
+    except (OSError, other) as error:
+        raise NrmapError(f"{what}: {getattr(error, 'strerror', None) or error}") from error
+
+
 def unknown_choice(kind: str, value: object, choices: Iterable[str]) -> NrmapError:
     """The error for a `value` that is not in `choices`; names the nearest ones.
 

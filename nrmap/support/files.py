@@ -16,7 +16,7 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from nrmap.support.errors import NrmapError, check, first_line
+from nrmap.support.errors import NrmapError, check, first_line, named, refused
 from nrmap.support.schema import validated
 
 T = TypeVar("T")
@@ -53,13 +53,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except (OSError, ValueError) as error:  # ValueError: a name with NUL or without an encoding
         raise NrmapError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(mode)  # some writers replace the file, and its mode
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:  # safetensors raises its own for a full disk
-        raise NrmapError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+        with refused(f"cannot write {path}", SafetensorError):  # safetensors raises its own for a full disk
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(mode)  # some writers replace the file, and its mode
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -103,11 +102,8 @@ def regular_file(path: Path, kind: str = "") -> Iterator[BinaryIO]:
         raise NrmapError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # NUL or a surrogate in the path
         raise NrmapError(f"cannot read {str(path)!r}: no path has such a name") from error
-    with file:
-        try:
-            yield file
-        except OSError as error:  # on reading, as from /proc/self/mem
-            raise NrmapError(f"cannot read {path}: {error.strerror or error}") from error
+    with file, refused(f"cannot read {path}"):  # on reading, as from /proc/self/mem
+        yield file
 
 
 def read_json(path: Path, form: Any = Any) -> Any:
@@ -123,10 +119,8 @@ def read_json(path: Path, form: Any = Any) -> Any:
         value = parse_json(data)
     except ValueError as error:
         raise NrmapError(f"{path} is not a JSON file ({first_line(error)})") from error
-    try:
+    with named(f"{path}: "):
         return value if form is Any else validated(form, value)
-    except NrmapError as error:
-        raise NrmapError(f"{path}: {error}") from None
 
 
 def parse_json(data: bytes, *, finite: bool = True) -> Any:

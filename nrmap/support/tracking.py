@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from nrmap.support.errors import NrmapError, check, first_line, unknown_choice
+from nrmap.support.errors import NrmapError, check, first_line, refused, unknown_choice
 from nrmap.support.schema import Word, schema
 
 log = logging.getLogger(__name__)
@@ -219,12 +219,10 @@ def track(
 def _start_run(mode: Mode, folder: Path, described: Mapping[str, Any]) -> Any:
     """The run from `wandb.init`, with arguments `described`; NrmapError if it cannot start."""
     wandb = _import_wandb()
-    try:
+    with refused(f"cannot write {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):  # W&B would silently use another folder
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise NrmapError(f"cannot write {folder}: {error.strerror or error}") from error
     # A service process inherited from a parent dies with it, and refuses the ids of killed runs.
     os.environ.pop("WANDB_SERVICE", None)
 

@@ -15,7 +15,7 @@ from nrmap.policies.formats import cleanrl, pfrl, sa_dqn, sb3, tianshou
 from nrmap.policies.formats.layers import ReadNetwork, build_network
 from nrmap.policies.formats.reading import read_bytes
 from nrmap.policies.policy import Policy, PolicyCard, PolicySource
-from nrmap.support.errors import NrmapError, check, shortened, unknown_choice
+from nrmap.support.errors import NrmapError, check, named, shortened, unknown_choice
 from nrmap.support.files import identity_of
 from nrmap.support.identity import recorded
 
@@ -50,22 +50,20 @@ def convert(
     Raises NrmapError for an unknown format or setting, a file that is missing or not of its format, a network that
     nrmap cannot describe or that does not fit the game, and facts that are missing or contradict the file.
     """
-    named = env_settings is None or isinstance(env_settings, Mapping)
-    check(named, f"env_settings={shortened(env_settings)}: expected a dict of fields of EnvSpec")
+    fits = env_settings is None or isinstance(env_settings, Mapping)
+    check(fits, f"env_settings={shortened(env_settings)}: expected a dict of fields of EnvSpec")
     format_, colon, path = reference.partition(":")
     check(bool(colon and path), f"policy={shortened(reference)}: expected FORMAT:FILE, as in sb3:FILE.zip")
     if format_ not in FORMATS:
         raise unknown_choice("policy format", format_, FORMATS)
     data = read_bytes(Path(path))
-    try:
+    with named(f"{path} as {format_}: "):
         read = FORMATS[format_](data)
         seen, actions = _env(read, _game(read, game), dict(env_settings or {}))
         scale, env = _input_scale(read, input_scale), replace(seen, transposed=False)  # the weights are transposed
         network = build_network(
             read, actions=actions, sides=(env.height, env.width), input_scale=scale, transposed=seen.transposed
         )
-    except NrmapError as error:
-        raise NrmapError(f"{path} as {format_}: {error}") from error
     details = {"input_scale": scale, "transposed": seen.transposed}
     source = PolicySource(format_, hashlib.sha256(data).hexdigest(), details)
     card = PolicyCard(
