@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nrmap.support.layout import CHECKPOINT_FILE
+from train.checkpoint import load_checkpoint
+
 ROOT = Path(__file__).parents[1]
 
 # Every part of a training, on the smallest screen, in a second or two.
@@ -110,6 +113,14 @@ def result_of(command: Command) -> Path:
     """The path that the command printed last, which is its result."""
     assert command.wait() == 0, command.err
     return Path(command.out.splitlines()[-1])
+
+
+def reached(outputs: Path, method: str = "*", seed: str = "*") -> int:
+    """The agent step of a training's checkpoint; 0 without one."""
+    for path in outputs.glob(f"train/*/{method}/{seed}/*/{CHECKPOINT_FILE}"):
+        with contextlib.suppress(Exception):  # it may be replaced or removed between two looks
+            return load_checkpoint(path)["trainer"]["agent_step"]
+    return 0
 
 
 def complaint_of(command: Command) -> str:

@@ -2,6 +2,7 @@
 
 import atexit
 import shutil
+import sys
 from collections import defaultdict
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from example_outputs import SMALL, write_example, write_training
 from matplotlib.figure import Figure
+from toy_policies import FREEWAY, toy_policy
 
 from nrmap.atari import envs
 from nrmap.atari.env_spec import EnvSpec
@@ -23,6 +25,11 @@ from nrmap.policies.policy import load_policy
 from nrmap.support.layout import Layout
 
 torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
 
 
 IDLE: defaultdict[Any, list[Any]] = defaultdict(list)
@@ -146,6 +153,24 @@ def copied(tmp_path, outputs):
 def policy(tmp_path_factory, tiny_settings):
     folder = tmp_path_factory.mktemp("policy")
     return load_policy(write_training(Layout(folder), tiny_settings(method="ddqn", seed=0)))
+
+
+@pytest.fixture(scope="session")
+def toy():
+    return toy_policy(FREEWAY)
+
+
+@pytest.fixture
+def ended(monkeypatch, capsys):
+    """`ended(main, *arguments)`: the exit status, the output and the errors of a command that ends by SystemExit."""
+
+    def run(main, *arguments):
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

@@ -129,7 +129,6 @@ def test_auto_falls_back_with_one_warning_and_is_exact(caplog):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("form", ["incremental", "dense"])
 @settings(max_examples=20)
 @given(example=examples())

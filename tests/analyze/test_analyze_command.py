@@ -1,9 +1,9 @@
 """`python -m analyze` by every way to say which policy, which states and which share: each ends in the right maps."""
 
 import shutil
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +93,13 @@ def test_a_policy_of_another_game_than_asked_for_is_refused(tmp_path: Path) -> N
 
 
 def test_a_mistake_is_one_line_and_nothing_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: Callable
 ) -> None:
     outputs = tmp_path / "outputs"
     monkeypatch.setenv("PYTHONPATH", "")  # which a command changes
-    monkeypatch.setattr(sys, "argv", ["analyze", "scale=smoke", f"outputs={outputs}", "temperature=0"])
-    with pytest.raises(SystemExit) as end:
-        entry_point("analyze", analyze.__main__.read, analyze.__main__.analyze)
-    out, err = capsys.readouterr()
-    assert (end.value.code, out, len(err.splitlines())) == (2, "", 1)
+    command = partial(entry_point, "analyze", analyze.__main__.read, analyze.__main__.analyze)
+    status, out, err = ended(command, "scale=smoke", f"outputs={outputs}", "temperature=0")
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
     assert err.startswith("error: temperature=0: expected a number from 1e-30 to 1e9, or a list")
     with pytest.raises(NrmapError, match=r"^no trained policy Freeway/ddqn/seed7 with these settings"):
         analyzed("scale=smoke", seed=7, outputs=str(outputs))

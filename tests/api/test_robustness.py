@@ -162,20 +162,15 @@ def test_layers_that_act_otherwise_than_their_types_have_no_bounds_but_maps(chan
         np.testing.assert_allclose(maps[0][kind], maps[1][kind], rtol=1e-4, atol=1e-4)
 
 
-def with_tanh(network: QNetwork) -> None:
-    network.features[1] = nn.Tanh()
+CHANGES = {
+    "tanh": lambda network: network.features.__setitem__(1, nn.Tanh()),
+    "weight norm": lambda network: nn.utils.parametrizations.weight_norm(network.advantage[0]),
+    "hook": lambda network: network.advantage.register_forward_hook(lambda layer, inputs, outputs: outputs.flip(1)),
+}
 
 
-def with_weight_norm(network: QNetwork) -> None:
-    nn.utils.parametrizations.weight_norm(network.advantage[0])
-
-
-def with_hook(network: QNetwork) -> None:
-    network.advantage.register_forward_hook(lambda layer, inputs, outputs: outputs.flip(1))
-
-
-@pytest.mark.parametrize("change", [with_tanh, with_weight_norm, with_hook])
-def test_an_attack_is_on_a_loaded_policy_as_it_was_changed(change: Callable[[QNetwork], None]) -> None:
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_an_attack_is_on_a_loaded_policy_as_it_was_changed(change: Callable[[QNetwork], object]) -> None:
     policy, (states, _) = toy_policy(SMALL_FREEWAY), real_states(SMALL_FREEWAY)
     change(policy.network)
     found = nrmap.attack(policy, states, "pgd-10", 0.1)
@@ -224,23 +219,18 @@ def test_wrong_input_and_networks_without_gradient_or_bounds_are_named(call: Cal
         call()
 
 
-@pytest.fixture(scope="module")
-def policy() -> Policy:
-    return toy_policy(FREEWAY)
-
-
-def test_any_function_plays_as_the_policy_that_it_wraps(policy: Policy) -> None:
+def test_any_function_plays_as_the_policy_that_it_wraps(toy: Policy) -> None:
     """The states of both, and the numbers of both evaluations; names and hashes apart."""
-    network = policy.network
+    network = toy.network
     wrapped = nrmap.Agent(lambda states: network(states), FREEWAY.state_shape, env=FREEWAY, name="mine")
-    states = [nrmap.collect_states(agent, 6, 2, progress=False) for agent in (policy, wrapped)]
+    states = [nrmap.collect_states(agent, 6, 2, progress=False) for agent in (toy, wrapped)]
     assert np.array_equal(states[0].states, states[1].states)
     assert states[1].origins[0].label == "Freeway/mine"
-    maps = nrmap.compute_maps(policy, states[0], progress=False)
+    maps = nrmap.compute_maps(toy, states[0], progress=False)
     assert maps.by_episode.states_per_episode.tolist() == [3, 3]
     found = nrmap.evaluate(wrapped, 1, ["fgsm"], 8 / 255, progress=False)
     settings = EvaluationSettings(1, 0, attack_runs=(AttackRun("fgsm", 8 / 255, 1),))
-    expected = play_episodes(policy, settings, num_envs=2)
+    expected = play_episodes(toy, settings, num_envs=2)
     assert [(record.metric, record.value) for record in found] == [(record.metric, record.value) for record in expected]
     assert found[0].method == "mine"
 
@@ -250,14 +240,14 @@ def test_any_function_plays_as_the_policy_that_it_wraps(policy: Policy) -> None:
     [torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16), lambda: torch.device("meta")],
     ids=["inference", "no gradient", "autocast", "default device"],
 )
-def test_the_modes_of_the_caller_change_nothing(policy: Policy, mode: Callable[[], Any]) -> None:
-    network = policy.network
+def test_the_modes_of_the_caller_change_nothing(toy: Policy, mode: Callable[[], Any]) -> None:
+    network = toy.network
     agent, states = nrmap.Agent(lambda states: network(states), FREEWAY.state_shape, env=FREEWAY), some_states(2)
     states = states[:, :1].repeat(1, 1, 4, 3).contiguous()[:, :, : FREEWAY.state_shape[1]]
 
     def results() -> list[Any]:
         maps = nrmap.compute_maps(agent, states, progress=False)
-        attacked, proven = nrmap.attack(agent, states), nrmap.certify(policy, states, CERTIFIED)
+        attacked, proven = nrmap.attack(agent, states), nrmap.certify(toy, states, CERTIFIED)
         records = nrmap.evaluate(agent, 1, ["fgsm"], progress=False)
         found = [maps[key].tolist() for key in maps.kinds]
         return [*found, attacked.perturbed.tolist(), proven.tolist(), [record.value for record in records]]
@@ -267,8 +257,8 @@ def test_the_modes_of_the_caller_change_nothing(policy: Policy, mode: Callable[[
         assert results() == expected
 
 
-def test_an_evaluation_counts_certified_states(policy: Policy) -> None:
-    records = nrmap.evaluate(policy, 1, certify_epsilons=[1e-4], progress=False)
-    states = nrmap.collect_states(policy, FREEWAY.max_agent_steps, 1, progress=False)
+def test_an_evaluation_counts_certified_states(toy: Policy) -> None:
+    records = nrmap.evaluate(toy, 1, certify_epsilons=[1e-4], progress=False)
+    states = nrmap.collect_states(toy, FREEWAY.max_agent_steps, 1, progress=False)
     (rate,) = (record.value for record in records if record.metric == "certified_rate")
-    assert rate == nrmap.certify(policy, states, 1e-4).double().mean()
+    assert rate == nrmap.certify(toy, states, 1e-4).double().mean()

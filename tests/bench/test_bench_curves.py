@@ -64,17 +64,14 @@ HEAD = b"run,agent_step,x\n"
         ({"rows": [{"agent_step": 1, "x": 1e308}], "episodes": []}, "/curves.json"),
     ],
 )
-def test_a_file_of_another_form_is_one_line(content, why, tmp_path, monkeypatch, capsys) -> None:
+def test_a_file_of_another_form_is_one_line(content, why, tmp_path, ended) -> None:
     file, is_training = tmp_path / "runs.csv", isinstance(content, dict)
     if is_training:
         (tmp_path / "curves.json").write_text(json.dumps(content))
     else:
         file.write_bytes(content)
     add = ["--add", f"A={tmp_path}"] if is_training else []
-    monkeypatch.setattr(sys, "argv", ["bench.curves", str(file), *add])
-    with pytest.raises(SystemExit):
-        main()
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = ended(main, str(file), *add)[2].splitlines()
     assert line.startswith(f"error: {tmp_path}")
     assert why in line
     assert file.exists() != is_training

@@ -5,7 +5,6 @@ import re
 import sys
 from dataclasses import asdict, replace
 
-import pytest
 import torch
 from toy_policies import FREEWAY, toy_policy
 
@@ -67,7 +66,7 @@ def test_a_checkpoint_is_read_as_the_policy_that_it_would_become(tmp_path, tiny_
     torch.testing.assert_close(policy(states), online(states * STATE_SCALE), rtol=0, atol=1e-2)
 
 
-def test_files_that_are_no_policy_or_checkpoint_are_one_line(tmp_path, monkeypatch, capsys) -> None:
+def test_files_that_are_no_policy_or_checkpoint_are_one_line(tmp_path, ended) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     save_checkpoint(checkpoint, {"trainer": {}})
     for file, settings, why in (
@@ -78,9 +77,6 @@ def test_files_that_are_no_policy_or_checkpoint_are_one_line(tmp_path, monkeypat
     ):
         if settings is not None:
             (tmp_path / "settings.json").write_text(json.dumps(settings))
-        monkeypatch.setattr(sys, "argv", ["bench.robustness", str(file)])
-        with pytest.raises(SystemExit):
-            main()
-        printed = capsys.readouterr()
-        assert re.fullmatch(f"error: .*{why}.*\n", printed.err)
-        assert printed.out == ""
+        _, out, err = ended(main, str(file))
+        assert re.fullmatch(f"error: .*{why}.*\n", err)
+        assert out == ""

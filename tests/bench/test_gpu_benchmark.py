@@ -24,24 +24,22 @@ def files_of(folder):
     return (json.loads((folder / f"{name}-cpu.json").read_text()) for name in ("train", "maps", "host"))
 
 
-def test_a_stage_that_fails_or_hangs_loses_only_itself(tmp_path, monkeypatch, capsys):
+def test_a_stage_that_fails_or_hangs_loses_only_itself(tmp_path, monkeypatch, ended):
     def command_of(stage, device, limit, output):
         return [sys.executable, "-c", START.format(str(output)) + SCRIPTS[stage]]
 
     monkeypatch.setattr(gpu, "command_of", command_of)
     monkeypatch.setattr(gpu, "STAGES", {**gpu.STAGES, "maps": ("maps", 0.05)})
     options = ["--device", "cpu", "--minutes", "1", "--output", str(tmp_path), "--stages", *SCRIPTS]
-    monkeypatch.setattr(sys, "argv", ["gpu", *options])
-    with pytest.raises(SystemExit) as end:
-        gpu.main()
-    assert end.value.code == 1
+    status, out, _ = ended(gpu.main, *options)
+    assert status == 1
     train, maps, host = files_of(tmp_path)
     assert (train["updates"]["status"], train["updates"]["rate"]) == ("ok", 3.5)
     assert (maps["maps"]["status"], maps["maps"]["part"]) == ("out of time", 1)
     assert (train["attack"]["status"], train["attack"]["rate"]) == ("failed", 1.0)
     assert train["attack"]["last_lines"][-1] == "ValueError: no kernel image"
     assert host["update_milliseconds"] == {"ddqn": 1.0}
-    assert "ValueError: no kernel image" in capsys.readouterr().out
+    assert "ValueError: no kernel image" in out
 
 
 def test_every_stage_has_its_measurement():
@@ -63,12 +61,9 @@ def test_the_document_says_what_is_not_measured(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_rehearsal_on_the_cpu_runs_every_stage(tmp_path, monkeypatch):
+def test_a_rehearsal_on_the_cpu_runs_every_stage(tmp_path, ended):
     # The tests marked cuda skip here, which pytest calls a success.
-    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--minutes", "20", "--output", str(tmp_path)])
-    with pytest.raises(SystemExit) as end:
-        gpu.main()
-    assert end.value.code == 0
+    assert ended(gpu.main, "--device", "cpu", "--minutes", "20", "--output", str(tmp_path))[0] == 0
     train, maps, host = files_of(tmp_path)
     assert train["tests"]["skipped"] > 5
     assert train["updates"]["sa_ddqn"]["equal_bit_for_bit"]

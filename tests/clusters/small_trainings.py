@@ -1,6 +1,5 @@
 """Trainings of some seconds for the cluster tests, with a checkpoint after every step."""
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -9,8 +8,7 @@ from pathlib import Path
 import torch
 
 from nrmap.policies.policy import load_policy
-from nrmap.support.layout import CHECKPOINT_FILE, POLICY_FILE
-from train.checkpoint import load_checkpoint
+from nrmap.support.layout import POLICY_FILE
 
 ROOT = Path(__file__).parents[2]
 STEPS = 800
@@ -33,14 +31,6 @@ def start_sweep(outputs: Path, *arguments: str, environment: dict[str, str] | No
         del environment[name]
     with open(outputs.with_suffix(".log"), "w") as log:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True)
-
-
-def reached(outputs: Path, method: str, seed: str) -> int:
-    """The agent step of a run's checkpoint; 0 without one."""
-    for path in outputs.glob(f"train/*/{method}/{seed}/*/{CHECKPOINT_FILE}"):
-        with contextlib.suppress(Exception):  # it may be replaced or removed between two looks
-            return load_checkpoint(path)["trainer"]["agent_step"]
-    return 0
 
 
 def policies(outputs: Path) -> dict[tuple[str, str], Path]:

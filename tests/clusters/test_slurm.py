@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import reached
 from slurm_cluster import INSTALL, NODES, SlurmCluster, missing_programs, slurm_cluster
-from small_trainings import JOBS, STEPS, assert_as_undisturbed, policies, reached, start_sweep
+from small_trainings import JOBS, STEPS, assert_as_undisturbed, policies, start_sweep
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
 

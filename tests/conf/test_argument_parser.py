@@ -1,6 +1,5 @@
 """Wrong arguments of the commands without Hydra are one line."""
 
-import sys
 from importlib import import_module
 
 import pytest
@@ -22,13 +21,10 @@ from nrmap.support.files import write_json
         ("bench.train", "--rounds none", "--rounds: none: expected a whole number"),
     ],
 )
-def test_a_wrong_argument_is_one_line(command, arguments, expected, tmp_path, monkeypatch, capsys) -> None:
+def test_a_wrong_argument_is_one_line(command, arguments, expected, tmp_path, monkeypatch, ended) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("train.json", "host.json"):
         write_json(tmp_path / "damaged" / name, {})
-    monkeypatch.setattr(sys, "argv", [command, *arguments.split()])
-    with pytest.raises(SystemExit) as ended:
-        import_module(command).main()
-    error = capsys.readouterr().err
-    assert (ended.value.code, error[:7], error.count("\n")) == (2, "error: ", 1)
+    status, _, error = ended(import_module(command).main, *arguments.split())
+    assert (status, error[:7], error.count("\n")) == (2, "error: ", 1)
     assert expected in error

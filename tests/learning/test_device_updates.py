@@ -114,7 +114,6 @@ def test_an_update_reads_no_value_on_the_host(method, learner_for):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @methods
 def test_graphed_updates_are_eager_updates(method, learner_for, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)

@@ -62,8 +62,7 @@ def test_the_policy_is_the_mean_of_the_late_weights():
     assert torch.equal(weights_of(resumed.policy_network()), weights_of(learner.policy_network()))
 
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
-CUDA = pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])
+CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
 
 
 def test_the_probe_is_an_attack_in_the_ball_that_no_bound_contradicts(tiny_regulariser):
@@ -81,7 +80,6 @@ def test_the_probe_is_an_attack_in_the_ball_that_no_bound_contradicts(tiny_regul
 
 
 @pytest.mark.cuda
-@needs_cuda
 def test_cuda_learns_what_the_cpu_learns():
     here, there = make_learner(), make_learner(device="cuda")
     for seed in range(5):

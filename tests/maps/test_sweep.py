@@ -119,7 +119,6 @@ def test_chunks_out_of_order_of_wrong_shape_or_not_finite_are_refused(chunks, me
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_maps_from_a_cuda_device():
     here, there = sweep(Q_VALUES, CLEAN).total(), sweep(Q_VALUES.cuda(), CLEAN.cuda()).total()
     assert np.array_equal(here["kmap"], there["kmap"])

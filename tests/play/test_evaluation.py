@@ -27,15 +27,10 @@ RADIUS = 0.003 / 255
 
 
 @pytest.fixture(scope="module")
-def policy():
-    return toy_policy(FREEWAY)
-
-
-@pytest.fixture(scope="module")
-def records(policy):
+def records(toy):
     attack_runs = (AttackRun("noise", EPSILON, 1), AttackRun("pgd-3", EPSILON, EPISODES))
     settings = EvaluationSettings(EPISODES, 2, VALIDATION_STREAM, attack_runs, certify_epsilons=(0.1, 0.2))
-    return evaluate(policy, settings, num_envs=2, certify=only_up)
+    return evaluate(toy, settings, num_envs=2, certify=only_up)
 
 
 def only_up(states, actions, attack_epsilon):
@@ -54,8 +49,8 @@ def seeds(episodes):
     return episode_seeds(FREEWAY, 2, episodes, VALIDATION_STREAM)
 
 
-def test_clean_records_are_those_of_the_greedy_roll_out(policy, records):
-    states, act = [], greedy(policy)
+def test_clean_records_are_those_of_the_greedy_roll_out(toy, records):
+    states, act = [], greedy(toy)
 
     def watched(seen, numbers, steps):
         states.append(torch.from_numpy(seen))
@@ -68,7 +63,7 @@ def test_clean_records_are_those_of_the_greedy_roll_out(policy, records):
     assert str(mean.note).endswith(f"{EPISODES} of {EPISODES} episodes end at the limit of 40 agent steps")
     returns = [(record.episode, record.value) for record in select(clean, metric="return")]
     assert returns == [(number, episode.total_reward) for number, episode in enumerate(played)]
-    q_values = policy(states).double()
+    q_values = toy(states).double()
     for action, name in enumerate(("NOOP", "UP", "DOWN")):
         (share,) = select(clean, metric="action_share", action=name)
         assert share.value == pytest.approx((q_values.argmax(dim=1) == action).double().mean().item())
@@ -83,20 +78,20 @@ def test_clean_records_are_those_of_the_greedy_roll_out(policy, records):
     assert certified == [share_of_up, 0]
     assert 0 < share_of_up < 1
     of_policy = {(record.game, record.method, record.seed, record.policy_sha256) for record in records}
-    assert of_policy == {("Freeway", "toy", 0, policy.sha256)}
+    assert of_policy == {("Freeway", "toy", 0, toy.sha256)}
     assert len({replace(record, value=0.0, low=None, high=None) for record in records}) == len(records)
 
 
 @pytest.mark.parametrize(("name", "episodes"), [("noise", 1), ("pgd-3", EPISODES)])
-def test_attacked_records_are_those_of_a_roll_out_attacked_by_hand(policy, records, name, episodes):
+def test_attacked_records_are_those_of_a_roll_out_attacked_by_hand(toy, records, name, episodes):
     """One environment, one state at a time, its noise from (run seed, episode, step)."""
-    attack, q_values = attack_named(name), frozen(policy.network)
+    attack, q_values = attack_named(name), frozen(toy.network)
     flips = []
 
     def act(states, numbers, steps):
         noise = StateNoise(2, numbers, steps)
         attacked = attack(q_values, torch.from_numpy(states).float() / 255, attack_epsilon=EPSILON, noise=noise)
-        flips.append(policy(torch.from_numpy(states)).argmax(dim=1) != policy.network(attacked.perturbed).argmax(dim=1))
+        flips.append(toy(torch.from_numpy(states)).argmax(dim=1) != toy.network(attacked.perturbed).argmax(dim=1))
         return attacked.actions.numpy()
 
     played = play(act, FREEWAY, seeds(episodes), num_envs=1)
@@ -165,16 +160,16 @@ def test_episode_records_by_hand():
     assert value(episode_records(make, many[:1], ("NOOP",)), metric="return_std") is None
 
 
-def test_the_worst_case_is_played_as_by_hand(policy):
+def test_the_worst_case_is_played_as_by_hand(toy):
     """Against a roll-out written by hand with one environment."""
-    certifier = IntervalCertifier(policy.network)
+    certifier = IntervalCertifier(toy.network)
     run = EvaluationSettings(1, 1, attack_runs=(AttackRun(WORST_CASE, RADIUS, 2),), certify_epsilons=(RADIUS,))
-    records = evaluate(policy, run, num_envs=2, certify=certifier)
+    records = evaluate(toy, run, num_envs=2, certify=certifier)
     others, certified = [], []
 
     def worst(states, numbers, steps):
         (state,) = torch.from_numpy(states).float() / 255
-        (q_values,) = policy(torch.from_numpy(states)).tolist()
+        (q_values,) = toy(torch.from_numpy(states)).tolist()
         bounds = certifier.difference_bounds(state[None], RADIUS)[0]
         actions = range(len(q_values))
         left = [a for a in actions if all(bounds[a, b] >= 0 for b in actions if b != a)]
@@ -184,14 +179,14 @@ def test_the_worst_case_is_played_as_by_hand(policy):
 
     def clean(states, numbers, steps):
         seen = torch.from_numpy(states)
-        actions = policy(seen).argmax(dim=1)
+        actions = toy(seen).argmax(dim=1)
         certified.extend(certifier(seen.float() / 255, actions, RADIUS).tolist())
         return actions.numpy()
 
-    by_hand = play(worst, policy.env, episode_seeds(policy.env, 1, 2), num_envs=1)
+    by_hand = play(worst, toy.env, episode_seeds(toy.env, 1, 2), num_envs=1)
     ours = select(records, attack=WORST_CASE, attack_epsilon=RADIUS)
     assert [r.value for r in select(ours, metric="return")] == [episode.total_reward for episode in by_hand]
-    play(clean, policy.env, episode_seeds(policy.env, 1, 1), num_envs=1)
+    play(clean, toy.env, episode_seeds(toy.env, 1, 1), num_envs=1)
     rates = value(ours, metric="flip_rate"), value(records, metric="certified_rate", attack_epsilon=RADIUS)
     assert rates == pytest.approx((np.mean(others), np.mean(certified)))
     assert 0 < min(rates) <= max(rates) < 1, "the bound should decide something in some states and nothing in others"
@@ -221,16 +216,15 @@ def test_proofs_save_attacks_and_change_no_record():
     assert 0 < sum(attacked) == seen.count(False) < len(seen)
 
 
-def test_a_worst_case_needs_something_that_certifies(policy):
+def test_a_worst_case_needs_something_that_certifies(toy):
     run = EvaluationSettings(episodes=1, run_seed=1, attack_runs=(AttackRun(WORST_CASE, RADIUS, 1),))
     with pytest.raises(NrmapError, match="greedy_worst_case is to be played, but nothing certifies"):
-        evaluate(policy, run, num_envs=1)
+        evaluate(toy, run, num_envs=1)
     with pytest.raises(NrmapError, match="certify_epsilons are set, but nothing certifies"):
-        evaluate(policy, EvaluationSettings(1, 1, certify_epsilons=(RADIUS,)), num_envs=1)
+        evaluate(toy, EvaluationSettings(1, 1, certify_epsilons=(RADIUS,)), num_envs=1)
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_policy_on_a_cuda_device_is_evaluated_there():
     policy, where = toy_policy(FREEWAY), np.zeros(2, dtype=np.int64)
     states = np.zeros((2, *FREEWAY.state_shape), dtype=np.uint8)

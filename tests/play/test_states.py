@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from toy_policies import FREEWAY, toy_policy
+from toy_policies import FREEWAY
 
 from nrmap.atari.episode_seeds import VALIDATION_STREAM, episode_seeds
 from nrmap.play import states as states_module
@@ -16,13 +16,8 @@ from nrmap.support.errors import NrmapError
 
 
 @pytest.fixture(scope="module")
-def policy():
-    return toy_policy(FREEWAY)
-
-
-@pytest.fixture(scope="module")
-def states(policy):
-    return collect_states(policy, num_states=11, episodes=3, run_seed=5, num_envs=2)
+def states(toy):
+    return collect_states(toy, num_states=11, episodes=3, run_seed=5, num_envs=2)
 
 
 def synthetic_states(env=FREEWAY, lengths=(4, 6, 2), label="made up", seed=0):
@@ -53,33 +48,33 @@ def recorded_actions(states):
     return np.array([states.episodes[episode].actions[step] for episode, step in pairs])
 
 
-def test_collected_states_are_the_policys_own(policy, states):
+def test_collected_states_are_the_policys_own(toy, states):
     """Each state gives the recorded action and can be replayed from seed and actions."""
     assert [episode.seed for episode in states.episodes] == list(episode_seeds(FREEWAY, 5, 3))
-    assert states.origins == (SourcePolicy("Freeway/toy/seed0", policy.sha256),)
+    assert states.origins == (SourcePolicy("Freeway/toy/seed0", toy.sha256),)
 
     positions = even_positions([episode.length for episode in states.episodes], 11)
     np.testing.assert_array_equal(states.positions, np.concatenate(positions))
     np.testing.assert_array_equal(states.episode_ids, np.repeat([0, 1, 2], [len(steps) for steps in positions]))
     actions = recorded_actions(states)
-    np.testing.assert_array_equal(actions, policy(torch.from_numpy(states.states)).argmax(dim=1).numpy())
+    np.testing.assert_array_equal(actions, toy(torch.from_numpy(states.states)).argmax(dim=1).numpy())
     assert len(set(actions.tolist())) > 1
     np.testing.assert_array_equal(states.states, replay_states(FREEWAY, states.episodes, positions, num_envs=3))
 
 
-def test_states_that_could_not_be_remembered_are_played_again(policy, states, monkeypatch, assert_equal):
+def test_states_that_could_not_be_remembered_are_played_again(toy, states, monkeypatch, assert_equal):
     """Neither that nor the number of environments changes the sample."""
     replay = Mock(side_effect=replay_states)
     monkeypatch.setattr(states_module, "replay_states", replay)
     whole = sum(episode.length for episode in states.episodes) * 42 * 42
     for memory_budget, replayed in ((whole, 0), (whole - 1, 1)):
-        again = collect_states(policy, num_states=11, episodes=3, run_seed=5, num_envs=3, memory_budget=memory_budget)
+        again = collect_states(toy, num_states=11, episodes=3, run_seed=5, num_envs=3, memory_budget=memory_budget)
         assert_equal(again, states)
         assert replay.call_count == replayed
 
 
-def test_the_sample_depends_on_the_stream(policy, states):
-    other = collect_states(policy, num_states=1, episodes=1, run_seed=5, num_envs=1, stream=VALIDATION_STREAM)
+def test_the_sample_depends_on_the_stream(toy, states):
+    other = collect_states(toy, num_states=1, episodes=1, run_seed=5, num_envs=1, stream=VALIDATION_STREAM)
     assert other.episodes[0].seed not in {episode.seed for episode in states.episodes}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from composed import composed, training
 from edited_json import edited
-from example_outputs import SMALL, synthetic_states, write_maps, write_training
+from example_outputs import SMALL, save_nothing, synthetic_states, write_maps, write_training
 
 from analyze.report import build
 from analyze.report.inventory import missing
@@ -25,7 +25,7 @@ from nrmap.maps.null_networks import null_networks
 from nrmap.play.states import save_states
 from nrmap.policies.policy import PolicySource, load_policy, save_policy
 from nrmap.support import schema
-from nrmap.support.files import write_json, write_text
+from nrmap.support.files import write_json
 from nrmap.support.identity import VERSIONS
 from nrmap.support.layout import Layout
 
@@ -144,12 +144,7 @@ def test_a_damaged_file_of_maps_or_states_is_left_out_and_named(copied, monkeypa
     for path in damaged:
         path.write_bytes(path.read_bytes()[:-100])
 
-    def saved(sheet, folder):
-        for path in (paths := [folder / f"{sheet.name}{ending}" for ending in (".pdf", ".png")]):
-            write_text(path, "")
-        return paths[0]
-
-    monkeypatch.setattr(build, "save_sheet", saved)
+    monkeypatch.setattr(build, "save_sheet", save_nothing)
     monkeypatch.setattr(build, "build_page", lambda found, tables, drawings, problems: "\n".join(problems))
     report = build.ensure_report(copied)
     for path, line in zip(damaged, report.problems, strict=True):

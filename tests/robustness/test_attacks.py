@@ -248,7 +248,6 @@ def test_one_batch_reads_no_value_on_the_host():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_an_attack_on_a_cuda_network_gives_the_same_points():
     network, states = small_network(), torch.rand(4, 1, 12, 12)
     here = pgd(3)(frozen(network), states, attack_epsilon=0.1, noise=noise_for(4))

@@ -7,8 +7,6 @@ import torch
 
 from nrmap.support.cuda_graphs import WARM_UP_CALLS, Graphed
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
 
 def doubled(values: torch.Tensor) -> torch.Tensor:
     return 2 * values
@@ -37,7 +35,6 @@ def test_where_a_capture_fails_calls_go_on_eagerly_and_one_line_says_why(monkeyp
 
 
 @pytest.mark.cuda
-@needs_cuda
 def test_a_graph_gives_the_results_of_its_function_and_the_same_random_numbers():
     generators = [torch.Generator("cuda").manual_seed(3) for _ in range(2)]
     total = [torch.zeros((), device="cuda") for _ in range(2)]
@@ -58,7 +55,6 @@ def test_a_graph_gives_the_results_of_its_function_and_the_same_random_numbers()
 
 
 @pytest.mark.cuda
-@needs_cuda
 def test_what_a_graph_cannot_hold_runs_eagerly(caplog):
     device, generators = torch.device("cuda"), [torch.Generator("cuda").manual_seed(3) for _ in range(2)]
 

@@ -1,6 +1,5 @@
 """`python -m train` as its users meet it: processes that finish, repeat, are killed, wait and fail."""
 
-import contextlib
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 import safetensors
 import torch
-from commands import ROOT, TINY, Command, commands_in, complaint_of, result_of
+from commands import ROOT, TINY, Command, commands_in, complaint_of, reached, result_of
 from composed import trained, training
 from example_outputs import write_training
 
@@ -24,7 +23,6 @@ from nrmap.learning.lookup import training_folder
 from nrmap.policies.policy import load_policy
 from nrmap.support.files import TEMPORARY_PREFIX
 from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, OPTIONS_FILE, POLICY_FILE, Layout
-from train.checkpoint import load_checkpoint
 
 
 @pytest.fixture
@@ -129,14 +127,6 @@ def test_a_killed_command_goes_on_to_the_same_policy(start, tmp_path):
     assert "going on from agent step" in resumed.err
     assert content(path) == content(uninterrupted)
     assert {file.name for file in folder.iterdir()} == {file.name for file in uninterrupted.parent.iterdir()}
-
-
-def reached(outputs: Path) -> int:
-    """The agent step of the only checkpoint under `outputs`; 0 without one."""
-    for path in outputs.glob(f"train/*/*/*/*/{CHECKPOINT_FILE}"):
-        with contextlib.suppress(Exception):  # it may be removed between two looks
-            return load_checkpoint(path)["trainer"]["agent_step"]
-    return 0
 
 
 @pytest.mark.slow

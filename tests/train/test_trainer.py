@@ -17,7 +17,6 @@ from train.curves import Curves
 from train.trainer import Trainer
 
 CPU = torch.device("cpu")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 def train(trainer: Trainer, *, stop_at: int | None = None) -> None:
@@ -54,7 +53,7 @@ def run_of(tiny_settings, tiny_regulariser):
         ("robust", [100], True, {}),
         pytest.param("robust", [8, 100], True, {"precision": torch.bfloat16}, marks=pytest.mark.slow),
         ("robust", [100], False, {"replay_on_device": True}),
-        pytest.param("robust", [8, 100], True, {"device": "cuda"}, marks=[pytest.mark.cuda, needs_cuda]),
+        pytest.param("robust", [8, 100], True, {"device": "cuda"}, marks=pytest.mark.cuda),
     ],
 )
 def test_a_killed_run_goes_on_as_if_it_had_not_been(name, points, at_ends, options, run_of, tmp_path, assert_same):
