@@ -34,7 +34,7 @@ class AutoPgdPlayer:
     def __init__(self, policy: Policy, *, attack_epsilon: float, steps: int) -> None:
         """`steps` is the largest number of steps, `attack_epsilon` the radius of the ℓ∞ ball in [0, 1]."""
         self._policy = policy
-        self._classifier = PyTorchClassifier(
+        self.classifier = PyTorchClassifier(
             policy.network,
             loss=torch.nn.CrossEntropyLoss(),
             input_shape=policy.state_shape,
@@ -50,7 +50,7 @@ class AutoPgdPlayer:
         clean = unit_states(torch.from_numpy(states))  # [n, C, H, W]
         greedy = self._greedy(clean)
         attack = AutoProjectedGradientDescent(
-            self._classifier, loss_type="cross_entropy", nb_random_init=1, batch_size=len(states), verbose=False,
+            self.classifier, loss_type="cross_entropy", nb_random_init=1, batch_size=len(states), verbose=False,
             **self._ball,
         )  # fmt: skip
         perturbed = torch.from_numpy(attack.generate(clean.numpy(), greedy))

@@ -121,10 +121,6 @@ class Replay:
         self.priorities: Any = SumTree(self.num_envs * self.slots)
         self.max_priority: Any = 1.0
 
-    def __len__(self) -> int:
-        """The number of slots that hold a frame."""
-        return int(np.minimum(self.newest + 1, self.slots).sum())
-
     def begin_episodes(self, envs: NDArray[np.int64], states: NDArray[np.uint8]) -> None:
         """Store the first frame of a new episode in each of `envs` [K], from its `states` [K, C, H, W]."""
         self._write_frames(envs, states, age=np.zeros(len(envs), dtype=np.int32))

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from nrmap.atari.env_spec import EnvSpec
 from nrmap.atari.envs import ANY_SEED, SeededVectorEnv, action_names
-from nrmap.atari.games import rom_id
 from nrmap.policies.agent import Agent
 from nrmap.statistics.nested_subsets import van_der_corput
 from nrmap.support.errors import NrmapError, check
@@ -228,11 +227,13 @@ def replay_rgb(spec: EnvSpec, seed: int, actions: ArrayLike, positions: Sequence
     and transposed, but not resized: most games have screens of 210 × 160. Raises NrmapError without positions, for
     positions outside the episode, for actions out of range, and if the replay ends before the last position.
     """
+    from nrmap.atari.emulators import Emulator  # loads ale_py
+
     steps = np.asarray(actions)
     check(len(positions) >= 1, "no positions to replay: expected at least one")
     for position in positions:
         check(0 <= position < len(steps), f"position {position}: the episode has steps 0 to {len(steps) - 1}")
-    height, width = screen_size(spec.game)
+    height, width = Emulator(spec).ale.getScreenDims()
     env = SeededVectorEnv(replace(spec, height=height, width=width, frame_stack=1), 1, colour=True)
     states, _ = env.begin(np.ones(1, dtype=bool), [seed])  # [1, 1, H, W, 3]
     screens = {0: states[0, 0]}
@@ -244,16 +245,3 @@ def replay_rgb(spec: EnvSpec, seed: int, actions: ArrayLike, positions: Sequence
         if step in wanted:
             screens[step] = transition.states[0, 0]
     return np.stack([screens[position] for position in positions])
-
-
-def screen_size(game: str) -> tuple[int, int]:
-    """Height and width of the game's original screen in pixels; NrmapError for an unknown game."""
-    from ale_py import ALEInterface, LoggerMode, roms
-
-    ALEInterface.setLoggerMode(LoggerMode.Error)
-    ale = ALEInterface()
-    rom = roms.get_rom_path(rom_id(game))
-    assert rom is not None, "rom_id accepts only installed games"
-    ale.loadROM(rom)
-    height, width = ale.getScreenDims()
-    return int(height), int(width)

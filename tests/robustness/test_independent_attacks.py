@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import torch
 from art.attacks.evasion import AutoProjectedGradientDescent, SquareAttack
-from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 from toy_policies import FREEWAY, toy_policy
 
-from bench.independent_attacks import main
+from bench.independent_attacks import AutoPgdPlayer, main
 from nrmap.play.states import collect_states
 from nrmap.policies.network import STATE_SCALE, frozen
 from nrmap.policies.policy import load_policy, save_policy
@@ -46,13 +45,7 @@ def flips(name: str) -> tuple[Mask, Mask, Mask]:
     assert (ours.margins <= bounds).all()
     assert certifier.possible_actions(states, ATTACK_EPSILON).gather(1, ours.actions[:, None]).all()
     actions = ours.clean_actions.numpy()
-    classifier = PyTorchClassifier(
-        policy.network,
-        loss=torch.nn.CrossEntropyLoss(),
-        input_shape=states.shape[1:],
-        nb_classes=policy.network.spec.actions,
-        clip_values=(0, 1),
-    )
+    classifier = AutoPgdPlayer(policy, attack_epsilon=ATTACK_EPSILON, steps=1).classifier
     ball: dict[str, Any] = {"norm": np.inf, "eps": ATTACK_EPSILON, "batch_size": NUM_STATES, "verbose": False}
     steps: dict[str, Any] = {"eps_step": 2 * ATTACK_EPSILON, "max_iter": 100, "nb_random_init": 3}
     attacks: list[Callable[..., NDArray[np.float32]]] = [
