@@ -18,7 +18,7 @@ class JobFailedError(NrmapError):
         self.sweep_folder = sweep_folder
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return str(NrmapError(self.args[0]))
 
 
 def note_failure(folder: Path, job: str, line: str) -> None:

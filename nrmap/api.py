@@ -51,7 +51,7 @@ def compute_maps(
     ablated_value: GreyLevel = 0,
     channels: Literal["all", "each"] = "all",
     engine: Literal["auto", "incremental", "dense"] = "auto",
-    memory_budget: int | None = None,
+    memory_budget: Annotated[int, Field(ge=1, description="a number of bytes above 0")] | None = None,
     progress: bool = True,
 ) -> Maps:
     """Compute all maps of `agent` (eq. 4 to 6), summed over `states`, by ablating one pixel at a time.

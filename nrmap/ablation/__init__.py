@@ -13,13 +13,11 @@ from nrmap.ablation.rounding import agrees, synthetic_states
 from nrmap.ablation.spec import AblatedChunk, AblationSpec, Engine
 from nrmap.ablation.trace import trace
 from nrmap.policies.agent import Agent
-from nrmap.support.errors import NrmapError, check, unknown_choice
+from nrmap.support.errors import NrmapError, check
 
-__all__ = ["ENGINES", "AblatedChunk", "AblationSpec", "Engine", "make_engine"]
+__all__ = ["AblatedChunk", "AblationSpec", "Engine", "make_engine"]
 
 log = logging.getLogger(__name__)
-
-ENGINES = ("auto", "incremental", "dense")
 
 
 def make_engine(
@@ -41,14 +39,10 @@ def make_engine(
     number, which changes no arg max, softmax, margin or map. It then skips V(s) of a dueling network, half
     of the hidden layer.
 
-    Raises NrmapError for an unknown engine, for an agent that draws random numbers, for weights that are
-    NaN or infinite, for an agent that `engine="incremental"` cannot handle, and for a memory budget that
-    is not above 0 or too small for the incremental engine to ablate one state.
+    Raises NrmapError for an agent that draws random numbers, for weights that are NaN or infinite, for an
+    agent that `engine="incremental"` cannot handle, and for a memory budget that is too small for the
+    incremental engine to ablate one state.
     """
-    if engine not in ENGINES:
-        raise unknown_choice("engine", engine, ENGINES)
-    fits = memory_budget is None or memory_budget > 0
-    check(fits, f"memory_budget={memory_budget}: expected a number of bytes above 0")
     for name, parameter in agent.named_parameters():
         check(bool(parameter.isfinite().all()), f"weight {name} of {agent.label} holds NaN or infinite values")
     parts, reason = _parts(agent)

@@ -122,9 +122,6 @@ class SettingError(NrmapError):
         super().__init__(key, problem)  # both, for pickle
         self.key, self.problem = key, problem
 
-    def __str__(self) -> str:
-        return f"{self.key}{self.problem}"
-
 
 class MisfitError(ValueError):
     """The field `name` has a `value` that other fields rule out; `schema` turns it into a SettingError."""

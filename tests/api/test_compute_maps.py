@@ -239,6 +239,7 @@ class Unreadable:
         (lambda a, s: compute_maps(a, s, [1.0], np.arange(3).astype("m8[s]")), "expected 3 whole numbers"),
         (lambda a, s: compute_maps(a, s, engine="incrementel"), "did you mean incremental"),
         (lambda a, s: compute_maps(a, s, ablated_value=256), "^ablated_value=256: expected a whole number from 0"),
+        (lambda a, s: compute_maps(a, s, memory_budget=0), "^memory_budget=0: expected a number of bytes above 0"),
         (lambda a, s: compute_maps(a, s)["kmpa"], "unknown map 'kmpa': did you mean kmap"),
         (lambda a, s: compute_maps(a, s)["hmap"], r"needs a temperature: use maps\['hmap', 1.0\]"),
         (lambda a, s: compute_maps(a, s)["kmap", 1.0], r"use maps\['kmap'\]"),

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from nrmap.support.errors import NrmapError
+from nrmap.support.errors import LONGEST_ERROR, NrmapError
 from nrmap.support.schema import Keys, Name, Sha256, expect, safe_name, schema, validated
 
 
@@ -74,6 +74,15 @@ def test_the_constructor_says_the_same() -> None:
         Part(10)
     with pytest.raises(NrmapError, match=r"^unknown key 'cuont': did you mean count\?$"):
         Part(cuont=1)  # type: ignore[call-arg]
+
+
+def test_a_long_key_with_a_line_break_makes_no_long_error_and_no_second_line() -> None:
+    with pytest.raises(NrmapError) as caught:
+        validated(dict[str, int], {"a\n" + "b" * 10_000: None})
+    line = str(caught.value)
+    assert line.startswith("a\\nbbb")
+    assert line.endswith("bbb=null: expected a whole number")
+    assert len(line) < 1.1 * LONGEST_ERROR
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".x", "a/b", "/tmp", "a\0", "\ud800", "é", "a b", "a\n", "x" * 101])
