@@ -93,5 +93,5 @@ def play(player: Policy, num_states: int) -> Tensor:
         transition = game.step(player(torch.from_numpy(states[:, -1:])).argmax(dim=1).numpy())
         states = transition.states
         if transition.ended.any():
-            states, _ = game.begin(transition.ended, range(step, step + EPISODES))
+            states, _ = game.begin(transition.ended, range(step, step + int(transition.ended.sum())))
     return torch.cat(samples)[:num_states]
