@@ -18,9 +18,11 @@ LIST = $(subst $(space),$(comma),$(strip $(1)))
 LAUNCHER = $(if $(filter-out 1,$(1)),hydra/launcher=joblib hydra.launcher.n_jobs=$(1))
 GRID = env=$(call LIST,$(GAMES)) method=ddqn,sa_ddqn seed=$(call LIST,$(SEEDS)) scale=$(SCALE)
 METHODS := ddqn ddqn_continued sa_ddqn sa_ddqn_ibp
-REFERENCE = $(BIN)/python -m analyze -m env=Freeway policies_from=reference evaluation=paper $(call LAUNCHER,$(ANALYSES))
+# The evaluation that lies beside the reference policies of a scale.
+EVALUATION = $(if $(filter standard,$(SCALE)),standard,paper)
+REFERENCE = $(BIN)/python -m analyze -m env=Freeway scale=$(SCALE) policies_from=reference evaluation=$(EVALUATION) $(call LAUNCHER,$(ANALYSES))
 # The seeds whose reference policy of method $(1) has its evaluation beside it.
-evaluated = $(patsubst outputs/reference/quick/Freeway/$(1)/seed%/metrics.json,%,$(sort $(wildcard outputs/reference/quick/Freeway/$(1)/seed*/metrics.json)))
+evaluated = $(patsubst outputs/reference/$(SCALE)/Freeway/$(1)/seed%/metrics.json,%,$(sort $(wildcard outputs/reference/$(SCALE)/Freeway/$(1)/seed*/metrics.json)))
 # Those seeds of method $(1) that have both policies of the pool of states.
 seeds = $(filter $(call evaluated,ddqn),$(filter $(call evaluated,sa_ddqn),$(call evaluated,$(1))))
 
@@ -55,7 +57,7 @@ reproduce: $(INSTALLED) ## train, map and report: GAMES="Freeway" SEEDS="0" SCAL
 	$(BIN)/python -m analyze -m states_from=own,pool $(GRID) $(call LAUNCHER,$(ANALYSES)) $(ARGS)
 	$(BIN)/python -m analyze.report $(filter outputs=%,$(ARGS))
 
-maps: $(INSTALLED) ## map the reference policies of Freeway that come with an evaluation: ANALYSES=2
+maps: $(INSTALLED) ## map the reference policies of Freeway that come with an evaluation: SCALE=quick ANALYSES=2
 	$(foreach method,$(METHODS),$(if $(call seeds,$(method)),$(call MAPS_OF,$(method))))
 	$(BIN)/python -m analyze.report $(filter outputs=%,$(ARGS))
 
