@@ -1,8 +1,8 @@
 """Draw training curves from a CSV file: `python -m bench.curves docs/training/search.csv` writes search.png beside it.
 
 The first column of the file names the run, the second is the x-axis, and every other column is a curve
-with a panel of its own. Prints a Markdown table of the last values of every run. `--add RUN=FOLDER` first
-adds the only training under FOLDER to the file, in place of an earlier run of that name.
+with a panel of its own, if any run has it. Prints a Markdown table of the last values of every run.
+`--add RUN=FOLDER` first adds the only training under FOLDER to the file, in place of an earlier run of that name.
 """
 
 import csv
@@ -25,7 +25,7 @@ from nrmap.support.schema import LARGEST
 
 # The columns of a new file.
 COLUMNS = (
-    "run", "agent_step", "recent_mean_return", "adversarial_flips", "probe_own_flips", "probe_flips",
+    "run", "agent_step", "recent_mean_return", "greedy_return", "adversarial_flips", "probe_own_flips", "probe_flips",
     "gradient_cosine", "margin_fell", "gradient_sparsity",
 )  # fmt: skip
 EVERY = 2_000  # agent steps of one row
@@ -151,13 +151,14 @@ def main() -> None:
     rows = read(options.file)
     misfit = next((given for given in options.add if "=" not in given), None)
     check(misfit is None, f"--add {misfit}: expected RUN=FOLDER")
+    columns = list(rows[0] if rows else COLUMNS)
     for name, _, folder in (given.partition("=") for given in options.add):
-        columns = list(rows[0]) if rows else list(COLUMNS)
         rows = [row for row in rows if row[columns[0]] != name] + thinned(name, Path(folder), columns)
-    if not rows:
-        raise NrmapError(f"{options.file} holds no curves: add some with --add RUN=FOLDER")
+    known = [column for column in columns if any(row[column] not in _UNKNOWN for row in rows)]
+    check(len(known) > 2, f"{options.file} holds no curves: add some with --add RUN=FOLDER")
     if options.add:
         write(options.file, rows)
+    rows = [{column: row[column] for column in known} for row in rows]
     with plt.rc_context({"text.parse_math": False}):  # "$" in a name starts no formula
         draw(rows, picture)
     print("\n".join(ends(rows)))

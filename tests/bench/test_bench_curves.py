@@ -13,7 +13,10 @@ ROWS = [
     {"agent_step": 2_000, "probe_flips": 0.5, "recent_mean_return": 3.0},
     {"agent_step": 3_000, "probe_flips": 0.25, "gradient_cosine": 0.125},
 ]
-HEADER = "run,agent_step,recent_mean_return,adversarial_flips,probe_own_flips,probe_flips,gradient_cosine,margin_fell"
+HEADER = (
+    "run,agent_step,recent_mean_return,greedy_return,adversarial_flips,probe_own_flips,probe_flips,"
+    "gradient_cosine,margin_fell,gradient_sparsity"
+)
 
 
 def test_runs_are_taken_in_and_drawn_from_the_file_alone(tmp_path, monkeypatch, capsys) -> None:
@@ -27,18 +30,18 @@ def test_runs_are_taken_in_and_drawn_from_the_file_alone(tmp_path, monkeypatch, 
             patched.setattr("bench.curves.draw", lambda rows, path: None)
             main()
     assert file.read_text().splitlines() == [
-        f"{HEADER},gradient_sparsity",
-        "$\\frac$,2000,,,,1,0.5,,",
-        "A,2000,3,,,0.75,0.5,,",
-        "A,4000,,,,0.25,0.125,,",
+        HEADER,
+        "$\\frac$,2000,,,,,1,0.5,,",
+        "A,2000,3,,,,0.75,0.5,,",
+        "A,4000,,,,,0.25,0.125,,",
     ]
     file.write_text(file.read_text().replace("2000,3,", "2000,3,nan").replace("n_step", "n_$step"))
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["bench.curves", str(file)])
     main()
     assert capsys.readouterr().out.splitlines()[2:] == [
-        "| $\\frac$ | 2,000 | — | — | — | 1 | 0.5 | — | — |",
-        "| A | 4,000 | 3 | — | — | 0.25 | 0.125 | — | — |",
+        "| $\\frac$ | 2,000 | — | 1 | 0.5 |",
+        "| A | 4,000 | 3 | 0.25 | 0.125 |",
     ]
     assert matplotlib.image.imread(file.with_suffix(".png")).std() > 0, "drawn, and $ starts no formula"
 
