@@ -26,7 +26,7 @@ evaluated = $(patsubst outputs/reference/$(SCALE)/Freeway/$(1)/seed%/metrics.jso
 # Those seeds of method $(1) that have both policies of the pool of states.
 seeds = $(filter $(call evaluated,ddqn),$(filter $(call evaluated,sa_ddqn),$(call evaluated,$(1))))
 
-ANY_SEED = $(if $(strip $(foreach method,$(METHODS),$(call seeds,$(method)))),,\
+ERROR_WITHOUT_SEEDS = $(if $(strip $(foreach method,$(METHODS),$(call seeds,$(method)))),,\
 	$(error no reference policy of scale=$(SCALE) comes with an evaluation; there are scales: $(notdir $(wildcard outputs/reference/*))))
 
 # Own states first: of two jobs side by side that need the same roll-out one would wait for the other.
@@ -61,11 +61,11 @@ reproduce: $(INSTALLED) ## train, map and report: GAMES="Freeway" SEEDS="0" SCAL
 	$(BIN)/python -m analyze.report $(filter outputs=%,$(ARGS))
 
 maps: $(INSTALLED) ## map the reference policies of Freeway that come with an evaluation: SCALE=quick ANALYSES=2
-	$(ANY_SEED)$(foreach method,$(METHODS),$(if $(call seeds,$(method)),$(call MAPS_OF,$(method))))
+	$(ERROR_WITHOUT_SEEDS)$(foreach method,$(METHODS),$(if $(call seeds,$(method)),$(call MAPS_OF,$(method))))
 	$(BIN)/python -m analyze.report $(filter outputs=%,$(ARGS))
 
 controls: $(INSTALLED) ## random and shuffled weights on the states of the reference policies of seed 0
-	$(ANY_SEED)$(REFERENCE) method=$(call LIST,$(foreach method,$(METHODS),$(if $(filter 0,$(call seeds,$(method))),$(method)))) \
+	$(ERROR_WITHOUT_SEEDS)$(REFERENCE) method=$(call LIST,$(foreach method,$(METHODS),$(if $(filter 0,$(call seeds,$(method))),$(method)))) \
 		seed=0 states_from=pool controls=3 $(ARGS)
 	$(BIN)/python -m analyze.report $(filter outputs=%,$(ARGS))
 

@@ -117,17 +117,18 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
     rows = [titles, ["---"] * len(titles)]
     play_sections, map_sections, cards = [], [], {}
     for folder in sorted(references.iterdir()):
-        play = [record for path in sorted(folder.rglob(METRICS_FILE)) for record in read_records(path)]
+        measured = {path: read_records(path) for path in sorted(folder.rglob(METRICS_FILE))}
+        play = [record for records in measured.values() for record in records]
         maps = [record for path in sorted(folder.glob(f"*/{MAPS_RECORDS_FILE}")) for record in read_records(path)]
         policies = [  # evaluated or not
             (game, PolicyName(method, seed=int(seed.removeprefix("seed"))))
             for game, method, seed in (path.parts[-4:-1] for path in folder.glob(f"*/*/*/{POLICY_FILE}"))
         ]
         title = f"### scale={folder.name}"
-        for path in sorted(folder.glob(f"*/*/*/{METRICS_FILE}")):
+        for path, records in measured.items():
             file = path.with_name(POLICY_FILE)
             if file.is_file():  # else of baselines
-                cards[path.with_name(CARD_FILE)] = card(load_policy(file), read_records(path), sha256_of_file(file))
+                cards[path.with_name(CARD_FILE)] = card(load_policy(file), records, sha256_of_file(file))
         rows += [[folder.name, *row] for row in _readme_rows(play, maps, policies)]
         play_sections.append(f"{title}\n\n{_play_section(play)}")
         map_sections.append(f"{title}\n\n{_maps_section(maps) if maps else _NO_MAPS}")

@@ -13,12 +13,9 @@ CLOCKS_DIFFER_BY = 2.0  # seconds, between this machine and the file server
 class JobFailedError(NrmapError):
     """A job failed and left a note under `sweep_folder`, the folder of its sweep."""
 
-    def __init__(self, message: str, sweep_folder: str) -> None:
-        super().__init__(message, sweep_folder)  # both, for pickle
+    def __init__(self, message: str, sweep_folder: str = "") -> None:  # unpickling sets the folder afterwards
+        super().__init__(message)
         self.sweep_folder = sweep_folder
-
-    def __str__(self) -> str:
-        return str(NrmapError(self.args[0]))
 
 
 def note_failure(folder: Path, job: str, line: str) -> None:

@@ -106,3 +106,9 @@ def test_the_page_of_options_has_every_key_and_its_default():
                 assert defaults[key].replace(" ", "") == typed, key
     for term in OmegaConf.load(ROOT / "conf" / "method" / "sa_ddqn.yaml").regulariser:
         assert term == "solver" or f"{term}`" in page, term
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_have_at_most_120_characters_outside_tables_code_and_written_blocks(page):
+    text = re.sub(r"<!-- begin .*?<!-- end |^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert [line for line in text.splitlines() if len(line) > 120 and not line.startswith("|")] == []

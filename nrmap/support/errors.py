@@ -15,12 +15,11 @@ LONGEST_ERROR = 1000  # of a whole error
 class NrmapError(Exception):
     """An error that a user can fix, mostly in the input. Entry points print it as one line and exit with status 2.
 
-    `str` joins the arguments. Above `LONGEST_ERROR` characters it leaves out the middle, because the end says what was
-    expected.
+    Above `LONGEST_ERROR` characters, `str` leaves out the middle, because the end says what was expected.
     """
 
     def __str__(self) -> str:
-        text, part = "".join(map(str, self.args)), LONGEST_ERROR // 2
+        text, part = super().__str__(), LONGEST_ERROR // 2
         return _printable(text if len(text) <= LONGEST_ERROR else f"{text[:part]} … {text[-part:]}")
 
 

@@ -118,8 +118,8 @@ def adapter_of(kind: Any) -> TypeAdapter[Any]:
 class SettingError(NrmapError):
     """A wrong setting: its `key` and the `problem`, e.g. "=3: expected at most 2"."""
 
-    def __init__(self, key: str, problem: str) -> None:
-        super().__init__(key, problem)  # both, for pickle
+    def __init__(self, key: str, problem: str = "") -> None:  # unpickling gives the whole text, then both fields
+        super().__init__(f"{key}{problem}")
         self.key, self.problem = key, problem
 
 
