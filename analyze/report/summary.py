@@ -53,7 +53,8 @@ def _intervals(differences: Sequence[Record]) -> Iterator[str]:
     single = [record for record in defined if record.seed is not None]
     if single:
         below = sum((record.high or 0.0) < 0 for record in single)
-        yield f"The difference's interval over episodes is below 0 in {below} of {counted(len(single), 'seed')}."
+        none = ": no difference is shown" * (not any((r.low or 0.0) > 0 or (r.high or 0.0) < 0 for r in single))
+        yield f"The difference's interval over episodes is below 0 in {below} of {counted(len(single), 'seed')}{none}."
     for low, high in ((record.low or 0.0, record.high or 0.0) for record in defined if record.seed is None):
         relation = "contains" if low <= 0 <= high else "excludes"
         yield f"The interval over seeds, {_short(low)} to {_short(high)}, {relation} 0."

@@ -58,6 +58,8 @@ def rounding_floor(
     their `sampled_ablations`. The error is measured against `exact`, the network in float64, and at least eps·max|Q|
     (float32's eps); without `exact` it is `ASSUMED_ERROR`·eps·max|Q|. Only `usual_actions` count. NrmapError for NaN.
     """
+    finite = bool(ablated.isfinite().all())
+    check(finite, "the agent cannot be mapped: its outputs for some ablated states are NaN or infinite")
     usual = usual_actions(ablated)
     clean, ablated = clean[..., usual], ablated[..., usual]
     unit = torch.finfo(torch.float32).eps * float(ablated.abs().max())
@@ -68,7 +70,6 @@ def rounding_floor(
         exact_ablated = torch.stack([exact.q_values(batch) for batch in copies])  # [N, n, A]
         exact_change = (exact_ablated - exact.q_values(states)[:, None])[..., usual]
         error = max(unit, float((ablated.double() - clean.double()[:, None] - exact_change).abs().max()))
-    check(math.isfinite(error), "the agent cannot be mapped: its outputs for some ablated states are NaN or infinite")
     return 2.0 ** math.ceil(math.log2(SAFETY * error)) if error else 0.0
 
 

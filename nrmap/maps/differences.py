@@ -17,7 +17,7 @@ from nrmap.statistics.intervals import LEVEL, Estimate, estimate_of_sum
 from nrmap.support.errors import check
 from nrmap.support.records import Record, RecordFactory
 
-MIN_SEEDS = 3  # of each method: two say next to nothing about the spread
+MIN_SEEDS = 3  # that both methods have: two say next to nothing about the spread
 DIFFERENCE = "sparsity_difference"
 
 
@@ -69,36 +69,35 @@ def paired_difference(maps: EpisodeMaps, base: EpisodeMaps, kind: str, temperatu
 def seed_difference(
     make: RecordFactory, values: Mapping[int, float | None], base: Mapping[int, float | None]
 ) -> Record | None:
-    """Make the record of the mean S over the seeds in `values` minus that in `base`; None if either has under three.
+    """Make the record of the mean over training seeds of S in `values` minus S in `base`; None under `MIN_SEEDS`.
 
-    `values` and `base` have S by seed. The interval is Welch's t, which assumes independent agents. An
-    SA-DDQN agent starts from the DDQN agent of its seed, so the interval is rather too long. If S of any
-    seed is None, so is the difference: a mean over the other seeds would be biased.
+    `values` and `base` have S by seed; only seeds in both count. The interval is the paired t: an SA-DDQN agent starts
+    from the DDQN agent of its seed, so the two are not independent. If S of any seed is None, so is the difference: a
+    mean over the other seeds would be biased.
     """
-    if min(len(values), len(base)) < MIN_SEEDS:
+    seeds = sorted(values.keys() & base.keys())
+    if len(seeds) < MIN_SEEDS:
         return None
-    ours, theirs = ([value for value in each.values() if value is not None] for each in (values, base))
-    if len(ours) < len(values) or len(theirs) < len(base):
-        undefined = len(values) - len(ours) + len(base) - len(theirs)
-        return make(
-            metric=DIFFERENCE, value=None, note=f"S is undefined in {undefined} of {len(values) + len(base)} policies"
-        )
-    low, high = _welch(ours, theirs)
-    method = f"Welch's t over {len(ours)} and {len(theirs)} training seeds"
+    pairs = [(values[seed], base[seed]) for seed in seeds]
+    differences = [ours - theirs for ours, theirs in pairs if ours is not None and theirs is not None]
+    if len(differences) < len(seeds):
+        note = f"S is undefined in {len(seeds) - len(differences)} of {len(seeds)} pairs of policies"
+        return make(metric=DIFFERENCE, value=None, note=note)
+    low, high = _paired_t(differences)
     return make(
         metric=DIFFERENCE,
-        value=float(np.mean(ours) - np.mean(theirs)),
+        value=float(np.mean(differences)),
         low=low,
         high=high,
-        interval=None if low is None else method,
-        note="all seeds are equal: no variance to estimate an interval from" if low is None else None,
+        interval=None if low is None else f"paired t over {len(seeds)} training seeds",
+        note="all differences are equal: no variance to estimate an interval from" if low is None else None,
     )
 
 
-def _welch(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
-    if np.ptp(ours) == np.ptp(theirs) == 0:
+def _paired_t(differences: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
+    if np.ptp(differences) == 0:
         return None, None
     from scipy import stats  # takes a second to load
 
-    interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(LEVEL)
+    interval = stats.ttest_1samp(differences, 0.0).confidence_interval(LEVEL)
     return float(interval.low), float(interval.high)

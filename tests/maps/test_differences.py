@@ -1,4 +1,4 @@
-"""Differences in sparsity: against brute force on small maps, and Welch's interval against its formula."""
+"""Differences in sparsity: against brute force on small maps, and the paired t against its formula."""
 
 from dataclasses import replace
 from functools import partial
@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import pytest
 from jackknife_loop import jackknife_loop
-from scipy import stats
 from swept_maps import sweep
 
 from nrmap.maps.differences import paired_differences, seed_difference
@@ -59,21 +58,20 @@ def test_a_map_of_zeros_has_no_difference(ours_is_zero, note):
     assert all(other.value is not None for other in others)
 
 
-def test_over_seeds_the_interval_is_welchs():
-    ours, theirs = [20.0, 26.0, 23.5, 21.0], [50.0, 53.0, 55.5]
-    record = seed_difference(MAKE, dict(enumerate(ours)), dict(enumerate(theirs)))
-    squares = [np.var(values, ddof=1) / len(values) for values in (ours, theirs)]
-    freedom = sum(squares) ** 2 / sum(s**2 / (len(v) - 1) for s, v in zip(squares, (ours, theirs), strict=True))
-    half = stats.t.ppf(0.975, freedom) * sum(squares) ** 0.5
-    centre = sum(ours) / 4 - sum(theirs) / 3
+def test_over_seeds_the_interval_is_the_paired_t_of_the_seeds_that_both_have():
+    ours, theirs = {3: 21.0, 0: 20.0, 1: 26.0, 2: 23.5}, {0: 50.0, 1: 53.0, 2: 55.5, 7: 90.0}
+    record = seed_difference(MAKE, ours, theirs)
+    pairs = np.array([20.0 - 50.0, 26.0 - 53.0, 23.5 - 55.5])
+    centre = pairs.sum() / 3
+    half = 4.302652729911275 * (((pairs - centre) ** 2).sum() / 2 / 3) ** 0.5  # t of 0.975 with two degrees of freedom
     np.testing.assert_allclose((record.value, record.low, record.high), (centre, centre - half, centre + half))
-    assert (record.metric, record.interval) == ("sparsity_difference", "Welch's t over 4 and 3 training seeds")
+    assert (record.metric, record.interval) == ("sparsity_difference", "paired t over 3 training seeds")
 
 
 def test_over_seeds_there_is_nothing_of_two_and_nothing_defined_of_an_undefined_one():
     three = {0: 1.0, 1: 2.0, 2: 4.0}
-    assert seed_difference(MAKE, three, {0: 1.0, 1: 2.0}) is None
-    record = seed_difference(MAKE, three | {3: None}, three)
-    assert (record.value, record.note) == (None, "S is undefined in 1 of 7 policies")
+    assert seed_difference(MAKE, three, {0: 1.0, 1: 2.0, 3: 4.0}) is None
+    record = seed_difference(MAKE, three | {2: None}, three)
+    assert (record.value, record.note) == (None, "S is undefined in 1 of 3 pairs of policies")
     equal = seed_difference(MAKE, dict.fromkeys(range(3), 5.0), dict.fromkeys(range(3), 4.0))
     assert (equal.value, equal.low, equal.interval) == (1.0, None, None)

@@ -18,13 +18,13 @@ from nrmap.maps.kinds import KINDS, Ablated, MapKind
 
 
 def largest_change(state: Ablated) -> np.ndarray:
-    return np.abs(state.ablated - state.clean).max(axis=0)
+    return np.ptp(state.ablated - state.clean, axis=0)  # free of what all actions of an ablation share
 
 
 @pytest.fixture(autouse=True)
 def _sixth_kind(monkeypatch):
     kind = MapKind(
-        name="change", symbol="C", title="change map", meaning="Largest change of a Q-value.",
+        name="change", symbol="C", title="change map", meaning="Largest change of a Q-value relative to another.",
         why_zero="no pixel changes a Q-value", unit="change in Q, sum over states", colours="cividis", digits=3,
         summand=largest_change,
     )  # fmt: skip
@@ -33,7 +33,8 @@ def _sixth_kind(monkeypatch):
 
 def test_it_is_swept_saved_and_drawn(tmp_path):
     maps = sweep(Q_VALUES, CLEAN, [0, 0, 1, 1])
-    by_hand = (Q_VALUES - CLEAN[:, None, None]).double().abs().amax(dim=-1).numpy()
+    changes = (Q_VALUES - CLEAN[:, None, None]).double()
+    by_hand = (changes.amax(dim=-1) - changes.amin(dim=-1)).numpy()
     np.testing.assert_allclose(maps["change"], [by_hand[:2].sum(axis=0), by_hand[2:].sum(axis=0)], rtol=1e-6)
     save_maps(tmp_path / "maps.npz", maps, {})
     loaded, _ = load_maps(tmp_path / "maps.npz")
@@ -55,7 +56,7 @@ def test_it_is_measured_and_on_the_page(tmp_path, tiny_settings, monkeypatch):
     (sparsity,) = [sheet for sheet in chart_sheets(part) if sheet.name == "sparsity-Freeway"]
     assert any("S(C)" in panel.alt for panel in sparsity.panels)
     page = build_page(found, all_tables(found.records, found.differences), [Drawings(part, sheets, [])], [])
-    shown = ("Change map  C(i, j)", "S(C)", "grid(C)", "Largest change of a Q-value.")
+    shown = ("Change map  C(i, j)", "S(C)", "grid(C)", "Largest change of a Q-value relative to another.")
     assert [text for text in shown if text not in page] == []
 
 
