@@ -16,25 +16,29 @@ REFERENCE = ROOT / "outputs" / "reference"
 POLICIES = sorted(REFERENCE.glob("**/policy.safetensors"))
 # The first characters of each policy's sha256 and identity.
 PINNED = {
-    "Freeway/ddqn/seed0": ("9cecfe58ccf8", "0c87b55d67ef"),
-    "Freeway/ddqn/seed1": ("b352eed31064", "d89d62710ded"),
-    "Freeway/ddqn/seed2": ("653031e9fd86", "9e73156c89fe"),
-    "Freeway/ddqn/seed3": ("3672eb98731b", "91ee399ad1b3"),
-    "Freeway/ddqn/seed4": ("6bb22209f920", "3d2538be1523"),
-    "Freeway/ddqn_continued/seed0": ("91126b21e107", "eff65c09f099"),
-    "Freeway/sa_ddqn/seed0": ("45080ff63c67", "159bfbe480c6"),
-    "Freeway/sa_ddqn/seed1": ("bbda86c764f3", "fdca044e9da8"),
-    "Freeway/sa_ddqn/seed2": ("efcf3557bd84", "aaa4be3f5874"),
-    "Freeway/sa_ddqn/seed3": ("b8066267108c", "a00e41f22dcd"),
-    "Freeway/sa_ddqn/seed4": ("684d0620d5ef", "8a6373b79be3"),
-    "Freeway/sa_ddqn_ibp/seed0": ("87c98db4d019", "b3317f9f9225"),
-    "Freeway/sa_ddqn_ibp/seed1": ("acee33d10250", "0ce20672527a"),
-    "Pong/ddqn/seed0": ("fcbb060f4e60", "cc1fd8e673e7"),
+    "quick/Freeway/ddqn/seed0": ("9cecfe58ccf8", "0c87b55d67ef"),
+    "quick/Freeway/ddqn/seed1": ("b352eed31064", "d89d62710ded"),
+    "quick/Freeway/ddqn/seed2": ("653031e9fd86", "9e73156c89fe"),
+    "quick/Freeway/ddqn/seed3": ("3672eb98731b", "91ee399ad1b3"),
+    "quick/Freeway/ddqn/seed4": ("6bb22209f920", "3d2538be1523"),
+    "quick/Freeway/ddqn_continued/seed0": ("91126b21e107", "eff65c09f099"),
+    "quick/Freeway/sa_ddqn/seed0": ("45080ff63c67", "159bfbe480c6"),
+    "quick/Freeway/sa_ddqn/seed1": ("bbda86c764f3", "fdca044e9da8"),
+    "quick/Freeway/sa_ddqn/seed2": ("efcf3557bd84", "aaa4be3f5874"),
+    "quick/Freeway/sa_ddqn/seed3": ("b8066267108c", "a00e41f22dcd"),
+    "quick/Freeway/sa_ddqn/seed4": ("684d0620d5ef", "8a6373b79be3"),
+    "quick/Freeway/sa_ddqn_ibp/seed0": ("87c98db4d019", "b3317f9f9225"),
+    "quick/Freeway/sa_ddqn_ibp/seed1": ("acee33d10250", "0ce20672527a"),
+    "quick/Pong/ddqn/seed0": ("fcbb060f4e60", "cc1fd8e673e7"),
+    "standard/Freeway/ddqn/seed0": ("1b07bff2be9f", "7df8f41d3d5f"),
 }
 
 
 def test_the_pinned_policies_are_there():
-    found = {policy.label: (str(policy.sha256)[:12], policy.card.identity) for policy in map(load_policy, POLICIES)}
+    found = {}
+    for path in POLICIES:
+        policy = load_policy(path)
+        found[path.parent.relative_to(REFERENCE).as_posix()] = (str(policy.sha256)[:12], policy.card.identity)
     assert PINNED.items() <= found.items()
 
 
