@@ -62,7 +62,7 @@ def test_the_identity_follows_every_field(tiny_settings, tiny_regulariser):
 def test_reference_policies_keep_their_identity(path):
     """So `python -m train` finds them: settings that came later enter no identity at their defaults."""
     card = load_policy(path).card
-    overrides = [f"env={path.parts[-4]}", f"method={card.method}", f"seed={card.seed}"]
+    overrides = [f"scale={path.parts[-5]}", f"env={path.parts[-4]}", f"method={card.method}", f"seed={card.seed}"]
     assert training(*overrides).identity(card.parent_sha256) == card.identity
 
 

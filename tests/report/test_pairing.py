@@ -73,7 +73,7 @@ def test_means_over_seeds_are_compared_on_every_kind_of_states(tree, found):
     means = [np.mean([s_of_files(tree, m, seed, "kl") for seed in range(3)]) for m in ("sa_ddqn", "ddqn")]
     assert kl.value == pytest.approx(means[0] - means[1], rel=1e-12)
     (kmap,) = select(over_seeds, map_kind="kmap", states_from="pool")
-    assert (kmap.value, kmap.note) == (None, "S is undefined in 1 of 6 policies")
+    assert (kmap.value, kmap.note) == (None, "S is undefined in 1 of 3 pairs of policies")
 
 
 def test_controls_are_compared_with_nothing(tmp_path):
