@@ -1,7 +1,8 @@
 """Evaluate and map a policy, and print the folder of its maps: `python -m analyze env=Freeway method=sa_ddqn`.
 
-Rolls out states, plays with and without attacks, maps every pixel, and measures the maps. A
-repeated command does only what is missing.
+Rolls out states, plays with and without attacks, maps every pixel, measures and draws the maps, and maps
+null networks if `controls` asks for them. With `shard=K` only makes part K of the maps and prints its file.
+A repeated command does only what is missing.
 """
 
 import logging
@@ -49,7 +50,11 @@ log = logging.getLogger(__name__)
 
 
 def read(values: Mapping[str, Any], here: bool) -> tuple[AnalyzeKeys, AnalysisSettings]:
-    """Check the keys of conf/analyze.yaml; with `here`, device, threads and files too. NrmapError for a wrong one."""
+    """Check `values` of the keys of conf/analyze.yaml; return the keys and the settings of the analysis.
+
+    With `here`, also check that this machine has the device, threads and files that the keys ask for. Raises
+    NrmapError for a wrong value.
+    """
     keys = validated(AnalyzeKeys, values)
     settings = analysis_settings(keys)
     train_settings(keys)
@@ -63,7 +68,12 @@ def read(values: Mapping[str, Any], here: bool) -> tuple[AnalyzeKeys, AnalysisSe
 
 
 def analyze(command: tuple[AnalyzeKeys, AnalysisSettings], given: Sequence[str]) -> None:
-    """Run the analysis that `read` returned as `command`, or one shard of its maps. `given`: command-line options."""
+    """Run the analysis `command`, the result of `read`; print its tables and the folder of the maps.
+
+    With the key `shard` only make that shard of the maps and print its file. `given` are the options on the command
+    line. Sends the results to W&B if the key `wandb` asks for that. Raises NrmapError as the stages do, for a wrong
+    W&B setting, and for a policy that is missing or of another game than `given` says.
+    """
     keys, settings = command
     layout, device = Layout(Path(keys.outputs)), choose_device(keys.device)
     study = Study(settings, layout, keys.engine, keys.disk_budget_gb, Clock(layout.durations))
@@ -102,14 +112,14 @@ def analyze(command: tuple[AnalyzeKeys, AnalysisSettings], given: Sequence[str])
 
 
 def _pool(keys: AnalyzeKeys, policy: Agent, layout: Layout, device: torch.device) -> list[Agent]:
-    """Load the policies whose states are pooled. Raises NrmapError unless `policy` plays the game of `keys`."""
+    """Load the policies whose states are pooled. Raises NrmapError if one is missing or `policy` is of another game."""
     game = env_spec(keys).game
     check(policy.game == game, f"the policy is of {policy.game}, the pool of {game}: add env={policy.game}")
     return [load_policy(_pooled_path(keys, entry, layout), device) for entry in keys.pool]
 
 
 def _pooled_path(keys: AnalyzeKeys, entry: str, layout: Layout) -> Path:
-    """Return the file of one `pool` entry: a policy file, or a method, with this run's game, seed and scale."""
+    """Return the policy file of one `pool` entry: a file, or a method with the game, seed and scale of `keys`."""
     if entry.endswith(".safetensors"):
         return Path(entry)
     method = keys.method if entry == keys.method["name"] else read_option("method", entry, {"scale": keys.scale})

@@ -25,7 +25,10 @@ PYTHON = "py"
 
 
 def named_agent(keys: AnalyzeKeys, given: Sequence[str], device: torch.device) -> Agent:
-    """Load the agent that the key `policy` names, converting another program's file first. NrmapError if that fails."""
+    """Load the agent that the key `policy` names, on `device`; first convert another program's file.
+
+    `given`: see `import_file`. Raises NrmapError as `python_agent`, `import_file` and `load_policy` do.
+    """
     reference = str(keys.policy)
     kind, colon, _ = reference.partition(":")
     if kind == PYTHON:
@@ -35,10 +38,14 @@ def named_agent(keys: AnalyzeKeys, given: Sequence[str], device: torch.device) -
 
 
 def import_file(keys: AnalyzeKeys, given: Sequence[str]) -> Path:
-    """Convert the policy file that the key `policy` names; returns the new file. Raises NrmapError as `convert` does.
+    """Convert the file of another program that the key `policy` names; return the path of the new policy file.
 
-    The game, its settings and the seed count only if an option in `given` sets them: defaults would contradict the
-    file. The exception is the length of episodes, which scale=smoke limits. For `keys.expect` see `ensure_imported`.
+    The first import plays 3 clean episodes and writes the new file. A later import returns that file unchanged. Both
+    log the mean return, as a warning if it is far below `keys.expect`, see `import_policy`.
+
+    `given` are the options on the command line. The game, its settings and the seed count only if `given` sets them,
+    because defaults could contradict the file. The exception is the length of episodes, which scale=smoke limits.
+    Raises NrmapError as `convert` and `ensure_imported` do.
     """
     names = {option.lstrip("+~").partition("=")[0] for option in given}
     policy = convert(
@@ -58,10 +65,10 @@ def import_file(keys: AnalyzeKeys, given: Sequence[str]) -> Path:
 def python_agent(reference: str, states_from: str, seed: int, device: torch.device) -> Agent:
     """Make the agent of `reference`, "py:MODULE:FACTORY". This runs the code of MODULE.
 
-    FACTORY is called without arguments. It returns an nrmap.Agent, or a function of states whose shape follows
-    from the file `states_from`. The agent's `sha256` covers the module's source, the weights and, unless it is a torch
-    module, a few outputs, so that another version gets new results. Raises NrmapError for a malformed `reference`, if
-    a needed `states_from` is no file, and for any exception in that code.
+    FACTORY is called without arguments. It returns an nrmap.Agent, or a function of states, whose shape is then read
+    from the file `states_from`. `seed` only labels the agent. The agent's `sha256` covers the module's source, the
+    weights and, unless the function is a torch module, a few outputs, so that another version gets new results. Raises
+    NrmapError for a malformed `reference`, if a needed `states_from` is no file, and for any exception in that code.
     """
     parts = re.fullmatch(r"py:(\w+(?:\.\w+)*):(\w+)", reference)
     if parts is None:

@@ -1,8 +1,9 @@
-"""`python -m analyze.documents`: writes README.md, docs/results.md and the cards of the reference policies.
+"""`python -m analyze.documents`: write README.md, docs/results.md and the cards of the reference policies.
 
-All numbers come from committed files: the evaluations beside the reference policies, and the numbers of their maps in
-outputs/reference/SCALE/GAME/maps.json. `--collect` writes maps.json from the results of `make maps controls`, and
-docs/maps.png from a figure of the report.
+All numbers come from committed files: the reference policies, the evaluations beside them, the numbers of their maps
+in outputs/reference/SCALE/GAME/maps.json, and the published numbers in analyze/report/published.csv. The README also
+quotes examples/map_your_own_network.py. `--collect` first writes maps.json from the results of `make maps controls`,
+and docs/maps.png from a figure of the report.
 """
 
 import re
@@ -62,7 +63,10 @@ def with_blocks(path: Path, blocks: Mapping[str, str]) -> str:
 
 
 def write_documents(documents: Mapping[Path, str]) -> None:
-    """Write every file whose text differs, atomically, and print its path; NrmapError if one cannot be written."""
+    """Write every file whose text differs, atomically, and print its path.
+
+    Raises NrmapError if a file cannot be written.
+    """
     for path, text in documents.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
@@ -70,9 +74,11 @@ def write_documents(documents: Mapping[Path, str]) -> None:
 
 
 def collect(layout: Layout) -> list[Path]:
-    """Write a maps.json for each scale and game of reference policies with maps on pooled states; returns the files.
+    """Write a maps.json for each scale and game of reference policies with maps on pooled states; return the paths.
 
-    It holds S, the grid number with its p-value, and differences in S of policies and null networks, at T = 1.
+    A maps.json holds S and the grid number with its p-value, of policies and null networks, and the differences in S
+    between policies. Of maps that depend on T, only those at T = 1 count. Raises NrmapError for a damaged reference
+    policy and for a file that cannot be written.
     """
     found = with_differences(find(layout.outputs))
     maps = [result for result in found.results if result.is_of_maps and result.first.states_from == "pool"]
@@ -109,7 +115,11 @@ def write_picture(report: Path, picture: Path) -> None:
 
 
 def documents(root: Path = ROOT) -> dict[Path, str]:
-    """Return the texts, by path, of README.md, docs/results.md and all cards, from the records of the clone `root`."""
+    """Return the texts, by path, of README.md, docs/results.md and the cards of all evaluated reference policies.
+
+    They are made from the files of the clone `root`. Raises NrmapError for a damaged policy or file of records, and as
+    `with_blocks` does. Raises OSError if the program or the folder of reference policies is missing.
+    """
     references = Layout(root / "outputs").references
     program = (root / PROGRAM).read_text(encoding="utf-8")
     blocks = {"program": f"```python\n{program.strip()}\n```"}
@@ -162,7 +172,7 @@ def _maps_section(records: Sequence[Record]) -> str:
 
 
 def _part(table: Table, metric: str, title: str) -> Table:
-    """Cut `table` down to row heads and columns of one metric, headed by group alone; drop rows left empty."""
+    """Return `table` with only the row heads and one metric's columns, headed by their group; drop rows left empty."""
     kept = [index for index, column in enumerate(table.columns) if not column.measured or column.key.startswith(metric)]
     part = table.part(kept)
     columns = tuple(replace(column, title="") if column.measured else column for column in part.columns)
@@ -212,7 +222,7 @@ def _lowest(own: Sequence[Record], attacks: Sequence[str | None], fields: Mappin
 
 
 def _over_seeds(values: Sequence[float | None], digits: int) -> str:
-    """Format mean and range of `values`, one for each seed; add the number of measured ones if any is None."""
+    """Format mean and range of `values`, one for each seed. None is not measured: then add the number of seeds left."""
     measured = [value for value in values if value is not None]
     if not measured:
         return "not measured"
@@ -235,7 +245,10 @@ def _published() -> Iterable[list[str]]:
 
 @errors_in_one_line()
 def main() -> None:
-    """Write the documents; with `--collect`, maps.json and docs/maps.png first. Exit status 2 after an error."""
+    """Write the documents that change; with `--collect`, first maps.json and docs/maps.png. Print all paths written.
+
+    An error prints one line and exits with status 2.
+    """
     parser = ArgumentParser(prog="python -m analyze.documents", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--collect", action="store_true", help="first write the records and the picture of maps")
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs", help="folder of results to collect from")

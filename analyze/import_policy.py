@@ -1,7 +1,7 @@
 """Convert another program's policy file: `python -m analyze.import_policy policy=sb3:FILE.zip env=Pong`.
 
-The first import plays 3 clean episodes. Prints the path of the new file. docs/agents.md describes the formats.
-`python -m analyze` with the same options converts and then analyses.
+The first import plays 3 clean episodes. Prints the path of the policy file. docs/agents.md describes the formats.
+`python -m analyze` with these options converts and then analyses.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def read(values: Mapping[str, Any], here: bool) -> AnalyzeKeys:
 
 
 def convert(keys: AnalyzeKeys, given: Sequence[str]) -> None:
-    """Convert the policy file of `keys`, see `import_file`, and print the path of the new file."""
+    """Convert the policy file of `keys` and print the path of the new file. Raises NrmapError as `import_file` does."""
     print(import_file(keys, given))
 
 

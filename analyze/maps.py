@@ -58,7 +58,7 @@ class Shard:
     count: int
 
     def path(self, folder: Path) -> Path:
-        """Return the file of this shard's maps; `ensure_maps` deletes it once all maps are in `folder`."""
+        """Return the path of this shard's maps; `ensure_maps` deletes the file once all maps are in `folder`."""
         return shards_folder(folder) / f"{self.index}-of-{self.count}.npz"
 
     def episodes(self, episode_ids: ArrayLike) -> list[int]:
@@ -74,11 +74,11 @@ def shards_folder(folder: Path) -> Path:
 
 
 def ensure_maps(study: Study, policy: Agent, states: StatesFile) -> MapsResult:
-    """Make all maps of `policy` on `states` and measure them, unless their files exist.
+    """Return all maps of `policy` on `states` with their records; make and measure them unless their files exist.
 
     Finished shards are merged and then removed; only missing episodes are ablated. Ablated Q-values within the disk
-    budget are kept, so another temperature costs little. Raises NrmapError for states that do not fit the policy, and
-    for files that are damaged or of other inputs.
+    budget are kept, so another temperature costs little. Raises NrmapError for states that do not fit the policy, for
+    files that are damaged or of other inputs, and as `episode_maps` does.
     """
     settings, folder = study.settings.maps, maps_folder(study, policy, states)
     inputs = _inputs(policy, states)
@@ -106,7 +106,7 @@ def ensure_maps(study: Study, policy: Agent, states: StatesFile) -> MapsResult:
 
 
 def _maps_of(policy: Agent, path: Path, inputs: Mapping[str, Any]) -> EpisodeMaps:
-    """Load the maps in `path`; NrmapError unless they are of `inputs` and have the pixels of the policy's states."""
+    """Load the maps in `path`. Raises NrmapError unless they are of `inputs` and have the pixels of the states."""
     maps = load_measured(path, inputs)
     expected = policy.state_shape[-len(maps.pixels) :]
     check(maps.pixels == expected, f"{path} holds maps of {maps.pixels} pixels: expected {expected}, as the states")
@@ -114,7 +114,10 @@ def _maps_of(policy: Agent, path: Path, inputs: Mapping[str, Any]) -> EpisodeMap
 
 
 def ensure_shard(study: Study, policy: Agent, states: StatesFile, shard: Shard) -> Path:
-    """Make one shard's maps, which `ensure_maps` merges; return their file, or the file of all maps if it exists."""
+    """Make one shard's maps, which `ensure_maps` merges; return their path, or that of all maps if these exist.
+
+    Raises NrmapError as `ensure_maps` does, and for more shards than episodes.
+    """
     folder = maps_folder(study, policy, states)
     episodes = shard.episodes(states.states.episode_ids)
     if (folder / METRICS_FILE).exists():
@@ -165,7 +168,7 @@ def maps_folder(study: Study, policy: Agent, states: StatesFile) -> Path:
 def _merged(
     shards: Iterable[EpisodeMaps], episode_ids: ArrayLike, make: Callable[[list[int]], EpisodeMaps]
 ) -> EpisodeMaps:
-    """Merge the maps of all episodes in `episode_ids` [N]: those of `shards`; `make` maps the other episodes."""
+    """Merge the maps of all episodes in `episode_ids` [N]; `make` maps the episodes that `shards` lack."""
     missing = set(np.unique(episode_ids).tolist())
     parts = []
     for maps in shards:
@@ -181,9 +184,10 @@ def _merged(
 
 
 def episode_maps(study: Study, policy: Agent, states: StatesFile, episodes: Sequence[int]) -> EpisodeMaps:
-    """Map `policy` on the states of the episodes whose ids are `episodes`. Raises as `make_engine` and `sweep_maps`.
+    """Map `policy` on the states of the episodes whose ids are `episodes`.
 
-    The maps do not depend on the other episodes; another machine or number of threads may round differently.
+    The maps do not depend on any other episode; another machine or number of threads may round differently. Raises
+    NrmapError as `make_engine`, `ablated_q_values` and `sweep_maps` do.
     """
     settings = study.settings.maps
     ids = states.states.episode_ids
@@ -217,7 +221,8 @@ def episode_maps(study: Study, policy: Agent, states: StatesFile, episodes: Sequ
 def null_networks_of(study: Study, policy: Agent) -> list[Policy]:
     """Make `settings.controls` null networks of each kind; [] for 0, and if nrmap does not know the layers of `policy`.
 
-    Random weights depend on the network's shape only, so policies that share states also share these networks' maps.
+    Random weights depend on the network's shape and the seed of the evaluation only, so policies that share states
+    also share the maps of these networks.
     """
     draws, seed = study.settings.controls, study.settings.evaluation.run_seed
     if not draws or not isinstance(policy, Policy):
@@ -226,7 +231,10 @@ def null_networks_of(study: Study, policy: Agent) -> list[Policy]:
 
 
 def ensure_null_networks(study: Study, policy: Agent, states: StatesFile) -> list[Record]:
-    """Map the null networks of `policy` on `states`, unless done before, and return the records."""
+    """Map the null networks of `policy` on `states`, unless done before, and return the records; [] without networks.
+
+    Raises NrmapError as `ensure_maps` does.
+    """
     networks = null_networks_of(study, policy)
     if study.settings.controls and not networks:
         log.info("no null networks of %s: nrmap does not know its layers", policy.label)
@@ -234,9 +242,9 @@ def ensure_null_networks(study: Study, policy: Agent, states: StatesFile) -> lis
 
 
 def null_network_summary(records: Iterable[Record]) -> Mapping[str, float]:
-    """Average sparsity and grid over the draws of each kind of null network; `random_weights_kl_sparsity_T1` is a key.
+    """Return the means of sparsity and grid number over the draws of each kind of null network, by name for W&B.
 
-    A metric that is undefined for any draw is left out.
+    A name is `random_weights_kl_sparsity_T1`. A metric that is undefined for any draw is left out.
     """
     values: dict[str, list[float | None]] = defaultdict(list)
     for record in records:
@@ -252,7 +260,10 @@ def null_network_summary(records: Iterable[Record]) -> Mapping[str, float]:
 
 
 def ensure_figures(policy: Agent, states: StatesFile, maps: MapsResult) -> dict[str, Path]:
-    """Draw figures of the maps into their folder, unless they exist; returns the PNG files by name."""
+    """Draw the figures of the maps into their folder, unless they exist; return the paths of the PNG files by name.
+
+    Raises NrmapError as `save_map_figures` and `read_json` do.
+    """
     index = maps.folder / FIGURES_FILE
 
     def make() -> None:
@@ -270,5 +281,5 @@ def ensure_figures(policy: Agent, states: StatesFile, maps: MapsResult) -> dict[
 
 
 def _as_recorded(path: Path, folder: Path) -> str:
-    """Make `path` relative to `folder` if it is inside, so that recorded paths survive a move of the folder."""
+    """Return `path`, relative to `folder` if inside, so that recorded paths survive a move of the folder."""
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)

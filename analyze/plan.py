@@ -12,7 +12,10 @@ from nrmap.support.records import CONSTANT_ACTION, RANDOM_POLICY
 
 
 def planned_parts(study: Study, policy: Agent, sources: Sequence[Agent], states: StatesFile | None) -> list[Part]:
-    """List parts to do. `sources`: policies whose roll-outs supply the states; `states`: None until all are played."""
+    """List the parts of the analysis of `policy` that are still to do.
+
+    `sources` are the policies whose roll-outs supply the states. `states` is None until all roll-outs are played.
+    """
     return [*roll_outs(study, sources), *_play(study, policy), *_maps(study, policy, sources, states)]
 
 

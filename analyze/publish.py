@@ -1,7 +1,7 @@
 """`python -m analyze.publish FOLDER …`: copy trained and evaluated policies to the reference policies.
 
 Each FOLDER holds a finished training. Its policy, curves, settings, evaluation and baselines are
-copied to outputs/reference/, with a README.md that describes the policy.
+copied to a folder in outputs/reference/, with a README.md that describes the policy. Prints that folder.
 """
 
 import shutil
@@ -30,11 +30,12 @@ from nrmap.support.records import Record, read_metrics, read_records, select
 
 
 def publish(folder: Path, layout: Layout, *, scale: str, replace: bool = False) -> Path:
-    """Copy a finished training and its evaluation to the reference policies of `scale`; returns their folder.
+    """Copy a finished training and its evaluation to the reference policies of `scale`; return the new folder.
 
-    Of several evaluations, the one with the most records is taken; its baselines are copied if they exist. Raises
-    NrmapError if the training is not finished, the policy was not evaluated or a file cannot be written, and without
-    `replace` if there is another reference policy of that scale, game, method and seed.
+    Of several evaluations, the one with the most records is taken; its baselines are copied if they exist. Writes
+    README.md, see `card`. Raises NrmapError if the training is not finished or a file of it is damaged, if the policy
+    was not evaluated, and if a file cannot be written. Without `replace`, also raises NrmapError if another policy is
+    the reference policy of that scale, game, method and seed.
     """
     policy = load_policy(folder / POLICY_FILE)
     evaluation = _evaluation(policy, layout)
@@ -74,7 +75,10 @@ def _evaluation(policy: Policy, layout: Layout) -> Path:
 
 
 def card(policy: Policy, records: Sequence[Record], file_sha256: str) -> str:
-    """Return a policy's card in Markdown: facts, settings, and returns, actions and Q-gaps from its `records`."""
+    """Return a policy's card in Markdown: facts, settings, and returns, actions and Q-gaps from its `records`.
+
+    `file_sha256` is the hash of the policy's file.
+    """
     about = policy.card
     facts = {
         "agent steps": f"{about.agent_steps:,}",
@@ -119,7 +123,7 @@ def _bullets(facts: Mapping[str, str | None]) -> str:
 
 @errors_in_one_line()
 def main() -> None:
-    """Publish every folder on the command line; an error prints one line and exits with status 2."""
+    """Publish every folder on the command line and print its copy; an error prints one line, with exit status 2."""
     parser = ArgumentParser(prog="python -m analyze.publish", description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", help="folders of finished trainings")
     parser.add_argument("--scale", default="quick", help="scale of the trainings (default: quick)")

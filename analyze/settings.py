@@ -43,7 +43,10 @@ class StatesSettings:
 
 @schema
 class MapSettings:
-    """Temperatures T > 0, the ablation, and sizes n: S is also measured on the n states of lowest `prefix_ranks`."""
+    """Temperatures T > 0, the ablation, and sizes n: for each n, S is also measured on the n states of lowest rank.
+
+    For ranks see `prefix_ranks`.
+    """
 
     temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)]
     ablation: AblationSpec
@@ -61,7 +64,7 @@ class AnalysisSettings:
 
 
 def analysis_settings(keys: AnalyzeKeys) -> AnalysisSettings:
-    """Build the settings of an analysis. Raises NrmapError for keys that contradict each other."""
+    """Build the settings of the analysis of `keys`. Raises NrmapError for keys that contradict each other."""
     sizes, run_seed = keys.scale["analysis"], keys.evaluation_seed
     num_states, episodes = sizes["num_states"], sizes["state_episodes"]
     if keys.shard is not None and keys.shard >= keys.shards:

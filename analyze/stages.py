@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def write_metrics(path: Path, records: list[Record], *, settings: dict[str, Any], inputs: dict[str, Any]) -> None:
-    """Write a stage's records to `path` with their settings, inputs and provenance; NrmapError if that fails."""
+    """Write a stage's records to `path` with settings, inputs, provenance. Raises NrmapError as `write_json` does."""
     write_records(path, records, settings=settings, inputs=inputs, provenance=provenance())
 
 
@@ -33,7 +33,10 @@ def read_stage(path: Path, *, settings: Mapping[str, Any], inputs: Mapping[str, 
 def measured_once(
     path: Path, make: Callable[[], list[Record]], *, settings: dict[str, Any], inputs: dict[str, Any]
 ) -> list[Record]:
-    """Return the records in `path`, see `read_stage`; if there is no such file, those of `make` are written first."""
+    """Return the records in `path`. If there is no such file, first write those that `make` returns.
+
+    Raises NrmapError as `once`, `read_stage` and `write_metrics` do.
+    """
 
     def write() -> None:
         write_metrics(path, make(), settings=settings, inputs=inputs)
@@ -42,7 +45,10 @@ def measured_once(
 
 
 def once(path: Path, make: Callable[[], None], read: Callable[[Path], T]) -> T:
-    """Read `path`; if missing, `make` writes it first, while other processes wait. NrmapError if `read` refuses it."""
+    """Return `read(path)`. If `path` is missing, `make` writes it first, while other processes wait.
+
+    Raises NrmapError as `read`, `make` and `locked` do; an error of `read` also says to remove `path`.
+    """
     if not path.exists():
         with locked(path.with_name(f".{path.name}.lock"), f"waiting for another process to write {path}"):
             if not path.exists():

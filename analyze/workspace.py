@@ -33,8 +33,8 @@ def study_workspace(*, entity: str, project: str, temperatures: Sequence[float])
     """Build a wandb_workspaces Workspace: training, returns, attacks, sparsity, null networks and maps.
 
     Maps that depend on the temperature have one bar for each of `temperatures`. Runs are grouped
-    by game and method, so bars are means over seeds. Nothing is sent until its `save()`.
-    Raises NrmapError if wandb-workspaces is not installed or a temperature is not finite and > 0.
+    by game and method, so bars are means over seeds. Nothing is sent until `save()` of the workspace is called.
+    Raises NrmapError if wandb-workspaces is not installed, and for a temperature that is not finite and > 0.
     """
     try:
         import wandb_workspaces.reports.v2 as panels

@@ -85,7 +85,7 @@ def training_hours(settings: TrainSettings, speeds: Speeds) -> float:
 
 
 def cost(study: StudyPlan, speeds: Speeds, workers: int) -> Cost:
-    """Cost of the study on `workers` equal workers; each chain and its maps stay on one worker."""
+    """Return the cost of the study on `workers` equal workers; each chain and its maps stay on one worker."""
     trainings = {method: training_hours(settings, speeds) for method, settings in study.trainings.items()}
     maps = study.ablated_states * speeds.ablating / HOUR
     chain = sum(trainings.values()) + maps
@@ -94,7 +94,7 @@ def cost(study: StudyPlan, speeds: Speeds, workers: int) -> Cost:
 
 
 def paper_study(games: int, seeds: int) -> StudyPlan:
-    """The study with the settings of scale=paper in conf/."""
+    """Return the plan of the study with the settings of scale=paper in conf/."""
     keys = {method: validated(TrainKeys, composed("train", "scale=paper", f"method={method}")) for method in METHODS}
     trainings = {method: train_settings(each) for method, each in keys.items()}
     analysis = keys["ddqn"].scale["analysis"]
@@ -102,7 +102,7 @@ def paper_study(games: int, seeds: int) -> StudyPlan:
 
 
 def cpu_speeds(train: Mapping[str, Any], host: Mapping[str, Any]) -> Speeds:
-    """Speeds of a CPU job from train.json and host.json, measured with one job at a time."""
+    """Return the speeds of a CPU job from the content of train.json and host.json, measured one job at a time."""
     rates = {method: statistics.median(train["updates_per_second"][method]["rates"]) for method in METHODS}
     return Speeds(
         collecting=host["collecting_seconds_per_step"],
@@ -112,7 +112,7 @@ def cpu_speeds(train: Mapping[str, Any], host: Mapping[str, Any]) -> Speeds:
 
 
 def gpu_speeds(host: Mapping[str, Any]) -> Speeds:
-    """Speeds of a GPU from host-cuda.json."""
+    """Return the speeds of a GPU from the content of host-cuda.json."""
     return Speeds(
         collecting=host["collecting_seconds_per_step"],
         updates={method: host["update_milliseconds"][method] / 1000 for method in METHODS},
@@ -123,7 +123,7 @@ def gpu_speeds(host: Mapping[str, Any]) -> Speeds:
 def read_measurements(folder: Path) -> dict[str, Any]:
     """Read the measurements in `folder`, by file name; those of a GPU only if they were made and finished.
 
-    Raises NrmapError with the command that makes a missing file.
+    Raises NrmapError for a damaged file, and for a missing one with the command that makes it.
     """
     for name, command in MADE_BY.items():
         check((folder / name).is_file(), f"no file {folder / name}; make it with {command}")
@@ -133,7 +133,7 @@ def read_measurements(folder: Path) -> dict[str, Any]:
 
 
 def measured_on(files: Mapping[str, Any]) -> str:
-    """One sentence that names the machine of the measurements, or each machine and its files if there are several."""
+    """Name in one sentence the machine of the measurements, or each machine and its files if there are several."""
     names = defaultdict(list)
     for name, content in files.items():
         machine = content["machine"]
@@ -148,9 +148,10 @@ def measured_on(files: Mapping[str, Any]) -> str:
 def page(
     study: StudyPlan, speeds: Mapping[str, Speeds | None], workers: Mapping[str, int], files: Mapping[str, Any]
 ) -> str:
-    """Two Markdown tables: speeds per worker, and the study on `workers` of each kind.
+    """Return two Markdown tables: `speeds` by kind of worker, and the study on a number of `workers` of each kind.
 
-    Speeds of None are shown as not measured. `files` are the measurements behind `speeds`.
+    Speeds of None are shown as not measured. A kind in `workers` may have a plural s. `files` holds the content of the
+    files of measurements by name.
     """
     steps, host = study.trainings["ddqn"].steps, files["host.json"]
     lines = [
@@ -192,7 +193,10 @@ def study_page(
     gpus: int = 20,
     cpu_jobs: int = 20,
 ) -> str:
-    """The tables of `page` for the paper's study, from files in `folder`; NrmapError if one is missing or unfit."""
+    """Return the tables of `page` for the paper's study, from the measurements in `folder`.
+
+    Raises NrmapError if a file is missing, damaged or not of these measurements.
+    """
     files, study = read_measurements(folder), paper_study(games, seeds)
     workers = {"GPU": 1, "GPUs": gpus, "CPU jobs": cpu_jobs}
     with code_of_others(f"the measurements in {folder} are not those of {' and '.join(MADE_BY.values())}"):
@@ -203,7 +207,7 @@ def study_page(
 
 @errors_in_one_line()
 def main() -> None:
-    """Measure with --measure, then print the tables."""
+    """With --measure first measure and write host.json; print the tables. An error prints one line, exit status 2."""
     parser = ArgumentParser(
         prog="python -m bench.cost",
         description=(__doc__ or "").partition("\n")[0],

@@ -36,7 +36,7 @@ Rows = list[dict[str, str]]
 
 
 def read(path: Path) -> Rows:
-    """The rows of a file of curves; none if the file does not exist. Raises NrmapError for a file of another form."""
+    """Read the rows of a file of curves; [] if there is no file. Raises NrmapError for a file of another form."""
     if not os.path.lexists(path):
         return []
     with regular_file(path, "curves") as file:
@@ -69,7 +69,7 @@ def _is_number(cell: str | float) -> bool:
 
 
 def write(path: Path, rows: Rows) -> None:
-    """Write `rows`, at least one and all with the same columns, to `path` as CSV; NrmapError if that fails."""
+    """Write `rows`, at least one and all with equal columns, to `path` as CSV. Raises NrmapError as `atomic_path`."""
     with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -77,7 +77,10 @@ def write(path: Path, rows: Rows) -> None:
 
 
 def thinned(name: str, folder: Path, columns: list[str]) -> Rows:
-    """Rows of run `name`, the only training in `folder` (else NrmapError): means of `columns[2:]` per 2,000 steps."""
+    """Return rows of the only training under `folder`, as run `name`: means of `columns[2:]` per 2,000 agent steps.
+
+    Raises NrmapError unless there is exactly one training, and for curves that are damaged or beyond ±`LARGEST`.
+    """
     found = sorted(folder.rglob(CURVES_FILE))
     check(len(found) == 1, f"{folder} has {len(found)} trainings: expected 1")
     windows: dict[int, list[Mapping[str, float]]] = defaultdict(list)
@@ -95,7 +98,7 @@ def thinned(name: str, folder: Path, columns: list[str]) -> Rows:
 
 
 def by_run(rows: Rows) -> dict[str, np.ndarray]:
-    """The values of each run by its name, float [rows, columns − 1], x first; NaN where a cell is empty."""
+    """Return the values of each run by its name, float [rows, columns − 1], x first; NaN where a cell is empty."""
     runs: dict[str, list[list[float]]] = defaultdict(list)
     for row in rows:
         name, *cells = row.values()
@@ -104,7 +107,10 @@ def by_run(rows: Rows) -> dict[str, np.ndarray]:
 
 
 def draw(rows: Rows, path: Path) -> None:
-    """Draw a panel for each column of curves to `path`; each run is a line that ends in the run's name."""
+    """Draw a panel for each column of curves, into the picture `path`; each run is a line that ends in its name.
+
+    Raises NrmapError if the picture cannot be written.
+    """
     _, x_label, *columns = rows[0]
     figure, panels = plt.subplots(
         len(columns), 1, figsize=(8, 3.2 * len(columns)), sharex=True, layout="constrained", squeeze=False
@@ -127,7 +133,7 @@ def draw(rows: Rows, path: Path) -> None:
 
 
 def ends(rows: Rows) -> list[str]:
-    """The lines of a Markdown table: the last known value of every curve of every run, "—" without one."""
+    """Return the lines of a Markdown table: the last finite value of every curve of every run, "—" without one."""
     header = [name.replace("_", " ") for name in rows[0]]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for name, values in by_run(rows).items():
@@ -141,7 +147,7 @@ def ends(rows: Rows) -> list[str]:
 
 @errors_in_one_line()
 def main() -> None:
-    """Add the runs of `--add`, draw the file and print its table; an error prints one line and exits with status 2."""
+    """Add the runs of `--add`, draw the curves and print the table; an error prints one line, with exit status 2."""
     parser = ArgumentParser(prog="python -m bench.curves", description=__doc__)
     parser.add_argument("file", type=Path, help="a CSV file of curves; the picture is written beside it")
     parser.add_argument("--add", nargs="*", default=[], metavar="RUN=FOLDER", help="trainings to take in")

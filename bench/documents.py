@@ -16,7 +16,10 @@ MEASUREMENTS = ROOT / "outputs" / "bench"
 
 
 def documents() -> dict[Path, str]:
-    """The texts of documents in docs/, by path, with tables of the measurements; NrmapError for a missing file."""
+    """Return the texts of documents in docs/, by path, with tables of the measurements.
+
+    Raises NrmapError for a missing or damaged file, except that results of bench.gpu may be missing.
+    """
     of_maps = read_json(MEASUREMENTS / "maps.json")
     of_training = [read_json(MEASUREMENTS / name) for name in ("train.json", "train-avx2.json")]
     blocks = {
@@ -31,7 +34,7 @@ def documents() -> dict[Path, str]:
 
 
 def of_gpu(folder: Path) -> str:
-    """Markdown tables of the results of bench.gpu in `folder`, or "Not measured." without any."""
+    """Return Markdown tables of the results of bench.gpu in `folder`, or "Not measured." without results."""
     found = [
         read_json(path) if path.is_file() else {} for path in (folder / "train-cuda.json", folder / "maps-cuda.json")
     ]
@@ -47,7 +50,7 @@ def _section(tables: Sequence[Table], machine: dict[str, Any]) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    """A rich table with its title and caption as Markdown."""
+    """Return a rich table with its title and caption as Markdown."""
     headings = [str(column.header) for column in table.columns]
     rows = zip(*(map(str, column.cells) for column in table.columns), strict=True)
     lines = [f"| {' | '.join(cells)} |" for cells in (headings, ["---"] * len(headings), *rows)]
@@ -56,7 +59,7 @@ def as_markdown(table: Table) -> str:
 
 
 def _counts(results: dict[str, Any]) -> Table:
-    """A table of the multiply-adds of one state by layer, and of the fraction of units that the engine keeps."""
+    """Make a table of the multiply-adds of one state by layer, and of the fraction of units that the engine keeps."""
     table = Table("case", "layer", "multiply-adds, 10⁹", "without V(s)", "units left", title="Operations for one state")
     for case in results["cases"]:
         whole, differences = case["multiply_adds_by_layer"], case["multiply_adds_by_layer_of_differences"]
@@ -69,7 +72,7 @@ def _counts(results: dict[str, Any]) -> Table:
 
 @errors_in_one_line()
 def main() -> None:
-    """Write the documents; a missing or damaged file gives a one-line error and exit status 2."""
+    """Write the documents that change and print their paths; an error prints one line and exits with status 2."""
     write_documents(documents())
 
 

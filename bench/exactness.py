@@ -28,12 +28,12 @@ class Exactness:
 
     @property
     def exact(self) -> bool:
-        """True if there is no mismatch and every error is at most TOLERANCE·max(1, max|Q|)."""
+        """Whether there is no mismatch and every error is at most TOLERANCE·max(1, max|Q|)."""
         return self.argmax_mismatches == 0 and self.max_scaled_q_diff <= TOLERANCE
 
 
 def compare(q_values: Tensor, exact: Tensor) -> Exactness:
-    """Compare `q_values` [..., A] with `exact`, float64 of the same shape; NrmapError for another shape or type."""
+    """Compare `q_values` [..., A] with `exact`, float64 of that shape. Raises NrmapError for another shape or dtype."""
     check(exact.dtype == torch.float64, f"exact Q-values are {exact.dtype}: expected torch.float64")
     check(q_values.shape == exact.shape, f"Q-values {list(q_values.shape)}: expected {list(exact.shape)}")
     found, exact = q_values.flatten(0, -2).double(), exact.flatten(0, -2)  # [n, A]

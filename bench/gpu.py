@@ -2,7 +2,8 @@
 
 Each stage runs in its own process under its own time limit. A stage that fails or runs out of time keeps the
 results it has, and the next one starts. The results are outputs/bench/train-cuda.json, maps-cuda.json and
-host-cuda.json, rewritten after every stage. `--device cpu` rehearses the command on a machine without a GPU.
+host-cuda.json, rewritten after every stage. `--device cpu` rehearses the command on a machine without a GPU
+and writes train-cpu.json and so on.
 """
 
 import argparse
@@ -35,7 +36,7 @@ STAGES = {
 
 
 def main() -> None:
-    """Run all stages, write their files, print a table; status 1 if a stage failed."""
+    """Run the stages, write their files, print a table; exit with status 1 if a stage failed or ran out of time."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="cpu rehearses; default: cuda")
     parser.add_argument("--minutes", type=float, default=9.0, help="time limit of all stages; default: 9")
@@ -70,7 +71,10 @@ def main() -> None:
 
 
 def with_wheels(folder: Path) -> dict[str, str]:
-    """The environment variables of the stages. Installs bench/wheels into `folder` if this Python lacks ale_py."""
+    """Return the environment variables of the stages. Install bench/wheels into `folder` if this Python lacks ale_py.
+
+    Raises CalledProcessError if pip fails.
+    """
     environment = {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
@@ -86,7 +90,10 @@ def with_wheels(folder: Path) -> dict[str, str]:
 
 
 def command_of(stage: str, device: str, limit: float, output: Path) -> list[str]:
-    """The command that runs a stage for under `limit` seconds and writes results to `output`; "tests" prints them."""
+    """Return the command of a stage that should take under `limit` seconds and write its results to `output`.
+
+    The stage "tests" prints its results instead, and has no limit.
+    """
     if stage == "tests":
         paths = sorted(str(path) for path in Path().glob("tests/**/test_*.py") if "mark.cuda" in path.read_text())
         return [sys.executable, "-m", "pytest", "-m", "cuda", "-p", "no:cacheprovider", *paths]
@@ -139,7 +146,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def print_table(content: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print one line for every number, by file and stage."""
+    """Print one line for every value that is no list, by file and stage."""
     for name, of_file in content.items():
         print(f"\n{name}")
         for key, value in sorted(_flat(of_file)):

@@ -44,7 +44,10 @@ ATTACKED_STATES = 20  # episodes at a time in evaluation=paper
 
 
 def milliseconds(work: Callable[[], Any], device: torch.device, seconds: float) -> float:
-    """Milliseconds of a call of `work`: median over five blocks, about `seconds` in all; from one call on a CPU."""
+    """Return the milliseconds of a call of `work`: the median over five blocks of calls, of about `seconds` in all.
+
+    On a CPU `work` is called only once.
+    """
     if device.type == "cpu":
         return 1000 * seconds_of(work, device, warm_ups=0)
     each = seconds_of(work, device, warm_ups=4)  # the fourth call captures a graph
@@ -101,7 +104,7 @@ class RandomUpdates:
         self._rng = np.random.default_rng(0)
 
     def __call__(self) -> dict[str, Tensor]:
-        """Make one update; returns its diagnostics."""
+        """Make one update; return its diagnostics."""
         return self._updates(self._rng, AGENT_STEP)
 
 
@@ -141,7 +144,10 @@ def _kernels(step: Callable[[], Any]) -> int:
 
 
 def _played(job: Job, num_states: int) -> tuple[Policy, Tensor, str]:
-    """A policy on the device, its states, uint8 [N, C, H, W], and its file, or "random"; on a CPU all are random."""
+    """Return a policy on the device, states uint8 [N, C, H, W] on the CPU, and the policy's file or "random".
+
+    Without a GPU the policy is small, and both policy and states are random.
+    """
     if not job.on_gpu:
         small = random_policy(replace(GAME, height=36, width=36))
         return small, torch.randint(256, (num_states, *small.state_shape), dtype=torch.uint8), "random"
@@ -153,7 +159,7 @@ def _played(job: Job, num_states: int) -> tuple[Policy, Tensor, str]:
 
 
 def maps(job: Job) -> None:
-    """Measure time (engine, dense batches in float32 and TF32, captum), exactness and memory of an ablated state."""
+    """Measure the ablation of a state: time (engine, dense batches in float32 and TF32, captum), exactness, memory."""
     policy, states, weights = _played(job, 64 if job.on_gpu else 2)
     states = states.repeat(8, 1, 1, 1) if job.on_gpu else states
     spec, found = map_contenders.SPEC, {"weights": weights, "states": len(states)}
@@ -229,7 +235,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
 
 @errors_in_one_line()
 def main() -> None:
-    """Run one stage and keep its results in a file."""
+    """Run one stage and write its results to the file `--output`; an error prints one line and exits with status 2."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_stages", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")

@@ -10,7 +10,10 @@ DENSE = ("dense_float32", "dense_tf32")
 
 
 def tables(train: Mapping[str, Any], maps: Mapping[str, Any]) -> list[Table]:
-    """Tables of updates, trainings side by side, an ablated state, and an attack; missing numbers: "not measured"."""
+    """Make the tables of updates, trainings side by side, an ablated state, and attack and training.
+
+    `train` and `maps` are the content of train-cuda.json and maps-cuda.json. Missing numbers are "not measured".
+    """
     updates = Table("update, ms", "graph", "without replay", "eager", "kernels", "at 2 µs each", title="Updates")
     updates.add_column("equal to eager")
     for method, found in _parts(train.get("updates", {})):

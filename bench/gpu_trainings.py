@@ -83,7 +83,10 @@ def _train_on_demand(connection: Connection, device: str) -> None:
 
 
 def training(job: Job) -> None:
-    """Train DDQN on Freeway, scale=quick, until it is done or out of time; report its speed and returns."""
+    """Train DDQN on Freeway until it is done or out of time; report its speed and returns.
+
+    The scale is quick on a GPU and smoke on a CPU.
+    """
     begun = time.perf_counter()
     trainer = Trainer(_settings("scale=quick" if job.on_gpu else "scale=smoke"), device=job.device)
     returns: list[float] = []

@@ -73,9 +73,9 @@ def _measure_training(trainings: Mapping[str, TrainSettings], device: str, agent
 
 
 def collecting_trainer(settings: TrainSettings, device: str, capacity: int) -> Trainer:
-    """A trainer that only collects, into a replay of `capacity` frames.
+    """Make a trainer that only collects, into a replay of `capacity` frames.
 
-    It uses the final exploration rate from the start. With mostly random actions the network
+    The exploration rate is final from the start. With mostly random actions the network
     would rarely be called, and the time of acting would be missing.
     """
     changed = replace(
@@ -106,7 +106,7 @@ def _checkpoint(trainer: Trainer) -> dict[str, float]:
 
 
 def _milliseconds_of_an_update(trainer: Trainer, device: str, updates: int = 20) -> float:
-    """Milliseconds of one update; on a GPU with the draw from the replay, which is part of the CUDA graph."""
+    """Return the milliseconds of an update; on a GPU with the draw from the replay, which is part of the CUDA graph."""
     of_batch = partial(trainer.learner.update, random_batch(), agent_step=FOREVER)
     update: Callable[[], Any] = trainer.learn if device == "cuda" else of_batch
     while device == "cuda" and trainer.agent_step < 1024:
@@ -120,7 +120,7 @@ def _milliseconds_of_an_update(trainer: Trainer, device: str, updates: int = 20)
 
 
 def _seconds_of_a_state(device: str, rounds: int = 5) -> float:
-    """Median seconds to ablate all pixels of one Freeway state with the settings of `analyze`."""
+    """Return the median seconds to ablate all pixels of one Freeway state with the settings of `analyze`."""
     with tempfile.TemporaryDirectory() as folder:
         (case,) = make_cases(Path(folder), [MAPPED_POLICY], MAPPED_STATES, ["1 frame, dueling"])
         policy, states = case.load()

@@ -46,7 +46,10 @@ class AutoPgdPlayer:
         self.counts: Counter[str] = Counter()
 
     def __call__(self, states: Bytes, episodes: Ints, steps: Ints, /) -> Actions:
-        """Choose actions [n] for uint8 `states` [n, C, H, W], see `ActionFn`; NrmapError if AutoPGD leaves the ball."""
+        """Choose actions [n] for uint8 `states` [n, C, H, W], see `ActionFn`.
+
+        Raises NrmapError if AutoPGD leaves the ball.
+        """
         clean = unit_states(torch.from_numpy(states))  # [n, C, H, W]
         greedy = self._greedy(clean)
         attack = AutoProjectedGradientDescent(
@@ -68,7 +71,7 @@ class AutoPgdPlayer:
 
 @errors_in_one_line()
 def main() -> None:
-    """Print the rows of all files; a missing or damaged one gives a one-line error and exit status 2."""
+    """Print the rows of all files; an error, such as a missing file, prints one line and exits with status 2."""
     parser = ArgumentParser(
         prog="python -m bench.independent_attacks", description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

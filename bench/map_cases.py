@@ -36,12 +36,15 @@ class Case:
     states: Path
 
     def load(self) -> tuple[Policy, Tensor]:
-        """The policy and its states, uint8 [N, C, H, W]."""
+        """Load the policy and its states, uint8 [N, C, H, W]."""
         return load_policy(self.policy), torch.load(self.states)
 
 
 def make_cases(folder: Path, trained: Sequence[Path], num_states: int, names: Sequence[str]) -> list[Case]:
-    """Make the cases `names` in `folder`, each with a fitting policy of `trained`, otherwise with random weights."""
+    """Make the cases `names`, keys of `CASES`, in `folder`, of `num_states` states each.
+
+    A case uses the file of `trained` whose network fits, or else random weights.
+    """
     given = {}
     for path in trained:
         spec = load_policy(path).network.spec
@@ -63,7 +66,10 @@ def make_cases(folder: Path, trained: Sequence[Path], num_states: int, names: Se
 
 
 def resized_case(folder: Path, case: Case, side: int, num_states: int) -> Case:
-    """The first states of `case` resized to side × side, and a dueling network with random weights for them."""
+    """Make a case in `folder` of the first states of `case`, resized to side × side.
+
+    Its policy is a dueling network with random weights.
+    """
     policy, states = case.load()
     resized = functional.interpolate(states[:num_states], size=(side, side), mode="nearest")
     case = Case(f"{side} × {side}", "random", folder / f"policy_{side}.safetensors", folder / f"states_{side}.pt")
@@ -73,7 +79,7 @@ def resized_case(folder: Path, case: Case, side: int, num_states: int) -> Case:
 
 
 def random_policy(env: EnvSpec, *, dueling: bool = True) -> Policy:
-    """An untrained policy for `env`: the Nature network with PyTorch's initialisation and a fixed seed."""
+    """Make an untrained policy for `env`: the Nature network with PyTorch's initialisation and a fixed seed."""
     torch.manual_seed(0)
     network = QNetwork(NetworkSpec(*env.state_shape, ACTIONS, dueling))
     return Policy(network, env, PolicyCard("random", 0, 0, "random")).eval()

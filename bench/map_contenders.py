@@ -40,7 +40,7 @@ Ablates = Callable[[Tensor], Tensor]  # from one uint8 state, [1, C, H, W]
 
 
 def incremental(case: Case, differences_only: bool = False) -> Work:
-    """The work of the incremental engine: `run(amount)` ablates `amount` states in one call."""
+    """Make the work of the incremental engine: `run(amount)` ablates `amount` states in one call."""
     policy, states = case.load()
     engine = make_engine(policy, spec=SPEC, engine="incremental", differences_only=differences_only)
 
@@ -54,12 +54,12 @@ def incremental(case: Case, differences_only: bool = False) -> Work:
 
 
 def _cycled(states: Tensor, amount: int) -> Tensor:
-    """The first `amount` states [amount, C, H, W], from the beginning again where there are fewer."""
+    """Return the first `amount` states [amount, C, H, W], from the beginning again where there are fewer."""
     return states.repeat(-(-amount // len(states)), 1, 1, 1)[:amount]
 
 
 def operations_by_layer(case: Case, differences_only: bool = False) -> dict[str, float]:
-    """Average floating-point operations per state in the engine's matrix products and convolutions.
+    """Count the average floating-point operations per state in the engine's matrix products and convolutions.
 
     Keys are "conv2" and later convolutions, "hidden" for the hidden and last layers, and "sum" for all layers.
     """
@@ -91,7 +91,7 @@ def operations_by_layer(case: Case, differences_only: bool = False) -> dict[str,
 
 
 def units_left(case: Case, differences_only: bool = False) -> dict[str, float]:
-    """Average fraction of each layer's units, within the rows that an ablation reaches, that the engine keeps.
+    """Return the average fraction of units that the engine keeps, by layer, in the rows that an ablation reaches.
 
     The engine ablates strips of image rows. It drops units of a convolution that no ablation of a strip
     changes, and units of the "hidden" layer that keep their sign under all ablations of a strip.
@@ -138,7 +138,7 @@ def _addmm_operations(sums: Sequence[int], one: Sequence[int], two: Sequence[int
 
 
 def dense(policy: Policy, batch_size: int, *, skip_unchanged: bool) -> Ablates:
-    """A function that ablates a state in dense batches, channels last; it returns all Q-values, [1, H, W, A]."""
+    """Make a function that ablates a state in dense batches, channels last, and returns all Q-values, [1, H, W, A]."""
     keep_freed_memory()  # as in the engine, but not for captum, whose memory would then grow without limit
     engine = DenseEngine(
         policy,
@@ -156,7 +156,7 @@ def dense(policy: Policy, batch_size: int, *, skip_unchanged: bool) -> Ablates:
 
 
 def feature_ablation(policy: Policy, perturbations_per_eval: int) -> Ablates:
-    """captum's FeatureAblation with one feature per pixel; returns the drop in Q(s, 0), [1, C, H, W]."""
+    """Make a function from a state to its drops in Q(s, 0), [1, C, H, W]: captum's FeatureAblation, pixel by pixel."""
     from captum.attr import FeatureAblation
 
     channels, height, width = policy.env.state_shape
@@ -175,7 +175,7 @@ def feature_ablation(policy: Policy, perturbations_per_eval: int) -> Ablates:
 
 
 def occlusion(policy: Policy, perturbations_per_eval: int) -> Ablates:
-    """captum's Occlusion with windows of one pixel in all frames; returns the drop in Q(s, 0), [1, C, H, W]."""
+    """Make a function from a state to its drops in Q(s, 0), [1, C, H, W]: captum's Occlusion, one pixel a window."""
     from captum.attr import Occlusion
 
     window = (policy.env.state_shape[0], 1, 1)
@@ -192,7 +192,7 @@ def occlusion(policy: Policy, perturbations_per_eval: int) -> Ablates:
 
 
 def one_by_one(rival: Callable[[Policy, int], Ablates], case: Case, batch_size: int) -> Work:
-    """The work of `rival`, which cycles through the states of `case`, one at a time."""
+    """Make the work of `rival`, which cycles through the states of `case`, one at a time."""
     policy, states = case.load()
     ablate, turns = rival(policy, batch_size), itertools.cycle(states.split(1))
 
@@ -206,7 +206,7 @@ def one_by_one(rival: Callable[[Policy, int], Ablates], case: Case, batch_size: 
 
 
 def best_batch_size(prepare: Callable[[Case, int], Work], case: Case, sizes: Sequence[int]) -> int:
-    """The batch size with the shortest time per state; the better of two tries counts."""
+    """Return the batch size with the shortest time per state; the better of two tries counts."""
     works = {size: prepare(case, size) for size in sizes}
     seconds = dict.fromkeys(sizes, math.inf)
     for _ in range(2):
@@ -218,7 +218,7 @@ def best_batch_size(prepare: Callable[[Case, int], Work], case: Case, sizes: Seq
 
 
 def peak_memory(case: Case, num_states: int, engine: Literal["incremental", "dense"]) -> tuple[float, float]:
-    """Peak resident MiB of this process while ablating `num_states` states, and its growth after loading them."""
+    """Ablate `num_states` states; return this process's peak resident MiB, and the growth after loading the states."""
     policy, states = case.load()
     states = _cycled(states, num_states)
     policy(states[:1])

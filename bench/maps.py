@@ -127,7 +127,7 @@ def _apart(function: Any, *arguments: Any) -> Any:
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure the content of maps.json."""
+    """Measure the content of maps.json, with `folder` for temporary files; print what is being measured."""
     described = machine()
     cases = make_cases(folder, options.policy, options.states, options.cases)
     measured = []
@@ -149,7 +149,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
-    """The tables of `results`, for the terminal and docs/ablation.md."""
+    """Make the tables of `results`, for the terminal and docs/ablation.md."""
     speed = Table("case", "weights", "engine", title="Seconds per state, and how many times faster the engine is")
     speed.add_column("differences only")
     checks = Table("case", "multiply-adds", "of peak", "memory beyond states", "max |ΔQ|", "mismatches", "ties")

@@ -53,7 +53,10 @@ class Result:
 
 
 def race(entries: Mapping[str, Entry], rounds: int) -> dict[str, Result]:
-    """Prepare all `entries`, then time each once per round, in alternating order; RuntimeError if a process ends."""
+    """Prepare all `entries`, then time each once per round, in alternating order; return the results by name.
+
+    Raises RuntimeError if the process of a contender ends.
+    """
     with _started(entries) as (connections, operations):
         rates: dict[str, list[float]] = {name: [] for name in entries}
         for number in track(range(rounds), "rounds", transient=True):
@@ -64,14 +67,14 @@ def race(entries: Mapping[str, Entry], rounds: int) -> dict[str, Result]:
 
 
 def ratio(one: Result, other: Result) -> tuple[float, float, float]:
-    """The ratio of two rates within a round: median, smallest and largest over the rounds."""
+    """Return the rate of `one` over that of `other` in a round: median, smallest and largest over the rounds."""
     ratios = [a / b for a, b in zip(one.rates, other.rates, strict=True)]
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
 @contextmanager
 def _started(entries: Mapping[str, Entry]) -> Iterator[tuple[dict[str, Connection], dict[str, float | None]]]:
-    """Start a process per entry, one after the other; yields the connections and the operations per unit."""
+    """Start a process per entry, one after the other; yield the connections and the operations per unit, by name."""
     connections, operations, running = {}, {}, []
     try:
         for name, entry in entries.items():
@@ -105,7 +108,10 @@ def _serve(connection: Connection, entry: Entry) -> None:
 
 
 def show_and_write(results: Mapping[str, Any], tables: Sequence[Table], output: Path) -> None:
-    """Print the tables of a benchmark and write its results as JSON."""
+    """Print the tables of a benchmark, write its results to `output` as JSON, and print that path.
+
+    Raises NrmapError if the file cannot be written.
+    """
     for table in tables:
         Console().print(table)
     write_json(output, results)

@@ -38,7 +38,10 @@ COLUMNS = (
 
 
 def read(path: Path) -> Policy:
-    """Load the policy in `path`, or the current policy of the checkpoint in `path`; NrmapError if that fails."""
+    """Load the policy in `path`, or the current policy of the checkpoint in `path`, which needs its settings beside it.
+
+    Raises NrmapError for a file that is missing, damaged or of another kind.
+    """
     if path.name != CHECKPOINT_FILE:
         return load_policy(path)
     state, settings = load_checkpoint(path), read_json(path.with_name(SETTINGS_FILE), dict[str, Any])
@@ -56,7 +59,11 @@ def read(path: Path) -> Policy:
 
 
 def own_attack(policy: Policy) -> InnerAttack | None:
-    """The attack that the policy was last trained against, stronger after every roll-back; None if not PGD."""
+    """Return the attack that the policy was last trained against, stronger after every roll-back; None without PGD.
+
+    Roll-backs count only if the card has them: a policy read from a checkpoint has none. Raises NrmapError for
+    settings of the regulariser that are not those of a training.
+    """
     settings = policy.card.settings.get("regulariser")
     with code_of_others(f"{policy.label}: its settings of the regulariser are not those of a training"):
         if settings is None or settings["solver"] != "pgd":
@@ -66,7 +73,7 @@ def own_attack(policy: Policy) -> InnerAttack | None:
 
 
 def own_flips(policy: Policy, states: torch.Tensor, attack_epsilon: float) -> str:
-    """The percentage of `states`, float [N, C, H, W] in [0, 1], that `own_attack` flips; "—" without one."""
+    """Return as text the percentage of `states`, float [N, C, H, W] in [0, 1], that `own_attack` flips, or "—"."""
     attack = own_attack(policy)
     if attack is None:
         return "—"
@@ -77,7 +84,10 @@ def own_flips(policy: Policy, states: torch.Tensor, attack_epsilon: float) -> st
 
 
 def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: int, attack_epsilon: float) -> list[str]:
-    """Measure a policy; return its cells of `COLUMNS` but the first. `attack_epsilon`: the ℓ∞ radius in [0, 1]."""
+    """Measure a policy; return its cells of `COLUMNS` but the first. `attack_epsilon` is the ℓ∞ radius in [0, 1].
+
+    "shift" is the mean change of the margin of eq. 7 under PGD-10, and "bound" the median upper bound of that margin.
+    """
     runs = (AttackRun("pgd-10", attack_epsilon, attacked_episodes),) if attacked_episodes else ()
     settings = EvaluationSettings(episodes, RUN_SEED, VALIDATION_STREAM, attack_runs=runs)
     records = evaluate(policy, settings, num_envs=max(episodes, attacked_episodes))
@@ -115,7 +125,7 @@ def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: i
 
 @errors_in_one_line()
 def main() -> None:
-    """Print the rows of all files; a missing or damaged one gives a one-line error and exit status 2."""
+    """Print the rows of all files; an error, such as a missing file, prints one line and exits with status 2."""
     parser = ArgumentParser(
         prog="python -m bench.robustness", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )

@@ -17,9 +17,9 @@ EPISODES = 16
 
 
 def second_temperature(policy_file: Path, num_states: int, outputs: Path) -> dict[str, float]:
-    """Seconds of the maps stage at T = 1, which ablates, and at T = 0.1, which reuses the ablation.
+    """Measure the seconds of the maps stage at T = 1, which ablates, and at T = 0.1, which reuses the ablation.
 
-    The roll-out is not included. `outputs` must be an empty folder.
+    The roll-out is not included. `outputs` must be empty or missing. Sets the level of the root logger to WARNING.
     """
     logging.getLogger().setLevel(logging.WARNING)
     policy, episodes = load_policy(policy_file), min(EPISODES, num_states)

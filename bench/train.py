@@ -26,7 +26,7 @@ OUR_UPDATES = ("ddqn", "sa_ddqn", "sa_ddqn_ibp", "ddqn_float32", "sa_ddqn_float3
 
 
 def updates(rounds: int, amount: int) -> dict[str, Result]:
-    """Updates per second of DDQN and SA-DDQN, ours and plain, and matrix products per second."""
+    """Measure updates per second of DDQN and SA-DDQN, ours and plain, and matrix products per second, by name."""
     return race(
         {
             "ddqn": Entry(contenders.our_update, (None, "auto"), 4 * amount),
@@ -44,7 +44,10 @@ def updates(rounds: int, amount: int) -> dict[str, Result]:
 
 
 def loops(rounds: int, agent_steps: int, num_envs: list[int]) -> dict[str, dict[int, Result]]:
-    """Agent steps per second by number of environments: our loop in both precisions, and stable-baselines3's."""
+    """Measure agent steps per second of our loop in both precisions, and of stable-baselines3's.
+
+    Returns the results by loop ("ours", "float32", "sb3") and number of environments.
+    """
     entries = {}
     for number in num_envs:
         entries["ours", number] = Entry(contenders.our_loop, (number, "auto"), agent_steps)
@@ -55,14 +58,14 @@ def loops(rounds: int, agent_steps: int, num_envs: list[int]) -> dict[str, dict[
 
 
 def fraction_of_peak(update: Result, product: Result) -> float:
-    """Operations per second of `update` as a fraction of a matrix product's, the median over the rounds."""
+    """Return operations per second of `update` as a fraction of those of `product`, the median over the rounds."""
     assert update.operations is not None
     assert product.operations is not None
     return ratio(update, product)[0] * update.operations / product.operations
 
 
 def machine() -> dict[str, Any]:
-    """The machine, its load at the start, and the versions of the software."""
+    """Describe the machine, its load now, and the versions of the software."""
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -122,7 +125,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
-    """The tables of `results`, for the terminal and docs/speed.md."""
+    """Make the tables of `results`, for the terminal and docs/speed.md."""
     updates = Table("update (batch 32, dueling)", "per second", "of its matrix product's peak", title="Updates")
     for name, values in results["updates_per_second"].items():
         rates = sorted(values["rates"])

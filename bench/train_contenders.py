@@ -55,7 +55,10 @@ LEARNER = LearnerSpec(
 
 
 def our_loop(num_envs: int, precision: str) -> Work:
-    """Agent steps of `train.trainer` with the algorithm of stable-baselines3's DQN: plain network, uniform replay."""
+    """Make the work of our training loop with the algorithm of stable-baselines3's DQN: plain network, uniform replay.
+
+    A unit is an agent step. `precision`: see `choose_precision`.
+    """
     keep_freed_memory()
     settings = TrainSettings(
         env=GAME,
@@ -91,7 +94,7 @@ def our_loop(num_envs: int, precision: str) -> Work:
 
 
 def stable_baselines3_loop(num_envs: int) -> Work:
-    """Agent steps of stable-baselines3's DQN on the same emulators, its fastest setup."""
+    """Make the work of stable-baselines3's DQN on ale-py's emulators, its fastest setup; a unit is an agent step."""
     model = DQN(
         "CnnPolicy",
         NativeAtari(GAME, num_envs),
@@ -120,14 +123,14 @@ def stable_baselines3_loop(num_envs: int) -> Work:
 
 
 def our_update(solver: Solver | None, precision: str) -> Work:
-    """Updates of `Learner` on a dueling network: DDQN, or SA-DDQN with PGD or interval bounds."""
+    """Make the work of `Learner` updates on a dueling network: SA-DDQN with `solver`, or DDQN if that is None."""
     keep_freed_memory()
     learner, batch = our_learner(solver=solver, precision=choose_precision(precision, CPU)), random_batch()
     return _updates(lambda: learner.update(batch, agent_step=FOREVER))
 
 
 def plain_update(keep_memory: bool) -> Work:
-    """Updates of a plain SA-DDQN; `keep_memory` uses our allocator settings."""
+    """Make the work of updates of a plain SA-DDQN; `keep_memory` uses our allocator settings."""
     if keep_memory:
         keep_freed_memory()
     learner, batch = PlainLearner(), random_batch()
@@ -135,7 +138,7 @@ def plain_update(keep_memory: bool) -> Work:
 
 
 def matrix_product(dtype: torch.dtype = torch.float32) -> Work:
-    """Products of two square matrices: the machine's peak rate with torch."""
+    """Make the work of products of two square matrices of `dtype`, whose rate is the machine's peak with torch."""
     one, two = torch.randn(2, MATRIX_SIDE, MATRIX_SIDE).to(dtype)
     result = torch.empty(MATRIX_SIDE, MATRIX_SIDE, dtype=dtype)
 
@@ -164,7 +167,7 @@ def _updates(update: Callable[[], Any]) -> Work:
 def our_learner(
     *, solver: Solver | None, precision: torch.dtype = torch.float32, device: torch.device = CPU
 ) -> Learner:
-    """A learner with fixed random weights: DDQN, or with a `solver` SA-DDQN at its full attack radius."""
+    """Make a learner with fixed random weights: SA-DDQN with `solver` (full radius from step 1), or DDQN if None."""
     regulariser = RegulariserSpec(
         kappa=KAPPA,
         hinge=HINGE,
@@ -198,7 +201,7 @@ class PlainLearner:
         self.updates = 0
 
     def update(self, batch: Batch) -> Tensor:
-        """One update; returns the loss."""
+        """Make one update; return the loss."""
         states, next_states = unit_states(batch.s_tm1), unit_states(batch.s_t)  # [B, 1, H, W]
         targets = double_q_targets(
             online=self.online,
@@ -239,7 +242,7 @@ def _in_default_layout(network: QNetwork) -> QNetwork:
 
 
 def random_batch(batch_size: int = BATCH_SIZE) -> Batch:
-    """A batch of random states, none of them terminal."""
+    """Return a batch of random states, none of them terminal; equal for every call."""
     rng = np.random.default_rng(0)
     states = rng.integers(256, size=(2, batch_size, *GAME.state_shape), dtype=np.uint8)
     return Batch(
@@ -273,7 +276,7 @@ class NativeAtari(VecEnv):
         super().__init__(num_envs, states, self._env.single_action_space)
 
     def reset(self) -> np.ndarray:
-        """The first states, uint8 [E, C, H, W]."""
+        """Begin new episodes; return their first states, uint8 [E, C, H, W]."""
         states, _ = self._env.reset(seed=0)
         return states
 
@@ -282,7 +285,10 @@ class NativeAtari(VecEnv):
         self._env.send(np.asarray(actions, dtype=np.int64))
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """States uint8 [E, C, H, W], rewards and ended flags [E], and infos with the last states of ended episodes."""
+        """Wait for the step; return states uint8 [E, C, H, W], rewards [E], flags [E] of ended episodes, and infos.
+
+        The info of an environment whose episode ended has the last state of that episode.
+        """
         states, rewards, terminated, truncated, info = self._env.recv()
         ended = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -291,7 +297,7 @@ class NativeAtari(VecEnv):
         return states, rewards.astype(np.float32), ended, infos
 
     def close(self) -> None:
-        """No-op: the emulators end with the process."""
+        """Do nothing: the emulators end with the process."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """None for each environment: native emulators have no attributes."""

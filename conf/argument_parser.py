@@ -16,7 +16,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def whole(least: int = 1, most: int = 1_000_000) -> Callable[[str], int]:
-    """The `type` of an argument that is a whole number from `least` to `most`."""
+    """Return the argparse `type` of a whole number from `least` to `most`; the parser refuses any other text."""
 
     def read(text: str) -> int:
         if not text.removeprefix("-").isdecimal() or len(text) > 20 or not least <= int(text) <= most:

@@ -40,7 +40,7 @@ _SYNTAX = re.compile(r"[()\[\]{}*$'\"]")  # of values that are no plain choice
 
 @functools.cache
 def register_games() -> None:
-    """Make every game without a YAML file an option of the group `env`, once a process."""
+    """Make every game without a YAML file an option of the group `env`; later calls in a process do nothing."""
     store = ConfigStore.instance()
     for game in game_names():
         if game not in group_options("env"):
@@ -51,7 +51,11 @@ class CommandLine:
     """The arguments of a command: flags of Hydra, and overrides as in "seed=0"."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        """Raises NrmapError for unknown flags, long values, unknown games and `outputs` that cannot name a folder."""
+        """Read the flags, spell the games of `env` as nrmap does, and make `outputs` (default: outputs) absolute.
+
+        Raises NrmapError for an unknown flag, --experimental-rerun, an override of more than `LONGEST_OVERRIDE`
+        characters, an unknown game, and an `outputs` that cannot name a folder.
+        """
         parser = get_args_parser()
         parser.error = _refuse_flag  # type: ignore[method-assign]
         self.flags = parser.parse_intermixed_args([*arguments])
@@ -79,9 +83,10 @@ class CommandLine:
         return override
 
     def configurations(self, config_name: str) -> Iterator[dict[str, Any]]:
-        """Yield the configuration of each job, composed from conf/`config_name`.yaml; NrmapError where that fails.
+        """Yield the configuration of each job, composed from conf/`config_name`.yaml.
 
         Yields none if a flag makes Hydra read other files, or if another sweeper (hydra/sweeper) makes the jobs.
+        Raises NrmapError for an override that Hydra cannot read or compose, and for more than `MOST_JOBS` jobs.
         """
         if any(getattr(self.flags, name) for name in _OTHER_FILES) or "hydra/sweeper" in " ".join(self.overrides):
             return
@@ -137,7 +142,7 @@ def _refuse_flag(message: str) -> NoReturn:
 
 
 def _folder(text: str) -> str:
-    """The path in the value of `outputs`: as typed, but without the quotes that Hydra requires."""
+    """Return the path in the value `text` of `outputs`: as typed, but without the quotes that Hydra requires."""
     if os.path.isdir(os.path.expanduser(text)):
         return text
     try:
@@ -149,7 +154,10 @@ def _folder(text: str) -> str:
 
 
 def results_folder(text: str) -> Path:
-    """The absolute path of the folder in `outputs=text`; NrmapError if `text` cannot name a folder."""
+    """Return the absolute path of the folder that `outputs=text` names, with ~ expanded; it may not exist.
+
+    Raises NrmapError if `text` cannot name a folder, and if the working folder was removed.
+    """
     try:
         path = os.path.join(os.getcwd(), os.path.expanduser(_folder(text)))
         path = os.path.realpath(path) if ".." in Path(path).parts else os.path.normpath(path)  # links before ..
@@ -161,12 +169,12 @@ def results_folder(text: str) -> Path:
 
 
 def with_flag_outputs(arguments: Sequence[str]) -> list[str]:
-    """For commands without Hydra: rewrite `outputs=FOLDER` to the flag `--outputs=FOLDER`."""
+    """Rewrite `outputs=FOLDER` to the flag `--outputs=FOLDER`, for commands without Hydra."""
     return [f"--{argument}" if argument.startswith("outputs=") else argument for argument in arguments]
 
 
 def _quoted(folder: Path) -> str:
-    """The path of `folder` in Hydra's quotes; NrmapError if it contains "${"."""
+    """Return the path of `folder` in Hydra's quotes. Raises NrmapError if the path contains "${"."""
     path = str(folder)
     # Hydra puts the path into settings of its own, where "${x}" would refer to a setting `x`.
     check("${" not in path, f"outputs={path}: expected a path without ${{; name another folder as outputs=FOLDER")
@@ -175,7 +183,7 @@ def _quoted(folder: Path) -> str:
 
 
 def _check_number_of_jobs(overrides: Sequence[Override]) -> None:
-    """Raise NrmapError for more than `MOST_JOBS`, before Hydra makes a list of all."""
+    """Raise NrmapError for more than `MOST_JOBS` jobs, before Hydra makes a list of all jobs."""
     jobs = 1
     for override in overrides:
         if override.is_sweep_override():
@@ -198,7 +206,7 @@ def _check_launcher(name: str) -> None:
 
 
 def composed(config_name: str, *overrides: str) -> dict[str, Any]:
-    """The content of conf/`config_name`.yaml with `overrides`, as in "seed=1". Raises Hydra's own errors."""
+    """Return the content of conf/`config_name`.yaml with `overrides`, as in "seed=1". Raises Hydra's own errors."""
     register_games()
     with initialize_config_module("conf", version_base="1.3"):
         return as_mapping(compose(config_name, overrides=[*overrides]))
@@ -214,7 +222,7 @@ def hydra_errors_in_one_line() -> Iterator[None]:
 
 
 def _as_one_line(error: Exception) -> NrmapError:
-    """The NrmapError for an exception of Hydra or OmegaConf about the command line or the YAML."""
+    """Return the NrmapError for an exception of Hydra or OmegaConf about the command line or the YAML."""
     if isinstance(error, MissingConfigException) and error.options is not None:
         missing = str(error.missing_cfg_file)
         group = next((name for name in _NOUNS if missing.startswith(f"{name}/")), missing.partition("/")[0])

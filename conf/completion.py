@@ -14,9 +14,9 @@ from conf.command_line import register_games
 
 
 def completions(config_name: str, words: Sequence[str]) -> list[str]:
-    """Completions of the last of `words`, the arguments of the command `config_name`.
+    """Return the completions of the last of `words`, the arguments (at least one) of the command `config_name`.
 
-    In a sweep such as `env=Freeway,Po`, the last value is completed.
+    In a sweep such as `env=Freeway,Po`, only the last value is completed. Raises Hydra's own errors.
     """
     register_games()
     *before, word = words

@@ -1,4 +1,4 @@
-"""The command line of `python -m train` and `python -m analyze`: any game by name, help, errors on one line."""
+"""The command line of train, analyze and analyze.import_policy: any game by name, help, errors in one line."""
 
 import functools
 import importlib
@@ -42,13 +42,14 @@ def entry_point(
 ) -> None:
     """Run a command: `run` works with the settings that `read` makes of conf/`config_name`.yaml and the command line.
 
-    `read` gets the configuration as nested mappings, and whether this machine does the work. It checks all jobs
-    before any folder is made or process started, and is called again in each job. `run` also gets the options
-    on the command line, as in "scale=quick".
+    `read` gets the configuration as nested mappings, and whether this machine does the work. It is called for every
+    job before any folder is made or process started, and again in the job itself. `run` also gets the options
+    on the command line, as in "scale=quick". With --help only the help is printed, and the docstring of the module of
+    `run` is part of the help. At the end a line on stderr names the command that makes the report.
 
-    Wrong input, including a log folder that cannot be written, is one line on stderr with exit status 2. Other
-    errors of `run` keep their traceback. In a multirun a failed job does not stop the others: its log has the
-    traceback, the last lines on stderr name all failed jobs, and the exit status is 1.
+    Wrong input, including a log folder that cannot be written, is one line on stderr with exit status 2. Any other
+    error of `run` keeps its traceback. Ctrl-C ends with exit status 130. In a multirun a failed job does not stop the
+    other jobs: its log has the traceback, the last lines on stderr name all failed jobs, and the exit status is 1.
     """
     begun, handed_over = time.time(), False
     read, run = _importable(read), _importable(run)
@@ -128,7 +129,7 @@ def _errors_of_the_machine() -> Iterator[None]:
 
 
 def _of_hydra(error: Exception) -> NrmapError:
-    """The NrmapError for an `error` of Hydra, its launcher or sweeper: clashing flags, no SLURM, a full disk."""
+    """Return the NrmapError for an `error` of Hydra, its launcher or sweeper: clashing flags, no SLURM, a full disk."""
     why = error.__cause__ or error
     if isinstance(why, OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would complain of a full stdout once more at its end
@@ -139,7 +140,7 @@ def _of_hydra(error: Exception) -> NrmapError:
 
 
 def _importable(run: F) -> F:
-    """Return the function `run`; one of `__main__` is taken from that module under its importable name instead.
+    """Return `run`, or its namesake in the importable module if `run` is a function of `__main__`.
 
     A launcher's processes would get copies of everything in `__main__`, and copied dataclasses have no fields.
     """
@@ -159,7 +160,7 @@ def _let_children_import_the_clone() -> None:
 
 
 def _run_as_job(run: Callable[[], None], hydra_config: HydraConf) -> None:
-    """Call `run`. Log an error, write it to the job's note and raise JobFailedError instead."""
+    """Call `run`. For any error, write a line to the log and to the job's note, and raise JobFailedError instead."""
     overrides = (override for override in hydra_config.overrides.task if not override.startswith("outputs="))
     job, folder = " ".join(overrides), Path(hydra_config.runtime.output_dir)
     forget_failure(folder, job)

@@ -34,7 +34,10 @@ def forget_failure(folder: Path, job: str) -> None:
 
 
 def failures_since(begun: float, sweep_folder: Path) -> list[str]:
-    """The lines noted under `sweep_folder` since the time `begun`, in seconds since the epoch."""
+    """Return the lines noted under `sweep_folder` since the time `begun`, in seconds since the epoch.
+
+    Notes up to `CLOCKS_DIFFER_BY` seconds older count too. Notes that cannot be read are left out.
+    """
     lines = []
     for path in sorted(sweep_folder.rglob("failed-*.txt")):
         with suppress(NrmapError, OSError), regular_file(path) as file:  # another sweep may remove it

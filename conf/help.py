@@ -17,7 +17,10 @@ _FOOTER = (
 
 
 def command_help(command: str, description: str, width: int) -> str:
-    """Usage and `description` of `python -m command`, its options and all games, wrapped to `width` columns."""
+    """Return usage and `description` of `python -m command`, its options and all games, for `width` columns.
+
+    The lines of `description` are not wrapped. Raises OSError if docs/options.md cannot be read.
+    """
     content = OPTIONS_FILE.read_text()
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", content, re.MULTILINE | re.DOTALL))
     lines = [f"python -m {command} [-m] [OPTION=VALUE ...]", "", *description.splitlines()]
@@ -28,7 +31,7 @@ def command_help(command: str, description: str, width: int) -> str:
 
 
 def _section(title: str, markdown: str, width: int) -> Iterator[str]:
-    """The tables of a section, each headed by the last line of text before it."""
+    """Yield the lines of the tables of a section, each table headed by the last line of text before it."""
     heading, is_first = "", True
     for line in map(_plain, f"{title}\n{markdown}".splitlines()):
         if not line.startswith("|"):
@@ -42,7 +45,7 @@ def _section(title: str, markdown: str, width: int) -> Iterator[str]:
 
 
 def _row(key: str, text: str, width: int) -> list[str]:
-    """`text` wrapped in a column beside `key`, or below it if `key` is too long."""
+    """Wrap `text` in a column beside `key`, or below `key` if that is too long; return the lines."""
     indent = " " * (KEY_WIDTH + 2)
     lines = textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)
     if len(key) < KEY_WIDTH:

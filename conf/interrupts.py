@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command with one line and exit status 130, also while `python -m` imports it."""
+"""Ctrl-C ends a command with one line and exit status 130, also while `python -m` imports the command."""
 
 import os
 import signal
@@ -9,7 +9,10 @@ INTERRUPTED = "\ninterrupted: repeat the command to resume from the last checkpo
 
 
 def end_at_interrupts(command: str) -> None:
-    """Let Ctrl-C end `python -m command` at once during its imports. Does nothing if another program imports it."""
+    """Let Ctrl-C end `python -m command` at once, with one line, while Python imports the package `command`.
+
+    Does nothing if another program imports the package, or if SIGINT has another handler than Python's default.
+    """
     if (
         sys.argv[:1] == ["-m"]
         and command in sys.orig_argv
@@ -19,7 +22,7 @@ def end_at_interrupts(command: str) -> None:
 
 
 def raise_interrupts() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again."""
+    """Undo `end_at_interrupts`: Ctrl-C raises KeyboardInterrupt again."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -16,7 +16,7 @@ from nrmap.support.errors import check
 
 
 class LogFile(logging.FileHandler):
-    """A log file that must be a regular file: to open a pipe would block."""
+    """A log file that must be a regular file, because to open a pipe would block. Raises OSError for another kind."""
 
     def _open(self) -> Any:
         if os.path.exists(self.baseFilename) and not stat.S_ISREG(os.stat(self.baseFilename).st_mode):
@@ -26,9 +26,10 @@ class LogFile(logging.FileHandler):
 
 
 def with_writable_logs(arguments: Sequence[str], outputs: Path | None) -> list[str]:
-    """Add a temporary log folder to `arguments` if they set none and the folder `outputs` exists but is read-only.
+    """Return a copy of `arguments`, with a new temporary log folder if `outputs` exists but is read-only.
 
-    Raises NrmapError if a multirun.yaml, Hydra's list of the jobs of a sweep, is no regular file: a pipe would block.
+    No folder is added if `arguments` set one already, or if `outputs` is None. Raises NrmapError if
+    `outputs`/logs/*/multirun.yaml, Hydra's list of a sweep's jobs, exists but is no regular file: a pipe would block.
     """
     for written in (outputs / "logs").glob("*/multirun.yaml") if outputs else ():
         check(written.is_file(), f"cannot write {written}: it is there and no regular file")
@@ -40,7 +41,7 @@ def with_writable_logs(arguments: Sequence[str], outputs: Path | None) -> list[s
 
 
 def _name_of_logs(policy: str | None, trained: str) -> str:
-    """The log folder of an analysis: `trained`, or a name made of the path of the file `policy`."""
+    """Return the log folder of an analysis: a name made of the path of the file `policy`, or `trained` if None."""
     if policy is None:
         return trained
     path = re.sub(r"[^\w.=+-]+", "-", "/".join(Path(str(policy)).with_suffix("").parts[-5:]))

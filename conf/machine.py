@@ -29,7 +29,7 @@ def check_file(key: str, path: str) -> None:
 
 
 def check_memory(settings: TrainSettings) -> None:
-    """Raise NrmapError if the replay or a batch needs, by an estimate, more memory than this process may use."""
+    """Raise NrmapError if the replay or a batch alone needs, by an estimate, more memory than this process may use."""
     memory, (channels, height, width) = memory_bytes(), settings.env.state_shape
     slot, state = height * width + _BYTES_PER_SLOT, channels * height * width * _BYTES_PER_PIXEL
     for key, number, size in (

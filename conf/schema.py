@@ -16,7 +16,7 @@ from nrmap.support.tracking import TrackingSpec
 
 
 def _quotient(value: Any) -> Any:
-    """The number that a text such as "1/255" means; other values unchanged."""
+    """Return the number that a text such as "1/255" means; any other value is returned unchanged."""
     match = re.fullmatch(r"(\d{1,9})/([1-9]\d{0,8})", value) if isinstance(value, str) else None
     return int(match[1]) / int(match[2]) if match else value
 

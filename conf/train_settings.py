@@ -26,12 +26,12 @@ Layers = Mapping[str, Mapping[str, Any]]  # nodes by their paths; later ones rep
 
 
 def train_settings(keys: CommandKeys) -> TrainSettings:
-    """The settings of the run that `keys` describe.
+    """Return the settings of the training that `keys` describe.
 
-    Most values come from the node `scale`. In a training that starts from a policy, `scale.fine_tune` overrides some,
-    and then `scale.fine_tune.by_solver.SOLVER` (pgd for methods without a regulariser). In a robust training from
-    scratch `scale.robust_from_scratch` does. Raises NrmapError for values that do not go together, a run without
-    updates, and a run that ends before the ramp of its robust loss.
+    Most values come from the node `scale`. If the training starts from a policy, `scale.fine_tune` overrides some of
+    them, and `scale.fine_tune.by_solver.SOLVER` some of these (SOLVER is pgd for methods without a regulariser). If a
+    robust training starts from scratch, `scale.robust_from_scratch` overrides some. Raises NrmapError for values that
+    do not go together, for a run without updates, and for one that ends before the ramp of its robust loss.
     """
     _check_method(keys.method)
     name, start_from, regulariser = (keys.method[key] for key in ("name", "start_from", "regulariser"))
@@ -51,7 +51,10 @@ def train_settings(keys: CommandKeys) -> TrainSettings:
 
 
 def env_spec(keys: CommandKeys) -> EnvSpec:
-    """The environment of `keys`; the preset `eyes` fills null keys. NrmapError for values that do not go together."""
+    """Return the environment of `keys`, with the values of the preset `eyes` for null keys.
+
+    Raises NrmapError for values that do not go together.
+    """
     given = {key: value for key, value in keys.env.items() if key not in ("literature", "eyes") and value is not None}
     return validated(EnvSpec, {**preset(keys.env["eyes"], keys.env["game"]), **given}, "env")
 
@@ -80,7 +83,7 @@ def _settings(
     regulariser: Mapping[str, Any] | None,
     parent: TrainSettings | PolicyFile | None,
 ) -> TrainSettings:
-    """The settings with the values of `layers`; errors name the key in the last layer that has it."""
+    """Return the settings with the values of `layers`; an error names the key in the last layer that has the key."""
     scale = as_mapping(OmegaConf.merge(*layers.values()))
     ramp = scale["robust_ramp"]
     robust = None if regulariser is None else validated(RegulariserSpec, {**regulariser, **ramp}, "method.regulariser")

@@ -1,9 +1,9 @@
 """The public API: functions that map, attack, certify and play an agent.
 
-States are uint8 [N, C, H, W] in [0, 255], as numpy arrays or torch tensors, or the result of `collect_states`.
-Radii are on the scale [0, 1] of pixels. `progress=False` shows no progress bar. Every function raises NrmapError with
-a one-line message for unusable input, such as an agent that is not a fixed function of the state, or states of
-another type or shape.
+States are uint8 [N, C, H, W] in [0, 255], as numpy arrays or torch tensors, or the result of `collect_states`. Radii
+are on the scale [0, 1] of pixels. `progress=False` shows no progress bar on stderr. Every function raises NrmapError
+with a one-line message for an argument of a wrong type or range, for states of another type or shape than the agent's
+or of another game, and for an agent that fails `Agent.check`, e.g. because it is not a fixed function of the state.
 """
 
 import hashlib
@@ -56,16 +56,20 @@ def compute_maps(
 ) -> Maps:
     """Compute all maps of `agent` (eq. 4 to 6), summed over `states`, by ablating one pixel at a time.
 
-    `states` are uint8 [N, C, H, W] in [0, 255] or the result of `collect_states`. `episode_ids` are integers [N].
-    None takes those of `collect_states`; other states then count as one episode, and no measure has an interval.
-    HMAP and KL map use softmax policies at the `temperatures` > 0. An ablated pixel is set to the grey level
-    `ablated_value`, in all channels at once or, with `channels="each"`, in one channel at a time. An episode's maps
-    do not depend, to the last bit, on other episodes or temperatures.
+    `states` are uint8 [N, C, H, W] in [0, 255] or the result of `collect_states`. `episode_ids` are integers [N]. None
+    means those of `collect_states`, or one episode for any other states; then no measure has an interval. HMAP and KL
+    map use softmax policies at the `temperatures`, at most 1,000 numbers above 0 and up to 10⁹. An ablated pixel is set
+    to the grey level `ablated_value`, in all channels at once or, with `channels="each"`, in one channel at a time. An
+    episode's maps do not depend, to the last bit, on other episodes or temperatures.
 
     The "incremental" engine needs a network of Conv2d, ReLU, Flatten and Linear; "dense" takes any agent and is about
-    ten times slower. "auto" is incremental where possible (on a GPU the faster one), else dense with a warning.
-    `memory_budget` in bytes limits the incremental engine (default: 512 MiB on a CPU, most of the free memory on a
-    GPU) and changes Q-values by float32 rounding at most. Raises NrmapError for unusable input.
+    ten times slower. "auto" is incremental where possible (on a GPU the faster one), else dense with a logged warning.
+    `memory_budget` in bytes limits the incremental engine and changes Q-values by float32 rounding at most. None means
+    512 MiB on a CPU and 80% of the free memory on a GPU.
+
+    Raises NrmapError for wrong arguments, states or agents, see the module. Also raises it for weights or Q-values that
+    are NaN or infinite, for a temperature so small that Q/T overflows, for an agent that `engine="incremental"` cannot
+    handle, and for a memory budget too small for one state.
     """
     seen = _read(agent, states)
     rollout = states if isinstance(states, RolloutStates) and episode_ids is None else None
@@ -101,11 +105,12 @@ def collect_states(
     num_envs: int = 16,
     progress: bool = True,
 ) -> RolloutStates:
-    """Play `episodes` whole greedy episodes of an agent that has an `env`; keep `num_states` evenly spread states.
+    """Play `episodes` whole greedy episodes of an agent that has an `env`, and keep `num_states` evenly spread states.
 
     The result holds `states`, uint8 [N, C, H, W], `episode_ids` [N], and `episodes`, whose seeds and actions replay
-    them. Equal `run_seed`s give equal episodes; `num_envs` are played at a time. Raises NrmapError without an `env`,
-    for fewer states than episodes, and if an episode has fewer steps than states to take from it.
+    them. Equal `run_seed`s give equal episodes; `num_envs` are played at a time. Raises NrmapError for an agent without
+    an `env` or that does not fit it, for fewer states than episodes, and if an episode has fewer steps than states to
+    take from it.
     """
     with _float32(), _shown(f"{agent.label}: roll-out", "steps", progress) as report:
         return play_states.collect_states(
@@ -120,9 +125,13 @@ def attack(
     """Perturb every state within the ℓ∞ ball of radius `epsilon` to flip the greedy action (eq. 1 to 3).
 
     `states` are uint8 [N, C, H, W] in [0, 255] or the result of `collect_states`; `epsilon` is on the scale [0, 1].
-    `attack` is "noise", "fgsm" or "pgd-K" for K steps. The result holds `perturbed`, float [N, C, H, W] in [0, 1],
-    and actions, margins and `flipped`, each [N]. The random numbers for state n depend only on `seed` and n. Raises
-    NrmapError for unusable input, another attack, and an agent with `input_scale=None`.
+    `attack` is "noise", "fgsm" or "pgd-K" for K steps, 1 to 10,000. The result holds `perturbed`, float [N, C, H, W] in
+    [0, 1], and actions, margins and `flipped`, each [N]. A margin is max_{a≠a*} Q(s', a) − Q(s', a*), which the attack
+    raises. The random numbers for state n depend only on `seed` and n.
+
+    Raises NrmapError for wrong arguments, states or agents, see the module. Also raises it for an unknown attack, for
+    `input_scale=None`, for hooks or a `forward` of the agent itself, and for outputs without a gradient. On a CPU it
+    also raises it for NaN or infinite outputs.
     """
     find, function = attack_named(attack), agent.for_attacks()
     seen = _read(agent, states)
@@ -138,13 +147,17 @@ def attack(
 
 @checked
 def certify(agent: Agent, states: States, epsilon: Radius = 1 / 255) -> Tensor:
-    """Bool [N]: True where it is proven that no point of the ℓ∞ ball of radius `epsilon` changes the greedy action.
+    """Prove for each state, where possible, that no point of the ℓ∞ ball of radius `epsilon` changes the greedy action.
 
-    `states` are as for `attack`. A state without a proof may be robust all the same. The proof uses interval bounds
-    in float64, widened by the rounding of float32 on a CPU. Raises NrmapError for `input_scale=None`, and unless
-    the agent is a loaded or imported policy, except C51, or wraps a torch.nn.Sequential of Conv2d without padding,
-    Linear, ReLU and Flatten that ends in Linear. Subclasses of these and layers with hooks, as of pruning, are
-    refused: their bounds are not known.
+    The result is bool [N], True where there is a proof. A state without one may be robust all the same. `states` and
+    `epsilon` are as for `attack`. The proof uses interval bounds in float64, widened by the rounding of float32 on a
+    CPU.
+
+    Raises NrmapError for wrong arguments, states or agents, see the module, and for `input_scale=None`. Also raises it
+    unless the agent is a loaded or imported policy, except C51, or wraps a torch.nn.Sequential of Conv2d without
+    padding, groups or dilation, Linear, ReLU, Flatten, Identity and Dropout that ends in Linear. Subclasses of these
+    and layers with hooks, as of pruning, are refused: their bounds are not known. So are networks of several hundred
+    actions.
     """
     seen = _read(agent, states)
     certifier = IntervalCertifier(bounded_network(agent))
@@ -170,10 +183,13 @@ def evaluate(
 ) -> list[Record]:
     """Play whole episodes of an agent that has an `env`, clean and under each attack, and measure returns and actions.
 
-    `attacks` are names as for `attack`, or "greedy_worst_case", each at radius `epsilon`. Each measured number is
-    one Record, such as `metric="return_mean"` with its interval. The clean roll-out also gives the fraction of states
-    certified at each of `certify_epsilons`; these and "greedy_worst_case" need an agent that `certify` accepts.
-    Raises NrmapError without an `env`, for other attacks, and where `certify` refuses an agent that it is needed for.
+    `attacks` are names as for `attack`, or "greedy_worst_case", each at radius `epsilon`. Each measured number is one
+    Record, such as `metric="return_mean"` with its interval. The clean roll-out also gives the fraction of states
+    certified at each of `certify_epsilons`, radii on the scale [0, 1]. These and "greedy_worst_case" need an agent that
+    `certify` accepts. Equal `run_seed`s give equal episodes; `num_envs` are played at a time.
+
+    Raises NrmapError for an agent without an `env` or that does not fit it, where `attack` refuses the agent or an
+    attack, and where `certify` refuses an agent that needs proofs.
     """
     runs = tuple(evaluation.AttackRun(name, epsilon, episodes) for name in attacks)
     settings = evaluation.EvaluationSettings(
@@ -193,7 +209,7 @@ def evaluate(
 
 
 def _read(agent: Agent, states: States) -> Tensor:
-    """Check `agent` on `states` and return them as a uint8 tensor [N, C, H, W]."""
+    """Check `agent` on `states`, and return these as a uint8 tensor [N, C, H, W]; NrmapError if either is unfit."""
     if isinstance(states, RolloutStates):
         if agent.env is not None:
             play_states.check_same_game(states, agent.env)
@@ -230,7 +246,7 @@ def _array(name: str, values: ArrayLike) -> NDArray[Any]:
 
 @contextmanager
 def _shown(label: str, unit: str, progress: bool) -> Iterator[Callable[..., None]]:
-    """Yield the function that shows progress, `Progress.update`; without `progress` one that does nothing."""
+    """Yield the function that shows progress, `Progress.update`, or without `progress` one that does nothing."""
     if progress:
         with Progress(label, unit=unit) as shown:
             yield shown.update

@@ -1,7 +1,7 @@
-"""Train a policy and print its file: `python -m train env=Freeway method=sa_ddqn seed=0`.
+"""Train a policy and print the path of its file: `python -m train env=Freeway method=sa_ddqn seed=0`.
 
-Trains the vanilla policy first if the method starts from it and it is missing. A repeated command
-finds the finished policy or resumes from its checkpoint.
+If the method starts from the vanilla policy and that is missing, trains the vanilla policy first.
+A repeated command finds the finished policy, or resumes the training from its checkpoint.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,10 @@ from train.run import RunOptions, ensure_trained, missing_trainings, training_pa
 
 
 def read(values: Mapping[str, Any], here: bool) -> tuple[TrainKeys, TrainSettings]:
-    """Return the checked keys and the settings that `values` of conf/train.yaml give; NrmapError for a wrong value.
+    """Check `values` of the keys of conf/train.yaml; return the keys and the settings of the training.
 
-    With `here`, also check that this machine has the device, threads, memory and files that they ask for.
+    With `here`, also check that this machine has the device, threads, memory and files that the keys ask for. Raises
+    NrmapError for a wrong value.
     """
     keys = validated(TrainKeys, values)
     settings = train_settings(keys)
@@ -38,7 +39,10 @@ def read(values: Mapping[str, Any], here: bool) -> tuple[TrainKeys, TrainSetting
 
 
 def train(command: tuple[TrainKeys, TrainSettings], given: Sequence[str]) -> None:
-    """Train the policy of `command`, from `read`, if it is missing; print its path. `given`: command-line options."""
+    """Train the policy of `command`, the result of `read`, unless its file exists; print the path of the file.
+
+    `given` are the options on the command line. Raises NrmapError as `ensure_trained` does.
+    """
     keys, settings = command
     keep_freed_memory()
     if keys.threads:

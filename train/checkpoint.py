@@ -16,14 +16,20 @@ FORMAT_VERSION = "2"  # version 1 wrote none
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Atomically write `state`: nested dicts and lists of tensors, arrays, JSON values. NrmapError if that fails."""
+    """Write `state`, nested dicts and lists of tensors, arrays and JSON values, to `path`, atomically.
+
+    Raises NrmapError if the file cannot be written.
+    """
     tensors: dict[str, torch.Tensor] = {}
     tree = _flatten(state, "", tensors)
     write_tensors(path, tensors, {"format": FORMAT_VERSION, "state": json.dumps(tree, sort_keys=True)})
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state in `path`, tensors on the CPU. NrmapError for a missing or damaged file or another format version."""
+    """Return the state in `path`, with all tensors on the CPU.
+
+    Raises NrmapError for a file that is missing, damaged or of another format version.
+    """
     try:
         tensors, metadata = read_tensors(path, "checkpoint")
         check("state" in metadata, "a safetensors file, but no checkpoint")

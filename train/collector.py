@@ -78,12 +78,15 @@ class Collector:
                 self._logs[env].popleft()
 
     def send(self, actions: NDArray[np.int64]) -> None:
-        """Begin one agent step of every environment with `actions` [E]; emulators run on their own threads."""
+        """Begin one agent step of every environment with `actions` [E]; the emulators run on their own threads."""
         self._sent = actions
         self._env.send(actions)
 
     def receive(self) -> list[FinishedEpisode]:
-        """Wait for the step of `send`, store it, and restart ended environments; return the episodes that finished."""
+        """Wait for the step that `send` began and store it; where an episode ended, begin the next one.
+
+        Returns the episodes that ended.
+        """
         assert self._sent is not None, "receive without send"
         step = self._env.recv()
         finished = self._write(np.arange(self.num_envs), self._sent, step)
@@ -121,7 +124,7 @@ class Collector:
         return zlib.crc32(struct.pack("<fi", reward, lives), zlib.crc32(state[self._newest_frame], checksum))
 
     def get_state(self) -> dict[str, Any]:
-        """The logged episodes and the state of the replay."""
+        """Return the logged episodes and the state of the replay."""
         episodes = [
             {"env": env, "number": log.number, "first_slot": log.first_slot, "checksum": log.checksum,
              "actions": np.frombuffer(bytes(log.actions), dtype=np.uint8)}
@@ -131,10 +134,10 @@ class Collector:
         return {"episodes": episodes, "replay": self.replay.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore a `state` from `get_state`: play the logged episodes again, then set the replay's priorities.
+        """Restore a `state` of `get_state` in a new collector: play the logged episodes again, then set priorities.
 
-        Takes as long as acting took for the frames in the replay. Raises NrmapError where an episode ends at another
-        step than in the log or has other frames, rewards or lives, and ValueError where its slots in the replay differ.
+        Takes as long as acting took for the frames in the replay. Raises NrmapError if an episode ends at another
+        step than in the log, or has other frames, rewards or lives. Raises ValueError if the replay has other slots.
         """
         plans: list[deque[dict[str, Any]]] = [deque() for _ in range(self.num_envs)]
         for episode in state["episodes"]:

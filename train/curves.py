@@ -13,7 +13,7 @@ RECENT_EPISODES = 20
 
 
 class Curves:
-    """The learning curve of a run; checkpoints include it, so that a resumed run continues it."""
+    """The learning curve of a run. Checkpoints include the curve, so that a resumed run continues it."""
 
     def __init__(self) -> None:
         self.episodes: list[dict[str, Any]] = []
@@ -44,7 +44,10 @@ class Curves:
         return agent_step // ROW_EVERY > last // ROW_EVERY
 
     def add_row(self, agent_step: int, metrics: dict[str, float]) -> dict[str, float]:
-        """Append and return a row: step, seconds, steps per second since the last row, episodes, return, `metrics`."""
+        """Append a row and return it: agent step, seconds, steps per second since the last row, and `metrics`.
+
+        The row also has the number of ended episodes and, once there is one, `recent_mean_return`.
+        """
         seconds = self.seconds
         last = self.rows[-1] if self.rows else {"agent_step": 0, "seconds": 0.0}
         row = {
@@ -66,7 +69,7 @@ class Curves:
         return "no episode ended yet" if recent is None else f"return {recent:.1f}"
 
     def get_state(self) -> dict[str, Any]:
-        """The whole curve as JSON values, with roll-backs only if there were any."""
+        """Return the whole curve as JSON values, with roll-backs only if there were any."""
         state = {"episodes": self.episodes, "rows": self.rows, "seconds": self.seconds}
         if self.rollbacks:
             state |= {"rollbacks": self.rollbacks, "abandoned_rows": self.abandoned_rows}
@@ -78,7 +81,7 @@ class Curves:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Curves":
-        """Restore curves from a `state` of `get_state`; the clock goes on from its seconds."""
+        """Restore curves from a `state` of `get_state`; the clock goes on from the seconds in `state`."""
         curves = cls()
         curves.episodes, curves.rows = state["episodes"], state["rows"]
         curves.rollbacks, curves.abandoned_rows = state.get("rollbacks", []), state.get("abandoned_rows", [])

@@ -19,8 +19,8 @@ NAME = "greedy_return"
 class GreedyReturns:
     """Adds `greedy_return`, the mean unclipped return of `episodes` greedy episodes, to rows of a learning curve.
 
-    A background thread plays them, so a row gets its value some rows later. A kill loses the values still being
-    played. The trained weights do not depend on these episodes.
+    A background thread plays the episodes, so a row gets its value some rows later. A kill loses the values of
+    unfinished episodes. The trained weights do not depend on these episodes.
     """
 
     env: EnvSpec
@@ -32,7 +32,10 @@ class GreedyReturns:
     _played_at: int = 0
 
     def start_if_due(self, row: dict[str, float], copy_network: Callable[[], QNetwork]) -> None:
-        """Start to play a copy of the network for `row` if a multiple of `every` was reached since the last start."""
+        """Start to play the network that `copy_network` makes, for `row`, if that is due.
+
+        That is due once the agent step has reached another multiple of `every` since the last start.
+        """
         agent_step = int(row["agent_step"])
         if self.every and agent_step // self.every != self._played_at // self.every:
             self._played_at = agent_step
@@ -40,7 +43,10 @@ class GreedyReturns:
             self._pending.append((row, self._pool.submit(self._play, network, agent_step)))
 
     def finished(self, *, wait: bool = False) -> dict[str, float]:
-        """Write finished values to their rows and return the latest, {} if none; `wait` waits for all episodes."""
+        """Write the finished returns to their rows; return {"greedy_return": the latest one}, or {} if none finished.
+
+        With `wait`, first wait for all episodes. Raises the error of an episode that could not be played.
+        """
         metrics: dict[str, float] = {}
         while self._pending and (wait or self._pending[0][1].done()):
             row, future = self._pending.pop(0)

@@ -47,7 +47,10 @@ class RunOptions:
 
 
 def missing_trainings(settings: TrainSettings, layout: Layout) -> list[TrainSettings]:
-    """Settings of the trainings that `ensure_trained` has to run, in order. Raises NrmapError as `load_parent` does."""
+    """List the settings of the trainings that `ensure_trained` has to run, parents first.
+
+    Raises NrmapError as `trained_policy` and `load_parent` do.
+    """
     parent, path = settings.parent, None
     if isinstance(parent, TrainSettings):
         before = missing_trainings(parent, layout)
@@ -61,18 +64,19 @@ def missing_trainings(settings: TrainSettings, layout: Layout) -> list[TrainSett
 
 
 def training_part(settings: TrainSettings) -> Part:
-    """The training as a part of a command, for estimates of the time left."""
+    """Return the training as a part of a command, for estimates of the time left."""
     channels, height, width = settings.env.state_shape
     what = f"{channels}x{height}x{width}, batch {settings.learner.batch_size}, every {settings.steps_per_update}"
     return Part(f"{settings.label}: training", f"{what}/training by {settings.method}", units=settings.steps)
 
 
 def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
-    """The policy file of `settings`. Trains the policy, and first its parent, where they are missing.
+    """Return the path of the policy file of `settings`. Train the policy, and before it its parent, if missing.
 
     A lock in the run's folder makes other processes that need the same policy wait. Raises NrmapError for a folder
     that cannot be written, a checkpoint that cannot be read or resumed with these options, a parent file that does
-    not fit, a training that diverges, and a finished policy that is damaged or of other settings.
+    not fit, a training that diverges, and a finished policy that is damaged or of other settings. Raises NrmapError
+    as `decide_mode` does for a wrong W&B setting.
     """
     parent = None
     if settings.parent is not None:
@@ -151,7 +155,7 @@ def _train(
 
 
 def _recorded(settings: TrainSettings, parent: Policy | None) -> dict[str, Any]:
-    """The settings as files hold them, see `recorded`; a parent file adds its steps and settings, not its path."""
+    """Return the settings as files hold them, see `recorded`; for a parent file its steps and settings, no path."""
     values = recorded(settings)
     if parent is not None and isinstance(settings.parent, PolicyFile):
         values["parent"] = {"steps": parent.card.agent_steps, **parent.card.settings}
@@ -177,7 +181,7 @@ def _policy(settings: TrainSettings, trainer: Trainer, parent: Policy | None, cu
 
 
 def main_settings(settings: TrainSettings, parent: Policy | None) -> str:
-    """One-line summary of a run; shows misplaced overrides at start-up.
+    """Summarise a run in one line, which the log shows at the start so that misplaced overrides are seen.
 
     `160,000 agent steps, 38,000 updates, learning rate 0.0003 to 1e-05, exploration 0.05, …`
     """

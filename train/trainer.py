@@ -49,11 +49,11 @@ class Trainer:
         graphs: bool = True,
         replay_on_device: bool | None = None,
     ) -> None:
-        """Start from a copy of `initial`, or from weights drawn from the seed; for `precision` see `Learner`.
+        """Start from a copy of `initial` (None: weights drawn from the seed); for `precision` see `Learner`.
 
-        `settings.anchor` keeps advantages near those of `initial`. `replay_on_device` None means on a GPU only. On a
-        GPU with `graphs`, acting is a CUDA graph, and so are updates if the replay is there. ValueError if `initial`
-        has another shape than `settings` and the game need.
+        `settings.anchor` above 0 keeps advantages near those of `initial`. With `replay_on_device` the replay is on
+        `device`; None means on a GPU only. On a GPU with `graphs`, acting is a CUDA graph, and so are updates if the
+        replay is on the GPU. Raises ValueError if `initial` has another shape than `settings` and the game need.
         """
         self.settings = settings
         exploration_seed, sampling_seed, network_seed, attack_seed = np.random.SeedSequence(settings.seed).spawn(4)
@@ -97,7 +97,7 @@ class Trainer:
         self._collected: dict[str, list[Tensor]] = defaultdict(list)
 
     def run(self) -> Iterator[Iteration]:
-        """Train to the end; yields an `Iteration` after each step of all environments."""
+        """Train to the end; yield an `Iteration` after each step of all environments."""
         while self.agent_step < self.settings.steps:
             yield self.step()
 
@@ -113,7 +113,7 @@ class Trainer:
         return Iteration(self.agent_step, finished)
 
     def _actions(self) -> NDArray[np.int64]:
-        """εz-greedy actions of all environments, [E]: the random action of `Explorer`, or the greedy one."""
+        """Return the εz-greedy actions [E]: of each environment the random action of `Explorer`, or the greedy one."""
         epsilons = self.settings.exploration.epsilons(self.agent_step, self.settings.num_envs)
         exploring = self._explorer.step(epsilons, self._exploration_rng)  # [E], -1 where greedy
         if (exploring >= 0).all():
@@ -122,7 +122,7 @@ class Trainer:
         return np.where(exploring >= 0, exploring, greedy)
 
     def _updates_due(self) -> int:
-        """Number of updates in the coming `num_envs` agent steps: one every `steps_per_update`, 0 during warm-up."""
+        """Count the updates in the coming `num_envs` agent steps: one every `steps_per_update`, 0 during warm-up."""
         if self.agent_step < self.settings.warm_up_steps:
             return 0
         period = self.settings.steps_per_update
@@ -149,7 +149,7 @@ class Trainer:
         return metrics
 
     def metrics(self) -> dict[str, float]:
-        """Numbers by name: means of the updates' diagnostics since the last call, current schedules, probes.
+        """Return numbers by name: means of the updates' diagnostics since the last call, current schedules, probes.
 
         `epsilon` is the exploration rate of the first environment, which explores most. Raises NrmapError where a
         mean is not finite: the training has diverged.
@@ -173,11 +173,11 @@ class Trainer:
         return {**means, **schedules, "active_features": active, **self.probe()}
 
     def probe(self) -> dict[str, float]:
-        """Results of `Learner.probe` on four states of each environment: the newest, and 16, 32 and 48 steps before."""
+        """Return `Learner.probe` of four states of each environment: the newest, and 16, 32 and 48 steps before."""
         return self.learner.probe(self.collector.replay.latest_states(PROBE_STATES_PER_ENV, PROBE_SPACING))
 
     def get_state(self) -> dict[str, Any]:
-        """All state that the rest of the run depends on."""
+        """Return all state that the rest of the run depends on."""
         return {
             "agent_step": self.agent_step,
             "exploration_rng": self._exploration_rng.bit_generator.state,
@@ -189,7 +189,7 @@ class Trainer:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore a `state` from `get_state`; replays the logged episodes and raises as `Collector.set_state` does."""
+        """Restore a `state` of `get_state` in a new trainer; plays and raises as `Collector.set_state` does."""
         self.agent_step = state["agent_step"]
         self._exploration_rng.bit_generator.state = state["exploration_rng"]
         self._sampling_rng.bit_generator.state = state["sampling_rng"]

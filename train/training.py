@@ -1,4 +1,4 @@
-"""One training run: checkpoints, exact resume, roll-back if PGD-10 flips far more states than the run's attack."""
+"""One training run: checkpoints, exact resume, and roll-back where the run's own attack has become too weak."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +31,7 @@ class Training:
     `checkpoint.safetensors` is written at intervals of wall-clock time, to survive a kill. `good.safetensors`,
     for roll-backs, is written at fixed agent steps, so that a killed and resumed run rolls back to the same
     state. A state is good if PGD-10 does not flip far more states than the training's own attack, and if that
-    attack, which should raise margins, lowered at most 0.5% of them in the latest row of the curve.
+    attack, which should raise the margins of eq. 7, lowered at most 0.5% of them in the latest row of the curve.
     """
 
     def __init__(self, folder: Path, make_trainer: Callable[[], Trainer]) -> None:
@@ -41,7 +41,10 @@ class Training:
         self._probed_at, self._was_behind = 0, False  # the agent step and the outcome of the last probe
 
     def iterations(self) -> Iterator[Iteration]:
-        """Train to the end from the current step, yielding each `Iteration`. After a roll-back agent steps repeat."""
+        """Train to the end from the current step; yield each `Iteration`. After a roll-back agent steps repeat.
+
+        Only a roll-back writes `checkpoint.safetensors`. Raises NrmapError as `save` and `restore` do.
+        """
         while True:
             self._probe_if_due()
             if self.trainer.agent_step >= self.trainer.settings.steps:
@@ -49,14 +52,20 @@ class Training:
             yield self.trainer.step()
 
     def save(self, name: str = CHECKPOINT_FILE) -> None:
-        """Save all state that the rest of the run depends on as `name` in the run's folder; NrmapError if it fails."""
+        """Save all state that the rest of the run depends on as the file `name` in the run's folder.
+
+        Raises NrmapError as `save_checkpoint` does.
+        """
         machine = {"device": self.trainer.learner.device.type, "precision": name_of(self.trainer.learner.precision)}
         last_probe = {"agent_step": self._probed_at, "was_behind": self._was_behind}
         state = {"machine": machine, "last_probe": last_probe, "curves": self.curves.get_state()}
         save_checkpoint(self._folder / name, {**state, "trainer": self.trainer.get_state()})
 
     def restore(self, state: Mapping[str, Any], path: Path) -> None:
-        """Continue from the `state` in `path`; NrmapError if it is damaged or the emulator now plays differently."""
+        """Continue from `state`, the content of the checkpoint `path`, which only errors name.
+
+        Raises NrmapError if `state` is damaged, and if the emulator now plays the logged episodes differently.
+        """
         try:
             self.trainer.set_state(state["trainer"])
             self.curves = Curves.from_state(state["curves"])
@@ -74,7 +83,10 @@ class Training:
             (self._folder / name).unlink(missing_ok=True)
 
     def _probe_if_due(self) -> None:
-        """Every `rollback_every` agent steps, save a good state, or roll back if `left_behind` holds twice in a row."""
+        """Every `rollback_every` agent steps, save a good state, or roll back if the attack is left behind twice.
+
+        That is, `left_behind` holds at two probes in a row. An attack of 10 steps is never left behind.
+        """
         regulariser, agent_step = self.trainer.settings.regulariser, self.trainer.agent_step
         every = regulariser.rollback_every if regulariser else 0
         if regulariser is None or not every or agent_step // every == self._probed_at // every:
@@ -92,7 +104,10 @@ class Training:
             self.save(GOOD_CHECKPOINT_FILE)
 
     def _roll_back(self, probe: Mapping[str, float]) -> None:
-        """Return to the last good checkpoint, or the start, with a stronger attack; add a record of the roll-back."""
+        """Go back to the last good checkpoint, or to the start, with a stronger attack.
+
+        Records the roll-back in the curves, saves the checkpoint and logs a warning.
+        """
         left, level, seconds = self.trainer.agent_step, self.trainer.learner.attack_level + 1, self.curves.seconds
         before = self.curves
         self.trainer, self.curves = self._make_trainer(), Curves()
@@ -132,7 +147,7 @@ def start_or_resume(
 
     `precision` is auto, float32 or bfloat16; with auto a checkpoint resumes in the precision that it was written in.
     `graphs`: see `Trainer`. Raises NrmapError for a damaged checkpoint, and for one that cannot resume on `device`, in
-    `precision` or with the emulator installed.
+    `precision` or with the installed emulator. Raises ValueError as `Trainer` does.
     """
     path = folder / CHECKPOINT_FILE
     state = load_checkpoint(path) if path.is_file() else None
@@ -164,5 +179,5 @@ def _precision_to_resume_in(path: Path, state: Mapping[str, Any], device: torch.
 
 
 def name_of(precision: torch.dtype) -> str:
-    """The name of a dtype as in the option `precision` and in policy cards, e.g. `bfloat16`."""
+    """Return the name of a dtype as in the option `precision` and in policy cards, e.g. `bfloat16`."""
     return str(precision).removeprefix("torch.")

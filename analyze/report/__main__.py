@@ -1,6 +1,7 @@
-"""`python -m analyze.report [outputs=outputs]`: build the page of all results and print its main tables.
+"""`python -m analyze.report [outputs=outputs]`: build the page of all results; print its main tables and its path.
 
-Table 1 of the paper is printed last, where it stays in sight.
+Of the tables, table 1 of the paper is printed last, where it stays in sight. Files that could not be used are named
+on stderr.
 """
 
 import sys
@@ -16,7 +17,10 @@ from nrmap.support.errors import errors_in_one_line
 
 @errors_in_one_line()
 def main() -> None:
-    """Build the report and print its main tables; an error prints one line and exits with status 2."""
+    """Build the report; print its main tables, unused files (on stderr) and its path.
+
+    An error prints one line and exits with status 2.
+    """
     parser = ArgumentParser(prog="python -m analyze.report", description=__doc__)
     parser.add_argument("--outputs", type=results_folder, default=Path("outputs"), help="also outputs=FOLDER")
     arguments = parser.parse_args(with_flag_outputs(sys.argv[1:]))

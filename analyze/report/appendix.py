@@ -15,9 +15,10 @@ Entry = tuple[str, Mapping[str, str]]
 
 
 def appendix(found: Found) -> list[tuple[str, Sequence[Entry]]]:
-    """List the settings and values of all trainings, evaluations and sets of maps: a titled group for each kind found.
+    """List the settings and values of all trainings, evaluations and sets of maps.
 
-    Values that differ only in episode, action, quantile or direction share a line.
+    There is a titled group for each of these three kinds that was found. Values that differ only in episode, action,
+    quantile or direction share a line.
     """
 
     def key(result: Result) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Builds the report of an outputs folder: tables, figures and the page, only when something has changed."""
+"""Build the report of an outputs folder: tables, figures and the page, only when something has changed."""
 
 import os
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ _LIBRARIES = ("matplotlib", "numpy", "scipy", "jinja2", "markdown-it-py", "pylat
 
 @schema
 class Manifest:
-    """Files of a report, relative to its folder, the hash of the inputs and code that made them, and its problems."""
+    """The files of a report, relative to its folder, the hash of the inputs and code that made them, and problems."""
 
     identity: str
     files: tuple[Word, ...]
@@ -50,10 +50,11 @@ class Report(NamedTuple):
 
 
 def ensure_report(outputs: Path) -> Report:
-    """Build the report of `outputs`.
+    """Return the report of `outputs`; build its page, tables and figures in `outputs`/report if something changed.
 
-    Nothing is built while the inputs, the code and the report's own files are unchanged. Raises
-    NrmapError when the folder is missing or cannot be written.
+    Nothing is built while the inputs and the code are unchanged and no file of the report is missing. Building removes
+    every file of no table or figure from these two folders. Raises NrmapError if `outputs` is missing, if the report
+    cannot be written or one of these folders is a link, and as `build_page` does.
     """
     check(
         os.path.isdir(outputs), f"no outputs folder {outputs}: run make reproduce, or name another with outputs=FOLDER"

@@ -92,7 +92,7 @@ def _by_maps(records: Iterable[Record], **ignored: Any) -> Iterable[list[Record]
 
 
 def _at_headline(records: Sequence[Record], metric: str) -> list[Record]:
-    """Select the records of `metric`; where a kind of map depends on T, only those at `headline_temperature`."""
+    """Select the records of `metric`; if a kind of map depends on T, only those at `headline_temperature`."""
     at = (None, headline_temperature(records))
     return [record for record in select(records, metric=metric) if record.temperature in at]
 

@@ -67,7 +67,7 @@ def draw_lines(
     log_x: bool = False,
     marks: Sequence[ReferenceLine] = (),
 ) -> None:
-    """Draw lines with bands, and `marks` as dashed lines. Equal labels share a legend entry with their number."""
+    """Draw lines with bands, and `marks` as dashed lines. Equal labels share one legend entry, with their number."""
     labels = [line.label for line in series]
     for index, line in enumerate(series):
         count = labels.count(line.label)

@@ -75,7 +75,11 @@ class Table:
         return self.columns[index].measured or self.columns[index].digits is not None
 
     def lines(self, cell: Cell, column: Column) -> tuple[str, str]:
-        """Return the value as text, "—" or "undefined" for None, and the interval or spread, "" without one."""
+        """Return two texts: the value of `cell`, and its interval.
+
+        A value of None is "undefined" if the cell has a note, else "—". The interval is "[low, high]", for spreads over
+        seeds "(low – high)", and without an interval "".
+        """
         if cell.value is None:
             return (UNDEFINED if cell.note else NOT_MEASURED), ""
         value = format_number(cell.value, column.digits, scientific=column.scientific)
@@ -95,7 +99,10 @@ class Table:
         return next((i for i, column in enumerate(self.columns) if column.measured), len(self.columns))
 
     def part(self, indices: Sequence[int]) -> "Table":
-        """Keep the columns at `indices`, and the rows with a value or note in any of them except the heads."""
+        """Return the table of the columns at `indices`, without rows that have neither value nor note in these.
+
+        The columns that name the rows do not count as values.
+        """
         kept = [
             number
             for number, row in enumerate(self.rows)
@@ -179,7 +186,10 @@ WRITERS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 
 
 def print_table(table: Table, console: Console | None = None) -> None:
-    """Print `table`; one wider than the terminal is split into parts, each with the columns that name the rows."""
+    """Print `table` on `console` (None: on stdout), with its notes.
+
+    A table wider than the terminal is split into parts, each with the columns that name the rows.
+    """
     console = console or Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     heads, footnotes = list(range(table.heads)), table.footnotes()
     parts = [list(heads)]

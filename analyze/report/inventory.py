@@ -48,7 +48,10 @@ def _unfinished(found: Found, trainings: Sequence[FoundTraining]) -> _Lacking:
 
 
 def _measured(found: Found, trainings: Sequence[FoundTraining], *more: str) -> _Lacking:
-    """Yield a command with the options `more`, and labels, for each set of trainings with the same analysis options."""
+    """Yield a command that analyses trainings, with the options `more`, and the labels of the policies.
+
+    Trainings whose analyses have equal options share a command.
+    """
 
     def analysis(training: FoundTraining) -> tuple[str, ...]:
         if not training.reference:
@@ -65,9 +68,11 @@ def _measured(found: Found, trainings: Sequence[FoundTraining], *more: str) -> _
 
 
 def _pooled(found: Found, trainings: Sequence[FoundTraining], lacking: Sequence[FoundTraining]) -> _Lacking:
-    """Yield commands for missing maps on pooled states. A pool holds one seed's policies of the `COMPARED` methods.
+    """Yield a command and labels for the trainings in `lacking`, which have no maps on pooled states yet.
 
-    Seeds that lack one of these methods have no pool. Commands name reference policies by method, others by file.
+    `trainings` are all finished ones of the game. The states of a pool come from one seed's policies of the `COMPARED`
+    methods. A seed without a policy of each gets no command. A command names reference policies by method and seed,
+    and policies trained here by file, those of the pool too.
     """
     published = []
     for same in grouped(trainings, lambda training: (training.reference or "", training.seed)).values():
@@ -88,7 +93,10 @@ def _untrained(found: Found, trainings: Sequence[FoundTraining]) -> _Lacking:
 
 
 def _train(found: Found, training: FoundTraining, method: str) -> str:
-    """Return the command that trains `method` with the options of `training`, without those of another method."""
+    """Return the command that trains `method` with the options of `training`.
+
+    Options that begin with "method" are left out if `training` has another method.
+    """
     options = [o for o in training.options if method == training.method or not o.startswith("method")]
     options = options or [f"env={training.game}", f"seed={training.seed}"]
     return _command(found, "train", *options, *([] if f"method={method}" in options else [f"method={method}"]))

@@ -19,7 +19,7 @@ PAPER_AGENTS = {"ddqn": "vanilla", "sa_ddqn": "adversarial"}
 
 @dataclass(frozen=True)
 class Published:
-    """One printed number. `metric`, `map_kind` and the attack are those of `nrmap.support.records.Record`."""
+    """One printed number. `metric`, `map_kind` and the attack are as in `nrmap.support.records.Record`."""
 
     game: str
     agent: str
@@ -53,12 +53,18 @@ PUBLISHED_RETURNS = [number for number in _read() if not number.map_kind]
 
 
 def paper_number(game: str, method: str, metric: str, map_kind: str | None) -> Published | None:
-    """Return the paper's number for the agent that `method` reproduces; None if it printed none."""
+    """Return the paper's number for the agent that `method` reproduces.
+
+    None if `method` reproduces no agent of the paper, and if the paper printed no such number.
+    """
     wanted = (game, PAPER_AGENTS.get(method), metric, map_kind)
     return next((n for n in PUBLISHED_MAPS if (n.game, n.agent, n.metric, n.map_kind) == wanted), None)
 
 
 def paper_difference(game: str, method: str, base: str, metric: str, map_kind: str | None) -> str | None:
-    """Return the paper's number for `method` minus that for `base`, exactly; None unless it printed both."""
+    """Return the paper's number for `method` minus that for `base`, as exact decimal text.
+
+    None if `paper_number` is None for one of the two.
+    """
     first, second = (paper_number(game, name, metric, map_kind) for name in (method, base))
     return str(Decimal(first.printed) - Decimal(second.printed)) if first and second else None

@@ -36,7 +36,7 @@ _RESULT_ROOTS = ("evaluation", "maps", REFERENCE_FOLDER)
 
 
 def find(outputs: Path) -> Found:
-    """Read everything under `outputs`. Unreadable files are left out and named in `problems`."""
+    """Read everything under `outputs`, without differences. Unreadable files are left out and named in `problems`."""
     problems = list(_closed_folders(outputs))
 
     def read_all(read: Callable[[Path, Path], Content], paths: Iterable[Path]) -> list[Content]:
@@ -139,7 +139,10 @@ def _without_superseded(results: Sequence[Result], problems: list[str]) -> list[
 
 
 def readable(read: Callable[[Path], Content], path: Path, outputs: Path, problems: list[str]) -> Content | None:
-    """Return `read(path)`; None for a missing or damaged file, with the error added to `problems`."""
+    """Return `read(path)`; None for a file that is missing, damaged or has no name in UTF-8.
+
+    Then the error is added to `problems`, with paths relative to `outputs`.
+    """
     try:
         check(not re.search("[\ud800-\udfff]", str(path)), f"{path}: left out, expected a name in UTF-8")
         return read(path)
@@ -149,15 +152,15 @@ def readable(read: Callable[[Path], Content], path: Path, outputs: Path, problem
 
 
 def readable_maps(result: Result, outputs: Path, problems: list[str]) -> EpisodeMaps | None:
-    """Return the maps of `result`; None if it has none, or if they are damaged, which is added to `problems`."""
+    """Return the maps of `result`; None if it has none. None also if they are damaged: see `readable`."""
     load = partial(load_measured, inputs=result.inputs)
     return readable(load, result.maps, outputs, problems) if result.maps else None
 
 
 def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str]]]:
-    """Return all records once, and the number of differing values for each pair of folders (kept, other).
+    """Return every measurement once, and the number of differing values for each pair of folders (kept, other).
 
-    The first folder's value is kept; reference folders come last.
+    The value of the first folder is kept; reference folders come last.
     """
     merged: dict[tuple[Any, ...], tuple[Record, str]] = {}
     disagreements: Counter[tuple[str, str]] = Counter()
@@ -170,9 +173,9 @@ def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str
 
 
 def digest_of_inputs(outputs: Path) -> dict[str, str]:
-    """Hash the result files that a report depends on, by path relative to `outputs`; files without a hash are left out.
+    """Return the SHA-256 of the result files that a report depends on, by path relative to `outputs`.
 
-    Such are files that cannot be read, or that another process removes meanwhile.
+    Files that cannot be read, or that another process removes meanwhile, are left out.
     """
     roots = ("train", "evaluation", "maps", "states", REFERENCE_FOLDER)
     names = {POLICY_FILE, CURVES_FILE, METRICS_FILE, SETTINGS_FILE, OPTIONS_FILE}

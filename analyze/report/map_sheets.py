@@ -44,11 +44,12 @@ class MapSet:
 def save_map_figures(
     maps: EpisodeMaps, *, policy: Agent, states: RolloutStates | GivenStates, folder: Path
 ) -> dict[str, Path]:
-    """Draw the maps of one policy into `folder`, as PDF and PNG; returns the PNG files by name.
+    """Draw the maps of one policy into `folder`, as PDF and PNG; return the paths of the PNG files by name.
 
-    "heatmaps" has a column for each kind of map and temperature, and a row for each channel if these were ablated
-    apart; columns beyond 12 are in "heatmaps-2" and so on. "overlay" has KMAP and the KL map, at the temperature
-    nearest to 1, over a screen of the game; it is missing for states without a game.
+    "heatmaps" has a column for each kind of map and temperature, and a row for each channel if the channels were
+    ablated apart; columns beyond 12 are in "heatmaps-2" and so on. "overlay" has KMAP and the KL map, at the
+    temperature nearest to 1, over a screen of the game; there is none for states without a game. Raises NrmapError as
+    `screen_of` does, and for a file that cannot be written.
     """
     name = f"{policy.game}, {PolicyName(policy.method, seed=policy.seed).label}"
     total = maps.total()
@@ -65,7 +66,7 @@ def save_map_figures(
 
 
 def map_sets(part: Part, outputs: Path) -> tuple[list[MapSet], list[str]]:
-    """Load the maps of every policy and null network; also return an error for every unreadable file.
+    """Load the maps of every policy and null network of `part`; also return an error for every unreadable file.
 
     Of several analyses of a policy on the same states the one with the most temperatures is taken.
     """
@@ -122,7 +123,10 @@ def _seeds(sets: Iterable[MapSet]) -> list[int | None]:
 
 
 def overlay_sheets(part: Part, sets: Sequence[MapSet], outputs: Path) -> tuple[list[Sheet], list[str]]:
-    """Return at most one sheet, of the first seed's maps over a screen, on own states if any; also errors in files."""
+    """Return a list of at most one sheet, the first seed's maps over a screen, and the errors of unreadable files.
+
+    The maps are those on own states, or on any states if no policy has these.
+    """
     trained = [found for found in sets if not found.name.is_null_network]
     own = [found for found in trained if found.states.states_from == "own"] or trained
     shown: dict[str, tuple[NDArray[np.uint8], TotalMaps]] = {}
@@ -157,7 +161,10 @@ def overlay_sheet(
     shown: Mapping[str, tuple[NDArray[np.uint8], TotalMaps]],
     temperature: float | None,
 ) -> Sheet:
-    """Make a sheet of KMAP and the KL map over a screen of the game; `shown` has the screen and maps of each label."""
+    """Make a sheet of KMAP and the KL map over a screen of the game.
+
+    `shown` has, for the label of each policy, the screen, uint8 [h, w, 3], and the maps.
+    """
     panels: list[Panel | None] = []
     for kind in OVERLAID:
         heading = kind_title(kind, temperature)
@@ -208,7 +215,10 @@ def _screen_in(path: Path) -> NDArray[np.uint8]:
 
 
 def screen_of(states: RolloutStates) -> NDArray[np.uint8]:
-    """Replay the first episode to its middle sampled state; return the colour screen there, uint8 [h, w, 3]."""
+    """Replay the first episode to its middle sampled state; return the colour screen there, uint8 [h, w, 3].
+
+    Raises NrmapError as `replay_rgb` does.
+    """
     of_first = np.flatnonzero(states.episode_ids == states.episode_ids[0])
     middle = int(states.positions[of_first[len(of_first) // 2]])
     episode = states.episodes[int(states.episode_ids[0])]

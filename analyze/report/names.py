@@ -169,7 +169,7 @@ class Condition(_Ranked):
 
     @property
     def label(self) -> str:
-        """`clean`; `PGD-10, ε = 1/255`; `GWC, ε = 3/255` for the greedy worst case."""
+        """`clean`; `clean, proofs at ε = 1/255`; `PGD-10, ε = 1/255`; `GWC, ε = 3/255` for the greedy worst case."""
         if self.attack == "clean":
             return "clean" if self.attack_epsilon is None else f"clean, proofs at {epsilon_text(self.attack_epsilon)}"
         names = {WORST_CASE: "GWC", "fgsm": "FGSM", "pgd": f"PGD-{self.attack_steps}"}
@@ -264,7 +264,7 @@ _METRICS: dict[str, tuple[str, int | None]] = {
 
 
 def metric_name(metric: str, map_kind: str | None = None) -> MetricName:
-    """Look up title and digits of a metric of `map_kind`; an unknown metric keeps its name, with 4 digits."""
+    """Look up title and digits of a metric of `map_kind` (None: of play); an unknown one keeps its name, 4 digits."""
     title, digits = _METRICS.get(metric, (metric.replace("_", " "), 4))
     kind = KINDS.get(map_kind or "")
     own = kind.digits if kind else 0

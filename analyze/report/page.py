@@ -42,7 +42,10 @@ class Section(NamedTuple):
 
 
 def build_page(found: Found, tables: Sequence[Table], drawings: Sequence[Drawings], problems: Sequence[str]) -> str:
-    """Build the HTML page; equal input gives equal text. `problems`: unused files and why. NrmapError without docs/."""
+    """Build the HTML page; equal input gives equal text. `problems` says which files were not used, and why.
+
+    Raises NrmapError if a document in docs/ cannot be read.
+    """
     parts = [drawn.part for drawn in drawings]
     glances = {part.title: glance(part.records, part.differences) for part in parts}
     provenance = provenance_table(found)
@@ -84,7 +87,7 @@ def _document(path: Path) -> Markup:
 
 
 def _downloads(table: Table) -> dict[str, str]:
-    """Encode the table as CSV, Markdown and LaTeX: data URIs by file name."""
+    """Return the table as CSV, Markdown and LaTeX: data URIs by file name."""
     return {
         f"{table.name}.{ending}": f"data:text/plain;base64,{b64encode(write(table).encode()).decode()}"
         for ending, write in WRITERS.items()

@@ -23,10 +23,11 @@ BASE = "ddqn"
 
 
 def with_differences(found: Found) -> Found:
-    """Add the differences in S between every method and the vanilla one to `found`, and problems with files.
+    """Return `found` with the differences in S between every method and the vanilla one, and problems with files.
 
-    Two policies are compared if states, ablation and training seed agree. A difference between means over seeds
-    has seed None and the hash of the first policy, which tells whether the policies are reference policies.
+    Two policies are compared if game, states, ablation, training seed and scale of reference policies agree. A
+    difference between means over seeds has seed None and the hash of the first policy of the method, which tells
+    whether the policies are reference policies.
     """
     problems: list[str] = []
     # A policy that was analysed twice is compared twice, with equal values.
@@ -76,7 +77,10 @@ def _shared(found: Found, result: Result) -> tuple[Any, ...]:
 
 
 def _players(states: RolloutStates, maps: EpisodeMaps) -> NDArray[np.int64]:
-    """Return the number of the policy that played each episode of the maps, [E]; NrmapError if `states` lack one."""
+    """Return the number [E] of the policy that played each episode of the maps.
+
+    Raises NrmapError if `states` lack an episode.
+    """
     there, ids = len(states.episodes), maps.episode_ids
     check(bool(((ids >= 0) & (ids < there)).all()), f"the maps are of episodes that the {there} of the states are not")
     players: NDArray[np.int64] = states.episode_origins[ids]

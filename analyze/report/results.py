@@ -63,7 +63,7 @@ class Result:
 
     @property
     def first(self) -> Record:
-        """The first record that is not a part (`Record.is_part`); the first of all if every record is one."""
+        """The first record that is not a part (`Record.is_part`), or the first of all if every record is a part."""
         return next((record for record in self.records if not record.is_part), self.records[0])
 
     @property
@@ -83,14 +83,20 @@ class Result:
 
     @property
     def protocol(self) -> dict[str, str]:
-        """Settings the records lack, as text. Play: `run_seed`, `stream`, `env.*`. Maps: all but T and prefix sizes."""
+        """The settings that records lack, as texts.
+
+        For play: `run_seed`, `stream` and `env.*`. For maps: all but temperatures and prefix sizes.
+        """
         flat = flattened(self.settings)
         if not self.is_of_maps:
             return {key: flat[key] for key in flat if key in ("run_seed", "stream") or key.startswith("env.")}
         return {key: value for key, value in flat.items() if not key.startswith(("temperatures", "prefix_sizes"))}
 
     def states_path(self, outputs: Path) -> Path:
-        """Return the path of the mapped states, which are recorded relative to `outputs` if inside that folder."""
+        """Return the path of the mapped states; a recorded path that is relative is inside `outputs`.
+
+        Returns `outputs` itself if no path is recorded, as for play.
+        """
         return outputs / str(self.inputs.get("states_path", ""))
 
 
@@ -116,7 +122,7 @@ class Found:
         }
 
     def parts(self) -> list["Part"]:
-        """One part for each game and scale of reference policies, one for each game's other policies; no empty ones."""
+        """Return the non-empty parts: for each game one for each scale of reference policies, and one for the rest."""
         games = sorted({training.game for training in self.trainings} | {record.game for record in self.records})
         scales = [*sorted({training.reference for training in self.trainings if training.reference}), None]
         parts = [self._part(game, reference) for game in games for reference in scales]
@@ -180,20 +186,23 @@ def measurement_of(record: Record, *ignored: str) -> tuple[Any, ...]:
 
 
 def of_most_episodes(records: Iterable[Record]) -> list[Record]:
-    """Keep the record over most episodes where only results and the numbers of episodes and states differ."""
+    """Of records that differ only in results and numbers of episodes and states, keep the one over most episodes."""
     by_episodes = sorted(records, key=lambda record: record.episodes or 0)
     return list({measurement_of(record, "episodes", "num_states"): record for record in by_episodes}.values())
 
 
 def best_constant_actions(records: Sequence[Record]) -> list[Record]:
-    """Return the mean-return records of the best constant actions: several if tied, [] without any."""
+    """Return the mean-return records of the best constant actions: several if tied, [] without constant actions."""
     constants = select(records, metric="return_mean", method=CONSTANT_ACTION)
     most = max((record.value or 0.0 for record in constants), default=0.0)
     return [record for record in constants if (record.value or 0.0) == most]
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Flatten nested settings: `learner.batch_size` to its value as JSON, strings as they are."""
+    """Return nested settings as a flat dict: `learner.batch_size` to its value as JSON, a string as it is.
+
+    `prefix` goes before every key.
+    """
     flat: dict[str, str] = {}
     for key, value in settings.items():
         name = f"{prefix}{key}"

@@ -78,7 +78,7 @@ def returns_table(records: Sequence[Record], reference: Mapping[str, str] = {}) 
 
 
 def _proves_nothing(record: Record, records: Sequence[Record]) -> bool:
-    """Whether the bounds behind a greedy worst case certify no state at its radius."""
+    """Whether the bounds behind a greedy worst case certify no state at its radius; False if that was not measured."""
     same = {name: getattr(record, name) for name in ("game", "policy_sha256", "protocol", "attack_epsilon")}
     rates = [record.value for record in select(records, metric="certified_rate", **same)]
     return bool(rates) and not any(rates)

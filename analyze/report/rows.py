@@ -36,7 +36,10 @@ def number_head(number: float | None) -> Head:
 
 
 def heads_of(record: Record, reference: Mapping[str, str], **others: Head) -> dict[str, Head]:
-    """Make the heads of a record's row, by name; `others` replace some. `reference`: scales by hash."""
+    """Make the heads of a record's row, by name; `others` replace or add some.
+
+    `reference` holds the scales of the reference policies by hash.
+    """
     states, group = replace(states_of(record), num_states=None), group_of(record)
     against = PolicyName(record.compared_with or "", record.compared_variant)
     scale = reference.get(record.policy_sha256 or "")
@@ -64,8 +67,8 @@ def seed_head(seed: int | None) -> Head:
 def table_of(name: str, title: str, index: Sequence[str], entries: Iterable[Entry], notes: Sequence[str] = ()) -> Table:
     """Arrange the entries in a row for each seed and combination of the `index` heads, and add rows for the spread.
 
-    The column "policies" is left out unless our policies have several origins: scales of reference policies, trained
-    here. If a cell has two different values, the first is shown and a note gives the last.
+    `index` must include "policies", but this column is left out unless our policies have several origins: scales of
+    reference policies, trained here. If a cell has two different values, the first is shown and a note gives the last.
     """
     columns: dict[str, tuple[tuple[Any, ...], Column]] = {}
     cells: dict[tuple[Head, ...], dict[Head, dict[str, Cell]]] = defaultdict(lambda: defaultdict(dict))
@@ -127,7 +130,7 @@ def spread(cells: Mapping[str, Cell], column: Column) -> Cell:
 
 
 def cell_of(record: Record) -> Cell:
-    """Make the cell of a record: its value, interval and note, such as why the value or interval is missing."""
+    """Make the cell of a record: value, interval and note, which may say why the value or the interval is missing."""
     note = record.note
     if note and record.value is not None and record.low is None:
         note = f"no interval: {note}"

@@ -59,7 +59,10 @@ class Sheet:
 
 
 def save_sheet(sheet: Sheet, folder: Path) -> Path:
-    """Write the sheet, which has at least one panel, to `folder` as PDF and PNG, atomically; returns the PNG's path."""
+    """Write the sheet, of at least one panel, to `folder` as PDF and PNG, atomically; return the PNG's path.
+
+    Raises NrmapError if a file cannot be written.
+    """
     rows = math.ceil(len(sheet.panels) / sheet.columns)
     width, height = sheet.panel_size
     columns = min(sheet.columns, len(sheet.panels))
@@ -78,7 +81,10 @@ def save_sheet(sheet: Sheet, folder: Path) -> Path:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write `figure` to the PNG file `path`, and as PDF beside it; returns `path`."""
+    """Write `figure` to the PNG file `path`, and as PDF beside that; return `path`.
+
+    Raises NrmapError if a file cannot be written.
+    """
     with mpl.rc_context(fname=STYLE):
         figure.draw_without_rendering()  # lays out the panels, once for both files
         figure.set_layout_engine(None)

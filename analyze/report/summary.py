@@ -16,7 +16,7 @@ LEADS = {"Freeway": 3.0}
 
 
 def glance(records: Sequence[Record], differences: Sequence[Record] = ()) -> list[str]:
-    """Say in sentences how sparse the maps are, beside vanilla, what grids they show, and what the agents return."""
+    """Say in sentences how sparse the maps are beside vanilla's, what grids they show, and what the agents return."""
     return [*_sparsity(records, differences), *_grid(records), *_returns(records)]
 
 
@@ -70,7 +70,10 @@ def _grid(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _returns(records: Sequence[Record]) -> Iterator[str]:
-    """Yield sentences on returns. "Above the best constant action": the whole interval, and the mean by `LEADS`."""
+    """Yield sentences on returns; none without constant actions.
+
+    A seed counts as above the best constant action if its whole interval is, and its mean leads by `LEADS` or more.
+    """
     means = [r for r in of_most_episodes(select(records, metric="return_mean")) if r.value is not None]
     best = best_constant_actions(means)
     if not best:

@@ -72,7 +72,10 @@ MAP_TABLES = {
 def all_tables(
     records: Sequence[Record], differences: Sequence[Record], reference: Mapping[str, str] = {}
 ) -> list[Table]:
-    """Build the non-empty tables over all games, in the page's order. `reference`: scales of policies by hash."""
+    """Build the non-empty tables over all games, in the page's order.
+
+    `reference` holds the scales of the reference policies by hash.
+    """
     tables = [map_table(name, [*records, *differences], reference) for name in MAP_TABLES]
     tables[3:3] = [returns_table(records, reference)]
     tables.append(q_gap_table(records, reference))
@@ -88,10 +91,10 @@ def print_records(records: Sequence[Record]) -> None:
 
 
 def map_table(name: str, records: Sequence[Record], reference: Mapping[str, str] = {}) -> Table:
-    """Build the table `name` of `MAP_TABLES`. `reference`: scales of reference policies by hash.
+    """Build the table `name` of `MAP_TABLES`. `reference` holds the scales of the reference policies by hash.
 
-    Values without T are repeated for every T of the same maps; tables `by_method` show `headline_temperature` only.
-    "controls" keeps agents on states that null networks were mapped on. Differences add a column "against".
+    Values without T are repeated for every T of their maps; tables `by_method` show `headline_temperature` only.
+    "controls" keeps only states that null networks were mapped on. Differences add a column "against".
     """
     spec = MAP_TABLES[name]
     of_maps = [record for record in records if record.states_from is not None and not record.prefix]
@@ -144,7 +147,7 @@ def _at_every_temperature(chosen: Iterable[Record]) -> _Rows:
 
 
 def _cells(records: Iterable[Record]) -> list[tuple[Record, Cell]]:
-    """Make the cells. The three quantiles of a metric share one: the median, with the others as its interval."""
+    """Make the cells. The three quantiles of a metric share a cell: the median, with the outer two as its interval."""
     cells = [(record, cell_of(record)) for record in records if record.quantile is None]
     quantiles = (record for record in records if record.quantile is not None)
     for same in gathered(quantiles, lambda record: (_maps_of(record), record.temperature, record.metric_key)).values():
@@ -171,7 +174,7 @@ def _paper_column(beside: Column) -> Column:
 
 
 def _printed(record: Record) -> str | None:
-    """Return the paper's number for a record; None if it printed none."""
+    """Return the paper's number or difference for a record; None without one, see `paper_number`."""
     if record.compared_with is not None:
         return paper_difference(record.game, record.method, record.compared_with, "sparsity", record.map_kind)
     published = paper_number(record.game, record.method, record.metric, record.map_kind)
@@ -183,6 +186,6 @@ def _maps_of(record: Record) -> tuple[Any, ...]:
 
 
 def headline_temperature(records: Iterable[Record]) -> float | None:
-    """Return the temperature at which one game has most maps, if tied the one nearest to 1; None without any."""
+    """Return the temperature at which one game has most maps, if tied the one nearest to 1; None if no map has a T."""
     counts = Counter(r.temperature for r in records if r.metric == "sparsity" and r.temperature and not r.is_part)
     return max(counts, key=lambda t: (counts[t], -abs(math.log(t or 1)), t), default=None)

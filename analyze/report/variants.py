@@ -22,7 +22,8 @@ from nrmap.support.records import Record
 def differences(variants: Sequence[Mapping[str, str]]) -> list[str]:
     """Describe each of several flat settings by what differs from the others: "kappa=0.02".
 
-    One key is named if it tells all apart, else both if just two keys differ. Otherwise all texts are "".
+    One key is named if it alone tells all apart. Else both are named if just two keys differ. Otherwise all texts
+    are "".
     """
     keys = list(dict.fromkeys(key for settings in variants for key in settings))
     differing = [key for key in keys if len({settings.get(key) for settings in variants}) > 1]
@@ -47,7 +48,10 @@ _DEFAULTS = flattened(
 
 
 def with_variants(trainings: list[FoundTraining]) -> list[FoundTraining]:
-    """Fill in `variant` where one method has several configurations, that is, settings other than the seed differ."""
+    """Return the trainings with `variant` filled in where one method has several configurations.
+
+    Configurations are several if any setting but the seed differs.
+    """
     variants: dict[str, str] = {}
     for alike in gathered(trainings, lambda training: (training.game, training.method, training.reference)).values():
         flat = [flattened(training.settings) for training in alike]
@@ -63,7 +67,7 @@ def with_variants(trainings: list[FoundTraining]) -> list[FoundTraining]:
 
 
 def told_apart(results: Sequence[Result], trainings: Sequence[FoundTraining]) -> list[Result]:
-    """Fill in `variant`, `states_set`, `protocol` and source fields so that different measurements differ in name.
+    """Return the results with `variant`, `states_set`, `protocol` and source fields that tell measurements apart.
 
     Rows of a table are compared with each other, so two policies, sets of states or settings must not share a name.
     """

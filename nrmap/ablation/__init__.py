@@ -1,4 +1,4 @@
-"""Ablate every pixel of a state, one at a time: the Q-values of all ablated states Z_ij(s) of eq. 4 and 5."""
+"""Ablate the pixels of a state one at a time, and give the Q-values of each ablated state Z_ij(s) of eq. 4 and 5."""
 
 import logging
 from typing import Literal
@@ -30,18 +30,19 @@ def make_engine(
 ) -> Engine:
     """Make the engine that ablates states of `agent`, on the agent's device.
 
-    "incremental" copies the agent's current weights and propagates changes through networks of
-    convolutions, ReLU, Flatten and Linear, see docs/ablation.md. "dense" runs any agent on every ablated
-    state. "auto" is incremental if possible, and otherwise dense with a logged warning that gives the
-    reason; on a GPU it is the faster of the two, by a short timing. The incremental engine ablates as many
-    states at a time as fit into `memory_budget` bytes, by default 512 MiB on a CPU and most of the free
-    memory on a GPU. With `differences_only` it may shift all Q-values of an ablated state by the same
-    number, which changes no arg max, softmax, margin or map. It then skips V(s) of a dueling network, half
-    of the hidden layer.
+    "incremental" copies the agent's current weights and propagates changes through networks of convolutions, ReLU,
+    Flatten and Linear, see docs/ablation.md. "dense" runs any agent on every ablated state. "auto" is incremental if
+    possible. On a GPU it times both engines briefly and takes the faster one. Where only "dense" is possible, "auto"
+    logs a warning with the reason.
 
-    Raises NrmapError for an agent that draws random numbers, for weights that are NaN or infinite, for an
-    agent that `engine="incremental"` cannot handle, and for a memory budget that is too small for the
-    incremental engine to ablate one state.
+    The incremental engine ablates as many states at a time as fit into `memory_budget` bytes. None means 512 MiB on a
+    CPU and 80% of the free memory on a GPU. With `differences_only` it may shift all Q-values of an ablated state by
+    one number, which changes no arg max, softmax, margin or map. It then skips V(s) of a dueling network, half of the
+    hidden layer. The dense engine uses neither argument.
+
+    Raises NrmapError for weights that are NaN or infinite, for an agent that draws random numbers, and as a call of
+    `agent` does. Raises NrmapError for an agent that `engine="incremental"` cannot handle. Raises NrmapError for a
+    memory budget that is too small for the incremental engine to ablate one state.
     """
     for name, parameter in agent.named_parameters():
         check(bool(parameter.isfinite().all()), f"weight {name} of {agent.label} holds NaN or infinite values")
@@ -72,7 +73,10 @@ def faster(incremental: IncrementalEngine, dense: DenseEngine) -> Engine:
 
 @torch.no_grad()
 def _parts(agent: Agent) -> tuple[NetworkParts | None, str]:
-    """Split the agent's network into parts; None and the reason if that fails. NrmapError if outputs are random."""
+    """Split the agent's network into parts, and return them with an empty reason.
+
+    Returns None and the reason if the network cannot be split. Raises NrmapError if the outputs are random.
+    """
     states = synthetic_states(agent.state_shape, agent.device)
     outputs = agent(states)
     if outputs.dtype == torch.float64:

@@ -40,7 +40,8 @@ class Ablations:
 class Column:
     """The changes of one column of a layer's outputs by the ablations that reach it.
 
-    Unit y·O + c is channel c of O in row y of the layer's window. Units that no ablation changes are dropped.
+    The unit number y·O + c stands for channel c of O in row y of the layer's window. `units` has only the units that
+    some ablation changes.
     """
 
     pixel_columns: range  # the pixel columns whose ablations reach this column
@@ -68,7 +69,7 @@ class CleanLayer:
 
     @staticmethod
     def of(z: Tensor) -> "CleanLayer":
-        """Split `z` [S, O, H, W]."""
+        """Split the pre-activations `z` [S, O, H, W]."""
         by_column = z.permute(3, 0, 2, 1).contiguous()
         return CleanLayer(by_column.clamp(max=0), by_column.clamp(min=0).neg_())
 
@@ -88,9 +89,10 @@ def first_changes(
 ) -> tuple[Ablations, Changes]:
     """Find the ablations in a strip of I image rows that change the first layer, and the changes of its outputs.
 
-    `differences` [W, I, M, S, K] is the change of the scaled input, by pixel column, row, ablation of the
-    pixel, state and channel: M = 1, K = C if channels are ablated together; M = C, K = 1 if one at a time.
-    `pixels` [W, I, M] is the index of each ablation within its state.
+    `layer` is the first convolution, and `clean` has its clean pre-activations. The changes include the ReLU behind it,
+    if any. `differences` [W, I, M, S, K] is the change of the scaled input, by pixel column, row, ablation of the
+    pixel, state and channel: M = 1, K = C if channels are ablated together, M = C, K = 1 if one at a time. `pixels`
+    [W, I, M] is the index of each ablation within its state.
     """
     width, _, _, states, _ = differences.shape
     window = layer.vertical.readers(strip, clean.height)
@@ -162,7 +164,7 @@ def next_changes(layer: Convolution, clean: CleanLayer, ablations: Ablations, in
 
 
 def _reach(layer: Convolution, inputs: Changes, x: int) -> range:
-    """The pixel columns, first to last, whose ablations change an input of the layer's column `x`."""
+    """Return the pixel columns, first to last, whose ablations reach the layer's column `x`; may be none."""
     read = [
         column.pixel_columns for source, column in inputs.columns.items() if layer.horizontal.tap(source, x) is not None
     ]

@@ -16,7 +16,7 @@ BATCH_SIZE = {"cpu": 128, "cuda": 2048}
 
 
 class DenseEngine(Engine):
-    """Runs the agent on every ablated copy of a state, in batches."""
+    """An engine that runs the agent on every ablated copy of a state, in batches."""
 
     name = "dense"
 
@@ -30,10 +30,12 @@ class DenseEngine(Engine):
         memory_format: torch.memory_format = torch.contiguous_format,
         exact: NetworkParts | None = None,
     ) -> None:
-        """`batch_size` is the number of copies at a time (None: 128 on a CPU, 2,048 on a GPU).
+        """Prepare to run `batch_size` copies at a time; None means 128 on a CPU and 2,048 on a GPU.
 
-        `skip_unchanged` skips pixels that already have the ablated value. `exact` is the agent's network in float64,
-        to measure the rounding floor; None assumes it, see `rounding_floor` in `nrmap.ablation.rounding`.
+        With `skip_unchanged`, pixels that already have the ablated value get the clean Q-values without a run.
+        `memory_format` is the layout of the copies in memory. `exact` is the agent's network in float64, against which
+        the rounding floor is measured. With None the floor is a fixed multiple of float32's precision, see
+        `nrmap.ablation.rounding.rounding_floor`.
         """
         super().__init__(agent, spec)
         self._batch_size = batch_size or BATCH_SIZE[agent.device.type]
@@ -43,7 +45,10 @@ class DenseEngine(Engine):
 
     @cached_property
     def rounding_floor(self) -> float:
-        """Approximate upper limit of the rounding error of an ablation's change in Q, from synthetic states."""
+        """The approximate upper limit of the rounding error of an ablation's change in Q, found on synthetic states.
+
+        Raises NrmapError for NaN or infinite Q-values.
+        """
         states = synthetic_states(self._state_shape, self._device)
         numbers = sampled_ablations(self._spec, self._state_shape).to(self._device)
         with torch.inference_mode():
@@ -52,7 +57,7 @@ class DenseEngine(Engine):
 
     @torch.inference_mode()
     def seconds_per_state(self) -> float:
-        """Estimate the seconds that one state takes with all its pixels, by timing one batch."""
+        """Estimate the seconds that all ablations of one state take, by timing one batch."""
         batch = torch.zeros(self._batch_size, *self._state_shape, dtype=torch.uint8, device=self._device)
         seconds = seconds_of(lambda: self._agent(batch), self._device)
         return seconds * self._spec.ablated_shape(self._state_shape).numel() / len(batch)
@@ -74,6 +79,9 @@ class DenseEngine(Engine):
         return q_values.unflatten(0, shape)[None], clean
 
     def _scores(self, states: Tensor) -> Tensor:
-        """Outputs [N, A] in float32; from float64 outputs each state's largest is subtracted first: maps stay equal."""
+        """Return the agent's outputs [N, A] in float32.
+
+        From float64 outputs each state's largest is subtracted first, which keeps their precision and changes no map.
+        """
         outputs = self._agent(states)
         return (outputs - outputs.amax(dim=1, keepdim=True) if outputs.dtype == torch.float64 else outputs).float()

@@ -28,35 +28,35 @@ class Axis:
 
     @property
     def span(self) -> int:
-        """Receptive field of one output: the number of inputs from the first to the last that it reads."""
+        """The receptive field of one output: the number of inputs from the first to the last that it reads."""
         return (self.kernel - 1) * self.dilation + 1
 
     def outputs(self, inputs: int) -> int:
-        """Number of outputs for `inputs` inputs."""
+        """The number of outputs for `inputs` inputs."""
         return (inputs + self.before + self.after - self.span) // self.stride + 1
 
     def first_input(self, output: int) -> int:
-        """Index of the input that kernel index 0 of `output` reads; negative in the padding."""
+        """The index of the input that kernel index 0 of `output` reads; negative in the padding."""
         return output * self.stride - self.before
 
     def tap(self, source: int, output: int) -> int | None:
-        """Kernel index at which `output` reads input `source`; None if it does not."""
+        """Return the kernel index at which `output` reads input `source`, or None if `output` does not read it."""
         tap, rest = divmod(source - self.first_input(output), self.dilation)
         return tap if rest == 0 and 0 <= tap < self.kernel else None
 
     def readers(self, changed: range, outputs: int) -> range:
-        """The outputs, of `outputs` in all, with an input in `changed` in their receptive field; may be none."""
+        """Return the outputs, of `outputs` in all, with an input of `changed` in their receptive field; may be none."""
         first = -(-(changed[0] + self.before - self.span + 1) // self.stride)  # rounded up
         last = (changed[-1] + self.before) // self.stride
         return range(max(first, 0), min(last, outputs - 1) + 1)
 
     def sources(self, output: int, inputs: int) -> range:
-        """The inputs, of `inputs` in all, in the receptive field of `output`; may be none."""
+        """Return the inputs, of `inputs` in all, in the receptive field of `output`; may be none."""
         first = self.first_input(output)
         return range(max(first, 0), min(first + self.span, inputs))
 
     def runs(self, output: int, changed: range) -> list[Run]:
-        """The kernel indices at which `output` reads inputs in `changed`, as runs: at most one without dilation."""
+        """Return the kernel indices at which `output` reads `changed` inputs, as runs: at most one without dilation."""
         first = self.first_input(output)
         taps = [tap for tap in range(self.kernel) if first + tap * self.dilation in changed]
         if taps and self.dilation == 1:
@@ -64,15 +64,18 @@ class Axis:
         return [Run(tap, first + tap * self.dilation, 1) for tap in taps]
 
     def taps(self, sources: Sequence[int], outputs: Sequence[int]) -> Tensor:
-        """Kernel index at which each output reads each source, [sources, outputs]; `kernel` where it does not."""
+        """Return the kernel index at which each output reads each source, int64 [sources, outputs] on the CPU.
+
+        Where an output does not read a source, the index is `kernel`.
+        """
         taps = [[self.tap(source, output) for output in outputs] for source in sources]
         return torch.tensor([[self.kernel if tap is None else tap for tap in row] for row in taps], device="cpu")
 
 
 def strips(axis: Axis, inputs: int) -> list[range]:
-    """Group `inputs` inputs of an axis into blocks that lie in the same receptive fields; inputs in none are dropped.
+    """Group neighbouring inputs of an axis, of `inputs` in all, that lie in the receptive fields of the same outputs.
 
-    Kernel 8 and stride 4 give blocks of 4.
+    Inputs in no receptive field are left out. Kernel 8 and stride 4 give blocks of 4.
     """
     outputs = axis.outputs(inputs)
     blocks: list[range] = []

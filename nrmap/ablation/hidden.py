@@ -43,7 +43,7 @@ class HiddenLayer:
     """The hidden layer and the layers behind it, for feature maps of one size."""
 
     def __init__(self, parts: NetworkParts, height: int, width: int) -> None:
-        """`height` and `width` are the sides of the feature map."""
+        """Arrange the hidden layer's weights by the columns of a feature map of `height` × `width`."""
         weight = parts.hidden_weight.unflatten(1, (-1, height, width))  # [U, C, H, W]
         self.weight = weight.permute(3, 2, 1, 0).contiguous()  # [W, H, C, U]
         self.tail = parts.tail
@@ -105,8 +105,9 @@ def sorted_units(
 ) -> tuple[Tensor, Tensor]:
     """Find the linear hidden units, as a mask [U], and the undecided ones, as indices [B].
 
-    For all S states and ablations, linear units stay above 0 and units of neither kind below 0. `weights[x]`
-    [units, U] are for the features in column x, `pre_activations` [S, U] for the clean states.
+    For all S states and their ablations, linear units stay above 0, and units of neither kind stay below 0.
+    `weights[x]` [units, U] are the weights of the changed features in column x. `pre_activations` [S, U] are those of
+    the clean states.
     """
     states, units = pre_activations.shape
     counts = torch.tensor(ablations.starts, device=pre_activations.device).diff()

@@ -24,7 +24,10 @@ FRACTION_OF_FREE_GPU_MEMORY = 0.8
 
 
 class IncrementalEngine(Engine):
-    """Carries the exact changes of all ablations through the parts of a traced network; see docs/ablation.md."""
+    """An engine that carries the exact changes of all ablations through the parts of a traced network.
+
+    See docs/ablation.md.
+    """
 
     def __init__(
         self,
@@ -36,12 +39,13 @@ class IncrementalEngine(Engine):
         differences_only: bool = False,
         whole_strips: bool | None = None,
     ) -> None:
-        """`agent` gives the clean Q-values; `parts`, traced from it, give the changes.
+        """Prepare to ablate: `agent` gives the clean Q-values, and `parts`, traced from the agent, give the changes.
 
-        With `differences_only` all Q-values of an ablated state may be off by the same number. `memory_budget` in bytes
-        limits the number of states ablated at a time; None is 512 MiB on a CPU and most of the free memory on a GPU.
-        `whole_strips` says whether to compute by `nrmap.ablation.whole_strips` or by `carry`; None is the former on a
-        GPU only. Raises NrmapError if the budget is too small for one state.
+        With `differences_only` all Q-values of an ablated state may be off by one number. `memory_budget` in bytes
+        limits the number of states ablated at a time. None means 512 MiB on a CPU and 80% of the free memory on a GPU.
+        `whole_strips` says whether to compute by `nrmap.ablation.whole_strips` or by `nrmap.ablation.carry`. None means
+        by the former on a GPU only. On a CPU the process keeps freed memory from now on, see `keep_freed_memory`.
+        Raises NrmapError if the budget is too small for one state.
         """
         super().__init__(agent, spec)
         self.name = "incremental-differences" if differences_only else "incremental"
@@ -66,7 +70,10 @@ class IncrementalEngine(Engine):
 
     @cached_property
     def rounding_floor(self) -> float:
-        """Approximate upper limit of the rounding error of an ablation's change in Q, measured on synthetic states."""
+        """The approximate upper limit of the rounding error of an ablation's change in Q, measured on synthetic states.
+
+        Raises NrmapError for NaN or infinite Q-values.
+        """
         states = synthetic_states(self._state_shape, self._device)[: self.states_at_once]
         q_values, clean = self._ablate(states)
         sample = q_values.flatten(1, -2)[:, sampled_ablations(self._spec, self._state_shape).to(self._device)]
@@ -74,7 +81,10 @@ class IncrementalEngine(Engine):
 
     @torch.inference_mode()
     def seconds_per_state(self) -> float:
-        """Estimate the seconds that one state takes, by timing the first strip; only if made with `whole_strips`."""
+        """Estimate the seconds that one state takes, by timing the first strip.
+
+        The engine must use `nrmap.ablation.whole_strips`.
+        """
         states = torch.zeros(self.states_at_once, *self._state_shape, dtype=torch.uint8, device=self._device)
         pre_activations, hidden = self._parts.pre_activations(states)
         clean, clean_hidden = [CleanLayer.of(z) for z in pre_activations], CleanHidden(hidden, self._parts.tail(hidden))
@@ -145,7 +155,10 @@ def _free_memory(device: torch.device) -> int:
 def _working_memory(
     parts: NetworkParts, spec: AblationSpec, state_shape: tuple[int, int, int], blocks: list[range], *, whole: bool
 ) -> tuple[int, int]:
-    """Upper limits of the working memory in bytes: a fixed part, and a part for each state ablated at a time."""
+    """Return upper limits of the working memory in bytes: a fixed part, and a part for each state ablated at a time.
+
+    `blocks` are the strips of image rows. `whole` says whether `nrmap.ablation.whole_strips` computes them.
+    """
     channels, height, width = state_shape
     each = channels if spec.channels == "each" else 1
     clean, carried = 0, 0

@@ -25,9 +25,9 @@ Shapes = Mapping[Value, torch.Size]
 
 
 def treats_states_apart(call: Call, shapes: Shapes, states: int) -> bool:
-    """True if `call` is known to compute each state's rows of the results from the same state's rows of the inputs.
+    """Return whether `call` is known to compute each state's rows of its results from that state's rows of its inputs.
 
-    Rows are entries of dimension 0. Each of the N = `states` states has the same number of consecutive rows.
+    Rows are entries of dimension 0. Each of the N = `states` states has equally many consecutive rows.
     """
     inputs, results = ([shapes[value] for value in values] for values in (call.inputs, call.results))
     dimensions = len(inputs[0])
@@ -55,12 +55,12 @@ def treats_states_apart(call: Call, shapes: Shapes, states: int) -> bool:
 
 
 def is_pointwise(call: Call) -> bool:
-    """True if each number of the result depends only on the numbers at the same position in the inputs."""
+    """Return whether each number of the result depends only on the numbers at its position in the inputs."""
     return torch.Tag.pointwise in call.operation.tags
 
 
 def is_affine(call: Call) -> bool:
-    """True if the results are known to be an affine function of all inputs that depend on the states."""
+    """Return whether the results are known to be an affine function of all inputs that depend on the states."""
     if call.name == "mul":
         return len(call.inputs) == 1
     if call.name == "div":
@@ -69,7 +69,11 @@ def is_affine(call: Call) -> bool:
 
 
 def matrix_of(call: Call) -> tuple[Tensor, Tensor | None] | None:
-    """Weight [K, …] and bias (None without one) of a product of rows [N, K] with constants; None for other calls."""
+    """Return the weight and the bias of a `call` that multiplies rows [N, K] by a constant; None for any other call.
+
+    The weight is [K, U] for `mm` and `addmm`, and [K] for `mv`. The bias, added to every product, is that of `addmm`,
+    and None for the other two. A product with a factor `alpha` or `beta` other than 1 gives None.
+    """
     plain = call.argument("alpha") in (None, 1) and call.argument("beta") in (None, 1)
     rows = {"addmm": 1, "mm": 0, "mv": 0}.get(call.name)
     if rows is None or call.inputs != [call.arguments[rows]] or not plain:
@@ -78,7 +82,7 @@ def matrix_of(call: Call) -> tuple[Tensor, Tensor | None] | None:
 
 
 def padding_of(call: Call) -> Padding | None:
-    """The numbers of zeros (left, right, top, bottom) that `call` adds around a map; None unless it does only that."""
+    """Return the numbers of zeros (left, right, top, bottom) that `call` adds around a map; None for any other call."""
     if call.name != "constant_pad_nd" or call.argument("value") != 0:
         return None
     left, right, top, bottom, *others = (*call.argument("pad"), 0, 0)[: max(4, len(call.argument("pad")))]
@@ -86,9 +90,11 @@ def padding_of(call: Call) -> Padding | None:
 
 
 def convolution_of(call: Call, padded: Padding) -> Convolution:
-    """Convert `call`, and the zeros that earlier calls `padded`, to a `Convolution`, with zero weights between groups.
+    """Convert `call` to a `Convolution` without a ReLU, with float32 copies of the weights.
 
-    Raises NotTraceable unless `call` is a two-dimensional convolution with constant float32 or float64 weights.
+    `padded` are the zeros that earlier calls have put around the input. A convolution in groups becomes one with zero
+    weights between the groups. Raises NotTraceable unless `call` is a two-dimensional convolution with constant float32
+    or float64 weights.
     """
     weight, bias, groups = call.argument("weight"), call.argument("bias"), call.argument("groups")
     if call.argument("transposed") or not isinstance(weight, Tensor) or weight.ndim != 4 or isinstance(bias, Value):
@@ -112,9 +118,10 @@ def convolution_of(call: Call, padded: Padding) -> Convolution:
 
 
 def channel_scaling(call: Call, channels: int) -> tuple[Tensor, Tensor] | None:
-    """Scale and shift, float64 [O], of a `call` that maps each channel x of a map to scale·x + shift; else None.
+    """Return scale and shift, float64 [O] each, of a `call` that maps each channel x of a map to scale·x + shift.
 
-    Such calls are batch normalisation in evaluation mode and arithmetic with constants. O is `channels`.
+    Such calls are batch normalisation in evaluation mode and arithmetic with constants. Any other call gives None. O is
+    `channels`.
     """
     normalises = "batch_norm" in call.name and not call.argument("training")
     if len(call.inputs) != 1 or not (normalises or (is_pointwise(call) and is_affine(call))):
@@ -129,7 +136,7 @@ def channel_scaling(call: Call, channels: int) -> tuple[Tensor, Tensor] | None:
 
 
 def for_any_batch(call: Call, shapes: Shapes) -> Call:
-    """Replace the number of recorded states in the sizes of `call`, so that it accepts any number of states."""
+    """Return `call` with sizes for any number of states in place of the recorded number."""
     shape = shapes[call.results[0]]
     if call.name in RESHAPES:
         return replace(
@@ -141,10 +148,10 @@ def for_any_batch(call: Call, shapes: Shapes) -> Call:
 
 
 def bias_or_zeros(bias: Tensor | None, weight: Tensor) -> Tensor:
-    """The bias of a layer with `weight` [O, …]; zeros if it has none."""
+    """Return a float32 copy of the bias of a layer with `weight` [O, …], or zeros [O] if `bias` is None."""
     return weight.new_zeros(len(weight)) if bias is None else frozen_float32(bias)
 
 
 def frozen_float32(parameter: Tensor) -> Tensor:
-    """A float32 copy of the current values of `parameter`."""
+    """Return a float32 copy of the current values of `parameter`."""
     return parameter.detach().to(torch.float32, copy=True).contiguous()

@@ -39,7 +39,7 @@ class Convolution:
         return functional.pad(self.weight, (0, 1, 0, 1)).permute(2, 3, 1, 0).contiguous()
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """The outputs [N, O, H', W'] of `inputs` [N, I, H, W], before the ReLU."""
+        """Return the outputs [N, O, H', W'] of `inputs` [N, I, H, W], before the ReLU."""
         down, across = self.vertical, self.horizontal
         stride, dilation, padding = (
             (down.stride, across.stride),
@@ -51,7 +51,7 @@ class Convolution:
         return functional.conv2d(inputs, self.weight, self.bias, stride, padding, dilation)
 
     def outputs(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the output maps for input maps of height × width."""
+        """Return height and width of the output maps for input maps of `height` × `width`."""
         return self.vertical.outputs(height), self.horizontal.outputs(width)
 
 
@@ -63,11 +63,11 @@ class Readout:
     bias: Tensor  # [A]
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """Q-values [N, A] of pre-activations [N, U]."""
+        """Return the Q-values [N, A] of the pre-activations `hidden` [N, U]."""
         return functional.linear(hidden.relu(), self.weight, self.bias)
 
     def double(self) -> "Readout":
-        """The same readout in float64."""
+        """Return a copy of the readout in float64."""
         return Readout(self.weight.double(), self.bias.double())
 
 
@@ -93,13 +93,13 @@ class NetworkParts:
         return self.tail(self.hidden_bias[None]).shape[1]
 
     def feature_sides(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the last convolution's outputs for states of height × width."""
+        """Return height and width of the last convolution's outputs for states of `height` × `width`."""
         for layer in self.convolutions:
             height, width = layer.outputs(height, width)
         return height, width
 
     def pre_activations(self, states: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Pre-activations of each convolution [N, O, H', W'] and of the hidden layer [N, U].
+        """Return the pre-activations of each convolution [N, O, H', W'] and of the hidden layer [N, U].
 
         `states` are uint8 [N, C, H, W].
         """
@@ -111,13 +111,14 @@ class NetworkParts:
         return outputs, functional.linear(inputs.flatten(1), self.hidden_weight, self.hidden_bias)
 
     def q_values(self, states: Tensor) -> Tensor:
-        """Q-values [N, A] of uint8 states [N, C, H, W]."""
+        """Return the Q-values [N, A] of uint8 `states` [N, C, H, W]."""
         return self.tail(self.pre_activations(states)[1])
 
     def differences_only(self) -> "NetworkParts":
-        """Drop hidden units with equal weights for all actions, which shifts all Q-values of a state by one number.
+        """Return the parts without hidden units of equal weights for all actions, which shift all Q-values equally.
 
-        Dueling heads lose the units of V(s), half of the layer. Without a Readout, or if none would be left, all stay.
+        Dueling heads lose the units of V(s), half of the layer. All units stay without a Readout, or if none would be
+        left.
         """
         if not isinstance(self.tail, Readout):
             return self
@@ -133,7 +134,7 @@ class NetworkParts:
         )
 
     def double(self) -> "NetworkParts":
-        """The same network in float64. The states are still scaled in float32, as the policy does."""
+        """Return the network in float64. The states are still scaled in float32, as in the policy."""
         layers = (replace(layer, weight=layer.weight.double(), bias=layer.bias.double()) for layer in self.convolutions)
         return replace(
             self,

@@ -28,7 +28,7 @@ class DrawsRandomNumbers(NotTraceable):
 
 @dataclass(frozen=True)
 class Value:
-    """A recorded tensor that depends on the states, by its number."""
+    """The number of a recorded tensor that depends on the states."""
 
     number: int
 
@@ -38,7 +38,7 @@ STATES = Value(0)
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A recorded operation with its arguments: `Value`s, constant tensors and anything else."""
+    """A recorded operation with its arguments: each is a `Value`, a constant tensor or anything else."""
 
     operation: OpOverload
     arguments: tuple[Any, ...]
@@ -61,7 +61,10 @@ class Call:
         return [leaf for leaf in tree_leaves((self.arguments, self.options)) if isinstance(leaf, Tensor)]
 
     def argument(self, name: str) -> Any:
-        """The argument `name` of the operation's schema, its default if not given, None if there is no such name."""
+        """Return the argument `name` of the operation's schema, or its default if none was given.
+
+        Returns None if the schema has no such name.
+        """
         for index, argument in enumerate(self.operation._schema.arguments):
             if argument.name == name:
                 given = self.arguments[index] if index < len(self.arguments) else argument.default_value
@@ -69,14 +72,14 @@ class Call:
         return None
 
     def __call__(self, find: Callable[[Value], Tensor]) -> Any:
-        """Run the operation with the tensor `find(value)` in place of each `Value`; changes no argument."""
+        """Run the operation with the tensor `find(value)` in place of each `Value`, and return its result."""
         arguments, options = tree_map(
             lambda leaf: find(leaf) if isinstance(leaf, Value) else leaf, (self.arguments, self.options)
         )
         return self.operation(*arguments, **options)
 
     def map_constants(self, change: Callable[[Tensor], Tensor]) -> "Call":
-        """The call with `change` applied to every constant tensor."""
+        """Return the call with `change` applied to every constant tensor."""
         arguments, options = tree_map(
             lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf, (self.arguments, self.options)
         )
@@ -97,7 +100,8 @@ class Recording:
 def record(function: Callable[[Tensor], Tensor], states: Tensor) -> Recording:
     """Record `function` on `states`, uint8 [N, C, H, W].
 
-    Raises NotTraceable with the reason if the recording cannot be replayed, DrawsRandomNumbers for random numbers.
+    Raises DrawsRandomNumbers if the function draws random numbers. Raises NotTraceable, with the reason, if the
+    function raises an exception or the recording cannot be replayed.
     """
     states = states.clone()
     recorder = _Recorder(states)
@@ -151,7 +155,10 @@ class _Recorder(TorchDispatchMode):
         return results
 
     def seen(self, leaf: Any) -> Any:
-        """The `Value` of a tensor that depends on the states (NotTraceable if changed in place); else `leaf` itself."""
+        """Return the `Value` of a tensor that depends on the states, and anything else as it is.
+
+        Raises NotTraceable if the tensor was changed in place since it was recorded.
+        """
         if not isinstance(leaf, Tensor) or id(leaf) not in self._values:
             return leaf
         value, version = self._values[id(leaf)]
@@ -188,7 +195,7 @@ _UNSEEN = {
 
 
 def _out_of_place(function: OpOverload, arguments: tuple[Any, ...]) -> OpOverload:
-    """The variant of `function` that changes none of its arguments; NotTraceable if there is none."""
+    """Return the variant of `function` that changes no argument. Raises NotTraceable if there is none."""
     if not function._schema.is_mutable:
         return function
     packet = getattr(torch.ops.aten, function._schema.name.removeprefix("aten::").removesuffix("_"), None)
@@ -222,10 +229,10 @@ class Program:
         return find(self.result)
 
     def double(self) -> "Program":
-        """The program with float64 constants."""
+        """Return the program with float64 constants."""
         return replace(self, calls=tuple(call.map_constants(to_double) for call in self.calls))
 
 
 def to_double(constant: Tensor) -> Tensor:
-    """`constant` in float64 if it has a floating-point type, otherwise unchanged."""
+    """Return `constant` in float64 if it has a floating-point type, otherwise unchanged."""
     return constant.double() if constant.is_floating_point() else constant

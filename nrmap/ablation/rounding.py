@@ -19,9 +19,10 @@ ASSUMED_ERROR = 4
 
 
 def agrees(found: Tensor, expected: Tensor, roundings: int = 1) -> bool:
-    """True if the Q-values [N, A] differ by ≤ `roundings`·1e-5·max(1, max|Q|), or `expected` has NaN or infinite ones.
+    """Return whether the Q-values [N, A] differ by at most `roundings`·1e-5·max(1, max|Q|).
 
-    Only `usual_actions` are compared.
+    Only `usual_actions` of `expected` are compared. The result is True if `expected` has NaN or infinite values,
+    because `check_finite` raises a clearer error later.
     """
     if not expected.isfinite().all():
         return True  # `check_finite` raises the clearer error later
@@ -31,7 +32,7 @@ def agrees(found: Tensor, expected: Tensor, roundings: int = 1) -> bool:
 
 
 def synthetic_states(state_shape: tuple[int, int, int], device: torch.device) -> Tensor:
-    """Make four fixed uint8 states [4, C, H, W]: flat squares of random grey levels, in two states with noise."""
+    """Make four fixed uint8 states [4, C, H, W] of flat squares in random grey levels; two of them also have noise."""
     generator = torch.Generator().manual_seed(0)
     channels, height, width = state_shape
     side = max(1, min(height, width) // 8)
@@ -44,7 +45,7 @@ def synthetic_states(state_shape: tuple[int, int, int], device: torch.device) ->
 
 
 def sampled_ablations(spec: AblationSpec, state_shape: tuple[int, int, int]) -> Tensor:
-    """Indices [n] of evenly spaced ablations of a state; see `ablate_pixels`."""
+    """Return the flat indices, int64 [n], of n evenly spaced ablations of a state; see `ablate_pixels`."""
     return torch.linspace(0, spec.ablated_shape(state_shape).numel() - 1, ABLATIONS_PER_SAMPLE, device="cpu").long()
 
 
@@ -52,11 +53,13 @@ def sampled_ablations(spec: AblationSpec, state_shape: tuple[int, int, int]) -> 
 def rounding_floor(
     clean: Tensor, ablated: Tensor, exact: NetworkParts | None, spec: AblationSpec, states: Tensor
 ) -> float:
-    """`SAFETY` times the largest rounding error of an ablation's change in Q, rounded up to a power of two.
+    """Return `SAFETY` times the largest rounding error of an ablation's change in Q, rounded up to a power of two.
 
-    `clean` [N, A] and `ablated` [N, n, A] are an engine's Q-values for `states`, uint8 [N, C, H, W], and
-    their `sampled_ablations`. The error is measured against `exact`, the network in float64, and at least eps·max|Q|
-    (float32's eps); without `exact` it is `ASSUMED_ERROR`·eps·max|Q|. Only `usual_actions` count. NrmapError for NaN.
+    `clean` [N, A] and `ablated` [N, n, A] are an engine's Q-values for `states`, uint8 [N, C, H, W], and for their
+    `sampled_ablations`. The error is measured against `exact`, the network in float64, and counts as at least
+    eps·max|Q|, with float32's eps. If `exact` is None, the error is taken to be `ASSUMED_ERROR`·eps·max|Q|. Only
+    `usual_actions` count. The result is 0.0 where the error is 0, as for Q-values that are all 0. Raises NrmapError for
+    NaN or infinite Q-values in `ablated`.
     """
     finite = bool(ablated.isfinite().all())
     check(finite, "the agent cannot be mapped: its outputs for some ablated states are NaN or infinite")
@@ -76,7 +79,7 @@ def rounding_floor(
 def ablate_pixels(state: Tensor, numbers: Tensor, spec: AblationSpec) -> Tensor:
     """Return n ablated copies [n, C, H, W] of `state` [C, H, W].
 
-    `numbers` [n] are flat indices into the ablations of a state, [H, W] or [C, H, W].
+    `numbers` [n] are flat indices into the ablations of a state, an array of shape `spec.ablated_shape`.
     """
     copies = state.repeat(len(numbers), 1, 1, 1)
     rows = torch.arange(len(numbers), device=state.device)

@@ -23,15 +23,15 @@ GreyLevel = Annotated[int, Field(ge=0, le=255)]
 class AblationSpec:
     """The grey level and channels of an ablation; `value` 0 gives Z_ij(s) of eq. 4 and 5.
 
-    `value` is the pixel's new grey level, 0 to 255. `channels` "all" ablates pixel (i, j) in all
-    frames of the stack at once, "each" in one frame at a time. Raises NrmapError for other values.
+    `value` is the pixel's new grey level, 0 to 255. With `channels="all"` pixel (i, j) is ablated in all frames of the
+    stack at once, with "each" in one frame at a time. Raises NrmapError for any other value of a field.
     """
 
     value: GreyLevel = 0
     channels: Literal["all", "each"] = "all"
 
     def ablated_shape(self, state_shape: tuple[int, int, int]) -> torch.Size:
-        """Shape of the ablations of one state [C, H, W]: [H, W] for channels="all", [C, H, W] for "each"."""
+        """The shape of the ablations of one state [C, H, W]: [H, W] for channels="all", [C, H, W] for "each"."""
         return torch.Size(state_shape[1:] if self.channels == "all" else state_shape)
 
 
@@ -39,8 +39,8 @@ class AblationSpec:
 class AblatedChunk:
     """The Q-values of n consecutive states and of all their ablations, float32 on the CPU.
 
-    An engine with `differences_only` may have all values of an ablated state off by the same number.
-    Where a pixel already has the ablated value, the Q-values equal the clean ones exactly.
+    All values of a clean or ablated state may be off by one number, if the engine has `differences_only` or the agent's
+    outputs are float64. Where a pixel already has the ablated value, the Q-values equal the clean ones exactly.
     """
 
     start: int  # index of the first state
@@ -49,7 +49,7 @@ class AblatedChunk:
 
 
 class Engine(ABC):
-    """Ablates every pixel of every state, at most `states_at_once` states at a time."""
+    """The base class of engines, which ablate every pixel of every state, at most `states_at_once` states at a time."""
 
     name: str  # `incremental`, `incremental-differences` or `dense`
     states_at_once = 1
@@ -61,7 +61,10 @@ class Engine(ABC):
     @property
     @abstractmethod
     def rounding_floor(self) -> float:
-        """Approximate upper limit of the rounding error of any ablation's change in Q; NrmapError for infinite Q."""
+        """The approximate upper limit of the rounding error of any ablation's change in Q.
+
+        Raises NrmapError for NaN or infinite Q-values.
+        """
 
     @abstractmethod
     def seconds_per_state(self) -> float:
@@ -72,10 +75,13 @@ class Engine(ABC):
         """Compute the ablated Q-values [S, (C,) H, W, A] and the clean ones [S, A] of S ≤ `states_at_once` states."""
 
     def ablate(self, states: Tensor, episode_ids: ArrayLike | None = None) -> Iterator[AblatedChunk]:
-        """Ablate `states`, uint8 [N, C, H, W]; yield their Q-values in chunks, in order.
+        """Ablate `states`, uint8 [N, C, H, W], and yield their Q-values in chunks, in order.
 
-        With `episode_ids` [N] no chunk mixes episodes, since the other states of a batch may change the last bits.
-        While iterating, raises NrmapError for states of another type or shape and for NaN or infinite Q-values.
+        With `episode_ids` [N] no chunk has states of two episodes, because the states that are computed together may
+        change each other's last bits. None means one episode.
+
+        While iterating, raises NrmapError for states of another type or shape, for NaN or infinite Q-values, for an
+        agent that has changed since the engine was made, and as a call of the agent does.
         """
         check_states(states, self._state_shape)
         ids = np.zeros(len(states)) if episode_ids is None else np.asarray(episode_ids)

@@ -48,13 +48,13 @@ def ablated_q_values(
 ) -> Iterator[AblatedChunk]:
     """Yield the chunks of `engine.ablate(states, episode_ids)`: read from `folder`, or computed and stored there.
 
-    `key` holds everything that determines the result, as JSON values: hashes of policy and states,
-    ablated value and channel mode. If several processes need the same folder, one ablates and the
-    others wait. States that a killed process finished are used. The result takes 4·N·(1 + ablations)·A
-    bytes and is not stored if that is above `disk_budget`.
+    `key` holds everything that determines the result, as JSON values: hashes of policy and states, ablated value and
+    channel mode. If several processes need the same folder, one ablates and the others wait. States that a killed
+    process has finished are read, not ablated again. The result takes 4·N·(1 + ablations of a state)·A bytes. If that
+    is above `disk_budget`, the result is not stored and a line is logged.
 
-    While iterating, raises NrmapError where `engine.ablate` does, and if the folder belongs to other inputs,
-    holds a damaged file or one of another folder, or cannot be written.
+    While iterating, raises NrmapError as `engine.ablate` and `locked` do. Also raises NrmapError if the folder belongs
+    to other inputs, holds a file that is damaged or comes from another folder, or cannot be written.
     """
     ids = np.zeros(len(states)) if episode_ids is None else np.asarray(episode_ids)
     entry = _Entry(folder / engine.name, {**key, "engine": engine.name, "states_shape": list(states.shape)})
@@ -107,16 +107,19 @@ class _Entry:
 
     @property
     def whole(self) -> bool:
-        """True if the Q-values of all states, and their digest, are stored."""
+        """Whether the Q-values of all states, and their digest, are stored."""
         return self._data.exists() and self._progress.exists()
 
     def lock(self) -> AbstractContextManager[None]:
-        """Lock the folder for writing, after waiting for any other process that holds the lock."""
+        """Return a context that holds the folder's lock for writing, and waits for any process that holds it before."""
         waiting = f"{self._folder}: waiting for another process to ablate the same states"
         return locked(self._folder / ".lock", waiting)
 
     def begin(self, sample: AblatedChunk, num_states: int) -> None:
-        """Create an empty file for `num_states` states shaped like `sample`, unless an unfinished file exists."""
+        """Create an empty file for `num_states` states shaped like `sample`, unless an unfinished file exists.
+
+        Raises NrmapError if the folder cannot be written.
+        """
         if self._progress.exists() and self._partial.exists():
             return
         with refused(f"cannot write {self._folder}"):
@@ -130,7 +133,10 @@ class _Entry:
         write_json(self._progress, {"states": 0, "sha256": _digest_of(key).hexdigest()})
 
     def read(self) -> Iterator[AblatedChunk]:
-        """Yield the stored Q-values in chunks, also of an unfinished file; NrmapError if they do not fit the digest."""
+        """Yield the stored Q-values in chunks, also those of an unfinished file.
+
+        Raises NrmapError if a file is missing or damaged, or if the Q-values do not fit their digest.
+        """
         key, progress = self._kept(self._key_file, _Key), self._kept(self._progress, _Progress)
         ablations, self._digest = key.ablations, _digest_of(key)
         path = self._data if self.whole else self._partial
@@ -154,7 +160,10 @@ class _Entry:
             yield AblatedChunk(start, q_values[:, 1:].unflatten(1, ablations), q_values[:, 0])
 
     def extend(self, engine: Engine, states: Tensor, episode_ids: NDArray[Any]) -> Iterator[AblatedChunk]:
-        """Ablate the states that are not stored yet; yield each chunk after writing it."""
+        """Ablate the states that are not stored yet, and yield each chunk after writing it.
+
+        Raises NrmapError as `engine.ablate` does, and if the folder cannot be written.
+        """
         done = self._kept(self._progress, _Progress).states
         offset, shape = self._layout(self._partial)
         for chunk in engine.ablate(states[done:], episode_ids[done:]) if done < len(states) else ():
@@ -183,7 +192,10 @@ class _Entry:
             return read_json(path, form)
 
     def _layout(self, path: Path) -> tuple[int, tuple[int, ...]]:
-        """Offset of the data in an .npy file, in bytes, and the array's shape [states, …]; NrmapError if damaged."""
+        """Return the offset of the data in an .npy file, in bytes, and the array's shape [states, …].
+
+        Raises NrmapError if the file is missing, damaged, not float32 or for another number of states.
+        """
         try:
             with regular_file(path) as file:
                 np.lib.format.read_magic(file)
@@ -200,5 +212,5 @@ def _digest_of(key: _Key) -> "hashlib._Hash":
 
 
 def _rows(chunk: AblatedChunk) -> Tensor:
-    """Concatenate clean and ablated Q-values, [n, 1 + ablations, A]."""
+    """Concatenate the clean and ablated Q-values of `chunk`, [n, 1 + ablations, A]."""
     return torch.cat([chunk.clean_q_values[:, None], chunk.q_values.flatten(1, -2)], dim=1)

@@ -45,10 +45,10 @@ _BEHIND_FEATURES = {_Role.HIDDEN, _Role.AFFINE, _Role.ROWS}
 def trace(function: Callable[[Tensor], Tensor], states: Tensor) -> NetworkParts:
     """Split `function` into its parts, with copies of the current weights; `states`, uint8 [N, C, H, W], are examples.
 
-    Supported are arithmetic on single pixel values; convolutions, optionally with padding by zeros,
-    batch normalisation in evaluation mode and ReLU; Flatten; Linear; and then operations known to
-    treat each state on its own, e.g. dueling heads, or mean or softmax over atoms. Raises NotTraceable
-    with the reason for any other function; its subclass DrawsRandomNumbers if random numbers are drawn.
+    Supported are arithmetic on single pixel values; convolutions, optionally with padding by zeros, batch normalisation
+    in evaluation mode and ReLU; Flatten; Linear; and then operations known to treat each state on its own, e.g. dueling
+    heads, or mean or softmax over atoms. Raises DrawsRandomNumbers if the function draws random numbers. Raises
+    NotTraceable, with the reason, for any other function that is not supported.
     """
     return _Reader(function, states).parts()
 
@@ -68,7 +68,7 @@ class _Reader:
         self.hidden: dict[Value, tuple[Tensor, Tensor]] = {}  # weight [U, F] and bias [U]
 
     def parts(self) -> NetworkParts:
-        """Return the recorded network in parts; NotTraceable for an operation that is not supported at its place."""
+        """Return the network in parts. Raises NotTraceable for an operation that is not supported at its place."""
         for call in self.recording.calls:
             self.roles.update(dict.fromkeys(call.results, self._role(call)))
         result = self.recording.result
@@ -144,7 +144,7 @@ class _Reader:
         return _Role.MAP
 
     def _pads(self, call: Call) -> bool:
-        """Note by how many zeros the results of `call` are padded; True if `call` itself pads."""
+        """Note by how many zeros the results of `call` are padded, and return whether `call` itself pads."""
         padding = padding_of(call)
         before = [self.paddings[value] for value in call.inputs if value in self.paddings]
         if before and padding is None and call.name not in COPIES | KEEP_ZERO:
@@ -157,7 +157,10 @@ class _Reader:
 
     @staticmethod
     def _with(call: Call, layer: Convolution) -> Convolution:
-        """`layer` with the ReLU, batch normalisation or arithmetic of `call` behind it; NotTraceable for others."""
+        """Return `layer` with the ReLU, batch normalisation or arithmetic of `call` behind it.
+
+        Raises NotTraceable for any other call.
+        """
         if call.name == "relu":
             return replace(layer, relu=True)
         scaling = channel_scaling(call, layer.channels)
@@ -205,7 +208,7 @@ class _Reader:
         return treats_states_apart(call, self.recording.shapes, self.states)
 
     def _program(self, roles: set[_Role], inputs: Mapping[Value, slice], result: Value) -> Program:
-        """Make a function from `inputs` to `result` of the recorded calls whose results have one of `roles`."""
+        """Make a function from `inputs` to `result` out of the recorded calls whose results have one of `roles`."""
         calls, aliases = [], {}
         for call in self.recording.calls:
             if self.roles[call.results[0]] not in roles or call.results[0] in inputs:
@@ -228,7 +231,10 @@ def _readout(tail: Program, hidden_weight: Tensor) -> Readout:
 
 
 def _scaled_values(scaling: Program, weight: Tensor) -> Tensor:
-    """The scaled values [256, C] of the grey levels in each channel; NotTraceable if they differ between pixels."""
+    """Return the scaled values [256, C] of the grey levels in each channel.
+
+    Raises NotTraceable if they differ between pixels.
+    """
     levels = torch.arange(256, dtype=torch.uint8, device=weight.device)
     try:
         scaled = scaling(levels.view(256, 1, 1, 1).repeat(1, weight.shape[1], 1, 1))

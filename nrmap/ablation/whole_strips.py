@@ -1,10 +1,10 @@
 """Ablate a strip of image rows by a fixed sequence of operations, for GPUs: few launches, no waiting for values.
 
-Changes are stored as in `carry`, but nothing is dropped: every ablation of the strip and every unit of
-its windows is computed. So all shapes follow from the network and the number of states, no value is
-read on the host, and the number of operations does not depend on the number of states. Row
-((j·I + i)·M + m)·S + s of a column's changes belongs to the j-th pixel column that reaches it, image
-row i of the strip, ablation m and state s.
+Changes are stored as in `carry`, but nothing is dropped: every ablation of the strip and every unit of its windows is
+computed. So all shapes follow from the network and the number of states, no value is read on the host, and the number
+of operations does not depend on the number of states. The changes of a column that J pixel columns reach have the shape
+[J·I·M·S, units]. Row ((j·I + i)·M + m)·S + s belongs to the j-th of these pixel columns, image row i of the strip,
+ablation m of the pixel and state s.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class _Layer:
     columns: dict[int, _Column]
 
     def clean(self, part: Tensor, columns: slice) -> Tensor:
-        """Cut X `columns` and the window's rows out of `part` [W, S, H, O] of a `CleanLayer`; returns [X, S, units]."""
+        """Cut X `columns` and the window's rows out of `part` [W, S, H, O] of a `CleanLayer`, as [X, S, units]."""
         return part[columns, :, self.window].flatten(2)
 
 
@@ -59,7 +59,10 @@ class WholeStrip:
     def __init__(
         self, parts: NetworkParts, hidden: HiddenLayer, rows: range, sides: tuple[int, int], cache: WeightCache
     ) -> None:
-        """`rows` are the strip's image rows, `sides` height and width of a state; all strips share the `cache`."""
+        """Arrange the weights for the strip's image rows `rows`; `sides` are height and width of a state.
+
+        All strips share the `cache`, to which weights are added.
+        """
         self.rows = slice(rows.start, rows.stop)
         self._hidden = hidden
         self._layers: list[_Layer] = []
@@ -97,7 +100,7 @@ class WholeStrip:
         return torch.where((differences != 0).any(dim=4, keepdim=True), q_changes, 0)
 
     def _first_changes(self, clean: CleanLayer, differences: Tensor) -> dict[int, Tensor]:
-        """Compute the changes of the first layer, [ablations, units] for each column."""
+        """Compute the changes of the first layer by column, each [J·I·M·S, units] as the module describes."""
         layer = self._layers[0]
         changes: dict[int, Tensor] = {}
         rows, ablations, states, channels = differences.shape[1:]  # I, M, S, K
@@ -137,9 +140,9 @@ class WholeStrip:
 def _next_changes(
     inputs: _Layer, layer: _Layer, clean: CleanLayer, changes: dict[int, Tensor], rows: int
 ) -> dict[int, Tensor]:
-    """Compute the changes of `layer` from the `changes` of `inputs`: by column, each [J · `rows`, units].
+    """Compute the changes of `layer` from the `changes` of `inputs`, by column.
 
-    J pixel columns reach the column, each with `rows` = I·M·S rows in the order that the module describes.
+    Those of a column are [J·`rows`, units] as the module describes, where `rows` is I·M·S.
     """
     found = {}
     for x, column in layer.columns.items():
@@ -160,7 +163,10 @@ def _next_changes(
 def _cached(
     cache: WeightCache, key: tuple[int, int], layer: Convolution, inputs: range, outputs: range, tap: int
 ) -> Tensor:
-    """The weights of kernel column `tap` as a matrix [inputs · I, outputs · O] from input rows to output rows."""
+    """Return the weights of kernel column `tap` as a matrix [inputs · I, outputs · O] from input rows to output rows.
+
+    A matrix that is not in the `cache` is made and added.
+    """
     taps = layer.vertical.taps(inputs, outputs)  # [inputs, outputs]
     whole_key = (*key, *taps.shape, *taps.flatten().tolist())
     if whole_key not in cache:

@@ -16,9 +16,10 @@ from nrmap.support.errors import check
 
 
 class Emulator:
-    """One game with the preprocessing of `spec`; `state` is uint8 [C, H, W], newest screen last.
+    """One game with the preprocessing of `spec`, except `newest_first`; `state` is uint8 [C, H, W], newest screen last.
 
-    With `colour` it is [1, h, w, 3], the last RGB screen without resizing. Raises NrmapError if the crop leaves no row.
+    `state` is empty before `begin`. With `colour` it is [1, h, w, 3], the last RGB screen, cropped and padded but not
+    resized. Raises NrmapError if the crop leaves no row.
     """
 
     def __init__(self, spec: EnvSpec, *, colour: bool = False) -> None:
@@ -38,7 +39,10 @@ class Emulator:
         self.state: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
 
     def begin(self, seed: int) -> int:
-        """Start an episode and return its number of no-ops; a negative one leaves the emulator's seed as it is."""
+        """Start an episode and return its number of no-op frames.
+
+        A negative `seed` leaves the emulator's seed as it is, and gives the no-ops of seed 0.
+        """
         spec, ale = self._spec, self.ale
         if seed >= 0:
             ale.setInt("random_seed", seed)
@@ -56,7 +60,7 @@ class Emulator:
         return no_ops
 
     def step(self, action: int) -> tuple[float, bool]:
-        """Play one agent step; return its reward and whether a lost life began a fresh stack, see EnvSpec."""
+        """Play one agent step; return its unclipped reward and whether a lost life began a fresh stack, see EnvSpec."""
         lives = self.ale.lives()
         reward = self._advance(action)
         self._agent_steps += 1
@@ -84,7 +88,7 @@ class Emulator:
         return sum(self._advance(action) for action in steps)
 
     def _advance(self, action: int) -> float:
-        """Repeat `action` for `frame_skip` frames, pool the last two screens, return the summed reward."""
+        """Repeat `action` for up to `frame_skip` frames, pool the last two screens, return the summed reward."""
         reward, screens, skip = 0.0, [], self._spec.frame_skip
         for frame in range(skip):
             reward += self.ale.act(self.actions[action])
@@ -129,7 +133,11 @@ class Emulators:
     def reset(
         self, *, seed: NDArray[np.int32], options: Mapping[str, NDArray[np.bool_]]
     ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int32]]]:
-        """Begin episodes where the reset mask [E] is True, one `seed` each; return states, lives and no-ops [E, …]."""
+        """Begin episodes where the reset mask [E] is True, one `seed` each, in order.
+
+        Return all states [E, C, H, W], and a dict of lives [E] and of no-op frames [E], which are 0 where no episode
+        began.
+        """
         chosen = np.flatnonzero(options["reset_mask"])
         no_ops = np.zeros(len(self._emulators), dtype=np.int32)
         pairs = zip(chosen, seed, strict=True)
@@ -143,7 +151,11 @@ class Emulators:
         self._steps = [self._pool.submit(emulator.step, action) for emulator, action in pairs]
 
     def recv(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, NDArray[Any]]]:
-        """Wait for the step begun by `send`; return states, rewards, terminated, truncated, and lives and restarted."""
+        """Wait for the step begun by `send`.
+
+        Return states [E, C, H, W], rewards [E], terminated [E], truncated [E], and a dict of lives [E] and
+        restarted [E].
+        """
         rewards, restarted = zip(*(step.result() for step in self._steps), strict=True)
         terminated = np.array([emulator.terminated for emulator in self._emulators])
         truncated = np.array([emulator.truncated for emulator in self._emulators])

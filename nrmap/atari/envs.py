@@ -72,7 +72,11 @@ class SeededVectorEnv:
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, *, colour: bool = False) -> None:
-        """`colour` gives states [E, C, H, W, 3]. NrmapError if the game has fewer actions than `spec.first_actions`."""
+        """`colour` gives RGB screens [E, C, H, W, 3]. Those of `Emulators` have C = 1 and are not resized.
+
+        Raises NrmapError if the game has fewer actions than `spec.first_actions`, and if the crop of `spec` leaves no
+        row.
+        """
         self.spec = spec
         self.num_envs = num_envs
         self._env: Any
@@ -102,7 +106,8 @@ class SeededVectorEnv:
     def begin(self, mask: NDArray[np.bool_], seeds: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Start an episode in each environment where `mask` [E] is True; the others continue.
 
-        `seeds` has a seed, or `ANY_SEED`, for each new episode, in order. Returns all states [E, C, H, W], lives [E].
+        Return the states [E, C, H, W] and lives [E] of all environments. `seeds` has a seed, or `ANY_SEED`, for each
+        new episode, in order.
         """
         seeds_array = np.asarray(seeds, dtype=np.int32)
         if not self._begun and not np.all(mask):
@@ -115,7 +120,11 @@ class SeededVectorEnv:
         return states, info["lives"]
 
     def send(self, actions: NDArray[np.integer]) -> None:
-        """Begin one agent step with `actions` [E] and return immediately; NrmapError for actions out of range."""
+        """Begin one agent step with `actions` [E] and return immediately.
+
+        Raises NrmapError for an action out of range. Fails an assertion if an episode has ended and `begin` was not
+        called.
+        """
         assert self._running.all(), "an episode has ended: call begin before send"
         for wrong in actions[(actions < 0) | (actions >= self.num_actions)]:  # ale-py would wait for ever
             raise NrmapError(f"action {wrong}: {self.spec.game} has actions 0 to {self.num_actions - 1}")
@@ -129,12 +138,15 @@ class SeededVectorEnv:
         return Transition(states, rewards.astype(np.float32), terminated, truncated, info["lives"], restarted)
 
     def step(self, actions: NDArray[np.integer]) -> Transition:
-        """`send`, then `recv`."""
+        """Play one agent step: `send`, then `recv`."""
         self.send(actions)
         return self.recv()
 
 
 @functools.cache
 def action_names(spec: EnvSpec) -> tuple[str, ...]:
-    """The names of the A actions in an environment of `spec`, in order."""
+    """The names of the A actions in an environment of `spec`, in order.
+
+    Raises NrmapError as `SeededVectorEnv` does.
+    """
     return SeededVectorEnv(spec, 1).action_names

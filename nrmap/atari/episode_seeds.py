@@ -30,11 +30,12 @@ def episode_seed(run_seed: int, stream: int, env: int, episode: int) -> int:
 
 @functools.lru_cache(maxsize=64)
 def episode_seeds(spec: EnvSpec, run_seed: int, episodes: int, stream: int = EVALUATION_STREAM) -> tuple[int, ...]:
-    """Choose the emulator seeds of a run's `episodes` episodes, with different starts where possible.
+    """Return the emulator seeds of a run's `episodes` episodes in `stream`, with different starts where possible.
 
     Without sticky actions episodes differ only in their number of no-ops, so by default there are 30 starts. Of 20
-    drawn seeds about five repeat an earlier start; they are skipped. With fewer starts than episodes, skipped seeds
-    are used after all and a warning is logged. Raises NrmapError unless `episodes` ≥ 1 and `run_seed` ≥ 0.
+    drawn seeds about five repeat an earlier start; they are skipped. With fewer starts than episodes, skipped seeds are
+    used after all and a warning is logged. Raises NrmapError unless `episodes` ≥ 1 and `run_seed` ≥ 0, and as
+    `SeededVectorEnv` does.
     """
     check(run_seed >= 0, f"run_seed={run_seed}: expected at least 0")
     check(episodes >= 1, f"episodes={episodes}: expected at least 1")

@@ -39,7 +39,10 @@ _SA_DQN_GAMES: Mapping[str, Mapping[str, int]] = {
 
 
 def preset(eyes: str, game: str) -> dict[str, Any]:
-    """The fields of EnvSpec that the preset `eyes` sets for `game`. Raises NrmapError for an unknown preset."""
+    """Return the fields of EnvSpec that the preset `eyes` sets for `game`, a name as `game_named` returns it.
+
+    Raises NrmapError for an unknown preset.
+    """
     if eyes not in EYES:
         raise unknown_choice("eyes", eyes, EYES)
     of_game = _SA_DQN_GAMES.get(game, {}) if eyes == "sa_dqn" else {}
@@ -47,9 +50,10 @@ def preset(eyes: str, game: str) -> dict[str, Any]:
 
 
 def env_with_eyes(game: str, eyes: str, **changes: Any) -> EnvSpec:
-    """The EnvSpec of `game` with the preset `eyes`, a key of `EYES`, and `changes` to it; 84 × 84 unless changed.
+    """Return the EnvSpec of `game` with the preset `eyes`, a key of `EYES`, and `changes` to it.
 
-    Raises NrmapError for an unknown preset, and for a game or changes that EnvSpec refuses.
+    `game` is a name as `game_named` returns it: another spelling misses what "sa_dqn" sets for the game. Frames are
+    84 × 84 unless changed. Raises NrmapError for an unknown preset, and for a game or changes that EnvSpec refuses.
     """
     return EnvSpec(game, **{"height": 84, "width": 84, **preset(eyes, game), **changes})
 
@@ -69,7 +73,7 @@ def frame_of(screen: Screen, spec: EnvSpec) -> NDArray[np.uint8]:
 
 
 def visible_part(screen: Screen, spec: EnvSpec) -> Screen:
-    """The screen with black columns added on both sides and rows cut off, as `spec` says."""
+    """Return the screen with black columns added on both sides and rows cut off, as `spec` says."""
     columns = [(0, 0), (spec.pad_columns, spec.pad_columns), (0, 0)][: screen.ndim]
     padded: Screen = np.pad(screen, columns)
     return padded[spec.crop_top : len(screen) - spec.crop_bottom]

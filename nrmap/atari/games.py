@@ -27,7 +27,7 @@ def camel_case(rom_id: str) -> str:
 
 
 def game_named(name: str) -> str:
-    """The game `Freeway` for `freeway`, `ALE/Freeway-v5`, `Freeway-v5` or `FreewayNoFrameskip-v4`.
+    """Return the game `Freeway` for `freeway`, `ALE/Freeway-v5`, `Freeway-v5` or `FreewayNoFrameskip-v4`.
 
     Raises NrmapError with similar names for an unknown game.
     """

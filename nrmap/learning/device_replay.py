@@ -14,7 +14,10 @@ SCALE = 2.0**32
 
 
 class Weights:
-    """`SumTree` for a device: `size` non-negative weights, sampled in proportion through their cumulative sum."""
+    """The counterpart of `SumTree` on a device: `size` non-negative weights, to be drawn in proportion.
+
+    Indices are found by the cumulative sum. Weights are rounded to multiples of 2⁻³².
+    """
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.scaled = torch.zeros(size, dtype=torch.int64, device=device)
@@ -42,7 +45,7 @@ class Weights:
         self.scaled.copy_(torch.from_numpy(np.rint(weights * SCALE).astype(np.int64)))
 
     def find(self, shares: Tensor) -> Tensor:
-        """For each of `shares` [B] of the total, in [0, 1), the first index where the cumulative weight exceeds it."""
+        """Return the first indices [B] where the cumulative weight exceeds `shares` [B] of the total, all in [0, 1)."""
         cumulated = self.scaled.cumsum(0)  # [size]
         masses = (shares * cumulated[-1]).long()
         # Rounding may give the total itself, past the last weight. After a divergence (NaN) weights are arbitrary.
@@ -51,7 +54,7 @@ class Weights:
 
 
 class DeviceReplay(Replay):
-    """A `Replay` on a device, with the same transitions; sampling weights are rounded to multiples of 2⁻³².
+    """A `Replay` that stores the same transitions on a device; sampling weights are rounded to multiples of 2⁻³².
 
     The host also keeps actions, rewards, episode ends and ages, and finds from them which slots are complete.
     """
@@ -70,12 +73,12 @@ class DeviceReplay(Replay):
         self.max_priority = torch.ones((), dtype=torch.float64, device=self.device)
 
     def begin_episodes(self, envs: NDArray[np.int64], states: NDArray[np.uint8]) -> None:
-        """As `Replay.begin_episodes`; also writes the new slots to the device."""
+        """Do what `Replay.begin_episodes` does, and write the new slots to the device."""
         super().begin_episodes(envs, states)
         self._copy_facts(envs, self.newest[envs])
 
     def append(self, envs: NDArray[np.int64], **step: Any) -> None:
-        """As `Replay.append`; also writes the changed slots to the device."""
+        """Do what `Replay.append` does, and write the changed slots to the device."""
         super().append(envs, **step)
         self._copy_facts(np.tile(envs, 2), np.concatenate([self.newest[envs] - 1, self.newest[envs]]))
 
@@ -92,7 +95,10 @@ class DeviceReplay(Replay):
         return torch.as_tensor(values).to(self.device, non_blocking=True)
 
     def draw(self, uniform: Any, *, importance: Any, n_step: Any, discount: Any) -> Batch:
-        """As `Replay.draw`, but on the device; arguments may be tensors, so that they can change in a CUDA graph."""
+        """Draw as `Replay.draw` does, but on the device.
+
+        Arguments may be tensors, so that they can change in a CUDA graph.
+        """
         uniform = self._on_device(uniform)
         shares = (torch.arange(len(uniform), device=self.device) + uniform) / len(uniform)
         indices = self.priorities.find(shares)
@@ -131,7 +137,7 @@ class DeviceReplay(Replay):
         return frames * (self._back <= age)[:, :, None, None] if self._fills_with_zeros else frames
 
     def update_priorities(self, indices: Any, td_errors: Any) -> None:
-        """As `Replay.update_priorities`; arguments may be tensors."""
+        """Set the priorities as `Replay.update_priorities` does; arguments may be tensors."""
         if self.spec.priority_exponent == 0:
             return
         priorities = self._on_device(td_errors).double().abs() + self.spec.priority_floor
@@ -139,11 +145,14 @@ class DeviceReplay(Replay):
         self.priorities[self._on_device(indices)] = priorities**self.spec.priority_exponent
 
     def get_state(self) -> dict[str, Any]:
-        """As `Replay.get_state`."""
+        """Return what `Replay.get_state` does."""
         return {**super().get_state(), "max_priority": float(self.max_priority)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """As `Replay.set_state`, but writes into the same tensors, because a CUDA graph holds their addresses."""
+        """Restore a state as `Replay.set_state` does, into the same tensors: a CUDA graph holds their addresses.
+
+        Raises ValueError as `Replay.set_state` does.
+        """
         kept = self.max_priority
         super().set_state(state)
         self.max_priority = kept.fill_(state["max_priority"])

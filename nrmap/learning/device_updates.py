@@ -25,7 +25,7 @@ class DeviceUpdates:
         self._names: dict[bool, tuple[str, ...]] = {}
 
     def __call__(self, rng: np.random.Generator, agent_step: int) -> dict[str, Tensor]:
-        """Run the update at `agent_step`, on a batch drawn by `rng`; returns scalar diagnostics on the device."""
+        """Run the update at `agent_step` on a batch drawn by `rng`. Return diagnostics by name, device scalars."""
         rates = self._learner.rates(agent_step)
         scheduled = (rates.learning_rate, rates.kappa, rates.attack_epsilon, self._importance(agent_step))
         numbers = [*scheduled, *self._replay.spec.horizon(agent_step), *rng.random(self._learner.spec.batch_size)]
@@ -42,7 +42,10 @@ class DeviceUpdates:
         return dict(zip(self._names[rates.robust], values.clone().unbind(), strict=True))
 
     def _update(self, numbers: Tensor, *, robust: bool) -> Tensor:
-        """Run one update; returns M diagnostics [M]. `numbers` [6 + B]: six scheduled values, then B uniform draws."""
+        """Run one update and return M diagnostics [M].
+
+        `numbers` [6 + B] are six scheduled values, then B uniform draws.
+        """
         learning_rate, kappa, attack_epsilon, importance, n_step, discount = numbers[:6].unbind()
         batch = self._replay.draw(numbers[6:], importance=importance, n_step=n_step, discount=discount)
         # Adam's kernel for CUDA reads a float32 learning rate.

@@ -27,7 +27,7 @@ class ExplorationSpec:
     max_repeat: Annotated[int, Field(ge=1, le=100_000)]
 
     def epsilons(self, agent_step: int, num_envs: int) -> NDArray[np.float64]:
-        """The exploration rate of every environment at `agent_step`, [E]."""
+        """The exploration rate of every environment at `agent_step`, [E], for E = `num_envs`."""
         epsilon = Linear(self.epsilon_initial, self.epsilon_final, 0, self.decay_steps)(agent_step)
         ranks = np.arange(num_envs) / max(num_envs - 1, 1)
         return epsilon ** (1 + self.env_spread * ranks)
@@ -45,10 +45,10 @@ class Explorer:
         self._remaining = np.zeros(num_envs, dtype=np.int64)
 
     def step(self, epsilons: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Returns [E]: the random action of each environment, or −1 where it should act greedily.
+        """Draw the random action of each environment, int64 [E], or −1 where the environment should act greedily.
 
-        An environment i that repeats no action starts a random one with probability `epsilons[i]`, and
-        repeats it for n steps, P(n) ∝ n^−2 with n ≤ `max_repeat`.
+        An environment i that repeats no action starts a random one with probability `epsilons[i]`, and repeats it for n
+        steps, P(n) ∝ n^−2 with n ≤ `max_repeat`.
         """
         num_envs = len(epsilons)
         starts = (rng.random(num_envs) < epsilons) & (self._remaining == 0)
@@ -61,7 +61,7 @@ class Explorer:
         return exploring
 
     def get_state(self) -> dict[str, Any]:
-        """The last random action of every environment and its remaining steps, both [E]."""
+        """Return the last random action of every environment and its remaining steps, both [E]."""
         return {"actions": self._actions.copy(), "remaining": self._remaining.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:

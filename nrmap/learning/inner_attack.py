@@ -16,11 +16,11 @@ STRONGEST = 10  # steps
 
 @dataclass(frozen=True)
 class InnerAttack:
-    """An attack that raises the margin by `steps` sign-gradient steps of `step_fraction` · ε from a random start.
+    """An attack that raises the margin of eq. 7 by `steps` sign-gradient steps of `step_fraction`·ε, randomly started.
 
-    `pgd` projects to the ℓ∞ ball of radius ε and returns the last point (Madry et al. 2018).
-    `worst_of_path` does too, but returns the point with the largest margin (Kim et al., AAAI 2021).
-    The other two may leave the ball, but not [0, 1]. `n_fgsm` starts within 2 ε (de Jorge et al., NeurIPS
+    `pgd` projects to the ℓ∞ ball of radius ε and returns the last point (Madry et al. 2018). `worst_of_path` also
+    projects, but returns the point with the largest margin, start included (Kim et al., AAAI 2021). The other two
+    return the last point and may leave the ball, but not [0, 1]. `n_fgsm` starts within 2 ε (de Jorge et al., NeurIPS
     2022). `random_steps` draws the step size of each pixel uniformly from [0, 2 · step_fraction · ε].
     """
 
@@ -29,10 +29,10 @@ class InnerAttack:
     step_fraction: float
 
     def strengthened(self, level: int) -> "InnerAttack":
-        """The attack after `level` roll-backs: PGD with max(`steps`, 2) + `level` steps, but at most 10.
+        """Return the attack after `level` roll-backs: PGD with max(`steps`, 2) + `level` steps, but at most 10.
 
-        Each step is 2 ε / (number of steps), so that every corner of the ball can be reached from any
-        start. The probe for roll-backs takes 10 steps too. Level 0 returns this attack unchanged.
+        Each step is 2 ε / (number of steps), so that every corner of the ball can be reached from any start. The probe
+        for roll-backs takes 10 steps too. Level 0 gives this attack unchanged.
         """
         if level == 0:
             return self
@@ -51,10 +51,10 @@ class InnerAttack:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Attack `states` to raise the margin max_{a≠a*} Q(s', a) − Q(s', a*); the parameters get no gradient.
 
-        `states` are float [B, C, H, W] in [0, 1], `actions` a* [B]; `attack_epsilon` is ε in the same unit.
-        `precision` (None: float32) is for the gradients and margins of the search, see `frozen`. Returns the
-        perturbed states [B, C, H, W] and batch means: `gradient_sparsity`, S of eq. 9 for the first input
-        gradient, and with two steps or more `gradient_cosine`, the cosine of the first two input gradients.
+        `states` are float [B, C, H, W] in [0, 1], `actions` a* [B]; `attack_epsilon` is ε in the same unit. `precision`
+        (None: that of the weights) is for the gradients and margins of the search, see `frozen`. The result has the
+        perturbed states [B, C, H, W] and batch means: `gradient_sparsity`, S of eq. 9 for the first input gradient, and
+        with two steps or more `gradient_cosine`, the cosine of the first two input gradients.
         """
         advantages = frozen(network, value=False, precision=precision)  # V(s') cancels in the margin
         step_size = self.step_fraction * attack_epsilon

@@ -26,13 +26,13 @@ PROBE = pgd(10)
 
 @schema
 class LearnerSpec:
-    """Settings of Adam, the target network and weight averaging; NrmapError for values out of range.
+    """Settings of Adam, the target network and weight averaging.
 
-    The learning rate is `learning_rate` until the fraction `decay_from` of the training, then falls
-    linearly to `learning_rate_final` at the last agent step. Every `target_update_period` updates the online
-    weights are copied to the target network. From the fraction `average_from` of the training on they are
-    then also averaged, and the policy gets the mean. Without `double_q` the target network also chooses the
-    actions of the targets. `gradient_clip` is the largest norm of the gradient; 0 does not clip.
+    The learning rate is `learning_rate` until the fraction `decay_from` of the training, then falls linearly to
+    `learning_rate_final` at the last agent step. Every `target_update_period` updates the online weights are copied to
+    the target network. From the fraction `average_from` of the training on they are then also averaged, and the policy
+    gets the mean. Without `double_q` the target network also chooses the actions of the targets. `gradient_clip` is the
+    largest norm of the gradient; 0 does not clip. Raises NrmapError for values out of range.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=10**12)]
@@ -77,10 +77,10 @@ class Learner:
     ) -> None:
         """Prepare to train `online` for `total_steps` agent steps, by DDQN or, with a `regulariser`, SA-DDQN.
 
-        `generator` draws the random numbers of the inner attack. `precision` is the dtype of the large matrix
-        products, see `nrmap.policies.network.rounded`; interval bounds are always in float32. A `parent` adds
-        `anchor` · `anchor_loss` to the loss. With `graphs` greedy actions are a CUDA graph on a GPU; for
-        updates see `DeviceUpdates`.
+        `generator` draws the random numbers of the inner attack. `precision` is the dtype of the large matrix products,
+        see `nrmap.policies.network.rounded`; interval bounds are always in float32. A `parent` adds `anchor` ·
+        `anchor_loss` to the loss; without one `anchor` has no effect. With `graphs` greedy actions are a CUDA graph on
+        a GPU; for updates see `DeviceUpdates`.
         """
         self.spec, self.regulariser, self.generator = spec, regulariser, generator
         self.online, self.precision, self.anchor = online, precision, anchor
@@ -105,7 +105,7 @@ class Learner:
         self.attack_level = 0  # raised by one with every roll-back
 
     def update(self, batch: Batch, agent_step: int) -> dict[str, Tensor]:
-        """Learn from one batch. Returns "td_errors" [B] and scalar diagnostics by name, on the learner's device."""
+        """Learn from `batch`, and return "td_errors" [B] and scalar diagnostics by name, on the learner's device."""
         metrics = self.step(batch.to(self.device), self.rates(agent_step))
         self.after_step(agent_step)
         return metrics
@@ -116,10 +116,10 @@ class Learner:
         return Rates(self.learning_rate(agent_step), kappa, attack_epsilon, robust=attack_epsilon > 0)
 
     def step(self, batch: Batch, rates: Rates) -> dict[str, Tensor]:
-        """Take one Adam step on `batch`, without the copying and averaging of `after_step`; returns what `update` does.
+        """Take one Adam step on `batch`, and return what `update` does; `after_step` copies and averages the weights.
 
-        `loss` is `td_loss` + κ · `robust_loss` + `anchor` · `anchor_loss`, as far as they apply. If `rates`
-        are tensors, a CUDA graph can record the step: it reads no value on the host.
+        `loss` is `td_loss` + κ · `robust_loss` + `anchor` · `anchor_loss`, as far as they apply. If `rates` are
+        tensors, a CUDA graph can record the step: it reads no value on the host.
         """
         s_tm1, s_t = self._scaled(batch.s_tm1), self._scaled(batch.s_t)  # [B, C, H, W] in [0, 1]
         targets = double_q_targets(
@@ -187,7 +187,10 @@ class Learner:
             mean.lerp_(weight, 1 / self._averaged)
 
     def policy_network(self) -> QNetwork:
-        """A copy of the policy's network: with the averaged weights, or the online ones if none were averaged yet."""
+        """Return a copy of the policy's network.
+
+        It has the averaged weights, or the online ones if none were averaged yet.
+        """
         network = copy.deepcopy(self.online)
         for parameter, mean in zip(network.parameters(), self._average, strict=False):
             parameter.data.copy_(mean)
@@ -198,7 +201,7 @@ class Learner:
 
     @torch.no_grad()
     def greedy_actions(self, states: Tensor) -> Tensor:
-        """argmax_a Q(s, a), [E] on the CPU, for uint8 `states` [E, C, H, W]."""
+        """Return argmax_a Q(s, a), int64 [E] on the CPU, for uint8 `states` [E, C, H, W]."""
         return self._greedy(states).cpu()
 
     def _greedy_actions(self, states: Tensor) -> Tensor:
@@ -206,19 +209,19 @@ class Learner:
 
     @torch.no_grad()
     def active_features(self, states: Tensor) -> float:
-        """The fraction of the last convolution's features that are positive in any of the uint8 `states` [E, C, H, W].
+        """Return the fraction of the last convolution's features that are positive in any of the uint8 states.
 
-        Near 0 the ReLUs have died: the network always takes one action, which looks robust.
+        `states` are [E, C, H, W]. Near 0 the ReLUs have died: the network always takes one action, which looks robust.
         """
         features = self.online.features(self._scaled(states))  # [E, F]
         return float((features > 0).any(dim=0).float().mean())
 
     def probe(self, states: Tensor) -> dict[str, float]:
-        """Fractions of uint8 `states` [N, C, H, W] whose greedy action flips under attacks of the final radius.
+        """Return the fractions of uint8 `states` [N, C, H, W] whose greedy action flips at the attack's final radius.
 
-        `probe_flips` is for the evaluation's PGD-10, which no training uses; `probe_own_flips` is for the
-        training's own attack (solver "pgd" only). If the first is far larger, the network masks gradients
-        instead of resisting. Empty without a regulariser. Draws nothing from the training's generator.
+        `probe_flips` is for the evaluation's PGD-10, which no training uses. `probe_own_flips` is for the training's
+        own attack (solver "pgd" only). If the first is far larger, the network masks gradients instead of resisting.
+        Without a regulariser the result is empty. Draws nothing from the training's generator.
         """
         if self.regulariser is None:
             return {}
@@ -240,7 +243,7 @@ class Learner:
         return None if self.regulariser is None else self.regulariser.attack(self.attack_level)
 
     def get_state(self) -> dict[str, Any]:
-        """All state that later updates depend on; its tensors are the learner's own, not copies."""
+        """Return all state that later updates depend on. Its tensors are the learner's own, not copies."""
         return {
             "online": self.online.state_dict(),
             "target_network": self.target_network.state_dict(),

@@ -13,7 +13,10 @@ from nrmap.support.layout import POLICY_FILE, Layout
 
 
 def training_folder(settings: TrainSettings, layout: Layout, parent_sha256: str | None) -> Path:
-    """The folder of the run with `settings`; `parent_sha256` is the hash of its parent policy, None without one."""
+    """Return the folder of the run with `settings`.
+
+    `parent_sha256` is the hash of its parent policy, None without one.
+    """
     identity = settings.identity(parent_sha256)
     return layout.of_policy(
         "train", game=settings.env.game, method=settings.method, seed=settings.seed, identity=identity
@@ -21,9 +24,10 @@ def training_folder(settings: TrainSettings, layout: Layout, parent_sha256: str 
 
 
 def trained_policy(settings: TrainSettings, layout: Layout) -> Path:
-    """The policy file of `settings`.
+    """Return the path of the trained policy file of `settings`.
 
-    NrmapError if it is missing or of other settings, or if its parent is missing or does not fit.
+    Raises NrmapError if the file is missing, damaged or of other settings, and if its parent is missing or does not
+    fit.
     """
     parent_sha256 = None
     if settings.parent is not None:
@@ -41,7 +45,10 @@ def trained_policy(settings: TrainSettings, layout: Layout) -> Path:
 
 
 def check_trained(path: Path, identity: str) -> PolicyCard:
-    """The card of the policy file `path`; NrmapError if it is damaged or not of the settings with that `identity`."""
+    """Return the card of the policy file `path`.
+
+    Raises NrmapError as `load_policy` does, and if the policy is not of the settings with that `identity`.
+    """
     with named(after="; remove it to train it anew"):
         card = load_policy(path).card
         check(card.identity == identity, f"{path} is the policy of other settings, {card.method} seed {card.seed}")
@@ -64,9 +71,9 @@ def load_parent(settings: TrainSettings, path: Path, device: str | torch.device 
 
 
 def reference_policy(settings: TrainSettings, layout: Layout, *, scale: str) -> Path:
-    """The reference policy file for `scale` and the game, method and seed of `settings`.
+    """Return the path of the reference policy file for `scale` and the game, method and seed of `settings`.
 
-    NrmapError if it is missing, damaged or of another game, method or seed.
+    Raises NrmapError if the file is missing, damaged or of another game, method or seed.
     """
     game, method, seed = settings.env.game, settings.method, settings.seed
     path = layout.reference(scale=scale, game=game, method=method, seed=seed) / POLICY_FILE

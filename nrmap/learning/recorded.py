@@ -22,14 +22,20 @@ class RecordedEnv(TypedDict):
 
 @with_config(_OPEN)
 class ForeignSettings(TypedDict):
-    """The settings of a policy from another program: any keys; `parent`, if there, is None or a training's settings."""
+    """The settings of a policy from another program: any keys, unchecked except `parent`.
+
+    `parent` may be missing, None or the settings of a training.
+    """
 
     parent: NotRequired["RecordedSettings | None"]
 
 
 @with_config(_OPEN)
 class RecordedSettings(ForeignSettings):
-    """The settings of a training, with other keys unchecked; `parent` has the settings of its parent policy, if any."""
+    """The settings of a training. Only `env`, `method`, `seed`, `steps` and `parent` are checked.
+
+    `parent` may be missing, None or the settings that trained the parent policy.
+    """
 
     env: RecordedEnv
     method: Name

@@ -49,7 +49,7 @@ class ReplaySpec:
                 expect(getattr(self, name) < 1, self, name, "less than 1 to anneal")
 
     def horizon(self, agent_step: int) -> tuple[int, float]:
-        """n and γ of the updates at `agent_step`."""
+        """Return n and γ of the updates at `agent_step`."""
         if not self.anneal_steps:
             return self.n_step, self.discount
         fraction = min(agent_step / self.anneal_steps, 1.0)
@@ -75,7 +75,7 @@ class Batch:
     indices: Any  # [B], for `update_priorities` of the replay that the batch is from
 
     def to(self, device: torch.device) -> "Batch":
-        """A copy with all tensors but `indices` on `device`."""
+        """Return a copy with all tensors but `indices` on `device`."""
         moved = {name: value.to(device) for name, value in vars(self).items() if name != "indices"}
         return replace(self, **moved)
 
@@ -183,7 +183,10 @@ class Replay:
         return self.draw(rng.random(batch_size), importance=importance, n_step=n_step, discount=discount)
 
     def draw(self, uniform: NDArray[np.float64], *, importance: float, n_step: int, discount: float) -> Batch:
-        """Draw a transition from each of B equal parts of the total priority, at fractions `uniform` [B] in [0, 1)."""
+        """Draw a transition from each of B equal parts of the total priority, at fractions `uniform` [B] in [0, 1).
+
+        `importance` is β, `n_step` n and `discount` γ of `ReplaySpec`.
+        """
         shares = (np.arange(len(uniform)) + uniform) / len(uniform)
         indices = self.priorities.find(shares * self.priorities.total)
         envs, slots = np.divmod(indices, self.slots)
@@ -203,7 +206,7 @@ class Replay:
     def _returns(
         self, envs: NDArray[np.int64], slots: NDArray[np.int64], n_step: int, discount: float
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """The n-step return, its bootstrap discount and its length, each [B]."""
+        """Return the n-step return, its bootstrap discount and its length, each [B]."""
         rewards = np.zeros(len(envs))
         steps = np.zeros(len(envs), dtype=np.int64)
         running = np.ones(len(envs), dtype=bool)
@@ -219,9 +222,9 @@ class Replay:
         return rewards.astype(np.float32), discounts.astype(np.float32), steps
 
     def latest_states(self, per_env: int, spacing: int) -> Tensor:
-        """`per_env` states of each environment, `spacing` agent steps apart, back from the newest.
+        """Return `per_env` states of each environment, `spacing` agent steps apart, back from the newest.
 
-        Returns uint8 [per_env · E, C, H, W]. An environment with fewer states repeats its oldest.
+        The result is uint8 [per_env · E, C, H, W]. An environment with fewer states repeats its oldest.
         """
         back = np.minimum(
             spacing * np.arange(per_env)[:, None], np.minimum(self.newest, self.slots - self.frame_stack)
@@ -241,7 +244,10 @@ class Replay:
         return frames
 
     def update_priorities(self, indices: NDArray[np.int64], td_errors: NDArray[np.float32]) -> None:
-        """Set the priorities at `indices` [B] from the TD errors [B] of their batch; call before the next `append`."""
+        """Set the priorities at `indices` [B] from the TD errors [B] of their batch; call before the next `append`.
+
+        Does nothing if `priority_exponent` is 0.
+        """
         if self.spec.priority_exponent == 0:
             return
         priorities = np.abs(td_errors.astype(np.float64)) + self.spec.priority_floor
@@ -249,11 +255,11 @@ class Replay:
         self.priorities[indices] = priorities**self.spec.priority_exponent
 
     def get_state(self) -> dict[str, Any]:
-        """The priorities and slot numbers; frames are not included, as `Collector` plays their episodes again."""
+        """Return the priorities and slot numbers, but no frames, because `Collector` plays their episodes again."""
         return {"newest": self.newest.copy(), "weights": self.priorities.weights, "max_priority": self.max_priority}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore the priorities after the same frames were stored again; ValueError if the slots differ."""
+        """Restore the priorities after the same frames were stored again. Raises ValueError if the slots differ."""
         if not np.array_equal(self.newest, state["newest"]):
             raise ValueError(f"slots written again {self.newest.tolist()}: expected {state['newest'].tolist()}")
         self.priorities.fill(state["weights"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Linear:
-    """`initial` up to step `begin`, then a straight line to `final` at step `begin + duration`, then `final`."""
+    """A schedule: `initial` up to step `begin`, a straight line to `final` at step `begin + duration`, then `final`."""
 
     initial: float
     final: float
@@ -26,10 +26,10 @@ QUARTIC_FRACTION = 0.25
 
 @dataclass(frozen=True)
 class Ramp:
-    """Rises from 0 at agent step `begin` to 1 at `begin + duration`.
+    """A schedule that rises from 0 at agent step `begin` to 1 at `begin + duration`.
 
-    With `initial` > 0 it jumps to `initial` after `begin` and grows geometrically. Otherwise a quartic covers the
-    first quarter and joins a straight line smoothly (the smoothed ramp of SA-DQN's auto-LiRPA schedule).
+    With `initial` > 0 it jumps to `initial` after `begin` and grows geometrically. Otherwise a quartic covers the first
+    quarter and joins a straight line smoothly (the smoothed ramp of SA-DQN's auto-LiRPA schedule).
     """
 
     begin: int

@@ -62,7 +62,7 @@ class TrainSettings:
 
     @property
     def label(self) -> str:
-        """Name for logs and messages, e.g. `Freeway/sa_ddqn/seed0`."""
+        """The name for logs and messages, e.g. `Freeway/sa_ddqn/seed0`."""
         return f"{self.env.game}/{self.method}/seed{self.seed}"
 
     @property
@@ -72,7 +72,10 @@ class TrainSettings:
         return max(end // self.steps_per_update - begin // self.steps_per_update, 0)
 
     def identity(self, parent_sha256: str | None) -> str:
-        """Short hash of these settings and of `parent_sha256` (None: no parent), which covers the parent's settings."""
+        """Return a short hash of these settings and of `parent_sha256`, which covers the parent's settings.
+
+        `parent_sha256` is None without a parent.
+        """
         own = {**recorded(self), "parent": None}
         if not self.anchor:
             del own["anchor"]  # omit a zero anchor so that older policies keep their ID

@@ -63,7 +63,7 @@ class RegulariserSpec:
             expect(getattr(self, name) == unset, self, name, f"{unset} with solver=ibp")
 
     def attack(self, level: int = 0) -> InnerAttack | None:
-        """The inner attack of the solver "pgd" after `level` roll-backs; None for another solver."""
+        """Return the inner attack of the solver "pgd" after `level` roll-backs; None for another solver."""
         if self.solver != "pgd":
             return None
         return InnerAttack(self.inner_attack, self.pgd_steps, self.pgd_step_fraction).strengthened(level)
@@ -73,7 +73,7 @@ class RegulariserSpec:
         return probe_flips > self.rollback_ratio * probe_own_flips + self.rollback_slack
 
     def at(self, agent_step: int) -> tuple[float, float]:
-        """κ and the ℓ∞ radius at `agent_step`; the radius is 0 until the ramp begins."""
+        """Return κ and the ℓ∞ radius at `agent_step`; the radius is 0 until the ramp begins."""
         fraction = Ramp(self.ramp_begin, self.ramp_steps, self.ramp_initial)(agent_step)
         if self.ramp_of == "kappa":
             return self.kappa * fraction, self.attack_epsilon if fraction > 0 else 0.0
@@ -81,17 +81,17 @@ class RegulariserSpec:
 
 
 def hold_advantages(margins: Tensor, q_values: Tensor, actions: Tensor, *, fraction: float) -> Tensor:
-    """Returns the worst-state `margins` [B], equal in value, with a gradient that one dominant action cannot exploit.
+    """Return the worst-state `margins` [B], equal in value, with a gradient that one dominant action cannot exploit.
 
-    A worst margin is the clean margin plus the slack that the ball adds. Eq. 7 also falls if the lead of
-    one action grows in all states, which drives the policy towards always that action. The slack also falls
-    if all advantages shrink together, which makes the policy arbitrary. So the clean margin gets no gradient,
-    and the slack gets the gradient of slack / spread, times the spread as a constant. The spread is the
-    standard deviation of an action's advantages over the batch, with variances averaged over actions.
+    A worst margin, of eq. 7, is the clean margin plus the slack that the ball adds. Eq. 7 also falls if the lead of one
+    action grows in all states, which drives the policy towards always that action. The slack also falls if all
+    advantages shrink together, which makes the policy arbitrary. So the clean margin gets no gradient, and the slack
+    gets the gradient of slack / spread, times the spread as a constant. The spread is the standard deviation of an
+    action's advantages over the batch, with variances averaged over actions.
 
-    At `fraction` 1 the gradient is 0 for scaling all Q-values and for adding a constant to Q(·, a*). If worst
-    and clean state have different runner-up actions, training still lowers the worst state's and raises the other.
-    A `fraction` below 1 mixes in the gradient of eq. 7. `q_values` [B, A] at the clean states, `actions` a* [B].
+    At `fraction` 1 the gradient is 0 for scaling all Q-values and for adding a constant to Q(·, a*). If worst and clean
+    state have different runner-up actions, training still lowers the worst state's and raises the other. A `fraction`
+    below 1 mixes in the gradient of eq. 7. `q_values` [B, A] at the clean states, `actions` a* [B].
     """
     clean = other_action_margin(q_values, actions)  # [B]
     advantages = q_values - q_values.mean(dim=1, keepdim=True)  # [B, A]
@@ -101,7 +101,7 @@ def hold_advantages(margins: Tensor, q_values: Tensor, actions: Tensor, *, fract
 
 
 def hinge_loss(margins: Tensor, *, hinge: float, reduction: HingeReduction) -> Tensor:
-    """R of eq. 7, a scalar, from the worst-state `margins` [B]; for both reductions see `RegulariserSpec`."""
+    """Return R of eq. 7, a scalar, from the worst-state `margins` [B]; for both reductions see `RegulariserSpec`."""
     if reduction == "batch_sum":
         return margins.sum().clamp(min=-hinge)
     return margins.clamp(min=-hinge).mean()

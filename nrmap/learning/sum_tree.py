@@ -45,7 +45,7 @@ class SumTree:
             self._nodes[nodes] = self._nodes[2 * nodes] + self._nodes[2 * nodes + 1]
 
     def find(self, masses: NDArray[np.float64]) -> NDArray[np.int64]:
-        """For each of `masses` [B] in [0, total), the first index where the cumulative weight exceeds it."""
+        """Return, for each of `masses` [B] in [0, total), the first index where the cumulative weight exceeds it."""
         masses = np.array(masses, dtype=np.float64)
         nodes = np.ones(len(masses), dtype=np.int64)
         for _ in range(self._depth):

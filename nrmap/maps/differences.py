@@ -43,8 +43,8 @@ def paired_differences(
 def paired_difference(maps: EpisodeMaps, base: EpisodeMaps, kind: str, temperature: float | None = None) -> Estimate:
     """Estimate S of one map in `maps` minus S of the same map in `base`, from another policy on the same states.
 
-    The value is None if either map is 0 everywhere. Raises NrmapError when episode ids, numbers of
-    states or pixels differ, and for a map that `maps` or `base` lacks.
+    The value is None if either map is 0 everywhere. For the interval see `estimate_of_sum`. Raises NrmapError when
+    episode ids, numbers of states or pixels differ, and for a map that `maps` or `base` lacks.
     """
     check(
         np.array_equal(maps.episode_ids, base.episode_ids)
@@ -69,11 +69,12 @@ def paired_difference(maps: EpisodeMaps, base: EpisodeMaps, kind: str, temperatu
 def seed_difference(
     make: RecordFactory, values: Mapping[int, float | None], base: Mapping[int, float | None]
 ) -> Record | None:
-    """Make the record of the mean over training seeds of S in `values` minus S in `base`; None under `MIN_SEEDS`.
+    """Make the record of the mean over training seeds of S in `values` minus S in `base`.
 
-    `values` and `base` have S by seed; only seeds in both count. The interval is the paired t: an SA-DDQN agent starts
-    from the DDQN agent of its seed, so the two are not independent. If S of any seed is None, so is the difference: a
-    mean over the other seeds would be biased.
+    `values` and `base` map a seed to S, None where S is undefined. Only seeds in both count. The result is None for
+    fewer than `MIN_SEEDS` of them. The interval is the paired t: an SA-DDQN agent starts from the DDQN agent of its
+    seed, so the two are not independent. If S of any of these seeds is None, the value is None too, because a mean over
+    the other seeds would be biased. There is no interval if all differences are equal.
     """
     seeds = sorted(values.keys() & base.keys())
     if len(seeds) < MIN_SEEDS:

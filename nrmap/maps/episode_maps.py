@@ -68,7 +68,10 @@ class TotalMaps(_MapsByKind):
     num_states: int
 
     def at(self, temperature: float) -> "TotalMaps":
-        """Return the maps at `temperature` and those that depend on none; NrmapError for an unknown temperature."""
+        """Return the maps at `temperature` and those that depend on none.
+
+        Raises NrmapError if there are maps at other temperatures only.
+        """
         there = {
             name: self[name, temperature][None] if KINDS[name].by_temperature else array
             for name, array in self.arrays.items()
@@ -84,8 +87,9 @@ class EpisodeMaps(_MapsByKind):
     their ids. `prefixes` maps a size n to the maps of the first n states in the order of
     nrmap.statistics.nested_subsets.prefix_ranks; an episode without a state in a prefix has zeros there.
 
-    Raises NrmapError for arrays whose shapes do not fit together, for equal or unordered episode ids, for negative
-    counts, and unless the temperatures are different, finite and > 0.
+    Raises NrmapError without a map, an episode or a temperature, and for arrays whose shapes do not fit together.
+    Raises NrmapError for equal or unordered episode ids, for negative counts, and for temperatures that are equal, not
+    finite or not above 0.
     """
 
     episode_ids: IntArray  # [E]
@@ -145,8 +149,8 @@ _OTHER_ARRAYS = (*_INTEGERS, "entropy", "q_gaps")
 def merge_maps(shards: Sequence[EpisodeMaps]) -> EpisodeMaps:
     """Merge maps of different episodes, bit for bit equal to one sweep over all the states.
 
-    `players` is None if any shard has none. Raises NrmapError without shards, for an episode in two
-    shards, and for shards that differ in kinds of maps, temperatures, pixels or prefix sizes.
+    `players` is None if any shard has none. Raises NrmapError without shards, for an episode in two shards, and for
+    shards that differ in kinds of maps, temperatures, pixels or prefix sizes.
     """
     check(len(shards) > 0, "no shards to merge")
     first = shards[0]
@@ -185,9 +189,9 @@ def merge_maps(shards: Sequence[EpisodeMaps]) -> EpisodeMaps:
 def save_maps(path: Path, maps: EpisodeMaps, metadata: Mapping[str, Any]) -> None:
     """Write `maps` to `path` as npz, atomically, with `metadata` (policy, states, settings) as JSON inside.
 
-    Equal maps and metadata give equal bytes. Arrays are named after the kinds of maps and the fields of
-    EpisodeMaps, with `prefix<n>/` in front for the first n states; any reader of npz files can use them. Raises
-    NrmapError for what `load_maps` would refuse, and if `path` cannot be written.
+    Equal maps and metadata give equal bytes. Arrays are named after the kinds of maps and the fields of EpisodeMaps,
+    with `prefix<n>/` in front for the first n states; any reader of npz files can use them. Raises NrmapError for what
+    `load_maps` would refuse, for metadata that JSON cannot hold, and if `path` cannot be written.
     """
     players = None if maps.players is None else tuple(maps.players.tolist())
     header = _Header(FORMAT_VERSION, tuple(maps.arrays), tuple(sorted(maps.prefixes)), players, {})
@@ -205,9 +209,10 @@ def save_maps(path: Path, maps: EpisodeMaps, metadata: Mapping[str, Any]) -> Non
 def load_maps(path: Path) -> tuple[EpisodeMaps, dict[str, Any]]:
     """Load the maps and the metadata in `path`. Kinds of maps that `KINDS` does not have are left out.
 
-    Files of the earlier formats 1 (four kinds) and 2 (players in the metadata or nowhere) are upgraded.
-    Raises NrmapError when the file is missing, truncated, not a file of maps, of another format version,
-    or when an array is missing, has the wrong type or shape, or holds NaN or values above `LARGEST`.
+    Files of the earlier formats 1 (four kinds) and 2 (players in the metadata or nowhere) are upgraded. Raises
+    NrmapError when the file is missing, damaged, not a file of maps, or of another format version. Raises NrmapError
+    when an array is missing, has the wrong type or shape, or holds NaN, infinite values or magnitudes above `LARGEST`,
+    and for what `EpisodeMaps` refuses.
     """
     header, arrays = read_npz(path, HEADER_KEY, "maps", read_header=_read_header, forms=_forms)
     players = None if header.players is None else np.array(header.players, dtype=np.int64)

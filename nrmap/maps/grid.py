@@ -1,9 +1,9 @@
 """The grid number of a map: its spectral energy at multiples of 1/period cycles per pixel, relative to neighbours.
 
-A strided convolution treats pixels by their place in a lattice, and maps may show that lattice.
-The number is the energy of a square crop, mean removed, at k/period cycles per pixel (k = 1, 2, …
-up to 1/2) along each axis, divided by the mean energy of three neighbouring frequencies on either
-side. It is about 1 without a grid and a little less for a smooth map, whose spectrum is convex.
+A strided convolution treats pixels by their place in a lattice, and maps may show that lattice. The number is the
+energy of a square crop, mean removed, at the frequencies k/period ≤ 1/2 cycles per pixel (k = 1, 2, …) along each axis,
+divided by the mean energy of three neighbouring frequencies on either side. It is about 1 without a grid and a little
+less for a smooth map, whose spectrum is convex.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ _OFFSETS = np.array([step for step in range(-NEIGHBOURS, NEIGHBOURS + 1) if step
 class GridExcess:
     """The grid number of the central crop of a map, with null values.
 
-    `value` is for both axes together, `vertical` and `horizontal` for frequencies along one axis.
-    `p_value` is the fraction of maps with a grid number of at least `value`, among the crop and random
-    maps that have its spectrum without the grid. `null_quantiles` are the 5%, 50% and 95% quantiles
-    over the random maps, and `crop_quantiles` those over the crop and crops at random offsets.
+    `value` is for both axes together, `vertical` and `horizontal` for frequencies along one axis. `null_quantiles` are
+    the 5%, 50% and 95% quantiles over random maps that have the crop's spectrum without the grid. `p_value` is the
+    fraction with a grid number of at least `value` among these random maps and the crop itself. `crop_quantiles` are
+    the quantiles over the crop and crops at random offsets.
     """
 
     value: float
@@ -45,9 +45,9 @@ def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int
     energies make the test conservative: p ≤ 0.05 came up in 4, 2, 2, 0 and 0% of 400 Gaussian maps each with energies ∝
     1/f^b for b = 0, 1, 2, 3 and 4, and in 1 to 6% of 300 maps of random spikes.
 
-    The side of the crop is the largest multiple of the period that leaves one period of room for
-    offsets. Raises NrmapError for a map that is not [H, W], not finite, or smaller than `smallest_side`, and
-    unless `period` ≥ 2 and `draws` ≥ 1.
+    The side of the crop is the largest multiple of the period that leaves one period of room for offsets. `seed`
+    determines random maps and offsets. Raises NrmapError for a map that is not [H, W], not finite, or smaller than
+    `smallest_side`, and unless `period` ≥ 2 and `draws` ≥ 1.
     """
     values = np.asarray(map_, dtype=np.float64)
     check(values.ndim == 2, f"a map of shape {values.shape}: expected [H, W]")
@@ -72,7 +72,11 @@ def grid_excess(map_: ArrayLike, *, period: int = 8, draws: int = 199, seed: int
 
 
 def grid_excess_of_rows(maps: ArrayLike, *, period: int = 8) -> FloatArray:
-    """The grid number [R] of each map in `maps` [R, H, W], NaN for a constant central crop; NrmapError if too small."""
+    """Return the grid number of each map in `maps` [R, H, W], float64 [R].
+
+    It is NaN for a central crop that is constant or not finite. Raises NrmapError for maps smaller than
+    `smallest_side`.
+    """
     values = np.asarray(maps, dtype=np.float64)
     side = _side(values.shape[1:], period)
     crops = np.stack([_central_crop(one, side) for one in values])  # [R, L, L]
@@ -88,7 +92,7 @@ def smallest_side(period: int = 8) -> int:
 
 
 def _side(shape: tuple[int, ...], period: int) -> int:
-    """The side of the square crop of a map of `shape` [H, W]; raises NrmapError for a map that is too small."""
+    """Return the side of the square crop of a map of `shape` [H, W]. Raises NrmapError for a map that is too small."""
     check(
         min(shape) >= smallest_side(period),
         f"a {shape[0]}×{shape[1]} map is too small for a grid of period {period}: "
@@ -113,7 +117,7 @@ def _centred(crop: FloatArray) -> FloatArray:
 
 
 def _excess(crops: FloatArray, period: int) -> FloatArray:
-    """The grid number [R, 3] of `crops` [R, L, L] of mean 0: vertical, horizontal, both together."""
+    """Return the grid numbers [R, 3] of `crops` [R, L, L] of mean 0: vertical, horizontal, both together."""
     side = crops.shape[-1]
     grid = np.arange(1, period // 2 + 1) * (side // period)  # [K], as frequencies in units of 1/L
     neighbours = grid[:, None] + _OFFSETS  # [K, 6]

@@ -21,7 +21,7 @@ MOST_COLUMNS = 12  # of one figure, so that its size is bounded
 
 
 def map_limits(map_: ArrayLike, kind: str) -> tuple[float, float]:
-    """The values at both ends of the colour bar: the map's smallest and largest, or ± max |map| for signed kinds."""
+    """Return the ends of the colour bar: the map's smallest and largest value, or ± max |map| for signed kinds."""
     values = np.asarray(map_)
     low, high = float(values.min()), float(values.max())
     if KINDS[kind].signed:
@@ -61,7 +61,7 @@ def draw_map(ax: Axes, map_: ArrayLike, *, kind: str, title: str) -> None:
 def map_figures(maps: TotalMaps) -> Iterator[Figure]:
     """Yield figures of up to `MOST_COLUMNS` maps each, with a row per channel if channels were ablated separately.
 
-    The title of each map gives its S, undefined for a map of zeros.
+    The title of each map gives its S, "S undefined" for a map of zeros. Raises NrmapError for NaN or infinite values.
     """
     columns = [(kind, temperature, map_.reshape(-1, *map_.shape[-2:])) for kind, temperature, map_ in maps.each()]
     for start in range(0, len(columns), MOST_COLUMNS):
@@ -83,9 +83,10 @@ def _figure(columns: Sequence[tuple[MapKind, float | None, FloatArray]]) -> Figu
 
 
 def draw_overlay(ax: Axes, screen: NDArray[np.uint8], map_: ArrayLike, *, kind: str, title: str) -> None:
-    """Draw a map [H, W] over a colour screen [h, w, 3], more opaque where the map's magnitude is larger.
+    """Draw a map [H, W] over a colour screen, uint8 [h, w, 3], more opaque where the map is stronger.
 
-    `screen` is the part of the screen that the agent sees, before resizing; the map is stretched to its size.
+    Strength is |map| for signed kinds, and the height above the smallest value for the others. `screen` is the part of
+    the screen that the agent sees, before resizing; the map is stretched to its size.
     """
     height, width = screen.shape[:2]
     extent = (0, width, height, 0)

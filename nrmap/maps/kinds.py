@@ -39,7 +39,7 @@ class Ablated:
         return cls(clean, np.where(quiet, clean, ablated), quiet)
 
     def at(self, temperature: float) -> "Ablated":
-        """The same state with the softmax policies at `temperature`."""
+        """Return the same state with the softmax policies at `temperature`."""
         return replace(self, temperature=temperature)
 
     @cached_property
@@ -54,7 +54,7 @@ class Ablated:
 
     @cached_property
     def margin(self) -> float:
-        """Q(s, a*) − max_{a ≠ a*} Q(s, a) ≥ 0, the Q-gap."""
+        """The Q-gap, Q(s, a*) − max_{a ≠ a*} Q(s, a) ≥ 0: the margin of eq. 7 at s with the opposite sign."""
         return float(self.clean[self.action, 0] - np.delete(self.clean, self.action).max())
 
     @cached_property
@@ -79,7 +79,7 @@ class Ablated:
         return int(((self.ablated.max(axis=0) - others.max(axis=0) <= tolerance) & ~self.quiet).sum())
 
     def _log_softmax(self, q_values: FloatArray) -> FloatArray:
-        """Log-softmax of Q/T over the actions (first axis); NaN where Q/T overflows."""
+        """Return the log-softmax of Q/T over the actions (first axis); NaN where Q/T overflows."""
         assert self.temperature is not None, "a kind that reads policies needs by_temperature=True"
         logits = q_values / self.temperature
         logits -= logits.max(axis=0)
@@ -87,7 +87,7 @@ class Ablated:
 
 
 def _over_actions(summands: FloatArray) -> FloatArray:
-    """The sum [P] of `summands` [A, P] in the order of the actions, which `np.sum` does not promise."""
+    """Return the sum [P] of `summands` [A, P] in the order of the actions, which `np.sum` does not promise."""
     total = summands[0].copy()
     for summand in summands[1:]:
         total += summand
@@ -95,21 +95,24 @@ def _over_actions(summands: FloatArray) -> FloatArray:
 
 
 def kmap(state: Ablated) -> FloatArray:
-    """Drop in Q(s, ·) from action a* to that of Z_ij(s), Q(s, a*) − Q(s, argmax_a Q(Z_ij(s), a)) (eq. 4), [P]."""
+    """Return the drop in Q(s, ·) from action a* to the greedy action of Z_ij(s) (eq. 4), [P].
+
+    The drop is Q(s, a*) − Q(s, argmax_a Q(Z_ij(s), a)) ≥ 0.
+    """
     return state.clean[state.action] - state.clean[state.ablated_actions, 0]
 
 
 def hmap(state: Ablated) -> FloatArray:
-    """Cross-entropy of the clean and ablated policies, −Σ_a π(s, a) log π(Z_ij(s), a) (eq. 5), [P], in nats."""
+    """Return the cross-entropy of clean and ablated policy (eq. 5), −Σ_a π(s, a) log π(Z_ij(s), a), in nats, [P]."""
     return -_over_actions(np.exp(state.log_policy) * state.log_ablated_policy)
 
 
 def kl(state: Ablated) -> FloatArray:
-    """KL divergence KL(π(s) ‖ π(Z_ij(s))), [P], in nats: HMAP without the policy's own entropy.
+    """Return the KL divergence KL(π(s) ‖ π(Z_ij(s))), [P], in nats: HMAP without the policy's own entropy.
 
     For π = π(s), π' = π(Z_ij(s)) and d = log π' − log π it is −Σ_a π d, and, because Σ_a π e^d = 1, also
-    Σ_a π (e^d − 1 − d). The second form is used: no summand is negative, and small changes give small
-    summands. In the first form summands cancel and leave rounding noise.
+    Σ_a π (e^d − 1 − d). The second form is used: no summand is negative, and small changes give small summands. In the
+    first form summands cancel and leave rounding noise.
     """
     policy, d = np.exp(state.log_policy), state.log_ablated_policy - state.log_policy
     summands = policy * (np.expm1(np.minimum(d, 1)) - d)
@@ -120,13 +123,16 @@ def kl(state: Ablated) -> FloatArray:
 
 
 def margin_drop(state: Ablated) -> FloatArray:
-    """The drop of Q(·, a*) − max_{a ≠ a*} Q(·, a) from s to Z_ij(s), [P]; negative where the margin grows."""
+    """Return the drop of the margin Q(·, a*) − max_{a ≠ a*} Q(·, a) from s to Z_ij(s), [P].
+
+    The drop is negative where the margin grows. The margin of eq. 7 has the opposite sign.
+    """
     others = np.delete(state.ablated, state.action, axis=0).max(axis=0)
     return state.margin - (state.ablated[state.action] - others)
 
 
 def flip_map(state: Ablated) -> FloatArray:
-    """1 where the greedy actions of s and Z_ij(s) differ, else 0, [P]."""
+    """Return 1.0 where the greedy actions of s and Z_ij(s) differ, else 0.0, [P]."""
     return (state.ablated_actions != state.action).astype(np.float64)
 
 
@@ -149,11 +155,11 @@ class MapKind:
 
     @property
     def heading(self) -> str:
-        """Heading for figures, e.g. `KMAP  K(i, j)`."""
+        """The heading for figures, e.g. `KMAP  K(i, j)`."""
         return f"{self.title[0].upper()}{self.title[1:]}  {self.symbol}(i, j)"
 
     def zero_reason(self, num_states: int) -> str:
-        """Text that says why S of a map of zeros over `num_states` states is undefined."""
+        """Return the text that says why S of a map of zeros over `num_states` states is undefined."""
         return f"the map is 0 everywhere: {self.why_zero} on these {num_states} states"
 
 

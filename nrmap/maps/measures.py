@@ -23,7 +23,10 @@ GRID_PERIOD = 8
 
 
 def read_measured(path: Path) -> Metrics:
-    """The metrics in `path`; NrmapError for a damaged file, one without records or one with an unknown kind of map."""
+    """Read the metrics in `path`, and check their kinds of maps.
+
+    Raises NrmapError as `read_metrics` does, for a file without records, and for an unknown kind of map.
+    """
     metrics = read_metrics(path)
     check(bool(metrics.records), f"{path} has no records")
     for record in metrics.records:
@@ -32,10 +35,11 @@ def read_measured(path: Path) -> Metrics:
 
 
 def load_measured(path: Path, inputs: Mapping[str, Any]) -> EpisodeMaps:
-    """Load the maps in `path`; NrmapError as from `load_maps`, and if they are not of the `inputs` of their metrics.
+    """Load the maps in `path`, and check that they belong to the `inputs` of their metrics.
 
-    Each input, such as "policy_sha256", must equal the metadata's value of that name, and "maps_sha256" the hash of
-    the file. A name that either side lacks is not compared.
+    Each input, such as "policy_sha256", must equal the metadata's value of that name, and "maps_sha256" the hash of the
+    file. A name that either side lacks is not compared. Raises NrmapError as `load_maps` does, and for an unequal
+    input.
     """
     maps, metadata = load_maps(path)
     found = {**metadata, "maps_sha256": sha256_of_file(path)}
@@ -49,11 +53,11 @@ def load_measured(path: Path, inputs: Mapping[str, Any]) -> EpisodeMaps:
 def map_records(maps: EpisodeMaps, make: RecordFactory) -> list[Record]:
     """Make all records of the maps of one policy on one set of states; `make` fills in the policy and the states.
 
-    Each kind of map, at each temperature if it depends on one, has a "sparsity" (eq. 9), also for each of
-    `maps.prefixes`, "effective_pixels" (S²), "map_entropy" (UAI eq. 8, of the sum over states),
-    "relative_map_entropy" (of M / max |M|) and the records of `_grid_records`. "flip_pair_rate" and
-    "tie_pair_rate" are the fractions of (state, pixel) pairs that flip the arg max or leave it to rounding;
-    "q_gap_quantile" are quantiles of the Q-gap. Raises NrmapError for maps without a flip map.
+    Each kind of map, at each temperature if it depends on one, has a "sparsity" (eq. 9), "effective_pixels" (S²),
+    "map_entropy" (UAI eq. 8, of the sum over states), "relative_map_entropy" (of M / max |M|) and the records of
+    `_grid_records`. It also has a "sparsity" for each of `maps.prefixes`. "flip_pair_rate" and "tie_pair_rate" are the
+    fractions of (state, pixel) pairs that flip the arg max or leave it to rounding; "q_gap_quantile" are quantiles of
+    the Q-gap. Raises NrmapError for maps without a flip map, and for NaN or infinite values.
     """
     one_policy = np.zeros(len(maps.episode_ids), dtype=np.int64)
     players = one_policy if maps.players is None else maps.players
@@ -103,10 +107,11 @@ def _grid_records(
 ) -> Iterator[Record]:
     """Yield records of the grid of period 8 in a map, summed over channels if they were ablated separately.
 
-    "grid_excess", the grid number of the map's central crop, has an interval, and a value without one in each
-    direction. "grid_p_value" tests it against random maps without a grid. "grid_null_quantile" are the 5%, 50% and
-    95% quantiles over these random maps, "grid_crop_quantile" those over the crop and crops at random offsets.
-    For a small map or a constant crop "grid_excess" and "grid_p_value" are None, and the others are left out.
+    "grid_excess" is the grid number of the map's central crop, with an interval. Two more, without an interval, are for
+    the vertical and the horizontal direction. "grid_p_value" tests the number against random maps without a grid.
+    "grid_null_quantile" are the 5%, 50% and 95% quantiles over these random maps, "grid_crop_quantile" those over the
+    crop and crops at random offsets. For a small map or a constant crop one "grid_excess" and "grid_p_value" are None,
+    and the others are left out.
     """
     height, width = by_episode.shape[-2:]
     flat = by_episode.reshape(len(by_episode), -1, height, width).sum(axis=1)  # [E, H, W]

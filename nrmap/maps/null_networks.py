@@ -26,15 +26,19 @@ NULL_NETWORKS: Sequence[NullNetworkKind] = get_args(NullNetworkKind)
 def null_networks(policy: Policy, kind: NullNetworkKind, draws: int, seed: int) -> list[Policy]:
     """Make `draws` networks of the architecture of `policy`; a draw's number, from 0, is the seed on its card.
 
-    "random_weights" initialises an untrained network. "shuffled_weights" permutes the entries of each
-    weight tensor and each bias of `policy`. The random numbers of a draw depend on `seed`, `kind` and the
-    draw's number only; each network's `sha256` is the hash of its weights.
+    "random_weights" initialises an untrained network. "shuffled_weights" permutes the entries of each weight tensor and
+    each bias of `policy`. The random numbers of a draw depend on `seed`, `kind` and the draw's number only. Each
+    network's `sha256` is the hash of its weights.
     """
     return [_null_network(policy, kind, draw, seed) for draw in range(draws)]
 
 
 def policy_fields(agent: Agent) -> dict[str, Any]:
-    """The fields of a Record that identify `agent`; for a null network also its draw and source policy."""
+    """Return the fields of a Record that identify `agent`.
+
+    For a null network "draw" is its number and "seed" is None. "source_method" and "source_seed" then name the policy
+    whose weights are shuffled, and are None for random weights. "outputs" is there for logits only.
+    """
     fields = {"game": agent.game, "method": agent.method, "seed": agent.seed, "policy_sha256": agent.sha256}
     if agent.outputs == "logits":
         fields["outputs"] = "logits"

@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 class Maps:
     """The maps of one agent, each a sum over `num_states` states.
 
-    `maps["kmap"]` is a map, float64 [H, W], or [C, H, W] if channels were ablated one at a time. Maps that
-    depend on a temperature are looked up with it: `maps["hmap", 1.0]`. An unknown name or temperature raises
-    NrmapError. `by_episode` holds the maps of each episode and, for states from `collect_states`, the numbers
-    of the policies that played them. `metadata` holds the agent and the settings.
+    `maps["kmap"]` is a map, float64 [H, W], or [C, H, W] if channels were ablated one at a time. Maps that depend on a
+    temperature are looked up with it: `maps["hmap", 1.0]`. An unknown name or temperature raises NrmapError. Iterating
+    gives `kinds`. `by_episode` holds the maps of each episode and, for states from `collect_states`, the numbers of the
+    policies that played them. `metadata` holds the agent and the settings. Raises NrmapError for fields of another
+    type.
     """
 
     by_episode: EpisodeMaps
@@ -52,7 +53,7 @@ class Maps:
 
     @property
     def kinds(self) -> list[tuple[str, float | None]]:
-        """The name of every map and its temperature, or None."""
+        """The name of every map and its temperature, which is None for maps that depend on none."""
         return [(kind.name, temperature) for kind, temperature, _ in self.by_episode.each()]
 
     def __iter__(self) -> Iterator[tuple[str, float | None]]:
@@ -67,21 +68,22 @@ class Maps:
 
     @checked
     def sparsity(self, kind: str, temperature: float | None = None) -> Estimate:
-        """S = ‖M‖₁ / ‖M‖₂ (eq. 9) of a map, from 1 for a single pixel to √(number of pixels) for a flat map.
+        """Estimate S = ‖M‖₁ / ‖M‖₂ (eq. 9) of a map, from 1 for a single pixel to √(number of pixels) for a flat map.
 
         The value is None for a map of zeros. The 95% interval is a jackknife over episodes and needs 16 of them.
-        Raises NrmapError for an unknown map.
+        `temperature` is None for maps that depend on none. Raises NrmapError for an unknown map or temperature.
         """
         by_episode = self.by_episode[kind, temperature]
         why_zero = KINDS[kind].zero_reason(self.num_states)
         return sparsity_of_sum(by_episode, why_zero, self.by_episode.players)
 
     def difference(self, other: "Maps", kind: str, temperature: float | None = None) -> Estimate:
-        """The sparsity S of a map minus that of the same map of another agent on the same states.
+        """Estimate the sparsity S of a map minus that of the same map of another agent on the same states.
 
-        The 95% interval is a jackknife that leaves an episode out of both maps, so effects on both cancel. It
-        needs 16 episodes. The value is None if either map is 0 everywhere. Raises NrmapError for an unknown
-        map and for maps of other episodes, states or ablations.
+        The 95% interval is a jackknife that leaves an episode out of both maps, so effects on both cancel. It needs 16
+        episodes. The value is None if either map is 0 everywhere. `temperature` is None for maps that depend on none.
+        Raises NrmapError for an unknown map or temperature, if `other` is no Maps, and for maps of other episodes,
+        states, ablations or kinds of outputs.
         """
         check(isinstance(other, Maps), f"other={shortened(other)}: expected nrmap.Maps")
         for name in ("states_digest", "ablated_value", "channels", "outputs"):
@@ -96,8 +98,8 @@ class Maps:
     def plot(self, temperature: float | None = None) -> "Figure":
         """Draw a figure with a heat map of each map, and of each channel if channels were ablated one at a time.
 
-        With a `temperature` maps at other temperatures are left out. Raises NrmapError for an unknown
-        temperature and for more maps than fit into a figure, 12.
+        With a `temperature` maps at other temperatures are left out; None keeps all. Raises NrmapError for an unknown
+        temperature and for more than 12 maps, which do not fit into a figure.
         """
         from nrmap.maps.heatmaps import MOST_COLUMNS, map_figures
 
@@ -110,7 +112,11 @@ class Maps:
 
     @checked
     def save(self, path: str | Path) -> None:
-        """Write an npz file, atomically. Raises NrmapError if the folder is missing or `path` cannot be written."""
+        """Write an npz file to `path`, atomically.
+
+        Raises NrmapError if the folder is missing, `path` cannot be written or `load` would refuse the file, as for
+        NaN.
+        """
         folder = Path(path).parent
         check(folder.is_dir(), f"no folder {folder}: make it first")
         save_maps(Path(path), self.by_episode, self.metadata)
@@ -118,7 +124,10 @@ class Maps:
     @classmethod
     @checked
     def load(cls, path: str | Path) -> "Maps":
-        """The maps in a file that `save` or an analysis wrote. Raises NrmapError for any other file."""
+        """Load the maps in a file that `save` or an analysis wrote.
+
+        Logs a warning if an older file does not say which policies played. Raises NrmapError for any other file.
+        """
         maps = cls(*load_maps(Path(path)))
         if maps.by_episode.players is None and "states_sha256" in maps.metadata:
             log.warning("%s does not say which policies played: intervals assume that one did; map anew for more", path)

@@ -11,7 +11,10 @@ WHY_ZERO = "the map is 0 everywhere"
 
 
 def sparsity_of_rows(maps: ArrayLike) -> FloatArray:
-    """S = ‖M‖₁ / ‖M‖₂ (eq. 9) of each M in `maps` [R, …], [R]; NaN for a map of zeros, NrmapError if not finite."""
+    """Return S = ‖M‖₁ / ‖M‖₂ (eq. 9) of each map M in `maps` [R, …], float64 [R]; NaN for a map of zeros.
+
+    Raises NrmapError for empty maps and for NaN or infinite values.
+    """
     rows = _finite(maps)
     rows = np.abs(rows.reshape(len(rows), -1))  # [R, P]
     largest = rows.max(axis=1, keepdims=True)
@@ -22,17 +25,21 @@ def sparsity_of_rows(maps: ArrayLike) -> FloatArray:
 
 
 def sparsity(map_: ArrayLike, why_zero: str = WHY_ZERO) -> Estimate:
-    """S(M) = ‖M‖₁ / ‖M‖₂ (eq. 9), from 1 for one pixel to √pixels for a flat map; smaller is sparser.
+    """Measure S(M) = ‖M‖₁ / ‖M‖₂ (eq. 9), from 1 for one pixel to √pixels for a flat map; smaller is sparser.
 
-    `map_` has any shape and either sign. For a map of zeros S is 0/0: the value is None, with `why_zero`
-    as the note. Raises NrmapError for an empty map and for NaN or infinite values.
+    `map_` has any shape and either sign. For a map of zeros S is 0/0: the value is None, with `why_zero` as the note.
+    There is no interval. Raises NrmapError for an empty map and for NaN or infinite values.
     """
     value = float(sparsity_of_rows(np.asarray(map_)[None])[0])
     return Estimate(None, note=why_zero) if np.isnan(value) else Estimate(value)
 
 
 def sparsity_of_sum(maps: ArrayLike, why_zero: str = WHY_ZERO, players: ArrayLike | None = None) -> Estimate:
-    """`sparsity` of the sum of the episodes' maps [E, …], with its interval; see `estimate_of_sum`."""
+    """Estimate the `sparsity` of the sum of the episodes' `maps` [E, …], with its interval.
+
+    For `players` [E] and the interval see `estimate_of_sum`. `why_zero` is the note for a sum of zeros, whose value is
+    None. Raises NrmapError as `estimate_of_sum` does, for empty maps, and for NaN or infinite values.
+    """
     by_episode = np.asarray(maps, dtype=np.float64)
     furthest = (by_episode.size // max(len(by_episode), 1)) ** 0.5
     return estimate_of_sum(
@@ -41,11 +48,11 @@ def sparsity_of_sum(maps: ArrayLike, why_zero: str = WHY_ZERO, players: ArrayLik
 
 
 def map_entropy(map_: ArrayLike) -> float:
-    """−Σ p log p in nats, p = softmax of the map over its pixels (UAI 2021, eq. 8).
+    """Return −Σ p log p in nats, p = softmax of the map over its pixels (UAI 2021, eq. 8).
 
-    Between 0 and log(pixels), the entropy of a constant map. Unlike `relative_map_entropy` it
-    depends on the map's scale, hence on the number of states and the rewards. Raises NrmapError for
-    an empty map and for NaN or infinite values.
+    It is between 0 and log(pixels), the entropy of a constant map. Unlike `relative_map_entropy` it depends on the
+    map's scale, hence on the number of states and the rewards. Raises NrmapError for an empty map and for NaN or
+    infinite values.
     """
     values = _finite(map_).ravel()
     top = int(values.argmax())
@@ -58,7 +65,10 @@ def map_entropy(map_: ArrayLike) -> float:
 
 
 def relative_map_entropy(map_: ArrayLike, why_zero: str = WHY_ZERO) -> Estimate:
-    """`map_entropy` of M / max|M|, independent of the map's scale; the value is None for a map of zeros."""
+    """Measure `map_entropy` of M / max|M|, which is independent of the map's scale.
+
+    For a map of zeros the value is None, with `why_zero` as the note. Raises NrmapError as `map_entropy` does.
+    """
     values = _finite(map_)
     largest = np.abs(values).max()
     return Estimate(map_entropy(values / largest)) if largest > 0 else Estimate(None, note=why_zero)

@@ -25,7 +25,7 @@ MOST_TEMPERATURES = 1000  # on tiny states they take seconds, and each map of ea
 
 
 def sweep_workers(device: torch.device) -> int:
-    """Number of threads for `sweep_maps`: 1 if the engine's `device` is a CPU, whose cores it needs; else up to 16."""
+    """Return the number of threads for `sweep_maps`: 1 on a CPU, whose cores the engine needs, else up to 16."""
     return 1 if device.type == "cpu" else min(os.cpu_count() or 1, 16)
 
 
@@ -45,17 +45,18 @@ def sweep_maps(
     `chunks` come in state order and cover the N states whose episodes are `episode_ids` [N]. Where no Q-value changes
     by more than `rounding_floor`, the engine's own rounding, the ablated Q-values count as equal to the clean ones. A
     pair of state and pixel counts as a tie when its two best ablated Q-values lie within twice that floor. Each n in
-    `prefix_sizes` adds the maps of the states of rank < n; `ranks` [N] are by default `prefix_ranks(episode_ids)`, and
-    a shard passes its slice of the ranks of all states. Summands are computed by `workers` threads while the engine
-    makes the next chunk; more than one pay off where the engine runs on a GPU. `progress` is called after every chunk
-    with the number of states done and N.
+    `prefix_sizes` adds the maps of the states of rank < n. `ranks` [N] are by default `prefix_ranks(episode_ids)`; a
+    shard passes its slice of the ranks of all states. Summands are computed by `workers` threads while the engine makes
+    the next chunk; more than one pay off where the engine runs on a GPU. `progress` is called after every chunk with
+    the number of states done and N.
 
-    Summands are computed and added state by state in float64, so that a map depends, to the last
-    bit, neither on the chunks' sizes nor on other episodes or temperatures. A warning is logged if
-    the floor is above a thousandth of the largest |Q|.
+    Summands are computed and added state by state in float64, so that a map depends, to the last bit, neither on the
+    chunks' sizes nor on other episodes or temperatures. A warning is logged if the floor is above a thousandth of the
+    largest |Q|.
 
-    Raises NrmapError for arguments out of range (temperatures: above 0, at most 10⁹), for a temperature so small
-    that Q/T overflows, for NaN or infinite Q-values, and for chunks that do not cover the states in order.
+    Raises NrmapError for arguments out of range: 1 to 1,000 different temperatures above 0 and up to 10⁹ are allowed,
+    and a floor that is finite and not negative. Raises NrmapError for a temperature so small that Q/T overflows, for
+    NaN or infinite Q-values, for chunks that do not cover the states in order, and where iterating over `chunks` does.
     """
     ids = np.asarray(episode_ids, dtype=np.int64)
     check(ids.ndim == 1 and len(ids) > 0, f"episode_ids of shape {ids.shape}: expected [N] with N ≥ 1")

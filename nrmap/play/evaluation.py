@@ -42,7 +42,8 @@ Episodes = Annotated[int, Field(ge=1, le=1000)]
 class AttackRun:
     """One roll-out under attack: `attack` is "noise", "fgsm", "pgd-K" or "greedy_worst_case".
 
-    `attack_epsilon` is the radius in [0, 1]. Raises NrmapError for an unknown attack and values out of range.
+    `attack_epsilon` is the radius, above 0 and at most 1. Raises NrmapError for an unknown attack and for values out of
+    range.
     """
 
     attack: str
@@ -55,7 +56,7 @@ class AttackRun:
 
     @property
     def label(self) -> str:
-        """Attack and radius for progress bars, such as "pgd-10 at ε = 1/255"."""
+        """The attack and its radius for progress bars, such as "pgd-10 at ε = 1/255"."""
         return f"{self.attack} at {epsilon_text(self.attack_epsilon)}"
 
     @property
@@ -67,10 +68,11 @@ class AttackRun:
 
 @schema
 class EvaluationSettings:
-    """Everything that an evaluation's result depends on, besides the policy; NrmapError for values out of range.
+    """Everything that an evaluation's result depends on, besides the policy.
 
-    `episodes` and `certify_epsilons`, ℓ∞ radii where white is 1, are for the clean roll-out. Episode e has the
-    same seed in every roll-out, see `episode_seeds`, so roll-outs differ only in the player.
+    `episodes` and `certify_epsilons`, ℓ∞ radii where white is 1, are for the clean roll-out. Episode e has the same
+    seed in every roll-out, see `episode_seeds`, so roll-outs differ only in the player. Raises NrmapError for values
+    out of range.
     """
 
     episodes: Episodes
@@ -89,17 +91,17 @@ def evaluate(
     keep: RolloutCache = lambda roll_out, play_it: play_it(),
     progress: ProgressFn = no_report,
 ) -> list[Record]:
-    """Play `policy` clean and under each attack of `settings`, on the policy's device; return the records.
+    """Play `policy` clean and under each attack of `settings`, on the policy's device, and return the records.
 
-    Each roll-out gives the records of `episode_records`. The clean one adds "q_gap_quantile": quantiles over its
-    states of the Q-gap, max Q minus the second-largest Q, and "certified_rate": the fraction of its states certified
-    at each of `certify_epsilons`. Attacked ones add "flip_rate": the fraction of states whose greedy action flips.
-    On a CPU, FGSM and PGD skip states that `certify` proves robust, which saves time and changes no result. `keep`
-    gets the name of each roll-out and the function that plays it, and may return stored records instead. `progress`
-    also gets the name of the roll-out, as `part`.
+    Each roll-out gives the records of `episode_records`. The clean one adds "q_gap_quantile": quantiles over its states
+    of the Q-gap, max Q minus the second-largest Q, and "certified_rate": the fraction of its states certified at each
+    of `certify_epsilons`. Attacked ones add "flip_rate": the fraction of states whose greedy action flips. On a CPU,
+    FGSM and PGD skip states that `certify` proves robust, which saves time and changes no result. `keep` gets the name
+    of each roll-out and the function that plays it, and may return stored records instead. `progress` also gets the
+    name of the roll-out, as `part`.
 
-    Raises NrmapError if the policy does not fit its environment, and if `certify_epsilons` or a greedy worst case
-    are set without `certify`.
+    Raises NrmapError as `env_of`, `play` and the policy's `for_attacks` do. Also raises it if `certify_epsilons` or a
+    greedy worst case are set without `certify`.
     """
     env = env_of(policy)
     check(certify is not None or not settings.certify_epsilons, "certify_epsilons are set, but nothing certifies")
@@ -196,7 +198,10 @@ def episode_records(make: RecordFactory, episodes: Sequence[Episode], action_nam
 
 
 def rate_record(make: RecordFactory, metric: str, counts: EpisodeCounts, episodes: Sequence[Episode]) -> Record:
-    """Make a record of `counts`, states by episode number, as a fraction of all states of `episodes`, with interval."""
+    """Make a record of `counts`, states by episode number, as a fraction of all states of `episodes`.
+
+    It has an interval over episodes, see `estimate_rate`.
+    """
     lengths = [episode.length for episode in episodes]
     by_episode = [counts[number] for number in range(len(episodes))]
     return make(metric=metric, num_states=sum(lengths), **asdict(estimate_rate(by_episode, lengths)))

@@ -23,14 +23,17 @@ class GivenStates:
 
     @property
     def episode_origins(self) -> NDArray[np.int64]:
-        """Zeros [E]: the file does not name the players, so all episodes count as those of one policy."""
+        """The number of each episode's player, [E], all 0.
+
+        The file does not name the players, so all episodes count as those of one policy.
+        """
         return np.zeros(int(self.episode_ids.max()) + 1, dtype=np.int64)
 
 
 def read_states(path: Path) -> RolloutStates | GivenStates:
-    """The states in `path`: RolloutStates of a states file of nrmap, GivenStates of any other .npy or .npz file.
+    """Read `path`: RolloutStates from a states file of nrmap, GivenStates from any other .npy or .npz file.
 
-    A .npy file holds states, uint8 [N, C, H, W]; an .npz file has these as `states`, and maybe whole numbers
+    A .npy file holds states, uint8 [N, C, H, W]. An .npz file has these as `states`, and maybe whole numbers
     `episode_ids` [N]. Raises NrmapError for a file that is missing, damaged or of another kind.
     """
     with regular_file(path, "states") as file:

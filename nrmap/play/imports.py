@@ -41,15 +41,18 @@ def import_policy(
 ) -> Policy:
     """Convert another library's policy file, such as "sb3:FILE.zip", to a Policy, and keep it under `outputs`.
 
-    docs/agents.md lists the formats; no code in the file runs. Required if the file lacks them: `env`, the game, and
-    `input_scale`, the factor from states in [0, 255] to the network's own input. `seed` only labels the policy
-    (default: the file's, else 0). `env_settings` override fields of EnvSpec in the format's usual preprocessing; the
-    key `eyes` picks another preset. On the first import the agent plays 3 clean episodes; its card keeps their
-    returns as `clean_returns`. If the step limit ended none of them and their mean is more than 30% below `expect`,
-    a return of the original agent, a warning is logged.
+    docs/agents.md lists the formats; no code in the file runs. `env`, the game, and `input_scale`, the factor from
+    states in [0, 255] to the network's own input, are required if the file lacks them. `seed` only labels the policy
+    (None: the file's, else 0). `env_settings` override fields of EnvSpec in the format's usual preprocessing; the key
+    `eyes` picks another preset. The policy is returned on `device`.
 
-    Raises NrmapError for a file that is missing or not of its format, for arguments that are missing or contradict
-    the file, and for a network that nrmap cannot describe or that does not fit the game.
+    On the first import the agent plays 3 clean episodes; its card keeps their returns as `clean_returns`. Every import
+    logs their mean. The line is a warning if the mean is more than 30% below `expect`, a return of the original agent,
+    and the step limit ended none of the episodes.
+
+    Raises NrmapError for a file that is missing or not of its format, for arguments that are missing or contradict the
+    file, and for a network that nrmap cannot describe or that does not fit the game. Raises NrmapError if the policy
+    cannot be written, if the kept one is damaged, or if there is no such `device`.
     """
     check(outputs != "", "outputs='': expected a folder, '.' for this one")
     policy = convert(reference, game=env, seed=seed, input_scale=input_scale, env_settings=env_settings)
@@ -57,7 +60,10 @@ def import_policy(
 
 
 def ensure_imported(policy: Policy, outputs: Path, expect: float | None = None) -> Path:
-    """The file of a converted policy under `outputs`, made if missing, see `import_policy`; NrmapError if damaged."""
+    """Return the path of a converted policy under `outputs`, and make the file if it is missing; see `import_policy`.
+
+    Raises NrmapError if the file is damaged or cannot be written, and as `env_of` and `locked` do.
+    """
     card, game = policy.card, policy.env.game
     folder = Layout(outputs).of_policy(
         "imported", game=game, method=card.method, seed=card.seed, identity=card.identity

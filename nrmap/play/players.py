@@ -22,12 +22,15 @@ EpisodeCounts = Counter[int]
 
 
 def constant_player(action: int) -> ActionFn:
-    """A player that always takes the same action."""
+    """Return a player that always takes `action`."""
     return lambda states, episodes, steps, /: np.full(len(states), action)
 
 
 def random_player(num_actions: int, seed: int, max_agent_steps: int) -> ActionFn:
-    """A player of uniformly random actions, determined by (seed, episode, step), for steps below `max_agent_steps`."""
+    """Return a player of uniformly random actions, for steps below `max_agent_steps`.
+
+    The actions depend only on (`seed`, episode, step).
+    """
 
     @functools.cache
     def actions_of(episode: int) -> Ints:
@@ -47,19 +50,19 @@ class CleanPlayer:
     def __init__(
         self, policy: Agent, certify: IntervalCertifier | None = None, certify_epsilons: Sequence[float] = ()
     ) -> None:
-        """`certify_epsilons` are the radii to certify; without `certify` they have no effect."""
+        """`certify_epsilons` are the radii to certify. Without `certify` no state counts as certified."""
         self._policy, self._certify = policy, certify
         self._gaps: list[NDArray[np.float32]] = []
         self.certified: dict[float, EpisodeCounts] = {attack_epsilon: Counter() for attack_epsilon in certify_epsilons}
 
     @property
     def q_gaps(self) -> NDArray[np.float64]:
-        """Q-gaps [N] of all states seen: the greedy action's Q-value minus the second-largest."""
+        """The Q-gaps [N] of all states seen: the greedy action's Q-value minus the second-largest, at least 0."""
         return np.concatenate(self._gaps).astype(np.float64)
 
     @torch.inference_mode()
     def __call__(self, states: Bytes, episodes: Ints, steps: Ints, /) -> Actions:
-        """See `ActionFn`."""
+        """Choose the greedy actions, and record Q-gaps and certified states; see `ActionFn`."""
         seen = torch.from_numpy(states).to(self._policy.device)
         q_values = self._policy(seen)  # [N, A]
         actions = q_values.argmax(dim=1)  # [N]
@@ -81,7 +84,7 @@ class AttackedPlayer:
     def __init__(
         self, policy: Agent, attack: Attack, attack_epsilon: float, seed: int, certify: IntervalCertifier | None = None
     ) -> None:
-        """`seed` seeds the attack's random numbers."""
+        """`seed` seeds the attack's random numbers. Raises NrmapError as the policy's `for_attacks` does."""
         self._policy, self._q_values = policy, policy.for_attacks()
         self._attack, self._attack_epsilon, self._seed = attack, attack_epsilon, seed
         # On a GPU a CUDA graph attacks all states in less time than a proof takes.
@@ -91,7 +94,7 @@ class AttackedPlayer:
         self.flips: EpisodeCounts = Counter()
 
     def __call__(self, states: Bytes, episodes: Ints, steps: Ints, /) -> Actions:
-        """See `ActionFn`."""
+        """Choose the greedy actions at the attacked states, and count the flips; see `ActionFn`."""
         seen = torch.from_numpy(states).to(self._policy.device)
         if self._certify is None:
             return self._attacked(seen, episodes, steps)
@@ -121,19 +124,18 @@ class AttackedPlayer:
         return actions
 
     def _attacked_in_one_batch(self, states: Tensor, starts: Tensor) -> Tensor:
-        """The actions under attack and the clean ones, [2, N]."""
+        """Return the actions under attack and the clean ones, [2, N]."""
         assert isinstance(self._attack, GradientAttack)
         attacked = self._attack.in_one_batch(self._q_values, states, starts, attack_epsilon=self._attack_epsilon)
         return torch.stack([attacked.actions, attacked.clean_actions])
 
 
 class WorstCasePlayer:
-    """Takes the lowest-Q action that the bounds cannot rule out.
+    """A player that takes the action of lowest Q-value among those that the bounds cannot rule out.
 
-    This gives the greedy worst-case return of Oikarinen et al. (2021, RADIAL). `flips` counts per
-    episode the states where that action is not the greedy one: an upper bound on the flips of any
-    attack of this radius on the states of this episode. The return itself is not a lower bound,
-    because a low Q-value does not guarantee a low return.
+    This gives the greedy worst-case return of Oikarinen et al. (2021, RADIAL). `flips` counts per episode the states
+    where that action is not the greedy one: an upper bound on the flips of any attack of this radius on the states of
+    this episode. The return itself is not a lower bound, because a low Q-value does not guarantee a low return.
     """
 
     def __init__(self, policy: Agent, certify: IntervalCertifier, attack_epsilon: float) -> None:
@@ -143,7 +145,7 @@ class WorstCasePlayer:
 
     @torch.inference_mode()
     def __call__(self, states: Bytes, episodes: Ints, steps: Ints, /) -> Actions:
-        """See `ActionFn`."""
+        """Choose the actions, and count those that are not greedy; see `ActionFn`."""
         seen = torch.from_numpy(states).to(self._policy.device)
         scaled = unit_states(seen)
         q_values = self._policy(seen)  # [N, A]

@@ -58,12 +58,16 @@ class Episode:
 
     @property
     def total_reward(self) -> float:
-        """The undiscounted return."""
+        """The undiscounted return of the unclipped rewards."""
         return float(self.rewards.sum(dtype=np.float64))
 
 
 def env_of(agent: Agent) -> EnvSpec:
-    """The agent's environment; NrmapError if it has none, or one with other state shapes or numbers of actions."""
+    """Return the agent's environment.
+
+    Raises NrmapError if the agent has none, or one with other state shapes or numbers of actions, and as a call of the
+    agent does.
+    """
     spec = agent.env
     if spec is None:
         raise NrmapError(f"{agent.label} cannot play: it has no game; Agent takes one as env=EnvSpec(…)")
@@ -78,13 +82,16 @@ def env_of(agent: Agent) -> EnvSpec:
 
 @functools.lru_cache(maxsize=64)
 def _first_states(spec: EnvSpec) -> torch.Tensor:
-    """The first state of an episode, [1, C, H, W]; kept, because to load a game takes as long as 100 agent steps."""
+    """Return the first state of an episode, [1, C, H, W].
+
+    The result is kept, because loading a game takes as long as 100 agent steps.
+    """
     states, _ = SeededVectorEnv(spec, 1).begin(np.ones(1, dtype=bool), [0])
     return torch.from_numpy(states)
 
 
 def greedy(policy: Agent) -> ActionFn:
-    """A player that takes the first action of highest output."""
+    """Return a player that takes the first action of highest output."""
 
     @torch.inference_mode()
     def act(states: Bytes, episodes: Ints, steps: Ints) -> Actions:
@@ -96,11 +103,12 @@ def greedy(policy: Agent) -> ActionFn:
 def play(
     act: ActionFn, spec: EnvSpec, seeds: Sequence[int], *, num_envs: int, progress: ProgressFn = no_report
 ) -> tuple[Episode, ...]:
-    """Play one whole episode for each of `seeds`, in order, up to `num_envs` at a time.
+    """Play one whole episode for each of `seeds`, up to `num_envs` at a time, and return the episodes in this order.
 
-    An episode does not depend on the other episodes played at the same time, except that a
-    network may round differently in batches of another size. `act` sees only states of running
-    episodes. Raises NrmapError without seeds, for `num_envs` < 1, and for actions out of range.
+    An episode does not depend on the other episodes played at the same time, except that a network may round
+    differently in batches of another size. `act` sees only states of running episodes. `progress` is called after every
+    step with the agent steps so far and `expected_steps`. Raises NrmapError without seeds, for `num_envs` < 1, for
+    actions out of range, and where `act` does.
     """
     check(len(seeds) >= 1, "no episodes to play: expected at least one seed")
     check(num_envs >= 1, f"num_envs={num_envs}: expected at least 1")
@@ -166,13 +174,12 @@ def expected_steps(lengths: Sequence[int], unfinished: Sequence[int], limit: int
 
 
 def even_positions(lengths: Sequence[int], num_states: int) -> list[NDArray[np.int64]]:
-    """Spread `num_states` evenly over episodes of these lengths; returns the steps of each episode.
+    """Spread `num_states` states evenly over episodes of these lengths, and return the steps taken from each episode.
 
-    The numbers of states per episode differ by at most one. An episode of L steps is cut into n
-    equal parts, and one step is taken at the same relative position φ of each part:
-    ⌊(k + φ) L / n⌋ for k = 0 … n − 1. φ follows the van der Corput sequence from ½ on, one value
-    per episode, so that the episodes together cover many different times. Raises NrmapError for
-    fewer states than episodes and for episodes with too few steps.
+    The numbers of states per episode differ by at most one. An episode of L steps is cut into n equal parts, and one
+    step is taken at the same relative position φ of each part: ⌊(k + φ) L / n⌋ for k = 0 … n − 1. φ is a point of the
+    van der Corput sequence plus ½, modulo 1, one point per episode, so that the episodes together cover many different
+    times. Raises NrmapError for fewer states than episodes and for episodes with too few steps.
     """
     episodes = len(lengths)
     check(num_states >= 1, f"num_states={num_states}: expected at least 1")
@@ -194,7 +201,7 @@ def replay_states(
     """Replay `episodes` and return the states at the steps `positions[e]` of each episode e, uint8 [N, C, H, W].
 
     The states are in order of episode, then as in `positions[e]`. Raises NrmapError if a replayed episode differs in
-    rewards or length, e.g. with another version of the emulator.
+    rewards or length, e.g. with another version of the emulator, and for `num_envs` < 1.
     """
     wanted = [{int(step) for step in steps} for steps in positions]
     frames: dict[tuple[int, int], NDArray[np.uint8]] = {}

@@ -110,9 +110,10 @@ def collect_states(
 ) -> RolloutStates:
     """Collect `num_states` states of the greedy policy, spread evenly over `episodes` whole episodes.
 
-    The positions are known only after all episodes have ended. All states are kept until then if
-    they fit into `memory_budget` bytes; otherwise the episodes are replayed. Raises NrmapError if the policy
-    has no environment or does not fit it, for fewer states than episodes, and for episodes that are too short.
+    The positions are known only after all episodes have ended. All states are kept until then if they fit into
+    `memory_budget` bytes; otherwise the episodes are replayed. Raises NrmapError as `env_of` and `play` do, for fewer
+    states than episodes, and for episodes that are too short. Raises NrmapError unless `episodes` ≥ 1 and `run_seed` ≥
+    0.
     """
     env = env_of(policy)
     check(num_states >= episodes, f"num_states={num_states}: expected at least one for each of {episodes} episodes")
@@ -135,7 +136,10 @@ def collect_states(
 
 
 class StateRecorder:
-    """Wraps `act` and keeps all states seen while they fit into `memory_budget` bytes."""
+    """A player that acts as `act` does, and keeps all states seen.
+
+    Once they do not fit into `memory_budget` bytes, it drops them all.
+    """
 
     def __init__(self, act: ActionFn, memory_budget: int) -> None:
         self._act = act
@@ -145,7 +149,7 @@ class StateRecorder:
     def __call__(
         self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64]
     ) -> NDArray[np.integer]:
-        """See `ActionFn`."""
+        """Choose the actions of `act`, and keep the states; see `ActionFn`."""
         self._left -= states.nbytes
         if self._left < 0:
             self._seen.clear()
@@ -155,7 +159,7 @@ class StateRecorder:
         return self._act(states, episodes, steps)
 
     def states(self, positions: Sequence[NDArray[np.int64]]) -> NDArray[np.uint8] | None:
-        """The states [N, C, H, W] at the steps `positions[e]` of each episode e; None if the budget was too small."""
+        """Return the states [N, C, H, W] at `positions[e]` of each episode e; None if the budget was too small."""
         if self._left < 0:
             return None
         return np.stack([self._seen[e, step] for e, steps in enumerate(positions) for step in steps.tolist()])
@@ -199,7 +203,10 @@ def pool_states(parts: Sequence[RolloutStates]) -> RolloutStates:
 
 
 def save_states(path: Path, states: RolloutStates) -> None:
-    """Write `states` to `path` atomically; equal states give equal bytes. NrmapError above 4 GiB or if not writable."""
+    """Write `states` to `path` atomically; equal states give equal bytes.
+
+    Raises NrmapError if the arrays take more than 4 GiB, or if `path` cannot be written.
+    """
     episodes = states.episodes
     arrays = {
         "states": states.states,

@@ -96,7 +96,7 @@ class Agent(nn.Module):
         return outputs if torch.is_grad_enabled() else outputs.detach()  # which may have made a Parameter of them
 
     def forward(self, states: Tensor) -> Tensor:
-        """Outputs [N, A] of uint8 `states` [N, C, H, W], unchecked; torch.fx traces through here."""
+        """Outputs [N, A] of uint8 `states` [N, C, H, W], unchecked; `nrmap.ablation` records this call."""
         return self.function(states if self.input_scale is None else states.float() * self.input_scale)
 
     def train(self, mode: bool = True) -> "Agent":

@@ -37,7 +37,10 @@ MOST_RETURN = 1e30  # larger ones overflow in float32
 
 @schema
 class AtomSpec:
-    """The atoms, evenly spaced returns z, of a C51 head (Bellemare et al. 2017); NrmapError unless lowest < highest."""
+    """The atoms, evenly spaced returns z, of a C51 head (Bellemare et al. 2017).
+
+    Raises NrmapError unless lowest < highest, both within ±`MOST_RETURN`, and `number` is from 2 to 4096.
+    """
 
     number: Annotated[int, Field(ge=2, le=2**12)]
     lowest: float
@@ -49,7 +52,7 @@ class AtomSpec:
 
 
 def unit_states(states: Tensor) -> Tensor:
-    """Uint8 `states` as float32 in [0, 1]: the input of networks, attacks and certificates."""
+    """Return uint8 `states` as float32 in [0, 1]: the input of networks, attacks and certificates."""
     return states.float() * STATE_SCALE
 
 
@@ -58,7 +61,8 @@ class NetworkSpec:
     """The shape of a network from states [N, in_channels, height, width] to Q-values or logits [N, actions].
 
     With `atoms` the head is categorical: it has one output per action a and atom z, and Q(s, a) = Σ_z z · p(z | s, a)
-    with p the softmax over atoms. Raises NrmapError for atoms in a dueling head or a screen too small for `convs`.
+    with p the softmax over atoms. None means another head. `hidden` is the width of each hidden layer. Raises
+    NrmapError for values out of range, for atoms in a dueling head, and for a screen too small for `convs`.
     """
 
     in_channels: Channels
@@ -87,9 +91,9 @@ class NetworkSpec:
 class QNetwork(nn.Module):
     """A network from float states [N, C, H, W] in [0, 1] to Q-values or logits [N, A].
 
-    With `dueling`, Q(s, a) = V(s) + A(s, a) − mean_a A(s, a) (Wang et al. 2016, eq. 9), and value and
-    advantage each have their own hidden layer. Otherwise one hidden layer leads to the outputs, with
-    `atoms` to a logit for each action and atom.
+    With `dueling`, Q(s, a) = V(s) + A(s, a) − mean_a A(s, a) (Wang et al. 2016, eq. 9), and value and advantage each
+    have their own hidden layer. Otherwise one hidden layer leads to the outputs, or with `atoms` to a logit for each
+    action and atom. New weights are drawn from torch's global random state.
     """
 
     atom_values: Tensor  # [Z]
@@ -114,7 +118,7 @@ class QNetwork(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, states: Tensor) -> Tensor:
-        """Outputs [N, A] of `states` [N, C, H, W]."""
+        """Return the outputs [N, A] of float `states` [N, C, H, W]."""
         features = self.features(states)  # [N, F]
         advantage = self.advantage(features)  # [N, A], or [N, A·Z] with atoms
         if self.value is None:
@@ -123,13 +127,19 @@ class QNetwork(nn.Module):
 
     @property
     def is_as_specified(self) -> bool:
-        """Whether calls compute what `spec` says: no layer was replaced, reconfigured or given hooks or own methods."""
+        """Whether calls compute what `spec` says.
+
+        False if a layer was replaced or reconfigured, or has forward hooks or methods of its own.
+        """
         with torch.device("meta"):
             declared = repr(QNetwork(self.spec))
         return repr(self) == declared and all(map(acts_as_its_type, self.modules()))
 
     def expectation(self, outputs: Tensor) -> Tensor:
-        """Turn logits [N, A·Z] of a categorical head into Σ_z z · p(z | s, a), [N, A]; return others unchanged."""
+        """Turn the logits [N, A·Z] of a categorical head into Σ_z z · p(z | s, a), [N, A].
+
+        Without atoms, return `outputs` unchanged.
+        """
         if self.spec.atoms is None:
             return outputs
         probabilities = outputs.unflatten(1, (self.spec.actions, -1)).softmax(dim=2)  # [N, A, Z]
@@ -137,14 +147,21 @@ class QNetwork(nn.Module):
 
 
 def acts_as_its_type(layer: nn.Module) -> bool:
-    """Whether a call of `layer` runs only the `forward` of its class: no hooks, also global ones, no own methods."""
+    """Whether a call of `layer` runs only the `forward` of its class.
+
+    False if `layer` has methods of its own, and if there are forward hooks or pre-hooks, on `layer` or on all modules.
+    Backward hooks do not count.
+    """
     everywhere = every_module._global_forward_pre_hooks or every_module._global_forward_hooks
     own = any(callable(getattr(type(layer), name, None)) for name in vars(layer))  # as in `layer.forward = …`
     return not (layer._forward_pre_hooks or layer._forward_hooks or everywhere or own)
 
 
 def seeded_network(spec: NetworkSpec, seed: int) -> QNetwork:
-    """An untrained network with weights drawn from `seed`; torch's global random state does not change."""
+    """Return an untrained network with weights drawn from `seed`.
+
+    The state of torch's global generator on the CPU does not change. Those of CUDA devices are set to `seed`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return QNetwork(spec)
@@ -164,12 +181,12 @@ _LAST = {f"{head}.2.{kind}" for head in ("advantage", "value") for kind in ("wei
 
 
 def rounded(network: QNetwork, precision: torch.dtype, *, exact_input: bool = False) -> Callable[[Tensor], Tensor]:
-    """`network` as a function of float32 states, computed in `precision` except for its last linear layers.
+    """Return `network` as a function of float32 states, computed in `precision` except for its last linear layers.
 
-    The last layers stay in float32 because Q-values of two actions of Freeway differ by about 0.01
-    at values of about 1, where bfloat16 numbers are 0.01 apart too. With `exact_input` the first
-    convolution stays in float32 too: just below 1, bfloat16 numbers are 1/256 apart, as much as the
-    radius of an attack. Parameters and their gradients stay in float32.
+    The last layers stay in float32 because Q-values of two actions of Freeway differ by about 0.01 at values of about
+    1, where bfloat16 numbers are 0.01 apart too. With `exact_input` the first convolution also stays in float32: just
+    below 1, bfloat16 numbers are 1/256 apart, as much as the radius of an attack. Parameters and their gradients stay
+    in float32. With `precision` float32, return `network` itself.
     """
     if precision == torch.float32:
         return network
@@ -182,10 +199,10 @@ def rounded(network: QNetwork, precision: torch.dtype, *, exact_input: bool = Fa
 
 
 def with_rounded_weights(network: QNetwork, precision: torch.dtype) -> QNetwork:
-    """A copy of `network` whose weights are stored in the precision in which `rounded` uses them.
+    """Return a copy of `network` whose weights are stored in the precision in which `rounded` uses them.
 
-    `rounded` without `exact_input` gives the same values for the copy and skips the conversion of weights, which
-    takes a good part of the time at a batch of 32. The copy cannot be trained.
+    `rounded` without `exact_input` gives the same values for the copy and skips the conversion of weights, which takes
+    a good part of the time at a batch of 32. The copy cannot be trained.
     """
     kept = copy.deepcopy(network).requires_grad_(False)
     for name, tensor in kept.named_parameters():
@@ -197,15 +214,16 @@ def with_rounded_weights(network: QNetwork, precision: torch.dtype) -> QNetwork:
 def frozen(
     network: QNetwork, *, value: bool = True, precision: torch.dtype | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """`network` as a function of float32 states, with cheap input gradients and no parameter gradients.
+    """Return `network` as a function of float32 states, with cheap input gradients and no parameter gradients.
 
-    All but the first and the last layers are computed in `precision` (None: that of the weights), see `rounded`.
-    Without `value` a dueling network gives the advantages A(s, a). They differ from Q(s, a) by the same number for
-    all actions of a state, so margins, softmax and the gradients of both stay the same.
+    All but the first and the last layers are computed in `precision`, see `rounded`. None means the weights' own
+    precision. Without `value` a dueling network gives the advantages A(s, a). They differ from Q(s, a) by the same
+    number for all actions of a state, so margins, softmax and the gradients of both stay the same.
 
-    If its stride divides kernel and screen, the first convolution becomes space-to-depth by the stride and a
-    convolution of stride 1. Outputs are the same up to rounding, but the input gradient, the slowest step of an
-    attack on a CPU, takes a fifth of the time. Make a new function after each update: the parameters may be copied.
+    If the first convolution's stride divides kernel and screen, the convolution becomes space-to-depth by the stride
+    and a convolution of stride 1. Outputs are the same up to rounding, but the input gradient, the slowest step of an
+    attack on a CPU, takes a fifth of the time. Hooks of `network` do not run. Make a new function after each update of
+    `network`, since the parameters may be copied.
     """
     parameters = {
         name: tensor.detach() if name in _FIRST | _LAST else tensor.detach().to(precision or tensor.dtype)
@@ -232,7 +250,10 @@ def _outputs(
     first_stride: int | None = None,
     value: bool = True,
 ) -> Tensor:
-    """Outputs [N, A] of `network` with other `parameters`, each layer in the precision of its weights; see `frozen`."""
+    """Return the outputs [N, A] of `network` with `parameters` in place of its own; see `frozen`.
+
+    Each layer is computed in the precision of its weights.
+    """
 
     def layer(apply: Callable[..., Tensor], inputs: Tensor, name: str, **options: int) -> Tensor:
         weight = parameters[f"{name}.weight"]

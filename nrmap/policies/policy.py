@@ -39,10 +39,11 @@ class PolicySource:
 class PolicyCard:
     """The description of a policy in its file.
 
-    `method` and `seed` name the training run, `agent_steps` is its length. `settings` are its resolved settings
-    that affect the result, and `identity` is their hash. `parent_sha256` is the policy that the run started from.
-    `provenance` (commit, versions) and `results` (returns, seconds) are for information and enter no hash.
-    Only imported policies have a `source`; their `identity` covers it and the environment.
+    `method` and `seed` name the training run, `agent_steps` is the run's length. `settings` are the run's resolved
+    settings that affect the result, and `identity` is their hash. `parent_sha256` is the policy that the run started
+    from, None if there is none. `results` (returns, seconds) and `provenance` (commit, versions) are for information:
+    they enter neither `identity` nor the policy's `sha256`. `source` is None unless the policy was imported; then
+    `identity` covers the source and the environment. Raises NrmapError for values that do not fit.
     """
 
     method: Name
@@ -69,7 +70,7 @@ class Policy(Agent):
         sha256: str | None = None,
         outputs: Outputs = "q_values",
     ) -> None:
-        """`sha256` identifies the policy, see `load_policy`; None if it was not loaded from a file."""
+        """`sha256` identifies the policy, see `load_policy`. None means that it was not loaded from a file."""
         spec = network.spec
         super().__init__(network, (spec.in_channels, spec.height, spec.width), outputs, env=env, name=card.method)
         self.card = card
@@ -88,16 +89,21 @@ class Policy(Agent):
         return f"{self.env.game}/{self.card.method}/seed{self.card.seed}"
 
     def for_attacks(self) -> Callable[[Tensor], Tensor]:
-        """As in Agent, but with cheap gradients and without V(s), which changes no margin or softmax; see `frozen`.
+        """Return the function that `Agent.for_attacks` describes, but faster: `frozen` without V(s).
 
-        A network that was changed, as by a hook, is called as it is.
+        Leaving out V(s) shifts all outputs of a state equally, which changes no margin and no softmax. This function
+        does not check its outputs. A network that was changed, as by a hook, gets the function of `Agent.for_attacks`.
+        Raises NrmapError for hooks or methods of the policy itself.
         """
         unchanged = self.network.is_as_specified and acts_as_its_type(self)
         return frozen(self.network, value=False) if unchanged else super().for_attacks()
 
 
 def save_policy(path: Path, policy: Policy, dtype: torch.dtype = torch.float32) -> None:
-    """Write `policy` atomically, with weights as `dtype`; raises as `atomic_path`. Equal policies give equal bytes."""
+    """Write `policy` to `path` atomically, with weights as `dtype`; equal policies give equal bytes.
+
+    Raises NrmapError as `atomic_path` does.
+    """
     tensors = {name: tensor.detach().to("cpu", dtype) for name, tensor in policy.network.state_dict().items()}
     metadata = {
         "format": FORMAT_VERSION,
@@ -124,12 +130,12 @@ class _Metadata:
 def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     """Load the policy file `path` in float32 on `device`, in evaluation mode.
 
-    The policy's `sha256` covers everything except the card's `results` and `provenance`, so that a repeated
-    training with the same weights gives the same hash, and results computed from the first policy stay valid.
+    The policy's `sha256` covers everything except the card's `results` and `provenance`, so that a repeated training
+    with the same weights gives the same hash, and results computed from the first policy stay valid.
 
-    Raises NrmapError if the file is missing, truncated, changed, not a policy or of another format version,
-    if weights are NaN, infinite or do not fit the declared network, if the network does not fit the
-    environment, or if there is no such `device`.
+    Raises NrmapError if the file is missing, unreadable, truncated, changed, not a policy or of another format version.
+    Raises NrmapError if weights are NaN, infinite or do not fit the declared network, or if the network does not fit
+    the environment. Raises NrmapError if there is no such `device`, or if it holds no values ("meta").
     """
     path = Path(path)
     tensors, of_file = read_tensors(path, "policy")

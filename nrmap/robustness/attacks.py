@@ -119,7 +119,7 @@ class Attack(Protocol):
 
 @torch.no_grad()
 def uniform_noise(q_values: ScoresStates, states: Tensor, *, attack_epsilon: float, noise: StateNoise) -> Attacked:
-    """Move each state to a uniformly random point of the ball, the baseline for attacks; see `Attack`."""
+    """Move each state to a uniformly random point of the ball, clipped to [0, 1]: the baseline; see `Attack`."""
     check_attack_epsilon(attack_epsilon)
     perturbed = project(states + attack_epsilon * noise.uniform(states, draw=0), states, attack_epsilon)
     clean, scores = q_values(states), q_values(perturbed)  # [N, A]

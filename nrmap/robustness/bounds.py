@@ -58,7 +58,7 @@ def box_between(lower: Tensor, upper: Tensor) -> Box:
 
 
 def state_box(states: Tensor, attack_epsilon: float | Tensor) -> Box:
-    """D(s) of eq. 7 for `states`, float [N, C, H, W] in [0, 1]: the ℓ∞ ball of radius ε clipped to [0, 1]."""
+    """Return D(s) of eq. 7, the ℓ∞ ball of radius ε clipped to [0, 1], for `states`, float [N, C, H, W] in [0, 1]."""
     return box_between(*ends(states, attack_epsilon))
 
 
@@ -70,7 +70,7 @@ class Scaling(nn.Module):
         self.factor = factor
 
     def forward(self, states: Tensor) -> Tensor:
-        """`states` [N, C, H, W] times the factor."""
+        """Return `states` [N, C, H, W] times the factor."""
         return states * self.factor
 
 
@@ -85,9 +85,10 @@ class BoundedNetwork(nn.Module):
 def bounded_network(agent: Agent) -> BoundedNetwork:
     """Wrap the network of `agent` so that it takes states in [0, 1]; the layers are shared, not copied.
 
-    Raises NrmapError for `input_scale=None`, and unless the agent's function is a QNetwork without atoms, or a
-    Sequential, nested or not, of Conv2d without padding, groups or dilation, Linear, ReLU, Flatten, Identity
-    and Dropout, that ends in a Linear layer. Subclasses of these, and layers with hooks, may act differently.
+    Raises NrmapError for `input_scale=None`. Raises NrmapError unless the agent's function is a QNetwork without atoms,
+    or a Sequential, nested or not, that ends in a Linear layer and is made of Conv2d without padding, groups or
+    dilation, Linear, ReLU, Flatten, Identity and Dropout. Subclasses of these, and layers with hooks or methods of
+    their own, are refused too, because they may act differently.
     """
     function, scale = agent.function, agent.input_scale
     if scale is None:
@@ -124,11 +125,11 @@ def _flattened(layers: nn.Sequential) -> Iterator[nn.Module]:
 
 
 def propagate(layers: Iterable[nn.Module], box: Box, *, rounded: bool = False) -> Box:
-    """A box that contains all outputs of `layers` for inputs in `box`.
+    """Return a box that contains all outputs of `layers` for inputs in `box`.
 
-    With `rounded` it also contains every output computed in float32 from float32 inputs and weights, in any order of
-    summation; pass float64 boxes and layers then. See `float32_error`. Raises TypeError for layers other than Scaling,
-    Linear, ReLU, Flatten and Conv2d without padding, groups or dilation.
+    With `rounded` the result also contains every output computed in float32 from float32 inputs and weights, in any
+    order of summation; pass float64 boxes and layers then. See `float32_error`. Raises TypeError for layers other than
+    Scaling, Linear, ReLU, Flatten and Conv2d without padding, groups or dilation.
     """
     for layer in layers:
         if isinstance(layer, nn.ReLU):
@@ -172,10 +173,10 @@ def _scaled(layer: Scaling, box: Box, rounded: bool) -> Box:
 
 
 def float32_error(terms: int) -> float:
-    """Upper limit of the float32 error of W x + b relative to |W| |x| + |b|, for rows of n = `terms` weights.
+    """Return an upper limit of the float32 error of W x + b relative to |W| |x| + |b|, for rows of n = `terms` weights.
 
-    γ = (n + 8) u / (1 − (n + 8) u) with u = 2⁻²⁴. Higham's bound has n + 1; the 7 more cover the rounding of the
-    float64 box itself.
+    The limit is γ = (n + 8) u / (1 − (n + 8) u) with u = 2⁻²⁴. Higham's bound has n + 1; the 7 more cover the rounding
+    of the float64 box itself.
     """
     lost = (terms + 8) * FLOAT32_UNIT_ROUNDOFF
     return lost / (1 - lost)
@@ -189,10 +190,10 @@ def split_head(head: nn.Sequential) -> tuple[list[nn.Module], nn.Linear]:
 
 
 def output_differences(last: nn.Linear, hidden: Box) -> Tensor:
-    """Upper bounds [N, A, A] of y_a − y_b, indexed (n, a, b), for y = `last`(x) and x in `hidden` [N, F].
+    """Return upper bounds [N, A, A] of y_a − y_b, indexed (n, a, b), for y = `last`(x) and x in `hidden` [N, F].
 
-    The rows of the layer's weight are subtracted first, which gives the exact maximum over the box. The
-    upper bound of y_a minus the lower bound of y_b could be larger.
+    The rows of the layer's weight are subtracted first, which gives the exact maximum over the box. The upper bound of
+    y_a minus the lower bound of y_b could be larger.
     """
     rows = last.weight[:, None] - last.weight  # [A, A, F]
     offsets = 0.0 if last.bias is None else last.bias[:, None] - last.bias  # [A, A]
@@ -204,11 +205,11 @@ def output_differences(last: nn.Linear, hidden: Box) -> Tensor:
 
 
 def q_difference_bounds(network: QNetwork | BoundedNetwork, states: Tensor, attack_epsilon: float | Tensor) -> Tensor:
-    """Upper bounds [N, A, A], indexed (n, a, b), of Q(s', a) − Q(s', b) in the ℓ∞ ball of radius `attack_epsilon`.
+    """Return upper bounds [N, A, A], indexed (n, a, b), of Q(s', a) − Q(s', b) in the ball of radius `attack_epsilon`.
 
-    `states` are float [N, C, H, W] in [0, 1]; `network` has no atoms. V(s') and the mean advantage
-    cancel, so only the advantage stream of a dueling network matters. The bounds hold in exact
-    arithmetic; for float32 see `nrmap.robustness.certify`. They are 0 for a = b.
+    The ball is `state_box`. `states` are float [N, C, H, W] in [0, 1]; `network` has no atoms. V(s') and the mean
+    advantage cancel, so only the advantage stream of a dueling network matters. The bounds hold in exact arithmetic;
+    for float32 see `nrmap.robustness.certify`. They are 0 for a = b.
     """
     layers, last = split_head(network.advantage)
     hidden = propagate((*network.features, *layers), state_box(states, attack_epsilon))  # [N, F]
@@ -216,15 +217,19 @@ def q_difference_bounds(network: QNetwork | BoundedNetwork, states: Tensor, atta
 
 
 def margins_of(differences: Tensor, actions: Tensor) -> Tensor:
-    """Returns [N]: max_{a≠a*} of `differences` [N, A, A] at (n, a, a*), for `actions` a* [N]; A ≥ 2."""
+    """Return max_{a≠a*} of `differences` [N, A, A] at (n, a, a*) for each state, [N]: bounds of the margin of eq. 7.
+
+    `actions` are a* [N]. A is at least 2.
+    """
     chosen = actions[:, None, None].expand(-1, differences.shape[1], 1)  # [N, A, 1]
     against = differences.gather(2, chosen).squeeze(2)  # [N, A]
     return against.scatter(1, actions[:, None], -torch.inf).amax(dim=1)
 
 
 def margin_bounds(network: QNetwork, states: Tensor, actions: Tensor, attack_epsilon: float | Tensor) -> Tensor:
-    """Upper bounds [N] of max_{s'∈D(s)} max_{a≠a*} Q(s', a) − Q(s', a*), the inner maximum of eq. 7.
+    """Return upper bounds [N] of max_{s'∈D(s)} max_{a≠a*} Q(s', a) − Q(s', a*), the inner maximum of eq. 7.
 
-    `states` s are float [N, C, H, W] in [0, 1], `actions` a* [N], D(s) as in `state_box`. For ε = 0 it is the margin.
+    `states` s are float [N, C, H, W] in [0, 1], `actions` a* [N], D(s) as in `state_box`. For ε = 0 it is the margin
+    at s.
     """
     return margins_of(q_difference_bounds(network, states, attack_epsilon), actions)

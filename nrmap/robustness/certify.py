@@ -37,7 +37,11 @@ class IntervalCertifier:
     """
 
     def __init__(self, network: QNetwork | BoundedNetwork) -> None:
-        """Copy `network`; for an agent pass `bounded_network(agent)`. NrmapError above about 500 actions."""
+        """Copy `network`; for an agent pass `bounded_network(agent)`.
+
+        Raises NrmapError for too many actions A: A² · max(U, 256) may be at most 2²⁷, where the last hidden layer has U
+        units. With U = 512 that is 512 actions.
+        """
         last = split_head(network.advantage)[1]
         actions, hidden = last.out_features, last.in_features
         numbers = actions**2 * max(hidden, 256)
@@ -48,10 +52,10 @@ class IntervalCertifier:
         self._known: dict[tuple[bytes, int, float], bool] = {}  # results by state, action and radius
 
     def __call__(self, states: Tensor, actions: Tensor, attack_epsilon: float, /) -> Tensor:
-        """Bool [N]: True where `actions` [N] are proven to be greedy in the whole ball, False where the proof fails.
+        """Return bool [N]: True where `actions` [N] are proven to be greedy in the whole ball, False without a proof.
 
-        `states` are float [N, C, H, W] in [0, 1]. Results are cached: episodes with equal seeds have
-        the same states until an attack flips an action.
+        `states` are float [N, C, H, W] in [0, 1]. Results are kept for later calls, because episodes with equal seeds
+        have the same states until an attack flips an action.
         """
         keys = [
             (hashlib.blake2b(state.tobytes(), digest_size=16).digest(), action, attack_epsilon)
@@ -73,11 +77,11 @@ class IntervalCertifier:
 
     @torch.no_grad()
     def possible_actions(self, states: Tensor, attack_epsilon: float) -> Tensor:
-        """Bool [N, A]: True if the action may be greedy somewhere in the ball.
+        """Return bool [N, A]: True if the action may be greedy somewhere in the ball.
 
-        `states` are float [N, C, H, W] in [0, 1]. An action is excluded if another action is
-        proven to have a larger Q-value in the whole ball. The proof bounds the difference of both
-        Q-values, in which V(s') cancels; bounds of single Q-values would exclude fewer actions.
+        `states` are float [N, C, H, W] in [0, 1]. An action is excluded if another action is proven to have a larger
+        Q-value in the whole ball. The proof bounds the difference of both Q-values, in which V(s') cancels; bounds of
+        single Q-values would exclude fewer actions.
         """
         possible = ~(q_difference_bounds(self._network, states, attack_epsilon) < 0).any(dim=2)  # [N, A]
         rows = (~possible).any(dim=1).nonzero().squeeze(1)
@@ -87,9 +91,9 @@ class IntervalCertifier:
 
     @torch.no_grad()
     def difference_bounds(self, states: Tensor, attack_epsilon: float) -> Tensor:
-        """Upper bounds of Q(s', a) − Q(s', b) in the ball, float64 [N, A, A] indexed (n, a, b).
+        """Return upper bounds of Q(s', a) − Q(s', b) in the ball, float64 [N, A, A] indexed (n, a, b).
 
-        They also hold for float32 Q-values. `states` are float [N, C, H, W] in [0, 1].
+        The bounds also hold for float32 Q-values. `states` are float [N, C, H, W] in [0, 1].
         """
         network = self._exact
         ball = state_box(states.double(), attack_epsilon)

@@ -9,7 +9,7 @@ from nrmap.support.errors import check
 
 
 def other_action_margin(q_values: Tensor, actions: Tensor) -> Tensor:
-    """Returns [N]: max_{a≠a*} Q(s, a) − Q(s, a*), the inner term of eq. 7; positive if a* is not the best.
+    """Return the margin of eq. 7 of each state, [N]: max_{a≠a*} Q(s, a) − Q(s, a*), above 0 if a* is not the best.
 
     `q_values` [N, A] with A ≥ 2, `actions` a* [N].
     """
@@ -19,7 +19,7 @@ def other_action_margin(q_values: Tensor, actions: Tensor) -> Tensor:
 
 
 def ends(states: Tensor, attack_epsilon: float | Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest and the largest state in D(s), both [N, C, H, W], for `states` s, float [N, C, H, W] in [0, 1]."""
+    """Return the smallest and the largest state in D(s), both [N, C, H, W], for `states` s in [0, 1]."""
     return (states - attack_epsilon).clamp(min=0), (states + attack_epsilon).clamp(max=1)
 
 
@@ -29,14 +29,17 @@ def within(perturbed: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
 
 
 def project(perturbed: Tensor, states: Tensor, attack_epsilon: float | Tensor) -> Tensor:
-    """Project `perturbed` onto the ℓ∞ ball around `states` and onto [0, 1]; both float [N, C, H, W]."""
+    """Project `perturbed` onto the ℓ∞ ball of radius `attack_epsilon` around `states` and onto [0, 1].
+
+    Both are float [N, C, H, W].
+    """
     return within(perturbed, *ends(states, attack_epsilon))
 
 
 def random_start(states: Tensor, attack_epsilon: float | Tensor, generator: torch.Generator) -> Tensor:
-    """A uniformly random point of the ε-ball, clipped to [0, 1], for each of `states`, float [N, C, H, W] in [0, 1].
+    """Return a uniformly random point of the ε-ball, clipped to [0, 1], for each of `states`.
 
-    PGD starts there (Madry et al. 2018).
+    `states` are float [N, C, H, W] in [0, 1]. The training's attack starts there, as PGD of Madry et al. (2018) does.
     """
     noise = torch.rand(states.shape, generator=generator, device=states.device)
     return project(states + (2 * noise - 1) * attack_epsilon, states, attack_epsilon)
@@ -53,10 +56,10 @@ def projected_gradient_ascent(
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Take K = `steps` steps of eq. 3 from `start`: along the sign of the objective's gradient, then projected.
 
-    Returns the K + 1 points [N, C, H, W], and the objective's values [N] and input gradients at the first K.
-    `objective` maps states [N, C, H, W] to [N]; its parameters should be frozen. `states` and `start` are
-    float [N, C, H, W] in [0, 1]. `step_size` is a number, also as a tensor of shape [], or a function of the
-    gradient that gives a size per pixel. An infinite `attack_epsilon` projects to [0, 1] only.
+    The result has the K + 1 points [N, C, H, W], and the objective's values [N] and input gradients at the first K.
+    `objective` maps states [N, C, H, W] to [N]; its parameters should be frozen. `states` and `start` are float
+    [N, C, H, W] in [0, 1]. `step_size` is a number, also as a tensor of shape [], or a function of the gradient that
+    gives a size per pixel. An infinite `attack_epsilon` projects to [0, 1] only.
     """
     points, values, gradients, box = [start], [], [], ends(states, attack_epsilon)
     for _ in range(steps):
@@ -71,7 +74,7 @@ def projected_gradient_ascent(
 
 
 def epsilon_text(attack_epsilon: float) -> str:
-    """ε as text: "ε = 1/255" for a multiple of 0.5/255, else a decimal."""
+    """Return ε as text: "ε = 1/255" for a multiple of 0.5/255, else a decimal."""
     levels = attack_epsilon * 255
     is_fraction = levels > 0.25 and abs(2 * levels - round(2 * levels)) < 1e-6
     return f"ε = {levels:g}/255" if is_fraction else f"ε = {attack_epsilon:.4g}"

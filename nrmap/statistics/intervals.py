@@ -41,7 +41,10 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured value and the ends of its 95% interval, each None if it does not exist; `note` then says why."""
+    """A measured value and the ends of its 95% interval, each None if it does not exist; `note` then says why.
+
+    `interval` is the interval's method, None without an interval.
+    """
 
     value: float | None
     low: float | None = None
@@ -70,9 +73,11 @@ def estimate_of_sum(
     `statistic` is a smooth function of several maps [R, …] that returns [R] values, NaN where undefined. Maps may be
     stacked along a later axis, for example those of two policies on the same episodes. The interval is cut to `bounds`,
     the range of the statistic. `players` [E] numbers the policies that played the episodes; None means one policy.
-    `Estimate.interval` ends in "for `subject`". There is no interval for fewer than 16 episodes, for a policy with only
-    one, nor where the value never changes, or once is NaN, when one episode is left out. If the statistic is NaN, the
-    value is None with `why_undefined` as the note. Raises NrmapError for `maps` or `players` of another shape.
+    `Estimate.interval` ends in "for `subject`".
+
+    There is no interval for fewer than 16 episodes, or for a policy with only one. There is none if the values with one
+    episode left out are all equal, or one of them is NaN. If the statistic is NaN, the value is None with
+    `why_undefined` as the note. Raises NrmapError for `maps` or `players` of another shape.
     """
     by_episode = np.asarray(maps, dtype=np.float64)
     check(by_episode.ndim > 1, f"maps of shape {by_episode.shape}: expected [episodes, …]")
@@ -91,7 +96,8 @@ def estimate_of_sum(
 def estimate_mean(values: ArrayLike) -> Estimate:
     """Estimate the mean of one value per episode [E], such as the return, with Student's t interval.
 
-    There is no interval for fewer than 8 values, nor where all are equal. Raises NrmapError unless E ≥ 1.
+    There is no interval for fewer than 8 values, nor where all are equal. NaN or infinity among the values gives a mean
+    of NaN or infinity without an interval. Raises NrmapError unless `values` is [E] with E ≥ 1.
     """
     each = np.asarray(values, dtype=np.float64)
     check(each.ndim == 1 and len(each) > 0, f"values of shape {each.shape}: expected [episodes]")
@@ -103,11 +109,11 @@ def estimate_mean(values: ArrayLike) -> Estimate:
 def estimate_rate(successes: ArrayLike, trials: ArrayLike) -> Estimate:
     """Estimate a fraction of states with Wilson's interval for clustered trials, from counts in each episode [E].
 
-    States of one episode are correlated, so the number of trials is replaced by the number of
-    independent trials with the same variance (Korn and Graubard 1998), and the normal quantile by
-    Student's. Where all trials or none succeed, the variance is 0 and each episode counts as one
-    trial. There is no interval for fewer than 8 episodes, nor where all episodes have the same
-    rate between 0 and 1. Raises NrmapError unless E ≥ 1, 0 ≤ successes ≤ trials and trials > 0.
+    States of one episode are correlated, so the number of trials is replaced by the number of independent trials with
+    the same variance (Korn and Graubard 1998), and the normal quantile by Student's. Where all trials or none succeed,
+    the variance is 0 and each episode counts as one trial. There is no interval for fewer than 8 episodes, nor where
+    all episodes have the same rate between 0 and 1. Raises NrmapError unless both counts are [E], E ≥ 1,
+    0 ≤ successes ≤ trials and trials > 0; NaN is refused.
     """
     wins, tries = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     check(wins.shape == tries.shape == (wins.size,), f"successes {wins.shape}, trials {tries.shape}: expected [E] both")
@@ -139,7 +145,7 @@ def _jackknife(
     min_episodes: int,
     subject: str = "this policy",
 ) -> Estimate:
-    """Compute `value` ± t·se; `left_out` [E] are the values without each episode (Efron and Tibshirani 1993, ch. 11).
+    """Return `value` ± t·se; `left_out` [E] are the values without each episode (Efron and Tibshirani 1993, ch. 11).
 
     The variance is the sum of the variances within the `strata` [E] (Shao and Tu 1995, section 6.2).
     """

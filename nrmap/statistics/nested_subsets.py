@@ -5,12 +5,13 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def prefix_ranks(episode_ids: ArrayLike) -> NDArray[np.int64]:
-    """The rank of every state [N] in a fixed order whose prefixes are spread evenly over episodes and time.
+    """Return the rank of every state [N] in a fixed order whose prefixes are spread evenly over episodes and time.
 
-    A curve of a measure against N needs nested sets of states that differ in size alone. The order takes one state of
-    each episode in turn. Van der Corput sequences choose the next state within an episode, shift the episodes against
-    one another, so that even their first states cover the whole game, and order the episodes, so that pooled policies
-    alternate. `episode_ids` are integers [N]; the states of an episode must be in the order of play.
+    Ranks begin at 0. A curve of a measure against N needs nested sets of states that differ in size alone. The order
+    takes one state of each episode in turn. Van der Corput sequences have three uses: they choose the next state within
+    an episode, order the episodes, so that pooled policies alternate, and shift the episodes against one another, so
+    that even their first states cover the whole game. `episode_ids` are integers [N], N ≥ 1; the states of an episode
+    must be in the order of play.
     """
     ids = np.asarray(episode_ids, dtype=np.int64)
     unique = np.unique(ids)
@@ -35,7 +36,10 @@ def van_der_corput(count: int) -> NDArray[np.float64]:
 
 
 def _spread(count: int, shift: float) -> NDArray[np.int64]:
-    """The numbers of `count` equal cells of [0, 1), as van der Corput's sequence plus `shift`, modulo 1, hits them."""
+    """Return the numbers of `count` equal cells of [0, 1), in the order in which points first hit them.
+
+    The points are van der Corput's sequence plus `shift`, modulo 1.
+    """
     # 4n points of the sequence hit each of n equal cells at least once.
     cells = ((van_der_corput(4 * count) + shift) % 1 * count).astype(np.int64)
     _, first_hits = np.unique(cells, return_index=True)

@@ -24,7 +24,7 @@ def checked(function: F) -> F:
 
     Checked are numbers, strings, bools, paths, Literals, sequences and unions of these, and instances of a class, but
     not other annotations, such as callables. NumPy's and torch's numbers and arrays become Python's numbers and lists
-    where these are expected. A missing or unknown argument is a TypeError.
+    where these are expected. A missing or unknown argument raises TypeError.
     """
     signature = inspect.signature(function)
 

@@ -47,14 +47,20 @@ class Clock:
         self._since, self._from, self._done = time.monotonic(), 0, 0
 
     def plan(self, label: str, parts: Iterable[Part]) -> None:
-        """Add `parts` of the command, in the order of the work, and log, after `label`, how long they should take."""
+        """Add `parts` to the command, in the order of the work.
+
+        If there are any, log `label` and how long they should take.
+        """
         added = {part.name: part for part in parts}
         self._parts |= added
         if added:
             log.info("%s: %s", label, self._left_of(0.0, list(added.values()), "expected"))
 
     def at(self, name: str, done: int, *, initial: int = 0) -> None:
-        """Note that part `name` has finished `done` units, `initial` in an earlier process; ends any other part."""
+        """Note that part `name` has finished `done` units, of which an earlier process did `initial`.
+
+        If another part is the current one, end it.
+        """
         if name != self._now:
             if self._now is not None:
                 self.end()
@@ -62,7 +68,10 @@ class Clock:
         self._done = done
 
     def end(self) -> None:
-        """End the current part; if it was planned and made progress, update the stored means of its kind."""
+        """End the current part.
+
+        If it was planned and made progress, update the means of its kind, and write them to the file.
+        """
         now, part = time.monotonic(), self._parts.get(self._now or "")
         worked = self._done - self._from
         if part is not None and worked > 0:
@@ -76,19 +85,25 @@ class Clock:
         self._since, self._now, self._done = now, None, 0
 
     def expected_units(self, name: str) -> float | None:
-        """The units of part `name`: as planned, else estimated from its kind; None for an unknown part or kind."""
+        """The units of part `name`: as planned, else estimated from earlier parts of its kind.
+
+        None for a part that is not planned, and where neither is known.
+        """
         part = self._parts.get(name)
         if part is None or part.units is not None:
             return None if part is None else part.units
         return self._costs[part.kind][0] * part.count if part.kind in self._costs else None
 
     def seconds_per_unit(self, name: str) -> float | None:
-        """The mean seconds per unit in earlier parts of the same kind as part `name`; None without such parts."""
+        """The mean seconds per unit in earlier parts of the kind of part `name`; None without such parts."""
         part = self._parts.get(name)
         return self._costs[part.kind][1] if part is not None and part.kind in self._costs else None
 
     def left(self, name: str, seconds: float | None) -> str:
-        """A text such as "part 2 of 5, 12 min left" or ""; `seconds`: the time left in part `name`, None if unknown."""
+        """Return a text such as "part 2 of 5, 12 min left"; "" for an unplanned part whose time is unknown.
+
+        `seconds` is the time left in part `name`. None means unknown; then earlier parts of its kind give an estimate.
+        """
         names = list(self._parts)
         if name not in names:
             return "" if seconds is None else f"{in_words(seconds)} left"
@@ -114,7 +129,7 @@ class Clock:
 
 
 def in_words(seconds: float) -> str:
-    """Format a duration, as in `24 s`, `3.4 min` and `12 min`."""
+    """Format a duration in `seconds`, as in `24 s`, `3.4 min` and `12 min`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"

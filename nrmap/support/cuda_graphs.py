@@ -19,7 +19,7 @@ class Graphed:
 
     A graph repeats its captured operations on the same addresses. Python's numbers and branches are frozen, so
     everything that changes between calls must be an argument or a tensor that keeps its address. The next call
-    overwrites the result. If the capture fails, later calls are eager and one warning states the reason.
+    overwrites the result of a replay. If the capture fails, later calls are eager and one warning states the reason.
     """
 
     def __init__(
@@ -30,7 +30,10 @@ class Graphed:
         enabled: bool,
         generators: Sequence[torch.Generator] = (),
     ) -> None:
-        """`generators` are all that `function` draws from. Unless `enabled` and on CUDA, every call runs eagerly."""
+        """`generators` are all random generators that `function` draws from.
+
+        Unless `enabled` and on CUDA, every call runs eagerly.
+        """
         self._function, self._device, self._generators = function, device, generators
         self._name = getattr(function, "func", function).__qualname__  # a partial has no name
         self.enabled = enabled and device.type == "cuda"
@@ -40,7 +43,7 @@ class Graphed:
         self._result: Tensor | None = None
 
     def __call__(self, *arguments: Tensor) -> Tensor:
-        """Return `function` of `arguments`, moved to the device."""
+        """Return the result of `function` for `arguments`, which are first copied to the device."""
         if not self.enabled:
             return self._function(*(argument.to(self._device, non_blocking=True) for argument in arguments))
         if not self._calls:

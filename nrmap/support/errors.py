@@ -15,7 +15,8 @@ LONGEST_ERROR = 1000  # of a whole error
 class NrmapError(Exception):
     """An error that a user can fix, mostly in the input. Entry points print it as one line and exit with status 2.
 
-    Above `LONGEST_ERROR` characters, `str` leaves out the middle, because the end says what was expected.
+    `str` escapes control characters and line breaks. Above `LONGEST_ERROR` characters it leaves out the middle, because
+    the end says what was expected.
     """
 
     def __str__(self) -> str:
@@ -27,8 +28,9 @@ class NrmapError(Exception):
 def errors_in_one_line() -> Iterator[None]:
     """For entry points: print a NrmapError or OSError of the block as one line on stderr and exit with status 2.
 
-    What `refusal` raises passes. On a closed pipe, as after `| head`, exit with status 1 and print nothing.
-    Characters that the encoding of the terminal lacks are replaced.
+    An OSError for a file that is missing or already there passes through, as from `refusal`. On a closed pipe, as after
+    `| head`, exit with status 1 and print nothing. From then on, stdout and stderr replace characters that their
+    encoding lacks.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -48,7 +50,7 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def refusal(error: OSError) -> NrmapError:
-    """Return `error`, such as a lack of rights or of disk space, as a NrmapError that names the file.
+    """Return `error`, such as a lack of rights or of disk space, as a NrmapError that names the file, if known.
 
     Raises `error` itself for a file that is missing or already there: that is a fault of the program.
     """
@@ -60,7 +62,10 @@ def refusal(error: OSError) -> NrmapError:
 
 @contextmanager
 def code_of_others(what: str) -> Iterator[None]:
-    """Turn exceptions in the block into a NrmapError that begins with `what`; NrmapError and KeyboardInterrupt pass."""
+    """Turn an exception in the block into a NrmapError that begins with `what`.
+
+    NrmapError and KeyboardInterrupt pass unchanged.
+    """
     try:
         yield
     except (NrmapError, KeyboardInterrupt):
@@ -80,7 +85,7 @@ def named(before: str = "", after: str = "") -> Iterator[None]:
 
 @contextmanager
 def refused(what: str, other: type[Exception] = OSError) -> Iterator[None]:
-    """An OSError in the block, or an `other` error, becomes a NrmapError: `what` and the reason."""
+    """Turn an OSError or an `other` error in the block into a NrmapError that says `what` and the reason."""
     try:
         yield
     except (OSError, other) as error:
@@ -88,10 +93,10 @@ def refused(what: str, other: type[Exception] = OSError) -> Iterator[None]:
 
 
 def unknown_choice(kind: str, value: object, choices: Iterable[str]) -> NrmapError:
-    """The error for a `value` that is not in `choices`; names the nearest ones.
+    """Return the error for a `value` that is not in `choices`.
 
-    `kind` is a noun ("game", "method"). The message lists at most five choices: the nearest ones,
-    or the first five if none is near.
+    `kind` is a noun ("game", "method"). The message lists at most five choices: the nearest ones, or the first five if
+    none is near.
     """
     options = list(filter(None, choices))
     folded = {option.lower(): option for option in options}
@@ -113,7 +118,10 @@ def check(condition: bool, message: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of the error's message, at most `LONGEST_LINE` characters, or its type if it has no message."""
+    """Return the first line of the error's message, at most `LONGEST_LINE` characters.
+
+    For an error without a message, return the name of its type.
+    """
     try:
         lines = str(error).splitlines()
     except Exception:  # of the error's own code
@@ -122,7 +130,10 @@ def first_line(error: BaseException) -> str:
 
 
 def shortened(value: object) -> str:
-    """`repr(value)` on one line, cut off after `LONGEST_VALUE` characters; the type of a value without a repr."""
+    """Return `repr(value)` on one line, cut off after `LONGEST_VALUE` characters.
+
+    For a value whose repr raises an error, return `<TYPE>`.
+    """
     try:
         text = _printable(repr(value)[: LONGEST_VALUE + 1])
     except Exception:  # of the value's own code, or of a number with too many digits
@@ -131,5 +142,5 @@ def shortened(value: object) -> str:
 
 
 def _printable(text: str) -> str:
-    """`text` with line breaks and other control characters escaped."""
+    """Return `text` with line breaks and other control characters escaped."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

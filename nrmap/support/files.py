@@ -37,9 +37,11 @@ MOST_DEFLATED = 1032  # bytes to which one compressed byte of a zip file can exp
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, for a file that replaces `path` if the block raises no error.
 
-    If `path` is a symbolic link, the file that it points to is replaced. On any error the temporary file is removed
-    and `path` stays as it was. Missing folders are made; permissions follow the umask. Raises NrmapError for an
-    OSError, in the block too, such as a full disk, and if `path` exists but is no regular file.
+    If `path` is a symbolic link, the file that it points to is replaced. On any error the temporary file is removed and
+    `path` stays as it was. Missing folders are made; permissions follow the umask.
+
+    Raises NrmapError if `path` is there and no regular file, is a link to a missing folder, or has a name that no file
+    can have. An OSError or SafetensorError, in the block too, such as for a full disk, becomes a NrmapError.
     """
     try:
         link, path = path, Path(os.path.realpath(path))
@@ -71,26 +73,31 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically; raises NrmapError as `atomic_path` does."""
+    """Write `data` to `path` atomically. Raises NrmapError as `atomic_path` does."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, atomically; raises NrmapError as `atomic_path` does."""
+    """Write `text` to `path` as UTF-8, atomically. Raises NrmapError as `atomic_path` does."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; raises as `atomic_path`, and ValueError for NaN and infinity."""
+    """Write `value` to `path` as indented JSON, atomically.
+
+    Raises NrmapError as `atomic_path` does. Raises ValueError for NaN and infinity, and TypeError for anything else
+    that JSON cannot hold.
+    """
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 @contextmanager
 def regular_file(path: Path, kind: str = "") -> Iterator[BinaryIO]:
-    """Open `path` for reading bytes. `kind` is a noun for errors ("states").
+    """Yield the file `path`, open for reading bytes. `kind` is a noun for errors ("states").
 
-    Raises NrmapError if it is missing, unreadable or no regular file: a pipe can block, a device have side effects.
+    Raises NrmapError if the file is missing, unreadable or no regular file: a pipe can block, a device have side
+    effects. An OSError in the block becomes a NrmapError.
     """
     missing = f"no {kind} file {path}".replace("  ", " ")
     try:
@@ -107,9 +114,10 @@ def regular_file(path: Path, kind: str = "") -> Iterator[BinaryIO]:
 
 
 def read_json(path: Path, form: Any = Any) -> Any:
-    """The JSON value in `path`, converted to the type `form` by `nrmap.support.schema.validated`; Any: unchecked.
+    """Return the JSON value in `path`, converted to the type `form` by `nrmap.support.schema.validated`.
 
-    Raises NrmapError if the file is missing, unreadable, above `MOST_JSON_BYTES`, not JSON, or does not fit `form`.
+    With `form` Any, the value is returned unchecked. Raises NrmapError if the file is missing or unreadable, if
+    `parse_json` refuses its content, or if the value does not fit `form`.
     """
     with regular_file(path) as file:
         data = file.read(
@@ -124,10 +132,11 @@ def read_json(path: Path, form: Any = Any) -> Any:
 
 
 def parse_json(data: bytes, *, finite: bool = True) -> Any:
-    """The JSON value in UTF-8 `data`.
+    """Return the JSON value in UTF-8 `data`.
 
-    Raises ValueError for anything but JSON, a repeated key, text that UTF-8 cannot encode, more than
-    `MOST_JSON_BYTES`, `DEEPEST_JSON` levels or `LONGEST_INTEGER` digits, and with `finite` for NaN and infinity.
+    Raises ValueError for anything but JSON, a repeated key, and text that UTF-8 cannot encode. Raises ValueError for
+    more than `MOST_JSON_BYTES`, `DEEPEST_JSON` levels or `LONGEST_INTEGER` digits. With `finite`, raises ValueError for
+    NaN, infinity, and numbers too large for a float.
     """
     if len(data) > MOST_JSON_BYTES:
         raise ValueError(f"above {MOST_JSON_BYTES:,} bytes")
@@ -171,10 +180,11 @@ def _finite(text: str) -> float:
 
 
 def write_npz(path: Path, header_key: str, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
-    """Write `arrays` to `path` as npz, atomically, with `header` as JSON under `header_key`.
+    """Write the NumPy `arrays` by name, and `header` as JSON text in the array `header_key`, to the npz file `path`.
 
-    Equal content gives equal bytes. Raises NrmapError as `atomic_path` does, above `MOST_ARRAY_BYTES`, which `read_npz`
-    would not read, and for a header that JSON cannot hold, such as NaN, or that `parse_json` refuses.
+    The write is atomic, and equal content gives equal bytes. Raises NrmapError as `atomic_path` does. Raises NrmapError
+    for arrays of more than `MOST_ARRAY_BYTES` together, which `read_npz` would refuse. Raises NrmapError for a header
+    that JSON cannot hold, as with NaN or infinity in it, or that `parse_json` refuses.
     """
     size = sum(array.nbytes for array in arrays.values())
     check(size <= MOST_ARRAY_BYTES, f"cannot write {path}: its arrays take {size:,} bytes, above {MOST_ARRAY_BYTES:,}")
@@ -190,10 +200,11 @@ def write_npz(path: Path, header_key: str, header: Mapping[str, Any], arrays: Ma
 def read_npz(
     path: Path, header_key: str, kind: str, *, read_header: Callable[[Any], T], forms: Callable[[T], ArrayForms]
 ) -> tuple[T, dict[str, NDArray[Any]]]:
-    """Read the header and arrays of a file that `write_npz` has written; raises as `open_npz` does.
+    """Return the header and the arrays of a file that `write_npz` has written; `kind` is a noun for errors ("states").
 
-    `read_header` checks and converts the header's JSON value. `forms` maps the header to the names of the arrays to
-    read, with the type and the allowed numbers of dimensions of each.
+    `read_header` checks and converts the header's JSON value. `forms` maps the result to the names of the arrays to
+    read, with the type and the allowed numbers of dimensions of each. Raises NrmapError as `open_npz` does, for an
+    array that `array_of` refuses, and for any exception in `read_header` and `forms`.
     """
     with open_npz(path, kind) as npz:
         header = read_header(parse_json(str(array_of(npz, header_key, np.str_, (0,))).encode()))
@@ -202,10 +213,10 @@ def read_npz(
 
 @contextmanager
 def open_npz(path: Path, kind: str) -> Iterator[NpzFile]:
-    """Open an npz file, so that `array_of` can read its arrays one by one; `kind` is a noun for errors ("states").
+    """Yield an open npz file, from which `array_of` can read arrays one by one; `kind` is a noun for errors ("states").
 
-    Raises NrmapError if the file is missing or damaged, or if its arrays claim more bytes than `MOST_ARRAY_BYTES`
-    or than the file can expand to. Any other exception in the block becomes a NrmapError too.
+    Raises NrmapError if the file is missing or damaged, or if its arrays claim more bytes than `MOST_ARRAY_BYTES` or
+    than the file can expand to. Any other exception in the block becomes a NrmapError too.
     """
     with regular_file(path, kind) as file:
         try:
@@ -220,7 +231,10 @@ def open_npz(path: Path, kind: str) -> Iterator[NpzFile]:
 
 
 def array_of(npz: Mapping[str, Any], name: str, dtype: type, ndims: Collection[int]) -> NDArray[Any]:
-    """The array `name`; NrmapError if it is missing, not of `dtype`, or its number of dimensions is not in `ndims`."""
+    """Return the array `name`.
+
+    Raises NrmapError if it is missing, not of `dtype`, or its number of dimensions is not in `ndims`.
+    """
     check(name in npz, f"it has no array {name!r}")
     found = np.asarray(npz[name])
     fits = issubclass(found.dtype.type, dtype) and found.dtype.isnative and found.ndim in ndims
@@ -230,16 +244,17 @@ def array_of(npz: Mapping[str, Any], name: str, dtype: type, ndims: Collection[i
 
 
 def sha256_of_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal; NrmapError if it cannot be read."""
+    """The SHA-256 of a file's bytes, in hexadecimal. Raises NrmapError as `regular_file` does."""
     with regular_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def identity_of(settings: Mapping[str, Any]) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of `settings`, which name a result.
+    """Return the first 12 hexadecimal digits of the SHA-256 of `settings`, which name a result.
 
-    `settings` has everything that the result depends on, including the hashes of input files, and nothing else: no
-    paths, no device, no W&B. Raises ValueError for NaN and infinity.
+    `settings` must hold everything that the result depends on, including the hashes of input files, and nothing else:
+    no paths, no device, no W&B. Raises ValueError for NaN and infinity, and TypeError for anything else that JSON
+    cannot hold.
     """
     canonical = json.dumps(settings, sort_keys=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:IDENTITY_LENGTH]

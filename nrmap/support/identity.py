@@ -10,7 +10,10 @@ VERSIONS = {"states": 2, "pool": 1, "evaluation": 2, "baselines": 2, "attacks": 
 
 
 def stage_identity(stage: str, /, **settings: Any) -> str:
-    """The identity (`identity_of`) of the result of `stage`, a key of `VERSIONS`, for these settings and inputs."""
+    """Return the identity of the result of `stage`, a key of `VERSIONS`, for these settings and inputs.
+
+    Raises ValueError and TypeError as `identity_of` does.
+    """
     return identity_of({"stage": stage, "version": VERSIONS[stage], **settings})
 
 
@@ -30,8 +33,8 @@ _RECORDED_NAMES = {"max_repeat": "longest_repeat"}
 def recorded(settings: Any) -> Any:
     """Convert a dataclass to the dictionary that files and identities contain, and a tuple to a list.
 
-    Keys are field names, except those in `_RECORDED_NAMES`. Fields in `_LATER` are left out at their defaults, so that
-    older files and identities stay valid. Other values are returned unchanged.
+    What they contain is converted too. Keys are field names, except those in `_RECORDED_NAMES`. Fields in `_LATER` are
+    left out at their defaults, so that older files and identities stay valid. Other values are returned unchanged.
     """
     if isinstance(settings, tuple):
         return [recorded(each) for each in settings]

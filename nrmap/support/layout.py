@@ -26,7 +26,8 @@ class Layout:
     """Paths of results under the folder `outputs`, most of them named by the result's identity.
 
     No other code joins names from files or settings into paths. Methods raise NrmapError for a name that is not a
-    `safe_name`. `scale` is the name of a set of settings, such as "quick".
+    `safe_name` of at most `LONGEST_FILE_NAME` characters; they make no folders. `scale` is the name of a set of
+    settings, such as "quick".
     """
 
     outputs: Path
@@ -44,7 +45,7 @@ class Layout:
         return self._folder("states", game, f"{identity}.npz")
 
     def evaluations(self, *, game: str, method: str, seed: int) -> list[Path]:
-        """The metrics files of all finished evaluations of policies of this game, method and seed."""
+        """Return the metrics files of all finished evaluations of policies of this game, method and seed, sorted."""
         return sorted(self._folder("evaluation", game, method, f"seed{seed}").glob(f"*/{METRICS_FILE}"))
 
     def baselines(self, *, game: str, identity: str) -> Path:
@@ -60,11 +61,15 @@ class Layout:
         return self._folder(REFERENCE_FOLDER, scale, game, method, f"seed{seed}")
 
     def reference_baselines(self, *, scale: str, game: str, identity: str) -> Path:
-        """The folder of the state-independent baselines, played on the same episodes as the reference policies."""
+        """The folder of the state-independent baselines' metrics on the episodes of the reference policies."""
         return self._folder(REFERENCE_FOLDER, scale, game, "baseline", identity)
 
     def published(self, *parts: str) -> list[Path]:
-        """Metrics files in `references`, of all scales; `parts` are GAME, METHOD, seedK or GAME, baseline, IDENTITY."""
+        """Return the metrics files in the folder `references`, of all scales, sorted by path.
+
+        `parts` are the names of the folders below that of the scale: GAME, METHOD and seedK for a policy, or GAME,
+        "baseline" and IDENTITY for the state-independent baselines.
+        """
         return sorted(self.references.glob(f"*/{_joined(parts)}/{METRICS_FILE}"))
 
     def _folder(self, *names: str) -> Path:

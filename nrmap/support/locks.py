@@ -55,11 +55,14 @@ class Holder:
 
 @contextmanager
 def locked(lock: Path, waiting: str) -> Iterator[None]:
-    """Hold the lock file `lock` during the block; the system releases it if the process dies.
+    """Hold the lock file `lock` during the block, after waiting while another process holds it.
 
-    Waits while another process holds the lock, and logs once `waiting` with the holder and how to take the lock.
-    On a file system without locks, the existence of the file LOCK.held is the lock. Raises NrmapError if the folder
-    cannot be written, `lock` is a symbolic link, or a holder maybe on another host is silent for `MOST_SILENT_SECONDS`.
+    If the process dies, the system releases the lock. The wait logs `waiting` once, with the holder and how to take the
+    lock. On a file system without locks, the existence of the file LOCK.held is the lock: a waiting process removes the
+    file of a holder that died on this host, but a user must remove that of another host.
+
+    Raises NrmapError if the files cannot be written or `lock` is a symbolic link. Raises NrmapError if a holder that is
+    not known to be on this host gives no sign of life for `MOST_SILENT_SECONDS`.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +90,10 @@ def _give_signs_of_life(handle: int, ended: threading.Event) -> None:
 
 
 def _acquired(lock: Path, waiting: str) -> tuple[int, Path]:
-    """Wait until no other process holds the lock; return the open file that holds it now, and its path."""
+    """Wait until no other process holds the lock; return the open file that holds it now, and its path.
+
+    Raises NrmapError as `locked` does.
+    """
     touched, seen, logged = 0, time.monotonic(), False
     while True:
         found = _try(lock)
@@ -111,9 +117,9 @@ def _acquired(lock: Path, waiting: str) -> tuple[int, Path]:
 
 
 def _try(lock: Path) -> tuple[int, Path] | Path:
-    """Try to take the lock: the open lock file and its path, or only the path if another process holds it.
+    """Try to take the lock; return the open lock file and its path, or only the path if another process holds the lock.
 
-    A symbolic link is refused, because the file that it points to would be overwritten.
+    Raises NrmapError for a symbolic link, because the file that it points to would be overwritten.
     """
     check(not lock.is_symlink(), f"cannot lock {lock}: it is a symbolic link, expected a lock file")
     handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
@@ -133,7 +139,10 @@ def _try(lock: Path) -> tuple[int, Path] | Path:
 
 
 def _exclusive_file(path: Path) -> tuple[int, Path] | Path:
-    """Try to take the lock by creating `path`, and remove a dead holder's file; returns what `_try` does."""
+    """Try to take the lock by creating `path`; return what `_try` does.
+
+    Remove the file of a holder that has died on this host.
+    """
     _say_that_there_are_no_locks(path.parent)
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -158,7 +167,7 @@ def _sign(handle: int) -> None:
 
 
 def _holder(path: Path) -> tuple[Holder | None, int]:
-    """The holder and the modification time, in ns, of a lock file; None and 0 if it cannot be read or is empty."""
+    """Return a lock file's holder and modification time in ns; None and 0 if it is empty or cannot be read."""
     try:
         return read_json(path, Holder), path.stat().st_mtime_ns
     except (NrmapError, OSError):

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, otherwise a log line every 30 seconds."""
+"""Progress of long work: a bar on stderr if that is a terminal, otherwise a log line every 30 seconds."""
 
 import contextlib
 import logging
@@ -49,8 +49,9 @@ class Progress:
     def update(self, done: int, total: int | None, note: str = "", *, part: str = "", steady: bool = True) -> None:
         """Show `done` of `total` units and a `note`, at most every 0.5 s on a terminal and every 30 s in a log.
 
-        `total` may be an estimate; None is unknown. `part` names a part of the work whose units count from 0. Unset
-        `steady` while the speed so far does not predict the time left, e.g. in a warm-up.
+        `total` may be an estimate; None takes the clock's estimate, if it has one. `part` names a part of the work
+        whose units count from 0. `steady` is False while the speed so far does not predict the time left, e.g. in a
+        warm-up.
         """
         name = f"{self._label}, {part}" if part else self._label
         self._clock.at(name, done, initial=self._initial)

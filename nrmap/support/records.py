@@ -101,7 +101,7 @@ class Record:
 
     @property
     def attack_name(self) -> str | None:
-        """The attack as settings name it: "pgd-10", "fgsm", …; None without one."""
+        """The attack as settings name it: "pgd-10", "fgsm", …; None if `attack` is None."""
         return self.attack if self.attack_steps is None else f"{self.attack}-{self.attack_steps}"
 
 
@@ -121,7 +121,10 @@ class Metrics:
 
 
 def write_records(path: Path, records: Iterable[Record], **context: Any) -> None:
-    """Write `records` and `context` (settings, inputs, provenance) to `path`, atomically; raises as `write_json`."""
+    """Write `records` and `context` (settings, inputs, provenance) to `path` as JSON, atomically.
+
+    Fields at their defaults are left out. Raises NrmapError and ValueError as `write_json` does.
+    """
     values = [
         {field.name: value for field in fields(Record) if (value := getattr(record, field.name)) != field.default}
         for record in records
@@ -130,12 +133,15 @@ def write_records(path: Path, records: Iterable[Record], **context: Any) -> None
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records in `path`; raises as `read_metrics` does."""
+    """Return the records in `path`. Raises NrmapError as `read_metrics` does."""
     return list(read_metrics(path).records)
 
 
 def read_metrics(path: Path) -> Metrics:
-    """The content of `path`, with schema 1 upgraded; NrmapError for a missing or damaged file or another schema."""
+    """Return the content of the metrics file `path`. Records of schema 1 are converted to schema 2.
+
+    Raises NrmapError for a missing or damaged file, and for a schema other than 1 and 2.
+    """
     content = read_json(path)
     version = content.get("schema") if isinstance(content, dict) else None
     check(version in (1, SCHEMA_VERSION), f"{path} has metrics schema {version!r}: expected {SCHEMA_VERSION}, or 1")
@@ -183,5 +189,5 @@ _PARTS_OF_SCHEMA_1: Mapping[str, tuple[str, Callable[[str], Any]]] = {
 
 
 def select(records: Sequence[Record], **wanted: Any) -> list[Record]:
-    """The records that have all `wanted` field values, as in `select(records, metric="return")`."""
+    """Return the records that have all `wanted` field values, as in `select(records, metric="return")`."""
     return [record for record in records if all(getattr(record, name) == value for name, value in wanted.items())]

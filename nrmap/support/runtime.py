@@ -24,11 +24,11 @@ _BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
 
 def keep_freed_memory() -> bool:
-    """Make glibc keep freed memory for the next allocation; False if glibc refuses or is not the C library.
+    """Make glibc keep freed memory for the next allocation; return False if glibc refuses or is not the C library.
 
-    Each training update frees and allocates gradients of about 13 MB. By default glibc returns them
-    to the system, and taking them back costs thousands of page faults: a quarter of an update's time
-    on two cores. Peak memory does not change.
+    Each training update frees and allocates gradients of about 13 MB. By default glibc returns them to the system, and
+    taking them back costs thousands of page faults: a quarter of an update's time on two cores. Peak memory does not
+    change.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -39,11 +39,11 @@ def keep_freed_memory() -> bool:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device for `cpu`, `cuda` or `auto` (CUDA if available); NrmapError for missing CUDA.
+    """Return the device for `cpu`, `cuda` or `auto` (CUDA if available); any other `name` counts as `cpu`.
 
-    Choosing CUDA turns TensorFloat-32 off for the whole process and selects deterministic convolutions. By
-    default, convolutions on CUDA round float32 inputs to 10 bits, which breaks the rounding bounds of
-    certificates, and sum gradients in an order that changes from run to run.
+    Choosing CUDA turns TensorFloat-32 off for the whole process and selects deterministic convolutions. By default,
+    convolutions on CUDA round float32 inputs to 10 bits, which breaks the rounding bounds of certificates, and sum
+    gradients in an order that changes from run to run. Raises NrmapError for `cuda` where CUDA is not available.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise NrmapError("device=cuda: no CUDA device is available here; use device=cpu or device=auto")
@@ -56,17 +56,20 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The precision of a training's large matrix products for `auto`, `float32` or `bfloat16`; `name` is not checked.
+    """Return the precision of a training's large matrix products for `auto`, `float32` or `bfloat16`.
 
-    `auto` is bfloat16 on a CPU with instructions for it, where an update takes two thirds of float32's
-    time, and float32 elsewhere, because emulated bfloat16 has a fifth of float32's speed.
+    `auto` is bfloat16 on a CPU with instructions for it, where an update takes two thirds of float32's time, and
+    float32 elsewhere, because emulated bfloat16 has a fifth of float32's speed. Any other `name` counts as `float32`.
     """
     native = device.type == "cpu" and any(torch.cpu.get_capabilities().get(name) for name in _BFLOAT16_INSTRUCTIONS)
     return torch.bfloat16 if name == "bfloat16" or (name == "auto" and native) else torch.float32
 
 
 def seconds_of(work: Callable[[], Any], device: torch.device, *, warm_ups: int = 1) -> float:
-    """Seconds of one call of `work`, including its queued kernels on `device`, after `warm_ups` untimed calls."""
+    """Return the seconds of one call of `work`, including its queued kernels on `device`.
+
+    `warm_ups` untimed calls come before it.
+    """
     begun = 0.0
     for _ in range(warm_ups + 1):
         if device.type == "cuda":
@@ -79,7 +82,7 @@ def seconds_of(work: Callable[[], Any], device: torch.device, *, warm_ups: int =
 
 
 def peak_memory_mb() -> float:
-    """Peak resident memory of this process in MiB."""
+    """The peak resident memory of this process so far, in MiB."""
     import resource  # not on Windows
 
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
@@ -95,7 +98,10 @@ def memory_bytes() -> int:
 
 
 def provenance() -> dict[str, Any]:
-    """Python, platform, library versions and commit, stored with results; identities do not include them."""
+    """Return Python, platform, library versions and commit, which are stored with results.
+
+    Identities do not include them.
+    """
     import nrmap
 
     versions = {"nrmap": nrmap.__version__}
@@ -113,7 +119,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of this source tree, with a final `+` if tracked files are changed; None outside a clone."""
+    """The commit of this source tree, with a final `+` if tracked files are changed; None without a clone or git."""
     file = Path(__file__).resolve()
     git = ["git", "-C", str(file.parent)]
     describe = [*git, "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]

@@ -19,7 +19,10 @@ _DIGEST = "digest"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write CPU `tensors` and `metadata` atomically; raises as `atomic_path`. Equal content gives equal bytes."""
+    """Write CPU `tensors` and `metadata` to `path` atomically; equal content gives equal bytes.
+
+    Raises NrmapError as `atomic_path` does.
+    """
     contiguous = {
         name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
@@ -41,9 +44,10 @@ def _sort_header(path: Path) -> None:
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata in a safetensors file; `kind` is a noun for errors ("policy").
+    """Return the tensors and the metadata in a safetensors file; `kind` is a noun for errors ("policy").
 
-    Raises NrmapError if the file is missing, truncated, no safetensors file or, where it has a digest, changed.
+    Raises NrmapError if the file is missing, unreadable, truncated, no safetensors file or, where it has a digest,
+    changed.
     """
     with regular_file(path, kind) as file:
         length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
@@ -60,7 +64,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, st
 
 
 def digest_tensors(digest: "hashlib._Hash", tensors: Mapping[str, Tensor]) -> None:
-    """Add names, types and bytes of the CPU `tensors`, sorted by name, to `digest`; not their shapes."""
+    """Update `digest` with names, types and bytes of the CPU `tensors`, sorted by name; not with their shapes."""
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype}".encode())
         flat = tensor.reshape(-1).clone(memory_format=torch.contiguous_format)

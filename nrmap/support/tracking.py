@@ -42,8 +42,9 @@ _ProjectName = Annotated[
 class TrackingSpec:
     """Settings of W&B. `decide_mode` resolves `auto`: WANDB_MODE, else online with an API key and offline without.
 
-    `group` replaces the group that the caller of `track` gives; `tags` are added to the caller's. Raises NrmapError for
-    an unknown mode, for a project name that W&B refuses, and unless `tags` is a list of non-empty strings.
+    `entity` is the account or team, None for W&B's default. `group` replaces the group that the caller of `track`
+    gives, unless it is None. `tags` are added to the caller's. Raises NrmapError for an unknown mode, for a project
+    name that W&B refuses, and for an entity, group or tag that is no word of 1 to 200 characters.
     """
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
@@ -60,7 +61,7 @@ class Tracker:
     """
 
     def __init__(self, run: Any | None = None) -> None:
-        """`run` comes from `wandb.init`."""
+        """`run` comes from `wandb.init`; None discards everything."""
         self._run = run
         self._has_failed = False
 
@@ -70,7 +71,7 @@ class Tracker:
         return self._run is not None
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Add a point at agent step `step` to each curve; W&B drops steps that do not increase.
+        """Add a point at agent step `step` to each curve in `metrics`; W&B drops points whose steps do not increase.
 
         The agent step is also W&B's own step, so a resumed online run repeats no points.
         """
@@ -81,7 +82,7 @@ class Tracker:
         self._attempt(lambda run: run.summary.update(dict(values)))
 
     def table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Add a table. All values in a column have one type, or are None."""
+        """Add a table. All values in a column must have one type, or be None."""
         self._log_media(name, lambda wandb: wandb.Table(columns=list(columns), data=[list(row) for row in rows]))
 
     def image(self, name: str, file: Path) -> None:
@@ -89,7 +90,10 @@ class Tracker:
         self._log_media(name, lambda wandb: wandb.Image(str(file)))
 
     def artifact(self, name: str, kind: str, files: Sequence[Path]) -> None:
-        """Add a version of the artifact `name`, of W&B's type `kind`, with copies of `files` made now."""
+        """Add a version of the artifact `name`, of W&B's type `kind`, with copies of `files` made now.
+
+        Characters of `name` that W&B refuses become `-`.
+        """
 
         def send(run: Any) -> None:
             artifact = _import_wandb().Artifact(re.sub(r"[^\w.-]+", "-", name), kind)
@@ -109,7 +113,7 @@ class Tracker:
         self._attempt(lambda run: run.log({name: make(_import_wandb())}, commit=False))
 
     def _attempt(self, action: Callable[[Any], object]) -> bool:
-        """Call `action` with the run, if there is one; False if it failed."""
+        """Call `action` with the run, if there is one; return False if it failed."""
         if self._run is None:
             return True
         try:
@@ -126,9 +130,10 @@ class Tracker:
 def summary_name(
     metric: str, *, attack: str | None = None, attack_epsilon: float | None = None, temperature: float | None = None
 ) -> str:
-    """Name of a measured value in a run's summary: `kmap_sparsity`, `hmap_sparsity_T0p1`, `flip_rate_fgsm_eps0p01`.
+    """Return the name of a value in a run's summary: `kmap_sparsity`, `hmap_sparsity_T0p1`, `flip_rate_fgsm_eps0p01`.
 
-    Consists of letters, digits and underscores: W&B cannot sort or filter by other names.
+    What is added to `metric` has only letters, digits and underscores: W&B cannot sort or filter by other names. None
+    adds nothing.
     """
     name = metric if attack is None else metric + "_" + re.sub(r"\W", "_", attack)
     for prefix, number in (("eps", attack_epsilon), ("T", temperature)):
@@ -154,10 +159,11 @@ def has_credentials() -> bool:
 
 
 def decide_mode(spec: TrackingSpec, environ: Mapping[str, str]) -> Mode:
-    """The mode of `spec`; for `auto`, WANDB_MODE if it is set, else online with an API key and offline without.
+    """Return the mode of `spec`, with `auto` resolved.
 
-    Without wandb `auto` becomes `disabled`, with a warning. Never prompts or uses the network. Raises NrmapError for
-    an unknown WANDB_MODE, and for `online` without wandb or an API key.
+    `auto` is WANDB_MODE if `environ` has it, else online with an API key and offline without. Without wandb and
+    WANDB_MODE, `auto` becomes `disabled`, with a warning. Never prompts or uses the network. Raises NrmapError for an
+    unknown WANDB_MODE, and for `online`, from either, without wandb or an API key.
     """
     mode = spec.mode
     if mode == "auto" and (named := environ.get("WANDB_MODE")):
@@ -191,10 +197,11 @@ def track(
 ) -> Iterator[Tracker]:
     """Yield a Tracker for one run with its W&B files under `folder`/wandb.
 
-    A repeated `run_id` continues the same run, so derive it from the result's identity. The run
-    ends as failed if the block raises. Without a connection at the start the run is kept offline.
-    If it cannot start, because wandb is not installed or `folder` not writable, a warning is
-    logged and the tracker discards everything. Raises NrmapError only where `decide_mode` does.
+    A repeated `run_id` continues the same run, so derive it from the result's identity. `spec` may replace `group` and
+    add to `tags`. The run ends as failed if the block raises. Without a connection at the start the run is kept
+    offline. If it cannot start, because wandb is not installed or `folder` not writable, a warning is logged and the
+    tracker discards everything. Raises NrmapError only where `decide_mode` does. During the block, WANDB_DATA_DIR and
+    WANDB_CACHE_DIR are set if they were not; WANDB_SERVICE is removed for good.
     """
     mode = decide_mode(spec, os.environ)
     described = {
@@ -217,7 +224,10 @@ def track(
 
 
 def _start_run(mode: Mode, folder: Path, described: Mapping[str, Any]) -> Any:
-    """The run from `wandb.init`, with arguments `described`; NrmapError if it cannot start."""
+    """Start the run with the arguments `described` of `wandb.init`, and return it.
+
+    Raises NrmapError if the run cannot start.
+    """
     wandb = _import_wandb()
     with refused(f"cannot write {folder}"):
         folder.mkdir(parents=True, exist_ok=True)

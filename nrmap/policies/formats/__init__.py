@@ -43,12 +43,14 @@ def convert(
 ) -> Policy:
     """Convert the policy file that `reference` names, such as "sb3:FILE.zip", to a Policy in float32.
 
-    Required if the file lacks them: `game`, and `input_scale`, the factor from states in [0, 255] to the network's
-    own input. `seed` only labels the policy (default: the file's, else 0). `env_settings` override fields of EnvSpec
-    in the format's usual preprocessing; the key `eyes` picks another preset.
+    `game` and `input_scale` are required if the file does not state them. `input_scale` is the factor from states in
+    [0, 255] to the network's own input. `seed` only labels the policy; None takes the file's seed, or 0 if there is
+    none. `env_settings` override fields of EnvSpec in the format's usual preprocessing. Their key `eyes` picks another
+    preset. Swapped axes are folded into the weights, so the policy's environment has `transposed=False`.
 
-    Raises NrmapError for an unknown format or setting, a file that is missing or not of its format, a network that
-    nrmap cannot describe or that does not fit the game, and facts that are missing or contradict the file.
+    Raises NrmapError for an unknown format, game or setting. Raises NrmapError for a file that is missing or not of its
+    format. Raises NrmapError for a network that nrmap cannot describe or that does not fit the game. Raises NrmapError
+    for a fact that is missing, or that contradicts the file.
     """
     fits = env_settings is None or isinstance(env_settings, Mapping)
     check(fits, f"env_settings={shortened(env_settings)}: expected a dict of fields of EnvSpec")
@@ -77,7 +79,7 @@ def convert(
 
 
 def _game(read: ReadNetwork, given: str | None) -> str:
-    """The game's name, given or from the file; NrmapError if both are missing or they differ."""
+    """Return the game's name, given or from the file; NrmapError if none is known or they differ."""
     games = {game_named(name) for name in (given, read.game) if name}
     check(bool(games), "the file does not name its game: add env=GAME, as in env=Pong")
     check(len(games) == 1, f"env={given}: the file says {shortened(read.game)[1:-1]}")
@@ -85,7 +87,10 @@ def _game(read: ReadNetwork, given: str | None) -> str:
 
 
 def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpec, int]:
-    """The policy's environment (its format's preset, then the file, then `settings`) and its number of actions."""
+    """Return the policy's environment (its format's preset, then the file, then `settings`) and its number of actions.
+
+    Removes `eyes` from `settings`. Raises NrmapError for unknown settings and for contradictions to the file.
+    """
     stated: dict[str, Any] = {"frame_stack": read.in_channels}
     if read.sides:
         stated |= {"height": read.sides[0], "width": read.sides[1]}
@@ -111,7 +116,10 @@ def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpe
 
 
 def _input_scale(read: ReadNetwork, given: float | None) -> float:
-    """The factor from states in [0, 255] to the original's input; NrmapError if unknown, or unlike the file's."""
+    """Return the factor from states in [0, 255] to the original's input.
+
+    Raises NrmapError if the factor is unknown, unlike the file's, or no finite number above 0.
+    """
     number = isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < math.inf
     check(given is None or number, f"input_scale={shortened(given)}: expected a finite number above 0")
     if read.input_scale is None:

@@ -17,9 +17,10 @@ KEYS = {
 
 
 def read(data: bytes) -> ReadNetwork:
-    """Read a state dict; C51 files hold it under `model_weights`, beside the script's `args`.
+    """Read a state dict, or a file that holds one under `model_weights`, beside the script's `args`.
 
-    Outputs: PPO's logits, C51's expected returns, DQN's Q-values. Raises NrmapError for other networks and files.
+    A file with `args` gives game, seed, agent steps and the atoms of a C51. Outputs are the logits of a PPO, the
+    Q-values of a DQN and the expected returns of a C51. Raises NrmapError for another network or file.
     """
     content = load_torch(data)
     args: dict[Any, Any] = content.get("args", {}) if isinstance(content.get("args"), dict) else {}

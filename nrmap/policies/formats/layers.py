@@ -30,9 +30,10 @@ _REFUSED = {
 class Keys:
     """Names of a network's layers in a state dict, each without `.weight` and `.bias`.
 
-    `head` gives the shape of the last layer's rows for A actions and Z quantiles or atoms: "plain" [A], "quantiles"
-    [Z, A], "quantiles_by_action" [A, Z], "categorical" [A, Z]. Quantiles are averaged. `unused` are prefixes of
-    tensors that the policy does not need, such as a critic's.
+    `value_hidden` and `value_output` are the layers of V(s) in a dueling network, None in a network without V(s).
+    `head` gives the order of the last layer's rows for A actions and Z quantiles or atoms: "plain" [A], "quantiles"
+    [Z, A], "quantiles_by_action" [A, Z], "categorical" [A, Z]. The mean over the quantiles is the Q-value. `unused` are
+    prefixes of the names of tensors that the policy does not need, such as a critic's.
     """
 
     convs: tuple[str, ...]
@@ -46,7 +47,7 @@ class Keys:
 
     @property
     def layers(self) -> dict[str, str]:
-        """The QNetwork's name of each layer, by its name in the state dict."""
+        """A mapping from each layer's name in the state dict to its name in a QNetwork."""
         names = {name: f"features.{2 * number}" for number, name in enumerate(self.convs)}
         names |= {self.hidden: "advantage.0", self.output: "advantage.2"}
         if self.value_hidden and self.value_output:
@@ -58,10 +59,13 @@ class Keys:
 class ReadNetwork:
     """The tensors of a policy file, and the facts about the policy that the file or its format states.
 
-    `eyes` is the preset of the format's usual preprocessing. `input_scale` is the factor from states in [0, 255] to
-    the network's own input, None if unknown. `sides` are height and width of a state, () if unknown, and `actions` is
-    the number of actions, None if unknown. `atom_values` [Z] are for categorical heads. Raises NrmapError for values of
-    another type or range, and for layers that are missing, not finite or not of floats with at most 32 bits.
+    `algorithm` is "" if unknown. `eyes` is the preset of the format's usual preprocessing. `input_scale` is the factor
+    from states in [0, 255] to the network's own input. `sides` are height and width of a state, () if unknown.
+    `atom_values` [Z] are the returns of a categorical head's atoms, None for another head. For `input_scale`, `game`,
+    `seed` and `actions`, None means unknown.
+
+    Raises NrmapError for values of another type or range. Raises NrmapError for a layer that is missing, has another
+    number of dimensions, holds NaN or infinity, or is not of floats with at most 32 bits.
     """
 
     algorithm: str
@@ -97,7 +101,7 @@ class ReadNetwork:
 
     @property
     def in_channels(self) -> int:
-        """C, the number of frames in a state."""
+        """C, the number of channels of a state."""
         return self.tensors[f"{self.keys.convs[0]}.weight"].shape[1]
 
     @property
@@ -116,10 +120,10 @@ def _check_tensor(tensors: Mapping[str, Tensor], name: str, ndim: int) -> None:
 
 
 def matching(tables: Iterable[Keys], tensors: Mapping[str, Tensor]) -> Keys:
-    """The first table in `tables` whose layers are all in `tensors`.
+    """Return the first table in `tables` whose layers all have weights in `tensors`.
 
-    Raises NrmapError if none fits, if tensors remain that the table does not name, since ignoring a layer could
-    change the outputs, and for noisy, recurrent or batch-norm layers.
+    Raises NrmapError if no table fits. Raises NrmapError if `tensors` has a tensor that the table does not name, since
+    ignoring a layer could change the outputs. Raises NrmapError for noisy, recurrent and batch-norm layers.
     """
     for name in tensors:
         for part, what in _REFUSED.items():
@@ -140,7 +144,10 @@ def _names(tensors: Iterable[str]) -> str:
 
 
 def without_prefix(tensors: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
-    """Remove from all names the first of `prefixes` that they all start with; without one, change nothing."""
+    """Return `tensors` with the first of `prefixes` that all names start with removed from the names.
+
+    If there is no such prefix, the names stay unchanged.
+    """
     prefix = next((prefix for prefix in prefixes if all(name.startswith(prefix) for name in tensors)), "")
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
@@ -150,10 +157,12 @@ def build_network(
 ) -> QNetwork:
     """Build the QNetwork that maps float states [N, C, H, W] in [0, 1] to the outputs [N, A] of the network in `read`.
 
-    `actions` is A, `sides` are H and W, and `input_scale` is the factor from states in [0, 255] to the input of the
-    original, whose axes are swapped if `transposed`. Swapped axes, scaling and means over quantiles are folded into
-    the weights of their layers; other weights keep every bit. Raises NrmapError for weights that do not fit a known
-    stack of convolutions, the sides or the actions.
+    `actions` is A. `sides` are H and W. `input_scale` is the factor from states in [0, 255] to the original network's
+    input. With `transposed` the original takes states with swapped axes [N, C, W, H]. Swapped axes, scaling and means
+    over quantiles are folded into the weights of their layers; the values of all other weights stay exact.
+
+    The QNetwork is in evaluation mode, and its parameters need no gradient. Raises NrmapError for weights that do not
+    fit a known stack of convolutions, the sides or the actions. Raises NrmapError for atoms that are not evenly spaced.
     """
     weights = _by_layer(read)
     if read.keys.head.startswith("quantiles"):
@@ -175,13 +184,16 @@ def build_network(
 
 
 def _by_layer(read: ReadNetwork) -> dict[str, Tensor]:
-    """The tensors in float32 under their names in a QNetwork."""
+    """Return the tensors in float32 under their names in a QNetwork."""
     kinds, layers = ("weight", "bias"), read.keys.layers.items()
     return {f"{ours}.{kind}": read.tensors[f"{theirs}.{kind}"].float() for theirs, ours in layers for kind in kinds}
 
 
 def _spec(read: ReadNetwork, weights: Mapping[str, Tensor], actions: int, sides: tuple[int, int]) -> NetworkSpec:
-    """The shape of the network that has these `weights`; `sides` are height and width as its convolutions see them."""
+    """Return the shape of the network that has these `weights`; NrmapError as for `build_network`.
+
+    `sides` are height and width as the network's convolutions see them.
+    """
     kernels = [weights[f"features.{2 * number}.weight"] for number in range(len(read.keys.convs))]
     sizes = tuple(kernel.shape[3] for kernel in kernels)
     known = sizes in _STRIDES and all(kernel.shape[2] == kernel.shape[3] for kernel in kernels)
@@ -217,7 +229,7 @@ def _spec(read: ReadNetwork, weights: Mapping[str, Tensor], actions: int, sides:
 
 
 def _mean_over_quantiles(rows: Tensor, actions: int, head: str) -> Tensor:
-    """Average `rows` [A·Z, …] over the Z quantiles in float64; returns float32 [A, …]."""
+    """Return the means [A, …] of `rows` [A·Z, …] over the Z quantiles, summed in float64, as float32."""
     check(len(rows) % actions == 0, f"its last layer has {len(rows)} outputs, which {actions} actions cannot share")
     by_action = head == "quantiles_by_action"
     grouped = rows.double().unflatten(0, (actions, -1) if by_action else (-1, actions))

@@ -16,9 +16,10 @@ KEYS = (
 
 
 def read(data: bytes) -> ReadNetwork:
-    """Read a PPO (logits) or a DQN (Q-values); a DQN may be large, small or dueling, or share one bias in all actions.
+    """Read a PPO, whose outputs are logits, or a DQN.
 
-    Raises NrmapError for other networks and files.
+    The network of a DQN may be large, small or dueling, or have one bias that all actions share. Raises NrmapError for
+    another network or file.
     """
     tensors = tensors_of(load_torch(data))
     last, shared = tensors.get("1.weight"), tensors.get("2.bias")

@@ -18,7 +18,10 @@ MOST_BYTES = 2**30  # of a file, and of everything in it: the Nature network has
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of the regular file `path`; NrmapError if it is missing, unreadable or above `MOST_BYTES`."""
+    """Return the content of the file `path`.
+
+    Raises NrmapError if the file is missing, unreadable, no regular file or above `MOST_BYTES`.
+    """
     with regular_file(path, "policy") as file:
         data = file.read(MOST_BYTES + 1)
     check(len(data) <= MOST_BYTES, f"{path} has more than {MOST_BYTES:,} bytes")
@@ -26,10 +29,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def open_zip(data: bytes) -> dict[str, bytes]:
-    """Unpack a zip in memory; returns its members by name.
+    """Return the files in the zip file `data` by name, unpacked in memory.
 
-    Raises NrmapError for a file that is no zip, for names that lead out of the archive, and for members that
-    together unpack to more than `MOST_BYTES`.
+    Raises NrmapError if `data` is no zip file, if a name leads out of the archive, and if the files together unpack to
+    more than `MOST_BYTES`.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -48,7 +51,7 @@ def open_zip(data: bytes) -> dict[str, bytes]:
 
 
 def read_json(data: bytes) -> dict[str, Any]:
-    """The JSON object in `data`; NrmapError if there is none."""
+    """Return the JSON object in `data`; NrmapError if there is none, or if `parse_json` refuses it."""
     try:
         content = parse_json(data)
     except ValueError as error:
@@ -61,7 +64,7 @@ def load_torch(data: bytes) -> dict[Any, Any]:
     """Load a mapping of tensors, numbers and strings that `torch.save` wrote.
 
     torch's restricted loader refuses everything that could run code: pickled modules, functions, arrays of objects.
-    Raises NrmapError for these, for damaged files and for anything but a mapping.
+    Raises NrmapError for these, for a damaged file, for a zip that `open_zip` refuses, and for anything but a mapping.
     """
     if data[:2] == b"PK":  # a zip: torch.load does not limit the size that it unpacks to
         open_zip(data)
@@ -80,9 +83,10 @@ def load_torch(data: bytes) -> dict[Any, Any]:
 
 
 def tensors_of(content: dict[Any, Any], inside: str = "") -> dict[str, Tensor]:
-    """The tensors of a state dict by name; if `content[inside]` is a dict, the tensors in that dict instead.
+    """Return the tensors of the state dict `content` by name, without their gradients.
 
-    Raises NrmapError for names that are no strings, and for values that are no dense real tensors or lack data.
+    If `content[inside]` is a dict, that dict is the state dict instead. Raises NrmapError for a name that is no string,
+    and for a value that is no dense tensor of real numbers or claims more numbers than it stores.
     """
     found, inner = {}, content.get(inside)
     for name, tensor in (inner if isinstance(inner, dict) else content).items():

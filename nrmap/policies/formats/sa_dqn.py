@@ -15,8 +15,8 @@ KEYS = (
 def read(data: bytes) -> ReadNetwork:
     """Read a dueling or plain network from a state dict, or from the `model_state_dict` of a RADIAL file.
 
-    RADIAL's network returns V and A − mean_a A separately; their sum is the Q-value, as in RADIAL's own evaluation.
-    Raises NrmapError for other networks and files.
+    RADIAL's network returns V and A − mean_a A separately. Their sum is the Q-value, as in RADIAL's own evaluation.
+    Raises NrmapError for another network or file.
     """
     content = load_torch(data)
     tensors = without_prefix(tensors_of(content, "model_state_dict"), "features.", "model.", "module.")

@@ -33,7 +33,7 @@ KEYS = {
 def read(data: bytes) -> ReadNetwork:
     """Read a zip with a DQN, PPO or A2C, or a QR-DQN of sb3-contrib, each with a CnnPolicy.
 
-    PPO and A2C give logits. Raises NrmapError for other algorithms, networks and files.
+    The outputs of PPO and A2C are logits. Raises NrmapError for another algorithm, network or file.
     """
     members = open_zip(data)
     for name in ("policy.pth", "data"):

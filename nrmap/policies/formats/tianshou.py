@@ -17,9 +17,10 @@ _PREFIXES = ("model.", "policy.model.", "_policy.model.", "module.")
 
 
 def read(data: bytes) -> ReadNetwork:
-    """Read a DQN, QR-DQN or C51 that `torch.save(policy.state_dict())` wrote; C51 gives its expected returns.
+    """Read a DQN, QR-DQN or C51 that `torch.save(policy.state_dict())` wrote.
 
-    Raises NrmapError for other networks and files, such as Rainbow's, whose layers are noisy.
+    The outputs of a C51 are its expected returns. Raises NrmapError for another file, and for another network, such as
+    Rainbow's, whose layers are noisy.
     """
     tensors = tensors_of(load_torch(data), "model")
     support = next((tensor for name, tensor in tensors.items() if name.rpartition(".")[2] == "support"), None)
