@@ -21,7 +21,7 @@ from analyze.report.formats import Table, counted, to_markdown
 from analyze.report.literature import PUBLISHED_RETURNS, paper_number
 from analyze.report.load import find
 from analyze.report.names import PolicyName, grouped, name_of
-from analyze.report.pairing import BASE, with_differences
+from analyze.report.pairing import BASE, differences_over_seeds, with_differences
 from analyze.report.results import best_constant_actions
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.report.summary import glance
@@ -77,8 +77,8 @@ def collect(layout: Layout) -> list[Path]:
     """Write a maps.json for each scale and game of reference policies with maps on pooled states; return the paths.
 
     A maps.json holds S and the grid number with its p-value, of policies and null networks, and the differences in S
-    between policies. Of maps that depend on T, only those at T = 1 count. Raises NrmapError for a damaged reference
-    policy and for a file that cannot be written.
+    between policies of one seed; `documents` derives those over seeds. Of maps that depend on T, only those at T = 1
+    count. Raises NrmapError for a damaged reference policy and for a file that cannot be written.
     """
     found = with_differences(find(layout.outputs))
     maps = [result for result in found.results if result.is_of_maps and result.first.states_from == "pool"]
@@ -93,7 +93,8 @@ def collect(layout: Layout) -> list[Path]:
             for record in result.records
             if record.metric in _MAP_METRICS
         ]
-        records += [r for r in found.differences if r.policy_sha256 in policies and r.states_from == "pool"]
+        paired = (record for record in found.differences if record.seed is not None)
+        records += [record for record in paired if record.policy_sha256 in policies and record.states_from == "pool"]
         chosen = [record for record in records if record.temperature in (None, 1.0) and not record.is_part]
         if chosen:
             files.append(folder / MAPS_RECORDS_FILE)
@@ -130,6 +131,7 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
         measured = {path: read_records(path) for path in sorted(folder.rglob(METRICS_FILE))}
         play = [record for records in measured.values() for record in records]
         maps = [record for path in sorted(folder.glob(f"*/{MAPS_RECORDS_FILE}")) for record in read_records(path)]
+        maps += differences_over_seeds(maps, reference={})
         policies = [  # evaluated or not
             (game, PolicyName(method, seed=int(seed.removeprefix("seed"))))
             for game, method, seed in (path.parts[-4:-1] for path in folder.glob(f"*/*/*/{POLICY_FILE}"))
@@ -140,8 +142,9 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
             if file.is_file():  # else of baselines
                 cards[path.with_name(CARD_FILE)] = card(load_policy(file), records, sha256_of_file(file))
         rows += [[folder.name, *row] for row in _readme_rows(play, maps, policies)]
-        play_sections.append(f"{title}\n\n{_play_section(play)}")
-        map_sections.append(f"{title}\n\n{_maps_section(maps) if maps else _NO_MAPS}")
+        if play:
+            play_sections.append(f"{title}\n\n{_play_section(play)}")
+            map_sections.append(f"{title}\n\n{_maps_section(maps) if maps else _NO_MAPS}")
         of_game = select(maps, game=GAME)
         if of_game and folder.name == SCALE:
             sentences = glance(of_game, select(of_game, metric=DIFFERENCE))

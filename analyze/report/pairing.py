@@ -34,7 +34,7 @@ def with_differences(found: Found) -> Found:
     paired = {measurement_of(record): record for record in _paired(found, problems)}
     return replace(
         found,
-        differences=(*paired.values(), *_over_seeds(found)),
+        differences=(*paired.values(), *differences_over_seeds(found.records, found.reference)),
         problems=tuple(dict.fromkeys([*found.problems, *problems])),
     )
 
@@ -87,14 +87,17 @@ def _players(states: RolloutStates, maps: EpisodeMaps) -> NDArray[np.int64]:
     return players
 
 
-def _over_seeds(found: Found) -> Iterator[Record]:
-    """Yield differences between means over training seeds, for each set of states, temperature and kind of map."""
+def differences_over_seeds(records: Sequence[Record], reference: Mapping[str, str]) -> Iterator[Record]:
+    """Yield differences in S between means over training seeds, for each set of states, temperature and kind of map.
+
+    `reference` holds the scales of the reference policies by hash; policies of different scales are not compared.
+    """
 
     def compared(record: Record) -> tuple[Any, ...]:
-        scale = found.reference.get(record.policy_sha256 or "")
+        scale = reference.get(record.policy_sha256 or "")
         return record.game, scale, states_of(record), record.temperature, record.map_kind
 
-    sizes = select(found.records, metric="sparsity", is_trained=True, is_part=False)
+    sizes = select(records, metric="sparsity", is_trained=True, is_part=False)
     for group in gathered((record for record in sizes if record.seed is not None), compared).values():
         methods = grouped(group, group_of)
         others, bases = ([m for m in methods if (m.method == BASE) is wanted] for wanted in (False, True))

@@ -57,7 +57,7 @@ class Clock:
             log.info("%s: %s", label, self._left_of(0.0, list(added.values()), "expected"))
 
     def at(self, name: str, done: int, *, initial: int = 0) -> None:
-        """Note that part `name` has finished `done` units, of which an earlier process did `initial`.
+        """Record that part `name` has finished `done` units. An earlier process finished `initial` of them.
 
         If another part is the current one, end it.
         """
