@@ -254,10 +254,9 @@ def main() -> None:
     """
     parser = ArgumentParser(prog="python -m analyze.documents", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--collect", action="store_true", help="first write the records and the picture of maps")
-    parser.add_argument("--outputs", type=Path, default=ROOT / "outputs", help="folder of results to collect from")
     options = parser.parse_args()
     if options.collect:
-        layout, picture = Layout(options.outputs), ROOT / "docs" / "maps.png"
+        layout, picture = Layout(ROOT / "outputs"), ROOT / "docs" / "maps.png"
         write_picture(layout.report, picture)
         for path in (*collect(layout), picture):
             print(path)

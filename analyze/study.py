@@ -204,6 +204,7 @@ def ensure_attacks(study: Study, policy: Agent, states: StatesFile) -> list[Reco
     of_states = {"states_sha256": states.sha256, "version": VERSIONS["evaluation"]}
     path, inputs = _play_path(study, policy, "attacks", settings, **of_states), evaluation_inputs(policy) | of_states
     lengths = np.bincount(states.states.episode_ids).tolist()
+    runs = [run for run in settings.attack_runs if run.attack != WORST_CASE]  # which attacks whole episodes
 
     def rate(found: Tensor, **fields: Any) -> Record:
         counts = np.bincount(states.states.episode_ids, weights=found.cpu().numpy()).astype(int).tolist()
@@ -212,16 +213,15 @@ def ensure_attacks(study: Study, policy: Agent, states: StatesFile) -> list[Reco
 
     def make() -> list[Record]:
         records = []
-        for run in settings.attack_runs:
-            if run.attack != WORST_CASE:
-                found = attack(policy, seen, run.attack, run.attack_epsilon, seed=settings.run_seed)
-                records.append(rate(found.flipped, metric="flip_rate", **run.record_fields))
+        for run in runs:
+            found = attack(policy, seen, run.attack, run.attack_epsilon, seed=settings.run_seed)
+            records.append(rate(found.flipped, metric="flip_rate", **run.record_fields))
         for epsilon in settings.certify_epsilons:
             proven = certify(policy, seen, epsilon)
             records.append(rate(proven, metric="certified_rate", attack="clean", attack_epsilon=epsilon))
         return records
 
-    if not settings.attack_runs and not settings.certify_epsilons:
+    if not runs and not settings.certify_epsilons:
         return []
     return measured_once(path, make, settings=asdict(settings), inputs=inputs)
 

@@ -51,7 +51,10 @@ def read(path: Path) -> Policy:
         actions = len(action_names(env))
         network = QNetwork(NetworkSpec(channels, height, width, actions, dueling=settings["dueling"]))
         network.load_state_dict({name: tensor.half().float() for name, tensor in trainer["learner"]["online"].items()})
-        card = PolicyCard(settings["method"], settings["seed"], trainer["agent_step"], "unfinished", settings)
+        results = {"rollbacks": state["curves"].get("rollbacks", [])}
+        card = PolicyCard(
+            settings["method"], settings["seed"], trainer["agent_step"], "unfinished", settings, results=results
+        )
         return Policy(network.requires_grad_(False), env, card).eval()
     except Exception as error:  # whatever a missing or another key leads to
         expected = f"expected a checkpoint of a training, and its {SETTINGS_FILE} beside it"
@@ -61,8 +64,7 @@ def read(path: Path) -> Policy:
 def own_attack(policy: Policy) -> InnerAttack | None:
     """Return the attack that the policy was last trained against, stronger after every roll-back; None without PGD.
 
-    Roll-backs count only if the card has them: a policy read from a checkpoint has none. Raises NrmapError for
-    settings of the regulariser that are not those of a training.
+    Raises NrmapError for settings of the regulariser that are not those of a training.
     """
     settings = policy.card.settings.get("regulariser")
     with code_of_others(f"{policy.label}: its settings of the regulariser are not those of a training"):

@@ -27,9 +27,9 @@ class GreedyReturns:
     run_seed: int
     every: int  # agent steps; 0 plays none
     episodes: int
+    played_at: int = 0  # agent step of the last start, or of a resumed training's checkpoint
     _pending: list[tuple[dict[str, float], "Future[float]"]] = field(default_factory=list)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
-    _played_at: int = 0
 
     def start_if_due(self, row: dict[str, float], copy_network: Callable[[], QNetwork]) -> None:
         """Start to play the network that `copy_network` makes, for `row`, if that is due.
@@ -37,8 +37,8 @@ class GreedyReturns:
         That is due once the agent step has reached another multiple of `every` since the last start.
         """
         agent_step = int(row["agent_step"])
-        if self.every and agent_step // self.every != self._played_at // self.every:
-            self._played_at = agent_step
+        if self.every and agent_step // self.every != self.played_at // self.every:
+            self.played_at = agent_step
             network = copy_network().requires_grad_(False).eval()
             self._pending.append((row, self._pool.submit(self._play, network, agent_step)))
 

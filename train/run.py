@@ -129,8 +129,8 @@ def _train(
     training = start_or_resume(
         settings, folder, device=options.device, precision=keys.precision, initial=initial, graphs=keys.cuda == "graphs"
     )
-    greedy_returns = GreedyReturns(settings.env, settings.seed, keys.greedy_every, keys.greedy_episodes)
     last_checkpoint, begun_at = time.monotonic(), training.trainer.agent_step
+    greedy_returns = GreedyReturns(settings.env, settings.seed, keys.greedy_every, keys.greedy_episodes, begun_at)
     with Progress(training_part(settings).name, unit="steps", initial=begun_at, clock=options.clock) as progress:
         for iteration in training.iterations():
             trainer, curves = training.trainer, training.curves

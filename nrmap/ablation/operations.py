@@ -72,13 +72,17 @@ def matrix_of(call: Call) -> tuple[Tensor, Tensor | None] | None:
     """Return the weight and the bias of a `call` that multiplies rows [N, K] by a constant; None for any other call.
 
     The weight is [K, U] for `mm` and `addmm`, and [K] for `mv`. The bias, added to every product, is that of `addmm`,
-    and None for the other two. A product with a factor `alpha` or `beta` other than 1 gives None.
+    expanded to [U], and None for the other two. A product with a factor `alpha` or `beta` other than 1 gives None, and
+    so does a bias that differs between rows.
     """
     plain = call.argument("alpha") in (None, 1) and call.argument("beta") in (None, 1)
     rows = {"addmm": 1, "mm": 0, "mv": 0}.get(call.name)
     if rows is None or call.inputs != [call.arguments[rows]] or not plain:
         return None
-    return call.arguments[rows + 1], call.argument("self") if rows else None
+    weight, bias = call.arguments[rows + 1], call.argument("self") if rows else None
+    if bias is None:
+        return weight, None
+    return (weight, bias.flatten().expand(weight.shape[1:])) if bias.shape[:-1].numel() == 1 else None
 
 
 def padding_of(call: Call) -> Padding | None:

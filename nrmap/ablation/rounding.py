@@ -59,10 +59,10 @@ def rounding_floor(
     `sampled_ablations`. The error is measured against `exact`, the network in float64, and counts as at least
     eps·max|Q|, with float32's eps. If `exact` is None, the error is taken to be `ASSUMED_ERROR`·eps·max|Q|. Only
     `usual_actions` count. The result is 0.0 where the error is 0, as for Q-values that are all 0. Raises NrmapError for
-    NaN or infinite Q-values in `ablated`.
+    NaN or infinite Q-values.
     """
-    finite = bool(ablated.isfinite().all())
-    check(finite, "the agent cannot be mapped: its outputs for some ablated states are NaN or infinite")
+    finite = bool(clean.isfinite().all() and ablated.isfinite().all())
+    check(finite, "the agent cannot be mapped: its outputs for some states are NaN or infinite")
     usual = usual_actions(ablated)
     clean, ablated = clean[..., usual], ablated[..., usual]
     unit = torch.finfo(torch.float32).eps * float(ablated.abs().max())

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from nrmap.policies.agent import Agent, check_states
-from nrmap.support.errors import NrmapError
+from nrmap.support.errors import NrmapError, check
 from nrmap.support.schema import schema
 
 GreyLevel = Annotated[int, Field(ge=0, le=255)]
@@ -81,10 +81,14 @@ class Engine(ABC):
         change each other's last bits. None means one episode.
 
         While iterating, raises NrmapError for states of another type or shape, for NaN or infinite Q-values, for an
-        agent that has changed since the engine was made, and as a call of the agent does.
+        agent that has changed since the engine was made, for another number of episode ids, and as a call of the agent
+        does.
         """
         check_states(states, self._state_shape)
         ids = np.zeros(len(states)) if episode_ids is None else np.asarray(episode_ids)
+        check(
+            ids.shape == (len(states),), f"episode_ids: expected one for each of {len(states)} states, got {ids.shape}"
+        )
         for begin, end in itertools.pairwise([0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)]):
             for start in range(begin, end, self.states_at_once):
                 some = states[start : min(start + self.states_at_once, end)].to(self._device)

@@ -160,10 +160,10 @@ def acts_as_its_type(layer: nn.Module) -> bool:
 def seeded_network(spec: NetworkSpec, seed: int) -> QNetwork:
     """Return an untrained network with weights drawn from `seed`.
 
-    The state of torch's global generator on the CPU does not change. Those of CUDA devices are set to `seed`.
+    The states of torch's global generators do not change.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change those of CUDA as well
         return QNetwork(spec)
 
 

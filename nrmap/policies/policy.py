@@ -14,7 +14,7 @@ from torch import Tensor
 from nrmap.atari.env_spec import EnvSpec
 from nrmap.atari.envs import action_names
 from nrmap.policies.agent import Agent, Outputs
-from nrmap.policies.network import NetworkSpec, QNetwork, acts_as_its_type, frozen
+from nrmap.policies.network import STATE_SCALE, NetworkSpec, QNetwork, acts_as_its_type, frozen
 from nrmap.support.arguments import checked
 from nrmap.support.errors import NrmapError, check, first_line, shortened
 from nrmap.support.files import parse_json
@@ -92,10 +92,11 @@ class Policy(Agent):
         """Return the function that `Agent.for_attacks` describes, but faster: `frozen` without V(s).
 
         Leaving out V(s) shifts all outputs of a state equally, which changes no margin and no softmax. This function
-        does not check its outputs. A network that was changed, as by a hook, gets the function of `Agent.for_attacks`.
+        does not check its outputs. With another `input_scale`, or a network that was changed, as by a hook, it is the
+        function of `Agent.for_attacks`.
         Raises NrmapError for hooks or methods of the policy itself.
         """
-        unchanged = self.network.is_as_specified and acts_as_its_type(self)
+        unchanged = self.input_scale == STATE_SCALE and self.network.is_as_specified and acts_as_its_type(self)
         return frozen(self.network, value=False) if unchanged else super().for_attacks()
 
 

@@ -53,6 +53,14 @@ def test_every_q_value_is_exact(form, example):
     clean += 1
 
 
+@given(example=examples())
+@settings(max_examples=5)
+def test_a_wrong_number_of_episode_ids_is_refused(example) -> None:
+    engine, ids = engine_of(example, "dense"), [0] * (len(example.states) + 1)
+    with pytest.raises(NrmapError, match=f"episode_ids: expected one for each of {len(ids) - 1} states"):
+        joined(engine.ablate(example.states, ids))
+
+
 @pytest.mark.parametrize("form", FORMS[:2])
 @settings(max_examples=20)
 @given(example=examples())

@@ -144,6 +144,9 @@ AFFINE_BEHIND_RELU = {
     "reshape by length":
         lambda n, s: n.out(n.hidden(n.maps(s).contiguous().reshape(len(s), -1)).relu_()).view(s.shape[0], ACTIONS),
     "features in TensorFlow's order": lambda n, s: n.out(n.hidden(n.maps(s).permute(0, 2, 3, 1).flatten(1)).relu()),
+    "one bias for all units":
+        lambda n, s: n.out(torch.addmm(n.offset[0], n.maps(s).flatten(1), n.hidden.weight.T).relu()),
+    "one bias for all actions": lambda n, s: torch.addmm(n.offset[None, :1], n.units(s), n.out.weight.T),
     "channels scaled apart": lambda n, s: n.plain((s / 100 - n.mean).clamp(min=-0.5) * 2),
     "quantiles": lambda n, s: n.atoms(n.units(s)).view(-1, ATOMS, ACTIONS).mean(dim=1),
     "quantiles by action": lambda n, s: n.atoms(n.units(s)).view(len(s), ACTIONS, ATOMS).mean(2),
@@ -228,6 +231,10 @@ def in_place(tensor: Tensor) -> Tensor:
         ({"scale": lambda s: s if s.sum() > 0 else -s}, "Python code reads values of the states"),
         ({"scale": lambda s: functional.pad(s, (1, 1))[..., 1:-1]}, "slice stands between padding and a convolution"),
         ({"flat": lambda m: m.flatten(1).tanh()}, "tanh stands between Flatten and Linear"),
+        (
+            {"whole": lambda n, s: n.out(torch.addmm(torch.ones(len(s), 1), n.maps(s).flatten(1), n.hidden.weight.T))},
+            "addmm stands between Flatten and Linear",
+        ),
         ({"last": lambda q: q - q.mean(dim=0, keepdim=True)}, "mean behind the hidden layer is not supported"),
         ({"last": lambda q: q.T.reshape(-1, 3)}, "permute behind the hidden layer is not supported"),
         ({"last": lambda q: q - q.mean()}, "mean behind the hidden layer is not supported"),

@@ -145,6 +145,11 @@ def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factor
         flips = nrmap.attack(agent, given, record.attack_name, record.attack_epsilon).flipped
     assert record.value == pytest.approx(float(flips.double().mean()))
     assert record.episodes == 2
+    # The greedy worst case attacks episodes, which these states are not.
+    nothing = ("evaluation.attack_runs=[{attack: greedy_worst_case, attack_epsilon: 0.01, episodes: 1}]",)
+    nothing += ("evaluation.certify_epsilons=[]",)
+    result(f"policy=py:an_agent:{factory}", f"states_from={tmp_path / file}", *nothing)
+    assert list((tmp_path / f"outputs/evaluation/no_game/{factory}").glob("*/*/metrics.json")) == attacks
 
 
 @pytest.mark.parametrize(

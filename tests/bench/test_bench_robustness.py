@@ -55,10 +55,13 @@ def test_a_checkpoint_is_read_as_the_policy_that_it_would_become(tmp_path, tiny_
     trainer = Trainer(settings, device=torch.device("cpu"))
     for _ in zip(range(3), trainer.run(), strict=False):
         pass
-    save_checkpoint(tmp_path / "checkpoint.safetensors", {"trainer": trainer.get_state()})
+    rollbacks = [{"agent_step": 40}]
+    state = {"trainer": trainer.get_state(), "curves": {"rollbacks": rollbacks}}
+    save_checkpoint(tmp_path / "checkpoint.safetensors", state)
     (tmp_path / "settings.json").write_text(json.dumps(asdict(settings)))
     policy = read(tmp_path / "checkpoint.safetensors")
     assert (policy.card.agent_steps, policy.env) == (3 * settings.num_envs, settings.env)
+    assert policy.card.results["rollbacks"] == rollbacks
     online = trainer.learner.online
     save_policy(tmp_path / "policy.safetensors", Policy(online, settings.env, policy.card), torch.float16)
     states = torch.randint(256, (5, *settings.env.state_shape), dtype=torch.uint8)

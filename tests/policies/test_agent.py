@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from toy_policies import FREEWAY, toy_policy
 
 from nrmap.ablation import AblationSpec, make_engine
 from nrmap.policies.agent import Agent
@@ -67,6 +68,13 @@ def test_attacks_see_the_same_function_whatever_its_scale(scale: float) -> None:
     points = (states.double() / 255).requires_grad_()
     (expected,) = torch.autograd.grad(network(points)[:, 0].sum(), points)
     torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_policy_with_another_scale_is_attacked_at_that_scale() -> None:
+    policy = toy_policy(FREEWAY)
+    states = torch.randint(256, (2, *policy.state_shape), dtype=torch.uint8)
+    policy.input_scale = 1 / 100
+    torch.testing.assert_close(policy.for_attacks()(states / 255), policy(states))
 
 
 @pytest.mark.parametrize(

@@ -92,3 +92,13 @@ def test_greedy_returns_are_those_of_the_policy_and_change_no_weight(run, tiny_s
     episodes = play(greedy(policy), settings.env, seeds, num_envs=2)
     assert rows[-1]["greedy_return"] == pytest.approx(sum(episode.total_reward for episode in episodes) / 2)
     assert "greedy_return" not in read_json(plain.with_name(CURVES_FILE))["rows"][-1]
+
+
+def test_a_resumed_training_plays_no_greedy_episodes_before_they_are_due(run, tiny_settings, monkeypatch):
+    monkeypatch.setattr("train.curves.ROW_EVERY", 20)
+    settings = tiny_settings(steps=60, env={"game": "Breakout", "max_agent_steps": 100})
+    run(settings, interrupted=True)  # its checkpoint is of agent step 18
+    path = run(settings, greedy_every=15)
+    assert path is not None
+    rows = read_json(path.with_name(CURVES_FILE))["rows"]
+    assert [row["agent_step"] for row in rows if "greedy_return" in row] == [40, 60]
