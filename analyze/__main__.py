@@ -1,4 +1,4 @@
-"""Evaluate and map a policy, and print the folder of its maps: `python -m analyze env=Freeway method=sa_ddqn`.
+"""Evaluate and map a policy; print tables, and last the folder of its maps: `python -m analyze env=Freeway`.
 
 Rolls out states, plays with and without attacks, maps every pixel, measures and draws the maps, and maps
 null networks if `controls` asks for them. With `shard=K` only makes part K of the maps and prints its file.
@@ -52,8 +52,8 @@ log = logging.getLogger(__name__)
 def read(values: Mapping[str, Any], here: bool) -> tuple[AnalyzeKeys, AnalysisSettings]:
     """Check `values` of the keys of conf/analyze.yaml; return the keys and the settings of the analysis.
 
-    With `here`, also check that this machine has the device, threads and files that the keys ask for. Raises
-    NrmapError for a wrong value.
+    With `here`, also check that this machine has the device, the threads, the file of `states_from` and that of
+    `policy`, unless it is of another program. Raises NrmapError for a wrong value.
     """
     keys = validated(AnalyzeKeys, values)
     settings = analysis_settings(keys)

@@ -1,15 +1,15 @@
-"""`python -m analyze.documents`: write README.md, docs/results.md and the cards of the reference policies.
+"""`python -m analyze.documents`: write what is computed in README.md and docs/, and the cards of reference policies.
 
 All numbers come from committed files: the reference policies, the evaluations beside them, the numbers of their maps
-in outputs/reference/SCALE/GAME/maps.json, and the published numbers in analyze/report/published.csv. The README also
-quotes examples/map_your_own_network.py. `--collect` first writes maps.json from the results of `make maps controls`,
-and docs/maps.png from a figure of the report.
+in outputs/reference/SCALE/GAME/maps.json, the published numbers in analyze/report/published.csv, and the settings in
+conf/. The README also quotes examples/map_your_own_network.py. `--collect` first writes maps.json from the results of
+`make maps controls`, and docs/maps.png from a figure of the report.
 """
 
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,14 @@ from analyze.report.literature import PUBLISHED_RETURNS, paper_number
 from analyze.report.load import find
 from analyze.report.names import PolicyName, grouped, name_of
 from analyze.report.pairing import BASE, differences_over_seeds, with_differences
-from analyze.report.results import best_constant_actions
+from analyze.report.results import best_constant_actions, flattened
 from analyze.report.return_tables import action_table, q_gap_table, returns_table
 from analyze.report.summary import glance
 from analyze.report.tables import map_table
 from conf.argument_parser import ArgumentParser
+from conf.command_line import composed
+from conf.schema import TrainKeys
+from conf.train_settings import SOLVERS, train_settings
 from nrmap.maps.differences import DIFFERENCE
 from nrmap.policies.policy import load_policy
 from nrmap.robustness.attacks import GRADIENT_ATTACKS
@@ -35,6 +38,7 @@ from nrmap.support.errors import NrmapError, check, errors_in_one_line, refused
 from nrmap.support.files import atomic_path, sha256_of_file, write_text
 from nrmap.support.layout import CARD_FILE, METRICS_FILE, POLICY_FILE, Layout
 from nrmap.support.records import Record, read_records, select, write_records
+from nrmap.support.schema import validated
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = Path("examples/map_your_own_network.py")
@@ -116,7 +120,7 @@ def write_picture(report: Path, picture: Path) -> None:
 
 
 def documents(root: Path = ROOT) -> dict[Path, str]:
-    """Return the texts, by path, of README.md, docs/results.md and the cards of all evaluated reference policies.
+    """Return, by path, the texts of README.md, docs/results.md, docs/training.md and the evaluated policies' cards.
 
     They are made from the files of the clone `root`. Raises NrmapError for a damaged policy or file of records, and as
     `with_blocks` does. Raises OSError if the program or the folder of reference policies is missing.
@@ -151,12 +155,28 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
             blocks["finding"] = "\n".join(f"* {text}".replace(". ", ".\n  ") for text in sentences)
     rows += [["", *row] for row in _published()]
     blocks["results"] = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-    page = root / "docs" / "results.md"
+    page, training = root / "docs" / "results.md", root / "docs" / "training.md"
     return {
         root / "README.md": with_blocks(root / "README.md", blocks),
         page: with_blocks(page, {"play": "\n\n".join(play_sections), "maps": "\n\n".join(map_sections)}),
+        training: with_blocks(training, {"methods": _methods()}),
         **cards,
     }
+
+
+def _methods() -> str:
+    """Return a table of the settings of `SCALE` in which trainings differ by method, a column for each method."""
+    columns = []
+    for method in SOLVERS:
+        keys = validated(TrainKeys, composed("train", f"scale={SCALE}", f"method={method}"))
+        settings = asdict(train_settings(keys))
+        settings |= {"parent": settings["parent"] and settings["parent"]["method"]}
+        columns.append(flattened(settings))
+    names = dict.fromkeys(name for column in columns for name in column if name != "regulariser")
+    rows = [[f"`{name}`" * (name != "method"), *(column.get(name, "—") for column in columns)] for name in names]
+    rows = [row for row in rows if len(set(row[1:])) > 1]
+    rows.insert(1, ["---"] * len(rows[0]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _play_section(records: Sequence[Record]) -> str:

@@ -13,9 +13,10 @@ from nrmap.support.schema import Seed, SettingError, schema
 
 @schema
 class StatesSettings:
-    """The states to map: N = `num_states` from `episodes` greedy episodes of each policy, or all of a file.
+    """The states to map: `num_states` from `episodes` greedy episodes of each policy, or all states of a file.
 
-    `states_from` is "own", "pool" or the path of a states file; `run_seed` seeds the episodes.
+    `states_from` is "own" (of the mapped policy), "pool" (of several policies) or the path of a states file.
+    `run_seed` seeds the episodes.
     """
 
     num_states: int

@@ -39,7 +39,7 @@ def test_numbers_of_maps_are_those_of_reference_policies_and_their_null_networks
     assert {record.method for record in records} == {"ddqn", "sa_ddqn", "random_weights", "shuffled_weights"}
     assert {record.temperature for record in records} == {None, 1.0}
 
-    for name in ("README.md", "docs/results.md", "examples/map_your_own_network.py"):
+    for name in ("README.md", "docs/results.md", "docs/training.md", "examples/map_your_own_network.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text())
     written = documents.documents(tmp_path)

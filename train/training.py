@@ -43,7 +43,8 @@ class Training:
     def iterations(self) -> Iterator[Iteration]:
         """Train to the end from the current step; yield each `Iteration`. After a roll-back agent steps repeat.
 
-        Only a roll-back writes `checkpoint.safetensors`. Raises NrmapError as `save` and `restore` do.
+        Saves good.safetensors, but checkpoint.safetensors only at a roll-back: at other times the caller calls `save`.
+        Raises NrmapError as `save`, `restore` and `load_checkpoint` do.
         """
         while True:
             self._probe_if_due()

@@ -103,10 +103,11 @@ def draw_intervals(
     limits: tuple[float, float] | None = None,
     log_x: bool = False,
 ) -> None:
-    """Draw a line for each row, the first at the top, and a vertical line for each mark.
+    """Draw each of `rows`, the first at the top, and a dashed vertical line for each mark.
 
     A row has a marker at its value, a thick bar over its interval, a thin bar over its wide range and dots at its
-    points. `limits`: range of the x axis (None: matplotlib chooses); points outside are drawn at the edge.
+    points; without a value it has the word "undefined" and the dots. `limits`: range of the x axis (None: matplotlib
+    chooses); points outside are drawn at the edge. `log_x` makes that axis logarithmic.
     """
     for index, row in enumerate(rows):
         if row.points:

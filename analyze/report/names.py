@@ -200,7 +200,10 @@ class StatesName(_Ranked):
 
     @property
     def short(self) -> str:
-        """`own`, `pool`, a file's name or `whole episodes`; in brackets `protocol` and, not for files, `states_set`."""
+        """`own`, `pool`, a file's name or `whole episodes`; in brackets, if known, `states_set` and `protocol`.
+
+        `states_set` is the name of a file, and then not in brackets.
+        """
         return self._described(self.states_from or "whole episodes", f"{self.states_set}")
 
     @property

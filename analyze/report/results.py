@@ -122,14 +122,21 @@ class Found:
         }
 
     def parts(self) -> list["Part"]:
-        """Return the non-empty parts: for each game one for each scale of reference policies, and one for the rest."""
+        """Return the parts that have a training or a trained policy.
+
+        A game has a part for each scale of reference policies, and one for all other policies.
+        """
         games = sorted({training.game for training in self.trainings} | {record.game for record in self.records})
         scales = [*sorted({training.reference for training in self.trainings if training.reference}), None]
         parts = [self._part(game, reference) for game in games for reference in scales]
         return [part for part in parts if part.trainings or any(result.first.is_trained for result in part.results)]
 
     def _part(self, game: str, reference: str | None) -> "Part":
-        """Select one part's results. Baselines are in every part, null networks with the policies on their states."""
+        """Select one part of `game`: a scale of reference policies, or with `reference` None all other policies.
+
+        The game's baselines are in all its parts. Null networks are in the parts with a policy mapped on the same
+        states, or in all parts without such a policy.
+        """
 
         def is_ours(measured: Result | Record) -> bool:
             sha256 = measured.policy_sha256

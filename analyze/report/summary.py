@@ -16,7 +16,10 @@ LEADS = {"Freeway": 3.0}
 
 
 def glance(records: Sequence[Record], differences: Sequence[Record] = ()) -> list[str]:
-    """Say in sentences how sparse the maps are beside vanilla's, what grids they show, and what the agents return."""
+    """Say in sentences how sparse the KMAPs of a game are beside vanilla's, what grids maps show, and the returns.
+
+    `differences` are the records of differences from vanilla; without them no interval of one is quoted.
+    """
     return [*_sparsity(records, differences), *_grid(records), *_returns(records)]
 
 

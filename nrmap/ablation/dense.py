@@ -47,7 +47,7 @@ class DenseEngine(Engine):
     def rounding_floor(self) -> float:
         """The approximate upper limit of the rounding error of an ablation's change in Q, found on synthetic states.
 
-        Raises NrmapError for NaN or infinite Q-values.
+        Raises NrmapError for NaN or infinite Q-values, and as a call of the agent does.
         """
         states = synthetic_states(self._state_shape, self._device)
         numbers = sampled_ablations(self._spec, self._state_shape).to(self._device)

@@ -56,7 +56,10 @@ class Axis:
         return range(max(first, 0), min(first + self.span, inputs))
 
     def runs(self, output: int, changed: range) -> list[Run]:
-        """Return the kernel indices at which `output` reads `changed` inputs, as runs: at most one without dilation."""
+        """Return the kernel indices at which `output` reads inputs in `changed`, as runs, in ascending order.
+
+        With dilation 1 there is at most one run; with a larger one each run has one index.
+        """
         first = self.first_input(output)
         taps = [tap for tap in range(self.kernel) if first + tap * self.dilation in changed]
         if taps and self.dilation == 1:

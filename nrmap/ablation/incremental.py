@@ -41,10 +41,11 @@ class IncrementalEngine(Engine):
     ) -> None:
         """Prepare to ablate: `agent` gives the clean Q-values, and `parts`, traced from the agent, give the changes.
 
-        With `differences_only` all Q-values of an ablated state may be off by one number. `memory_budget` in bytes
-        limits the number of states ablated at a time. None means 512 MiB on a CPU and 80% of the free memory on a GPU.
-        `whole_strips` says whether to compute by `nrmap.ablation.whole_strips` or by `nrmap.ablation.carry`. None means
-        by the former on a GPU only. On a CPU the process keeps freed memory from now on, see `keep_freed_memory`.
+        With `differences_only` the Q-values of an ablated state may all be shifted by the same number. `memory_budget`
+        in bytes limits the number of states ablated at a time. None means 512 MiB on a CPU and 80% of the free memory
+        on a GPU. `whole_strips` says whether to compute by `nrmap.ablation.whole_strips` or by `nrmap.ablation.carry`.
+        None means by the former on a GPU only. On a CPU the process keeps freed memory from now on, see
+        `keep_freed_memory`.
         Raises NrmapError if the budget is too small for one state.
         """
         super().__init__(agent, spec)
@@ -72,7 +73,7 @@ class IncrementalEngine(Engine):
     def rounding_floor(self) -> float:
         """The approximate upper limit of the rounding error of an ablation's change in Q, measured on synthetic states.
 
-        Raises NrmapError for NaN or infinite Q-values.
+        Raises NrmapError for NaN or infinite Q-values, and as a call of the agent does.
         """
         states = synthetic_states(self._state_shape, self._device)[: self.states_at_once]
         q_values, clean = self._ablate(states)

@@ -55,7 +55,7 @@ def treats_states_apart(call: Call, shapes: Shapes, states: int) -> bool:
 
 
 def is_pointwise(call: Call) -> bool:
-    """Return whether each number of the result depends only on the numbers at its position in the inputs."""
+    """Return whether each number of the result is known to depend only on the numbers at its position in the inputs."""
     return torch.Tag.pointwise in call.operation.tags
 
 

@@ -63,7 +63,7 @@ class Engine(ABC):
     def rounding_floor(self) -> float:
         """The approximate upper limit of the rounding error of any ablation's change in Q.
 
-        Raises NrmapError for NaN or infinite Q-values.
+        Raises NrmapError for NaN or infinite Q-values, and as a call of the agent does.
         """
 
     @abstractmethod

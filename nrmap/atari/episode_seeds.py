@@ -23,7 +23,10 @@ SEEDS_AT_A_TIME = 16
 
 
 def episode_seed(run_seed: int, stream: int, env: int, episode: int) -> int:
-    """The emulator seed, in [0, 2^31), of one episode of one environment in a stream such as `TRAINING_STREAM`."""
+    """The emulator seed, in [0, 2^31), of one episode of one environment in a stream such as `TRAINING_STREAM`.
+
+    Raises ValueError for a negative number.
+    """
     words = np.random.SeedSequence([run_seed, stream, env, episode]).generate_state(1)
     return int(words[0] >> 1)
 

@@ -1,4 +1,7 @@
-"""The SA-DDQN regulariser of eq. 7 (Zhang et al. 2020): settings and hinge loss."""
+"""The SA-DDQN regulariser R of eq. 7, from Zhang et al. 2020: settings, hinge loss and `hold_advantages`.
+
+The hinge clamps at −c, as theirs does; eq. 7 prints c.
+"""
 
 from typing import Annotated, Literal
 
@@ -28,7 +31,7 @@ class RegulariserSpec:
     `batch_sum` it is max(Σ_b m_b, −c), as in the reference PGD code. `attack_epsilon` is the final ℓ∞ radius for states
     in [0, 1]. The radius, or κ if `ramp_of` is "kappa", grows for `ramp_steps` agent steps from `ramp_begin` on; for
     `ramp_initial` see `Ramp`. The solver "pgd" uses an `InnerAttack` of kind `inner_attack`, "ibp" interval bounds.
-    `hold_advantages` is the `fraction` of the function of that name; 0 is eq. 7 as printed.
+    `hold_advantages` is the `fraction` of the function of that name; 0 leaves the gradient of R.
 
     Every `rollback_every` agent steps (0: never) PGD-10 is compared with the training's own attack. If it flips
     far more states twice in a row (see `left_behind`), the run goes back to its last good checkpoint with a

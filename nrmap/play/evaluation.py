@@ -40,10 +40,10 @@ Episodes = Annotated[int, Field(ge=1, le=1000)]
 
 @schema
 class AttackRun:
-    """One roll-out under attack: `attack` is "noise", "fgsm", "pgd-K" or "greedy_worst_case".
+    """One roll-out under attack: `attack` is "noise", "fgsm", "pgd-K", K from 1 to 10,000, or "greedy_worst_case".
 
-    `attack_epsilon` is the radius, above 0 and at most 1. Raises NrmapError for an unknown attack and for values out of
-    range.
+    `attack_epsilon` is the ℓ∞ radius where white is 1, above 0 and at most 1; `episodes` are 1 to 1,000. Raises
+    NrmapError for an unknown attack and for values out of range.
     """
 
     attack: str

@@ -232,8 +232,8 @@ def save_states(path: Path, states: RolloutStates) -> None:
 def load_states(path: Path) -> RolloutStates:
     """Load the states file `path`.
 
-    Raises NrmapError if the file is missing, damaged or of another format, and if an array is
-    missing, has another type or shape, or contradicts another.
+    Raises NrmapError if the file is missing, damaged or of another format, and if an array is missing, has another type
+    or shape, contradicts another, or holds a number out of range, such as an action that the game lacks.
     """
     header, content = read_npz(
         path, HEADER_KEY, "states", read_header=partial(validated, _Header), forms=lambda header: ARRAYS

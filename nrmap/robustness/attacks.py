@@ -276,6 +276,9 @@ def pgd(steps: int) -> GradientAttack:
     return GradientAttack(steps=steps, step_fraction=PGD_WALK / steps, random_start=True)
 
 
+_WITHOUT_STEPS: dict[str, Attack] = {"noise": uniform_noise, "fgsm": GradientAttack(1, 1.0, random_start=False)}
+
+
 def attack_parts(name: str) -> tuple[str, int | None]:
     """Kind and number of steps of an attack: ("pgd", 10) for "pgd-10", ("fgsm", None) for "fgsm".
 
@@ -286,14 +289,12 @@ def attack_parts(name: str) -> tuple[str, int | None]:
         number = steps.isascii() and steps.isdecimal() and len(steps) < 7
         check(number, f"attack {shortened(name)}: expected pgd- and a number of steps, as in pgd-10")
         return kind, int(steps)
-    if name not in ("noise", *GRADIENT_ATTACKS):
-        raise unknown_choice("attack", name, ("noise", "fgsm", "pgd-10", "pgd-50"))
+    if name not in _WITHOUT_STEPS:
+        raise unknown_choice("attack", name, (*_WITHOUT_STEPS, "pgd-10", "pgd-50"))
     return name, None
 
 
 def attack_named(name: str) -> Attack:
     """The attack "noise", "fgsm" (eq. 1: one step of ε) or "pgd-K"; NrmapError for others, or unless 1 ≤ K ≤ 10,000."""
     kind, steps = attack_parts(name)
-    if steps is not None:
-        return pgd(steps)
-    return uniform_noise if kind == "noise" else GradientAttack(steps=1, step_fraction=1.0, random_start=False)
+    return _WITHOUT_STEPS[kind] if steps is None else pgd(steps)

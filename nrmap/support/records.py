@@ -123,7 +123,7 @@ class Metrics:
 def write_records(path: Path, records: Iterable[Record], **context: Any) -> None:
     """Write `records` and `context` (settings, inputs, provenance) to `path` as JSON, atomically.
 
-    Fields at their defaults are left out. Raises NrmapError and ValueError as `write_json` does.
+    Fields at their defaults are left out. Raises NrmapError, TypeError and ValueError as `write_json` does.
     """
     values = [
         {field.name: value for field in fields(Record) if (value := getattr(record, field.name)) != field.default}

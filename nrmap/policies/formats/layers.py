@@ -229,7 +229,10 @@ def _spec(read: ReadNetwork, weights: Mapping[str, Tensor], actions: int, sides:
 
 
 def _mean_over_quantiles(rows: Tensor, actions: int, head: str) -> Tensor:
-    """Return the means [A, …] of `rows` [A·Z, …] over the Z quantiles, summed in float64, as float32."""
+    """Return the means [A, …] of `rows` over the Z quantiles, summed in float64, as float32.
+
+    `rows` are [A·Z, …] with `head` "quantiles_by_action", else [Z·A, …]; NrmapError if A does not divide them.
+    """
     check(len(rows) % actions == 0, f"its last layer has {len(rows)} outputs, which {actions} actions cannot share")
     by_action = head == "quantiles_by_action"
     grouped = rows.double().unflatten(0, (actions, -1) if by_action else (-1, actions))
