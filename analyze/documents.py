@@ -122,8 +122,9 @@ def write_picture(report: Path, picture: Path) -> None:
 def documents(root: Path = ROOT) -> dict[Path, str]:
     """Return, by path, the texts of README.md, docs/results.md, docs/training.md and the evaluated policies' cards.
 
-    They are made from the files of the clone `root`. Raises NrmapError for a damaged policy or file of records, and as
-    `with_blocks` does. Raises OSError if the program or the folder of reference policies is missing.
+    They are made from the files of the clone `root`, and from the settings in conf/ beside this module. Raises
+    NrmapError for a damaged policy or file of records, and as `with_blocks` does. Raises OSError if the program or the
+    folder of reference policies is missing.
     """
     references = Layout(root / "outputs").references
     program = (root / PROGRAM).read_text(encoding="utf-8")
@@ -154,7 +155,7 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
             sentences = glance(of_game, select(of_game, metric=DIFFERENCE))
             blocks["finding"] = "\n".join(f"* {text}".replace(". ", ".\n  ") for text in sentences)
     rows += [["", *row] for row in _published()]
-    blocks["results"] = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    blocks["results"] = _piped(rows)
     page, training = root / "docs" / "results.md", root / "docs" / "training.md"
     return {
         root / "README.md": with_blocks(root / "README.md", blocks),
@@ -176,7 +177,11 @@ def _methods() -> str:
     rows = [[f"`{name}`" * (name != "method"), *(column.get(name, "—") for column in columns)] for name in names]
     rows = [row for row in rows if len(set(row[1:])) > 1]
     rows.insert(1, ["---"] * len(rows[0]))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return _piped(rows)
+
+
+def _piped(rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
 def _play_section(records: Sequence[Record]) -> str:

@@ -93,8 +93,7 @@ class Policy(Agent):
 
         Leaving out V(s) shifts all outputs of a state equally, which changes no margin and no softmax. This function
         does not check its outputs. With another `input_scale`, or a network that was changed, as by a hook, it is the
-        function of `Agent.for_attacks`.
-        Raises NrmapError for hooks or methods of the policy itself.
+        function of `Agent.for_attacks`. Raises NrmapError for hooks or methods of the policy itself.
         """
         unchanged = self.input_scale == STATE_SCALE and self.network.is_as_specified and acts_as_its_type(self)
         return frozen(self.network, value=False) if unchanged else super().for_attacks()
