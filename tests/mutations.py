@@ -21,27 +21,33 @@ ODD_VALUES = (
 
 
 @st.composite
-def damaged_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
-    """`whole` with some bits flipped, some bytes replaced by a large number, cut short, repeated or lengthened."""
-    last = max(len(whole) - 1, 0)
+def damages(draw: st.DrawFn, size: int) -> Callable[[bytes], bytes]:
+    """A function that flips bits of a file of `size` bytes, writes a large number, cuts, repeats or lengthens it.
+
+    A function and not the damaged bytes, because hypothesis keeps all that it drew, here gigabytes.
+    """
+    last = max(size - 1, 0)
     # Headers are at both ends.
     place = draw(st.integers(0, last) | st.integers(0, min(last, 2_000)) | st.integers(max(last - 4_000, 0), last))
     kind = draw(st.sampled_from(("flip", "number", "cut", "remove", "repeat", "append", "swap")))
     if kind == "flip":
-        return whole[:place] + bytes([whole[place] ^ draw(st.integers(1, 255))]) + whole[place + 1 :]
+        mask = draw(st.integers(1, 255))
+        return lambda whole: whole[:place] + bytes([whole[place] ^ mask]) + whole[place + 1 :]
     if kind == "number":
-        size = draw(st.sampled_from((2, 4, 8)))
-        number = draw(st.sampled_from((2 ** (8 * size) - 1, 2 ** (8 * size - 1) - 1, 0, 2 ** (4 * size))))
-        return whole[:place] + number.to_bytes(size, "little") + whole[place + size :]
+        width = draw(st.sampled_from((2, 4, 8)))
+        number = draw(st.sampled_from((2 ** (8 * width) - 1, 2 ** (8 * width - 1) - 1, 0, 2 ** (4 * width))))
+        return lambda whole: whole[:place] + number.to_bytes(width, "little") + whole[place + width :]
     if kind == "cut":
-        return whole[:place]
+        return lambda whole: whole[:place]
     if kind == "remove":
-        return whole[:place] + whole[place + draw(st.integers(1, 300)) :]
+        removed = draw(st.integers(1, 300))
+        return lambda whole: whole[:place] + whole[place + removed :]
     if kind == "repeat":
-        return whole[:place] + whole[place // 2 :]
+        return lambda whole: whole[:place] + whole[place // 2 :]
     if kind == "append":
-        return whole + draw(st.binary(min_size=1, max_size=50))
-    return whole[place:] + whole[:place]
+        appended = draw(st.binary(min_size=1, max_size=50))
+        return lambda whole: whole + appended
+    return lambda whole: whole[place:] + whole[:place]
 
 
 @st.composite

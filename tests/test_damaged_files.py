@@ -23,7 +23,7 @@ import torch
 from example_outputs import SMALL, synthetic_states
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mutations import array_header, changed_json, damaged_bytes, rewritten_zip
+from mutations import array_header, changed_json, damages, rewritten_zip
 from swept_maps import CLEAN, Q_VALUES, chunked, sweep
 from toy_policies import FREEWAY, toy_policy
 
@@ -191,7 +191,7 @@ def plain(value: Any) -> Any:
 @given(st.data())
 def test_damaged_bytes_are_noticed_or_change_nothing(format_: Format, folder: Path, data: st.DataObject) -> None:
     path, whole, expected = restored(format_, folder)
-    path.write_bytes(data.draw(damaged_bytes(whole)))
+    path.write_bytes(data.draw(damages(len(whole)))(whole))
     found = outcome(format_, path)
     assert found is None or not format_.checked or plain(found) == expected
 
@@ -301,7 +301,7 @@ def test_the_report_leaves_out_what_is_damaged_and_goes_on(outputs: Path, data: 
     path, before = data.draw(st.sampled_from(files)), found_in_whole(outputs)
     whole = path.read_bytes()
     try:
-        path.write_bytes(other_json(whole, data) if path.suffix == ".json" else data.draw(damaged_bytes(whole)))
+        path.write_bytes(other_json(whole, data) if path.suffix == ".json" else data.draw(damages(len(whole)))(whole))
         found = find(outputs)
     finally:
         path.write_bytes(whole)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from foreign_files import FOREIGN
 from hypothesis import HealthCheck, given, settings
-from mutations import damaged_bytes, zipped
+from mutations import damages, zipped
 from torch import nn
 
 import nrmap
@@ -196,11 +196,12 @@ def test_mutated_files_are_read_or_refused_in_one_line(name: str, rounds: int, t
     (path,) = tmp_path.iterdir()  # of sb3 with a suffix
     read = partial(convert, f"{foreign.format}:{path}", game=foreign.game, **foreign.options)
     read()
+    whole = path.read_bytes()
 
     @settings(max_examples=rounds, suppress_health_check=list(HealthCheck))
-    @given(damaged_bytes(path.read_bytes()))
-    def is_read_or_refused(damaged: bytes) -> None:
-        path.write_bytes(damaged)
+    @given(damages(len(whole)))
+    def is_read_or_refused(damage: Callable[[bytes], bytes]) -> None:
+        path.write_bytes(damage(whole))
         try:
             read()
         except NrmapError as error:
