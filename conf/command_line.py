@@ -154,7 +154,7 @@ def _folder(text: str) -> str:
 
 
 def results_folder(text: str) -> Path:
-    """Return the absolute path of the folder that `outputs=text` names, with ~ expanded; it may not exist.
+    """Return the absolute path of the folder that `outputs=text` names, with ~ expanded. The folder need not exist.
 
     Raises NrmapError if `text` cannot name a folder, and if the working folder was removed.
     """

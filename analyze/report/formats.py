@@ -117,9 +117,10 @@ class Table:
 
 
 def format_number(value: float | int | str, digits: int | None, *, scientific: bool = True) -> str:
-    """Format a float with `digits` after the point; with `scientific`, one that would round to 0 as 1.54e-20.
+    """Format a float with `digits` after the point, or with up to six significant digits if `digits` is None.
 
-    With `digits` None it has up to six significant digits. Whole numbers and strings stay as they are.
+    With `scientific`, a float that would round to 0 is written like 1.54e-20. Whole numbers and strings stay as they
+    are.
     """
     if isinstance(value, str | int) or digits is None:
         return f"{value:g}" if isinstance(value, float) else str(value)

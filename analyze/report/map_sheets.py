@@ -123,9 +123,10 @@ def _seeds(sets: Iterable[MapSet]) -> list[int | None]:
 
 
 def overlay_sheets(part: Part, sets: Sequence[MapSet], outputs: Path) -> tuple[list[Sheet], list[str]]:
-    """Return a list of at most one sheet, the first seed's maps over a screen, and the errors of unreadable files.
+    """Return two lists: at most one sheet, and the errors of states files in `outputs` that cannot be read.
 
-    The maps are those on own states, or on any states if no policy has these.
+    The sheet shows maps of the first seed's policies over a screen. They are those on own states, or on any states if
+    no policy has these.
     """
     trained = [found for found in sets if not found.name.is_null_network]
     own = [found for found in trained if found.states.states_from == "own"] or trained

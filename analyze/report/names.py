@@ -169,7 +169,10 @@ class Condition(_Ranked):
 
     @property
     def label(self) -> str:
-        """`clean`; `clean, proofs at ε = 1/255`; `PGD-10, ε = 1/255`; `GWC, ε = 3/255` for the greedy worst case."""
+        """The attack and its radius, such as `PGD-10, ε = 1/255`; GWC is the greedy worst case.
+
+        The radius of clean episodes is that of the certificates: `clean, proofs at ε = 1/255`.
+        """
         if self.attack == "clean":
             return "clean" if self.attack_epsilon is None else f"clean, proofs at {epsilon_text(self.attack_epsilon)}"
         names = {WORST_CASE: "GWC", "fgsm": "FGSM", "pgd": f"PGD-{self.attack_steps}"}

@@ -67,9 +67,10 @@ def with_variants(trainings: list[FoundTraining]) -> list[FoundTraining]:
 
 
 def told_apart(results: Sequence[Result], trainings: Sequence[FoundTraining]) -> list[Result]:
-    """Return the results with `variant`, `states_set`, `protocol` and source fields that tell measurements apart.
+    """Return the results, with more fields of their records filled in where two would have the same row of a table.
 
-    Rows of a table are compared with each other, so two policies, sets of states or settings must not share a name.
+    `variant` tells policies apart, `states_set` sets of states, `protocol` settings, and `source_method` and
+    `source_seed` random weights on the states of several policies.
     """
     variants = {training.sha256: training.variant for training in trainings}
     reference = {training.sha256: training.reference for training in trainings}

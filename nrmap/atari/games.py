@@ -39,7 +39,10 @@ def game_named(name: str) -> str:
 
 
 def rom_id(game: str) -> str:
-    """The ROM id of a game. Raises NrmapError with similar names for an unknown game."""
+    """The ROM id, such as `bank_heist`, of a game in any spelling that `game_named` takes.
+
+    Raises NrmapError with similar names for an unknown game.
+    """
     from ale_py import roms
 
     by_name = {camel_case(rom): rom for rom in roms.get_all_rom_ids()}

@@ -138,7 +138,11 @@ def flip_map(state: Ablated) -> FloatArray:
 
 @dataclass(frozen=True)
 class MapKind:
-    """One kind of map: the sum over states of `summand`, a function of `Ablated` that returns [P] float64."""
+    """One kind of map: the sum over states of `summand`, a function of `Ablated` that returns [P] float64.
+
+    A summand that reads softmax policies has `by_temperature`: there is a map for each temperature T. `signed` maps
+    have negative values too.
+    """
 
     name: str  # in files, records and W&B
     symbol: str

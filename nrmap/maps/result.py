@@ -126,7 +126,8 @@ class Maps:
     def load(cls, path: str | Path) -> "Maps":
         """Load the maps in a file that `save` or an analysis wrote.
 
-        Logs a warning if an older file does not say which policies played. Raises NrmapError for any other file.
+        Raises NrmapError if the file is missing, damaged or of another kind. Logs a warning if it is an older file of
+        an analysis, which does not say which policies played.
         """
         maps = cls(*load_maps(Path(path)))
         if maps.by_episode.players is None and "states_sha256" in maps.metadata:

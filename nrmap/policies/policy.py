@@ -40,10 +40,11 @@ class PolicyCard:
     """The description of a policy in its file.
 
     `method` and `seed` name the training run, `agent_steps` is the run's length. `settings` are the run's resolved
-    settings that affect the result, and `identity` is their hash. `parent_sha256` is the policy that the run started
-    from, None if there is none. `results` (returns, seconds) and `provenance` (commit, versions) are for information:
-    they enter neither `identity` nor the policy's `sha256`. `source` is None unless the policy was imported; then
-    `identity` covers the source and the environment. Raises NrmapError for values that do not fit.
+    settings that affect the result. `parent_sha256` is the policy that the run started from, None if there is none.
+    `identity` is the hash of both, see `TrainSettings.identity`. `results` (returns, seconds) and `provenance` (commit,
+    versions) are for information: they enter neither `identity` nor the policy's `sha256`. `source` is None unless the
+    policy was imported; then `identity` covers the source and the environment. Raises NrmapError for values that do not
+    fit.
     """
 
     method: Name

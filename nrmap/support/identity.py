@@ -31,10 +31,11 @@ _RECORDED_NAMES = {"max_repeat": "longest_repeat"}
 
 
 def recorded(settings: Any) -> Any:
-    """Convert a dataclass to the dictionary that files and identities contain, and a tuple to a list.
+    """Convert settings to the form that files and identities contain.
 
-    What they contain is converted too. Keys are field names, except those in `_RECORDED_NAMES`. Fields in `_LATER` are
-    left out at their defaults, so that older files and identities stay valid. Other values are returned unchanged.
+    A dataclass becomes a dictionary, a tuple a list, and so do the values in them. Keys are field names, except those
+    in `_RECORDED_NAMES`. Fields in `_LATER` are left out at their defaults, so that older files and identities stay
+    valid. Other values are returned unchanged.
     """
     if isinstance(settings, tuple):
         return [recorded(each) for each in settings]
