@@ -93,8 +93,8 @@ def entry_point(
         handed_over = False
         print(end="", flush=True)
         if command.is_run:
-            folders = [argument.partition("=")[2] for argument in arguments if argument.startswith("outputs=")]
-            outputs = [f"outputs={folders[-1]}"] if folders else []
+            options = [argument.lstrip("+") for argument in arguments]
+            outputs = [option for option in options if option.startswith("outputs=")][-1:]
             print(f"page of all results: {shlex.join(['python', '-m', 'analyze.report', *outputs])}", file=sys.stderr)
     except JobFailedError as error:
         for line in failures_since(begun, Path(error.sweep_folder)) or [str(error)]:

@@ -34,10 +34,9 @@ from nrmap.support.arguments import checked
 from nrmap.support.errors import NrmapError, check, code_of_others
 from nrmap.support.progress import Progress
 from nrmap.support.records import Record
-from nrmap.support.schema import Radius
+from nrmap.support.schema import Radius, Seed
 
 States = Tensor | ArrayLike | RolloutStates
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 BATCH_SIZE = 256
 
 
@@ -203,9 +202,7 @@ def evaluate(
             raise
         certifier = None
     with _float32(), _shown(f"{agent.label}: evaluation", "steps", progress) as report:
-        return evaluation.evaluate(
-            agent, settings, num_envs=num_envs, certify=certifier, progress=report,
-        )  # fmt: skip
+        return evaluation.evaluate(agent, settings, num_envs=num_envs, certify=certifier, progress=report)
 
 
 def _read(agent: Agent, states: States) -> Tensor:

@@ -85,5 +85,5 @@ class Curves:
         curves = cls()
         curves.episodes, curves.rows = state["episodes"], state["rows"]
         curves.rollbacks, curves.abandoned_rows = state.get("rollbacks", []), state.get("abandoned_rows", [])
-        curves.set_seconds(state["seconds"])
+        curves.set_seconds(float(state["seconds"]))
         return curves

@@ -1,10 +1,9 @@
 """Get the policy file of given settings: find it, resume its training, or train it."""
 
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from nrmap.robustness.perturbations import epsilon_text
 from nrmap.support.clock import Clock, Part
 from nrmap.support.files import remove_leftovers, write_json
 from nrmap.support.identity import recorded
-from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, OPTIONS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
+from nrmap.support.layout import CURVES_FILE, OPTIONS_FILE, POLICY_FILE, SETTINGS_FILE, Layout
 from nrmap.support.locks import locked
 from nrmap.support.progress import Progress
 from nrmap.support.runtime import provenance
@@ -27,7 +26,7 @@ from nrmap.support.tracking import Tracker, track
 from train.curves import Curves
 from train.greedy_returns import GreedyReturns
 from train.trainer import Trainer
-from train.training import GOOD_CHECKPOINT_FILE, name_of, start_or_resume
+from train.training import name_of, remove_checkpoints, start_or_resume
 
 log = logging.getLogger(__name__)
 
@@ -100,9 +99,8 @@ def ensure_trained(settings: TrainSettings, options: RunOptions) -> Path:
         log.info("%s: made in %s, not in %s; precision enters no identity", label, made_in, asked)
     log.info("%s: already trained, %s", label, policy_path)
     # A kill right after saving the policy leaves checkpoints behind; a read-only folder may keep them.
-    with contextlib.suppress(OSError):
-        for name in (CHECKPOINT_FILE, GOOD_CHECKPOINT_FILE):
-            (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        remove_checkpoints(folder)
     return policy_path
 
 
@@ -131,11 +129,14 @@ def _train(
     )
     last_checkpoint, begun_at = time.monotonic(), training.trainer.agent_step
     greedy_returns = GreedyReturns(settings.env, settings.seed, keys.greedy_every, keys.greedy_episodes, begun_at)
-    with Progress(training_part(settings).name, unit="steps", initial=begun_at, clock=options.clock) as progress:
+    part = training_part(settings)
+    with closing(greedy_returns), Progress(part.name, unit="steps", initial=begun_at, clock=options.clock) as progress:
         for iteration in training.iterations():
             trainer, curves = training.trainer, training.curves
             curves.record(iteration)
             is_last = iteration.agent_step >= settings.steps
+            # After a roll-back agent steps repeat, and so do their greedy episodes.
+            greedy_returns.played_at = min(greedy_returns.played_at, iteration.agent_step - settings.num_envs)
             if curves.row_is_due(iteration.agent_step) or is_last:
                 row = curves.add_row(iteration.agent_step, trainer.metrics())
                 greedy_returns.start_if_due(row, trainer.learner.policy_network)
@@ -149,7 +150,7 @@ def _train(
     curves = training.curves
     write_json(folder / CURVES_FILE, curves.get_state())
     save_policy(policy_path, _policy(settings, training.trainer, parent, curves), dtype=torch.float16)
-    training.remove_checkpoints()
+    remove_checkpoints(folder)
     tracker.artifact(label, "policy", [policy_path, folder / CURVES_FILE])
     log.info("%s: trained, %s, %s", label, curves.describe(), policy_path)
 

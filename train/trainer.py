@@ -191,6 +191,8 @@ class Trainer:
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore a `state` of `get_state` in a new trainer; plays and raises as `Collector.set_state` does."""
         self.agent_step = state["agent_step"]
+        if self.agent_step < 0 or self.agent_step % self.settings.num_envs:
+            raise ValueError(f"agent step {self.agent_step}")
         self._exploration_rng.bit_generator.state = state["exploration_rng"]
         self._sampling_rng.bit_generator.state = state["sampling_rng"]
         self._explorer.set_state(state["explorer"])

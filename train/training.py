@@ -59,29 +59,28 @@ class Training:
         """
         machine = {"device": self.trainer.learner.device.type, "precision": name_of(self.trainer.learner.precision)}
         last_probe = {"agent_step": self._probed_at, "was_behind": self._was_behind}
-        state = {"machine": machine, "last_probe": last_probe, "curves": self.curves.get_state()}
-        save_checkpoint(self._folder / name, {**state, "trainer": self.trainer.get_state()})
+        state = {"of": self._folder.name, "machine": machine, "last_probe": last_probe}
+        whole = {**state, "curves": self.curves.get_state(), "trainer": self.trainer.get_state()}
+        save_checkpoint(self._folder / name, whole)
 
     def restore(self, state: Mapping[str, Any], path: Path) -> None:
         """Continue from `state`, the content of the checkpoint `path`, which only errors name.
 
-        Raises NrmapError if `state` is damaged, and if the emulator now plays the logged episodes differently.
+        Raises NrmapError if `state` is damaged or of another training, and if the emulator now plays the logged
+        episodes differently.
         """
         try:
+            of = state.get("of", self._folder.name)  # older files lack it
+            check(of == self._folder.name, f"{path} is of another training, {of}")
             self.trainer.set_state(state["trainer"])
             self.curves = Curves.from_state(state["curves"])
             if "last_probe" in state:  # files from before roll-backs lack it
                 self._probed_at, self._was_behind = (state["last_probe"][key] for key in ("agent_step", "was_behind"))
         except NrmapError as error:
             raise NrmapError(f"{error}; remove {path} to start anew") from error
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise NrmapError(f"{path} is damaged ({reason}): remove it to start anew") from error
-
-    def remove_checkpoints(self) -> None:
-        """Remove both checkpoints."""
-        for name in (CHECKPOINT_FILE, GOOD_CHECKPOINT_FILE):
-            (self._folder / name).unlink(missing_ok=True)
 
     def _probe_if_due(self) -> None:
         """Every `rollback_every` agent steps, save a good state, or roll back if the attack is left behind twice.
@@ -135,6 +134,12 @@ class Training:
         )  # fmt: skip
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """Remove both checkpoints of the run in `folder`, if they are there."""
+    for name in (CHECKPOINT_FILE, GOOD_CHECKPOINT_FILE):
+        (folder / name).unlink(missing_ok=True)
+
+
 def start_or_resume(
     settings: TrainSettings,
     folder: Path,
@@ -159,7 +164,7 @@ def start_or_resume(
         folder, partial(Trainer, settings, device=device, initial=initial, precision=dtype, graphs=graphs)
     )
     if state is None:
-        training.remove_checkpoints()  # a good one may be left from a run whose checkpoint was removed
+        remove_checkpoints(folder)  # a good one may be left from a run whose checkpoint was removed
         return training
     training.restore(state, path)
     agent_step = f"{training.trainer.agent_step:,}"

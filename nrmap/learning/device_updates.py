@@ -20,8 +20,8 @@ class DeviceUpdates:
     ) -> None:
         """`importance` maps an agent step to β of `ReplaySpec`. Without `graphs` the same operations run one by one."""
         self._learner, self._replay, self._importance, self._graphs = learner, replay, importance, graphs
-        # One graph for each loss and attack: the loss changes when the ramp begins, the attack with every roll-back.
-        self._forms: dict[tuple[bool, int], Graphed] = {}
+        # One graph for each loss: it changes when the ramp begins.
+        self._forms: dict[bool, Graphed] = {}
         self._names: dict[bool, tuple[str, ...]] = {}
 
     def __call__(self, rng: np.random.Generator, agent_step: int) -> dict[str, Tensor]:
@@ -29,15 +29,15 @@ class DeviceUpdates:
         rates = self._learner.rates(agent_step)
         scheduled = (rates.learning_rate, rates.kappa, rates.attack_epsilon, self._importance(agent_step))
         numbers = [*scheduled, *self._replay.spec.horizon(agent_step), *rng.random(self._learner.spec.batch_size)]
-        form = rates.robust, self._learner.attack_level
-        if form not in self._forms:
-            self._forms[form] = Graphed(
+        if rates.robust not in self._forms:
+            self._forms[rates.robust] = Graphed(
                 partial(self._update, robust=rates.robust),
                 self._learner.device,
                 enabled=self._graphs,
                 generators=[self._learner.generator],
             )
-        values = self._forms[form](torch.tensor(numbers, dtype=torch.float64))  # [M], overwritten by the next update
+        inputs = torch.tensor(numbers, dtype=torch.float64)
+        values = self._forms[rates.robust](inputs)  # [M], overwritten by the next update
         self._learner.after_step(agent_step)
         return dict(zip(self._names[rates.robust], values.clone().unbind(), strict=True))
 

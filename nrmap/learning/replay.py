@@ -41,7 +41,10 @@ class ReplaySpec:
     discount_final: Fraction = 0.0
 
     def __post_init__(self) -> None:
-        if self.anneal_steps:
+        if not self.anneal_steps:
+            for name in ("n_step_final", "discount_final"):
+                expect(getattr(self, name) == 0, self, name, "0 where anneal_steps is 0")
+        else:
             changes = self.n_step_final or self.discount_final
             expect(bool(changes), self, "anneal_steps", "0 where n_step_final and discount_final are 0")
             expect(self.n_step_final <= self.n_step, self, "n_step_final", f"from 1 to n_step={self.n_step}, or 0")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nrmap.play.states import HEADER_KEY, RolloutStates, load_states
 from nrmap.support.errors import NrmapError, check, first_line, named
-from nrmap.support.files import array_of, open_npz, regular_file
+from nrmap.support.files import MOST_ARRAY_BYTES, array_of, open_npz, regular_file
 
 _NPY = b"\x93NUMPY"  # the first bytes of a .npy file
 
@@ -41,7 +41,9 @@ def read_states(path: Path) -> RolloutStates | GivenStates:
     if is_one_array:
         try:
             # Memory mapping fails for a file that claims more data than it has, before memory is allocated.
-            states = np.array(np.load(path, allow_pickle=False, mmap_mode="r"))
+            mapped = np.load(path, allow_pickle=False, mmap_mode="r")
+            check(mapped.nbytes <= MOST_ARRAY_BYTES, f"its array takes {mapped.nbytes:,} bytes")
+            states = np.array(mapped) if mapped.dtype == np.uint8 else mapped
         except Exception as error:  # numpy and tokenize have many for damaged bytes
             raise NrmapError(f"{path} is not a readable states file: {first_line(error)}") from error
         ids: NDArray[Any] | None = None

@@ -62,7 +62,7 @@ def import_policy(
 def ensure_imported(policy: Policy, outputs: Path, expect: float | None = None) -> Path:
     """Return the path of a converted policy under `outputs`, and make the file if it is missing; see `import_policy`.
 
-    Raises NrmapError if the file is damaged or cannot be written, and as `env_of` and `locked` do.
+    Raises NrmapError if the file is damaged, of another policy or cannot be written, and as `env_of` and `locked` do.
     """
     card, game = policy.card, policy.env.game
     folder = Layout(outputs).of_policy(
@@ -79,7 +79,9 @@ def ensure_imported(policy: Policy, outputs: Path, expect: float | None = None) 
                 card.results["clean_returns"] = [episode.total_reward for episode in episodes]
                 card.results["cut_off"] = sum(episode.truncated for episode in episodes)
                 save_policy(path, policy)
-    results = load_policy(path).card.results
+    kept = load_policy(path).card
+    check(kept.identity == card.identity, f"{path} holds another policy, {kept.identity}: remove it to import anew")
+    results = kept.results
     returns = validated(list[float], results.get("clean_returns"), f"{path}: card.results.clean_returns")
     check(bool(returns), f"{path}: card.results.clean_returns is empty")
     played = f"{policy.label} returned {np.mean(returns):.4g} on average over {len(returns)} clean episodes"

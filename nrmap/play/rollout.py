@@ -73,9 +73,10 @@ def env_of(agent: Agent) -> EnvSpec:
         raise NrmapError(f"{agent.label} cannot play: it has no game; Agent takes one as env=EnvSpec(…)")
     takes, gives = agent.state_shape, spec.state_shape
     check(takes == gives, f"{agent.label} takes states {takes}, but those of {spec.game} are {gives}")
-    actions, states = len(action_names(spec)), _first_states(spec).clone()
+    actions, states = len(action_names(spec)), _first_states(spec).clone().to(agent.device)
     with torch.inference_mode():
-        scored = agent(states.to(agent.device)).shape[1]
+        agent.check(states)  # anew: its layers may be in training mode since
+        scored = agent(states).shape[1]
     check(scored == actions, f"{agent.label} scores {scored} actions, but {spec.game} has {actions}")
     return spec
 

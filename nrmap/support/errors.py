@@ -3,11 +3,13 @@
 import difflib
 import io
 import os
+import reprlib
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 LONGEST_VALUE = 60  # characters of a value in a message
+_MOST_ITEMS = 20  # of a container in a message
 LONGEST_LINE = 300  # of what other libraries say
 LONGEST_ERROR = 1000  # of a whole error
 
@@ -135,10 +137,34 @@ def shortened(value: object) -> str:
     For a value whose repr raises an error, return `<TYPE>`.
     """
     try:
-        text = _printable(repr(value)[: LONGEST_VALUE + 1])
+        text = _printable(_BOUNDED.repr(value)[: LONGEST_VALUE + 1])
     except Exception:  # of the value's own code, or of a number with too many digits
         text = f"<{type(value).__name__}>"
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+
+
+class _BoundedRepr(reprlib.Repr):
+    """A `repr` of three levels and the first items of each: parts that containers share make others exponential."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = self.maxdeque = _MOST_ITEMS
+
+    def repr_str(self, x: str, level: int) -> str:
+        return repr(x[: LONGEST_VALUE + 1])
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x)
+
+    def repr_instance(self, x: object, level: int) -> str:
+        for kind in (dict, list, tuple, set, frozenset):
+            if isinstance(x, kind):
+                return self.repr1(kind(x), level)
+        return repr(x)
+
+
+_BOUNDED = _BoundedRepr()
 
 
 def _printable(text: str) -> str:

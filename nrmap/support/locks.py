@@ -79,7 +79,9 @@ def locked(lock: Path, waiting: str) -> Iterator[None]:
         ended.set()
         signs.join()
         if held != lock:
-            held.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.stat(held)):  # else removed meanwhile, and taken by another
+                    held.unlink()
         os.close(handle)
 
 

@@ -90,7 +90,7 @@ def peak_memory_mb() -> float:
 
 
 def memory_bytes() -> int:
-    """The bytes that this process may use: the machine's memory, or the limit of its control group if lower."""
+    """The bytes that this process may use: the machine's memory, or the limit of its container (cgroup v2) if lower."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError):  # not on Linux, or "max"
         memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))

@@ -83,9 +83,11 @@ def schema(kind: type[T]) -> type[T]:
     @functools.wraps(init)
     def raise_one_line(self: Any, *values: Any, **named: Any) -> None:
         names = [field.name for field in dataclasses.fields(checked)]
+        if len(values) > len(names):
+            raise NrmapError(f"{kind.__name__} takes {len(names)} values, found {len(values)}")
         in_order = dict(zip(names, values, strict=False))
         try:
-            init(self, *values[len(names) :], **in_order, **named)
+            init(self, **in_order, **named)
         except ValidationError as error:
             raise one_line(error, kind, in_order | named, "") from None
 

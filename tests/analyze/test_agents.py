@@ -105,10 +105,17 @@ def test_a_file_is_converted_once_and_played(result, tmp_path, monkeypatch, capl
     assert (policy.env.pooling, policy.card.source.format) == ("rgb", "cleanrl")
     assert policy.card.results["clean_returns"] == [-21] * 3
 
+    other = converted.read_bytes()
     few = ("env.max_agent_steps=20", "evaluation.attack_runs=[]", "scale.analysis.num_states=2")
     imported, folder = load_policy(result(option, *few, only_import=True)), result(option, *few)
     assert load_maps(folder / "maps.npz")[1]["policy_sha256"] == imported.sha256
     assert len(imported.card.results["clean_returns"]) == 3
+    path = result(option, *few, only_import=True)
+    mine = path.read_bytes()
+    path.write_bytes(other)
+    with pytest.raises(NrmapError, match=f"{path} holds another policy, .*: remove it to import anew"):
+        result(option, *few, only_import=True)
+    path.write_bytes(mine)
     (evaluation,) = (tmp_path / "outputs/evaluation/Pong/cleanrl_c51/seed3").glob("*/metrics.json")
     records = read_records(evaluation)
     assert select(records, metric="return_mean")

@@ -262,3 +262,12 @@ def test_an_evaluation_counts_certified_states(toy: Policy) -> None:
     states = nrmap.collect_states(toy, FREEWAY.max_agent_steps, 1, progress=False)
     (rate,) = (record.value for record in records if record.metric == "certified_rate")
     assert rate == nrmap.certify(toy, states, 1e-4).double().mean()
+
+
+def test_an_agent_in_training_mode_cannot_play() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(28 * 28, 3))
+    agent = nrmap.Agent(network.eval(), SMALL_FREEWAY.state_shape, env=SMALL_FREEWAY)
+    play_episodes(agent, EvaluationSettings(1, 0), num_envs=1)
+    network.train()
+    with pytest.raises(nrmap.NrmapError, match=r"Dropout at .* is in training mode"):
+        nrmap.evaluate(agent, episodes=1, attacks=[], certify_epsilons=[])

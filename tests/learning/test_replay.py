@@ -172,6 +172,8 @@ def test_n_and_the_discount_are_annealed_by_equal_factors():
     assert replace(spec, n_step_final=0).horizon(100) == (8, pytest.approx(0.99))
     with pytest.raises(NrmapError, match="anneal_steps=100: expected 0 where"):
         replace(spec, n_step_final=0, discount_final=0.0)
+    with pytest.raises(NrmapError, match="n_step_final=2: expected 0 where anneal_steps is 0"):
+        replace(spec, anneal_steps=0)
 
 
 @both_replays

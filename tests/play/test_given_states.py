@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 from mutations import array_header
 
+from nrmap.play import given_states
 from nrmap.play.given_states import read_states
 from nrmap.support.errors import NrmapError
 
 STATES = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5)
+
+
+def test_an_array_is_no_larger_than_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(given_states, "MOST_ARRAY_BYTES", STATES.nbytes - 1)
+    np.save(tmp_path / "a.npy", STATES)
+    with pytest.raises(NrmapError, match="its array takes 120 bytes"):
+        read_states(tmp_path / "a.npy")
 
 
 def test_arrays_are_read(tmp_path):

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import tarfile
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,18 @@ def test_a_planted_command_does_not_run(kind: str, tmp_path: Path) -> None:
     with pytest.raises(Exception):  # noqa: B017, PT011 (the command is real: whatever unpickles it runs it)
         pickle.loads(pickle.dumps(Command(sign))).x  # noqa: B018
     assert sign.exists()
+
+
+def test_a_file_whose_parts_share_parts_is_refused_as_fast_as_another(tmp_path: Path) -> None:
+    foreign = FOREIGN["radial"]()
+    foreign.save(tmp_path / "agent")
+    content = torch.load(tmp_path / "agent")
+    step: object = []
+    for _ in range(50):
+        step = [step, step]
+    torch.save({**content, "step": OrderedDict(step=step)}, tmp_path / "agent")
+    with pytest.raises(NrmapError, match=r"\{'step': \[\[\.\.\."):
+        convert(f"radial:{tmp_path / 'agent'}", game=foreign.game, **foreign.options)
 
 
 def test_archives_that_lead_outside_or_explode_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,18 @@ def test_a_file_system_without_locks_is_said_once_and_nothing_stays(
     assert caplog.messages == [f"{lock.parent}: no locks on this file system; files that end in .held take their place"]
 
 
+@pytest.mark.usefixtures("without_locks")
+def test_a_lock_that_was_taken_away_is_not_released_twice(lock: Path) -> None:
+    first, second, held = locked(lock, "never said"), locked(lock, "never said"), lock.with_name("lock.held")
+    first.__enter__()
+    held.unlink()  # as the message says, to take the lock
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert held.exists()
+    second.__exit__(None, None, None)
+    assert not held.exists()
+
+
 def test_a_link_and_a_path_that_no_file_can_have_are_refused(lock: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_text("mine")

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from composed import composed
+from toy_policies import toy_policy
 
 from conf.schema import TrainKeys
 from nrmap.atari.episode_seeds import VALIDATION_STREAM, episode_seeds
@@ -19,6 +20,7 @@ from nrmap.support.layout import CHECKPOINT_FILE, CURVES_FILE, Layout
 from nrmap.support.schema import validated
 from nrmap.support.tracking import Tracker
 from train.checkpoint import load_checkpoint, save_checkpoint
+from train.greedy_returns import GreedyReturns
 from train.run import RunOptions, ensure_trained
 
 
@@ -102,3 +104,30 @@ def test_a_resumed_training_plays_no_greedy_episodes_before_they_are_due(run, ti
     assert path is not None
     rows = read_json(path.with_name(CURVES_FILE))["rows"]
     assert [row["agent_step"] for row in rows if "greedy_return" in row] == [40, 60]
+
+
+def test_greedy_episodes_end_with_the_training(tiny_settings):
+    env = tiny_settings(env={"max_agent_steps": 100_000}).env
+    playing = GreedyReturns(env, run_seed=0, every=10, episodes=1)
+    network = toy_policy(env).network
+    for agent_step in (10, 20, 30):
+        playing.start_if_due({"agent_step": agent_step}, lambda: network)
+    playing.close()
+    first, *others = (future for _, future in playing._pending)
+    with pytest.raises(NrmapError, match="the training has ended"):
+        first.result(timeout=60)
+    assert all(other.cancelled() for other in others)
+
+
+def test_a_checkpoint_of_another_training_is_refused(run, tmp_path, tiny_settings):
+    run(tiny_settings(steps=60), interrupted=True)
+    run(tiny_settings(steps=60, seed=4), interrupted=True)
+    one, other = sorted((tmp_path / "outputs").rglob(CHECKPOINT_FILE))
+    other.write_bytes(one.read_bytes())
+    with pytest.raises(NrmapError, match=rf"{other} is of another training, {one.parent.name}; remove {other}"):
+        run(tiny_settings(steps=60, seed=4))
+    state = load_checkpoint(one)
+    for damaged in ({"agent_step": -2}, {"agent_step": "x"}, {"agent_step": 1.5}):
+        save_checkpoint(one, {**state, "trainer": {**state["trainer"], **damaged}})
+        with pytest.raises(NrmapError, match="is damaged"):
+            run(tiny_settings(steps=60))
