@@ -255,7 +255,8 @@ def _shown(label: str, unit: str, progress: bool) -> Iterator[Callable[..., None
 def _float32() -> Iterator[None]:
     """Use deterministic GPU convolutions without TensorFloat-32, which by default rounds their inputs to 10 bits.
 
-    The caller's autocast, which rounds as much, is off in the block, and gradients are on, also inside torch.no_grad.
+    The caller's autocast and float32 matmul precision, which can round as much, are off in the block, and gradients are
+    on, also inside torch.no_grad.
     """
     on_gpu = torch.cuda.is_available()  # elsewhere these flags change nothing but what other threads see
     with (
@@ -263,5 +264,21 @@ def _float32() -> Iterator[None]:
         torch.autocast("cpu", enabled=False),
         torch.autocast("cuda", enabled=False),
         torch.inference_mode(False),  # turns gradients on, also inside torch.no_grad
+        _highest_matmul_precision(),
     ):
         yield
+
+
+@contextmanager
+def _highest_matmul_precision() -> Iterator[None]:
+    """Undo the caller's `torch.set_float32_matmul_precision` in the block."""
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # the caller set it for each backend on its own, which torch does not mix with this function
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

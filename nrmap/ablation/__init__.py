@@ -13,7 +13,7 @@ from nrmap.ablation.rounding import agrees, synthetic_states
 from nrmap.ablation.spec import AblatedChunk, AblationSpec, Engine
 from nrmap.ablation.trace import trace
 from nrmap.policies.agent import Agent
-from nrmap.support.errors import NrmapError, check
+from nrmap.support.errors import NrmapError, check, first_line
 
 __all__ = ["AblatedChunk", "AblationSpec", "Engine", "make_engine"]
 
@@ -83,10 +83,11 @@ def _parts(agent: Agent) -> tuple[NetworkParts | None, str]:
         return None, "its outputs are float64, and its arithmetic is float32"
     try:
         parts = trace(agent.forward, states[1:])  # another number of states than in the comparison below
+        same = agrees(parts.q_values(states), outputs.float())
     except DrawsRandomNumbers as error:
         raise NrmapError(f"{agent.label} is no fixed function of the state: {error}") from error
     except NotTraceable as error:
         return None, str(error)
-    if not agrees(parts.q_values(states), outputs.float()):
-        return None, "the recorded network and the agent give different outputs"
-    return parts, ""
+    except RuntimeError as error:  # of an operation that is replayed with other sizes or types
+        return None, f"its operations cannot be replayed: {first_line(error)}"
+    return (parts, "") if same else (None, "the recorded network and the agent give different outputs")

@@ -34,7 +34,7 @@ class DenseEngine(Engine):
 
         With `skip_unchanged`, pixels that already have the ablated value get the clean Q-values without a run.
         `memory_format` is the layout of the copies in memory. `exact` is the agent's network in float64, against which
-        the rounding floor is measured. With None the floor is a fixed multiple of float32's precision, see
+        the rounding floor is measured. With None the floor is a fixed multiple of the outputs' precision, see
         `nrmap.ablation.rounding.rounding_floor`.
         """
         super().__init__(agent, spec)
@@ -53,7 +53,8 @@ class DenseEngine(Engine):
         numbers = sampled_ablations(self._spec, self._state_shape).to(self._device)
         with torch.inference_mode():
             ablated = torch.stack([self._scores(ablate_pixels(state, numbers, self._spec)) for state in states])
-            return rounding_floor(self._scores(states), ablated, self._exact, self._spec, states)
+            clean, dtype = self._scores(states), self._agent(states).dtype
+            return rounding_floor(clean, ablated, self._exact, self._spec, states, dtype=dtype)
 
     @torch.inference_mode()
     def seconds_per_state(self) -> float:

@@ -75,8 +75,9 @@ class IncrementalEngine(Engine):
 
         Raises NrmapError for NaN or infinite Q-values, and as a call of the agent does.
         """
-        states = synthetic_states(self._state_shape, self._device)[: self.states_at_once]
-        q_values, clean = self._ablate(states)
+        states = synthetic_states(self._state_shape, self._device)
+        ablated, scored = zip(*map(self._ablate, states.split(self.states_at_once)), strict=True)
+        q_values, clean = torch.cat(ablated), torch.cat(scored)
         sample = q_values.flatten(1, -2)[:, sampled_ablations(self._spec, self._state_shape).to(self._device)]
         return rounding_floor(clean, sample, self._parts.double(), self._spec, states)
 

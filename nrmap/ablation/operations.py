@@ -128,7 +128,8 @@ def channel_scaling(call: Call, channels: int) -> tuple[Tensor, Tensor] | None:
     `channels`.
     """
     normalises = "batch_norm" in call.name and not call.argument("training")
-    if len(call.inputs) != 1 or not (normalises or (is_pointwise(call) and is_affine(call))):
+    same_for_all = all(each.ndim < 4 or len(each) == 1 for each in call.constants)
+    if len(call.inputs) != 1 or not same_for_all or not (normalises or (is_pointwise(call) and is_affine(call))):
         return None
     probe = torch.tensor([0.0, 1.0], dtype=torch.float64, device="cpu").view(2, 1, 1, 1).repeat(1, channels, 1, 1)
     results = call.map_constants(to_double)(lambda _: probe.to(call.constants[0].device if call.constants else "cpu"))

@@ -93,6 +93,7 @@ class Recording:
     calls: tuple[Call, ...]
     result: Value
     shapes: Mapping[Value, torch.Size]
+    dtypes: Mapping[Value, torch.dtype]
 
 
 @torch.inference_mode(False)
@@ -122,7 +123,7 @@ def record(function: Callable[[Tensor], Tensor], states: Tensor) -> Recording:
         if needed.intersection(call.results):
             needed.update(call.inputs)
             calls.append(call)
-    return Recording(tuple(reversed(calls)), last, recorder.shapes)
+    return Recording(tuple(reversed(calls)), last, recorder.shapes, recorder.dtypes)
 
 
 class _Recorder(TorchDispatchMode):
@@ -132,6 +133,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.calls: list[Call] = []
         self.shapes: dict[Value, torch.Size] = {}
+        self.dtypes: dict[Value, torch.dtype] = {}
         self._tensors: list[Tensor] = []  # keeps the tensors alive, so that their ids stay unique
         self._values: dict[int, tuple[Value, int]] = {}  # by id: the value and the version of the tensor's memory
         self._add(states, states._version)
@@ -140,7 +142,7 @@ class _Recorder(TorchDispatchMode):
         self, function: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         arguments, options = tree_map(self.seen, (args, kwargs or {}))
-        if torch.Tag.nondeterministic_seeded in function.tags:
+        if torch.Tag.nondeterministic_seeded in function.tags and not _is_off(Call(function, arguments, options, ())):
             raise DrawsRandomNumbers(f"its operation {function._schema.name} draws random numbers")
         results = function(*args, **kwargs or {})
         if any(isinstance(leaf, Value) for leaf in tree_leaves((arguments, options))):
@@ -168,7 +170,7 @@ class _Recorder(TorchDispatchMode):
 
     def _add(self, tensor: Tensor, version: int) -> Value:
         value = Value(len(self.shapes))
-        self.shapes[value] = tensor.shape
+        self.shapes[value], self.dtypes[value] = tensor.shape, tensor.dtype
         self._tensors.append(tensor)
         self._values[id(tensor)] = value, version
         return value
@@ -192,6 +194,11 @@ _UNSEEN = {
     Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr, Tensor.untyped_storage,
     Tensor.storage,
 }  # fmt: skip
+
+
+def _is_off(random: Call) -> bool:
+    """Whether an operation that can draw random numbers draws none, as attention without dropout."""
+    return random.argument("dropout_p") == 0 or random.argument("training") is False
 
 
 def _out_of_place(function: OpOverload, arguments: tuple[Any, ...]) -> OpOverload:

@@ -46,28 +46,36 @@ def synthetic_states(state_shape: tuple[int, int, int], device: torch.device) ->
 
 def sampled_ablations(spec: AblationSpec, state_shape: tuple[int, int, int]) -> Tensor:
     """Return the flat indices, int64 [n], of n evenly spaced ablations of a state; see `ablate_pixels`."""
-    return torch.linspace(0, spec.ablated_shape(state_shape).numel() - 1, ABLATIONS_PER_SAMPLE, device="cpu").long()
+    last = spec.ablated_shape(state_shape).numel() - 1
+    return torch.linspace(0, last, ABLATIONS_PER_SAMPLE, dtype=torch.float32, device="cpu").long()
 
 
 @torch.inference_mode()
 def rounding_floor(
-    clean: Tensor, ablated: Tensor, exact: NetworkParts | None, spec: AblationSpec, states: Tensor
+    clean: Tensor,
+    ablated: Tensor,
+    exact: NetworkParts | None,
+    spec: AblationSpec,
+    states: Tensor,
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> float:
     """Return `SAFETY` times the largest rounding error of an ablation's change in Q, rounded up to a power of two.
 
     `clean` [N, A] and `ablated` [N, n, A] are an engine's Q-values for `states`, uint8 [N, C, H, W], and for their
     `sampled_ablations`. The error is measured against `exact`, the network in float64, and counts as at least
-    eps·max|Q|, with float32's eps. If `exact` is None, the error is taken to be `ASSUMED_ERROR`·eps·max|Q|. Only
-    `usual_actions` count. The result is 0.0 where the error is 0, as for Q-values that are all 0. Raises NrmapError for
-    NaN or infinite Q-values.
+    eps·max|Q|, with float32's eps. If `exact` is None, the error is taken to be `ASSUMED_ERROR`·eps·max|Q|, with the
+    eps of the agent's output type `dtype` if that is larger. Only `usual_actions` count. The result is 0.0 where the
+    error is 0, as for Q-values that are all 0. Raises NrmapError for NaN or infinite Q-values.
     """
     finite = bool(clean.isfinite().all() and ablated.isfinite().all())
     check(finite, "the agent cannot be mapped: its outputs for some states are NaN or infinite")
     usual = usual_actions(ablated)
     clean, ablated = clean[..., usual], ablated[..., usual]
-    unit = torch.finfo(torch.float32).eps * float(ablated.abs().max())
+    eps = torch.finfo(torch.float32).eps
+    unit = eps * float(ablated.abs().max())
     if exact is None:
-        error = ASSUMED_ERROR * unit
+        error = ASSUMED_ERROR * unit * max(torch.finfo(dtype).eps / eps, 1.0)
     else:
         copies = [ablate_pixels(state, sampled_ablations(spec, tuple(state.shape)), spec) for state in states]
         exact_ablated = torch.stack([exact.q_values(batch) for batch in copies])  # [N, n, A]

@@ -7,6 +7,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from nrmap.ablation.geometry import strips
 from nrmap.ablation.operations import (
     COPIES,
     KEEP_ZERO,
@@ -74,6 +75,8 @@ class _Reader:
         result = self.recording.result
         if self.roles[result] not in _BEHIND_FEATURES or self.scaled is None:
             raise NotTraceable("it is not made of convolutions, Flatten and Linear")
+        if not strips(self.convolutions[0].vertical, self.recording.shapes[STATES][2]):
+            raise NotTraceable("its first convolution reads only padding")
         scaling = self._program({_Role.PIXELS}, {STATES: slice(None)}, self.scaled)
         weights, biases = zip(*self.hidden.values(), strict=True)
         units, unit = {}, 0
@@ -97,6 +100,8 @@ class _Reader:
         dtype = call.argument("dtype") if call.name == "to_copy" else None
         if dtype not in (None, torch.float32, torch.float64):
             raise NotTraceable(f"it computes in {dtype}")
+        if dtype is not None and not self.recording.dtypes[call.inputs[0]].is_floating_point:
+            raise NotTraceable("it computes with whole numbers or flags")
         if roles == {_Role.MAP}:
             return self._of_map(call)
         if roles == {_Role.FEATURES}:
@@ -147,7 +152,7 @@ class _Reader:
         """Note by how many zeros the results of `call` are padded, and return whether `call` itself pads."""
         padding = padding_of(call)
         before = [self.paddings[value] for value in call.inputs if value in self.paddings]
-        if before and padding is None and call.name not in COPIES | KEEP_ZERO:
+        if (before and padding is None and call.name not in COPIES | KEEP_ZERO) or len(set(before)) > 1:
             raise NotTraceable(f"its {call.name} stands between padding and a convolution")
         if padding is not None or before:
             sides = zip(padding or NO_PADDING, *before[:1] or [NO_PADDING], strict=True)
@@ -175,7 +180,7 @@ class _Reader:
             self._rearrange(call, self.features)
             return _Role.FEATURES
         product = matrix_of(call)
-        if product is None or product[0].ndim != 2:
+        if product is None or product[0].ndim != 2 or len(self.features[call.inputs[0]]) != self.states:
             raise NotTraceable(f"its {call.name} stands between Flatten and Linear")
         matrix, bias = product  # [F', U], [U]
         order = self.features[call.inputs[0]][0]  # [F']
@@ -217,10 +222,13 @@ class _Reader:
             if padding_of(call) is not None or (call.name in COPIES and _Role.PIXELS not in roles):
                 aliases[call.results[0]] = call.inputs[0]
             else:
-                calls.append(
-                    for_any_batch(call, self.recording.shapes).map_constants(lambda tensor: tensor.detach().clone())
-                )
+                copy = torch.clone if _Role.PIXELS in roles else _as_float32
+                calls.append(for_any_batch(call, self.recording.shapes).map_constants(copy))
         return Program(tuple(calls), inputs, result, aliases)
+
+
+def _as_float32(constant: Tensor) -> Tensor:
+    return frozen_float32(constant) if constant.is_floating_point() else constant.clone()
 
 
 def _readout(tail: Program, hidden_weight: Tensor) -> Readout:

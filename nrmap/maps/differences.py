@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nrmap.maps.episode_maps import EpisodeMaps
 from nrmap.maps.kinds import KINDS
 from nrmap.maps.sparsity import sparsity_of_rows
-from nrmap.statistics.intervals import LEVEL, Estimate, estimate_of_sum
+from nrmap.statistics.intervals import Estimate, estimate_of_sum, student_quantile
 from nrmap.support.errors import check
 from nrmap.support.records import Record, RecordFactory
 
@@ -98,7 +98,6 @@ def seed_difference(
 def _paired_t(differences: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
     if np.ptp(differences) == 0:
         return None, None
-    from scipy import stats  # takes a second to load
-
-    interval = stats.ttest_1samp(differences, 0.0).confidence_interval(LEVEL)
-    return float(interval.low), float(interval.high)
+    mean, error = float(np.mean(differences)), float(np.std(differences, ddof=1)) / len(differences) ** 0.5
+    half = student_quantile(len(differences) - 1) * error
+    return mean - half, mean + half

@@ -121,7 +121,10 @@ class EpisodeMaps(_MapsByKind):
         for name, (array, shape) in expected.items():
             found = array.shape
             check(found == shape, f"{name} of {len(self.episode_ids)} episodes is {found}: expected {shape}")
-        check(bool((np.diff(self.episode_ids) > 0).all()), "the episodes are not in ascending order of different ids")
+        check(
+            bool((self.episode_ids[1:] > self.episode_ids[:-1]).all()),
+            "the episodes are not in ascending order of different ids",
+        )
         counts = min(self.states_per_episode.min(), self.ties.min())
         check(bool(counts >= 0), f"{counts} states or ties in an episode: expected at least 0")
 

@@ -82,7 +82,7 @@ class Attacked:
 class StateNoise:
     """Random numbers that depend only on (seed, episode, step) and the index of the draw.
 
-    An attack on a state is therefore independent of the other states in its batch.
+    An attack on a state therefore depends on the other states in its batch only by rounding.
     """
 
     seed: int
@@ -260,7 +260,7 @@ class _Search:
         """For states not flipped so far, keep points that flip or raise the margin; the host waits for no value."""
         clean_actions = self.clean_actions[rows]
         # A flip may have margin 0: two actions tie and the new one has the lower index.
-        better = (margins > self.margins[rows]) | (actions != clean_actions)  # [n]
+        better = (margins > self.margins[rows]) | ((actions != clean_actions) & ~margins.isnan())  # [n]
         better &= self.actions[rows] == clean_actions
         self.best[rows] = torch.where(better[:, None, None, None], points, self.best[rows])
         self.actions[rows] = torch.where(better, actions, self.actions[rows])

@@ -99,6 +99,7 @@ def bounded_network(agent: Agent) -> BoundedNetwork:
         check(fits, f"no bounds for the {type(layer).__name__} at {name!r}: expected {_EXPECTED}")
     scaling = [] if 255 * scale == 1 else [Scaling(255 * scale)]
     if isinstance(function, QNetwork):
+        check(function.is_as_specified, "no bounds for a QNetwork whose layers were changed")
         check(function.spec.atoms is None, "no bounds for a categorical head (C51): softmax has no interval rule here")
         return BoundedNetwork(nn.Sequential(*scaling, *function.features), function.advantage, function.value)
     if not isinstance(function, nn.Sequential):

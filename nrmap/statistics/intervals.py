@@ -80,7 +80,7 @@ def estimate_of_sum(
     `why_undefined` as the note. Raises NrmapError for `maps` or `players` of another shape.
     """
     by_episode = np.asarray(maps, dtype=np.float64)
-    check(by_episode.ndim > 1, f"maps of shape {by_episode.shape}: expected [episodes, …]")
+    check(by_episode.ndim > 1 and len(by_episode) > 0, f"maps of shape {by_episode.shape}: expected [episodes, …]")
     episodes = len(by_episode)
     # Sums of the others, not total minus one: a pixel that one episode alone touches must become exactly 0.
     kept = 1 - np.eye(episodes)  # [E, E]
@@ -130,7 +130,7 @@ def estimate_rate(successes: ArrayLike, trials: ArrayLike) -> Estimate:
         size = min(total, rate * (1 - rate) / variance)
     else:
         size = float(episodes)
-    t2 = _student_quantile(episodes - 1) ** 2
+    t2 = student_quantile(episodes - 1) ** 2
     centre = (rate + t2 / (2 * size)) / (1 + t2 / size)
     half = np.sqrt(t2 * (rate * (1 - rate) / size + t2 / (4 * size**2))) / (1 + t2 / size)
     low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
@@ -163,13 +163,13 @@ def _jackknife(
     error = variance**0.5
     if error <= 1e-12 * abs(value):
         return _no_difference(value, episodes)
-    half = _student_quantile(episodes - len(each_stratum)) * error
+    half = student_quantile(episodes - len(each_stratum)) * error
     low, high = max(value - half, bounds[0]), min(value + half, bounds[1])
     of_policies = f" of {len(each_stratum)} policies" if len(each_stratum) > 1 else ""
     return Estimate(value, low, high, f"jackknife over {episodes} episodes{of_policies}, for {subject}")
 
 
-def _student_quantile(degrees: int) -> float:
+def student_quantile(degrees: int) -> float:
     """The upper end of the central 95% of Student's t with `degrees` degrees of freedom."""
     from scipy import special  # `import nrmap` need not wait for it
 

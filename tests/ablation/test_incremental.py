@@ -80,7 +80,8 @@ def test_a_small_memory_budget_means_few_states_at_a_time():
     agent, spec, states = Agent(network, (1, 20, 20)), AblationSpec(), random_states(7, 1, 20, 20)
     (whole,) = make_engine(agent, spec=spec).ablate(states)
     engine = make_engine(agent, spec=spec, memory_budget=600_000)
-    assert 1 <= engine.states_at_once < 7
+    assert 1 <= engine.states_at_once < 4  # fewer than the states of the rounding floor
+    assert engine.rounding_floor == make_engine(agent, spec=spec).rounding_floor
     assert compare(joined(engine.ablate(states))[0], whole.q_values.double()).exact
     with pytest.raises(NrmapError, match=r"memory budget of 1,000 bytes: one state takes [\d,]+"):
         make_engine(agent, spec=spec, memory_budget=1000)

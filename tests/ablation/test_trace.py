@@ -159,6 +159,9 @@ OTHERS = {
     "no hidden activation": lambda n, s: n.out(n.hidden(n.maps(s).flatten(1))),
     "product": lambda n, s: (q := n.plain(s)) * q,
     "logits": lambda n, s: n.plain(s).log_softmax(1),
+    "deep in float64": lambda n, s: functional.linear(
+        torch.relu(n.plain(s)).double(), n.deep_out.weight.double(), n.deep_out.bias.double()
+    ).to(n.offset.dtype),
 }  # fmt: skip
 FORMS = AFFINE_BEHIND_RELU | OTHERS
 IN_BOTH_LAYOUTS = (
@@ -246,6 +249,24 @@ def in_place(tensor: Tensor) -> Tensor:
         ({"last": lambda q: torch.from_dlpack(q)}, "Python code reads values of the states"),
         ({"last": lambda q: q + torch.tensor(q.tolist())}, "Python code reads values of the states"),
         ({"between": lambda m: m.data.relu_() * 0 + m}, "Python code reads values of the states"),
+        ({"last": lambda q: (q > 0).float() + (q > 1).float()}, "computes with whole numbers or flags"),
+        ({"between": lambda m: m + torch.ones(len(m), 1, 1, 1)}, "add stands between convolutions"),
+        (
+            {"scale": lambda s: functional.pad(s, (1, 0)) * functional.pad(s, (0, 1))},
+            "mul stands between padding and a convolution",
+        ),
+        (
+            {"whole": lambda n, s: (n.maps(s).flatten(2) @ torch.ones(9, 3)).relu().mean(1)},
+            "mm stands between Flatten and Linear",
+        ),
+        (
+            {
+                "whole": lambda n, s: functional.linear(
+                    functional.conv2d(s, torch.ones(4, 2, 1, 1), stride=20, padding=1).flatten(1), torch.ones(3, 4)
+                )
+            },
+            "first convolution reads only padding",
+        ),
         ({"last": lambda q: (q, q)}, "does not return a single tensor"),
         ({"last": lambda q: q.view(-1, 2, 2)}, "cannot be recorded: shape .* is invalid"),
         ({"first": nn.Sequential(nn.ConvTranspose2d(2, 2, 1), nn.Conv2d(2, 4, 3, 2))}, "only two-dimensional"),
@@ -261,6 +282,35 @@ def in_place(tensor: Tensor) -> Tensor:
 def test_reasons_for_refusal(steps, reason):
     with pytest.raises(NotTraceable, match=reason):
         parts_of(changed_network(**steps))
+
+
+@torch.no_grad()
+def test_operations_that_could_draw_random_numbers_and_do_not_are_ablated_one_by_one():
+    def attends(network: Network, states: Tensor) -> Tensor:
+        tokens = functional.rrelu(network.maps(states), training=False).flatten(2)
+        return network.out(network.hidden(functional.scaled_dot_product_attention(*[tokens] * 3).flatten(1)).relu())
+
+    network, states = Network(attends).eval(), random_states(1, *SHAPE)
+    engine = make_engine(Agent(network, SHAPE, input_scale=1.0), spec=AblationSpec())
+    assert engine.name == "dense"
+    by_loop = ablated_one_by_one(lambda ablated: network(ablated.float()).double(), states, AblationSpec())
+    torch.testing.assert_close(joined(engine.ablate(states))[0].double(), by_loop)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_the_rounding_floor_is_that_of_the_outputs(dtype):
+    network, states = Network().eval(), random_states(2, *SHAPE)
+    rounded = copy.deepcopy(network).to(dtype)
+    exact = copy.deepcopy(rounded).double()
+    agent = Agent(lambda states: rounded(states.to(dtype)), SHAPE, input_scale=1.0)
+    engine = make_engine(agent, spec=AblationSpec())
+    q_values, clean = joined(engine.ablate(states))
+    exact_q = ablated_one_by_one(lambda ablated: exact(ablated.double()), states, AblationSpec())
+    change, exact_change = (
+        q - q0[:, None, None] for q, q0 in ((q_values.double(), clean.double()), (exact_q, exact(states.double())))
+    )
+    assert (change - exact_change).abs().max() <= engine.rounding_floor
 
 
 def test_rare_random_numbers_are_refused_too():

@@ -108,6 +108,8 @@ def root_of_zero(states: Tensor) -> Tensor:
 PADDED = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.Flatten(), nn.Linear(504, 3))
 NESTED = nn.Sequential(QNetwork(NetworkSpec(*SHAPE, 3, convs=(ConvSpec(4, 3, 2),), hidden=4)), nn.Linear(3, 3))
 MANY = nn.Sequential(nn.Flatten(), nn.Linear(336, 20_000))
+CHANGED = QNetwork(NetworkSpec(*SHAPE, 3, convs=(ConvSpec(4, 3, 2),), hidden=4)).eval()
+CHANGED.features[1] = nn.Identity()
 NOT_LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(336, 3), nn.ReLU())
 
 
@@ -208,6 +210,7 @@ def test_a_hook_of_all_modules_leaves_no_bounds() -> None:
         (lambda: nrmap.certify(agent(MANY), some_states()), "bounds for all pairs of 20,000 actions"),
         (lambda: nrmap.certify(agent(PADDED), some_states()), "no bounds for the Conv2d.* without padding"),
         (lambda: nrmap.certify(agent(NESTED), some_states()), "no bounds for the QNetwork at 'function.0'"),
+        (lambda: nrmap.certify(agent(CHANGED), some_states()), "no bounds for a QNetwork whose layers were changed"),
         (lambda: nrmap.certify(agent(NOT_LINEAR), some_states()), "does not end in Linear"),
         (lambda: nrmap.certify(agent(sequential()), some_states(), 0), "^epsilon=0: expected"),
         (lambda: nrmap.evaluate(agent(sequential())), "agent cannot play: it has no game"),

@@ -56,6 +56,13 @@ def small_network(actions=4, seed=0):
     return QNetwork(spec).requires_grad_(False)
 
 
+def test_outputs_that_are_nan_are_no_flip():
+    states = random_states(3)
+    search = attacks._Search(states, torch.tensor([[1.0, 0.0]]).repeat(3, 1))
+    search.see(states, torch.full((3, 2), torch.nan))
+    assert not search.result().flipped.any()
+
+
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=20)
 @given(seed=st.integers(0, 1000), attack_epsilon=st.sampled_from([1 / 255, 3 / 255, 0.3, 1.0]), dark=st.floats(0, 1))
