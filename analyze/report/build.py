@@ -1,7 +1,6 @@
 """Build the report of an outputs folder: tables, figures and the page, only when something has changed."""
 
 import os
-from collections.abc import Iterable
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +14,7 @@ from analyze.report.load import digest_of_inputs, find
 from analyze.report.map_sheets import map_sets, map_sheets, overlay_sheets
 from analyze.report.page import DOCUMENTS, Drawings, build_page
 from analyze.report.pairing import with_differences
+from analyze.report.results import Found
 from analyze.report.sheets import save_sheet
 from analyze.report.tables import all_tables
 from nrmap.support.errors import NrmapError, check
@@ -74,7 +74,7 @@ def ensure_report(outputs: Path) -> Report:
     write_records(folder / DIFFERENCES, found.differences)
     texts = {f"{table.name}.{ending}": write(table) for table in tables for ending, write in WRITERS.items()}
     if found.records:
-        texts["records.csv"] = to_csv(_records_table([*found.records, *found.differences]))
+        texts["records.csv"] = to_csv(_records_table(found))
     for name, text in texts.items():
         write_text(folder / TABLES / name, text)
     drawings, problems = [], list(found.problems)
@@ -98,11 +98,12 @@ def ensure_report(outputs: Path) -> Report:
     return Report(folder / PAGE, tables, made=True, problems=problems)
 
 
-def _records_table(records: Iterable[Record]) -> Table:
-    """Build a table with a column for every field of Record."""
+def _records_table(found: Found) -> Table:
+    """Build a table with a column for every field of Record, and one for the folder of its metrics.json."""
     names = [field.name for field in fields(Record)]
-    rows = tuple(tuple(Cell(getattr(record, name)) for name in names) for record in records)
-    return Table("records", "Every value", tuple(Column(name, name) for name in names), rows)
+    records = [*zip(found.records, found.folders, strict=True), *((record, None) for record in found.differences)]
+    rows = tuple((*(Cell(getattr(record, name)) for name in names), Cell(folder)) for record, folder in records)
+    return Table("records", "Every value", tuple(Column(name, name) for name in (*names, "folder")), rows)
 
 
 def _digest_of_code() -> dict[str, str]:

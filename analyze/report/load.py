@@ -46,12 +46,13 @@ def find(outputs: Path) -> Found:
     trainings = with_variants(_without_published(read_all(_training, _training_folders(outputs))))
     metrics = (path for name in _RESULT_ROOTS for path in sorted((outputs / name).rglob(METRICS_FILE)))
     results = told_apart(_without_superseded(read_all(_result, metrics), problems), trainings)
-    records, disagreements = _merged(results)
+    merged, disagreements = _merged(results)
     problems += [
         f"{other}: {count} of its values differ from those of {shown}, and the latter are shown"
         for (shown, other), count in disagreements.items()
     ]
-    return Found(outputs, tuple(trainings), tuple(results), tuple(problems), tuple(records))
+    records, folders = tuple(record for record, _ in merged), tuple(folder for _, folder in merged)
+    return Found(outputs, tuple(trainings), tuple(results), tuple(problems), records, folders)
 
 
 def _closed_folders(outputs: Path) -> Iterator[str]:
@@ -157,8 +158,8 @@ def readable_maps(result: Result, outputs: Path, problems: list[str]) -> Episode
     return readable(load, result.maps, outputs, problems) if result.maps else None
 
 
-def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str]]]:
-    """Return every measurement once, and the number of differing values for each pair of folders (kept, other).
+def _merged(results: list[Result]) -> tuple[list[tuple[Record, str]], Counter[tuple[str, str]]]:
+    """Return every measurement once, with its folder; and how many values differ, by pair of folders (kept, other).
 
     The value of the first folder is kept; reference folders come last.
     """
@@ -169,7 +170,7 @@ def _merged(results: list[Result]) -> tuple[list[Record], Counter[tuple[str, str
             found, folder = merged.setdefault(measurement_of(record), (record, result.folder))
             if found.value != record.value:
                 disagreements[folder, result.folder] += 1
-    return [record for record, _ in merged.values()], disagreements
+    return list(merged.values()), disagreements
 
 
 def digest_of_inputs(outputs: Path) -> dict[str, str]:

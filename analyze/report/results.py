@@ -112,6 +112,7 @@ class Found:
     results: tuple[Result, ...]
     problems: tuple[str, ...] = ()
     records: tuple[Record, ...] = ()
+    folders: tuple[str, ...] = ()  # of the records, relative to `outputs`
     differences: tuple[Record, ...] = ()
 
     @cached_property

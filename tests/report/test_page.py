@@ -65,7 +65,13 @@ def test_tables_and_figures_lie_beside_the_page(reported):
     for name in ("figure1-Freeway-own-states-16", "figure2-Freeway-own-states-16", "overlay-Freeway", "curves-Freeway"):
         assert {path.suffix for path in (folder / "figures").glob(f"{name}.*")} == {".png", ".pdf"}
     found = with_differences(find(reported))
-    expected = [asdict(record) for record in (*found.records, *found.differences)]
+    expected = [
+        asdict(record) | {"folder": folder} for record, folder in zip(found.records, found.folders, strict=True)
+    ]
+    for line in expected:
+        values = [record.value for record in read_records(reported / line["folder"] / "metrics.json")]
+        assert line["value"] in values
+    expected += [asdict(record) | {"folder": None} for record in found.differences]
     lines = [{key: "" if x is None else str(x) for key, x in record.items()} for record in expected]
     assert list(csv.DictReader((folder / "tables/records.csv").open(newline=""))) == lines
     assert read_records(folder / "differences.json") == list(found.differences)
