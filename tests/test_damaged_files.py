@@ -71,8 +71,6 @@ RECORDS = [
     Record("Freeway", "ddqn", 0, "sparsity", 3.5, 1.0, 4.0, "jackknife", map_kind="kmap", num_states=4, episodes=2),
     Record("Freeway", "ddqn", 0, "return", None, note="none", attack="clean", policy_sha256=SHA256),
 ]
-OLD = {"game": "Freeway", "method": "ddqn", "seed": 0, "metric": "return", "value": 1.0, "attack": "pgd-10"}
-OLD |= {"item": "12", **dict.fromkeys(("attack_epsilon", "episodes", "high", "states_from", "temperature"))}
 ENV = {"game": "Freeway", "height": 84}
 CURVES = {
     "episodes": [{"agent_step": 3, "undiscounted_return": 1.5, "env": 0, "length": 3}],
@@ -113,7 +111,6 @@ FORMATS = (
     Format("states.npz", lambda path: save_states(path, made_up_states()), load_states, checked=True),
     Format("maps.npz", lambda path: save_maps(path, made_up_maps(), {"policy": "p"}), load_maps, checked=True),
     Format("metrics.json", lambda path: write_records(path, RECORDS, settings={"a": 1}, inputs={}), read_metrics),
-    Format("old.json", lambda path: write_json(path, {"schema": 1, "records": [OLD], "inputs": {}}), read_metrics),
     json_format("curves", CURVES, RecordedCurves),
     json_format("settings", SETTINGS, RecordedSettings),
     json_format("options", ["env=Freeway", "seed=1"], GivenOptions),

@@ -1,12 +1,11 @@
 """Tidy metrics: one record for each measured value. Tables, charts, the report page and W&B show records."""
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from nrmap.support.errors import NrmapError, check
+from nrmap.support.errors import check, named
 from nrmap.support.files import read_json, write_json
 from nrmap.support.schema import Fraction, Name, Number, Positive, Word, schema, validated
 
@@ -138,54 +137,16 @@ def read_records(path: Path) -> list[Record]:
 
 
 def read_metrics(path: Path) -> Metrics:
-    """Return the content of the metrics file `path`. Records of schema 1 are converted to schema 2.
+    """Return the content of the metrics file `path`.
 
-    Raises NrmapError for a missing or damaged file, and for a schema other than 1 and 2.
+    Raises NrmapError for a missing or damaged file, and for one of another schema.
     """
     content = read_json(path)
     version = content.get("schema") if isinstance(content, dict) else None
-    check(version in (1, SCHEMA_VERSION), f"{path} has metrics schema {version!r}: expected {SCHEMA_VERSION}, or 1")
-    try:
-        if version == 1:
-            content |= {"schema": SCHEMA_VERSION, "records": [_upgraded(values) for values in content["records"]]}
+    expected = f"expected {SCHEMA_VERSION}; remove it to measure anew"
+    check(version == SCHEMA_VERSION, f"{path} has metrics schema {version!r}, of another version: {expected}")
+    with named(f"{path} is damaged: "):
         return validated(Metrics, content)
-    except (NrmapError, AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = f"expected records of schema 1, {error} is missing" if isinstance(error, KeyError) else error
-        raise NrmapError(f"{path} is damaged: {reason}") from error
-
-
-def _upgraded(old: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert a record of schema 1, which packed several facts into `method`, `metric`, `attack` and `item`."""
-    new = {name: value for name, value in old.items() if name != "item"}
-    shuffled = re.fullmatch(r"(shuffled_weights) \((.+) seed (\d+)\)", old["method"])
-    if shuffled:
-        new |= {"method": shuffled[1], "source_method": shuffled[2], "source_seed": int(shuffled[3])}
-    if shuffled or old["method"] == "random_weights":
-        new |= {"seed": None, "draw": old["seed"]}
-    attack, _, detail = (old["attack"] or "").replace(":", "-").partition("-")
-    if old["method"] == "baseline":
-        new |= {"method": CONSTANT_ACTION if detail else attack, "variant": detail or None, "attack": "clean"}
-    elif detail:
-        new |= {"attack": attack, "attack_steps": int(detail)}
-    kind = next((kind for kind in ("kmap", "hmap", "kl", "margin_drop") if old["metric"].startswith(f"{kind}_")), None)
-    if kind:
-        new |= {"map_kind": kind, "metric": old["metric"].removeprefix(f"{kind}_")}
-    if old["item"] is not None:
-        part, convert = _PARTS_OF_SCHEMA_1[new["metric"]]
-        new[part] = convert(old["item"])
-    if old["states_from"] not in ("own", "pool", None):
-        new |= {"states_from": "file", "states_set": old["states_from"]}
-    return new
-
-
-# By metric, the field that replaced `item` and its type.
-_PARTS_OF_SCHEMA_1: Mapping[str, tuple[str, Callable[[str], Any]]] = {
-    "return": ("episode", int),
-    "action_share": ("action", str),
-    "sparsity": ("prefix", bool),
-    "grid_excess": ("direction", str),
-    **dict.fromkeys(("q_gap_quantile", "grid_null_quantile", "grid_crop_quantile"), ("quantile", float)),
-}
 
 
 def select(records: Sequence[Record], **wanted: Any) -> list[Record]:
