@@ -67,8 +67,8 @@ ANY_SEED = -1
 class SeededVectorEnv:
     """E copies of a game; `begin` starts episodes explicitly, each from a given seed.
 
-    First call `begin` for every environment, then alternate `send` and `recv`, or call `step`.
-    After the end of an episode call `begin` for its environment before the next `send`.
+    First call `begin` for every environment, as ale-py requires. Then alternate `send` and `recv`, or call `step`. After
+    the end of an episode call `begin` for its environment before the next `send`.
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, *, colour: bool = False) -> None:
@@ -94,7 +94,6 @@ class SeededVectorEnv:
         )
         # The names of the A actions, in order.
         self.action_names = tuple(action.name for action in actions[: spec.first_actions or None])
-        self._begun = False
         self._running = np.zeros(num_envs, dtype=bool)
         self.no_op_frames: NDArray[np.int32] = np.zeros(num_envs, dtype=np.int32)  # [E], of the current episodes
 
@@ -110,10 +109,6 @@ class SeededVectorEnv:
         new episode, in order.
         """
         seeds_array = np.asarray(seeds, dtype=np.int32)
-        if not self._begun and not np.all(mask):
-            # ale-py requires a full reset before a partial one.
-            self._env.reset(seed=np.zeros(self.num_envs, dtype=np.int32), options={"reset_mask": mask | True})
-        self._begun = True
         states, info = self._env.reset(seed=seeds_array, options={"reset_mask": np.asarray(mask, dtype=bool)})
         self._running |= mask
         self.no_op_frames[mask] = info["episode_frame_number"][mask]
