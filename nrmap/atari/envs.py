@@ -67,8 +67,8 @@ ANY_SEED = -1
 class SeededVectorEnv:
     """E copies of a game; `begin` starts episodes explicitly, each from a given seed.
 
-    First call `begin` for every environment, as ale-py requires. Then alternate `send` and `recv`, or call `step`. After
-    the end of an episode call `begin` for its environment before the next `send`.
+    First call `begin` for every environment, as ale-py requires. Then alternate `send` and `recv`, or call `step`.
+    After the end of an episode call `begin` for its environment before the next `send`.
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, *, colour: bool = False) -> None:

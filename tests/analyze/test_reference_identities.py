@@ -31,6 +31,7 @@ PINNED = {
     "quick/Freeway/sa_ddqn_ibp/seed1": ("acee33d10250", "0ce20672527a"),
     "quick/Pong/ddqn/seed0": ("fcbb060f4e60", "cc1fd8e673e7"),
     "standard/Freeway/ddqn/seed0": ("1b07bff2be9f", "7df8f41d3d5f"),
+    "standard/Freeway/ddqn_continued/seed0": ("5d69ecfc5e22", "61f1609a249c"),
     "standard/Freeway/sa_ddqn/seed0": ("d904944bef5b", "7ffa93c97d53"),
     "standard/Freeway/sa_ddqn_ibp/seed0": ("6627d1677e43", "f4495de1e2c6"),
 }
