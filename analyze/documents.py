@@ -3,7 +3,7 @@
 All numbers come from committed files: the reference policies, the evaluations beside them, the numbers of their maps
 in outputs/reference/SCALE/GAME/maps.json, the published numbers in analyze/report/published.csv, and the settings in
 conf/. The README also quotes examples/map_your_own_network.py. `--collect` first writes maps.json from the results of
-`make maps controls`, and docs/maps.png from a figure of the report.
+`make maps controls`, for each scale that has some, and docs/maps.png from the report's figure of the README's scale.
 """
 
 import re
@@ -106,13 +106,8 @@ def collect(layout: Layout) -> list[Path]:
     return files
 
 
-def write_picture(report: Path, picture: Path) -> None:
-    """Scale the figure of all kinds of maps in the folder `report` to a width of 1,500 pixels; write it to `picture`.
-
-    Raises NrmapError if the figure is missing.
-    """
-    figure = report / FIGURES / f"kinds-{GAME}-{SCALE}.png"
-    check(figure.is_file(), f"no figure {figure}: run make maps controls")
+def write_picture(figure: Path, picture: Path) -> None:
+    """Scale the picture `figure` to a width of 1,500 pixels; write it to `picture`."""
     image = Image.open(figure)
     small = image.resize((_PICTURE_WIDTH, round(image.height * _PICTURE_WIDTH / image.width)), Image.Resampling.LANCZOS)
     with atomic_path(picture) as temporary:
@@ -282,8 +277,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.collect:
         layout, picture = Layout(ROOT / "outputs"), ROOT / "docs" / "maps.png"
-        write_picture(layout.report, picture)
-        for path in (*collect(layout), picture):
+        collected = collect(layout)
+        check(bool(collected), f"no maps of reference policies under {layout.outputs}: run make maps controls")
+        figure = layout.report / FIGURES / f"kinds-{GAME}-{SCALE}.png"
+        if figure.is_file():
+            write_picture(figure, picture)
+            collected.append(picture)
+        for path in collected:
             print(path)
     write_documents(documents())
 
