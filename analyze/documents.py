@@ -126,6 +126,7 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
     blocks = {"program": f"```python\n{program.strip()}\n```"}
     titles = ["scale", "game", "policies", *(title for title, *_ in _README_COLUMNS)]
     rows = [titles, ["---"] * len(titles)]
+    constant: dict[tuple[str, str], float | None] = {}
     play_sections, map_sections, cards = [], [], {}
     for folder in sorted(references.iterdir()):
         measured = {path: read_records(path) for path in sorted(folder.rglob(METRICS_FILE))}
@@ -142,6 +143,7 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
             if file.is_file():  # else of baselines
                 cards[path.with_name(CARD_FILE)] = card(load_policy(file), records, sha256_of_file(file))
         rows += [[folder.name, *row] for row in _readme_rows(play, maps, policies)]
+        constant |= {(record.game, name_of(record).title): record.value for record in best_constant_actions(play)}
         if play:
             play_sections.append(f"{title}\n\n{_play_section(play)}")
             map_sections.append(f"{title}\n\n{_maps_section(maps) if maps else _NO_MAPS}")
@@ -149,6 +151,7 @@ def documents(root: Path = ROOT) -> dict[Path, str]:
         if of_game and folder.name == SCALE:
             sentences = glance(of_game, select(of_game, metric=DIFFERENCE))
             blocks["finding"] = "\n".join(f"* {text}".replace(". ", ".\n  ") for text in sentences)
+    rows += [["", *action, _over_seeds([value], 2), *[""] * 5] for action, value in constant.items()]  # of all scales
     rows += [["", *row] for row in _published()]
     blocks["results"] = _piped(rows)
     page, training = root / "docs" / "results.md", root / "docs" / "training.md"
@@ -223,7 +226,7 @@ _README_COLUMNS: tuple[tuple[str, int, Sequence[str | None], Mapping[str, Any]],
 def _readme_rows(
     play: Sequence[Record], maps: Sequence[Record], policies: Iterable[tuple[str, PolicyName]]
 ) -> Iterable[list[str]]:
-    """Yield the README's rows: mean and range over seeds for each measured method, and the best constant actions."""
+    """Yield the README's rows: mean and range over seeds for each measured method."""
     for (game, method), names in grouped(policies, lambda policy: (policy[0], replace(policy[1], seed=None))).items():
         of_seeds = [
             [record for record in (*play, *maps) if (record.game, name_of(record)) == (game, name)] for _, name in names
@@ -234,8 +237,6 @@ def _readme_rows(
                 for _, digits, attacks, fields in _README_COLUMNS
             ]
             yield [game, f"{method.short}, {counted(len(names), 'seed')}", *shown]
-    for record in best_constant_actions(play):
-        yield [record.game, name_of(record).title, _over_seeds([record.value], 2), *[""] * 5]
 
 
 def _lowest(own: Sequence[Record], attacks: Sequence[str | None], fields: Mapping[str, Any]) -> float | None:
@@ -245,12 +246,15 @@ def _lowest(own: Sequence[Record], attacks: Sequence[str | None], fields: Mappin
 
 
 def _over_seeds(values: Sequence[float | None], digits: int) -> str:
-    """Format mean and range of `values`, one for each seed. None is not measured: then add the number of seeds left."""
+    """Format mean and range of `values`, one for each seed; no range if all are equal.
+
+    None is not measured: then the number of seeds left follows.
+    """
     measured = [value for value in values if value is not None]
     if not measured:
         return "not measured"
     text = f"{statistics.fmean(measured):.{digits}f}"
-    if len(measured) > 1:
+    if min(measured) < max(measured):
         text += f" ({min(measured):.{digits}f} to {max(measured):.{digits}f})"
     return text if len(measured) == len(values) else f"{text}, {counted(len(measured), 'seed')}"
 
