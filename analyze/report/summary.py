@@ -1,5 +1,6 @@
 """The page's summary: a few sentences on each game, computed from the records. The tables have the details."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from analyze.report.formats import counted
@@ -101,10 +102,15 @@ def _returns(records: Sequence[Record]) -> Iterator[str]:
         yield f"{text}.{played * bool(lowest)}"
 
 
-def _notes(records: Iterable[Record]) -> str:
-    """Join the distinct notes of the records in brackets, such as that a step limit ended episodes; "" if none."""
-    notes = dict.fromkeys(record.note for record in records if record.note)
-    return f" ({'; '.join(notes)})" if notes else ""
+def _notes(records: Sequence[Record]) -> str:
+    """Join the distinct notes of the records in brackets, such as that a step limit ended episodes; "" if none.
+
+    A note that not all of the records have begins with the number of those that do.
+    """
+    counts = Counter(record.note for record in records if record.note)
+    total = len(records)
+    texts = [note if count == total else f"{count} of {total} seeds: {note}" for note, count in counts.items()]
+    return f" ({'; '.join(texts)})" if texts else ""
 
 
 def _mean(values: Iterable[float | None]) -> str:

@@ -195,6 +195,7 @@ def test_a_policy_beats_the_best_constant_action_with_its_whole_interval(game, c
     first, second = glance(cut)
     assert first == "The best constant actions, always UP and always NOOP, return 21 (cut off)."
     assert second.startswith("DDQN (vanilla) returns 23.9 – 30 clean (cut off), above ")
+    assert "clean (1 of 4 seeds: cut off), above " in glance([*records[:-1], cut[5]])[1]
 
 
 def test_the_glance_has_the_returns_under_the_strongest_attack_at_each_radius():
