@@ -236,14 +236,15 @@ def test_the_evaluation_and_baselines_of_a_reference_policy_come_with_it(finishe
         assert (calls["evaluate_baselines"], calls["evaluate"]) == (number, number)
 
 
-def test_published_evaluations_are_those_of_evaluation_paper_and_are_not_repeated(calls):
-    study = Study(analysis("evaluation=paper"), Layout(REFERENCE.parent), disk_budget_gb=0.1)
+@pytest.mark.parametrize(("scale", "protocol", "conditions"), [("quick", "paper", 11), ("standard", "standard", 9)])
+def test_published_evaluations_are_those_of_their_scale_and_are_not_repeated(calls, scale, protocol, conditions):
+    study = Study(analysis(f"evaluation={protocol}"), Layout(REFERENCE.parent), disk_budget_gb=0.1)
     policies = [
-        load_policy(path.with_name("policy.safetensors")) for path in REFERENCE.glob("*/*/*/seed*/metrics.json")
+        load_policy(path.with_name("policy.safetensors")) for path in (REFERENCE / scale).glob("*/*/seed*/metrics.json")
     ]
-    assert len(policies) > 10
+    assert len(policies) >= 4
     for policy in policies:
-        assert len(select(ensure_evaluation(study, policy), metric="return_mean")) == 11
+        assert len(select(ensure_evaluation(study, policy), metric="return_mean")) == conditions
         assert select(ensure_baselines(study, policy), method="random_policy")
     assert not calls
 
