@@ -53,8 +53,9 @@ class DenseEngine(Engine):
         numbers = sampled_ablations(self._spec, self._state_shape).to(self._device)
         with torch.inference_mode():
             ablated = torch.stack([self._scores(ablate_pixels(state, numbers, self._spec)) for state in states])
-            clean, dtype = self._scores(states), self._agent(states).dtype
-            return rounding_floor(clean, ablated, self._exact, self._spec, states, dtype=dtype)
+            outputs = self._agent(states)
+            clean = self._in_float32(outputs)
+            return rounding_floor(clean, ablated, self._exact, self._spec, states, dtype=outputs.dtype)
 
     @torch.inference_mode()
     def seconds_per_state(self) -> float:
@@ -80,9 +81,12 @@ class DenseEngine(Engine):
         return q_values.unflatten(0, shape)[None], clean
 
     def _scores(self, states: Tensor) -> Tensor:
+        return self._in_float32(self._agent(states))
+
+    @staticmethod
+    def _in_float32(outputs: Tensor) -> Tensor:
         """Return the agent's outputs [N, A] in float32.
 
         From float64 outputs each state's largest is subtracted first, which keeps their precision and changes no map.
         """
-        outputs = self._agent(states)
         return (outputs - outputs.amax(dim=1, keepdim=True) if outputs.dtype == torch.float64 else outputs).float()

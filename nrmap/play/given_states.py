@@ -42,8 +42,11 @@ def read_states(path: Path) -> RolloutStates | GivenStates:
         try:
             # Memory mapping fails for a file that claims more data than it has, before memory is allocated.
             mapped = np.load(path, allow_pickle=False, mmap_mode="r")
-            check(mapped.nbytes <= MOST_ARRAY_BYTES, f"its array takes {mapped.nbytes:,} bytes")
-            states = np.array(mapped) if mapped.dtype == np.uint8 else mapped
+            check(
+                mapped.nbytes <= MOST_ARRAY_BYTES,
+                f"its array takes {mapped.nbytes:,} bytes: expected at most {MOST_ARRAY_BYTES:,}",
+            )
+            states = np.array(mapped) if mapped.dtype == np.uint8 else mapped  # others are refused below, uncopied
         except Exception as error:  # numpy and tokenize have many for damaged bytes
             raise NrmapError(f"{path} is not a readable states file: {first_line(error)}") from error
         ids: NDArray[Any] | None = None
