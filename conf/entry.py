@@ -57,9 +57,10 @@ def entry_point(
     if {"-h", "--help"} & {*arguments}:
         least, most = _HELP_WIDTHS
         width = min(max(shutil.get_terminal_size((100, 24)).columns, least), most)
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ends quietly at a closed pipe
         try:
             print(command_help(config_name, inspect.getdoc(sys.modules[run.__module__]) or "", width), flush=True)
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise _of_hydra(error) from error
         return
@@ -83,7 +84,7 @@ def entry_point(
             run(read(values, True), given)
 
     if not command.is_run:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Hydra prints; end quietly at a closed pipe
     # Makes Hydra raise its errors instead of printing several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     raise_interrupts()

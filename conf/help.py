@@ -21,7 +21,7 @@ def command_help(command: str, description: str, width: int) -> str:
 
     The lines of `description` are not wrapped. Raises OSError if docs/options.md cannot be read.
     """
-    content = OPTIONS_FILE.read_text()
+    content = OPTIONS_FILE.read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", content, re.MULTILINE | re.DOTALL))
     lines = [f"python -m {command} [-m] [OPTION=VALUE ...]", "", *description.splitlines()]
     for title in ("Both commands", f"`python -m {command}`"):

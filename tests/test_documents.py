@@ -81,7 +81,9 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_files_that_are_named_exist(name):
-    for path in re.findall(r"`((?:nrmap|analyze|conf|tests|docs|examples)/[\w./*]+)`", (ROOT / name).read_text()):
+    for path in re.findall(
+        r"`((?:nrmap|train|analyze|conf|bench|tests|docs|examples)/[\w./*]+)`", (ROOT / name).read_text()
+    ):
         assert "GAME" in path or list(ROOT.glob(path)), path
 
 
@@ -95,19 +97,15 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().split()) <= 1500
 
 
-def test_the_page_of_options_has_every_key_and_its_default():
+def test_the_page_of_options_has_every_key():
     page = (ROOT / "docs" / "options.md").read_text()
-    defaults = dict(re.findall(r"^\| `([\w.]+)`[^|]*\| `([^`]+)` \|", page, re.MULTILINE))
     for command in ("train", "analyze"):
         config = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / f"{command}.yaml"))
         groups = [entry for entry in config.pop("defaults") if entry != "_self_"]
-        for key, value in [item for part in (*groups, config) for item in part.items()]:
+        for key in (key for part in (*groups, config) for key in part):
             if key == "hydra" or key.startswith("override "):
                 continue
             assert re.search(rf"^\|.*`{key}(\.mode)?`.*\|", page, re.MULTILINE), key
-            if key in defaults and not str(value).startswith("${"):
-                typed = f"{value:g}" if isinstance(value, float) else str(value).replace("'", "").replace(" ", "")
-                assert defaults[key].replace(" ", "") == typed, key
     for term in OmegaConf.load(ROOT / "conf" / "method" / "sa_ddqn.yaml").regulariser:
         assert term == "solver" or f"{term}`" in page, term
 

@@ -97,6 +97,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
 ) -> None:
     outputs = tmp_path / "outputs"
     monkeypatch.setenv("PYTHONPATH", "")  # which a command changes
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     command = partial(entry_point, "analyze", analyze.__main__.read, analyze.__main__.analyze)
     status, out, err = ended(command, "scale=smoke", f"outputs={outputs}", "temperature=0")
     assert (status, out, len(err.splitlines())) == (2, "", 1)

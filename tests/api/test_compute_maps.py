@@ -119,6 +119,8 @@ def test_maps_equal_a_double_loop_over_pixels(make: Callable[[], Case], incremen
     read = lambda some: function(some if scale is None else some.float() * scale)  # noqa: E731
     expected = algorithms_1_and_2(read, states, 1.0, value)
     ties = expected.pop("ties")
+    if scale is None:  # whole numbers, which tie exactly
+        ties = np.zeros_like(ties)
     assert (np.abs(maps["flip_map"] - expected.pop("flip_map")) <= ties).all()
     for kind, map_ in expected.items():
         found = maps[kind, 1.0 if kind in ("hmap", "kl") else None]

@@ -55,16 +55,10 @@ HEAD = b"run,agent_step,x\n"
         (HEAD + b"A,1,\xff\n", "is not a file of curves: 'utf-8' codec"),
         (b"", "is not a file of curves"),
         (HEAD + b"A,1\n", "row 2 has 2 cells: expected 3"),
-        (HEAD + b"A,1,much\n", "row 2, 'x': 'much': expected a number"),
-        (HEAD + b"A,1,-1e308\n", "'-1e308': expected a number within"),
         (HEAD + b"A,,1\n", "row 2, 'agent_step': '': expected a number"),
-        (b"run\nA\n", "expected 3 to 60 different names"),
         (b"run,x,x\nA,1,2\n", "expected 3 to 60 different names"),
-        (HEAD + b'"A', "is not a CSV file"),
         (HEAD, "holds no curves"),
-        ({}, "/curves.json"),
         ({"rows": [{}], "episodes": []}, "/curves.json"),
-        ({"rows": [{"agent_step": 1, "x": 1e308}], "episodes": []}, "/curves.json"),
     ],
 )
 def test_a_file_of_another_form_is_one_line(content, why, tmp_path, ended) -> None:

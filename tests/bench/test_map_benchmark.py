@@ -75,7 +75,6 @@ def test_a_second_temperature_finds_the_ablation_done(tmp_path: Path) -> None:
     save_policy(tmp_path / "policy.safetensors", toy_policy(FREEWAY))
     found = second_temperature(tmp_path / "policy.safetensors", 1, tmp_path / "outputs")
     assert found["states"] == 1
-    assert found["speedup"] == found["first_seconds"] / found["second_seconds"] > 0
     assert len(list((tmp_path / "outputs/ablated/Freeway").iterdir())) == 1
     assert len(list((tmp_path / "outputs/maps/Freeway/toy/seed0").iterdir())) == 2
 

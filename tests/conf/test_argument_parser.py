@@ -12,13 +12,11 @@ from nrmap.support.files import write_json
     [
         ("analyze.publish", "", "required: folders"),
         ("analyze.report.__main__", "--outputs", "--outputs: expected one argument"),
-        ("bench.cost", "--cpu-jobs 0", "--cpu-jobs: 0: expected a whole number from 1"),
         ("bench.cost", f"--games {'9' * 400}", "expected a whole number from 1"),
         ("bench.cost", "--folder damaged", "the measurements in damaged are not those of python -m bench.train"),
         ("bench.curves", "curves.png", "curves.png: expected a CSV file"),
         ("bench.maps", "--policy nowhere", "no policy file nowhere"),
         ("bench.robustness", "file --threads 99999", "--threads: 99999: expected a whole number from 1 to 64"),
-        ("bench.train", "--rounds none", "--rounds: none: expected a whole number"),
     ],
 )
 def test_a_wrong_argument_is_one_line(command, arguments, expected, tmp_path, monkeypatch, ended) -> None:

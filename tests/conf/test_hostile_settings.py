@@ -63,7 +63,8 @@ def test_a_value_of_any_type_and_magnitude(data: st.DataObject) -> None:
     parent[last] = data.draw(values)
     line = outcome(lambda: READ[name](config, True))
     if line is not None and not isinstance(parent[last], dict):
-        assert any(word in line for word in (last, "method", "screen", "game", "UTF-8")), "the key is not named"
+        known = (last, *path[-1:], "screen", "game", "UTF-8")
+        assert any(word in line for word in known), "the key is not named"
 
 
 @HERE

@@ -1,6 +1,7 @@
 """Finished results are found in a folder that cannot be written: the log of the command goes elsewhere."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from conf.logs import _name_of_logs, with_writable_logs
@@ -15,6 +16,7 @@ def test_only_a_folder_that_cannot_be_written_gets_logs_elsewhere(tmp_path, monk
     given = ["seed=1", f"outputs='{tmp_path}'"]
     assert with_writable_logs(given, tmp_path) == given
     monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     *same, run, sweep = with_writable_logs(given, tmp_path)
     assert same == given
     assert run.partition("=")[2] == sweep.partition("=")[2]

@@ -1,17 +1,14 @@
 """One table as Markdown, LaTeX, CSV and on a terminal; test_page.py compares the CSV files with the records."""
 
-import csv
 import io
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 from table_records import SPARSITIES
 
 from analyze.report import formats
-from analyze.report.formats import Cell, Column, Table, escape_latex, format_number, to_csv
+from analyze.report.formats import Cell, Table, escape_latex, format_number
 from analyze.report.rows import measured_column
 from analyze.report.tables import map_table
 
@@ -34,11 +31,9 @@ def test_markdown_and_latex_have_the_same_cells():
     ]
 
 
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
-def test_csv_keeps_all_digits(values):
-    column = Column("x", "x", digits=1, measured=True)
-    text = to_csv(Table("t", "t", (column,), tuple((Cell(value, value, value),) for value in values)))
-    assert [float(row["x low"]) for row in csv.DictReader(io.StringIO(text))] == values
+@pytest.mark.parametrize(("text", "latex"), [("50% & $x_1", r"50\% \& \$x\_1"), ("1.5e-20", r"$1.5\times 10^{-20}$")])
+def test_latex_has_its_special_characters_escaped(text, latex):
+    assert escape_latex(text) == latex
 
 
 def test_a_table_wider_than_the_terminal_is_printed_in_parts_that_fit():

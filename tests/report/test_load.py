@@ -199,13 +199,6 @@ def test_values_from_reference_are_not_shown_twice_and_disagreement_is_named(cop
     assert problem.startswith("reference/quick/Freeway: 1 of its values differ")
 
 
-def test_a_policy_that_was_published_is_one_policy(tmp_path, tiny_settings):
-    path, _ = (write_training(Layout(tmp_path), tiny_settings(seed=seed)) for seed in (0, 1))
-    shutil.copytree(path.parent, tmp_path / "reference" / "quick" / "Freeway" / "ddqn" / "seed0")
-    found = find(tmp_path)
-    assert [(training.seed, training.reference) for training in found.trainings] == [(1, None), (0, "quick")]
-
-
 def test_evaluations_of_another_version_are_left_out(outputs, monkeypatch):
     monkeypatch.setitem(VERSIONS, "evaluation", 99)
     found = find(outputs)

@@ -1,7 +1,6 @@
 """Files are whole or absent; identities follow the content."""
 
 import errno
-import hashlib
 import os
 from pathlib import Path
 
@@ -88,11 +87,6 @@ def test_arrays_come_back_with_their_header_and_not_a_number_is_refused(tmp_path
     with pytest.raises(NrmapError, match="its metadata is no JSON"):
         files.write_npz(path, "nrmap_maps", {"floor": float("nan")}, arrays)
     assert path.read_bytes() == whole
-
-
-def test_sha256_is_that_of_hashlib(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(bytes(range(256)) * 10**4)
-    assert files.sha256_of_file(tmp_path / "file") == hashlib.sha256(bytes(range(256)) * 10**4).hexdigest()
 
 
 @given(st.dictionaries(st.text(), SCALARS, min_size=1), st.integers())

