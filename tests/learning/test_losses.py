@@ -27,7 +27,7 @@ def assert_descends(learner, parent=None, *, gradient_rtol=1e-3, gradient_atol=1
         expected = torch.autograd.grad(losses.pop("descended"), list(before.parameters()))
         metrics = learner.update(batch, agent_step)
         for name, loss in losses.items():
-            assert metrics[name].item() == pytest.approx(loss.item(), rel=loss_rtol, abs=1e-6), name
+            torch.testing.assert_close(metrics[name], loss.detach(), rtol=loss_rtol, atol=1e-6, msg=name)
         for parameter, gradient in zip(learner.online.parameters(), expected, strict=True):
             torch.testing.assert_close(parameter.grad, gradient, rtol=gradient_rtol, atol=gradient_atol)
 

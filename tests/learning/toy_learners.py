@@ -75,9 +75,11 @@ def gradient_of(learner: Learner) -> torch.Tensor:
     return torch.cat([parameter.grad.flatten() for parameter in learner.online.parameters()])
 
 
-def plain_td_loss(online: QNetwork, target: QNetwork, batch: Batch, *, double_q: bool) -> torch.Tensor:
-    """The weighted mean Huber loss, one sample after the other."""
-    losses = []
+def plain_td_loss(
+    online: QNetwork, target: QNetwork, batch: Batch, *, double_q: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weighted mean Huber loss, one sample after the other, and the TD errors [B]."""
+    losses, errors = [], []
     for b in range(len(batch.a_tm1)):
         with torch.no_grad():
             s_t = batch.s_t[b : b + 1].float() / 255
@@ -85,7 +87,8 @@ def plain_td_loss(online: QNetwork, target: QNetwork, batch: Batch, *, double_q:
             goal = batch.r_t[b] + batch.discount_t[b] * target(s_t)[0, best]
         estimate = online(batch.s_tm1[b : b + 1].float() / 255)[0, batch.a_tm1[b]]
         losses.append(batch.weights[b] * functional.smooth_l1_loss(estimate, goal))
-    return torch.stack(losses).mean()
+        errors.append((goal - estimate).detach())
+    return torch.stack(losses).mean(), torch.stack(errors)
 
 
 def margins_at(online: QNetwork, points: torch.Tensor, a_star: torch.Tensor) -> torch.Tensor:
@@ -144,10 +147,10 @@ def bounded_margins(network: QNetwork, states: torch.Tensor, radius: float) -> t
 def plain_losses(
     learner: Learner, online: QNetwork, batch: Batch, agent_step: int, parent: QNetwork | None = None
 ) -> dict[str, torch.Tensor]:
-    """The scalars of an update by name, and `descended`: its gradient is the update's, its value need not be."""
+    """What an update returns, and `descended`: its gradient is the update's, its value need not be."""
     states, q_tm1 = batch.s_tm1.float() / 255, online(batch.s_tm1.float() / 255)
-    losses = {"td_loss": plain_td_loss(online, learner.target_network, batch, double_q=learner.spec.double_q)}
-    loss = descended = losses["td_loss"]
+    loss, errors = plain_td_loss(online, learner.target_network, batch, double_q=learner.spec.double_q)
+    losses, descended = {"td_loss": loss, "td_errors": errors, "q_mean": q_tm1.mean()}, loss
     if (spec := learner.regulariser) is not None:
         radius, generator = learner.rates(agent_step).attack_epsilon, torch.Generator()
         assert 0 < radius <= spec.attack_epsilon

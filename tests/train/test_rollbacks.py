@@ -70,7 +70,9 @@ def test_a_run_that_is_left_behind_twice_in_a_row_repeats_from_the_last_good_ste
     assert not all(map(torch.equal, *(one.trainer.learner.online.parameters() for one in (training, calm))))
 
 
-def test_without_a_good_checkpoint_a_run_goes_back_to_its_start(begin):
+def test_without_a_good_checkpoint_a_run_goes_back_to_its_start(begin, tmp_path):
+    (left := tmp_path / "run" / GOOD_CHECKPOINT_FILE).parent.mkdir()
+    left.write_bytes(b"of a run whose checkpoint was removed")
     training = begin("run", {(10, 0), (20, 0)}, steps=20)
     assert run(training) == [*range(2, 21, 2), *range(2, 21, 2)]
 

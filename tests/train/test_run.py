@@ -1,6 +1,7 @@
 """A run from settings to policy within one process: interrupted, gone on with, and found again under other options."""
 
 import logging
+import time
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -106,12 +107,36 @@ def test_a_resumed_training_plays_no_greedy_episodes_before_they_are_due(run, ti
     assert [row["agent_step"] for row in rows if "greedy_return" in row] == [40, 60]
 
 
+def test_after_a_roll_back_greedy_episodes_are_played_again(run, tiny_settings, tiny_regulariser, monkeypatch):
+    monkeypatch.setattr("train.curves.ROW_EVERY", 20)
+
+    def probe(trainer):
+        behind = trainer.learner.attack_level == 0 and trainer.agent_step in (40, 50)
+        return {"probe_flips": 0.9 * behind, "probe_own_flips": 0.1}
+
+    monkeypatch.setattr("train.training.Trainer.probe", probe)
+    regulariser = tiny_regulariser(rollback_every=10, ramp_steps=20)
+    env = {"game": "Breakout", "max_agent_steps": 100}
+    path = run(tiny_settings(steps=60, warm_up_steps=60, env=env, regulariser=regulariser), greedy_every=20)
+    curves = read_json(path.with_name(CURVES_FILE))
+    assert [(each["agent_step"], each["back_to"]) for each in curves["rollbacks"]] == [(50, 30)]
+    # The return of agent step 20 may be lost, as its row may be still unfinished then.
+    assert {40, 60} <= {row["agent_step"] for row in curves["rows"] if "greedy_return" in row}
+
+
+def test_a_policy_has_the_averaged_weights(run, tiny_settings):
+    last, averaged = (run(tiny_settings(steps=60, learner={"average_from": start})) for start in (1.0, 0.5))
+    assert not same_weights(last, averaged)
+
+
 def test_greedy_episodes_end_with_the_training(tiny_settings):
     env = tiny_settings(env={"max_agent_steps": 100_000}).env
     playing = GreedyReturns(env, run_seed=0, every=10, episodes=1)
     network = toy_policy(env).network
     for agent_step in (10, 20, 30):
         playing.start_if_due({"agent_step": agent_step}, lambda: network)
+    while not playing._pending[0][1].running():
+        time.sleep(0.01)
     playing.close()
     first, *others = (future for _, future in playing._pending)
     with pytest.raises(NrmapError, match="the training has ended"):

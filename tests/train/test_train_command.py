@@ -108,7 +108,7 @@ def test_a_training_starts_from_any_file_that_fits(tmp_path):
 def test_a_killed_command_goes_on_to_the_same_policy(start, tmp_path):
     here, whole = tmp_path / "outputs", tmp_path / "whole"
     shutil.copytree(here, whole)
-    options = ("method=sa_ddqn", "env=Breakout", "checkpoint_seconds=0", "scale.fine_tune.by_solver.pgd.steps=120")
+    options = ("method=sa_ddqn", "env=Breakout", "checkpoint_seconds=0", "scale.fine_tune.by_solver.pgd.steps=300")
     uninterrupted = finished(start(*options, outputs=whole))
 
     for least_step in (10, 80):

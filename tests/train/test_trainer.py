@@ -1,5 +1,6 @@
 """Whole runs: killed and resumed, repeated, and step by step against what the settings say."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,14 @@ from scipy import stats
 
 from nrmap.atari.envs import SeededVectorEnv
 from nrmap.atari.episode_seeds import TRAINING_STREAM, episode_seed
+from nrmap.learning.exploration import Explorer
+from nrmap.learning.learner import Learner
+from nrmap.learning.replay import Replay
 from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.support.errors import NrmapError
 from nrmap.support.runtime import choose_device
 from train.checkpoint import load_checkpoint, save_checkpoint
+from train.collector import Collector
 from train.curves import Curves
 from train.trainer import Trainer
 
@@ -173,6 +178,48 @@ def test_exploring_actions_are_mixed_with_greedy_ones(tiny_settings):
     assert stats.chisquare(counts, counts.sum() * np.array([0.2, 0.6, 0.2])).pvalue > 0.01
 
 
+def test_a_run_is_the_loop_written_down(run_of):
+    """Its parts are those of a trainer; seeds, schedules, priorities, the anchor and the order are written out."""
+    replay = {"n_step": 4, "n_step_final": 2, "discount_final": 0.9, "anneal_steps": 90, "priority_exponent": 0.7}
+    settings = run_of("robust")
+    settings = replace(
+        settings,
+        replay=replace(settings.replay, **replay, importance_initial=0.4),
+        learner=replace(settings.learner, decay_from=0.25),
+    )
+    parent = initial_network(settings)
+    trainer = Trainer(settings, device=CPU, initial=parent)
+    train(trainer)
+
+    exploration, sampling, _, attack = np.random.SeedSequence(settings.seed).spawn(4)
+    exploration_rng, sampling_rng = np.random.default_rng(exploration), np.random.default_rng(sampling)
+    collector = Collector(
+        settings, Replay(settings.replay, num_envs=2, state_shape=settings.env.state_shape, newest_first=False)
+    )
+    explorer = Explorer(num_envs=2, num_actions=collector.num_actions, max_repeat=settings.exploration.max_repeat)
+    learner = Learner(
+        online=copy.deepcopy(parent), spec=settings.learner, regulariser=settings.regulariser, total_steps=120,
+        generator=torch.Generator().manual_seed(int(attack.generate_state(1)[0])), parent=parent, anchor=0.5,
+    )  # fmt: skip
+    losses = []
+    collector.begin()
+    for step in range(0, 120, 2):
+        epsilon = np.interp(step, [0, 80], [1.0, 0.1])
+        exploring = explorer.step(np.array([epsilon, epsilon**2]), exploration_rng)
+        with torch.no_grad():
+            greedy = learner.online(torch.from_numpy(collector.states).float() / 255).argmax(dim=1).numpy()
+        collector.send(np.where(exploring < 0, greedy, exploring))
+        if step >= 30:  # the warm-up; then an update every two agent steps
+            importance = np.interp(step, [0, 120], [0.4, 1.0])
+            batch = collector.replay.sample(8, importance=importance, rng=sampling_rng, agent_step=step)
+            found = learner.update(batch, step)
+            collector.replay.update_priorities(batch.indices, found["td_errors"].numpy())
+            losses.append(found["loss"].item())
+        collector.receive()
+    torch.testing.assert_close(trainer.learner.get_state()["online"], learner.get_state()["online"])
+    assert trainer.metrics()["loss"] == pytest.approx(np.mean(losses))
+
+
 def test_metrics_are_means_and_schedules(run_of):
     settings = run_of("robust")
     trainer = Trainer(settings, device=CPU)
@@ -188,7 +235,9 @@ def test_metrics_are_means_and_schedules(run_of):
 def test_dead_features_are_counted(alive, fraction, tiny_settings):
     trainer = Trainer(tiny_settings(steps=40), device=CPU)
     train(trainer)
-    assert 0 < trainer.metrics()["active_features"] <= 1
+    trainer.collector.states[0] = 0  # unlike the other
+    features = trainer.learner.online.features(torch.from_numpy(trainer.collector.states).float() / 255)  # [E, F]
+    assert trainer.metrics()["active_features"] == float((features.amax(dim=0) > 0).float().mean())
     with torch.no_grad():
         trainer.learner.online.features[4].bias.copy_(torch.where(torch.arange(64) < alive, 1e6, -1e6))
     assert trainer.metrics()["active_features"] == fraction
