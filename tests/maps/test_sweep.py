@@ -1,15 +1,12 @@
-"""Maps against algorithms 1 and 2 as plain loops, closed forms and captum."""
+"""Maps against algorithms 1 and 2 as plain loops; channels, threads and mistakes."""
 
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-from captum.attr import FeatureAblation
 from paper_algorithms import algorithms_1_and_2
 from swept_maps import CLEAN, Q_VALUES, SPEC, ablated, chunked, identical, random_network, random_states, sweep
-from torch import nn
 
 from nrmap.ablation import AblatedChunk
 from nrmap.maps.kinds import KINDS, Ablated
@@ -44,21 +41,6 @@ def test_no_kind_reads_a_number_that_all_actions_of_an_ablation_share(kind):
     )
     np.testing.assert_allclose(shifted, plain, atol=1e-12)
     assert np.ptp(plain) > 0.1
-
-
-def test_captum_feature_ablation():
-    network, states = random_network(5), random_states(6, 5)
-    maps = sweep(*ablated(network, states), temperatures=(0.3,)).total()
-    attribution = FeatureAblation(network)
-    with torch.no_grad():
-        q = network(states)
-        drops = [attribution.attribute(states, target=action) for action in range(4)]  # Q − Q(Z) [5, 1, 9, 8] each
-    q_ablated = q[:, :, None, None] - torch.stack([drop[:, 0] for drop in drops], 1)  # [5, A, 9, 8]
-    k = q.amax(1)[:, None, None] - q[torch.arange(5)[:, None, None], q_ablated.argmax(1)]  # [5, 9, 8]
-    np.testing.assert_allclose(maps["kmap"], k.sum(0), atol=1e-12)
-    policy, log_ablated = torch.softmax(q / 0.3, 1), torch.log_softmax(q_ablated / 0.3, 1)
-    divergence = nn.functional.kl_div(log_ablated, policy[:, :, None, None].expand_as(log_ablated), reduction="none")
-    np.testing.assert_allclose(maps["kl", 0.3], divergence.sum((0, 1)), rtol=1e-8, atol=1e-13)
 
 
 def test_channels_ablated_apart():

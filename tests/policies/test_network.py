@@ -19,16 +19,6 @@ def test_the_default_is_the_nature_network_with_dueling_heads() -> None:
     assert (shapes["advantage.2.weight"], shapes["value.2.weight"]) == ((3, 512), (1, 512))
 
 
-def test_dueling_heads_add_up_as_equation_9_of_wang_et_al() -> None:
-    network = QNetwork(NetworkSpec(2, 84, 84, 5))
-    states = torch.rand(3, 2, 84, 84)
-    features = network.features(states)
-    assert network.value is not None
-    value, advantage = network.value(features), network.advantage(features)
-    expected = torch.stack([value[n, 0] + advantage[n] - advantage[n].sum() / 5 for n in range(3)])
-    torch.testing.assert_close(network(states), expected)
-
-
 SIDES = st.integers(12, 24)
 
 
@@ -37,6 +27,7 @@ SIDES = st.integers(12, 24)
 def test_frozen_is_the_same_function_with_the_same_input_gradient(
     channels: int, height: int, width: int, kernel: int, stride: int, dueling: bool
 ) -> None:
+    torch.manual_seed(0)
     convs = (ConvSpec(4, kernel, stride), ConvSpec(3, 2, 1))
     network = QNetwork(NetworkSpec(channels, height, width, 4, dueling=dueling, convs=convs, hidden=7)).double()
     states = torch.rand(2, channels, height, width, dtype=torch.float64, requires_grad=True)
