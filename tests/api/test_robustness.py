@@ -97,6 +97,17 @@ def test_no_sampled_point_and_no_attack_flips_a_certified_state(make: Callable[[
     assert not (nrmap.attack(agent, states, "pgd-50", epsilon).flipped & certified).any()
 
 
+def test_states_beyond_the_first_batch_have_noise_and_proofs_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, states = by_network(1 / 255), some_states()
+    results = []
+    for size in (256, 7):
+        monkeypatch.setattr("nrmap.api.BATCH_SIZE", size)
+        noisy = nrmap.attack(network, states, "noise", EPSILON).perturbed
+        results.append((noisy, nrmap.certify(network, states, CERTIFIED)))
+    assert all(map(torch.equal, *results))
+    assert 0 < results[0][1][7:].sum() < 33
+
+
 def agent(function: Callable[[Tensor], Tensor], **options: Any) -> nrmap.Agent:
     return nrmap.Agent(function, SHAPE, **options)
 

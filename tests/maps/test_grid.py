@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from nrmap.maps.grid import grid_excess, grid_excess_of_rows, smallest_side
 from nrmap.support.errors import NrmapError
@@ -62,6 +63,21 @@ def test_a_pure_grid_is_all_excess(period, offset):
     assert found.p_value == 1 / 40
     assert found.null_quantiles[2] < 2
     assert found.crop_quantiles[0] > 1e6
+
+
+def test_quantiles_are_those_of_white_noise_and_of_all_crops():
+    spike = np.zeros((16, 16))
+    spike[7, 8] = 1  # has equal energies at all frequencies, as white noise on average
+    null = grid_excess(spike, period=2, draws=999).null_quantiles
+    # Of 2 · 14 rows and columns the energies at one frequency, over those at three on either side.
+    assert stats.f.cdf(null, 2 * 14, 12 * 14) == pytest.approx([0.05, 0.5, 0.95], abs=0.05)
+    values, numbers = noise(5)[:16, :40], []
+    for y, x in np.ndindex(3, 27):
+        window = values[y : y + 14, x : x + 14]
+        at_grid, around = np.sum([excess_as_a_loop(window, 2, 14, axis) for axis in (0, 1)], axis=0)
+        numbers.append(at_grid / around)
+    found = grid_excess(values, period=2, draws=999).crop_quantiles
+    assert [np.mean(np.array(numbers) <= each) for each in found] == pytest.approx([0.05, 0.5, 0.95], abs=0.05)
 
 
 def test_lines_a_faint_grid_in_noise_and_a_grid_within_an_outline():

@@ -107,11 +107,10 @@ def test_wrong_input_is_named(call, message):
         call()
 
 
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=12), st.integers(0, 200))
-def test_positions_are_spread_evenly(lengths, extra):
-    num_states = len(lengths) + extra
-    if any(length < -(-num_states // len(lengths)) for length in lengths):
-        return
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=12), st.integers(0, 200))
+def test_positions_are_spread_evenly(spare, extra):
+    num_states = len(spare) + extra
+    lengths = [steps + -(-num_states // len(spare)) for steps in spare]
     positions = even_positions(lengths, num_states)
     counts = [len(steps) for steps in positions]
     assert sum(counts) == num_states

@@ -140,6 +140,6 @@ def test_states_of_another_game_screen_or_action_set_are_refused(changes, messag
     with pytest.raises(NrmapError, match=message):
         states_module.check_same_game(states, other)
     states_module.check_same_game(states, replace(FREEWAY, max_agent_steps=9, sticky_actions=0.25))
-    for parts in ([], [synthetic_states(env=other), states]):
-        with pytest.raises(NrmapError):
+    for parts, why in (([], "no states to pool"), ([synthetic_states(env=other), states], message)):
+        with pytest.raises(NrmapError, match=why):
             pool_states(parts)

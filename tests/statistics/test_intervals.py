@@ -168,6 +168,19 @@ def test_rates_of_independent_trials_are_wilsons():
     assert estimate_rate(np.ones(4000), np.ones(4000)).low == pytest.approx(expected.low, rel=1e-5)
 
 
+@pytest.mark.parametrize(("wins", "alike"), [([3, 0, 5, 2, 8, 1, 4, 9], False), ([5, 3, 6, 5, 6, 4, 5, 7], True)])
+def test_rates_by_the_formula(wins, alike):
+    """The ends solve (rate − p)² = t² p (1 − p) / n; n is at most the number of trials, as where episodes are alike."""
+    wins, trials = np.array(wins), np.array([10, 7, 12, 10, 11, 9, 10, 13])
+    rate = wins.sum() / trials.sum()
+    size = rate * (1 - rate) / (8 * np.var((wins - rate * trials) / trials.sum(), ddof=1))
+    assert (size > trials.sum()) == alike
+    ratio = stats.t.ppf(0.975, 7) ** 2 / min(size, trials.sum())
+    interval = estimate_rate(wins, trials)
+    ends = np.roots([1 + ratio, -2 * rate - ratio, rate**2])
+    assert [interval.low, interval.high] == pytest.approx(sorted(ends))
+
+
 def test_rates_where_episodes_differ():
     rng = np.random.default_rng(9)
     hits, naive = 0, 0
