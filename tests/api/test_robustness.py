@@ -131,7 +131,7 @@ class Wrapping(nn.Sequential):
 
 class SineLinear(nn.Linear):
     def forward(self, features: Tensor) -> Tensor:
-        return torch.sin(super().forward(features) * 2000)
+        return torch.sin(super().forward(features) * 200)
 
 
 class Shifting(nn.Identity):
