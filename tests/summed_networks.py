@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -75,6 +76,13 @@ def in_another_order(network: QNetwork, seed: int) -> QNetwork:
             head[0].bias.copy_(head[0].bias[new].clone())
             head[2].weight.copy_(head[2].weight[:, new].clone())
     return other
+
+
+def summed_in_turn(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    """The float32 outputs [N, A] of `layer`: the products are added to the bias one after the other."""
+    products = inputs[:, None] * layer.weight  # [N, A, F]
+    summands = torch.cat([layer.bias[:, None].expand(len(inputs), -1, 1), products], dim=2)
+    return torch.from_numpy(np.add.accumulate(summands.numpy(), axis=2)[:, :, -1])
 
 
 def ways_to_evaluate(network: QNetwork):

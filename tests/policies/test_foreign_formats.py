@@ -8,13 +8,15 @@ import pytest
 import torch
 from foreign_files import CLEANRL, FOREIGN, Foreign, named, nature
 from mutations import rewritten_zip
+from summed_networks import lead_of
 from torch import Tensor
 
 import nrmap
 from nrmap.atari.envs import action_names
 from nrmap.policies.formats import convert
 from nrmap.policies.policy import Policy, load_policy, save_policy
-from nrmap.robustness.bounds import bounded_network
+from nrmap.robustness.bounds import bounded_network, margins_of
+from nrmap.robustness.certify import IntervalCertifier
 
 
 def some_states(frames: int, number: int) -> Tensor:
@@ -85,6 +87,13 @@ def test_outputs_and_k_are_those_of_the_original(name: str, tmp_path: Path) -> N
             bounded_network(policy)
     else:
         assert not (nrmap.certify(policy, states, epsilon=1e-4) & attacked.flipped).any()
+        # With a lead of one action that lies between the states' bounds, some states are certified.
+        bounds = IntervalCertifier(bounded_network(policy)).difference_bounds(states / 255, 1e-4)
+        bounds = margins_of(bounds, torch.full((4,), best))
+        lead_of(policy.network, best, float(bounds.amin() + bounds.amax()) / 2)
+        certified = nrmap.certify(policy, states, epsilon=1e-4)
+        assert 0 < certified.sum() < 4
+        assert not (certified & nrmap.attack(policy, states, "pgd-10", epsilon=1e-4).flipped).any()
 
 
 def test_swapped_axes_are_folded_once_whoever_names_them(tmp_path: Path) -> None:
