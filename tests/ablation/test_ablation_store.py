@@ -31,6 +31,7 @@ class LoggingEngine:
         self.journal, self.seconds, self.pixels = journal, seconds, pixels
 
     def ablate(self, states: Tensor, episode_ids: object = None) -> Iterator[AblatedChunk]:
+        assert len(states), "no engine takes none"
         for start in range(0, len(states), 2):
             part = states[start : start + 2]
             with open(self.journal, "a") as file:
@@ -98,6 +99,25 @@ def test_what_was_written_before_a_kill_is_not_ablated_again(tmp_path):
     for budget in (PLENTY, 0):
         assert_right(ablated(tmp_path / "kept", resumed, budget), tmp_path / "elsewhere")
         assert ablated_states(resumed) == list(range(4, 7))
+
+
+def test_a_kill_before_the_last_rename_leaves_nothing_to_ablate(tmp_path, monkeypatch):
+    engine, resumed = LoggingEngine(tmp_path / "journal"), LoggingEngine(tmp_path / "resumed")
+    rename = Path.replace
+
+    def rename_or_die(path: Path, target: Path) -> Path:
+        if path.name == "q_values.npy.partial":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", rename_or_die)
+    with pytest.raises(KeyboardInterrupt):
+        ablated(tmp_path / "kept", engine)
+    monkeypatch.undo()
+    (unfinished,) = tmp_path.glob("kept/**/q_values*")
+    assert_right(ablated(tmp_path / "kept", resumed), tmp_path / "elsewhere")
+    assert ablated_states(resumed) == []
+    assert [*tmp_path.glob("kept/**/q_values*")] == [unfinished.with_name("q_values.npy")] != [unfinished]
 
 
 def test_of_several_at_the_same_time_one_ablates(tmp_path, monkeypatch):

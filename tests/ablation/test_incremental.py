@@ -30,12 +30,14 @@ def beside(clean: Tensor, q_values: Tensor) -> Tensor:
 
 
 @pytest.mark.bitwise
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "at_a_time"), [*((form, 2048) for form in FORMS), ("incremental", 5)])
 @settings(max_examples=25)
 @given(example=examples())
-def test_every_q_value_is_exact(form, example):
+def test_every_q_value_is_exact(form, at_a_time, example):
     engine = engine_of(example, form)
-    q_values, clean = joined(engine.ablate(example.states))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nrmap.ablation.hidden.ABLATIONS_AT_A_TIME", at_a_time)
+        q_values, clean = joined(engine.ablate(example.states))
     exact, exact_clean = by_loop(example), in_double(example.policy)(example.states)
     assert q_values.dtype == clean.dtype == torch.float32
     result = compare(q_values, exact)

@@ -94,33 +94,6 @@ def test_priorities_and_importance_weights_follow_the_paper(exponent, importance
     assert stats.chisquare(observed, expected).pvalue > 0.05
 
 
-def test_priorities_agree_with_cpprb():
-    cpprb = pytest.importorskip("cpprb", reason="cpprb has no wheels for this Python", exc_type=ImportError)
-    exponent, importance, floor, size = 0.6, 0.7, 1e-3, 64
-    stream = Stream(num_envs=1, frame_stack=1, n_step=1, ring=200, exponent=exponent)
-    for _ in range(size):
-        stream.step(["plain"])
-    replay = stream.replay
-    other = cpprb.PrioritizedReplayBuffer(size, {"slot": {}}, alpha=exponent, eps=floor)
-    other.add(slot=np.arange(size))
-    errors = np.random.default_rng(3).gamma(0.5, 2.0, size=size).astype(np.float32)
-    replay.update_priorities(np.arange(size), errors)
-    other.update_priorities(np.arange(size), errors)
-    ours, theirs, ours_counted, theirs_counted = np.zeros((4, size))
-    for seed in range(40):
-        batch = replay.sample(512, importance=importance, rng=np.random.default_rng(seed))
-        ours[batch.indices] = batch.weights.numpy() / batch.weights.numpy().min()
-        ours_counted += np.bincount(batch.indices, minlength=size)
-        sample = other.sample(512, beta=importance)
-        theirs[sample["indexes"]] = sample["weights"] / sample["weights"].min()
-        theirs_counted += np.bincount(sample["indexes"], minlength=size)
-    both = (ours > 0) & (theirs > 0)
-    assert both.sum() > size / 2
-    assert ours[both] == pytest.approx(theirs[both], rel=1e-4)
-    table = np.stack([ours_counted, theirs_counted])[:, theirs_counted >= 20]
-    assert stats.chi2_contingency(table).pvalue > 1e-4  # cpprb cannot be seeded
-
-
 def test_uniform_replay_ignores_errors():
     stream = busy_stream(exponent=0.0)
     batch = stream.replay.sample(16, importance=0.4, rng=np.random.default_rng(0))

@@ -1,5 +1,7 @@
 """The parts of the SA regulariser, eq. 7, by hand; `test_losses.py` compares the whole."""
 
+import math
+
 import pytest
 import torch
 from toy_learners import ACTIONS
@@ -15,6 +17,13 @@ def test_every_roll_back_adds_a_step_and_any_corner_stays_in_reach():
     assert attack.strengthened(1) == InnerAttack("pgd", 3, 2 / 3)
     assert InnerAttack("pgd", 2, 0.8).strengthened(2) == InnerAttack("pgd", 4, 0.5)
     assert attack.strengthened(99) == InnerAttack("pgd", 10, 0.2)
+
+
+@pytest.mark.parametrize(("ratio", "slack", "threshold"), [(2.0, 0.125, 0.625), (3.0, 0.125, 0.875), (2.0, 0.0, 0.5)])
+def test_only_more_flips_than_the_ratio_and_the_slack_allow_are_too_many(ratio, slack, threshold, tiny_regulariser):
+    spec = tiny_regulariser(rollback_ratio=ratio, rollback_slack=slack)
+    assert not spec.left_behind(threshold, 0.25)
+    assert spec.left_behind(math.nextafter(threshold, 1), 0.25)
 
 
 @pytest.mark.parametrize(

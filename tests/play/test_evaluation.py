@@ -231,4 +231,16 @@ def test_a_policy_on_a_cuda_device_is_evaluated_there():
     here = CleanPlayer(policy)(states, where, where)
     policy.to("cuda")
     assert CleanPlayer(policy)(states, where, where).tolist() == here.tolist()
-    assert AttackedPlayer(policy, attack_named("pgd-2"), 0.1, 0)(states, where, np.arange(2)).shape == (2,)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_a_batch_filled_up_for_a_graph_is_attacked_as_it_is(device):
+    policy = toy_policy(FREEWAY).to(device)
+    states = np.random.default_rng(0).integers(256, size=(5, *FREEWAY.state_shape), dtype=np.uint8)
+    plain, graphed = (AttackedPlayer(policy, attack_named("pgd-2"), 1 / 255, 0) for _ in range(2))
+    plain._graphs, graphed._graphs = False, True  # on a CPU a graph's function is called as it is
+    for rows in map(np.array, ([0, 1, 2, 3, 4], [3, 1], [2], [4, 0, 3], [1, 4], [0])):
+        one, two = (player(states[rows], rows, rows) for player in (plain, graphed))
+        assert one.tolist() == two.tolist()
+    assert plain.flips == graphed.flips
+    assert 0 < len(plain.flips) < 5
