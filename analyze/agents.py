@@ -5,6 +5,7 @@ import importlib
 import inspect
 import logging
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,9 +67,10 @@ def python_agent(reference: str, states_from: str, seed: int, device: torch.devi
     """Make the agent of `reference`, "py:MODULE:FACTORY". This runs the code of MODULE.
 
     FACTORY is called without arguments. It returns an nrmap.Agent, or a function of states, whose shape is then read
-    from the file `states_from`. `seed` only labels the agent. The agent's `sha256` covers the module's source, the
-    weights and, unless the function is a torch module, a few outputs, so that another version gets new results. Raises
-    NrmapError for a malformed `reference`, if a needed `states_from` is no file, and for any exception in that code.
+    from the file `states_from`. `seed` only labels the agent. The agent's `sha256` covers the source of MODULE, the
+    weights, and the sources of the modules that define the layers; for a function that is no torch module, a few
+    outputs instead. So another version gets new results. Raises NrmapError for a malformed `reference`, if a needed
+    `states_from` is no file, and for any exception in that code.
     """
     parts = re.fullmatch(r"py:(\w+(?:\.\w+)*):(\w+)", reference)
     if parts is None:
@@ -86,8 +88,15 @@ def python_agent(reference: str, states_from: str, seed: int, device: torch.devi
             made = Agent(made, read_states(Path(states_from)).states.shape[1:])
         made.name, made.seed = factory_name, seed
         agent = made.to(device)
-        agent.sha256 = _digest(agent, source)
+        agent.sha256 = _digest(agent, "".join([source, *_sources_of_layers(agent, module_name)]))
     return agent
+
+
+def _sources_of_layers(agent: Agent, besides: str) -> list[str]:
+    """Return the sources of the modules, but for PyTorch, nrmap and `besides`, that define layers of `agent`."""
+    names = {type(layer).__module__ for layer in agent.modules()} - {besides}
+    others = sorted(name for name in names if name.partition(".")[0] not in ("torch", "nrmap"))
+    return [inspect.getsource(sys.modules[name]) for name in others]
 
 
 @torch.no_grad()

@@ -281,5 +281,9 @@ def ensure_figures(policy: Agent, states: StatesFile, maps: MapsResult) -> dict[
 
 
 def _as_recorded(path: Path, folder: Path) -> str:
-    """Return `path`, relative to `folder` if inside, so that recorded paths survive a move of the folder."""
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+    """Return `path`, relative to `folder` if inside, so that recorded paths survive a move of the folder.
+
+    Any other path becomes absolute: the report reads it from another working folder.
+    """
+    path, folder = path.absolute(), folder.absolute()
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)

@@ -19,9 +19,9 @@ from nrmap.maps.episode_maps import EpisodeMaps, TotalMaps
 from nrmap.maps.heatmaps import draw_map, draw_overlay, map_figures
 from nrmap.maps.kinds import KINDS
 from nrmap.maps.sparsity import sparsity
-from nrmap.play.given_states import GivenStates
+from nrmap.play.given_states import GivenStates, read_states
 from nrmap.play.rollout import replay_rgb
-from nrmap.play.states import RolloutStates, load_states
+from nrmap.play.states import RolloutStates
 from nrmap.policies.agent import Agent
 from nrmap.support.errors import named
 from nrmap.support.schema import LONGEST_NAME
@@ -209,10 +209,10 @@ def _summed(map_: FloatArray) -> FloatArray:
     return total
 
 
-def _screen_in(path: Path) -> NDArray[np.uint8]:
-    states = load_states(path)
+def _screen_in(path: Path) -> NDArray[np.uint8] | None:
+    states = read_states(path)
     with named(f"{path}: "):
-        return screen_of(states)
+        return None if isinstance(states, GivenStates) else screen_of(states)
 
 
 def screen_of(states: RolloutStates) -> NDArray[np.uint8]:

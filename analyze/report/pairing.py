@@ -15,7 +15,8 @@ from analyze.report.names import PolicyName, gathered, group_of, grouped, name_o
 from analyze.report.results import Found, Result, measurement_of
 from nrmap.maps.differences import paired_differences, seed_difference
 from nrmap.maps.episode_maps import EpisodeMaps
-from nrmap.play.states import RolloutStates, load_states
+from nrmap.play.given_states import GivenStates, read_states
+from nrmap.play.states import RolloutStates
 from nrmap.support.errors import NrmapError, check
 from nrmap.support.records import Record, RecordFactory, select
 
@@ -54,7 +55,7 @@ def _paired(found: Found, problems: list[str]) -> Iterator[Record]:
         if not (bases and others):
             continue
         files = {result.folder: readable_maps(result, found.outputs, problems) for result in group}
-        states = readable(load_states, bases[0].states_path(found.outputs), found.outputs, problems)
+        states = readable(read_states, bases[0].states_path(found.outputs), found.outputs, problems)
         for other, base in product(others, bases):
             maps, base_maps = files[other.folder], files[base.folder]
             if maps is None or base_maps is None or states is None:
@@ -76,12 +77,12 @@ def _shared(found: Found, result: Result) -> tuple[Any, ...]:
     return first.game, first.seed, scale, first.states_from, result.states_sha256, ablation
 
 
-def _players(states: RolloutStates, maps: EpisodeMaps) -> NDArray[np.int64]:
+def _players(states: RolloutStates | GivenStates, maps: EpisodeMaps) -> NDArray[np.int64]:
     """Return the number [E] of the policy that played each episode of the maps.
 
     Raises NrmapError if `states` lack an episode.
     """
-    there, ids = len(states.episodes), maps.episode_ids
+    there, ids = len(states.episode_origins), maps.episode_ids
     check(bool(((ids >= 0) & (ids < there)).all()), f"the maps are of episodes that the {there} of the states are not")
     players: NDArray[np.int64] = states.episode_origins[ids]
     return players

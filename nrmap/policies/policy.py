@@ -16,7 +16,7 @@ from nrmap.atari.envs import action_names
 from nrmap.policies.agent import Agent, Outputs
 from nrmap.policies.network import STATE_SCALE, NetworkSpec, QNetwork, acts_as_its_type, frozen
 from nrmap.support.arguments import checked
-from nrmap.support.errors import NrmapError, check, first_line, shortened
+from nrmap.support.errors import NrmapError, check, first_line, named, shortened
 from nrmap.support.files import parse_json
 from nrmap.support.identity import recorded
 from nrmap.support.schema import Name, Sha256, schema, validated
@@ -139,7 +139,9 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     the environment. Raises NrmapError if there is no such `device`, or if it holds no values ("meta").
     """
     path = Path(path)
-    tensors, of_file = read_tensors(path, "policy")
+    foreign = path.suffix != ".safetensors" and path.is_file()
+    with named(after="; for a file of another program see nrmap.import_policy" if foreign else ""):
+        tensors, of_file = read_tensors(path, "policy")
     try:
         check(METADATA_KEY in of_file, f"a safetensors file but not a policy: it has no {METADATA_KEY!r} metadata")
         metadata = parse_json(of_file[METADATA_KEY].encode())

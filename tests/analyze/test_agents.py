@@ -1,6 +1,9 @@
 """Agents from elsewhere through the commands: another program's file, and a Python function without a game."""
 
+import importlib
 import json
+import linecache
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from foreign_files import FOREIGN
 
 import nrmap
 from analyze import import_policy
+from analyze.agents import python_agent
+from analyze.report.build import ensure_report
 from nrmap.maps.episode_maps import load_maps
 from nrmap.play import imports
 from nrmap.play.rollout import Episode
@@ -129,8 +134,12 @@ def test_a_file_is_converted_once_and_played(result, tmp_path, monkeypatch, capl
 
 
 @pytest.mark.parametrize(("factory", "file"), [("network", "states.npz"), ("logits", "states.npy")])
-def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factory, file, result, tmp_path, given):
-    folder = result(f"policy=py:an_agent:{factory}", f"states_from={tmp_path / file}")
+def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(
+    factory, file, result, tmp_path, given, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    folder = result(f"policy=py:an_agent:{factory}", f"states_from={file}")
+    monkeypatch.chdir("/")
     import an_agent as module
 
     made = getattr(module, factory)()
@@ -147,6 +156,7 @@ def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factor
     if factory == "logits":  # of uint8 states, which have no gradient
         assert not attacks
         return
+    assert not ensure_report(tmp_path / "outputs").problems
     (record,) = select(read_records(*attacks), metric="flip_rate", attack="pgd")
     with torch.no_grad():
         flips = nrmap.attack(agent, given, record.attack_name, record.attack_epsilon).flipped
@@ -157,6 +167,24 @@ def test_functions_without_a_game_are_mapped_and_attacked_on_given_states(factor
     nothing += ("evaluation.certify_epsilons=[]",)
     result(f"policy=py:an_agent:{factory}", f"states_from={tmp_path / file}", *nothing)
     assert list((tmp_path / f"outputs/evaluation/no_game/{factory}").glob("*/*/metrics.json")) == attacks
+
+
+def test_layers_of_another_module_belong_to_the_agent(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "made.py").write_text(
+        "import nrmap, layers\nmake = lambda: nrmap.Agent(layers.Net().eval(), (1, 8, 8))\n"
+    )
+    hashes = []
+    for body in ("x.flatten(1)", "-x.flatten(1)", "x.flatten(1)"):
+        text = f"from torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n        return {body}\n"
+        (tmp_path / "layers.py").write_text(text)
+        for name in ("made", "layers"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        linecache.checkcache()
+        importlib.invalidate_caches()
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        hashes.append(python_agent("py:made:make", "own", 0, torch.device("cpu")).sha256)
+    assert hashes[0] == hashes[2] != hashes[1]
 
 
 @pytest.mark.parametrize(
