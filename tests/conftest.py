@@ -30,6 +30,7 @@ torch.set_num_threads(1)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("cuda") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+    torch.manual_seed(0)  # what a test draws does not depend on the tests before it
 
 
 IDLE: defaultdict[Any, list[Any]] = defaultdict(list)

@@ -84,11 +84,14 @@ def test_a_policy_file_is_mapped_on_its_own_states(tmp_path: Path) -> None:
     assert [path.name for path in (outputs / "maps/Freeway").iterdir()] == ["toy"]
 
 
-def test_a_policy_of_another_game_than_asked_for_is_refused(tmp_path: Path) -> None:
+def test_a_policy_of_another_game_method_or_seed_than_asked_for_is_refused(tmp_path: Path) -> None:
     other, outputs = tmp_path / "pong.safetensors", tmp_path / "outputs"
     save_policy(other, toy_policy(replace(FREEWAY, game="Pong")))
     with pytest.raises(NrmapError, match=f"^env=Freeway: the policy {other} is of Pong; leave env out or say env=Pong"):
         analyzed(*TINY_ANALYSIS, *SCREEN, "env=Freeway", policy=str(other), outputs=str(outputs))
+    for option, own in (("method=sa_ddqn", "method=toy"), ("seed=4", "seed=0")):
+        with pytest.raises(NrmapError, match=f"^{option}: the policy {other} has {own}; leave "):
+            analyzed(*TINY_ANALYSIS, *SCREEN, option, policy=str(other), outputs=str(outputs))
     assert not list(outputs.rglob("*.json"))
 
 
