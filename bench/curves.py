@@ -26,7 +26,7 @@ from nrmap.support.schema import LARGEST
 # The columns of a new file.
 COLUMNS = (
     "run", "agent_step", "recent_mean_return", "greedy_return", "adversarial_flips", "probe_own_flips", "probe_flips",
-    "gradient_cosine", "margin_fell", "gradient_sparsity",
+    "gradient_cosine", "margin_fell", "gradient_sparsity", "uncertified",
 )  # fmt: skip
 EVERY = 2_000  # agent steps of one row
 
