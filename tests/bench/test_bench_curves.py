@@ -15,7 +15,7 @@ ROWS = [
 ]
 HEADER = (
     "run,agent_step,recent_mean_return,greedy_return,adversarial_flips,probe_own_flips,probe_flips,"
-    "gradient_cosine,margin_fell,gradient_sparsity"
+    "gradient_cosine,margin_fell,gradient_sparsity,uncertified"
 )
 
 
@@ -31,9 +31,9 @@ def test_runs_are_taken_in_and_drawn_from_the_file_alone(tmp_path, monkeypatch, 
             main()
     assert file.read_text().splitlines() == [
         HEADER,
-        "$\\frac$,2000,,,,,1,0.5,,",
-        "A,2000,3,,,,0.75,0.5,,",
-        "A,4000,,,,,0.25,0.125,,",
+        "$\\frac$,2000,,,,,1,0.5,,,",
+        "A,2000,3,,,,0.75,0.5,,,",
+        "A,4000,,,,,0.25,0.125,,,",
     ]
     file.write_text(file.read_text().replace("2000,3,", "2000,3,nan").replace("n_step", "n_$step"))
     capsys.readouterr()
