@@ -88,10 +88,10 @@ def analyze(command: tuple[AnalyzeKeys, AnalysisSettings], given: Sequence[str])
         found in (game, NO_GAME) or f"env={game}" not in given,
         f"env={game}: the policy {keys.policy} is of {found}; leave env out or say env={found}",
     )
-    for option in given if keys.policy else ():
-        name, _, value = option.partition("=")
-        its_own = str(getattr(policy, name)) if name in ("method", "seed") else value
-        check(value == its_own, f"{option}: the policy {keys.policy} has {name}={its_own}; leave {name} out")
+    for its_own in (f"method={policy.method}", f"seed={policy.seed}") if keys.policy else ():
+        name = its_own.partition("=")[0]
+        stated = next((option for option in given if option.startswith(f"{name}=")), its_own)
+        check(stated == its_own, f"{stated}: the policy {keys.policy} has {its_own}; leave {name} out")
     pooled = study.settings.states.states_from == "pool"
     sources = _pool(keys, policy, layout, device) if pooled else [policy]
     states = None if [*roll_outs(study, sources)] else ensure_states(study, sources)

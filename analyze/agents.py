@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -93,10 +94,16 @@ def python_agent(reference: str, states_from: str, seed: int, device: torch.devi
 
 
 def _sources_of_layers(agent: Agent, besides: str) -> list[str]:
-    """Return the sources of the modules, but for PyTorch, nrmap and `besides`, that define layers of `agent`."""
-    names = {type(layer).__module__ for layer in agent.modules()} - {besides}
-    others = sorted(name for name in names if name.partition(".")[0] not in ("torch", "nrmap"))
-    return [inspect.getsource(sys.modules[name]) for name in others]
+    """Return the sources of the modules, but for PyTorch, nrmap and `besides`, that define layers of `agent`.
+
+    Modules without a source, such as compiled ones, are left out.
+    """
+    sources = []
+    for name in sorted({type(layer).__module__ for layer in agent.modules()} - {besides}):
+        if name.partition(".")[0] not in ("torch", "nrmap"):
+            with suppress(KeyError, OSError, TypeError):
+                sources.append(inspect.getsource(sys.modules[name]))
+    return sources
 
 
 @torch.no_grad()

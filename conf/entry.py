@@ -59,7 +59,7 @@ def entry_point(
         width = min(max(shutil.get_terminal_size((100, 24)).columns, least), most)
         try:
             print(command_help(config_name, inspect.getdoc(sys.modules[run.__module__]) or "", width), flush=True)
-        except BrokenPipeError:
+        except BrokenPipeError:  # ends quietly
             raise
         except OSError as error:
             raise _of_hydra(error) from error
