@@ -135,9 +135,12 @@ class Found:
     def _part(self, game: str, reference: str | None) -> "Part":
         """Select one part of `game`: a scale of reference policies, or with `reference` None all other policies.
 
-        The game's baselines are in all its parts. Null networks are in the parts with a policy mapped on the same
-        states, or in all parts without such a policy.
+        Baselines are in the parts with a policy that plays in the same environment, as an agent without a training
+        may. Null networks are in the parts with a policy mapped on the same states, or in all parts without such a
+        policy.
         """
+        trainings = [each for each in self.trainings if (each.game, each.reference) == (game, reference)]
+        known, environments = {each.sha256 for each in self.trainings}, [each.settings["env"] for each in trainings]
 
         def is_ours(measured: Result | Record) -> bool:
             sha256 = measured.policy_sha256
@@ -146,7 +149,12 @@ class Found:
         mapped = [result for result in self.results if result.is_of_maps and result.first.is_trained]
         elsewhere = {result.states_sha256 for result in mapped} - {r.states_sha256 for r in mapped if is_ours(r)}
 
+        played = {result.policy_sha256 for result in self.results if result.first.game == game and is_ours(result)}
+        any_environment = bool(played - known - {None})
+
         def belongs(result: Result) -> bool:
+            if result.first.is_baseline:
+                return any_environment or result.settings["env"] in environments
             return result.states_sha256 not in elsewhere if result.first.is_null_network else is_ours(result)
 
         results = [result for result in self.results if result.first.game == game and belongs(result)]
@@ -155,7 +163,7 @@ class Found:
             game,
             reference,
             [record for record in self.records if record in measured],
-            [training for training in self.trainings if (training.game, training.reference) == (game, reference)],
+            trainings,
             results,
             [record for record in self.differences if record.game == game and is_ours(record)],
         )

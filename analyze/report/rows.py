@@ -1,7 +1,7 @@
 """Build tables from cells in any order: sort rows and columns, add a row for the spread over seeds."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -84,21 +84,23 @@ def table_of(name: str, title: str, index: Sequence[str], entries: Iterable[Entr
     rows: list[tuple[Cell, ...]] = []
     breaks = set()
     game: object = None
-    spread_above = False
+    several_above = any_spread = False
     for key in sorted(cells):
         seeds = {seed: cells[key][seed] for seed in sorted(cells[key])}
-        if key[0] != game or spread_above or len(seeds) > 1:
+        if key[0] != game or several_above or len(seeds) > 1:
             breaks.add(len(rows))
-        game, spread_above = key[0], len(seeds) > 1
+        game, several_above = key[0], len(seeds) > 1
         names = [Cell(key[number].text) for number in named]
         rows += [(*names, Cell(s.text), *(row.get(c.key, Cell()) for c in shown)) for s, row in seeds.items()]
-        if spread_above:
+        measured = Counter(c for row in seeds.values() for c, cell in row.items() if not isinstance(cell.value, str))
+        if max(measured.values(), default=0) > 1:
+            any_spread = True
             of_seeds = {f"{seed.rank[0]} {seed.text}": row for seed, row in seeds.items()}
             spreads = [spread({s: row.get(c.key, Cell()) for s, row in of_seeds.items()}, c) for c in shown]
             rows.append((*names, Cell(f"{len(seeds)} {next(iter(seeds)).rank[0]}s"), *spreads))
     titles = [*(index[number] for number in named), "seed"]
     heading = [Column(n, n if n in ("N", "T") else n.capitalize(), digits=0 if n == "N" else None) for n in titles]
-    notes = [*notes, SPREAD_NOTE] if any(len(seeds) > 1 for seeds in cells.values()) else notes
+    notes = [*notes, SPREAD_NOTE] if any_spread else notes
     return Table(name, title, (*heading, *shown), tuple(rows), tuple(notes), frozenset(breaks))
 
 

@@ -25,8 +25,8 @@ from nrmap.maps.null_networks import null_networks
 from nrmap.play.states import save_states
 from nrmap.policies.policy import PolicySource, load_policy, save_policy
 from nrmap.support import schema
-from nrmap.support.files import write_json
-from nrmap.support.identity import VERSIONS
+from nrmap.support.files import read_json, write_json
+from nrmap.support.identity import VERSIONS, stage_identity
 from nrmap.support.layout import Layout
 
 
@@ -181,6 +181,22 @@ def test_reference_policies_have_rows_and_a_section_of_their_own(copied, tiny_se
         assert any(record.policy_sha256 == control.sha256 for record in part.records) == bool(number)
     table = all_tables(found.records, [], found.reference)[0]
     assert [row[1].value for row in table.rows] == ["reference, quick", "trained here"]
+
+
+def test_policies_stand_beside_the_baselines_of_their_own_environment(copied):
+    (source,) = (copied / "evaluation" / "Freeway" / "baseline").rglob("metrics.json")
+    content = read_json(source)
+    content["settings"]["env"] |= {"max_agent_steps": 7}
+    write_json(source.parent.with_name(stage_identity("baselines", **content["settings"])) / "metrics.json", content)
+
+    def step_limits() -> set[int]:
+        (part,) = find(copied).parts()
+        return {each.settings["env"]["max_agent_steps"] for each in part.results if each.first.is_baseline}
+
+    (limit,) = step_limits()
+    assert limit != 7
+    shutil.rmtree(copied / "train")  # now nobody knows where the policies played
+    assert step_limits() == {limit, 7}
 
 
 def test_values_from_reference_are_not_shown_twice_and_disagreement_is_named(copied, outputs):

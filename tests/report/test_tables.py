@@ -6,6 +6,7 @@ from functools import partial
 from table_records import SPARSITIES, grid_records, map_record
 
 from analyze.report.formats import Cell
+from analyze.report.rows import SPREAD_NOTE
 from analyze.report.tables import headline_temperature, map_table
 
 table1 = partial(map_table, "table1")
@@ -104,3 +105,7 @@ def test_the_spread_names_the_seeds_that_it_lacks():
     assert [cell.note for cell in spread if cell.spread] == [
         "over 1 of 3: undefined (seed 1); not measured (seed 2)", "over 1 of 3: not measured (seed 0, seed 1)",
     ]  # fmt: skip
+    seeds_of_other_methods = table1([records[0], records[2]])
+    assert [seed for (seed,) in values_of(seeds_of_other_methods, "seed")] == [0, 2]
+    assert SPREAD_NOTE not in seeds_of_other_methods.notes
+    assert SPREAD_NOTE in table1(records).notes
