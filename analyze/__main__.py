@@ -101,14 +101,14 @@ def analyze(command: tuple[AnalyzeKeys, AnalysisSettings], given: Sequence[str])
     if keys.shard is not None:
         print(ensure_shard(study, policy, states, Shard(keys.shard, keys.shards)))
         return
+    maps = ensure_maps(study, policy, states)  # before play: an agent that cannot be mapped leaves no evaluation
+    figures = ensure_figures(policy, states, maps)
+    null_networks = ensure_null_networks(study, policy, states)
     if policy.env is None:
         log.info("%s plays no game: neither returns nor baselines, but attacks on the states", policy.label)
         evaluation = ensure_attacks(study, policy, states)
     else:
         evaluation = [*ensure_baselines(study, policy), *ensure_evaluation(study, policy)]
-    maps = ensure_maps(study, policy, states)
-    figures = ensure_figures(policy, states, maps)
-    null_networks = ensure_null_networks(study, policy, states)
     records = [*evaluation, *maps.records]
     print_records([*records, *null_networks])
     _track(study, keys.wandb, keys.scale["name"], policy, maps, records, null_networks, figures)

@@ -16,7 +16,7 @@ def planned_parts(study: Study, policy: Agent, sources: Sequence[Agent], states:
 
     `sources` are the policies whose roll-outs supply the states. `states` is None until all roll-outs are played.
     """
-    return [*roll_outs(study, sources), *_play(study, policy), *_maps(study, policy, sources, states)]
+    return [*roll_outs(study, sources), *_maps(study, policy, sources, states), *_play(study, policy)]
 
 
 def _kind(policy: Agent, what: str) -> str:

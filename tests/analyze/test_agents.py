@@ -38,6 +38,10 @@ def logits():
     weights = torch.randn(3 * 32 * 40, 4, generator=torch.Generator().manual_seed(1))
     return nrmap.Agent(lambda states: states.flatten(1).float() @ weights, (3, 32, 40), "logits", input_scale=None)
 
+def random():
+    made = network()
+    return nrmap.Agent(lambda states: made(states) + 1e-9 * torch.rand(1), (3, 32, 40))
+
 def closing():
     raise GeneratorExit
 
@@ -190,6 +194,7 @@ def test_layers_of_another_module_belong_to_the_agent(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("policy", "states_from", "why"),
     [
+        ("py:an_agent:random", "states.npy", "is no fixed function of the state: .* draws random numbers"),
         ("py:an_agent:broken", "states.npy", "ValueError: no weights here"),
         ("py:an_agent:closing", "states.npy", "GeneratorExit"),
         ("py:an_agent:sparse", "states.npy", "weight function.mask is sparse"),
@@ -210,3 +215,4 @@ def test_a_mistake_is_one_line(policy, states_from, why, tmp_path, given):
     with pytest.raises(NrmapError, match=why) as raised:
         analyzed(*QUICK, policy=policy, states_from=file, outputs=str(tmp_path / "outputs"))
     assert "\n" not in str(raised.value)
+    assert not [*tmp_path.glob("outputs/**/metrics.json")]
