@@ -1,7 +1,8 @@
 """Convert another program's policy file: `python -m analyze.import_policy policy=sb3:FILE.zip env=Pong`.
 
 The first import plays 3 clean episodes. Prints the path of the policy file. docs/agents.md describes the formats.
-`python -m analyze` with these options converts and then analyses.
+Of the options below it uses policy, env, env.eyes, seed, scale, input_scale, expect and outputs. `python -m analyze`
+with the same options converts and then analyses.
 """
 
 from collections.abc import Mapping, Sequence

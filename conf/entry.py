@@ -58,7 +58,8 @@ def entry_point(
         least, most = _HELP_WIDTHS
         width = min(max(shutil.get_terminal_size((100, 24)).columns, least), most)
         try:
-            print(command_help(config_name, inspect.getdoc(sys.modules[run.__module__]) or "", width), flush=True)
+            module, description = run.__module__.removesuffix(".__main__"), inspect.getdoc(sys.modules[run.__module__])
+            print(command_help(config_name, module, description or "", width), flush=True)
         except BrokenPipeError:  # ends quietly
             raise
         except OSError as error:

@@ -16,14 +16,15 @@ _FOOTER = (
 )
 
 
-def command_help(command: str, description: str, width: int) -> str:
-    """Return usage and `description` of `python -m command`, its options and all games, for `width` columns.
+def command_help(command: str, module: str, description: str, width: int) -> str:
+    """Return usage and `description` of `python -m module`, its options and all games, for `width` columns.
 
-    The lines of `description` are not wrapped. Raises OSError if docs/options.md cannot be read.
+    The options are those of `command`. The lines of `description` are not wrapped. Raises OSError if docs/options.md
+    cannot be read.
     """
     content = OPTIONS_FILE.read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", content, re.MULTILINE | re.DOTALL))
-    lines = [f"python -m {command} [-m] [OPTION=VALUE ...]", "", *description.splitlines()]
+    lines = [f"python -m {module} [-m] [OPTION=VALUE ...]", "", *description.splitlines()]
     for title in ("Both commands", f"`python -m {command}`"):
         lines += _section(title, sections[title], width)
     lines += ["", *_FOOTER, "", *textwrap.wrap(f"Games: {', '.join(game_names())}", width)]

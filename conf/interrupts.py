@@ -5,7 +5,7 @@ import signal
 import sys
 from typing import Any
 
-INTERRUPTED = "\ninterrupted: repeat the command to resume from the last checkpoint"
+INTERRUPTED = "\ninterrupted: what is finished is kept; repeat the command to continue"
 
 
 def end_at_interrupts(command: str) -> None:

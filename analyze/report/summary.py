@@ -86,7 +86,7 @@ def _returns(records: Sequence[Record]) -> Iterator[str]:
     by_lead = f" by {lead:g} points or more" if lead else ""
     names = " and ".join(name_of(record).title for record in best)
     subject, verb = ("action", "returns") if len(best) == 1 else ("actions", "return")
-    yield f"The best constant {subject}, {names}, {verb} {_short(floor)}{_notes(best)}."
+    yield f"The best constant {subject}, {names}, {verb} {_short(floor)}{_notes(best, 'actions')}."
     for group, mine in grouped(select(means, is_trained=True), group_of).items():
         clean = select(mine, attack="clean")
         judged = [record for record in clean if record.low is not None]
@@ -102,14 +102,14 @@ def _returns(records: Sequence[Record]) -> Iterator[str]:
         yield f"{text}.{played * bool(lowest)}"
 
 
-def _notes(records: Sequence[Record]) -> str:
+def _notes(records: Sequence[Record], of: str = "seeds") -> str:
     """Join the distinct notes of the records in brackets, such as that a step limit ended episodes; "" if none.
 
-    A note that not all of the records have begins with the number of those that do.
+    A note that not all of the records have begins with the number of those that do. `of` says what they are.
     """
     counts = Counter(record.note for record in records if record.note)
     total = len(records)
-    texts = [note if count == total else f"{count} of {total} seeds: {note}" for note, count in counts.items()]
+    texts = [note if count == total else f"{count} of {total} {of}: {note}" for note, count in counts.items()]
     return f" ({'; '.join(texts)})" if texts else ""
 
 

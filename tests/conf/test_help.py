@@ -19,7 +19,7 @@ COMMANDS = ("train", "analyze")
 
 def described(command):
     """Keys (as users type them) and defaults (None without one) in the help."""
-    text = command_help(command, "", width=10_000)
+    text = command_help(command, command, "", width=10_000)
     for keys, meaning in re.findall(r"^  ([a-z_., ]*[a-z_]) *\n? {2,}(.*)$", text, re.MULTILINE):
         first, *others = keys.split(", ")
         folder = first.rpartition(".")[0]
@@ -34,7 +34,7 @@ def test_every_option_composes_and_has_its_default(command):
     options = {key: default for key, default in described(command) if key not in group_options("method")}
     assert len(options) >= 20
     named = [*game_names(), *group_options("scale"), *group_options("method")]
-    assert all(name in command_help(command, "", width=100) for name in named)
+    assert all(name in command_help(command, command, "", width=100) for name in named)
     spelled = {"none": "null", "that of scale": "quick"}
     with initialize_config_module("conf", version_base="1.3"):
         for changes, of_method in (([], False), (["method=sa_ddqn"], True)):
@@ -45,9 +45,12 @@ def test_every_option_composes_and_has_its_default(command):
             assert compose(command, [*changes, *(f"{key}={value}" for key, value in values.items())]) == composed
 
 
-@pytest.mark.parametrize("module", [*COMMANDS, "analyze.report", "analyze.publish", "analyze.workspace", "bench.train"])
+@pytest.mark.parametrize(
+    "module",
+    [*COMMANDS, *(f"analyze.{name}" for name in ("import_policy", "report", "publish", "workspace")), "bench.train"],
+)
 def test_every_command_has_help(module, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [module, "--help"])
     with contextlib.suppress(SystemExit):
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-    assert f"python -m {module}" in capsys.readouterr().out
+    assert f"python -m {module} [" in capsys.readouterr().out

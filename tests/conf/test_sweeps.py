@@ -131,7 +131,7 @@ def test_without_a_folder_outputs_is_in_the_current_one(mode: list[str], tmp_pat
     ("arguments", "status", "line"),
     [
         ("seed=-1", 1, "FileNotFoundError: [Errno 2] No such file or directory: 'absent'"),
-        ("seed=-2", 130, "interrupted: repeat the command to resume from the last checkpoint"),
+        ("seed=-2", 130, "interrupted: what is finished is kept; repeat the command to continue"),
         ("seed=-3", 2, "error: of our own code"),
         ("seed=-4", 2, "error: not enough memory: DefaultCPUAllocator"),
         ("-m seed=0 hydra.sweeper.max_batch_size=0", 2, "error: AssertionError: assert max_batch_size is None or"),
@@ -188,7 +188,7 @@ def test_an_interrupt_during_the_imports_is_one_line() -> None:
     hook += "signal.signal(signal.SIGINT, signal.default_int_handler); runpy.run_module('train', run_name='__main__')"
     ended = command(["-c", hook, "train"])
     assert (ended.returncode, ended.stdout) == (130, "")
-    assert ended.stderr == "\ninterrupted: repeat the command to resume from the last checkpoint\n"
+    assert ended.stderr == "\ninterrupted: what is finished is kept; repeat the command to continue\n"
 
 
 @pytest.mark.slow

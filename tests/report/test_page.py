@@ -194,6 +194,8 @@ def test_a_policy_beats_the_best_constant_action_with_its_whole_interval(game, c
     cut = [replace(record, note="cut off") for record in (*records, replace(constant, variant="NOOP"))]
     first, second = glance(cut)
     assert first == "The best constant actions, always UP and always NOOP, return 21 (cut off)."
+    first, _ = glance([*cut[:-1], replace(constant, variant="NOOP")])
+    assert first == "The best constant actions, always UP and always NOOP, return 21 (1 of 2 actions: cut off)."
     assert second.startswith("DDQN (vanilla) returns 23.9 – 30 clean (cut off), above ")
     assert "clean (1 of 4 seeds: cut off), above " in glance([*records[:-1], cut[5]])[1]
 
