@@ -16,15 +16,7 @@ from typing import Any
 import torch
 
 from analyze.agents import named_agent
-from analyze.maps import (
-    MapsResult,
-    Shard,
-    ensure_figures,
-    ensure_maps,
-    ensure_null_networks,
-    ensure_shard,
-    null_network_summary,
-)
+from analyze.maps import Shard, ensure_figures, ensure_maps, ensure_null_networks, ensure_shard, null_network_summary
 from analyze.plan import planned_parts, roll_outs
 from analyze.report.tables import print_records
 from analyze.settings import AnalysisSettings, analysis_settings
@@ -41,10 +33,10 @@ from nrmap.support.clock import Clock
 from nrmap.support.errors import check
 from nrmap.support.files import identity_of, write_text
 from nrmap.support.layout import MAPS_FILE, METRICS_FILE, Layout
-from nrmap.support.records import RANDOM_POLICY, Record
+from nrmap.support.records import RANDOM_POLICY, Record, select
 from nrmap.support.runtime import choose_device, keep_freed_memory
 from nrmap.support.schema import validated
-from nrmap.support.tracking import TrackingSpec, decide_mode, summary_name, track
+from nrmap.support.tracking import decide_mode, summary_name, track
 
 log = logging.getLogger(__name__)
 
@@ -109,9 +101,9 @@ def analyze(command: tuple[AnalyzeKeys, AnalysisSettings], given: Sequence[str])
         evaluation = ensure_attacks(study, policy, states)
     else:
         evaluation = [*ensure_baselines(study, policy), *ensure_evaluation(study, policy)]
-    records = [*evaluation, *maps.records]
-    print_records([*records, *null_networks])
-    _track(study, keys.wandb, keys.scale["name"], policy, maps, records, null_networks, figures)
+    records = [*evaluation, *maps.records, *null_networks]
+    print_records(records)
+    _track(study, keys, policy, maps.folder, records, figures)
     print(maps.folder)
 
 
@@ -138,41 +130,34 @@ def _look_up(keys: AnalyzeKeys, layout: Layout) -> Path:
 
 
 def _track(
-    study: Study,
-    spec: TrackingSpec,
-    scale: str,
-    policy: Agent,
-    maps: MapsResult,
-    records: list[Record],
-    null_networks: list[Record],
-    figures: Mapping[str, Path],
+    study: Study, keys: AnalyzeKeys, policy: Agent, folder: Path, records: list[Record], figures: Mapping[str, Path]
 ) -> None:
     """Send the results to W&B as one run, unless these results were sent before."""
     settings = study.settings
-    mode = decide_mode(spec, os.environ)
-    rows = [asdict(record) for record in (*records, *null_networks)]
+    mode = decide_mode(keys.wandb, os.environ)
+    rows = [asdict(record) for record in records]
     identity = identity_of({"records": rows})
-    sent = maps.folder / f"tracked-{mode}-{identity}"
+    sent = folder / f"tracked-{mode}-{identity}"
     if mode == "disabled" or sent.exists():
         return
     temperatures = "-".join(f"{temperature:g}" for temperature in settings.maps.temperatures)
     with track(
-        spec,
+        keys.wandb,
         job_type="analyze",
         name=f"{policy.label.replace('/', '-')}-{settings.states.label}-T{temperatures}",
-        group=f"{policy.game}-{scale}",
+        group=f"{policy.game}-{keys.scale['name']}",
         run_id=f"analyze-{identity}",
         config={"game": policy.game, "method": policy.method, "seed": policy.seed, **asdict(settings)},
         tags=(policy.game, policy.method, settings.states.label),
-        folder=maps.folder,
+        folder=folder,
     ) as tracker:
         tracker.table("records", list(rows[0]), [list(row.values()) for row in rows])
-        headline = [record for record in records if not record.is_part and record.value is not None]
+        headline = [r for r in records if not (r.is_part or r.is_null_network) and r.value is not None]
         tracker.summary({_summary_name(record): record.value for record in headline})
-        tracker.summary(null_network_summary(null_networks))
+        tracker.summary(null_network_summary(select(records, is_null_network=True)))
         for name, path in figures.items():
             tracker.image(name, path)
-        tracker.artifact(f"maps-{maps.folder.name}", "maps", [maps.folder / MAPS_FILE, maps.folder / METRICS_FILE])
+        tracker.artifact(f"maps-{folder.name}", "maps", [folder / MAPS_FILE, folder / METRICS_FILE])
     if tracker.is_active:  # otherwise the next analysis tries again
         write_text(sent, "")
 

@@ -1,13 +1,13 @@
 """Stages of an analysis: shards of maps, maps with their records, null networks, figures."""
 
 import logging
-import math
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -246,17 +246,12 @@ def null_network_summary(records: Iterable[Record]) -> Mapping[str, float]:
 
     A name is `random_weights_kl_sparsity_T1`. A metric that is undefined for any draw is left out.
     """
-    values: dict[str, list[float | None]] = defaultdict(list)
+    values: dict[str, list[Any]] = defaultdict(list)
     for record in records:
         if record.metric in SUMMARISED_IN_WANDB and not record.is_part:
             name = summary_name(record.metric_key, temperature=record.temperature)
             values[f"{record.method}_{name}"].append(record.value)
-    means = {}
-    for name, each in values.items():
-        defined = [value for value in each if value is not None]
-        if len(defined) == len(each):
-            means[name] = math.fsum(defined) / len(defined)
-    return means
+    return {name: fmean(each) for name, each in values.items() if None not in each}
 
 
 def ensure_figures(policy: Agent, states: StatesFile, maps: MapsResult) -> dict[str, Path]:

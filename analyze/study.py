@@ -23,12 +23,7 @@ from nrmap.atari.env_spec import EnvSpec
 from nrmap.atari.episode_seeds import EVALUATION_STREAM, episode_seed
 from nrmap.maps.measures import read_measured
 from nrmap.maps.null_networks import policy_fields
-from nrmap.play.evaluation import (
-    WORST_CASE,
-    EvaluationSettings,
-    evaluate,
-    evaluate_baselines,
-)
+from nrmap.play.evaluation import WORST_CASE, EvaluationSettings, evaluate, evaluate_baselines
 from nrmap.play.given_states import GivenStates, read_states
 from nrmap.play.rollout import env_of
 from nrmap.play.states import RolloutStates, check_same_game, collect_states, pool_states, save_states

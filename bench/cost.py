@@ -5,7 +5,6 @@ writes in a minute; `make bench-gpu` writes host-cuda.json on a machine with a G
 docs/clusters.md explains the model and its limits.
 """
 
-import argparse
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.host import measure
-from conf.argument_parser import ArgumentParser, whole
+from conf.argument_parser import ParserWithDefaults, whole
 from conf.command_line import composed
 from conf.schema import TrainKeys
 from conf.train_settings import train_settings
@@ -26,10 +25,7 @@ from nrmap.support.schema import validated
 
 METHODS = ("ddqn", "sa_ddqn")
 HOUR = 3600.0
-MADE_BY = {
-    "train.json": "python -m bench.train",
-    "host.json": "python -m bench.cost --measure",
-}
+MADE_BY = {"train.json": "python -m bench.train", "host.json": "python -m bench.cost --measure"}
 GPU_FILE = "host-cuda.json"
 
 
@@ -185,14 +181,7 @@ def page(
     return "\n".join(lines)
 
 
-def study_page(
-    folder: Path,
-    *,
-    games: int = 4,
-    seeds: int = 5,
-    gpus: int = 20,
-    cpu_jobs: int = 20,
-) -> str:
+def study_page(folder: Path, *, games: int = 4, seeds: int = 5, gpus: int = 20, cpu_jobs: int = 20) -> str:
     """Return the tables of `page` for the paper's study, from the measurements in `folder`.
 
     Raises NrmapError if a file is missing, damaged or not of these measurements.
@@ -208,11 +197,7 @@ def study_page(
 @errors_in_one_line()
 def main() -> None:
     """With --measure first measure and write host.json; print the tables. An error prints one line, exit status 2."""
-    parser = ArgumentParser(
-        prog="python -m bench.cost",
-        description=(__doc__ or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = ParserWithDefaults(prog="python -m bench.cost", description=(__doc__ or "").partition("\n")[0])
     add = partial(parser.add_argument, type=whole())
     add("--games", default=4, help="games of the study")
     add("--seeds", default=5, help="seeds for each game")

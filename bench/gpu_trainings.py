@@ -15,7 +15,6 @@ from bench.cost import METHODS, paper_study
 from conf.command_line import composed
 from conf.schema import TrainKeys
 from conf.train_settings import train_settings
-from nrmap.learning.settings import TrainSettings
 from nrmap.support.runtime import choose_device
 from nrmap.support.schema import validated
 from train.trainer import Trainer
@@ -88,7 +87,8 @@ def training(job: Job) -> None:
     The scale is quick on a GPU and smoke on a CPU.
     """
     begun = time.perf_counter()
-    trainer = Trainer(_settings("scale=quick" if job.on_gpu else "scale=smoke"), device=job.device)
+    keys = validated(TrainKeys, composed("train", "scale=quick" if job.on_gpu else "scale=smoke"))
+    trainer = Trainer(train_settings(keys), device=job.device)
     returns: list[float] = []
     for iteration in trainer.run():
         returns += [episode.undiscounted_return for episode in iteration.finished_episodes]
@@ -107,7 +107,3 @@ def training(job: Job) -> None:
             )
             if seconds > job.seconds:
                 return
-
-
-def _settings(*overrides: str) -> TrainSettings:
-    return train_settings(validated(TrainKeys, composed("train", *overrides)))

@@ -5,7 +5,6 @@ policy only as a classifier of states. FILE is a policy. Plays whole episodes wi
 returns stand beside those of our attacks. Prints one Markdown row per file.
 """
 
-import argparse
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from art.attacks.evasion import AutoProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 from numpy.typing import NDArray
 
-from conf.argument_parser import ArgumentParser, whole
+from conf.argument_parser import ParserWithDefaults, whole
 from nrmap.atari.episode_seeds import EVALUATION_STREAM, episode_seeds
 from nrmap.play.rollout import Actions, Bytes, Ints, play
 from nrmap.policies.network import unit_states
@@ -72,10 +71,7 @@ class AutoPgdPlayer:
 @errors_in_one_line()
 def main() -> None:
     """Print the rows of all files; an error, such as a missing file, prints one line and exits with status 2."""
-    parser = ArgumentParser(
-        prog="python -m bench.independent_attacks", description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
+    parser = ParserWithDefaults(prog="python -m bench.independent_attacks", description=__doc__)
     add = parser.add_argument
     add("files", type=Path, nargs="+", metavar="FILE", help="a policy")
     add("--episodes", type=whole(most=1000), default=5, help="whole episodes, played side by side")

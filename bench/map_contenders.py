@@ -141,11 +141,7 @@ def dense(policy: Policy, batch_size: int, *, skip_unchanged: bool) -> Ablates:
     """Make a function that ablates a state in dense batches, channels last, and returns all Q-values, [1, H, W, A]."""
     keep_freed_memory()  # as in the engine, but not for captum, whose memory would then grow without limit
     engine = DenseEngine(
-        policy,
-        spec=SPEC,
-        batch_size=batch_size,
-        skip_unchanged=skip_unchanged,
-        memory_format=torch.channels_last,
+        policy, spec=SPEC, batch_size=batch_size, skip_unchanged=skip_unchanged, memory_format=torch.channels_last
     )
 
     def ablate(state: Tensor) -> Tensor:
@@ -162,16 +158,7 @@ def feature_ablation(policy: Policy, perturbations_per_eval: int) -> Ablates:
     channels, height, width = policy.env.state_shape
     pixels = torch.arange(height * width, device=policy.device).view(1, 1, height, width)
     pixels = pixels.expand(1, channels, height, width)
-    method = FeatureAblation(policy.network)
-
-    def attribute(state: Tensor) -> Tensor:
-        scaled = unit_states(state)
-        losses: Tensor = method.attribute(
-            scaled, target=0, feature_mask=pixels, perturbations_per_eval=perturbations_per_eval
-        )
-        return losses
-
-    return attribute
+    return _drops(FeatureAblation(policy.network), perturbations_per_eval, feature_mask=pixels)
 
 
 def occlusion(policy: Policy, perturbations_per_eval: int) -> Ablates:
@@ -179,16 +166,12 @@ def occlusion(policy: Policy, perturbations_per_eval: int) -> Ablates:
     from captum.attr import Occlusion
 
     window = (policy.env.state_shape[0], 1, 1)
-    method = Occlusion(policy.network)
+    return _drops(Occlusion(policy.network), perturbations_per_eval, sliding_window_shapes=window, strides=window)
 
-    def attribute(state: Tensor) -> Tensor:
-        scaled = unit_states(state)
-        losses: Tensor = method.attribute(
-            scaled, window, strides=window, target=0, perturbations_per_eval=perturbations_per_eval
-        )
-        return losses
 
-    return attribute
+def _drops(method: Any, perturbations_per_eval: int, **options: Any) -> Ablates:
+    options |= {"target": 0, "perturbations_per_eval": perturbations_per_eval}
+    return lambda state: method.attribute(unit_states(state), **options)
 
 
 def one_by_one(rival: Callable[[Policy, int], Ablates], case: Case, batch_size: int) -> Work:

@@ -5,13 +5,12 @@ whole greedy episodes with validation seeds, which neither training nor evaluati
 of their states with PGD and with the training's own attack. Prints one Markdown row per file.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from conf.argument_parser import ArgumentParser, whole
+from conf.argument_parser import ParserWithDefaults, whole
 from nrmap.atari.env_spec import EnvSpec
 from nrmap.atari.envs import action_names
 from nrmap.atari.episode_seeds import VALIDATION_STREAM
@@ -128,9 +127,7 @@ def look(policy: Policy, *, episodes: int, attacked_episodes: int, num_states: i
 @errors_in_one_line()
 def main() -> None:
     """Print the rows of all files; an error, such as a missing file, prints one line and exits with status 2."""
-    parser = ArgumentParser(
-        prog="python -m bench.robustness", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = ParserWithDefaults(prog="python -m bench.robustness", description=__doc__)
     add = parser.add_argument
     add("files", type=Path, nargs="+", metavar="FILE", help="a policy or a checkpoint")
     add("--episodes", type=whole(), default=4, help="clean episodes")

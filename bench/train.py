@@ -18,7 +18,7 @@ from rich.table import Table
 
 from bench import train_contenders as contenders
 from bench.paired import Entry, Result, race, ratio, show_and_write
-from conf.argument_parser import ArgumentParser, whole
+from conf.argument_parser import ParserWithDefaults, whole
 from nrmap.support.errors import errors_in_one_line
 from nrmap.support.runtime import choose_precision, provenance
 
@@ -156,11 +156,7 @@ def _times(values: tuple[float, float, float]) -> str:
 @errors_in_one_line()
 def main() -> None:
     """Measure, print the tables and write the results; an error prints one line and exits with status 2."""
-    parser = ArgumentParser(
-        prog="python -m bench.train",
-        description=(__doc__ or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = ParserWithDefaults(prog="python -m bench.train", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=whole(), default=9, help="timings of each contender")
     parser.add_argument("--updates", type=whole(), default=20, help="SA-DDQN updates in a timing")
     parser.add_argument("--agent-steps", type=whole(), default=2048, help="agent steps in a timing of a loop")

@@ -194,8 +194,8 @@ class PlainLearner:
     """A straightforward SA-DDQN: PGD with full backward passes, default memory layout, default Adam."""
 
     def __init__(self) -> None:
-        self.online = _in_default_layout(_network())
-        self.target_network = _in_default_layout(_network())
+        self.online = _network().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.target_network = _network().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.optimiser = torch.optim.Adam(self.online.parameters(), lr=LEARNER.learning_rate, eps=LEARNER.adam_epsilon)
         self.generator = torch.Generator().manual_seed(1)
         self.updates = 0
@@ -234,11 +234,6 @@ class PlainLearner:
 def _network() -> QNetwork:
     torch.manual_seed(0)
     return QNetwork(NetworkSpec(*GAME.state_shape, ACTIONS))
-
-
-def _in_default_layout(network: QNetwork) -> QNetwork:
-    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return network
 
 
 def random_batch(batch_size: int = BATCH_SIZE) -> Batch:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from nrmap.support.errors import NrmapError
@@ -13,6 +14,10 @@ class ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise NrmapError with `message`."""
         raise NrmapError(f"{message}; --help explains the options")
+
+
+# Its help shows the default of every option.
+ParserWithDefaults = partial(ArgumentParser, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 
 
 def whole(least: int = 1, most: int = 1_000_000) -> Callable[[str], int]:

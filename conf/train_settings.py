@@ -21,6 +21,8 @@ from nrmap.support.schema import SettingError, as_typed, validated
 SOLVERS = {"ddqn": None, "ddqn_continued": None, "sa_ddqn": "pgd", "sa_ddqn_ibp": "ibp"}
 # DDQN from the vanilla policy is the control of SA-DDQN by PGD: it has the same steps and the same anchor.
 _SOLVER_OF_CONTROLS = "pgd"
+# The nodes of `scale` that are a part of the settings.
+_PARTS = {"exploration": ExplorationSpec, "replay": ReplaySpec, "learner": LearnerSpec}
 
 Layers = Mapping[str, Mapping[str, Any]]  # nodes by their paths; later ones replace values of earlier ones
 
@@ -91,11 +93,7 @@ def _settings(
     try:
         settings = TrainSettings(
             **{key: value for key, value in scale.items() if key in names}
-            | {
-                "exploration": validated(ExplorationSpec, scale["exploration"], "exploration"),
-                "replay": validated(ReplaySpec, scale["replay"], "replay"),
-                "learner": validated(LearnerSpec, scale["learner"], "learner"),
-            },
+            | {key: validated(kind, scale[key], key) for key, kind in _PARTS.items()},
             env=env_spec(keys), method=method, seed=keys.seed, regulariser=robust, parent=parent,
         )  # fmt: skip
         _check_that_it_learns(settings)

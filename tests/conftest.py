@@ -11,7 +11,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
-from example_outputs import SMALL, write_example, write_training
+from example_outputs import SMALL, write_example
 from matplotlib.figure import Figure
 from toy_policies import FREEWAY, toy_policy
 
@@ -21,8 +21,6 @@ from nrmap.learning.learner import LearnerSpec
 from nrmap.learning.replay import ReplaySpec
 from nrmap.learning.settings import ExplorationSpec, TrainSettings
 from nrmap.learning.state_adversarial import RegulariserSpec
-from nrmap.policies.policy import load_policy
-from nrmap.support.layout import Layout
 
 torch.set_num_threads(1)
 
@@ -148,12 +146,6 @@ def outputs(tmp_path_factory, tiny_settings):
 def copied(tmp_path, outputs):
     """A copy of `outputs` for a test to change."""
     return shutil.copytree(outputs, tmp_path / "outputs")
-
-
-@pytest.fixture(scope="session")
-def policy(tmp_path_factory, tiny_settings):
-    folder = tmp_path_factory.mktemp("policy")
-    return load_policy(write_training(Layout(folder), tiny_settings(method="ddqn", seed=0)))
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,13 @@ The library itself writes the files, records and maps. Only the outputs of netwo
 drawn at random, so that a whole tree takes a second.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ from nrmap.play.rollout import Episode
 from nrmap.play.states import RolloutStates, SourcePolicy, save_states
 from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
-from nrmap.support.files import identity_of, sha256_of_file, write_bytes, write_json
+from nrmap.support.files import identity_of, read_json, sha256_of_file, write_bytes, write_json
 from nrmap.support.identity import VERSIONS, recorded, stage_identity
 from nrmap.support.layout import CURVES_FILE, METRICS_FILE, POLICY_FILE, Layout
 from nrmap.support.records import CONSTANT_ACTION, RANDOM_POLICY, Record, write_records
@@ -251,3 +253,11 @@ def save_nothing(sheet: Sheet, folder: Path) -> Path:
     for ending in ("pdf", "png"):
         write_bytes(folder / f"{sheet.name}.{ending}", b"")
     return folder / f"{sheet.name}.png"
+
+
+@contextlib.contextmanager
+def edited(source: Path, target: Path | None = None) -> Iterator[Any]:
+    """The content of the JSON file `source`, which `target` (by default `source`) has at the end."""
+    content = read_json(source)
+    yield content
+    write_json(target or source, content)

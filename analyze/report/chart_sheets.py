@@ -116,7 +116,7 @@ def _sparsity(part: Part) -> Iterator[Panel]:
             published = paper_number(record.game, record.method, record.metric, record.map_kind)
             if published:
                 colour, _ = styles[group_of(record)]
-                marks[published.agent] = ReferenceLine(f"paper, {published.agent}", published.value, colour)
+                marks[published.agent] = ReferenceLine(f"paper, {published.agent}", float(published.printed), colour)
         yield _intervals(_title(mine[0]), _rows(mine), x_label=_SPARSER, marks=[*marks.values()])
 
 

@@ -31,11 +31,6 @@ class Published:
     printed: str
     source: str
 
-    @property
-    def value(self) -> float:
-        """The printed number as a float."""
-        return float(self.printed)
-
 
 def _read() -> list[Published]:
     with PUBLISHED_FILE.open(newline="", encoding="utf-8") as file:

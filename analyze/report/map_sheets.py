@@ -114,7 +114,7 @@ def map_sheets(part: Part, sets: Sequence[MapSet]) -> list[Sheet]:
         title = f"All kinds of maps of trained agents{beside}: {part.game}, {chosen[0].states.title}"
         kinds = [kind for kind in KINDS if any(map_at(found.total, kind, headline) is not None for found in chosen)]
         panels = tuple(map_panel(found.name.label, found.total, kind, headline) for kind in kinds for found in chosen)
-        sheets.append(Sheet(f"kinds-{part.name}", title, "", panels, len(chosen), _MAP_SIZE))
+        sheets.append(Sheet(f"kinds-{part.name}", title, "One agent of each method.", panels, len(chosen), _MAP_SIZE))
     return [sheet for sheet in sheets if any(sheet.panels)]
 
 
@@ -157,10 +157,7 @@ def one_of_each_kind(sets: Iterable[MapSet]) -> list[MapSet]:
 
 
 def overlay_sheet(
-    name: str,
-    title: str,
-    shown: Mapping[str, tuple[NDArray[np.uint8], TotalMaps]],
-    temperature: float | None,
+    name: str, title: str, shown: Mapping[str, tuple[NDArray[np.uint8], TotalMaps]], temperature: float | None
 ) -> Sheet:
     """Make a sheet of KMAP and the KL map over a screen of the game.
 

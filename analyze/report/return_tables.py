@@ -8,17 +8,7 @@ from collections.abc import Mapping, Sequence
 from analyze.report.formats import Cell, Column, Table, counted
 from analyze.report.literature import PUBLISHED_RETURNS
 from analyze.report.names import Condition, condition_of, gathered, name_of
-from analyze.report.rows import (
-    PUBLISHED,
-    Entry,
-    Head,
-    cell_of,
-    heads_of,
-    interval_notes,
-    measured_column,
-    seed_head,
-    table_of,
-)
+from analyze.report.rows import PUBLISHED, Entry, Head, cell_of, heads_of, interval_notes, measured_column, table_of
 from nrmap.play.evaluation import WORST_CASE
 from nrmap.robustness.attacks import GRADIENT_ATTACKS, OBJECTIVES
 from nrmap.support.records import Record, select
@@ -62,7 +52,7 @@ def returns_table(records: Sequence[Record], reference: Mapping[str, str] = {}) 
             "game": Head((published.game,), published.game),
             "policies": Head((3,), PUBLISHED),
             "player": Head((99, published.source, published.agent), f"published: {published.agent}"),
-            "seed": seed_head(None),
+            "seed": Head(("seed", -1), None),
         }
         note = None if published.attack == "clean" else _PUBLISHED_ATTACK_NOTE
         beside = entry(heads, published.metric, same, episodes, Cell(published.printed, note=note))

@@ -44,6 +44,7 @@ def heads_of(record: Record, reference: Mapping[str, str], **others: Head) -> di
     against = PolicyName(record.compared_with or "", record.compared_variant)
     scale = reference.get(record.policy_sha256 or "")
     place = Head((0, scale), f"reference, {scale}") if scale else Head((1,), HERE)
+    seed = Head(("seed", -1 if record.seed is None else record.seed), record.seed)  # rows without a seed come first
     return {
         "game": Head((record.game,), record.game),
         "policies": place if record.is_trained else Head((2,), ""),
@@ -54,14 +55,9 @@ def heads_of(record: Record, reference: Mapping[str, str], **others: Head) -> di
         "method": Head(group.rank, group.title),
         "player": Head(group.rank, group.title),
         "against": Head(against.rank, against.title),
-        "seed": seed_head(record.seed) if record.draw is None else Head(("draw", record.draw), record.draw),
+        "seed": seed if record.draw is None else Head(("draw", record.draw), record.draw),
         **others,
     }
-
-
-def seed_head(seed: int | None) -> Head:
-    """Make the row-heading cell of a training seed; rows without a seed (None) come first."""
-    return Head(("seed", -1 if seed is None else seed), seed)
 
 
 def table_of(name: str, title: str, index: Sequence[str], entries: Iterable[Entry], notes: Sequence[str] = ()) -> Table:

@@ -40,7 +40,7 @@ def _sparsity(records: Sequence[Record], differences: Sequence[Record]) -> Itera
             means = " against ".join(_mean(values) for values in zip(*defined, strict=True)) or "undefined"
             compared = [r for r in of_kmap if (group_of(r), states_of(r)) == (name, states)]
             printed = [paper_number(here[0].game, method.method, "sparsity", "kmap") for method in (name, base)]
-            numbers = [_short(number.value) for number in printed if number]
+            numbers = [_short(float(number.printed)) for number in printed if number]
             yield " ".join(
                 [
                     f"KMAP of {name.title} is sparser than that of {base.title} in {sparser} of "

@@ -1,5 +1,6 @@
 """Index arithmetic of convolutions: the outputs that a changed input reaches, one axis at a time."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -81,13 +82,6 @@ def strips(axis: Axis, inputs: int) -> list[range]:
     Inputs in no receptive field are left out. Kernel 8 and stride 4 give blocks of 4.
     """
     outputs = axis.outputs(inputs)
-    blocks: list[range] = []
-    for source in range(inputs):
-        reached = axis.readers(range(source, source + 1), outputs)
-        if not reached:
-            continue
-        if blocks and blocks[-1].stop == source and axis.readers(blocks[-1], outputs) == reached:
-            blocks[-1] = range(blocks[-1].start, source + 1)
-        else:
-            blocks.append(range(source, source + 1))
-    return blocks
+    groups = itertools.groupby(range(inputs), key=lambda source: axis.readers(range(source, source + 1), outputs))
+    blocks = [list(block) for reached, block in groups if reached]
+    return [range(block[0], block[-1] + 1) for block in blocks]

@@ -40,10 +40,12 @@ class CleanHidden:
 
 
 class HiddenLayer:
-    """The hidden layer and the layers behind it, for feature maps of one size."""
+    """The hidden layer and the layers behind it, for states of one size."""
 
     def __init__(self, parts: NetworkParts, height: int, width: int) -> None:
-        """Arrange the hidden layer's weights by the columns of a feature map of `height` × `width`."""
+        """Arrange the hidden layer's weights by the columns of the feature map of states of `height` × `width`."""
+        for layer in parts.convolutions:
+            height, width = layer.outputs(height, width)
         weight = parts.hidden_weight.unflatten(1, (-1, height, width))  # [U, C, H, W]
         self.weight = weight.permute(3, 2, 1, 0).contiguous()  # [W, H, C, U]
         self.tail = parts.tail

@@ -55,7 +55,7 @@ class IncrementalEngine(Engine):
         state_shape = agent.state_shape
         if self._device.type == "cpu":
             keep_freed_memory()  # otherwise page faults take a third of the time
-        self._hidden_layer = HiddenLayer(parts, *parts.feature_sides(*state_shape[1:]))
+        self._hidden_layer = HiddenLayer(parts, *state_shape[1:])
         self._strips = strips(parts.convolutions[0].vertical, state_shape[1])
         self._whole_strips: list[WholeStrip] = []
         whole = self._device.type == "cuda" if whole_strips is None else whole_strips

@@ -132,8 +132,8 @@ def channel_scaling(call: Call, channels: int) -> tuple[Tensor, Tensor] | None:
     if len(call.inputs) != 1 or not same_for_all or not (normalises or (is_pointwise(call) and is_affine(call))):
         return None
     probe = torch.tensor([0.0, 1.0], dtype=torch.float64, device="cpu").view(2, 1, 1, 1).repeat(1, channels, 1, 1)
-    results = call.map_constants(to_double)(lambda _: probe.to(call.constants[0].device if call.constants else "cpu"))
-    result = results[0] if normalises else results
+    probed = probe.to(call.constants[0].device if call.constants else "cpu")
+    result = call.map_constants(to_double)(lambda _: probed)[0]
     if result.shape != probe.shape:
         return None
     at_zero, at_one = result.flatten(1)  # [O] each

@@ -41,13 +41,10 @@ class Convolution:
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return the outputs [N, O, H', W'] of `inputs` [N, I, H, W], before the ReLU."""
         down, across = self.vertical, self.horizontal
-        stride, dilation, padding = (
-            (down.stride, across.stride),
-            (down.dilation, across.dilation),
-            [down.before, across.before],
-        )
-        if (down.before, across.before) != (down.after, across.after):
-            inputs, padding = functional.pad(inputs, (across.before, across.after, down.before, down.after)), [0, 0]
+        stride, dilation = (down.stride, across.stride), (down.dilation, across.dilation)
+        padding = down.before, across.before
+        if padding != (down.after, across.after):
+            inputs, padding = functional.pad(inputs, (across.before, across.after, down.before, down.after)), (0, 0)
         return functional.conv2d(inputs, self.weight, self.bias, stride, padding, dilation)
 
     def outputs(self, height: int, width: int) -> tuple[int, int]:
@@ -91,12 +88,6 @@ class NetworkParts:
     def actions(self) -> int:
         """A, the number of Q-values."""
         return self.tail(self.hidden_bias[None]).shape[1]
-
-    def feature_sides(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width of the last convolution's outputs for states of `height` × `width`."""
-        for layer in self.convolutions:
-            height, width = layer.outputs(height, width)
-        return height, width
 
     def pre_activations(self, states: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the pre-activations of each convolution [N, O, H', W'] and of the hidden layer [N, U].

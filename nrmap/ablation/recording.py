@@ -4,7 +4,7 @@ A recording has the ATen operations that depend on the states, in order. The fun
 with layers or functions, nested modules, and Python code that reads only shapes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -71,12 +71,13 @@ class Call:
                 return self.options.get(name, given)
         return None
 
-    def __call__(self, find: Callable[[Value], Tensor]) -> Any:
-        """Run the operation with the tensor `find(value)` in place of each `Value`, and return its result."""
+    def __call__(self, find: Callable[[Value], Tensor]) -> Sequence[Any]:
+        """Run the operation with the tensor `find(value)` in place of each `Value`, and return its results."""
         arguments, options = tree_map(
             lambda leaf: find(leaf) if isinstance(leaf, Value) else leaf, (self.arguments, self.options)
         )
-        return self.operation(*arguments, **options)
+        results = self.operation(*arguments, **options)
+        return results if isinstance(results, list | tuple) else [results]
 
     def map_constants(self, change: Callable[[Tensor], Tensor]) -> "Call":
         """Return the call with `change` applied to every constant tensor."""
@@ -231,8 +232,7 @@ class Program:
             return values[value]
 
         for call in self.calls:
-            results = call(find)
-            values.update(zip(call.results, results if isinstance(results, list | tuple) else [results], strict=True))
+            values.update(zip(call.results, call(find), strict=True))
         return find(self.result)
 
     def double(self) -> "Program":

@@ -13,7 +13,6 @@ import math
 import os
 import tokenize
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -65,7 +64,8 @@ def ablated_q_values(
             log.info("ablated Q-values take %s bytes, disk budget %s: not stored", f"{size:,}", f"{disk_budget:,}")
             yield from engine.ablate(states, ids)
             return
-        with entry.lock():
+        waiting = f"{folder / engine.name}: waiting for another process to ablate the same states"
+        with locked(folder / engine.name / ".lock", waiting):
             if not entry.whole:  # another process may have finished it while this one waited
                 entry.begin(sample, len(states))
                 yield from entry.read()
@@ -109,11 +109,6 @@ class _Entry:
     def whole(self) -> bool:
         """Whether the Q-values of all states, and their digest, are stored."""
         return self._data.exists() and self._progress.exists()
-
-    def lock(self) -> AbstractContextManager[None]:
-        """Return a context that holds the folder's lock for writing, and waits for any process that holds it before."""
-        waiting = f"{self._folder}: waiting for another process to ablate the same states"
-        return locked(self._folder / ".lock", waiting)
 
     def begin(self, sample: AblatedChunk, num_states: int) -> None:
         """Create an empty file for `num_states` states shaped like `sample`, unless an unfinished file exists.

@@ -196,9 +196,7 @@ class _Reader:
             self.features[call.results[0]] = indices[call.inputs[0]]
             return
         results = for_any_batch(call, self.recording.shapes)(indices.__getitem__)
-        self.features.update(
-            zip(call.results, results if isinstance(results, list | tuple) else [results], strict=True)
-        )
+        self.features.update(zip(call.results, results, strict=True))
 
     def _behind_features(self, call: Call, roles: set[_Role]) -> _Role:
         if not self._treats_states_apart(call):

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nrmap.learning.replay import Batch, Replay, ReplaySpec
+from nrmap.learning.replay import Replay, ReplaySpec
 
 # Weights are whole multiples of 1 / SCALE: sums of integers do not depend on the order in which a GPU adds.
 SCALE = 2.0**32
@@ -94,28 +94,11 @@ class DeviceReplay(Replay):
     def _on_device(self, values: Any) -> Tensor:
         return torch.as_tensor(values).to(self.device, non_blocking=True)
 
-    def draw(self, uniform: Any, *, importance: Any, n_step: Any, discount: Any) -> Batch:
-        """Draw as `Replay.draw` does, but on the device.
-
-        Arguments may be tensors, so that they can change in a CUDA graph.
-        """
+    def _find(self, uniform: Any) -> Tensor:
         uniform = self._on_device(uniform)
-        shares = (torch.arange(len(uniform), device=self.device) + uniform) / len(uniform)
-        indices = self.priorities.find(shares)
-        envs, slots = indices // self.slots, indices % self.slots
-        rewards, discounts, steps = self._returns(envs, slots, n_step, discount)
-        weights = self.priorities[indices] ** -importance
-        return Batch(
-            s_tm1=self._states(envs, slots),
-            a_tm1=self._facts[indices, 0].long(),
-            r_t=rewards,
-            discount_t=discounts,
-            s_t=self._states(envs, slots + steps),
-            weights=(weights / weights.max()).float(),
-            indices=indices,
-        )
+        return self.priorities.find((torch.arange(len(uniform), device=self.device) + uniform) / len(uniform))
 
-    def _returns(self, envs: Any, slots: Any, n_step: Any, discount: Any) -> tuple[Any, Any, Any]:
+    def _returns(self, envs: Any, slots: Any, n_step: Any, discount: Any) -> tuple[Any, Any, Any, Any]:
         ahead = torch.arange(self.spec.n_step + 1, device=self.device)  # to the longest n: fixed shapes while n anneals
         facts = self._facts[self._flat(envs[:, None], slots[:, None] + ahead)]  # [B, N + 1, 5]
         rewards, terminal, final = facts[:, :-1, 1].double(), facts[:, :-1, 2] > 0, facts[:, 1:, 3] > 0  # [B, N] each
@@ -127,7 +110,7 @@ class DeviceReplay(Replay):
         discount = torch.as_tensor(discount, dtype=torch.float64, device=self.device)
         returns = (running * discount**ahead * rewards).sum(dim=1)  # [B]
         discounts = torch.where(terminated, 0.0, discount**steps)  # [B]
-        return returns.float(), discounts.float(), steps
+        return facts[:, 0, 0].long(), returns.float(), discounts.float(), steps
 
     def _states(self, envs: Any, slots: Any) -> Any:
         envs, slots = self._on_device(envs), self._on_device(slots)

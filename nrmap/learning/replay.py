@@ -60,10 +60,6 @@ class ReplaySpec:
         factor = ((1 - (self.discount_final or self.discount)) / (1 - self.discount)) ** fraction
         return round(n_step), 1 - (1 - self.discount) * factor
 
-    def smallest_ring(self, frame_stack: int) -> int:
-        """The number of slots per environment with which at least one transition is always complete."""
-        return self.n_step + frame_stack + 1
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -95,10 +91,7 @@ class Replay:
         newest_first: bool = False,
         stack_fill: str = "zeros",
     ) -> None:
-        """`state_shape` is (frame_stack, height, width); for `newest_first` and `stack_fill` see `EnvSpec`.
-
-        Raises ValueError if the capacity gives an environment fewer than `ReplaySpec.smallest_ring` slots.
-        """
+        """`state_shape` is (frame_stack, height, width); for `newest_first` and `stack_fill` see `EnvSpec`."""
         self.spec = spec
         self.num_envs = num_envs
         self.frame_stack, height, width = state_shape
@@ -107,8 +100,6 @@ class Replay:
         self._newest_frame = 0 if newest_first else -1  # its place in a state
         self._fills_with_zeros = stack_fill == "zeros"
         self.slots = spec.capacity // num_envs
-        if self.slots < spec.smallest_ring(self.frame_stack):
-            raise ValueError(f"capacity {spec.capacity} over {num_envs} environments is less than one n-step window")
         shape = (num_envs, self.slots)
         self._allocate(height, width)
         self._actions = np.zeros(shape, dtype=np.int64)
@@ -185,31 +176,33 @@ class Replay:
         n_step, discount = self.spec.horizon(agent_step)
         return self.draw(rng.random(batch_size), importance=importance, n_step=n_step, discount=discount)
 
-    def draw(self, uniform: NDArray[np.float64], *, importance: float, n_step: int, discount: float) -> Batch:
+    def draw(self, uniform: Any, *, importance: Any, n_step: Any, discount: Any) -> Batch:
         """Draw a transition from each of B equal parts of the total priority, at fractions `uniform` [B] in [0, 1).
 
-        `importance` is β, `n_step` n and `discount` γ of `ReplaySpec`.
+        `importance` is β, `n_step` n and `discount` γ of `ReplaySpec`. In a `DeviceReplay` they may be tensors, so that
+        they can change in a CUDA graph.
         """
-        shares = (np.arange(len(uniform)) + uniform) / len(uniform)
-        indices = self.priorities.find(shares * self.priorities.total)
-        envs, slots = np.divmod(indices, self.slots)
-        rewards, discounts, steps = self._returns(envs, slots, n_step, discount)
+        indices = self._find(uniform)
+        envs, slots = indices // self.slots, indices % self.slots
+        actions, rewards, discounts, steps = self._returns(envs, slots, n_step, discount)
         # Constant factors of the probabilities cancel, because the largest weight is made 1.
         weights = self.priorities[indices] ** -importance
         return Batch(
-            s_tm1=torch.from_numpy(self._states(envs, slots)),
-            a_tm1=torch.from_numpy(self._actions[envs, slots]),
-            r_t=torch.from_numpy(rewards),
-            discount_t=torch.from_numpy(discounts),
-            s_t=torch.from_numpy(self._states(envs, (slots + steps) % self.slots)),
-            weights=torch.from_numpy((weights / weights.max()).astype(np.float32)),
+            s_tm1=torch.as_tensor(self._states(envs, slots)),
+            a_tm1=torch.as_tensor(actions),
+            r_t=torch.as_tensor(rewards),
+            discount_t=torch.as_tensor(discounts),
+            s_t=torch.as_tensor(self._states(envs, (slots + steps) % self.slots)),
+            weights=torch.as_tensor(weights / weights.max()).float(),
             indices=indices,
         )
 
-    def _returns(
-        self, envs: NDArray[np.int64], slots: NDArray[np.int64], n_step: int, discount: float
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """Return the n-step return, its bootstrap discount and its length, each [B]."""
+    def _find(self, uniform: Any) -> Any:
+        shares = (np.arange(len(uniform)) + uniform) / len(uniform)
+        return self.priorities.find(shares * self.priorities.total)
+
+    def _returns(self, envs: Any, slots: Any, n_step: Any, discount: Any) -> tuple[Any, Any, Any, Any]:
+        """Return the action, the n-step return, its bootstrap discount and its length, each [B]."""
         rewards = np.zeros(len(envs))
         steps = np.zeros(len(envs), dtype=np.int64)
         running = np.ones(len(envs), dtype=bool)
@@ -222,7 +215,7 @@ class Replay:
             # The slot after an episode's last action is its final frame, from which a truncated episode bootstraps.
             running &= ~self._terminal[envs, slot] & ~self._final[envs, (slot + 1) % self.slots]
         discounts = np.where(terminated, 0.0, discount**steps)
-        return rewards.astype(np.float32), discounts.astype(np.float32), steps
+        return self._actions[envs, slots], rewards.astype(np.float32), discounts.astype(np.float32), steps
 
     def latest_states(self, per_env: int, spacing: int) -> Tensor:
         """Return `per_env` states of each environment, `spacing` agent steps apart, back from the newest.

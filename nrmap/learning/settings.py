@@ -51,7 +51,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         NetworkSpec(*self.env.state_shape, actions=1, dueling=self.dueling)  # checks the size of the screen
         expect(self.anchor == 0 or self.parent is not None, self, "anchor", "0 without a parent")
-        slots = self.replay.smallest_ring(self.env.frame_stack) * self.num_envs
+        slots = (self.replay.n_step + self.env.frame_stack + 1) * self.num_envs  # one transition is always complete
         window = f"at least {slots}, an n-step window for each of {self.num_envs} environments"
         expect(self.replay.capacity >= slots, self, "replay.capacity", window)
         first_returns = (self.replay.n_step + 1) * self.num_envs

@@ -4,7 +4,7 @@ Two maps of the same states share their episodes. The jackknife leaves an episod
 effects on both cancel and the interval is that of the difference.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -84,20 +84,9 @@ def seed_difference(
     if len(differences) < len(seeds):
         note = f"S is undefined in {len(seeds) - len(differences)} of {len(seeds)} pairs of policies"
         return make(metric=DIFFERENCE, value=None, note=note)
-    low, high = _paired_t(differences)
-    return make(
-        metric=DIFFERENCE,
-        value=float(np.mean(differences)),
-        low=low,
-        high=high,
-        interval=None if low is None else f"paired t over {len(seeds)} training seeds",
-        note="all differences are equal: no variance to estimate an interval from" if low is None else None,
-    )
-
-
-def _paired_t(differences: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
+    mean, error = float(np.mean(differences)), float(np.std(differences, ddof=1)) / len(seeds) ** 0.5
     if np.ptp(differences) == 0:
-        return None, None
-    mean, error = float(np.mean(differences)), float(np.std(differences, ddof=1)) / len(differences) ** 0.5
-    half = student_quantile(len(differences) - 1) * error
-    return mean - half, mean + half
+        note = "all differences are equal: no variance to estimate an interval from"
+        return make(metric=DIFFERENCE, value=mean, note=note)
+    half, interval = student_quantile(len(seeds) - 1) * error, f"paired t over {len(seeds)} training seeds"
+    return make(metric=DIFFERENCE, value=mean, low=mean - half, high=mean + half, interval=interval)

@@ -3,7 +3,8 @@
 A strided convolution treats pixels by their place in a lattice, and maps may show that lattice. The number is the
 energy of a square crop, mean removed, at the frequencies k/period ≤ 1/2 cycles per pixel (k = 1, 2, …) along each axis,
 divided by the mean energy of three neighbouring frequencies on either side. It is about 1 without a grid and a little
-less for a smooth map, whose spectrum is convex.
+less for a smooth map, whose spectrum is convex. The default period of 8 is the product of the strides of the Nature
+network's convolutions.
 """
 
 from dataclasses import dataclass

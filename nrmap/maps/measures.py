@@ -18,9 +18,6 @@ from nrmap.support.errors import check
 from nrmap.support.files import sha256_of_file
 from nrmap.support.records import GAP_QUANTILES, Metrics, Record, RecordFactory, read_metrics
 
-# The strides of the Nature network's convolutions multiply to 8.
-GRID_PERIOD = 8
-
 
 def read_measured(path: Path) -> Metrics:
     """Read the metrics in `path`, and check their kinds of maps.
@@ -116,17 +113,16 @@ def _grid_records(
     height, width = by_episode.shape[-2:]
     flat = by_episode.reshape(len(by_episode), -1, height, width).sum(axis=1)  # [E, H, W]
     total = flat.sum(axis=0)
-    if min(height, width) < smallest_side(GRID_PERIOD):
-        why = f"a {height} × {width} map is too small: sides of {smallest_side(GRID_PERIOD)} pixels are needed"
-        yield from _without_grid(make, why)
-        return
-    found = grid_excess(total, period=GRID_PERIOD)
+    large_enough = min(height, width) >= smallest_side()
+    found = grid_excess(total) if large_enough else None
     if found is None:
-        yield from _without_grid(make, "the map is constant over the crop" if total.any() else why_zero)
+        why = "the map is constant over the crop" if total.any() else why_zero
+        if not large_enough:
+            why = f"a {height} × {width} map is too small: sides of {smallest_side()} pixels are needed"
+        for metric in ("grid_excess", "grid_p_value"):
+            yield make(metric=metric, value=None, note=why)
         return
-    excess = estimate_of_sum(
-        flat, partial(grid_excess_of_rows, period=GRID_PERIOD), bounds=(0.0, np.inf), players=players
-    )
+    excess = estimate_of_sum(flat, grid_excess_of_rows, bounds=(0.0, np.inf), players=players)
     yield make(metric="grid_excess", **asdict(excess))
     for direction in ("vertical", "horizontal"):
         yield make(metric="grid_excess", value=getattr(found, direction), direction=direction)
@@ -134,8 +130,3 @@ def _grid_records(
     for name, quantiles in (("null", found.null_quantiles), ("crop", found.crop_quantiles)):
         for probability, quantile in zip((0.05, 0.5, 0.95), quantiles, strict=True):
             yield make(metric=f"grid_{name}_quantile", value=quantile, quantile=probability)
-
-
-def _without_grid(make: RecordFactory, why: str) -> Iterator[Record]:
-    for metric in ("grid_excess", "grid_p_value"):
-        yield make(metric=metric, value=None, note=why)

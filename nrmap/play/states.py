@@ -4,7 +4,7 @@ A states file (.npz without pickles) holds the sample, and the seeds and actions
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,17 +16,7 @@ from numpy.typing import NDArray
 from nrmap.atari.env_spec import PIXEL_FIELDS, EnvSpec
 from nrmap.atari.envs import action_names
 from nrmap.atari.episode_seeds import EPISODE_SEEDS, EVALUATION_STREAM, episode_seeds
-from nrmap.play.rollout import (
-    ActionFn,
-    Episode,
-    ProgressFn,
-    env_of,
-    even_positions,
-    greedy,
-    no_report,
-    play,
-    replay_states,
-)
+from nrmap.play.rollout import Episode, ProgressFn, env_of, even_positions, greedy, no_report, play, replay_states
 from nrmap.policies.agent import Agent, check_states
 from nrmap.support.errors import check, named
 from nrmap.support.files import ArrayForms, read_npz, write_npz
@@ -53,6 +43,8 @@ ARRAYS: ArrayForms = {
     "episode_actions": (np.uint8, (1,)),
     "episode_rewards": (np.float32, (1,)),
 }
+# Those that are fields of `RolloutStates`.
+SAMPLE = ("states", "episode_ids", "positions", "episode_origins")
 
 
 @schema
@@ -118,7 +110,7 @@ def collect_states(
     env = env_of(policy)
     check(num_states >= episodes, f"num_states={num_states}: expected at least one for each of {episodes} episodes")
     seeds = episode_seeds(env, run_seed, episodes, stream)
-    player = StateRecorder(greedy(policy), memory_budget)
+    player = StateRecorder(policy, memory_budget)
     played = play(player, env, seeds, num_envs=num_envs, progress=progress)
     positions = even_positions([episode.length for episode in played], num_states)
     states = player.states(positions)
@@ -136,20 +128,20 @@ def collect_states(
 
 
 class StateRecorder:
-    """A player that acts as `act` does, and keeps all states seen.
+    """The greedy player of `policy`, which keeps all states seen.
 
     Once they do not fit into `memory_budget` bytes, it drops them all.
     """
 
-    def __init__(self, act: ActionFn, memory_budget: int) -> None:
-        self._act = act
+    def __init__(self, policy: Agent, memory_budget: int) -> None:
+        self._act = greedy(policy)
         self._left = memory_budget
         self._seen: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
     def __call__(
         self, states: NDArray[np.uint8], episodes: NDArray[np.int64], steps: NDArray[np.int64]
     ) -> NDArray[np.integer]:
-        """Choose the actions of `act`, and keep the states; see `ActionFn`."""
+        """Choose the greedy actions, and keep the states; see `ActionFn`."""
         self._left -= states.nbytes
         if self._left < 0:
             self._seen.clear()
@@ -209,10 +201,7 @@ def save_states(path: Path, states: RolloutStates) -> None:
     """
     episodes = states.episodes
     arrays = {
-        "states": states.states,
-        "episode_ids": states.episode_ids,
-        "positions": states.positions,
-        "episode_origins": states.episode_origins,
+        **{name: getattr(states, name) for name in SAMPLE},
         "episode_seeds": [episode.seed for episode in episodes],
         "episode_lengths": [episode.length for episode in episodes],
         "episode_terminated": [episode.terminated for episode in episodes],
@@ -220,11 +209,7 @@ def save_states(path: Path, states: RolloutStates) -> None:
         "episode_actions": np.concatenate([episode.actions for episode in episodes]),
         "episode_rewards": np.concatenate([episode.rewards for episode in episodes]),
     }
-    metadata = {
-        "format": FORMAT_VERSION,
-        "env": recorded(states.env),
-        "origins": [asdict(origin) for origin in states.origins],
-    }
+    metadata = recorded(_Header(FORMAT_VERSION, states.env, states.origins))
     typed: dict[str, Any] = {name: np.asarray(arrays[name], dtype=dtype) for name, (dtype, _) in ARRAYS.items()}
     write_npz(path, HEADER_KEY, metadata, typed)
 
@@ -239,15 +224,8 @@ def load_states(path: Path) -> RolloutStates:
         path, HEADER_KEY, "states", read_header=partial(validated, _Header), forms=lambda header: ARRAYS
     )
     with named(f"{path}: "):
-        return RolloutStates(
-            env=header.env,
-            origins=header.origins,
-            episodes=_episodes_of(content),
-            episode_origins=content["episode_origins"],
-            states=content["states"],
-            episode_ids=content["episode_ids"],
-            positions=content["positions"],
-        )
+        sample = {name: content[name] for name in SAMPLE}
+        return RolloutStates(env=header.env, origins=header.origins, episodes=_episodes_of(content), **sample)
 
 
 @schema

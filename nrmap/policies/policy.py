@@ -22,7 +22,7 @@ from nrmap.support.identity import recorded
 from nrmap.support.schema import Name, Sha256, schema, validated
 from nrmap.support.tensor_files import digest_tensors, read_tensors, write_tensors
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 METADATA_KEY = "nrmap"
 
 
@@ -106,13 +106,7 @@ def save_policy(path: Path, policy: Policy, dtype: torch.dtype = torch.float32) 
     Raises NrmapError as `atomic_path` does.
     """
     tensors = {name: tensor.detach().to("cpu", dtype) for name, tensor in policy.network.state_dict().items()}
-    metadata = {
-        "format": FORMAT_VERSION,
-        "outputs": policy.outputs,
-        "env": recorded(policy.env),
-        "network": recorded(policy.network.spec),
-        "card": recorded(policy.card),
-    }
+    metadata = recorded(_Metadata(FORMAT_VERSION, policy.outputs, policy.env, policy.network.spec, policy.card))
     write_tensors(path, tensors, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
 

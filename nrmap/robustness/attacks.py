@@ -152,7 +152,7 @@ class GradientAttack:
             clean = q_values(states)  # [N, A]
         search, first = _Search(states, clean), 1 if len(states) > SMALL_BATCH else len(self.objectives)
         for group in (slice(None, first), slice(first, None)):
-            rows = search.open_rows()  # [n]
+            rows = (search.actions == search.clean_actions).nonzero().squeeze(1)  # [n], the states without a flip
             if len(rows) and self.objectives[group]:
                 one, part = replace(self, objectives=self.objectives[group]), noise.of(rows)
                 centres = states[rows]
@@ -242,10 +242,6 @@ class _Search:
         self.clean_actions = clean.argmax(dim=1)
         self.clean_margins = other_action_margin(clean, self.clean_actions)
         self.best, self.actions, self.margins = states.clone(), self.clean_actions.clone(), self.clean_margins.clone()
-
-    def open_rows(self) -> Tensor:
-        """Indices [n] of the states without a flip."""
-        return (self.actions == self.clean_actions).nonzero().squeeze(1)
 
     def unfinished(self, repeats: int) -> Tensor:
         """Bool [O·N] for O = `repeats` searches on N states: True until this search, or one before it, finds a flip."""

@@ -5,7 +5,6 @@ import logging
 import sys
 import time
 from collections import deque
-from types import TracebackType
 
 from tqdm import tqdm
 
@@ -87,9 +86,7 @@ class Progress:
         self._clock.end()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self._bar.close()
         if error is None:
             self._clock.end()

@@ -50,17 +50,6 @@ def sparse():
     module.register_buffer("mask", torch.eye(3).to_sparse())
     return module
 
-def misset():
-    agent = logits()
-    agent.env = 5
-    return agent
-
-class silent:
-    def __call__(self, states):
-        return states
-    def __getattr__(self, name):
-        raise RuntimeError("no attribute")
-
 def broken():
     raise ValueError("no weights here")
 """
@@ -198,8 +187,6 @@ def test_layers_of_another_module_belong_to_the_agent(tmp_path, monkeypatch):
         ("py:an_agent:broken", "states.npy", "ValueError: no weights here"),
         ("py:an_agent:closing", "states.npy", "GeneratorExit"),
         ("py:an_agent:sparse", "states.npy", "weight function.mask is sparse"),
-        ("py:an_agent:misset", "states.npy", "env=5: expected nrmap.EnvSpec"),
-        ("py:an_agent:silent", "states.npy", "RuntimeError: no attribute"),
         ("py:no_such_module:make", "states.npy", "No module named 'no_such_module'"),
         ("py:./an_agent.py:make", "states.npy", "expected py:MODULE:FACTORY, the names of a module, not its path"),
         ("py:an_agent:network", "own", "add states_from=FILE.npy"),

@@ -7,8 +7,7 @@ import pytest
 
 from nrmap.atari.env_spec import EnvSpec
 from nrmap.atari.envs import SeededVectorEnv
-from nrmap.atari.games import game_names, rom_id
-from nrmap.support.errors import NrmapError
+from nrmap.atari.games import game_names
 
 
 def test_the_games_are_those_that_gymnasium_registers() -> None:
@@ -16,16 +15,6 @@ def test_the_games_are_those_that_gymnasium_registers() -> None:
     registered = {name[len("ALE/") : -len("-v5")] for name in gymnasium.registry if name.startswith("ALE/")}
     assert set(game_names()) == {name for name in registered if not name.endswith("-ram")}
     assert len(game_names()) == 104
-
-
-def test_rom_ids() -> None:
-    assert (rom_id("BankHeist"), rom_id("TicTacToe3D")) == ("bank_heist", "tic_tac_toe_3d")
-
-
-@pytest.mark.parametrize(("wrong", "near"), [("Freway", "Freeway"), ("MsPackman", "MsPacman")])
-def test_an_unknown_game_names_the_nearest(wrong: str, near: str) -> None:
-    with pytest.raises(NrmapError, match=f"unknown game '{wrong}': did you mean .*{near}"):
-        rom_id(wrong)
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from example_outputs import write_training
 
 from nrmap.learning.lookup import reference_policy, trained_policy, training_folder
 from nrmap.learning.settings import PolicyFile
-from nrmap.policies.network import NetworkSpec, QNetwork
 from nrmap.policies.policy import Policy, PolicyCard, load_policy, save_policy
 from nrmap.support.errors import NrmapError
 from nrmap.support.layout import POLICY_FILE, Layout
@@ -45,11 +44,7 @@ def test_a_policy_that_is_missing_or_of_other_settings_is_refused(tmp_path, tiny
 @pytest.fixture
 def start(tmp_path, tiny_settings) -> Path:
     """A policy file that fits the smallest settings."""
-    env = tiny_settings().env
-    path = tmp_path / "start.safetensors"
-    network = QNetwork(NetworkSpec(*env.state_shape, actions=3))
-    save_policy(path, Policy(network, env, PolicyCard("ddqn", 5, 120, "abc")))
-    return path
+    return write_training(Layout(tmp_path / "elsewhere"), tiny_settings(seed=5))
 
 
 def test_a_policy_that_started_from_a_file_is_found_by_what_the_file_holds(tmp_path, start, tiny_settings):

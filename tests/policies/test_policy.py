@@ -32,14 +32,6 @@ def content(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (not a dict)
 
 
-def rewrite(path: Path, **changes: object) -> None:
-    """Replace fields of the metadata of the policy file `path`: a mapping changes fields of a part."""
-    tensors, metadata = content(path)
-    for key, change in changes.items():
-        metadata[key] = {**metadata[key], **change} if isinstance(change, dict) else change
-    safetensors.torch.save_file(tensors, path, metadata={METADATA_KEY: json.dumps(metadata)})
-
-
 def test_a_policy_comes_back_with_its_card_and_its_q_values(tmp_path: Path) -> None:
     policy, path = make_policy(), tmp_path / "p.safetensors"
     save_policy(path, policy)
@@ -73,7 +65,10 @@ def test_half_precision_weights_are_what_is_computed_with(tmp_path: Path) -> Non
 def test_metadata_of_another_kind_is_one_clear_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     path = tmp_path / "p"
     save_policy(path, make_policy())
-    rewrite(path, **changes)
+    tensors, metadata = content(path)
+    for part, change in changes.items():
+        metadata[part] |= change
+    safetensors.torch.save_file(tensors, path, metadata={METADATA_KEY: json.dumps(metadata)})
     with pytest.raises(NrmapError) as caught:
         load_policy(path)
     assert str(caught.value).startswith(f"{path}: {message}")

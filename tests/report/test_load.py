@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from composed import composed, training
-from edited_json import edited
-from example_outputs import SMALL, save_nothing, synthetic_states, write_maps, write_training
+from example_outputs import SMALL, edited, save_nothing, synthetic_states, write_maps, write_training
 
 from analyze.report import build
 from analyze.report.inventory import missing

@@ -8,8 +8,8 @@ def test_the_papers_numbers_are_those_of_its_tables():
     freeway = [paper_number("Freeway", m, "sparsity", k) for k in ("kmap", "hmap") for m in ("ddqn", "sa_ddqn")]
     assert [one.printed for one in freeway if one] == ["53.7272", "20.4641", "83.9999", "83.91587"]
     assert paper_number("Freeway", "ddqn_continued", "sparsity", "kmap") is None
-    sparsities = [one.value for one in PUBLISHED_MAPS if one.metric == "sparsity"]
-    rates = [one.value for one in PUBLISHED_RETURNS if one.metric == "certified_rate"]
+    sparsities = [float(one.printed) for one in PUBLISHED_MAPS if one.metric == "sparsity"]
+    rates = [float(one.printed) for one in PUBLISHED_RETURNS if one.metric == "certified_rate"]
     assert [len([x for x in sparsities if 1 <= x <= 84]), len([x for x in rates if 0 <= x <= 1])] == [16, 12]
 
 

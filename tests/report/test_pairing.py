@@ -7,8 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from edited_json import edited
-from example_outputs import Example, write_example
+from example_outputs import Example, edited, write_example
 
 from analyze.report.load import find
 from analyze.report.pairing import with_differences

@@ -13,12 +13,6 @@ PROVEN = [
 ]
 
 
-def by_player(table):
-    """The cells of every player by the key of the column."""
-    rows = [{column.key: cell for column, cell in zip(table.columns, row, strict=True)} for row in table.rows]
-    return {row["player"].value: row for row in rows}
-
-
 def test_returns_stand_by_attack_from_weak_to_strong_with_blind_and_published_players():
     table = returns_table([*PLAYED, *PROVEN])
     assert [group for group, _ in table.groups()] == [
@@ -26,7 +20,8 @@ def test_returns_stand_by_attack_from_weak_to_strong_with_blind_and_published_pl
         "PGD-10, ε = 1/255 (20 episodes)", "PGD-50, ε = 1/255 (5 episodes)", "GWC, ε = 1/255 (20 episodes)",
         "PGD-10, ε = 3/255 (20 episodes)",
     ]  # fmt: skip
-    players = by_player(table)
+    rows = [{column.key: cell for column, cell in zip(table.columns, row, strict=True)} for row in table.rows]
+    players = {row["player"].value: row for row in rows}
     assert list(players)[:3] == ["SA-DDQN (adversarial)", "always UP", "random actions"]
     clean, attacked = "return_mean clean, 20 episodes", "PGD-10, ε = 1/255, 20 episodes"
     assert [players[name][clean].value for name in ("always UP", "random actions")] == [21.75, 0.5]

@@ -47,8 +47,8 @@ def test_names_with_dollars_are_no_formulas(draw):
     assert [text for text in ("$x_$", "$y$", "$\\frac$", "$z_$", "$\\q$", ">1000<") if text not in svg] == []
 
 
-def test_cells_without_a_map_stay_empty_and_the_others_keep_their_places(policy):
-    at_1, at_2 = (made_up_maps(policy, Example(temperatures=(t,)), "own").total() for t in (1.0, 2.0))
+def test_cells_without_a_map_stay_empty_and_the_others_keep_their_places(toy):
+    at_1, at_2 = (made_up_maps(toy, Example(temperatures=(t,)), "own").total() for t in (1.0, 2.0))
     cells = [(label, total, "hmap", 1.0) for label, total in (("A", at_2), ("B", at_1), ("C", None), ("D", at_1))]
     panels = [map_panel(*cell) for cell in cells]
     assert [panel and drawn(panel).get_title().split("\n")[0] for panel in panels] == [None, "B", None, "D"]
@@ -59,8 +59,8 @@ def test_cells_without_a_map_stay_empty_and_the_others_keep_their_places(policy)
     np.testing.assert_array_equal(drawn(overlaid[3]).get_images()[1].get_array(), at_1["kl", 1.0])
 
 
-def test_the_screen_under_an_overlay_is_one_of_the_states(policy):
-    states = synthetic_states(policy, Example(num_states=32))
+def test_the_screen_under_an_overlay_is_one_of_the_states(toy):
+    states = synthetic_states(toy, Example(num_states=32))
     episode, positions = states.episodes[0], states.positions[states.episode_ids == 0]
-    (screen,) = replay_rgb(policy.env, episode.seed, episode.actions, [positions[1]])
+    (screen,) = replay_rgb(toy.env, episode.seed, episode.actions, [positions[1]])
     np.testing.assert_array_equal(screen_of(states), screen)

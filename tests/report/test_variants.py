@@ -3,8 +3,7 @@
 from dataclasses import replace
 from itertools import product
 
-from edited_json import edited
-from example_outputs import SMALL, synthetic_states, write_maps, write_training
+from example_outputs import SMALL, edited, synthetic_states, write_maps, write_training
 
 from analyze.report.load import find
 from analyze.report.names import name_of, states_of

@@ -108,7 +108,7 @@ def _env(read: ReadNetwork, game: str, settings: dict[str, Any]) -> tuple[EnvSpe
     # Some policies have another action set than the preset's: the size of the last layer shows which.
     if not {"first_actions", "full_action_space"} & settings.keys():
         sets = (env, *(replace(env, first_actions=0, full_action_space=full) for full in (False, True)))
-        wanted = read.num_outputs if read.actions is None else read.actions
+        wanted = len(read.tensors[f"{read.keys.output}.weight"]) if read.actions is None else read.actions
         env = next((actions for actions in sets if len(action_names(actions)) == wanted), env)
     actions = len(action_names(env))
     check(read.actions in (None, actions), f"the file is for {read.actions} actions, {game} has {actions}")

@@ -104,11 +104,6 @@ class ReadNetwork:
         """C, the number of channels of a state."""
         return self.tensors[f"{self.keys.convs[0]}.weight"].shape[1]
 
-    @property
-    def num_outputs(self) -> int:
-        """The number of rows of the last layer."""
-        return len(self.tensors[f"{self.keys.output}.weight"])
-
 
 def _check_tensor(tensors: Mapping[str, Tensor], name: str, ndim: int) -> None:
     """Raise NrmapError unless the tensor `name` has `ndim` dimensions and finite numbers of at most 32 bits."""
@@ -164,7 +159,8 @@ def build_network(
     The QNetwork is in evaluation mode, and its parameters need no gradient. Raises NrmapError for weights that do not
     fit a known stack of convolutions, the sides or the actions. Raises NrmapError for atoms that are not evenly spaced.
     """
-    weights = _by_layer(read)
+    kinds, layers = ("weight", "bias"), read.keys.layers.items()
+    weights = {f"{ours}.{kind}": read.tensors[f"{theirs}.{kind}"].float() for theirs, ours in layers for kind in kinds}
     if read.keys.head.startswith("quantiles"):
         for name in ("advantage.2.weight", "advantage.2.bias"):
             weights[name] = _mean_over_quantiles(weights[name], actions, read.keys.head)
@@ -181,12 +177,6 @@ def build_network(
     network = QNetwork(spec)
     network.load_state_dict(weights)
     return network.requires_grad_(False).eval()
-
-
-def _by_layer(read: ReadNetwork) -> dict[str, Tensor]:
-    """Return the tensors in float32 under their names in a QNetwork."""
-    kinds, layers = ("weight", "bias"), read.keys.layers.items()
-    return {f"{ours}.{kind}": read.tensors[f"{theirs}.{kind}"].float() for theirs, ours in layers for kind in kinds}
 
 
 def _spec(read: ReadNetwork, weights: Mapping[str, Tensor], actions: int, sides: tuple[int, int]) -> NetworkSpec:
