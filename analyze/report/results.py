@@ -148,9 +148,8 @@ class Found:
 
         mapped = [result for result in self.results if result.is_of_maps and result.first.is_trained]
         elsewhere = {result.states_sha256 for result in mapped} - {r.states_sha256 for r in mapped if is_ours(r)}
-
-        played = {result.policy_sha256 for result in self.results if result.first.game == game and is_ours(result)}
-        any_environment = bool(played - known - {None})
+        trained = (each for each in self.results if each.first.game == game and each.first.is_trained)
+        any_environment = any(is_ours(result) and result.policy_sha256 not in known for result in trained)
 
         def belongs(result: Result) -> bool:
             if result.first.is_baseline:

@@ -188,6 +188,10 @@ def test_policies_stand_beside_the_baselines_of_their_own_environment(copied):
     content["settings"]["env"] |= {"max_agent_steps": 7}
     write_json(source.parent.with_name(stage_identity("baselines", **content["settings"])) / "metrics.json", content)
 
+    policy = load_policy(next((copied / "train").rglob("policy.safetensors")))
+    (control,) = null_networks(policy, "random_weights", 1, seed=0)  # has no training and plays nowhere
+    write_maps(Layout(copied), control, next((copied / "states").rglob("*.npz")), "own", SMALL)
+
     def step_limits() -> set[int]:
         (part,) = find(copied).parts()
         return {each.settings["env"]["max_agent_steps"] for each in part.results if each.first.is_baseline}
