@@ -80,10 +80,10 @@ def analyze(command: tuple[AnalyzeKeys, AnalysisSettings], given: Sequence[str])
         found in (game, NO_GAME) or f"env={game}" not in given,
         f"env={game}: the policy {keys.policy} is of {found}; leave env out or say env={found}",
     )
-    for its_own in (f"method={policy.method}", f"seed={policy.seed}") if keys.policy else ():
-        name = its_own.partition("=")[0]
-        stated = next((option for option in given if option.startswith(f"{name}=")), its_own)
-        check(stated == its_own, f"{stated}: the policy {keys.policy} has {its_own}; leave {name} out")
+    its_own = {"method": f"method={policy.method}", "seed": f"seed={policy.seed}"} if keys.policy else {}
+    for name, expected in its_own.items():
+        stated = next((option for option in given if option.startswith(f"{name}=")), expected)
+        check(stated == expected, f"{stated}: the policy {keys.policy} has {expected}; leave {name} out")
     pooled = study.settings.states.states_from == "pool"
     sources = _pool(keys, policy, layout, device) if pooled else [policy]
     states = None if [*roll_outs(study, sources)] else ensure_states(study, sources)
